@@ -1,0 +1,42 @@
+"""dualnet: forward-mode automatic differentiation with k tangents at once, and training by it."""
+
+from dualnet import tree
+from dualnet.core import linear
+from dualnet.core.checking import check_jvp, check_vjp
+from dualnet.core.custom import custom_jvp
+from dualnet.core.dual import Dual
+from dualnet.core.spaces import RankOne
+from dualnet.core.transforms import (
+    grad,
+    hvp,
+    jacfwd,
+    jacrev,
+    jvp,
+    linear_transpose,
+    linearize,
+    stop_gradient,
+    value_and_grad,
+    vjp,
+)
+from dualnet.random import Key
+
+__all__ = [
+    "Dual",
+    "Key",
+    "RankOne",
+    "check_jvp",
+    "check_vjp",
+    "custom_jvp",
+    "grad",
+    "hvp",
+    "jacfwd",
+    "jacrev",
+    "jvp",
+    "linear",
+    "linear_transpose",
+    "linearize",
+    "stop_gradient",
+    "tree",
+    "value_and_grad",
+    "vjp",
+]

@@ -1,0 +1,522 @@
+"""The linear operations: the whole vocabulary that derivative rules may use on tangents.
+
+A rule says only one thing: the linear map from the tangents of its arguments to the tangent
+of its result.  It says it with the functions of this file, and each of them is written down
+twice: what it does to a stack of tangents, and its transpose (written with the same
+functions).  Forward mode needs the first, reverse mode is nothing but the second.
+
+Shapes: a tangent of a primal of shape `S` is a stack `(k, *S)`: k directions, k leading, the
+letter k for nothing else.  Shapes and axes given to these functions never mention k, and axes
+count from the end, so one line serves every kind of tangent:
+
+* an array, or a `Dual` of an outer transform (nesting), is acted on directly;
+* a `Structured` tangent answers for itself through its method `act`:
+  `Symbolic` (below) records what was done, for later evaluation or transposition;
+  `spaces.RankOne` and `spaces.DirectSum` do something cheaper than a dense stack would.
+"""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dualnet.core.dispatch import primitive
+
+Shape = tuple[int, ...]
+Tangent = Any
+"""An array or Dual of shape `(k, *S)`, or a Structured tangent."""
+
+
+class LinearMap:
+    """One word of the vocabulary: a function linear in its first argument, and its transpose.
+
+    `forward(t, *params)` maps a stack `(k, *S)` to a stack `(k, *R)` for any k, zero
+    included.  `transpose(ct, shape, *params)` maps a cotangent stack `(k, *R)` back to
+    `(k, *S)`, where `shape` is `S`.
+    """
+
+    def __init__(self, forward: Callable[..., Tangent]):
+        self.forward = forward
+        self.__name__ = forward.__name__
+        self.__doc__ = forward.__doc__
+
+    def __call__(self, t: Tangent, *params: Any) -> Tangent:
+        if isinstance(t, Structured):
+            return t.act(self, params)
+        return self.forward(t, *params)
+
+    def transposed(self, transpose: Callable[..., Tangent]) -> None:
+        """Decorator that gives the transpose."""
+        self.transpose = transpose
+
+    def __repr__(self) -> str:
+        return f"linear.{self.__name__}"
+
+
+class Structured:
+    """A tangent that is not a dense stack.  `shape` is the primal's shape, without k."""
+
+    shape: Shape
+    dtype: np.dtype
+
+    __array_ufunc__ = None  # NumPy arrays on the left hand over to the operators below
+
+    def act(self, linear_map: LinearMap, params: tuple) -> Tangent:
+        """The image of this tangent under `linear_map(·, *params)`."""
+        raise NotImplementedError
+
+    def plus(self, other: Tangent) -> Tangent:
+        """The sum of this tangent and another of the same transform."""
+        raise NotImplementedError
+
+    def __mul__(self, c: Any) -> Tangent:
+        return scale(self, c)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, c: Any) -> Tangent:
+        return divide(self, c)
+
+    def __neg__(self) -> Tangent:
+        return scale(self, -1.0)
+
+    def __add__(self, other: Tangent) -> Tangent:
+        return add(self, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Tangent) -> Tangent:
+        return add(self, -other)
+
+    def __matmul__(self, y: Any) -> Tangent:
+        return matmul(self, y)
+
+    def __rmatmul__(self, x: Any) -> Tangent:
+        return matmul_from_left(self, x)
+
+
+class Symbolic(Structured):
+    """A linear expression in the inputs of a transform, recorded and not yet evaluated.
+
+    A node knows the map that made it, the nodes it acted on and its parameters (the
+    residuals).  `probe` is a stack of *zero* tangents, an array `(0, *S)`: running every map
+    on it costs nothing and tells the shape and dtype of the result, so no map needs a
+    separate shape rule.
+    """
+
+    _serial = itertools.count()
+
+    def __init__(self, linear_map: LinearMap | None, parents: tuple, params: tuple, probe: Any):
+        self.linear_map = linear_map
+        self.parents = parents
+        self.params = params
+        self.probe = probe
+        self.shape = probe.shape[1:]
+        self.dtype = probe.dtype
+        self.serial = next(Symbolic._serial)
+
+    @classmethod
+    def input(cls, primal: Any) -> Symbolic:
+        """A fresh unknown with the shape and dtype of `primal`."""
+        return cls(None, (), (), _no_tangents(primal.shape, primal.dtype))
+
+    def act(self, linear_map: LinearMap, params: tuple) -> Symbolic:
+        return Symbolic(linear_map, (self,), params, linear_map.forward(self.probe, *params))
+
+    def plus(self, other: Symbolic) -> Symbolic:
+        return Symbolic(_sum_of_two, (self, other), (), add(self.probe, other.probe))
+
+
+def evaluate(outputs: Sequence[Symbolic], inputs: Sequence[Symbolic], tangents: Sequence) -> list:
+    """The value of recorded expressions where `inputs` are the given tangents (or None)."""
+    values: dict[int, Tangent] = {
+        node.serial: t for node, t in zip(inputs, tangents, strict=True) if t is not None
+    }
+    for node in _reachable(outputs):
+        if node.linear_map is None:
+            continue
+        known = [values[p.serial] for p in node.parents if p.serial in values]
+        if node.linear_map is _sum_of_two:
+            if known:
+                values[node.serial] = broadcast_to(
+                    known[0] if len(known) == 1 else add(*known), node.shape
+                )
+        elif known:
+            values[node.serial] = node.linear_map(known[0], *node.params)
+    return [values.get(node.serial) for node in outputs]
+
+
+def transpose_all(
+    outputs: Sequence[Symbolic], cotangents: Sequence, inputs: Sequence[Symbolic]
+) -> list:
+    """Send cotangents `(k, *R)` of recorded expressions back to `inputs`: reverse mode.
+
+    Returns:
+        One cotangent `(k, *S)` for each input, None where the outputs do not depend on it.
+    """
+    sums: dict[int, Tangent] = {}
+
+    def accumulate(node: Symbolic, ct: Tangent) -> None:
+        sums[node.serial] = add(sums[node.serial], ct) if node.serial in sums else ct
+
+    for node, ct in zip(outputs, cotangents, strict=True):
+        accumulate(node, ct)
+    wanted = {node.serial for node in inputs}
+    for node in reversed(_reachable(outputs)):
+        if node.linear_map is None or node.serial not in sums:
+            continue
+        ct = sums[node.serial] if node.serial in wanted else sums.pop(node.serial)
+        for parent in node.parents:
+            if node.linear_map is _sum_of_two:
+                accumulate(parent, unbroadcast(ct, parent.shape))
+            else:
+                accumulate(parent, node.linear_map.transpose(ct, parent.shape, *node.params))
+    return [sums.get(node.serial) for node in inputs]
+
+
+def _reachable(outputs: Sequence[Symbolic]) -> list[Symbolic]:
+    """Every node the outputs depend on, parents first (serial numbers grow with time)."""
+    found: dict[int, Symbolic] = {}
+    waiting = list(outputs)
+    while waiting:
+        node = waiting.pop()
+        if node.serial not in found:
+            found[node.serial] = node
+            waiting.extend(node.parents)
+    return [found[serial] for serial in sorted(found)]
+
+
+def _no_tangents(shape: Shape, dtype: Any) -> np.ndarray:
+    return np.empty((0, *shape), dtype)
+
+
+def shape_of(t: Tangent) -> Shape:
+    """The primal's shape, without k."""
+    return t.shape if isinstance(t, Structured) else t.shape[1:]
+
+
+def align(t: Tangent, ndim: int) -> Tangent:
+    """Insert unit axes after k until the primal's rank is `ndim`.
+
+    Without this, a stack `(k, 3)` met by an operand `(2, 3)` would fail, or for k = 2
+    silently pair directions with rows.
+    """
+    shape = shape_of(t)
+    if len(shape) >= ndim:
+        return t
+    return reshape(t, (1,) * (ndim - len(shape)) + shape)
+
+
+def _align_with(t: Tangent, operand: Any) -> Tangent:
+    return align(t, getattr(operand, "ndim", 0))
+
+
+# --- sums ------------------------------------------------------------------------------------
+
+
+def add(t: Tangent, u: Tangent) -> Tangent:
+    """t + u, their shapes broadcast against each other behind k."""
+    if isinstance(t, Structured):
+        return t.plus(u)
+    if isinstance(u, Structured):
+        return u.plus(t)
+    ndim = max(t.ndim, u.ndim) - 1
+    return align(t, ndim) + align(u, ndim)
+
+
+@LinearMap
+def _sum_of_two(t: Tangent) -> Tangent:
+    """Marks a Symbolic node that adds two parents; handled by `evaluate` and `transpose_all`."""
+    raise AssertionError("a sum of two is never applied as a map of one")
+
+
+@LinearMap
+def sum(t: Tangent, axes: Shape, keepdims: bool = False) -> Tangent:
+    """Sum over the (negative) axes."""
+    return np.sum(t, axis=axes, keepdims=keepdims)
+
+
+@sum.transposed
+def _(ct: Tangent, shape: Shape, axes: Shape, keepdims: bool = False) -> Tangent:
+    kept = tuple(1 if i - len(shape) in axes else n for i, n in enumerate(shape))
+    return broadcast_to(reshape(ct, kept), shape)
+
+
+@LinearMap
+def broadcast_to(t: Tangent, shape: Shape) -> Tangent:
+    """Repeat along new and unit axes until the primal's shape is `shape`."""
+    if t.shape[1:] == shape:
+        return t
+    return np.broadcast_to(align(t, len(shape)), (t.shape[0], *shape))
+
+
+@broadcast_to.transposed
+def _(ct: Tangent, shape: Shape, _to: Shape) -> Tangent:
+    return unbroadcast(ct, shape)
+
+
+def unbroadcast(t: Tangent, shape: Shape) -> Tangent:
+    """Sum over the axes along which `shape` was broadcast: the transpose of `broadcast_to`."""
+    have = shape_of(t)
+    if have == shape:
+        return t
+    extra = len(have) - len(shape)
+    axes = tuple(
+        i - len(have)
+        for i, n in enumerate(have)
+        if i < extra or (shape[i - extra] == 1 and n != 1)
+    )
+    return reshape(sum(t, axes, True) if axes else t, shape)
+
+
+@LinearMap
+def cumsum(t: Tangent, axis: int) -> Tangent:
+    """Running sum along a (negative) axis."""
+    return np.cumsum(t, axis=axis)
+
+
+@cumsum.transposed
+def _(ct: Tangent, _shape: Shape, axis: int) -> Tangent:
+    backwards = (..., slice(None, None, -1)) + (slice(None),) * (-axis - 1)
+    return index(cumsum(index(ct, backwards), axis), backwards)
+
+
+# --- products with constants -------------------------------------------------------------------
+
+
+@LinearMap
+def scale(t: Tangent, c: Any) -> Tangent:
+    """c · t entry by entry, shapes broadcast against each other behind k."""
+    return _align_with(t, c) * c
+
+
+@scale.transposed
+def _(ct: Tangent, shape: Shape, c: Any) -> Tangent:
+    return unbroadcast(scale(ct, c), shape)
+
+
+@LinearMap
+def divide(t: Tangent, c: Any) -> Tangent:
+    """t / c entry by entry, shapes broadcast against each other behind k."""
+    return _align_with(t, c) / c
+
+
+@divide.transposed
+def _(ct: Tangent, shape: Shape, c: Any) -> Tangent:
+    return unbroadcast(divide(ct, c), shape)
+
+
+@LinearMap
+def select(t: Tangent, mask: Any) -> Tangent:
+    """t where the mask holds, else 0; unlike `scale(t, mask)` it gives 0 for 0 · inf too."""
+    return np.where(mask, _align_with(t, mask), 0)
+
+
+@select.transposed
+def _(ct: Tangent, shape: Shape, mask: Any) -> Tangent:
+    return unbroadcast(select(ct, mask), shape)
+
+
+@LinearMap
+def cast(t: Tangent, dtype: Any) -> Tangent:
+    """Convert to another floating dtype."""
+    return t.astype(dtype)
+
+
+@cast.transposed
+def _(ct: Tangent, _shape: Shape, _dtype: Any) -> Tangent:
+    return ct  # the caller of the transpose converts to the input's dtype, once, at the end
+
+
+@LinearMap
+def matmul(t: Tangent, y: Any) -> Tangent:
+    """t @ y for t `(k, ..., m, n)` and a constant y `(..., n, p)`."""
+    if y.ndim == 2:  # one product for all directions
+        return np.reshape(np.matmul(_rows(t), y), (*t.shape[:-1], y.shape[1]))
+    return np.matmul(align(t, y.ndim), y)
+
+
+@matmul.transposed
+def _(ct: Tangent, shape: Shape, y: Any) -> Tangent:
+    return unbroadcast(matmul(ct, np.swapaxes(y, -1, -2)), shape)
+
+
+@LinearMap
+def matmul_from_left(t: Tangent, x: Any) -> Tangent:
+    """x @ t for a constant x `(..., m, n)` and t `(k, ..., n, p)`."""
+    if t.ndim == 3 and x.ndim > 2:  # t is a stack of plain matrices: all rows of x at once
+        return np.reshape(np.matmul(_rows(x), t), (t.shape[0], *x.shape[:-1], t.shape[-1]))
+    return np.matmul(x, align(t, x.ndim))
+
+
+@matmul_from_left.transposed
+def _(ct: Tangent, shape: Shape, x: Any) -> Tangent:
+    if len(shape) == 2 and x.ndim > 2:
+        x = _rows(x)
+        ct = reshape(ct, (x.shape[0], shape[-1]))
+    return unbroadcast(matmul_from_left(ct, np.swapaxes(x, -1, -2)), shape)
+
+
+def _rows(x: Any) -> Any:
+    """x `(..., n)` as a matrix `(rows, n)`."""
+    return np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+
+
+@LinearMap
+def solve(t: Tangent, a: Any) -> Tangent:
+    """a⁻¹ t for t `(k, ..., n, m)` and a constant a `(..., n, n)`."""
+    return np.linalg.solve(a, align(t, a.ndim))
+
+
+@solve.transposed
+def _(ct: Tangent, shape: Shape, a: Any) -> Tangent:
+    return unbroadcast(solve(ct, np.swapaxes(a, -1, -2)), shape)
+
+
+@LinearMap
+def contract(t: Tangent, subscripts: tuple[str, ...], result: str, *constants: Any) -> Tangent:
+    """einsum of t, which comes first, with constants.
+
+    Args:
+        t: stack `(k, ...)`.
+        subscripts: one string for t (no letter twice, each also in another string) and one
+            for each constant; `k` stands for the directions and must not occur in them.
+        result: the result's subscripts.
+        constants: arrays.
+    """
+    spec = ",".join(("k" + subscripts[0], *subscripts[1:])) + "->k" + result
+    return np.einsum(spec, t, *constants, optimize=len(constants) > 1)
+
+
+@contract.transposed
+def _(ct: Tangent, _s: Shape, subscripts: tuple[str, ...], result: str, *constants: Any) -> Tangent:
+    return contract(ct, (result, *subscripts[1:]), subscripts[0], *constants)
+
+
+# --- shapes and places -------------------------------------------------------------------------
+
+
+@LinearMap
+def reshape(t: Tangent, shape: Shape) -> Tangent:
+    """Give the primal's part another shape."""
+    return np.reshape(t, (t.shape[0], *shape))
+
+
+@reshape.transposed
+def _(ct: Tangent, shape: Shape, _to: Shape) -> Tangent:
+    return reshape(ct, shape)
+
+
+@LinearMap
+def transpose(t: Tangent, axes: Shape) -> Tangent:
+    """Permute: axis i of the result is the (negative) axis `axes[i]` of t."""
+    return np.transpose(t, (0, *(a + t.ndim for a in axes)))
+
+
+@transpose.transposed
+def _(ct: Tangent, _shape: Shape, axes: Shape) -> Tangent:
+    inverse = [0] * len(axes)
+    for to, origin in enumerate(axes):
+        inverse[origin] = to - len(axes)
+    return transpose(ct, tuple(inverse))
+
+
+def concatenate(ts: Sequence[Tangent | None], shapes: Sequence[Shape], axis: int) -> Tangent:
+    """Join along a (negative) axis; None stands for zeros.
+
+    Args:
+        ts: tangents, not all None.
+        shapes: the primals' shapes.
+        axis: negative.
+    """
+    if any(isinstance(t, Structured) for t in ts):
+        length = [shape[axis] for shape in shapes]
+        first = shapes[0]
+        whole = (*first[: len(first) + axis], builtins.sum(length), *first[len(first) + axis + 1 :])
+        total, start = None, 0
+        for t, n in zip(ts, length, strict=True):
+            if t is not None:
+                here = (..., slice(start, start + n), *(slice(None),) * (-axis - 1))
+                part = place(t, here, whole)
+                total = part if total is None else add(total, part)
+            start += n
+        return total
+    like = next(t for t in ts if t is not None)
+    stacks = [
+        np.zeros_like(like, shape=(like.shape[0], *shape)) if t is None else t
+        for t, shape in zip(ts, shapes, strict=True)
+    ]
+    return np.concatenate(stacks, axis)
+
+
+@LinearMap
+def index(t: Tangent, key: tuple) -> Tangent:
+    """t[key] for a basic index: integers, slices, None and Ellipsis."""
+    return t[(slice(None), *key)]
+
+
+@index.transposed
+def _(ct: Tangent, shape: Shape, key: tuple) -> Tangent:
+    return place(ct, key, shape)
+
+
+@LinearMap
+def place(t: Tangent, key: tuple, shape: Shape) -> Tangent:
+    """Zeros of `shape` with t at the basic index `key`: the transpose of `index`."""
+    return zeros_with(t, (slice(None), *key), (t.shape[0], *shape))
+
+
+@place.transposed
+def _(ct: Tangent, _shape: Shape, key: tuple, _to: Shape) -> Tangent:
+    return index(ct, key)
+
+
+@LinearMap
+def gather(t: Tangent, positions: np.ndarray) -> Tangent:
+    """Pick entries by their positions in the flattened primal, repeats allowed.
+
+    Every indexing with arrays and every rearrangement (flip, roll, repeat, sort, ...) is a
+    gather; the caller finds the positions by doing the same to `arange(size)`.
+    """
+    return np.take(np.reshape(t, (t.shape[0], math.prod(t.shape[1:]))), positions, axis=1)
+
+
+@gather.transposed
+def _(ct: Tangent, shape: Shape, positions: np.ndarray) -> Tangent:
+    return scatter_add(ct, positions, shape)
+
+
+@LinearMap
+def scatter_add(t: Tangent, positions: np.ndarray, shape: Shape) -> Tangent:
+    """Zeros of `shape` to which t is added at flat positions: the transpose of `gather`."""
+    return zeros_plus(t, positions, shape)
+
+
+@scatter_add.transposed
+def _(ct: Tangent, _shape: Shape, positions: np.ndarray, _to: Shape) -> Tangent:
+    return gather(ct, positions)
+
+
+@primitive
+def zeros_with(x: Any, key: Any, shape: Shape) -> Any:
+    """An array of zeros of `shape` with `x` written at the basic index `key`."""
+    result = np.zeros_like(x, shape=shape)
+    result[key] = x
+    return result
+
+
+@primitive
+def zeros_plus(x: Any, positions: np.ndarray, shape: Shape) -> Any:
+    """Zeros `(k, *shape)` with `x` `(k, ...)` added at flat positions, repeats adding up."""
+    k, size = x.shape[0], math.prod(shape)
+    rows = np.reshape(x, (k, positions.size))
+    flat = np.ravel(positions)
+    result = np.zeros_like(x, shape=(k, size))
+    for row, total in zip(rows, result, strict=True):
+        total[:] = np.bincount(flat, weights=row, minlength=size)  # sums in double precision
+    return np.reshape(result, (k, *shape))

@@ -1,0 +1,197 @@
+"""Elementwise functions: a table of derivatives.
+
+Each row gives, for every argument, the linear map `(t, out, *primals)`; t has the rank of the
+result.  Conventions at kinks stand where they apply.  Factors are written so that they neither
+overflow where the function does not, nor widen the dtype (Python floats are weak in NumPy 2).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dualnet.core import linear
+from dualnet.core.dual import astype, elementwise, linearizer, rule, zero_derivative
+
+_LN2 = math.log(2.0)
+_LN10 = math.log(10.0)
+
+# --- arithmetic ---
+
+elementwise(np.positive, lambda t, out, x: t)
+elementwise(np.negative, lambda t, out, x: -t)
+elementwise(np.add, lambda t, out, x, y: t, lambda t, out, x, y: t)
+elementwise(np.subtract, lambda t, out, x, y: t, lambda t, out, x, y: -t)
+elementwise(np.multiply, lambda t, out, x, y: t * y, lambda t, out, x, y: t * x)
+elementwise(np.divide, lambda t, out, x, y: t / y, lambda t, out, x, y: t * (-out / y))
+elementwise(np.reciprocal, lambda t, out, x: t * -np.square(out))
+elementwise(np.square, lambda t, out, x: t * (2.0 * x))
+elementwise(np.sqrt, lambda t, out, x: t * (0.5 / out))
+elementwise(np.cbrt, lambda t, out, x: t * (out / (3.0 * x)))
+elementwise(np.hypot, lambda t, out, x, y: t * (x / out), lambda t, out, x, y: t * (y / out))
+
+
+def _power_by_base(t: Any, out: Any, x: Any, y: Any) -> Any:
+    # y · x^(y-1), and 0 where y is 0, also at x = 0 where x^(y-1) is infinite
+    if isinstance(y, (int, float)):  # stays weak: float32 ** 2 must not meet an int64 array
+        return t * (y * np.power(x, y - 1 if y else 1))
+    return t * (y * np.power(x, np.where(np.equal(y, 0), 1, y - 1)))
+
+
+def _power_by_exponent(t: Any, out: Any, x: Any, y: Any) -> Any:
+    # ln(x) · x^y, and 0 at x = 0, the limit from the right for y > 0
+    if isinstance(x, (int, float)):
+        return t * (out * math.log(x or 1))
+    return t * (out * np.log(np.where(np.equal(x, 0), 1, x)))
+
+
+elementwise(np.power, _power_by_base, _power_by_exponent)
+elementwise(np.float_power, _power_by_base, _power_by_exponent)
+
+# x - floor(x/y)·y and its variant that truncates; the quotient is locally constant
+elementwise(
+    np.remainder, lambda t, out, x, y: t, lambda t, out, x, y: t * -np.floor_divide(x, y)
+)
+elementwise(np.fmod, lambda t, out, x, y: t, lambda t, out, x, y: t * -np.trunc(x / y))
+
+# --- exponentials and logarithms ---
+
+elementwise(np.exp, lambda t, out, x: t * out)
+elementwise(np.exp2, lambda t, out, x: t * (out * _LN2))
+elementwise(np.expm1, lambda t, out, x: t * (out + 1.0))
+elementwise(np.log, lambda t, out, x: t / x)
+elementwise(np.log2, lambda t, out, x: t / (x * _LN2))
+elementwise(np.log10, lambda t, out, x: t / (x * _LN10))
+elementwise(np.log1p, lambda t, out, x: t / (x + 1.0))
+
+
+def _share(x: Any, out: Any, exp: Any) -> Any:
+    # the softmax weight exp(x - out); where both are the same infinity the difference is NaN
+    # and the weight of the only finite choice, 1
+    return exp(np.where(np.equal(x, out), 0, x - out))
+
+
+elementwise(
+    np.logaddexp,
+    lambda t, out, x, y: t * _share(x, out, np.exp),
+    lambda t, out, x, y: t * _share(y, out, np.exp),
+)
+elementwise(
+    np.logaddexp2,
+    lambda t, out, x, y: t * _share(x, out, np.exp2),
+    lambda t, out, x, y: t * _share(y, out, np.exp2),
+)
+
+# --- trigonometric and hyperbolic ---
+
+elementwise(np.sin, lambda t, out, x: t * np.cos(x))
+elementwise(np.cos, lambda t, out, x: t * -np.sin(x))
+elementwise(np.tan, lambda t, out, x: t * (1.0 + np.square(out)))
+elementwise(np.arcsin, lambda t, out, x: t / np.sqrt((1.0 - x) * (1.0 + x)))
+elementwise(np.arccos, lambda t, out, x: t / -np.sqrt((1.0 - x) * (1.0 + x)))
+elementwise(np.arctan, lambda t, out, x: t / (1.0 + np.square(x)))
+elementwise(
+    np.arctan2,
+    lambda t, out, y, x: t * (x / (np.square(x) + np.square(y))),
+    lambda t, out, y, x: t * (-y / (np.square(x) + np.square(y))),
+)
+elementwise(np.sinh, lambda t, out, x: t * np.cosh(x))
+elementwise(np.cosh, lambda t, out, x: t * np.sinh(x))
+elementwise(np.tanh, lambda t, out, x: t * (1.0 - np.square(out)))  # cosh would overflow
+elementwise(np.arcsinh, lambda t, out, x: t / np.sqrt(np.square(x) + 1.0))
+elementwise(np.arccosh, lambda t, out, x: t / np.sqrt((x - 1.0) * (x + 1.0)))
+elementwise(np.arctanh, lambda t, out, x: t / ((1.0 - x) * (1.0 + x)))
+for _degrees in (np.degrees, np.rad2deg):
+    elementwise(_degrees, lambda t, out, x: t * (180.0 / math.pi))
+for _radians in (np.radians, np.deg2rad):
+    elementwise(_radians, lambda t, out, x: t * (math.pi / 180.0))
+
+
+@linearizer(np.sinc)
+def _sinc(x: Any) -> Any:
+    out = np.sinc(x)
+    zero = np.equal(x, 0)
+    safe = np.where(zero, 1, x)
+    # (cos(πx) - sinc(x)) / x; at 0 the form -π²x/3 keeps the second derivative right too
+    slope = np.where(zero, x * (-(math.pi**2) / 3.0), (np.cos(math.pi * x) - out) / safe)
+    return out, lambda t: t * slope
+
+
+# --- kinks ---
+
+# |x| has slope sign(x), which is 0 at 0
+elementwise(np.absolute, lambda t, out, x: t * np.sign(x))
+elementwise(np.fabs, lambda t, out, x: t * np.sign(x))
+elementwise(
+    np.copysign,
+    lambda t, out, x, y: t * (np.sign(x) * np.copysign(np.ones_like(x), y)),
+    lambda t, out, x, y: t * 0.0,
+)
+
+
+def _chosen(t: Any, mine: Any, out: Any, other: Any) -> Any:
+    # the argument that was chosen gets everything; in a tie each gets half
+    share = np.where(np.equal(mine, other), 0.5, 1.0) * np.equal(mine, out)
+    return t * share.astype(out.dtype)
+
+
+for _choose in (np.maximum, np.minimum, np.fmax, np.fmin):
+    elementwise(
+        _choose,
+        lambda t, out, x, y: _chosen(t, x, out, y),
+        lambda t, out, x, y: _chosen(t, y, out, x),
+    )
+
+
+@linearizer(np.clip)
+def _clip(x: Any, lower: Any = None, upper: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    """Inside the bounds (both included) x passes; outside, the bound that was hit does."""
+    lower, upper = (lower if min is None else min), (upper if max is None else max)
+    out = np.clip(x, lower, upper)
+    below = False if lower is None else x < lower
+    above = False if upper is None else x > upper
+    return out, (
+        lambda t: linear.select(t, np.logical_not(np.logical_or(below, above))),
+        lambda t: linear.select(t, np.logical_and(below, np.logical_not(above))),
+        lambda t: linear.select(t, above),
+    )
+
+
+# Only the branch taken gets a tangent.  If the other branch is infinite or NaN, its own
+# derivative may still be NaN: give it a harmless argument with an inner np.where.
+rule(
+    np.where,
+    None,
+    lambda t, out, condition, x, y: linear.select(t, condition),
+    lambda t, out, condition, x, y: linear.select(t, np.logical_not(condition)),
+)
+
+
+@linearizer(np.nan_to_num)
+def _nan_to_num(x: Any, **replacements: Any) -> Any:
+    out = np.nan_to_num(x, **replacements)
+    return out, lambda t: linear.select(t, np.isfinite(x))
+
+
+
+@linearizer(astype)
+def _astype(x: Any, dtype: Any) -> Any:
+    out = astype(x, dtype)
+    if not np.issubdtype(out.dtype, np.floating):
+        return out, None  # integers and booleans carry no tangent
+    return out, lambda t: linear.cast(t, out.dtype)
+
+
+# --- nowhere a slope ---
+
+zero_derivative(
+    *(np.sign, np.floor, np.ceil, np.trunc, np.rint, np.round, np.floor_divide, np.heaviside),
+    *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
+    *(np.logical_and, np.logical_or, np.logical_not, np.logical_xor),
+    *(np.isfinite, np.isnan, np.isinf, np.signbit, np.isclose, np.allclose, np.array_equal),
+    *(np.argmax, np.argmin, np.argsort, np.nonzero, np.count_nonzero, np.searchsorted),
+    *(np.any, np.all, np.shape, np.ndim, np.size, np.result_type, np.iscomplexobj),
+    *(np.zeros_like, np.ones_like, np.empty_like),
+)

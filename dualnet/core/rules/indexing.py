@@ -1,0 +1,71 @@
+"""Indexing, diagonals and triangles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dualnet.core import linear
+from dualnet.core.dual import composed, getitem, linearizer, rule
+from dualnet.core.rules.shaping import positions_of
+
+
+def _is_basic(key: tuple) -> bool:
+    """Integers, slices, None and Ellipsis: NumPy makes a view."""
+    return all(
+        item is None
+        or item is Ellipsis
+        or isinstance(item, (slice, np.integer))
+        or (isinstance(item, int) and not isinstance(item, bool))
+        for item in key
+    )
+
+
+@linearizer(getitem)
+def _getitem(x: Any, key: Any) -> Any:
+    """x[key] for every kind of index that NumPy knows."""
+    out = getitem(x, key)
+    as_tuple = key if isinstance(key, tuple) else (key,)
+    if _is_basic(as_tuple):
+        return out, lambda t: linear.index(t, as_tuple)
+    # Index arrays apart from one another send their axes to the front, which would be before
+    # k; going by positions spares the tangents that special case.
+    positions = np.asarray(positions_of(x)[key])
+    return out, lambda t: linear.gather(t, positions)
+
+
+@linearizer(np.diag)
+def _diag(x: Any, k: int = 0) -> Any:
+    out = np.diag(x, k)
+    if x.ndim == 2:
+        positions = np.diag(positions_of(x), k)
+        return out, lambda t: linear.gather(t, positions)
+    positions = np.diag(positions_of(out), k)
+    return out, lambda t: linear.scatter_add(t, positions, out.shape)
+
+
+@composed(np.diagflat)
+def _diagflat(x: Any, k: int = 0) -> Any:
+    return np.diag(np.ravel(x), k)
+
+
+def _trace(t: Any, out: Any, x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    positions = np.diagonal(positions_of(x), offset, axis1, axis2)
+    return linear.sum(linear.gather(t, positions), (-1,))
+
+
+rule(np.trace, _trace)
+rule(np.linalg.trace, lambda t, out, x, *, offset=0: _trace(t, out, x, offset, -2, -1))
+
+
+def _tril(t: Any, out: Any, x: Any, k: int = 0) -> Any:
+    return linear.select(t, np.tril(np.ones(x.shape[-2:], bool), k))
+
+
+def _triu(t: Any, out: Any, x: Any, k: int = 0) -> Any:
+    return linear.select(t, np.triu(np.ones(x.shape[-2:], bool), k))
+
+
+rule(np.tril, _tril)
+rule(np.triu, _triu)

@@ -1,0 +1,224 @@
+"""Functions that change the shape or the order of entries, or join arrays.
+
+Nothing here computes: primals come out exactly as NumPy gives them, and tangents go the way
+their primals went.  Functions that only rearrange (flip, roll, repeat, sort, ...) are done in
+one stroke: what they do to `arange(size)` says where every entry came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dualnet.core import linear
+from dualnet.core.dual import astype, composed, linearizer, primal_of, rule
+from dualnet.core.rules.reductions import axes_from_end
+
+# --- the same entries in another shape ---
+
+
+def _same_entries(t: Any, out: Any, x: Any, *_: Any, order: str = "C", **__: Any) -> Any:
+    if order != "C":
+        raise NotImplementedError(f"order={order!r}: only order='C' has a derivative rule")
+    return linear.reshape(t, out.shape)
+
+
+for _fn in (np.reshape, np.ravel, np.expand_dims, np.squeeze, np.copy, np.real):
+    rule(_fn, _same_entries)
+for _fn in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
+    rule(_fn, _same_entries)
+
+rule(np.broadcast_to, lambda t, out, x, shape: linear.broadcast_to(t, out.shape))
+
+
+@composed(np.broadcast_arrays)
+def _broadcast_arrays(*arrays: Any) -> tuple:
+    shape = np.broadcast_shapes(*(np.shape(a) for a in arrays))
+    return tuple(np.broadcast_to(a, shape) for a in arrays)
+
+
+@composed(np.full_like)
+def _full_like(x: Any, value: Any) -> Any:
+    return np.broadcast_to(value, np.shape(x))
+
+
+@composed(np.astype)
+def _astype(x: Any, dtype: Any) -> Any:
+    return astype(x, dtype)
+
+
+# --- axes in another order ---
+
+
+def _transposed(t: Any, out: Any, x: Any, axes: Sequence[int] | None = None) -> Any:
+    order = reversed(range(x.ndim)) if axes is None else axes
+    return linear.transpose(t, tuple(a if a < 0 else a - x.ndim for a in order))
+
+
+rule(np.transpose, _transposed)
+
+
+@composed(np.swapaxes)
+def _swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+    order = list(range(x.ndim))
+    order[axis1], order[axis2] = order[axis2], order[axis1]
+    return np.transpose(x, order)
+
+
+@composed(np.matrix_transpose, np.linalg.matrix_transpose)
+def _matrix_transpose(x: Any) -> Any:
+    return np.swapaxes(x, -1, -2)
+
+
+@composed(np.moveaxis)
+def _moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
+    sources = [a % x.ndim for a in np.atleast_1d(source)]
+    destinations = [a % x.ndim for a in np.atleast_1d(destination)]
+    order = [a for a in range(x.ndim) if a not in sources]
+    for to, origin in sorted(zip(destinations, sources, strict=True)):
+        order.insert(to, origin)
+    return np.transpose(x, order)
+
+
+# --- entries in another order, some of them repeated or left out ---
+
+
+def positions_of(x: Any) -> np.ndarray:
+    """The flat position of every entry of `x`, in the shape of `x`."""
+    return np.reshape(np.arange(x.size), x.shape)
+
+
+def _rearranges(fn: Callable) -> None:
+    @linearizer(fn)
+    def _(x: Any, *args: Any, **kwargs: Any) -> Any:
+        positions = fn(positions_of(x), *args, **kwargs)
+        return fn(x, *args, **kwargs), lambda t: linear.gather(t, positions)
+
+
+for _fn in (np.flip, np.fliplr, np.flipud, np.rot90, np.roll, np.tile, np.repeat):
+    _rearranges(_fn)
+for _fn in (np.take, np.take_along_axis, np.diagonal, np.linalg.diagonal, np.delete):
+    _rearranges(_fn)
+
+
+@linearizer(np.sort)
+def _sort(x: Any, axis: int | None = -1, **kind: Any) -> Any:
+    # equal entries keep their order
+    out = np.sort(x, axis=axis, **kind)
+    order = np.argsort(primal_of(x), axis=axis, kind="stable")
+    if axis is None:
+        return out, lambda t: linear.gather(t, order)
+    positions = np.take_along_axis(positions_of(x), order, axis)
+    return out, lambda t: linear.gather(t, positions)
+
+
+_PADDING_THAT_COPIES = ("edge", "reflect", "symmetric", "wrap")
+
+
+@linearizer(np.pad)
+def _pad(x: Any, pad_width: Any, mode: str = "constant", **how: Any) -> Any:
+    out = np.pad(x, pad_width, mode, **how)
+    if mode == "constant":
+        first = [before for before, _ in np.broadcast_to(pad_width, (x.ndim, 2))]
+        inside = tuple(slice(a, a + n) for a, n in zip(first, x.shape, strict=True))
+        return out, lambda t: linear.place(t, inside, out.shape)
+    if mode in _PADDING_THAT_COPIES:
+        positions = np.pad(positions_of(x), pad_width, mode, **how)  # type: ignore[call-overload]
+        return out, lambda t: linear.gather(t, positions)
+    raise NotImplementedError(
+        f"np.pad: mode={mode!r} has no derivative rule; these have: constant, "
+        + ", ".join(_PADDING_THAT_COPIES)
+    )
+
+
+# --- joining ---
+
+
+def _concatenated(
+    ts: list, out: Any, arrays: Sequence, axis: int | None = 0, **_: Any
+) -> Any:
+    if axis is None:
+        arrays = [np.ravel(a) for a in arrays]
+        ts = [t if t is None else linear.reshape(t, a.shape) for t, a in zip(ts, arrays, strict=True)]
+    (a,) = axes_from_end(axis or 0, out.ndim)
+    return linear.concatenate(ts, [np.shape(x) for x in arrays], a)
+
+
+rule(np.concatenate, _concatenated)
+
+
+@composed(np.stack)
+def _stack(arrays: Sequence, axis: int = 0) -> Any:
+    return np.concatenate([np.expand_dims(a, axis) for a in arrays], axis)
+
+
+@composed(np.vstack)
+def _vstack(arrays: Sequence) -> Any:
+    return np.concatenate([np.atleast_2d(a) for a in arrays], 0)
+
+
+@composed(np.hstack)
+def _hstack(arrays: Sequence) -> Any:
+    columns = [np.atleast_1d(a) for a in arrays]
+    return np.concatenate(columns, 0 if columns[0].ndim == 1 else 1)
+
+
+@composed(np.dstack)
+def _dstack(arrays: Sequence) -> Any:
+    return np.concatenate([np.atleast_3d(a) for a in arrays], 2)
+
+
+@composed(np.column_stack)
+def _column_stack(arrays: Sequence) -> Any:
+    return np.concatenate([a[:, None] if np.ndim(a) == 1 else a for a in arrays], 1)
+
+
+@composed(np.append)
+def _append(x: Any, values: Any, axis: int | None = None) -> Any:
+    return np.concatenate([x, values], axis)
+
+
+# --- cutting apart ---
+
+
+@composed(np.split)
+def _split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
+    if isinstance(indices_or_sections, int) and x.shape[axis] % indices_or_sections:
+        raise ValueError("np.split: the array does not divide equally; np.array_split cuts it")
+    return np.array_split(x, indices_or_sections, axis)
+
+
+@composed(np.array_split)
+def _array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
+    # the cuts that NumPy itself makes along one axis
+    cuts = np.array_split(np.arange(x.shape[axis]), indices_or_sections)
+    before = (slice(None),) * (axis % x.ndim)
+    bounds = np.cumsum([0] + [len(cut) for cut in cuts])
+    if not isinstance(indices_or_sections, int):
+        bounds = [0, *indices_or_sections, x.shape[axis]]
+    return [x[(*before, slice(a, b))] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+@composed(np.vsplit)
+def _vsplit(x: Any, indices_or_sections: Any) -> list:
+    return np.split(x, indices_or_sections, 0)
+
+
+@composed(np.hsplit)
+def _hsplit(x: Any, indices_or_sections: Any) -> list:
+    return np.split(x, indices_or_sections, 0 if x.ndim == 1 else 1)
+
+
+@composed(np.dsplit)
+def _dsplit(x: Any, indices_or_sections: Any) -> list:
+    return np.split(x, indices_or_sections, 2)
+
+
+@composed(np.diff)
+def _diff(x: Any, n: int = 1, axis: int = -1) -> Any:
+    before = (slice(None),) * (axis % x.ndim)
+    for _ in range(n):
+        x = x[(*before, slice(1, None))] - x[(*before, slice(None, -1))]
+    return x

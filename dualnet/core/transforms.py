@@ -1,0 +1,415 @@
+"""The transforms: from a function to its derivatives.
+
+    jvp        k directional derivatives beside the value, in one pass
+    linearize  the value, and the derivative as a linear function to apply again and again
+    vjp        the value, and the transpose of that linear function: reverse mode
+    grad, value_and_grad, jacfwd, jacrev, hvp    combinations of these
+
+All of them take a function of trees of arrays and nest freely.  Names and argument order
+follow JAX.  Wherever one tangent or cotangent is accepted, a stack of k with one more, leading,
+axis is accepted too, and the answer then has the same leading axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dualnet import tree
+from dualnet.core import linear, spaces
+from dualnet.core.dual import Dual, Level, new_level, primal_of
+from dualnet.core.linear import Structured, Symbolic
+from dualnet.errors import TangentError
+from dualnet.tree import Tree
+
+
+def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = False) -> Any:
+    """The value of `f` and its derivative along each of k directions, in one pass.
+
+    Args:
+        f: function of `len(primals)` trees of arrays, returning a tree of arrays.
+        primals: where to differentiate; float arrays, or anything where there is no tangent.
+        tangents: for each primal a tree of the same structure.  Each leaf is None (constant),
+            an array of the primal's shape `S` (one direction), an array `(k, *S)` (k
+            directions), or a `RankOne` (k directions of a matrix).  Dtype as the primal's.
+        has_aux: `f` returns `(out, aux)`; aux comes back as plain values.
+
+    Returns:
+        `(out, out_tangent)`, or with aux `(out, out_tangent, aux)`; each leaf of out_tangent
+        has the shape of out's leaf, with k in front if k directions were given.  Parts of the
+        result that do not depend on the primals have zero tangents.
+
+    Raises:
+        TangentError: a tangent's shape, dtype or k does not fit; both sides are shown.
+        TreeError: a tangent's structure does not fit.
+    """
+    _require_sequences("jvp", primals=primals, tangents=tangents)
+    stacks, k = _tangent_stacks("jvp", tuple(primals), tuple(tangents))
+    with new_level() as level:
+        out, aux = _call(f, _with_tangents(primals, stacks, level), has_aux, level)
+        values, out_tangents = _parts(out, level)
+    directions = 1 if k is None else k
+
+    def finished(t: Any, value: Any) -> Any:
+        if t is None:
+            stack = np.zeros((directions, *np.shape(value)), np.result_type(primal_of(value)))
+        else:
+            stack = spaces.dense(t)
+        return stack[0] if k is None else stack
+
+    result = values, tree.map(finished, out_tangents, values)
+    return (*result, aux) if has_aux else result
+
+
+def linearize(f: Callable, *primals: Any) -> tuple[Any, Callable]:
+    """The value of `f`, and its derivative there as a linear function of tangents.
+
+    Returns:
+        `(out, f_jvp)`: `f_jvp(*tangents)` takes tangents as `jvp` does and returns the tangent
+        of out.  Intermediate values are kept, so that applying it does not evaluate f again.
+    """
+    record = _Record("linearize", f, primals)
+    return record.out, record.forward
+
+
+def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> Any:
+    """The value of `f`, and the transpose of its derivative: reverse mode.
+
+    The derivative is recorded as a linear expression while f is evaluated (the very rules of
+    forward mode act on a symbolic tangent) and then transposed.
+    Source: Radul et al. 2022, "You Only Linearize Once: Tangents Transpose to Gradients".
+
+    Returns:
+        `(out, f_vjp)` or `(out, f_vjp, aux)`; `f_vjp(cotangent)` takes a tree like out (or
+        with k in front of every leaf) and returns a tuple with a cotangent for each primal.
+    """
+    record = _Record("vjp", f, primals, has_aux)
+    return (record.out, record.backward, record.aux) if has_aux else (record.out, record.backward)
+
+
+def linear_transpose(f: Callable, *examples: Any) -> Callable:
+    """The transpose of a linear function.
+
+    Args:
+        f: linear function of trees of arrays.
+        examples: arrays of the shapes and dtypes f takes; their values do not matter.
+
+    Returns:
+        A function from a cotangent of f's result to a tuple with one for each argument.
+
+    Raises:
+        TangentError: f(0) is not 0, so f is not linear.
+    """
+    zeros = tree.map(np.zeros_like, examples)
+    record = _Record("linear_transpose", f, zeros)
+    for path, leaf in tree.items(record.out):
+        if np.any(np.not_equal(primal_of(leaf), 0)):
+            raise TangentError(
+                f"linear_transpose: f is not linear, f(0) is not 0 at {path or 'its result'}; "
+                "vjp transposes the derivative of any function"
+            )
+    return record.backward
+
+
+def value_and_grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable:
+    """A function that returns the value of the scalar function `f` and its gradient.
+
+    Args:
+        f: function whose result (or first result, with has_aux) is a scalar.
+        argnums: which arguments to differentiate by; a tuple gives a tuple of gradients.
+        has_aux: `f` returns `(value, aux)`.
+
+    Returns:
+        A function of f's arguments returning `(value, gradient)`, or
+        `((value, aux), gradient)`; a gradient is a tree like its argument.
+    """
+
+    def with_gradient(*args: Any, **kwargs: Any) -> Any:
+        chosen, of_chosen = _by_arguments(f, argnums, args, kwargs)
+        value, f_vjp, *aux = vjp(of_chosen, *chosen, has_aux=has_aux)
+        if isinstance(value, (dict, list, tuple)) or np.shape(value) != ():
+            raise TangentError(
+                f"grad: the function must return a scalar, got {tree.describe(value)}; sum it, or "
+                "use vjp or jacrev"
+            )
+        gradients = f_vjp(np.ones_like(primal_of(value)))
+        gradient = gradients[0] if isinstance(argnums, int) else gradients
+        return ((value, aux[0]), gradient) if has_aux else (value, gradient)
+
+    return with_gradient
+
+
+def grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable:
+    """A function that returns the gradient of the scalar function `f`; see `value_and_grad`.
+
+    With has_aux it returns `(gradient, aux)`.
+    """
+    with_gradient = value_and_grad(f, argnums, has_aux)
+
+    def gradient_only(*args: Any, **kwargs: Any) -> Any:
+        value, gradient = with_gradient(*args, **kwargs)
+        return (gradient, value[1]) if has_aux else gradient
+
+    return gradient_only
+
+
+def jacfwd(
+    f: Callable, argnums: int | Sequence[int] = 0, *, tangent_chunk: int | None = None
+) -> Callable:
+    """The Jacobian of `f` by forward mode, one direction for each input entry.
+
+    Args:
+        f: function of trees of arrays.
+        argnums: which arguments to differentiate by.
+        tangent_chunk: at most so many directions in one pass (all if None); memory grows with
+            it, the result does not depend on it.
+
+    Returns:
+        A function of f's arguments returning a tree like out whose leaves are trees like the
+        argument, with leaves of shape `(*out_leaf.shape, *argument_leaf.shape)`.
+    """
+
+    def jacobian(*args: Any, **kwargs: Any) -> Any:
+        chosen, of_chosen = _by_arguments(f, argnums, args, kwargs)
+        out_like = None
+        columns = []
+        for position, leaf in enumerate(tree.leaves(chosen)):
+            pieces = []
+            for basis in _basis(leaf, tangent_chunk):
+                tangents = [None] * len(tree.leaves(chosen))
+                tangents[position] = basis
+                out_like, stack = jvp(of_chosen, chosen, tree.unflatten(chosen, tangents))
+                pieces.append(stack)
+            joined = tree.map(lambda *parts: np.concatenate(parts), *pieces)
+            shape = np.shape(leaf)
+            columns.append(tree.map(lambda c: _last_to_shape(c, shape), joined))  # noqa: B023
+        blocks = [tree.leaves(c) for c in columns]
+        rows = [tree.unflatten(chosen, [b[r] for b in blocks]) for r in range(len(blocks[0]))]
+        return _jacobian_tree(out_like, rows, argnums)
+
+    return jacobian
+
+
+def jacrev(
+    f: Callable, argnums: int | Sequence[int] = 0, *, tangent_chunk: int | None = None
+) -> Callable:
+    """The Jacobian of `f` by reverse mode, one cotangent for each output entry; see `jacfwd`."""
+
+    def jacobian(*args: Any, **kwargs: Any) -> Any:
+        chosen, of_chosen = _by_arguments(f, argnums, args, kwargs)
+        out, f_vjp = vjp(of_chosen, *chosen)
+        rows = []
+        leaves = tree.leaves(out)
+        for position, leaf in enumerate(leaves):
+            pieces = []
+            for basis in _basis(leaf, tangent_chunk):
+                k = basis.shape[0]
+                cotangents = [np.zeros((k, *np.shape(x)), np.result_type(primal_of(x))) for x in leaves]
+                cotangents[position] = basis
+                pieces.append(f_vjp(tree.unflatten(out, cotangents)))
+            joined = tree.map(lambda *parts: np.concatenate(parts), *pieces)
+            shape = np.shape(leaf)
+            rows.append(tree.map(lambda c: np.reshape(c, shape + c.shape[1:]), joined))  # noqa: B023
+        return _jacobian_tree(out, rows, argnums)
+
+    return jacobian
+
+
+def hvp(f: Callable, primals: Sequence, tangents: Sequence) -> Any:
+    """Hessian-vector products of the scalar function `f`: forward over reverse.
+
+    Args:
+        f, primals, tangents: as for `jvp`; k directions give k products.
+
+    Returns:
+        A tuple with, for each primal, a tree like it (with k in front): ∇²f · tangents.
+    """
+    every = tuple(range(len(primals)))
+    return jvp(grad(f, every), primals, tangents)[1]
+
+
+def stop_gradient(x: Tree) -> Tree:
+    """The same values as constants: no tangent and no cotangent passes, in any transform."""
+    return tree.map(primal_of, x)
+
+
+# --- shared parts ------------------------------------------------------------------------------
+
+
+class _Record:
+    """One evaluation of f with symbolic tangents."""
+
+    def __init__(self, name: str, f: Callable, primals: Sequence, has_aux: bool = False):
+        self.name = name
+        self.primals = tuple(primals)
+        tree.map(lambda x: _require_float(name, x), self.primals)
+        self.inputs = tree.map(Symbolic.input, tree.map(_as_array, self.primals))
+        with new_level() as level:
+            duals = _with_tangents(self.primals, self.inputs, level)
+            out, self.aux = _call(f, duals, has_aux, level)
+            self.out, self.out_tangents = _parts(out, level)
+
+    def forward(self, *tangents: Any) -> Any:
+        """f_jvp: the tangent of out for tangents of the primals."""
+        stacks, k = _tangent_stacks(self.name, self.primals, tangents)
+        outputs = [t for t in tree.leaves(self.out_tangents) if t is not None]
+        computed = iter(
+            linear.evaluate(outputs, tree.leaves(self.inputs), tree.leaves(stacks))
+        )
+        directions = 1 if k is None else k
+
+        def finished(symbolic: Any, value: Any) -> Any:
+            stack = next(computed) if symbolic is not None else None
+            if stack is None:
+                stack = np.zeros((directions, *np.shape(value)), np.result_type(primal_of(value)))
+            return stack[0] if k is None else stack
+
+        return tree.map(finished, self.out_tangents, self.out)
+
+    def backward(self, cotangents: Any) -> tuple:
+        """f_vjp: cotangents of the primals for a cotangent of out."""
+        stacks, k = _tangent_stacks(self.name, self.out, cotangents, "cotangent")
+        pairs = [
+            (symbolic, stack)
+            for symbolic, stack in zip(
+                tree.leaves(self.out_tangents), tree.leaves(stacks), strict=True
+            )
+            if symbolic is not None and stack is not None
+        ]
+        inputs = tree.leaves(self.inputs)
+        sums = linear.transpose_all([s for s, _ in pairs], [c for _, c in pairs], inputs)
+        directions = 1 if k is None else k
+
+        def finished(primal: Any, ct: Any) -> Any:
+            dtype = np.result_type(primal_of(primal))
+            if ct is None:
+                ct = np.zeros((directions, *np.shape(primal)), dtype)
+            elif ct.dtype != dtype:
+                ct = ct.astype(dtype)
+            return ct[0] if k is None else ct
+
+        return tree.map(finished, self.primals, tree.unflatten(self.primals, sums))
+
+
+def _with_tangents(primals: Sequence, tangents: Sequence, level: Level) -> tuple:
+    return tree.map(
+        lambda x, t: x if t is None else Dual(_as_array(x), t, level), tuple(primals), tuple(tangents)
+    )
+
+
+def _call(f: Callable, duals: Sequence, has_aux: bool, level: Level) -> tuple[Any, Any]:
+    if not has_aux:
+        return f(*duals), None
+    out, aux = f(*duals)
+    return out, tree.map(lambda x: _split(x, level)[0], aux)
+
+
+def _split(x: Any, level: Level) -> tuple[Any, Any]:
+    if isinstance(x, Dual) and x.level is level:
+        return x.primal, x.tangent
+    return x, None
+
+
+def _parts(out: Tree, level: Level) -> tuple[Tree, Tree]:
+    """The trees of primals and of tangents (None where there is none)."""
+    return (
+        tree.map(lambda x: _split(x, level)[0], out),
+        tree.map(lambda x: _split(x, level)[1], out),
+    )
+
+
+def _as_array(x: Any) -> Any:
+    return np.asarray(x) if isinstance(x, (int, float)) else x
+
+
+def _require_float(name: str, x: Any) -> None:
+    dtype = getattr(x, "dtype", None) if not isinstance(x, (int, float)) else np.asarray(x).dtype
+    if dtype is None or not np.issubdtype(dtype, np.floating):
+        raise TangentError(
+            f"{name}: only float arrays can be differentiated by, got "
+            f"{type(x).__name__ if dtype is None else dtype}; convert with x.astype(float), or "
+            "close over the constant in the function"
+        )
+
+
+def _require_sequences(name: str, **arguments: Any) -> None:
+    for argument, value in arguments.items():
+        if not isinstance(value, (tuple, list)):
+            raise TangentError(
+                f"{name}: {argument} must be a tuple with one entry for each argument of f, got "
+                f"{type(value).__name__}; write ({argument[:-1]},) for a single one"
+            )
+
+
+def _tangent_stacks(
+    name: str, primals: Tree, tangents: Tree, kind: str = "tangent"
+) -> tuple[Tree, int | None]:
+    """Check tangents against primals; give single ones their k axis.  k is None for single."""
+    found: set[int | None] = set()
+
+    def stack(path: str, x: Any, t: Any) -> Any:
+        if t is None:
+            return None
+        _require_float(f"{name}, {kind} at {path or 'the only leaf'}", x)
+        shape, dtype = np.shape(x), np.result_type(primal_of(_as_array(x)))
+        t = _as_array(t)
+        if isinstance(t, Structured):
+            got, k = t.shape, spaces.directions(t)
+        else:
+            single = np.ndim(t) == len(shape)
+            got, k = (np.shape(t), None) if single else (np.shape(t)[1:], np.shape(t)[0])
+        if got != shape or t.dtype != dtype:
+            raise TangentError(
+                f"{name}: the {kind} at {path or 'the only leaf'} must be {dtype} of shape {shape} "
+                f"or (k, {', '.join(map(str, shape))}), got {t.dtype} of shape {np.shape(t)}"
+            )
+        found.add(k)
+        return t if k is not None else t[None]
+
+    stacks = tree.map_with_path(stack, primals, tangents)
+    if len(found) > 1:
+        counts = sorted("a single one" if k is None else f"k = {k}" for k in found)
+        raise TangentError(f"{name}: all {kind}s must agree on k, got {' and '.join(counts)}")
+    return stacks, found.pop() if found else None
+
+
+def _by_arguments(
+    f: Callable, argnums: int | Sequence[int], args: tuple, kwargs: dict
+) -> tuple[tuple, Callable]:
+    """The chosen arguments, and f as a function of them alone."""
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for n in numbers:
+        if not -len(args) <= n < len(args):
+            raise TangentError(f"argnums: no argument {n} among the {len(args)} given")
+    numbers = tuple(n % len(args) for n in numbers)
+
+    def of_chosen(*chosen: Any) -> Any:
+        replaced = list(args)
+        for n, value in zip(numbers, chosen, strict=True):
+            replaced[n] = value
+        return f(*replaced, **kwargs)
+
+    return tuple(args[n] for n in numbers), of_chosen
+
+
+def _basis(leaf: Any, chunk: int | None) -> Any:
+    """Yield stacks of the standard basis of a leaf's space, at most `chunk` directions each."""
+    size, shape, dtype = np.size(primal_of(leaf)), np.shape(leaf), np.result_type(primal_of(leaf))
+    step = max(1, size if chunk is None else chunk)
+    for start in range(0, max(size, 1), step):
+        rows = np.eye(min(step, size - start), size, start, dtype)
+        yield np.reshape(rows, (rows.shape[0], *shape))
+
+
+def _last_to_shape(stack: Any, shape: tuple[int, ...]) -> Any:
+    """`(n, *out)` to `(*out, *shape)`."""
+    moved = np.moveaxis(stack, 0, -1)
+    return np.reshape(moved, moved.shape[:-1] + shape)
+
+
+def _jacobian_tree(out: Tree, rows: list, argnums: int | Sequence[int]) -> Tree:
+    single = isinstance(argnums, int)
+    remaining = iter(rows)
+    return tree.map(lambda _: next(remaining)[0] if single else next(remaining), out)
