@@ -122,9 +122,9 @@ def combine(coefficients: Any, t: Tangent) -> Any:
     return np.reshape(coefficients @ rows, t.shape[1:])
 
 
-def gram(t: Tangent) -> Any:
-    """The inner products of the k directions with one another, `(k, k)`."""
+def inner_products(t: Tangent, u: Tangent) -> Any:
+    """⟨t[i], u[j]⟩ for all pairs of directions of two stacks of one kind, `(k, l)`."""
     if isinstance(t, RankOne):
-        return (t.left @ t.left.T) * (t.right @ t.right.T)
-    rows = np.reshape(t, (t.shape[0], math.prod(t.shape[1:])))
-    return rows @ rows.T
+        return (t.left @ u.left.T) * (t.right @ u.right.T)
+    size = math.prod(t.shape[1:])
+    return np.reshape(t, (t.shape[0], size)) @ np.reshape(u, (u.shape[0], size)).T

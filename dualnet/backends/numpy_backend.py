@@ -1,0 +1,99 @@
+"""The NumPy backend."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from dualnet.random import Key
+
+_BLOCK = 1 << 16
+"""Entries of a random sequence that come from one generator."""
+
+_SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.int8) * 2 - 1
+"""The eight signs that the bits of a byte stand for."""
+
+
+class NumpyBackend:
+    """Arrays in host memory, work on threads (NumPy releases the interpreter's lock).
+
+    Args:
+        threads: how many pieces of work `map` runs at once.
+    """
+
+    name = "numpy"
+
+    def __init__(self, threads: int = 1):
+        self.threads = threads
+        self._draws = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
+        self._work = ThreadPoolExecutor(max_workers=threads)
+
+    def asarray(self, x: Any, dtype: Any = None) -> Any:
+        """The array on this backend."""
+        return np.asarray(x, dtype)
+
+    def to_host(self, x: Any) -> np.ndarray:
+        """The array as a NumPy array."""
+        return np.asarray(x)
+
+    def map(self, f: Callable, items: Iterable) -> list:
+        """`[f(x) for x in items]`, on threads if there are several."""
+        return list(self._work.map(f, items)) if self.threads > 1 else [f(x) for x in items]
+
+    def normal(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> np.ndarray:
+        """Standard normal numbers.
+
+        A key names one endless sequence; the result holds its entries from `start` on.  So any
+        part of a draw can be made on its own: a chunk of tangents, a shard of a batch, a block
+        on another thread.  The sequence is the same on every machine with the same NumPy.
+
+        Args:
+            key: names the sequence.
+            shape: of the result.
+            dtype: float32 or float64; drawn in that precision.
+            start: index of the first entry.
+        """
+        out = np.empty(math.prod(shape), dtype)
+        self._in_blocks(key, start, out, _normal_block)
+        return out.reshape(shape)
+
+    def signs(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> np.ndarray:
+        """Independent random signs, +1 or -1, from single bits; arguments as `normal`."""
+        out = np.empty(math.prod(shape), dtype)
+        self._in_blocks(key, start, out, _sign_block)
+        return out.reshape(shape)
+
+    def _in_blocks(self, key: Key, start: int, out: np.ndarray, fill: Callable) -> None:
+        """Fill `out` with entries [start, start + size) of the sequence, block by block."""
+        stop = start + out.size
+
+        def one(block: int) -> None:
+            first = block * _BLOCK
+            a, b = max(start, first), min(stop, first + _BLOCK)
+            generator = np.random.Generator(np.random.SFC64(key.fold_in(block).bits))
+            fill(generator, a - first, out[a - start : b - start])
+
+        blocks = range(start // _BLOCK, -(-stop // _BLOCK))
+        if len(blocks) > 1:
+            list(self._draws.map(one, blocks))
+        else:
+            for block in blocks:
+                one(block)
+
+
+def _normal_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> None:
+    if skip:  # the method's appetite for bits varies, so what comes before must be drawn
+        generator.standard_normal(skip, dtype=out.dtype)
+    generator.standard_normal(out=out, dtype=out.dtype)
+
+
+def _sign_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> None:
+    count = skip + out.size
+    words = generator.integers(0, 2**64, size=-(-count // 64), dtype=np.uint64)
+    signs = _SIGNS.astype(out.dtype)[words.view(np.uint8)].reshape(-1)
+    out[:] = signs[skip:count]

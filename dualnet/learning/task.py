@@ -1,0 +1,63 @@
+"""What is to be learned: a network, a loss, and a batch cut into shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dualnet.nn.network import Context, Layer
+from dualnet.tree import Tree
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A run of consecutive examples of a batch.
+
+    Attributes:
+        inputs: `(n, *in_shape)`.
+        targets: `(n, ...)`.
+        start: index in the batch of the first example.
+    """
+
+    inputs: Any
+    targets: Any
+    start: int = 0
+
+
+def cut(inputs: Any, targets: Any, pieces: int) -> list[Shard]:
+    """A batch as at most `pieces` shards of nearly equal length."""
+    n = len(inputs)
+    bounds = [n * i // pieces for i in range(pieces + 1)]
+    return [
+        Shard(inputs[a:b], targets[a:b], a)
+        for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+        if b > a
+    ]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network and the loss of its outputs.
+
+    Attributes:
+        network: a layer, usually a `Sequential`.
+        loss: `loss(outputs, targets)`, one value for each example, `(N,)`.
+    """
+
+    network: Layer
+    loss: Callable[[Any, Any], Any]
+
+    def losses(
+        self, params: Tree, state: Tree, shard: Shard, context: Context
+    ) -> tuple[Any, tuple[Any, Tree]]:
+        """Per-example losses `(n,)`, and beside them the outputs and the new state."""
+        outputs, state = self.network.apply(params, state, shard.inputs, context)
+        return self.loss(outputs, shard.targets), (outputs, state)
+
+
+def correct(outputs: Any, targets: Any) -> Any:
+    """How many examples have their largest output at the label."""
+    return np.sum(np.equal(np.argmax(outputs, axis=-1), targets))

@@ -1,0 +1,86 @@
+"""Losses, one value for each example: `(N, ...)` and targets to `(N,)`.
+
+Each is one fused rule: the value and the derivative share the softmax or the residual.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dualnet.core import linear
+from dualnet.core.dispatch import primitive
+from dualnet.core.dual import linearizer
+from dualnet.errors import UsageError
+
+
+@primitive
+def softmax_cross_entropy(logits: Any, labels: Any) -> Any:
+    """-log softmax(logits)[label] for each example, in nats.
+
+    Args:
+        logits: `(N, classes)`, float.
+        labels: `(N,)`, integers in [0, classes).
+
+    Returns:
+        `(N,)`, of the dtype of logits.
+    """
+    return _cross_entropy_parts(logits, labels)[0]
+
+
+def _cross_entropy_parts(logits: Any, labels: Any) -> tuple[Any, Any]:
+    """The losses, and the log-probabilities `(N, classes)`."""
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.dtype.kind not in "iu":
+        raise UsageError(
+            "softmax_cross_entropy: expected logits (N, classes) and integer labels (N,), got "
+            f"{logits.shape} and {labels.dtype}{labels.shape}"
+        )
+    shifted = logits - np.max(logits, axis=-1, keepdims=True)
+    log_p = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+    picked = np.take_along_axis(log_p, labels[:, None], axis=-1)
+    return -picked[:, 0], log_p
+
+
+@linearizer(softmax_cross_entropy)
+def _softmax_cross_entropy(logits: Any, labels: Any) -> Any:
+    out, log_p = _cross_entropy_parts(logits, labels)
+    target = np.equal(labels[:, None], np.arange(logits.shape[-1])).astype(logits.dtype)
+    error = np.exp(log_p) - target  # (N, classes), the derivative of the loss
+    return out, lambda t: linear.sum(linear.scale(t, error), (-1,))
+
+
+@primitive
+def mean_squared_error(outputs: Any, targets: Any) -> Any:
+    """Mean over an example's entries of (output - target)².
+
+    Args:
+        outputs: `(N, ...)`, float.
+        targets: the same shape.
+
+    Returns:
+        `(N,)`, of the dtype of outputs.
+    """
+    return _squared_error_parts(outputs, targets)[0]
+
+
+def _squared_error_parts(outputs: Any, targets: Any) -> tuple[Any, Any, tuple[int, ...]]:
+    """The losses, the differences, and the axes of one example."""
+    if outputs.shape != targets.shape or outputs.ndim < 1:
+        raise UsageError(
+            "mean_squared_error: expected outputs and targets of one shape (N, ...), got "
+            f"{outputs.shape} and {targets.shape}"
+        )
+    difference = outputs - targets
+    axes = tuple(range(1 - outputs.ndim, 0))
+    return np.mean(difference * difference, axis=axes), difference, axes
+
+
+@linearizer(mean_squared_error)
+def _mean_squared_error(outputs: Any, targets: Any) -> Any:
+    out, difference, axes = _squared_error_parts(outputs, targets)
+    factor = difference * (2.0 * outputs.shape[0] / outputs.size)
+    return out, (
+        lambda t: linear.sum(linear.scale(t, factor), axes),
+        lambda t: linear.sum(linear.scale(t, -factor), axes),
+    )

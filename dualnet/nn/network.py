@@ -1,0 +1,107 @@
+"""What a layer is, how layers stack, and how learning rules look inside.
+
+A layer is a small frozen value with two pure functions:
+
+    init(key, in_shape)              -> (params, state, out_shape)
+    apply(params, state, x, context) -> (y, state)
+
+Shapes leave out the batch: `in_shape` is that of one example, x has `(N, *in_shape)`.  params
+and state are trees of arrays ({} where there is nothing); params are what training moves, state
+what a layer carries along (running statistics).  `init` draws in float32 on the host; cast the
+trees to train in another precision.
+
+A container applies its children through `Context.child`, which passes every child's output
+through `context.tap`.  A learning rule that wants to read, perturb or cut the flow at some
+place gives a tap; layers know nothing of it.  (The rule finds the places with `walk`.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from dualnet.errors import UsageError
+from dualnet.random import Key
+from dualnet.tree import Tree
+
+Shape = tuple[int, ...]
+Tap = Callable[[str, Any], Any]
+"""`tap(path, y) -> y`: gets the output of the layer at `path`, returns what flows on."""
+
+
+def no_tap(_path: str, y: Any) -> Any:
+    """The tap that changes nothing."""
+    return y
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a layer may need to know beyond its input.
+
+    Attributes:
+        train: training or evaluation; batch norm and dropout differ.
+        key: randomness for this step, folded by path; None in evaluation.
+        tap: sees and may replace the output of every layer.
+        path: names joined by `/`, where in the network we are.
+    """
+
+    train: bool = False
+    key: Key | None = None
+    tap: Tap = no_tap
+    path: str = ""
+
+    def child(
+        self, name: str, layer: Layer, params: Tree, state: Tree, x: Any
+    ) -> tuple[Any, Tree]:
+        """Apply a layer as the child `name` of the present one, and tap its output."""
+        path = f"{self.path}/{name}" if self.path else name
+        key = self.key.fold_in(name) if self.key else None
+        y, state = layer.apply(params, state, x, replace(self, path=path, key=key))
+        return self.tap(path, y), state
+
+
+class Layer(Protocol):
+    """See the head of this file."""
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]: ...
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]: ...
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """Layers one after the other; data that can be walked, not a closure.
+
+    Args:
+        layers: pairs of a name and a layer; names differ and hold no `/`.
+    """
+
+    layers: tuple[tuple[str, Layer], ...]
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.layers]
+        if len(set(names)) != len(names) or any("/" in name or not name for name in names):
+            raise UsageError(f"Sequential: names must differ and hold no '/', got {names}")
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        params, state, shape = {}, {}, in_shape
+        for name, layer in self.layers:
+            params[name], state[name], shape = layer.init(key.fold_in(name), shape)
+        return params, state, shape
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        new_state = {}
+        for name, layer in self.layers:
+            x, new_state[name] = context.child(name, layer, params[name], state[name], x)
+        return x, new_state
+
+
+def walk(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
+    """Yield `(path, layer)` for every layer inside a network that is not a container itself."""
+    children = getattr(layer, "layers", None)
+    if children is None:
+        yield path, layer
+        return
+    for name, child in children:
+        yield from walk(child, f"{path}/{name}" if path else name)

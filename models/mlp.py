@@ -1,0 +1,51 @@
+"""Multilayer perceptrons.
+
+    [DKH]   784-512-512-10:  MLP(width=512, depth=2), 669,706 parameters; widths 1024, 2048 too
+    [FDFA]  "2 layers":      MLP(width=800, depth=1), 636,010 (1000 for CIFAR-10: 3,083,010)
+            "3 layers":      MLP(width=800, depth=2), 1,276,810 (4,084,010)
+            "4 layers":      MLP(width=800, depth=3), 1,917,610 (5,085,010)
+    [FROG]  FC:              MLP(width=256, 1024 or 4096, depth=2)
+
+Sources: [DKH] "Forward Gradients Are Not All You Need"; [FDFA] Bacho and Chu, "Low-Variance
+Forward Gradients using Direct Feedback Alignment and Momentum"; [FROG] Flügel et al. 2024,
+"Beyond Backpropagation: Optimization with Multi-Tangent Forward Gradients".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualnet.errors import UsageError
+from dualnet.nn import ACTIVATIONS, Activation, Flatten, Layer, Linear, Sequential
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Flatten, `depth` hidden layers of `width` units, and a linear output.
+
+    Args:
+        width: units in each hidden layer.
+        depth: hidden layers; 0 is a linear classifier.
+        activation: a name in `dualnet.nn.ACTIVATIONS`.
+    """
+
+    width: int = 512
+    depth: int = 2
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.depth < 0:
+            raise UsageError(
+                f"mlp: width must be at least 1 and depth at least 0, got {self.width}, {self.depth}"
+            )
+        if self.activation not in ACTIVATIONS:
+            names = ", ".join(ACTIVATIONS)
+            raise UsageError(f"mlp: activation must be one of {names}, got {self.activation!r}")
+
+    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
+        """The layers, for examples of shape `in_shape`."""
+        layers: list[tuple[str, Layer]] = [("flatten", Flatten())]
+        for i in range(1, self.depth + 1):
+            layers.append((f"hidden{i}", Linear(self.width)))
+            layers.append((f"{self.activation}{i}", Activation(ACTIVATIONS[self.activation])))
+        return Sequential((*layers, ("output", Linear(classes))))

@@ -1,0 +1,514 @@
+"""Optimizers and learning rate schedules."""
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pytest
+
+from dualnet import tree
+from dualnet.errors import TreeError, UsageError
+from dualnet.optim import OPTIMIZERS, SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
+from dualnet.schedules import (
+    SCHEDULES,
+    Constant,
+    Cosine,
+    Exponential,
+    Linear,
+    StepDecay,
+    WarmupCosine,
+)
+
+EVERY_RULE = [
+    *(family() for family in OPTIMIZERS.values()),
+    *(family(weight_decay=0.1) for family in OPTIMIZERS.values()),
+]
+every_rule = pytest.mark.parametrize("optimizer", EVERY_RULE, ids=str)
+
+
+def random_tree(seed, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape):
+        return np.asarray(rng.normal(size=shape), dtype=dtype)
+
+    return {
+        "hidden": {"w": draw(4, 3), "b": draw(3)},
+        "relu": {},
+        "pair": (draw(2), [draw(2, 1, 2), ()]),
+        "scale": draw(),
+        "nothing": draw(0, 3),
+    }
+
+
+def run(optimizer, params, gradients, lr=0.1):
+    state = optimizer.init(params)
+    seen = []
+    for grads in gradients:
+        params, state = optimizer.update(grads, state, params, lr)
+        seen.append(params)
+    return seen, state
+
+
+# The rules
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "first", "second"),
+    [
+        (SGD(), [0.95, -2.1], [1.05, -2.125]),
+        (SGD(weight_decay=0.5), [0.9, -2.0], [0.955, -1.925]),
+        (Momentum(), [0.95, -2.1], [1.005, -2.215]),
+        (Momentum(weight_decay=0.5), [0.9, -2.0], [0.865, -1.925]),
+        (Nesterov(), [0.905, -2.19], [1.0545, -2.3185]),
+        (Nesterov(weight_decay=0.5), [0.81, -2.0], [0.84205, -1.8575]),
+    ],
+    ids=str,
+)
+def test_first_two_steps_by_hand(optimizer, first, second):
+    gradients = [np.array([0.5, 1.0]), np.array([-1.0, 0.25])]
+    seen, state = run(optimizer, np.array([1.0, -2.0]), gradients)
+    np.testing.assert_allclose(seen[0], first, rtol=1e-14)
+    np.testing.assert_allclose(seen[1], second, rtol=1e-14)
+    assert state["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("family", "weight_decay", "gradients", "first", "second"),
+    [
+        # m' is 3 and then -3/7 or 141/7; sqrt(v') is 3 and then 3 or 27.
+        (Adam, 0.0, [[3.0, 3.0], [-3.0, 33.0]], 1.925, [1.925 + 0.3 / 28, 1.925 - 14.1 / 196]),
+        (AdamW, 0.0, [[3.0, 3.0], [-3.0, 33.0]], 1.925, [1.925 + 0.3 / 28, 1.925 - 14.1 / 196]),
+        # The gradients are lower by wd p, so that the steps stay the same.
+        (
+            Adam,
+            0.5,
+            [[2.0, 2.0], [-3.9625, 32.0375]],
+            1.925,
+            [1.925 + 0.3 / 28, 1.925 - 14.1 / 196],
+        ),
+        # Each update first takes a twentieth off.
+        (
+            AdamW,
+            0.5,
+            [[3.0, 3.0], [-3.0, 33.0]],
+            1.825,
+            [1.73375 + 0.3 / 28, 1.73375 - 14.1 / 196],
+        ),
+    ],
+)
+def test_first_two_steps_of_adam_by_hand(family, weight_decay, gradients, first, second):
+    optimizer = family(beta1=0.75, beta2=0.5, epsilon=1.0, weight_decay=weight_decay)
+    seen, state = run(optimizer, np.array([2.0, 2.0]), [np.array(g) for g in gradients])
+    np.testing.assert_allclose(seen[0], first, rtol=1e-14)
+    np.testing.assert_allclose(seen[1], second, rtol=1e-14)
+    np.testing.assert_allclose(state["first_moment"], [-0.1875, 8.8125], rtol=1e-14)
+    np.testing.assert_allclose(state["second_moment"], [6.75, 546.75], rtol=1e-14)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_agrees_with_torch(name, weight_decay):
+    torch = pytest.importorskip("torch")
+    start = random_tree(0, np.float64)
+    tensors = [torch.tensor(leaf, requires_grad=True) for leaf in tree.leaves(start)]
+    theirs = {
+        "sgd": lambda: torch.optim.SGD(tensors, 0.1, weight_decay=weight_decay),
+        "momentum": lambda: torch.optim.SGD(tensors, 0.1, 0.7, weight_decay=weight_decay),
+        "nesterov": lambda: torch.optim.SGD(
+            tensors, 0.1, 0.7, weight_decay=weight_decay, nesterov=True
+        ),
+        "adam": lambda: torch.optim.Adam(
+            tensors, betas=(0.8, 0.95), eps=1e-6, weight_decay=weight_decay
+        ),
+        "adamw": lambda: torch.optim.AdamW(
+            tensors, betas=(0.8, 0.95), eps=1e-6, weight_decay=weight_decay
+        ),
+    }[name]()
+    given = {"momentum": 0.7, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-6}
+    fields = {field.name for field in dataclasses.fields(OPTIMIZERS[name])}
+    ours = OPTIMIZERS[name](
+        weight_decay=weight_decay, **{k: v for k, v in given.items() if k in fields}
+    )
+    params, state = start, ours.init(start)
+    for step in range(20):
+        lr = 0.1 * 0.9**step
+        grads = random_tree(step + 1, np.float64)
+        params, state = ours.update(grads, state, params, lr)
+        theirs.param_groups[0]["lr"] = lr
+        for tensor, gradient in zip(tensors, tree.leaves(grads), strict=True):
+            tensor.grad = torch.tensor(gradient)
+        theirs.step()
+    for ours_leaf, tensor in zip(tree.leaves(params), tensors, strict=True):
+        np.testing.assert_allclose(ours_leaf, tensor.detach().numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_families_have_rules_of_their_own():
+    bodies = [family.update_leaf for family in OPTIMIZERS.values()]
+    assert len(set(bodies)) == len(OPTIMIZERS)
+    assert all(family.__mro__[1] is Optimizer for family in OPTIMIZERS.values())
+
+
+def test_adam_does_not_move_without_gradients():
+    seen, _ = run(Adam(), np.float32([1.0, 2.0]), [np.zeros(2, np.float32)] * 3)
+    np.testing.assert_array_equal(seen[-1], [1.0, 2.0])
+
+
+# Dtypes, purity, trees
+
+
+@every_rule
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtype_and_structure_stay(optimizer, dtype):
+    params = random_tree(0, dtype)
+    # NumPy's float64 scalars would widen float32 arrays, here and in the hyperparameters.
+    given = {k: np.float64(v) for k, v in dataclasses.asdict(optimizer).items()}
+    optimizer = type(optimizer)(**given)
+    seen, state = run(optimizer, params, [random_tree(1, dtype)] * 2, lr=np.float64(0.1))
+    memories = [state[name] for name in optimizer.state_names]
+    for like in [*seen, *memories]:
+        tree.map(lambda *_: None, params, like)
+        for path, leaf in tree.items(like):
+            assert type(leaf) is np.ndarray, path
+            assert leaf.dtype == dtype, path
+    assert state.keys() == {"step", *optimizer.state_names}
+    assert type(state["step"]) is np.ndarray
+    assert state["step"].dtype == np.int64
+    assert state["step"].shape == ()
+    assert state["step"] == 2
+
+
+@every_rule
+def test_nothing_is_changed_in_place(optimizer):
+    params, grads = random_tree(0), random_tree(1)
+    _, state = run(optimizer, params, [random_tree(2)])
+    given = [*tree.leaves(params), *tree.leaves(grads), *tree.leaves(state)]
+    before = [leaf.copy() for leaf in given]
+    for leaf in given:
+        leaf.setflags(write=False)
+    made = tree.leaves(optimizer.update(grads, state, params, 0.1))
+    for leaf, copy in zip(given, before, strict=True):
+        np.testing.assert_array_equal(leaf, copy)
+    assert not any(np.shares_memory(new, old) for new in made for old in given)
+
+
+@every_rule
+def test_keys_may_come_in_another_order(optimizer):
+    params, grads = random_tree(0), random_tree(1)
+    state = optimizer.init(params)
+
+    def reverse(branch):
+        if not isinstance(branch, dict):
+            return branch
+        return {key: reverse(branch[key]) for key in reversed(branch)}
+
+    expected = optimizer.update(grads, state, params, 0.1)
+    got = optimizer.update(reverse(grads), reverse(state), params, 0.1)
+    tree.map(np.testing.assert_array_equal, expected, got)
+
+
+@every_rule
+@pytest.mark.parametrize("params", [{}, {"relu": {}, "pair": ((), [])}], ids=str)
+def test_a_tree_without_leaves(optimizer, params):
+    new_params, state = optimizer.update(params, optimizer.init(params), params, 0.1)
+    assert new_params == params
+    assert all(state[name] == params for name in optimizer.state_names)
+
+
+@every_rule
+def test_state_goes_through_a_checkpoint(optimizer, tmp_path):
+    params, grads = random_tree(0), random_tree(1)
+    seen, state = run(optimizer, params, [random_tree(2)] * 3)
+    np.savez(tmp_path / "state.npz", **dict(tree.items(state)))
+    with np.load(tmp_path / "state.npz", allow_pickle=False) as archive:
+        paths = [path for path, _ in tree.items(state)]
+        restored = tree.unflatten(optimizer.init(params), [archive[path] for path in paths])
+    expected = optimizer.update(grads, state, seen[-1], 0.1)
+    got = optimizer.update(grads, restored, seen[-1], 0.1)
+    tree.map(np.testing.assert_array_equal, expected, got)
+    assert got[1]["step"] == 4
+
+
+class Elsewhere(np.lib.mixins.NDArrayOperatorsMixin):
+    """An array that, like one on a device, meets only its own kind and never turns into NumPy's."""
+
+    def __init__(self, held):
+        self.held = held
+        self.shape, self.dtype = held.shape, held.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("converted to a NumPy array")
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=(), **keywords):
+        for x in (*inputs, *out):
+            assert isinstance(x, Elsewhere) or type(x) is float, type(x)
+        if out:
+            keywords["out"] = out[0].held
+        values = [x.held if isinstance(x, Elsewhere) else x for x in inputs]
+        result = getattr(ufunc, method)(*values, **keywords)
+        return out[0] if out else Elsewhere(result)
+
+    def __array_function__(self, function, types, arguments, keywords):
+        assert function in (np.empty_like, np.zeros_like), function
+        return Elsewhere(function(arguments[0].held, *arguments[1:], **keywords))
+
+
+@every_rule
+def test_arrays_of_another_library_stay_there(optimizer):
+    params, gradients = random_tree(0), [random_tree(1), random_tree(2)]
+    expected, expected_state = run(optimizer, params, gradients)
+    seen, state = run(
+        optimizer, tree.map(Elsewhere, params), [tree.map(Elsewhere, g) for g in gradients]
+    )
+    for path, leaf in tree.items([seen, {name: state[name] for name in optimizer.state_names}]):
+        assert isinstance(leaf, Elsewhere), path
+    tree.map(lambda x, y: np.testing.assert_array_equal(x, y.held), expected[-1], seen[-1])
+    assert type(state["step"]) is np.ndarray
+    assert expected_state["step"] == state["step"]
+
+
+def test_a_family_of_ones_own():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Adagrad(Optimizer):
+        start: float = 4.0
+        state_names = ("total",)
+
+        def init_leaf(self, p):
+            return {"total": np.full_like(p, self.start)}
+
+        def update_leaf(self, g, s, p, lr, step):
+            total = s["total"] + g * g
+            return p - lr * g / np.sqrt(total), {"total": total}
+
+    params = {"w": np.array([1.0]), "b": (np.array([2.0]),)}
+    grads = {"w": np.array([0.0]), "b": (np.sqrt([12.0]),)}
+    seen, state = run(Adagrad(), params, [grads], lr=0.5)
+    np.testing.assert_allclose(tree.leaves(seen[0]), [[1.0], [2.0 - math.sqrt(12.0) / 8.0]])
+    np.testing.assert_allclose(tree.leaves(state["total"]), [[4.0], [16.0]])
+
+
+# Errors
+
+
+def without(branch, key):
+    return {k: v for k, v in branch.items() if k != key}
+
+
+@every_rule
+def test_gradients_of_another_structure(optimizer):
+    params = random_tree(0)
+    state = optimizer.init(params)
+    where = type(optimizer).__name__
+
+    grads = {**params, "hidden": {"w": params["hidden"]["w"]}}
+    message = (
+        f"{where}.update: gradient: trees differ at hidden: "
+        "expected {w: float32(4, 3), b: float32(3,)}, got {w: float32(4, 3)}; give one array"
+    )
+    with pytest.raises(TreeError, match=re.escape(message)):
+        optimizer.update(grads, state, params, 0.1)
+
+    grads = {**params, "pair": list(params["pair"])}
+    message = r"gradient: trees differ at pair: expected \(float32.*\), got \[float32.*\]"
+    with pytest.raises(TreeError, match=message):
+        optimizer.update(grads, state, params, 0.1)
+
+    with pytest.raises(TreeError, match=r"gradient: trees differ at the root: .* got float32\(3,"):
+        optimizer.update(params["hidden"]["b"], state, params, 0.1)
+
+
+@every_rule
+def test_gradient_leaves_that_do_not_fit(optimizer):
+    params = random_tree(0)
+    state = optimizer.init(params)
+    where = type(optimizer).__name__
+
+    def updating_with(gradient):
+        hidden = {**params["hidden"], "b": gradient}
+        return optimizer.update({**params, "hidden": hidden}, state, params, 0.1)
+
+    for gradient, got in [
+        (np.zeros((1, 3), np.float32), "float32(1, 3)"),
+        (np.zeros(3), "float64(3,)"),
+        (None, "NoneType"),
+        (0.0, "float"),
+    ]:
+        message = (
+            f"{where}.update: gradient of hidden/b: expected float32(3,), as its parameter, "
+            f"got {got}; convert it"
+        )
+        with pytest.raises(UsageError, match=re.escape(message)):
+            updating_with(gradient)
+
+    with pytest.raises(UsageError, match=r"gradient of the root: expected float32\(3,\)"):
+        leaf = params["hidden"]["b"]
+        optimizer.update(np.zeros(2, np.float32), optimizer.init(leaf), leaf, 0.1)
+
+
+def test_state_that_does_not_fit():
+    params = random_tree(0)
+    state = Adam().init(params)
+    message = (
+        "Adam.update: state: expected the keys ['step', 'first_moment', 'second_moment'], "
+        "got the keys ['step', 'velocity']; make one with Adam().init(params)"
+    )
+    with pytest.raises(TreeError, match=re.escape(message)):
+        Adam().update(params, Momentum().init(params), params, 0.1)
+    with pytest.raises(TreeError, match=r"SGD.update: state: .*got float32\(\)"):
+        SGD().update(params, params["scale"], params, 0.1)
+
+    fewer = {**state, "second_moment": without(params, "scale")}
+    with pytest.raises(TreeError, match=r"Adam.update: second_moment: trees differ at the root"):
+        Adam().update(params, fewer, params, 0.1)
+
+    other = {**params, "scale": np.zeros(1, np.float32)}
+    message = r"first_moment of scale: expected float32\(\), as .*, got float32\(1,\)"
+    with pytest.raises(UsageError, match=message):
+        Adam().update(params, {**state, "first_moment": other}, params, 0.1)
+
+
+@every_rule
+@pytest.mark.parametrize("leaf", [np.arange(3), 1.0, None], ids=str)
+def test_parameters_that_are_no_floating_point_arrays(optimizer, leaf):
+    good, bad = {"w": np.zeros(3)}, {"w": leaf}
+    where = type(optimizer).__name__
+    with pytest.raises(UsageError, match=rf"{where}\.init: parameter w: expected a floating-"):
+        optimizer.init(bad)
+    with pytest.raises(UsageError, match=rf"{where}\.update: parameter w: expected a floating-"):
+        optimizer.update(bad, optimizer.init(good), bad, 0.1)
+
+
+@pytest.mark.parametrize("lr", [-0.1, math.nan, math.inf, None, "fast"])
+def test_learning_rate_out_of_range(lr):
+    params = np.zeros(3)
+    with pytest.raises(UsageError, match=r"SGD.update: expected lr at least 0 and finite, got "):
+        SGD().update(params, SGD().init(params), params, lr)
+
+
+@pytest.mark.parametrize("family", OPTIMIZERS.values())
+def test_hyperparameters_out_of_range(family):
+    wrong = {
+        "weight_decay": (-0.1, math.nan, math.inf, None),
+        "momentum": (-0.1, 1.0, math.nan, "much"),
+        "beta1": (-0.1, 1.0, math.nan, None),
+        "beta2": (-0.1, 1.0, math.nan, None),
+        "epsilon": (-1e-8, 0.0, math.nan, math.inf),
+    }
+    for field in dataclasses.fields(family):
+        for value in wrong[field.name]:
+            message = f"{family.__name__}: expected {field.name} .*, got {value!r}"
+            with pytest.raises(UsageError, match=message):
+                family(**{field.name: value})
+
+
+# Tables
+
+
+def test_tables():
+    assert list(OPTIMIZERS) == ["sgd", "momentum", "nesterov", "adam", "adamw"]
+    assert list(SCHEDULES) == [
+        "constant",
+        "step",
+        "exponential",
+        "linear",
+        "cosine",
+        "warmup-cosine",
+    ]
+    for family in (*OPTIMIZERS.values(), *SCHEDULES.values()):
+        assert family() == family()
+        assert hash(family()) == hash(family())
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            family().weight_decay = 1.0
+    # A learning rate given here by mistake must not become some hyperparameter.
+    for family in OPTIMIZERS.values():
+        with pytest.raises(TypeError):
+            family(0.1)
+    assert [family().weight_decay for family in OPTIMIZERS.values()] == [0, 0, 0, 0, 0.01]
+
+
+# Schedules
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        (Constant(), {0: 1.0, 50: 1.0, 100: 1.0}),
+        (StepDecay(), {0: 1.0, 49: 1.0, 50: 0.1, 74: 0.1, 75: 0.01, 100: 0.01}),
+        (StepDecay(factor=0.5, times=[0.07]), {0: 1.0, 6: 1.0, 7: 0.5, 100: 0.5}),
+        (StepDecay(times=()), {0: 1.0, 100: 1.0}),
+        (Exponential(), {0: 1.0, 9: 1.0, 10: 0.95, 50: 0.7737809375, 100: 0.5987369392383789}),
+        (Exponential(factor=0.5, every="step"), {0: 1.0, 1: 0.5, 3: 0.125, 10: 0.0009765625}),
+        (Linear(), {0: 1.0, 50: 0.5, 99: 0.01, 100: 0.0}),
+        (Linear(final=0.2), {0: 1.0, 50: 0.6, 100: 0.2}),
+        (Cosine(), {0: 1.0, 25: 0.8535533905932737, 50: 0.5, 75: 0.1464466094067263, 100: 0.0}),
+        (Cosine(final=0.2), {0: 1.0, 50: 0.6, 100: 0.2}),
+        (WarmupCosine(), {0: 0.1, 4: 0.5, 9: 1.0, 10: 1.0, 55: 0.5, 100: 0.0}),
+        (WarmupCosine(warmup=0.2, final=0.5), {0: 0.05, 19: 1.0, 60: 0.75, 100: 0.5}),
+        (WarmupCosine(warmup=0.0), {0: 1.0, 50: 0.5, 100: 0.0}),
+        (WarmupCosine(warmup=1.0), {0: 1 / 99, 98: 1.0, 99: 1.0, 100: 0.0}),
+    ],
+    ids=str,
+)
+def test_schedule_values(schedule, factors):
+    for step, factor in factors.items():
+        assert schedule(step, 100, 10) == pytest.approx(factor, rel=1e-14, abs=1e-16), step
+
+
+def test_decay_of_forward_gradient_descent():
+    schedule = Exponential(factor=math.exp(-1e-4), every="step")
+    assert schedule(10_000, 20_000, 100) == pytest.approx(math.exp(-1.0), rel=1e-12)
+
+
+@pytest.mark.parametrize("family", SCHEDULES.values())
+@pytest.mark.parametrize("total_steps", [1, 2, 3, 10, 97])
+def test_schedules_stay_between_0_and_1(family, total_steps):
+    factors = [family()(step, total_steps, 3) for step in range(total_steps)]
+    assert all(type(factor) is float for factor in factors)
+    assert all(0.0 < factor <= 1.0 for factor in factors)
+    peak = factors.index(1.0)
+    assert factors[:peak] == sorted(factors[:peak])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+    assert 0.0 <= family()(total_steps, total_steps, 3) <= 1.0
+
+
+def test_schedules_give_python_floats():
+    schedule = StepDecay(factor=np.float64(0.5), times=(np.float64(0.5),))
+    assert type(schedule(np.int64(5), np.int64(10), np.int64(2))) is float
+    assert schedule == StepDecay(factor=0.5, times=(0.5,))
+    assert type(schedule.times[0]) is float
+    assert type(schedule.factor) is float
+
+
+@pytest.mark.parametrize("family", SCHEDULES.values())
+def test_schedule_outside_the_run(family):
+    name = family.__name__
+    for step in (-1, 101):
+        message = f"{name}: expected a step from 0 to total_steps = 100, got {step}"
+        with pytest.raises(UsageError, match=message):
+            family()(step, 100, 10)
+    for total_steps, steps_per_epoch in [(0, 10), (100, 0)]:
+        message = f"{name}: .* at least 1, got {total_steps} and {steps_per_epoch}"
+        with pytest.raises(UsageError, match=message):
+            family()(0, total_steps, steps_per_epoch)
+
+
+@pytest.mark.parametrize(
+    ("family", "field", "values"),
+    [
+        (StepDecay, "factor", (-0.1, 1.1, math.nan, None)),
+        (StepDecay, "times", ((0.0,), (1.0,), (0.5, 0.5), (0.7, 0.3), (math.nan,), 0.5, "ab")),
+        (Exponential, "factor", (-0.1, 1.1, math.nan, "slow")),
+        (Exponential, "every", ("week", 1, None)),
+        (Linear, "final", (-0.1, 1.1, math.nan, None)),
+        (Cosine, "final", (-0.1, 1.1, math.nan, None)),
+        (WarmupCosine, "final", (-0.1, 1.1, math.nan, None)),
+        (WarmupCosine, "warmup", (-0.1, 1.1, math.nan, None)),
+    ],
+)
+def test_schedule_fields_out_of_range(family, field, values):
+    for value in values:
+        message = re.escape(f"{family.__name__}: expected {field} ")
+        with pytest.raises(UsageError, match=message) as caught:
+            family(**{field: value})
+        assert str(caught.value).endswith(f"got {value!r}")
