@@ -22,7 +22,8 @@ from dualnet.tree import Tree
 class Linear:
     """y = x w + b.
 
-    Weights start uniform on ±1/sqrt(fan-in), as in the papers' code, biases at zero.
+    Weights start uniform on ±sqrt(6 / fan-in) (Kaiming uniform: activities keep their size through
+    ReLU layers), biases at zero.  Source: He et al. 2015, "Delving Deep into Rectifiers", Eq. 10.
 
     Args:
         features: q, the fan-out.
@@ -39,7 +40,7 @@ class Linear:
             raise UsageError("Linear: needs an axis of features, got examples of shape ()")
         fan_in = in_shape[-1]
         generator = np.random.Generator(np.random.SFC64(key.fold_in("w").bits))
-        bound = 1.0 / math.sqrt(fan_in)
+        bound = math.sqrt(6.0 / fan_in)
         w = generator.random((fan_in, self.features), np.float32) * (2 * bound) - bound
         params = {"w": w}
         if self.bias:

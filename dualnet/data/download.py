@@ -1,0 +1,138 @@
+"""Fetching a data file: several mirrors, a pinned SHA-256, and never half a file."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from dualnet.data.idx import chunks, unpacked
+from dualnet.data.sources import SOURCES, RemoteFile
+from dualnet.errors import DataError
+
+TIMEOUT = 30.0
+"""How long a mirror may stay silent, in seconds."""
+
+
+def fetch(name: str, file: RemoteFile, folder: Path, quiet: bool = False) -> Path:
+    """Download one file of a data set into a folder, from the first mirror that has it right.
+
+    The file appears whole and checked, or not at all.
+
+    Args:
+        name: of the data set, a key of `SOURCES`; its mirrors are tried in order.
+        file: which of its files.
+        folder: where to put it; made if it is not there.
+        quiet: show no progress bar on standard error.
+
+    Returns:
+        The path of the new file, `folder/<file name>.gz`.
+
+    Raises:
+        DataError: if the folder cannot be written or no mirror works; says what each answered.
+    """
+    packed_name = f"{file.name}.gz"
+    failures = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Inside `folder`, so that os.replace stays on one file system and is atomic.
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
+            partial = Path(temporary) / packed_name
+            for mirror in SOURCES[name].mirrors:
+                failure = _try_mirror(mirror + packed_name, file, partial, quiet)
+                if failure is None:
+                    os.replace(partial, folder / packed_name)
+                    return folder / packed_name
+                failures.append(f"{mirror}: {failure}")
+    except OSError as error:
+        raise DataError(
+            f"{folder}: expected a folder to download {name} into, found {_one_line(error)}; "
+            f"{by_hand(name)}"
+        ) from error
+    raise DataError(
+        f"{name}: expected to download {packed_name} into {folder}, but no mirror works "
+        f"({', '.join(failures)}); {by_hand(name)}"
+    )
+
+
+def by_hand(name: str) -> str:
+    """How to provide a data set without a download, as the end of an error message."""
+    files = ", ".join(file.name for file in SOURCES[name].files)
+    return (
+        f"put {files} (.gz or not) into a folder DIR and name it "
+        f"with --data-dir DIR or the environment variable DUALNET_DATA"
+    )
+
+
+def digest(path: Path, at_most: int) -> tuple[int, str]:
+    """Measure a file, decompressed if it is gzip, reading no more than `at_most` bytes.
+
+    Args:
+        path: the file.
+        at_most: bytes after decompression.
+
+    Returns:
+        The length in bytes and the SHA-256 in hexadecimal of what was read.
+
+    Raises:
+        DataError: if the file cannot be read or its gzip data are corrupted.
+    """
+    length, sha256 = 0, hashlib.sha256()
+    with unpacked(path) as stream:
+        for chunk in chunks(stream, at_most):
+            length += len(chunk)
+            sha256.update(chunk)
+    return length, sha256.hexdigest()
+
+
+def _try_mirror(url: str, file: RemoteFile, partial: Path, quiet: bool) -> str | None:
+    """Put the file at `partial`, or say why not."""
+    try:
+        _receive(url, partial, _most_bytes(file), quiet)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"HTTP {error.code}"
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        # ValueError: a header, such as the address of a redirect, that makes no sense.
+        return _one_line(getattr(error, "reason", error))
+    try:
+        length, sha256 = digest(partial, file.size + 1)
+    except DataError:
+        return f"damaged or incomplete after {partial.stat().st_size} bytes"
+    if length != file.size:
+        found = "more" if length > file.size else str(length)
+        return f"expected {file.size} bytes after decompression, found {found}"
+    if sha256 != file.sha256:
+        return f"expected SHA-256 {file.sha256[:12]}..., found {sha256[:12]}..."
+    return None
+
+
+def _receive(url: str, partial: Path, at_most: int, quiet: bool) -> None:
+    request = urllib.request.Request(url, headers={"User-Agent": "dualnet"})
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response, open(partial, "wb") as out:
+        total = response.headers.get("Content-Length", "")
+        with tqdm(
+            total=int(total) if total.isdecimal() else None,
+            desc=partial.name,
+            unit="B",
+            unit_scale=True,
+            disable=quiet,
+        ) as bar:
+            for chunk in chunks(response, at_most):
+                out.write(chunk)
+                bar.update(len(chunk))
+
+
+def _most_bytes(file: RemoteFile) -> int:
+    # Gzip adds 5 bytes to each block it cannot compress, and at most a few KB of header.
+    return file.size + file.size // 100 + 4096
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

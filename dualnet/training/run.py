@@ -1,0 +1,115 @@
+"""One run from settings to summary."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from dualnet import backends, tree
+from dualnet.data import Dataset
+from dualnet.learning import RULES, Task
+from dualnet.nn import Layer, softmax_cross_entropy
+from dualnet.optim import OPTIMIZERS
+from dualnet.schedules import SCHEDULES
+from dualnet.training.curve import draw_curve
+from dualnet.training.loop import Trainer, TrainState, seconds_per_step
+from dualnet.training.run_folder import RunFolder
+from dualnet.training.settings import Settings
+
+
+def run(
+    settings: Settings,
+    network: Layer,
+    dataset: Dataset,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train, evaluate, and fill the run folder.
+
+    Args:
+        settings: all choices.
+        network: built from `settings.model` by the caller (models stand above the package).
+        dataset: loaded by the caller.
+        folder: where to write; `resume` says that it holds a checkpoint to go on from.
+        quiet: no progress bars.
+
+    Returns:
+        What `summary.json` holds.
+
+    Raises:
+        DivergedError, DataError, UsageError, BackendError: see `dualnet.errors`.
+    """
+    began = time.perf_counter()
+    trainer = Trainer(
+        task=Task(network, softmax_cross_entropy),
+        rule=RULES[settings.rule](**settings.rule_options),
+        optimizer=OPTIMIZERS[settings.optimizer](**settings.optimizer_options),
+        schedule=SCHEDULES[settings.schedule](),
+        lr=settings.lr,
+        dataset=dataset,
+        dtype=np.dtype(settings.dtype),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        backend=backends.get(settings.backend, settings.threads),
+    )
+    now = trainer.start()
+    if resume:
+        # the history grows, so its length is whatever the checkpoint holds
+        like = {**now.as_trees(), "history": None}
+        now = TrainState(**folder.read_checkpoint(like))
+    else:
+        folder.create(settings)
+
+    def save(state: TrainState) -> None:
+        folder.write_checkpoint(state.as_trees())
+
+    def save_epoch(state: TrainState) -> None:
+        save(state)
+        folder.write_metrics(state.history)
+
+    save(now)
+    now, step_seconds = trainer.train(now, save_epoch, save, quiet)
+    row = now.history[-1]
+    summary = {
+        "test_accuracy": float(row[4]),
+        "test_loss": float(row[3]),
+        "train_accuracy": float(row[2]),
+        "train_loss": float(row[1]),
+        "epochs": len(now.history),
+        "seconds_per_step": seconds_per_step(step_seconds),
+        "seconds": time.perf_counter() - began,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "seed": settings.seed,
+        "dataset": settings.dataset,
+        "model": settings.model,
+        "parameters": tree.size(now.params),
+        "rule": settings.rule,
+        **{f"rule_{name}": value for name, value in settings.rule_options.items()},
+        "run_dir": str(folder.path),
+    }
+    folder.write_json("summary.json", summary)
+    title = f"{settings.dataset}, {settings.model}, {settings.rule}"
+    draw_curve(now.history, title, folder.path / "curve.png")
+    return summary
+
+
+def extended(settings: Settings, epochs: int | None) -> Settings:
+    """The settings of a resumed run, with another number of epochs if one is given."""
+    return settings if epochs is None else replace(settings, epochs=epochs)
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory this process has held; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,81 @@
+"""The settings of a run: what the command line resolves to, and `config.json` holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from dualnet.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every choice that the numbers of a run depend on.
+
+    Attributes:
+        dataset, limit_train, limit_test: which examples; None for all of them.
+        model, model_options: a name, and the fields of the model's dataclass.
+        rule, rule_options: likewise for the learning rule.
+        optimizer, optimizer_options, schedule: likewise; the schedule with its defaults.
+        lr: base learning rate.
+        epochs, batch_size, seed: as they say.
+        dtype: float32 or float64.
+        backend, threads: where it runs; a batch is cut into `threads` shards.
+    """
+
+    dataset: str
+    model: str
+    rule: str
+    optimizer: str
+    schedule: str
+    lr: float
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    dtype: str = "float32"
+    backend: str = "numpy"
+    threads: int = 1
+    limit_train: int | None = None
+    limit_test: int | None = None
+    model_options: dict[str, Any] = field(default_factory=dict)
+    rule_options: dict[str, Any] = field(default_factory=dict)
+    optimizer_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "threads"):
+            if getattr(self, name) < 1:
+                flag = "--" + name.replace("_", "-")
+                raise UsageError(f"{flag} must be at least 1, got {getattr(self, name)}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise UsageError(f"--lr must be a positive number, got {self.lr}")
+        if self.dtype not in ("float32", "float64"):
+            raise UsageError(f"--dtype must be float32 or float64, got {self.dtype}")
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict that `from_json` reads."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Settings:
+        """The settings in a dict.
+
+        Raises:
+            UsageError: names that are missing or unknown.
+        """
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        unknown = sorted(set(data) - set(known))
+        missing = sorted(
+            name
+            for name, f in known.items()
+            if name not in data
+            and f.default is dataclasses.MISSING
+            and f.default_factory is dataclasses.MISSING
+        )
+        if unknown or missing:
+            raise UsageError(
+                f"settings: unknown {unknown or 'none'}, missing {missing or 'none'}; was this "
+                "config.json written by another version of dualnet?"
+            )
+        return cls(**data)
