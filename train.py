@@ -71,6 +71,7 @@ def make_parser() -> Parser:
     what.add_argument("--data-dir", metavar="DIR", help="where the data files are")
     what.add_argument("--limit-train", type=int, metavar="N", help="first N training images only")
     what.add_argument("--limit-test", type=int, metavar="N", help="first N test images only")
+    what.add_argument("--pixels", choices=data.PIXEL_SCALES, default="standard", help="their scale")
     how = p.add_argument_group("how to learn it")
     how.add_argument("--model", choices=MODELS, default="mlp")
     how.add_argument("--rule", choices=RULES, default="fg-a")
@@ -137,9 +138,10 @@ def resolve(args: argparse.Namespace) -> Settings:
         optimizer=args.optimizer,
         schedule=args.schedule,
         lr=LR_DEFAULTS[args.rule] if args.lr is None else args.lr,
-        epochs=args.epochs or defaults["epochs"] if args.epochs is None else args.epochs,
+        epochs=defaults["epochs"] if args.epochs is None else args.epochs,
         batch_size=defaults["batch_size"] if args.batch_size is None else args.batch_size,
         seed=args.seed or 0,
+        pixels=args.pixels,
         dtype=args.dtype,
         backend=args.backend,
         threads=args.threads,

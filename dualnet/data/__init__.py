@@ -2,7 +2,7 @@
 
 from dualnet.data.batches import batches
 from dualnet.data.idx import read_idx
-from dualnet.data.sets import Dataset, load
+from dualnet.data.sets import PIXEL_SCALES, Dataset, load
 from dualnet.data.sources import NAMES, SOURCES
 
-__all__ = ["NAMES", "SOURCES", "Dataset", "batches", "load", "read_idx"]
+__all__ = ["NAMES", "PIXEL_SCALES", "SOURCES", "Dataset", "batches", "load", "read_idx"]

@@ -55,8 +55,8 @@ def locate(
     wanted = [file for file in files if file.name not in found]
     if wanted and not download:
         raise DataError(
-            f"{name}: expected {', '.join(file.name for file in wanted)} in "
-            f"{' or '.join(searched)}, found none, and downloads are off; {by_hand(name)}"
+            f"{name}: expected its {len(files)} files in {' or '.join(searched)}, "
+            f"found {len(files) - len(wanted)}, and downloads are off; {by_hand(name)}"
         )
     if wanted and not quiet:
         print(f"{name}: not in {' or '.join(searched)}; downloading it", file=sys.stderr)

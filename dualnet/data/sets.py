@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from dualnet.data.locate import locate
 from dualnet.data.sources import NAMES, SOURCES, Source
 from dualnet.errors import DataError, UsageError
 
+PIXEL_SCALES = ("standard", "symmetric")
+
 _DIGITS = Path(__file__).parent / "digits"
-_DIGITS_FOR_TRAINING = 1437  # digits/SOURCE.md says why the split is there
+_DIGITS_FOR_TEST = slice(3, None, 7)  # digits/SOURCE.md says why
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,25 +43,37 @@ class Dataset:
     classes: tuple[str, ...]
     white: int
 
-    def pixels(self, images: np.ndarray, dtype: DTypeLike) -> np.ndarray:
-        """Scale images to numbers from -1 (a pixel of 0) to 1 (a pixel of `white`).
+    @cached_property
+    def training_mean_and_std(self) -> tuple[float, float]:
+        """Mean and standard deviation of all training pixels together."""
+        return float(self.train_images.mean()), float(self.train_images.std()) or 1.0
+
+    def pixels(self, images: np.ndarray, dtype: DTypeLike, scale: str = "standard") -> np.ndarray:
+        """Images as numbers for a network.
 
         Args:
             images: uint8, any shape, on any backend.
             dtype: of the result, a floating-point one.
+            scale: `standard`, mean 0 and standard deviation 1 over all training pixels; or
+                `symmetric`, from -1 (a pixel of 0) to 1 (a pixel of `white`).
 
         Returns:
             A new array of the same shape.
 
         Raises:
-            UsageError: if `images` are not uint8 or `dtype` is not floating-point.
+            UsageError: if `images` are not uint8, `dtype` is not floating-point, or there is no
+                such scale.
         """
         if images.dtype != np.uint8:
             raise UsageError(f"pixels: images: expected uint8, got {images.dtype}")
         if not np.issubdtype(dtype, np.floating):
             raise UsageError(f"pixels: dtype: expected float32 or float64, got {dtype}")
-        # A division: in float32, `255 * (2 / 255) - 1` is not exactly 1.
-        return images.astype(dtype) / (self.white / 2) - 1.0
+        if scale not in PIXEL_SCALES:
+            raise UsageError(f"pixels: scale: expected {' or '.join(PIXEL_SCALES)}, got {scale!r}")
+        if scale == "symmetric":
+            return images.astype(dtype) / (self.white / 2) - 1.0
+        mean, std = self.training_mean_and_std
+        return (images.astype(dtype) - mean) / std
 
 
 def load(
@@ -93,16 +108,16 @@ def load(
     """
     if name not in NAMES:
         raise UsageError(f"load: name: expected one of {', '.join(NAMES)}, got {name!r}")
-    limits = {"limit_train": limit_train, "limit_test": limit_test}
-    for argument, limit in limits.items():
-        _check_limit(argument, limit, None)  # before a download that would be for nothing
+    # Twice: what no set can satisfy is said before a download, the rest when sizes are known.
+    _check_limit("limit_train", limit_train)
+    _check_limit("limit_test", limit_test)
     source = SOURCES[name]
     if source.files:
         train, test = _read_files(name, locate(name, data_dir, download=download, quiet=quiet))
     else:
         train, test = _read_digits(source)
-    for (argument, limit), (_, labels) in zip(limits.items(), (train, test), strict=True):
-        _check_limit(argument, limit, len(labels))
+    _check_limit("limit_train", limit_train, len(train[1]))
+    _check_limit("limit_test", limit_test, len(test[1]))
     return Dataset(
         name,
         train_images=train[0][:limit_train],
@@ -114,7 +129,7 @@ def load(
     )
 
 
-def _check_limit(argument: str, limit: int | None, available: int | None) -> None:
+def _check_limit(argument: str, limit: int | None, available: int | None = None) -> None:
     if limit is None:
         return
     whole = isinstance(limit, (int, np.integer)) and not isinstance(limit, bool)
@@ -130,8 +145,9 @@ def _read_digits(source: Source) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
         _DIGITS / "labels-idx1-ubyte.gz",
         "install dualnet again",
     )
-    cut = _DIGITS_FOR_TRAINING
-    return (images[:cut], labels[:cut]), (images[cut:], labels[cut:])
+    test = np.zeros(len(labels), bool)
+    test[_DIGITS_FOR_TEST] = True
+    return (images[~test], labels[~test]), (images[test], labels[test])
 
 
 def _read_files(name: str, paths: tuple[Path, ...]) -> tuple[tuple[np.ndarray, np.ndarray], ...]:

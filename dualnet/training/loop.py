@@ -65,6 +65,7 @@ class Trainer:
         task, rule, optimizer, schedule: what is learned and how.
         lr: base learning rate.
         dataset: the examples.
+        pixels: how images become numbers, as in `Dataset.pixels`.
         dtype: of pixels and parameters.
         epochs, batch_size, seed: as they say.
         backend: draws and runs; a batch is cut into `backend.threads` shards.
@@ -76,6 +77,7 @@ class Trainer:
     schedule: Schedule
     lr: float
     dataset: Dataset
+    pixels: str
     dtype: Any
     epochs: int
     batch_size: int
@@ -158,9 +160,7 @@ class Trainer:
         yield self._finish_epoch(now, epoch, len(order))
 
     def _step(self, now: TrainState, number: int, chosen: np.ndarray, per_epoch: int) -> TrainState:
-        images = self.backend.asarray(
-            self.dataset.pixels(self.dataset.train_images[chosen], self.dtype)
-        )
+        images = self._inputs(self.dataset.train_images[chosen])
         labels = self.backend.asarray(self.dataset.train_labels[chosen])
         key = Key(self.seed).fold_in("step").fold_in(number)
         done = step(
@@ -211,14 +211,15 @@ class Trainer:
         loss, hits, n = 0.0, 0, len(self.dataset.test_images)
         for start in range(0, n, _EVALUATION_BATCH):
             part = slice(start, start + _EVALUATION_BATCH)
-            images = self.dataset.pixels(self.dataset.test_images[part], self.dtype)
+            images = self._inputs(self.dataset.test_images[part])
             labels = self.backend.asarray(self.dataset.test_labels[part])
-            outputs, _ = self.task.network.apply(
-                now.params, now.state, self.backend.asarray(images), Context()
-            )
+            outputs, _ = self.task.network.apply(now.params, now.state, images, Context())
             loss += float(self.task.loss(outputs, labels).sum())
             hits += int(correct(outputs, labels))
         return loss / n, hits / n
+
+    def _inputs(self, images: np.ndarray) -> Any:
+        return self.backend.asarray(self.dataset.pixels(images, self.dtype, self.pixels))
 
 
 def seconds_per_step(step_seconds: list[float]) -> float | None:

@@ -53,6 +53,7 @@ def run(
         schedule=SCHEDULES[settings.schedule](),
         lr=settings.lr,
         dataset=dataset,
+        pixels=settings.pixels,
         dtype=np.dtype(settings.dtype),
         epochs=settings.epochs,
         batch_size=settings.batch_size,

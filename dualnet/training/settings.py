@@ -21,6 +21,7 @@ class Settings:
         optimizer, optimizer_options, schedule: likewise; the schedule with its defaults.
         lr: base learning rate.
         epochs, batch_size, seed: as they say.
+        pixels: how images become numbers, a name in `data.PIXEL_SCALES`.
         dtype: float32 or float64.
         backend, threads: where it runs; a batch is cut into `threads` shards.
     """
@@ -34,6 +35,7 @@ class Settings:
     epochs: int
     batch_size: int
     seed: int = 0
+    pixels: str = "standard"
     dtype: str = "float32"
     backend: str = "numpy"
     threads: int = 1

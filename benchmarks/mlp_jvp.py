@@ -1,0 +1,122 @@
+"""The loss's jvp and the whole fg-w step of an MLP, beside torch and JAX in the same run.
+
+    python -m benchmarks.mlp_jvp [--rounds N] [--json FILE]
+
+Needs the extra `bench`.  MLP 784-1024-1024-10, batch 64, float32.  Printed are medians in
+milliseconds and ratios: the faster peer's time over ours, above 1 where dualnet is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dualnet as dn
+from benchmarks.peers import LR, Jax, Torch
+from benchmarks.timing import take_turns
+from dualnet import backends, tree
+from dualnet.learning import Task, WeightPerturbation, step
+from dualnet.nn import Context, softmax_cross_entropy
+from dualnet.optim import SGD
+from models import MLP
+
+KS = (1, 4, 16, 64)
+BATCH = 64
+
+
+class Ours:
+    """dualnet's side."""
+
+    def __init__(self) -> None:
+        self.network = MLP(width=1024, depth=2).network((784,), 10)
+        self.params, self.state, _ = self.network.init(dn.Key(0), (784,))
+        generator = np.random.default_rng(0)
+        self.x = generator.standard_normal((BATCH, 784), dtype=np.float32)
+        self.y = generator.integers(0, 10, BATCH)
+        self.backend = backends.get("numpy")
+        self.task = Task(self.network, softmax_cross_entropy)
+
+    def jvp(self, tangents: Any) -> Callable:
+        def loss(params: Any) -> Any:
+            outputs, _ = self.network.apply(params, self.state, self.x, Context(train=True))
+            return softmax_cross_entropy(outputs, self.y).mean()
+
+        return lambda: dn.jvp(loss, (self.params,), (tangents,))[1]
+
+    def step(self, k: int, sampler: str) -> Callable:
+        rule, sgd = WeightPerturbation(tangents=k, sampler=sampler), SGD()
+        params, memory, number = self.params, sgd.init(self.params), 0
+
+        def work() -> None:
+            nonlocal params, memory, number
+            key = dn.Key(number)
+            done = step(
+                rule, self.task, params, self.state, {}, self.x, self.y, key, self.backend
+            )
+            params, memory = sgd.update(done.gradients, memory, params, LR)
+            number += 1
+
+        return work
+
+    def tangents_from(self, arrays: list) -> Any:
+        """A tangent tree from weights' and biases' tangents in the order of the peers."""
+        half = len(arrays) // 2
+        pairs = iter(zip(arrays[:half], arrays[half:], strict=True))
+        return {
+            name: dict(zip(("w", "b"), next(pairs), strict=True)) if leaf else {}
+            for name, leaf in self.params.items()
+        }
+
+
+def compare(rounds: int) -> dict[str, Any]:
+    """All measurements, as one JSON-able dict."""
+    ours = Ours()
+    layers = [p for p in ours.params.values() if p]
+    weights, biases = [p["w"] for p in layers], [p["b"] for p in layers]
+    peers = [Torch(weights, biases, ours.x, ours.y), Jax(weights, biases, ours.x, ours.y)]
+    rows = []
+    for k in KS:
+        drawn = [np.asarray(t) for t in peers[0]._draw(k)]
+        contenders = {"dualnet": ours.jvp(ours.tangents_from(drawn))}
+        contenders |= {peer.name: peer.jvp(k) for peer in peers}
+        check = Torch(weights, biases, ours.x, ours.y)
+        check._draw = lambda _k, drawn=drawn: tuple(check.torch.from_numpy(t) for t in drawn)
+        np.testing.assert_allclose(contenders["dualnet"](), check.jvp(k)(), rtol=1e-3, atol=1e-4)
+        rows.append(row(f"jvp, dense, k = {k}", take_turns(contenders, rounds)))
+        del contenders, drawn, check
+    k = KS[-1]
+    contenders = {"dualnet": ours.step(k, "rank-one")}
+    contenders |= {peer.name: peer.step(k) for peer in peers}
+    rows.append(row(f"fg-w step, k = {k}, ours rank-one", take_turns(contenders, rounds)))
+    contenders["dualnet"] = ours.step(k, "normal")
+    rows.append(row(f"fg-w step, k = {k}, ours dense normal", take_turns(contenders, rounds)))
+    parameters = tree.size(ours.params)
+    return {"network": "784-1024-1024-10", "parameters": parameters, "batch": BATCH, "rows": rows}
+
+
+def row(what: str, seconds: dict[str, float]) -> dict[str, Any]:
+    """One line of the table, printed as soon as it is known."""
+    best = min(s for name, s in seconds.items() if name != "dualnet")
+    ratio = best / seconds["dualnet"]
+    times = "  ".join(f"{name} {1e3 * s:8.2f} ms" for name, s in seconds.items())
+    print(f"{what:38} {times}   ratio {ratio:5.2f}", flush=True)
+    return {"what": what, "seconds": seconds, "ratio": ratio}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    args = parser.parse_args()
+    result = compare(args.rounds)
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

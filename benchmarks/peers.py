@@ -1,0 +1,124 @@
+"""The same work in torch and JAX: the loss of an MLP along k tangents, and a forward-gradient step.
+
+Each peer offers `jvp(k)` and `step(k)`, which return a function that does the work once and
+waits for it.  Weights are `(fan-in, fan-out)`, float32; tangents are dense and normal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+LR = 1e-3
+
+
+class Torch:
+    """`torch.func.vmap(torch.func.jvp)`, eager."""
+
+    name = "torch"
+
+    def __init__(self, weights: list, biases: list, x: np.ndarray, y: np.ndarray):
+        import torch
+
+        self.torch = torch
+        self.params = tuple(torch.from_numpy(a.copy()) for a in (*weights, *biases))
+        self.x, self.y = torch.from_numpy(x), torch.from_numpy(y)
+
+    def loss(self, *params):
+        half = len(params) // 2
+        h = self.x
+        for i, (w, b) in enumerate(zip(params[:half], params[half:], strict=True)):
+            h = h @ w + b
+            if i < half - 1:
+                h = self.torch.relu(h)
+        return self.torch.nn.functional.cross_entropy(h, self.y)
+
+    def _along(self, tangents):
+        func = self.torch.func
+
+        def one(*t):
+            return func.jvp(self.loss, self.params, t)
+
+        return func.vmap(one, out_dims=(None, 0))(*tangents)
+
+    def _draw(self, k: int):
+        return tuple(self.torch.randn(k, *p.shape) for p in self.params)
+
+    def jvp(self, k: int) -> Callable:
+        tangents = self._draw(k)
+
+        def work():
+            with self.torch.no_grad():
+                return self._along(tangents)[1].numpy()
+
+        return work
+
+    def step(self, k: int) -> Callable:
+        def work():
+            with self.torch.no_grad():
+                tangents = self._draw(k)
+                d = self._along(tangents)[1] / k
+                self.params = tuple(
+                    p - LR * self.torch.tensordot(d, t, dims=1)
+                    for p, t in zip(self.params, tangents, strict=True)
+                )
+
+        return work
+
+
+class Jax:
+    """Jitted `jax.vmap(jax.jvp)`."""
+
+    name = "jax"
+
+    def __init__(self, weights: list, biases: list, x: np.ndarray, y: np.ndarray):
+        import jax
+
+        self.jax = jax
+        self.params = tuple(jax.numpy.asarray(a) for a in (*weights, *biases))
+        self.x, self.y = jax.numpy.asarray(x), jax.numpy.asarray(y)
+        self.key = jax.random.key(0)
+
+    def loss(self, *params):
+        jnp = self.jax.numpy
+        half = len(params) // 2
+        h = self.x
+        for i, (w, b) in enumerate(zip(params[:half], params[half:], strict=True)):
+            h = h @ w + b
+            if i < half - 1:
+                h = self.jax.nn.relu(h)
+        log_p = self.jax.nn.log_softmax(h)
+        return -jnp.mean(jnp.take_along_axis(log_p, self.y[:, None], 1))
+
+    def _along(self, params, tangents):
+        return self.jax.vmap(lambda t: self.jax.jvp(self.loss, params, t)[1])(tangents)
+
+    def _draw(self, key, k: int):
+        keys = self.jax.random.split(key, len(self.params))
+        return tuple(
+            self.jax.random.normal(one, (k, *p.shape), p.dtype)
+            for one, p in zip(keys, self.params, strict=True)
+        )
+
+    def jvp(self, k: int) -> Callable:
+        tangents = self._draw(self.key, k)
+        along = self.jax.jit(self._along)
+        return lambda: np.asarray(along(self.params, tangents))
+
+    def step(self, k: int) -> Callable:
+        jnp = self.jax.numpy
+
+        @self.jax.jit
+        def update(params, key):
+            tangents = self._draw(key, k)
+            d = self._along(params, tangents) / k
+            return tuple(
+                p - LR * jnp.tensordot(d, t, 1) for p, t in zip(params, tangents, strict=True)
+            )
+
+        def work():
+            self.key, key = self.jax.random.split(self.key)
+            self.params = self.jax.block_until_ready(update(self.params, key))
+
+        return work
