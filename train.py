@@ -176,8 +176,9 @@ def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> di
 def describe(settings: Settings) -> dict[str, Any]:
     """What `--describe` prints."""
     source = data.SOURCES[settings.dataset]
-    network = network_of(settings, source.in_shape, len(source.classes))
-    params, _, _ = network.init(Key(settings.seed), source.in_shape)
+    in_shape = (source.side, source.side, 1)
+    network = network_of(settings, in_shape, len(source.classes))
+    params, _, _ = network.init(Key(settings.seed), in_shape)
     return {
         "model": settings.model,
         **settings.model_options,
@@ -194,7 +195,7 @@ def describe(settings: Settings) -> dict[str, Any]:
             }
             for path, layer in walk(network)
         ],
-        "input_shape": list(source.in_shape),
+        "input_shape": list(in_shape),
         "classes": len(source.classes),
     }
 

@@ -34,31 +34,32 @@ class Torch:
                 h = self.torch.relu(h)
         return self.torch.nn.functional.cross_entropy(h, self.y)
 
-    def _along(self, tangents):
+    def along(self, tangents):
+        """The derivatives of the loss along each of the tangents, `(k,)`."""
         func = self.torch.func
 
         def one(*t):
-            return func.jvp(self.loss, self.params, t)
+            return func.jvp(self.loss, self.params, t)[1]
 
-        return func.vmap(one, out_dims=(None, 0))(*tangents)
+        return func.vmap(one)(*tangents)
 
-    def _draw(self, k: int):
+    def draw(self, k: int):
         return tuple(self.torch.randn(k, *p.shape) for p in self.params)
 
     def jvp(self, k: int) -> Callable:
-        tangents = self._draw(k)
+        tangents = self.draw(k)
 
         def work():
             with self.torch.no_grad():
-                return self._along(tangents)[1].numpy()
+                return self.along(tangents).numpy()
 
         return work
 
     def step(self, k: int) -> Callable:
         def work():
             with self.torch.no_grad():
-                tangents = self._draw(k)
-                d = self._along(tangents)[1] / k
+                tangents = self.draw(k)
+                d = self.along(tangents) / k
                 self.params = tuple(
                     p - LR * self.torch.tensordot(d, t, dims=1)
                     for p, t in zip(self.params, tangents, strict=True)
@@ -91,10 +92,10 @@ class Jax:
         log_p = self.jax.nn.log_softmax(h)
         return -jnp.mean(jnp.take_along_axis(log_p, self.y[:, None], 1))
 
-    def _along(self, params, tangents):
+    def along(self, params, tangents):
         return self.jax.vmap(lambda t: self.jax.jvp(self.loss, params, t)[1])(tangents)
 
-    def _draw(self, key, k: int):
+    def draw(self, key, k: int):
         keys = self.jax.random.split(key, len(self.params))
         return tuple(
             self.jax.random.normal(one, (k, *p.shape), p.dtype)
@@ -102,8 +103,8 @@ class Jax:
         )
 
     def jvp(self, k: int) -> Callable:
-        tangents = self._draw(self.key, k)
-        along = self.jax.jit(self._along)
+        tangents = self.draw(self.key, k)
+        along = self.jax.jit(self.along)
         return lambda: np.asarray(along(self.params, tangents))
 
     def step(self, k: int) -> Callable:
@@ -111,8 +112,8 @@ class Jax:
 
         @self.jax.jit
         def update(params, key):
-            tangents = self._draw(key, k)
-            d = self._along(params, tangents) / k
+            tangents = self.draw(key, k)
+            d = self.along(params, tangents) / k
             return tuple(
                 p - LR * jnp.tensordot(d, t, 1) for p, t in zip(params, tangents, strict=True)
             )

@@ -103,7 +103,8 @@ def _map(f: Callable[..., Any], path: str, tree: Tree, *rest: Tree) -> Tree:
         for other in rest:
             if type(other) is not type(tree) or len(other) != len(tree):
                 raise _mismatch(path, tree, other)
-        mapped = [_map(f, f"{path}/{i}", *row) for i, row in enumerate(zip(tree, *rest, strict=True))]
+        rows = enumerate(zip(tree, *rest, strict=True))
+        mapped = [_map(f, f"{path}/{i}", *row) for i, row in rows]
         if hasattr(tree, "_fields"):
             return type(tree)(*mapped)
         return type(tree)(mapped)

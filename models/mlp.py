@@ -36,7 +36,7 @@ class MLP:
     def __post_init__(self) -> None:
         if self.width < 1 or self.depth < 0:
             raise UsageError(
-                f"mlp: width must be at least 1 and depth at least 0, got {self.width}, {self.depth}"
+                f"mlp: expected width >= 1 and depth >= 0, got {self.width} and {self.depth}"
             )
         if self.activation not in ACTIVATIONS:
             names = ", ".join(ACTIVATIONS)

@@ -22,7 +22,7 @@ from dualnet.backends import Backend
 from dualnet.core.dual import Dual, Level, new_level
 from dualnet.core.linear import Symbolic, add, transpose_all
 from dualnet.core.spaces import DirectSum
-from dualnet.core.transforms import jvp
+from dualnet.core.transforms import jvp, stop_gradient
 from dualnet.errors import UsageError
 from dualnet.learning.rule import Measurement
 from dualnet.learning.task import Shard, Task, correct
@@ -112,7 +112,7 @@ class ActivityPerturbation:
             "correct": correct(outputs, shard.targets),
             "gradients": tree.unflatten(params, [g[0] for g in gradients]),
         }
-        return Measurement(total, new_state)
+        return Measurement(total, stop_gradient(new_state))
 
     def estimate(
         self, total: dict, directions: ActivityDirections, params: Tree, learned: Tree, n: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,7 @@ def cut(inputs: Any, targets: Any, pieces: int) -> list[Shard]:
     """A batch as at most `pieces` shards of nearly equal length."""
     n = len(inputs)
     bounds = [n * i // pieces for i in range(pieces + 1)]
-    return [
-        Shard(inputs[a:b], targets[a:b], a)
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True)
-        if b > a
-    ]
+    return [Shard(inputs[a:b], targets[a:b], a) for a, b in pairwise(bounds) if b > a]
 
 
 @dataclass(frozen=True)

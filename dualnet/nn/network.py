@@ -51,9 +51,7 @@ class Context:
     tap: Tap = no_tap
     path: str = ""
 
-    def child(
-        self, name: str, layer: Layer, params: Tree, state: Tree, x: Any
-    ) -> tuple[Any, Tree]:
+    def child(self, name: str, layer: Layer, params: Tree, state: Tree, x: Any) -> tuple[Any, Tree]:
         """Apply a layer as the child `name` of the present one, and tap its output."""
         path = f"{self.path}/{name}" if self.path else name
         key = self.key.fold_in(name) if self.key else None

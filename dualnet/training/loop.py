@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +55,10 @@ class TrainState:
     def as_trees(self) -> dict[str, Tree]:
         """For a checkpoint."""
         return dict(vars(self))
+
+
+States = Generator[TrainState, None, TrainState]
+"""Yields states as they come about, and returns the last."""
 
 
 @dataclass(frozen=True)
@@ -125,16 +129,22 @@ class Trainer:
         """
         step_seconds: list[float] = []
         try:
-            while now.position[0] < self.epochs:
-                for now in self._epoch(now, step_seconds, quiet):
-                    pass
-                on_epoch(now)
+            for state in self._states(now, step_seconds, quiet):
+                now = state
+                if now.position[1] == 0:
+                    on_epoch(now)
         except KeyboardInterrupt:
             on_interrupt(now)
             raise
         return now, step_seconds
 
-    def _epoch(self, now: TrainState, step_seconds: list[float], quiet: bool) -> Any:
+    def _states(self, now: TrainState, step_seconds: list[float], quiet: bool) -> States:
+        """Yield the state after each step and after each epoch's evaluation."""
+        while now.position[0] < self.epochs:
+            now = yield from self._epoch(now, step_seconds, quiet)
+        return now
+
+    def _epoch(self, now: TrainState, step_seconds: list[float], quiet: bool) -> States:
         """Yield the state after each step of the present epoch, then after its evaluation."""
         epoch, first = (int(i) for i in now.position)
         n = len(self.dataset.train_images)
@@ -152,12 +162,14 @@ class Trainer:
                 now = self._step(now, epoch * len(order) + batch, order[batch], len(order))
                 seconds = time.perf_counter() - began
                 step_seconds.append(seconds)
-                sums = now.sums + (0, 0, 0, seconds)
+                sums = np.add(now.sums, (0, 0, 0, seconds))
                 now = replace(now, position=np.array([epoch, batch + 1]), sums=sums)
                 bar.set_postfix(_so_far(now), refresh=False)
                 bar.update(len(order[batch]))
                 yield now
-        yield self._finish_epoch(now, epoch, len(order))
+        now = self._finish_epoch(now, epoch, len(order))
+        yield now
+        return now
 
     def _step(self, now: TrainState, number: int, chosen: np.ndarray, per_epoch: int) -> TrainState:
         images = self._inputs(self.dataset.train_images[chosen])
@@ -178,14 +190,19 @@ class Trainer:
         loss = float(done.loss)
         if not np.isfinite(loss):
             raise DivergedError(
-                f"diverged at step {number + 1}: the loss is {loss}; lower --lr (now {self.lr:g}) or "
-                "raise --tangents if the rule has it; the last good checkpoint is kept"
+                f"diverged at step {number + 1}: the loss is {loss}; lower --lr (now {self.lr:g}) "
+                "or raise --tangents if the rule has it; the last good checkpoint is kept"
             )
         lr = self.lr * self.schedule(number, self.epochs * per_epoch, per_epoch)
         params, optimizer = self.optimizer.update(done.gradients, now.optimizer, now.params, lr)
-        sums = now.sums + (loss * len(chosen), int(done.correct), len(chosen), 0)
+        sums = np.add(now.sums, (loss * len(chosen), int(done.correct), len(chosen), 0))
         return replace(
-            now, params=params, optimizer=optimizer, state=done.state, learned=done.learned, sums=sums
+            now,
+            params=params,
+            optimizer=optimizer,
+            state=done.state,
+            learned=done.learned,
+            sums=sums,
         )
 
     def _finish_epoch(self, now: TrainState, epoch: int, per_epoch: int) -> TrainState:

@@ -50,8 +50,8 @@ class RunFolder:
         """
         if (self.path / "config.json").exists():
             raise UsageError(
-                f"--run-dir {self.path} holds a run already; go on with it by --resume {self.path}, "
-                "or choose another folder"
+                f"--run-dir {self.path} holds a run already; go on with it by "
+                f"--resume {self.path}, or choose another folder"
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,9 @@ class RunFolder:
 
     def write_checkpoint(self, trees: dict[str, Tree]) -> None:
         """Write `checkpoint.npz`: every leaf of every tree under its path."""
-        arrays = {f"{name}:{path}": leaf for name, t in trees.items() for path, leaf in tree.items(t)}
+        arrays = {
+            f"{name}:{path}": leaf for name, t in trees.items() for path, leaf in tree.items(t)
+        }
         temporary = self.path / "checkpoint.partial"
         with open(temporary, "wb") as file:
             np.savez(file, **arrays)
