@@ -25,8 +25,10 @@ from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.run import extended, run
 from dualnet.training.run_folder import RunFolder
-from dualnet.training.settings import Settings
+from dualnet.training.settings import Settings, build
 from models import MODELS
+
+TABLES = {"model": MODELS, "rule": RULES, "optimizer": OPTIMIZERS}
 
 DATASET_DEFAULTS = {
     "digits": {"epochs": 60, "batch_size": 32, "width": 128},
@@ -82,7 +84,7 @@ def make_parser() -> Parser:
     how.add_argument("--batch-size", type=int, metavar="N")
     how.add_argument("--seed", type=int, metavar="N", help="default 0")
     how.add_argument("--seeds", type=int, nargs="+", metavar="N", help="one run for each seed")
-    for title, table in (("model", MODELS), ("rule", RULES), ("optimizer", OPTIMIZERS)):
+    for title, table in TABLES.items():
         group = p.add_argument_group(f"{title} options")
         for name, (kind, users) in option_table(table).items():
             text = f"{OPTION_HELP[name]} ({', '.join(users)})"
@@ -119,7 +121,7 @@ def resolve(args: argparse.Namespace) -> Settings:
     """Settings from flags and defaults; a flag that nothing uses is an error."""
     defaults = DATASET_DEFAULTS[args.dataset]
     options = {}
-    for kind, table in (("model", MODELS), ("rule", RULES), ("optimizer", OPTIMIZERS)):
+    for kind, table in TABLES.items():
         chosen = getattr(args, kind)
         fields = {f.name: f.default for f in dataclasses.fields(table[chosen])}
         for name, (_, users) in option_table(table).items():
@@ -130,8 +132,7 @@ def resolve(args: argparse.Namespace) -> Settings:
         given = {name: getattr(args, name) for name in fields if getattr(args, name) is not None}
         by_data = {name: defaults[name] for name in fields if name in defaults}
         options[kind] = {**fields, **by_data, **given}
-        table[chosen](**options[kind])  # raises what is wrong with the values
-    return Settings(
+    settings = Settings(
         dataset=args.dataset,
         model=args.model,
         rule=args.rule,
@@ -151,11 +152,31 @@ def resolve(args: argparse.Namespace) -> Settings:
         rule_options=options["rule"],
         optimizer_options=options["optimizer"],
     )
+    check(settings)
+    return settings
+
+
+def check(settings: Settings) -> None:
+    """Raise a UsageError unless everything that the settings name is there and can be made."""
+    named = {
+        "dataset": data.NAMES,
+        "pixels": data.PIXEL_SCALES,
+        "schedule": SCHEDULES,
+        "backend": backends.NAMES,
+    }
+    for kind, names in named.items():
+        if getattr(settings, kind) not in names:
+            raise UsageError(
+                f"{kind}: expected one of {', '.join(names)}, got {getattr(settings, kind)!r}"
+            )
+    for kind, table in TABLES.items():
+        build(table, kind, getattr(settings, kind), getattr(settings, f"{kind}_options"))
 
 
 def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> Any:
     """The model that the settings name."""
-    return MODELS[settings.model](**settings.model_options).network(in_shape, classes)
+    model = build(MODELS, "model", settings.model, settings.model_options)
+    return model.network(in_shape, classes)
 
 
 def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
@@ -231,7 +252,7 @@ def main(argv: list[str]) -> None:
                 "--epochs and --data-dir"
             )
         folder = RunFolder(args.resume)
-        report(train(extended(folder.settings(), args.epochs), folder, args), args)
+        report(train(extended(folder.settings(check), args.epochs), folder, args), args)
         return
     if args.seed is not None and args.seeds is not None:
         raise UsageError("give --seed or --seeds, not both")
@@ -291,6 +312,7 @@ def exit_code(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a checkpoint then, too
     try:
         main(argv)
+        sys.stdout.flush()  # here, not at exit, so that a reader that has gone is met below
     except DualnetError as error:
         print(f"train.py: {error}", file=sys.stderr)
         return error.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -43,7 +44,10 @@ class NumpyBackend:
 
     def map(self, f: Callable, items: Iterable) -> list:
         """`[f(x) for x in items]`, on threads if there are several."""
-        return list(self._work.map(f, items)) if self.threads > 1 else [f(x) for x in items]
+        if self.threads == 1:
+            return [f(x) for x in items]
+        here = contextvars.copy_context()  # what np.errstate set holds on the threads too
+        return list(self._work.map(lambda x: here.copy().run(f, x), items))
 
     def normal(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> np.ndarray:
         """Standard normal numbers.

@@ -15,7 +15,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.core.dual import primal_of
-from dualnet.core.transforms import jvp, vjp
+from dualnet.core.transforms import jvp, require_sequences, vjp
 from dualnet.errors import DualnetError
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -57,7 +57,8 @@ def check_jvp(
         order: 2 also checks the derivative of the jvp, by nesting.
         k: how many directions.
         linear: f is linear, so a step of 1 may be used and the error is rounding alone.
-        tolerance: allowed error, relative to the largest entry of the difference quotient.
+        tolerance: allowed error, relative to the largest entry of the difference quotient (or a
+            hundredth of f's own largest, if that is more).
         key: names the random directions; `Key(0)` if not given.
 
     Returns:
@@ -66,6 +67,7 @@ def check_jvp(
     Raises:
         DerivativeError: names the worst element, both values, the step, and a likely cause.
     """
+    require_sequences("check_jvp", primals=primals)
     primals = tuple(tree.map(_as_float64, p) for p in primals)
     directions = _directions(key or Key(0), primals, k)
     step = 1.0 if linear else float(np.finfo(np.float64).eps) ** (1 / 3)
@@ -76,25 +78,26 @@ def check_jvp(
     singles = []
     first_order = 0.0
     for i in range(k):
-        v = tree.map(lambda d: d[i], directions)  # noqa: B023
+        v = _one_of(directions, i)
         _, single = jvp(f, primals, v)
         singles.append(single)
         quotient = _central_difference(f, primals, v, step)
-        first_order = max(first_order, _compare("jvp", single, quotient, tolerance, step))
+        error = _compare("jvp", single, quotient, tolerance, step, floor=1e-2 * _largest(plain))
+        first_order = max(first_order, error)
     against_single = _compare(
         f"{k} directions in one pass", stacked, _stack(singles), 1e-12, step=None
     )
 
     second_order = 0.0
     if order > 1:
-        v, u = (tree.map(lambda d: d[i], directions) for i in (0, -1))  # noqa: B023
+        v, u = _one_of(directions, 0), _one_of(directions, -1)
 
         def along_v(*args: Any) -> Any:
             return jvp(f, args, v)[1]
 
         _, nested = jvp(along_v, primals, u)
         quotient = _central_difference(along_v, primals, u, step)
-        slope = max((float(np.max(np.abs(x), initial=0)) for x in tree.leaves(singles[0])), default=0)
+        slope = _largest(singles[0])
         second_order = _compare(
             "the jvp of the jvp", nested, quotient, tolerance, step, floor=slope
         )
@@ -113,6 +116,7 @@ def check_vjp(
 
     Args, Returns, Raises: as `check_jvp`.
     """
+    require_sequences("check_vjp", primals=primals)
     primals = tuple(tree.map(_as_float64, p) for p in primals)
     key = key or Key(0)
     directions = _directions(key, primals, k)
@@ -124,9 +128,9 @@ def check_vjp(
     _require_same_shapes("the vjp", pulled, directions)
     worst = 0.0
     for i in range(k):
-        forward, size = _inner(cotangents, pushed, i)
-        backward, _ = _inner(pulled, directions, i)
-        error = abs(forward - backward) / (size or 1.0)
+        forward, forward_size = _inner(cotangents, pushed, i)
+        backward, backward_size = _inner(pulled, directions, i)
+        error = abs(forward - backward) / (max(forward_size, backward_size) or 1.0)
         if not error <= tolerance:
             raise DerivativeError(
                 f"check_vjp: ⟨u, J v⟩ = {forward:.12g} but ⟨Jᵀ u, v⟩ = {backward:.12g}, relative "
@@ -134,9 +138,8 @@ def check_vjp(
                 "does not fit the map"
             )
         worst = max(worst, error)
-        single = f_vjp(tree.map(lambda c: c[i], cotangents))  # noqa: B023
-        worst_single = tree.map(lambda p: p[i], pulled)  # noqa: B023
-        _compare(f"{k} cotangents in one pass", worst_single, single, 1e-12, step=None)
+        single = f_vjp(_one_of(cotangents, i))
+        _compare(f"{k} cotangents in one pass", _one_of(pulled, i), single, 1e-12, step=None)
     return Report(adjoint=worst)
 
 
@@ -155,6 +158,10 @@ def _directions(key: Key, like: Tree, k: int) -> Tree:
         return np.random.default_rng(key.fold_in(path).bits).standard_normal((k, *x.shape))
 
     return tree.map_with_path(draw, like)
+
+
+def _one_of(stacks: Tree, i: int) -> Tree:
+    return tree.map(lambda t: None if t is None else t[i], stacks)
 
 
 def _central_difference(f: Callable, primals: Tree, v: Tree, step: float) -> Tree:
@@ -183,7 +190,9 @@ def _inner(a: Tree, b: Tree, i: int) -> tuple[float, float]:
 def _require_same(what: str, a: Tree, b: Tree) -> None:
     for (path, x), y in zip(tree.items(a), tree.leaves(b), strict=True):
         x, y = primal_of(x), primal_of(y)
-        if not (np.array_equal(x, y, equal_nan=True) and np.asarray(x).dtype == np.asarray(y).dtype):
+        if not (
+            np.array_equal(x, y, equal_nan=True) and np.asarray(x).dtype == np.asarray(y).dtype
+        ):
             raise DerivativeError(f"{what} differs from f's own result at {path or 'its result'}")
 
 
@@ -196,12 +205,13 @@ def _require_same_shapes(what: str, a: Tree, b: Tree) -> None:
 def _compare(
     what: str, got: Tree, expected: Tree, tolerance: float, step: float | None, floor: float = 0.0
 ) -> float:
-    """The worst difference over all leaves, relative to the largest entry expected."""
+    """The worst difference over all leaves, relative to the largest entry expected, or to `floor`
+    if larger: the size below which rounding leaves a difference quotient no digits."""
     pairs = [
         (path, np.asarray(g, np.float64), np.asarray(e, np.float64))
         for (path, g), e in zip(tree.items(got), tree.leaves(expected), strict=True)
     ]
-    largest = max([floor] + [float(np.max(np.abs(e), initial=0.0)) for _, _, e in pairs]) or 1.0
+    largest = max(floor, _largest([e for _, _, e in pairs])) or 1.0
     worst = 0.0
     for path, g, e in pairs:
         if g.shape != e.shape:
@@ -217,10 +227,14 @@ def _compare(
             spot = f"[{', '.join(str(int(i)) for i in at)}]" if at else ""
             with_step = "" if step is None else f" (central difference, step {step:.1e})"
             raise DerivativeError(
-                f"{what}{_at(path)}{spot} is {g[at]:.9g}, expected {e[at]:.9g}{with_step}: relative "
-                f"error {error:.2e}, allowed {tolerance:.0e}. {_likely_cause(g, e)}"
+                f"{what}{_at(path)}{spot} is {g[at]:.9g}, expected {e[at]:.9g}{with_step}: "
+                f"relative error {error:.2e}, allowed {tolerance:.0e}. {_likely_cause(g, e)}"
             )
     return worst
+
+
+def _largest(t: Tree) -> float:
+    return max((float(np.max(np.abs(x), initial=0.0)) for x in tree.leaves(t)), default=0.0)
 
 
 def _at(path: str) -> str:

@@ -23,7 +23,10 @@ Conventions, used everywhere:
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -145,11 +148,11 @@ class Dual(Traced):
 
     @property
     def T(self) -> Any:
-        return np.transpose(self)  # type: ignore[call-overload]
+        return np.transpose(self)
 
     @property
     def mT(self) -> Any:
-        return np.swapaxes(self, -1, -2)  # type: ignore[call-overload]
+        return np.swapaxes(self, -1, -2)
 
     def __len__(self) -> int:
         return len(self.primal)
@@ -171,19 +174,21 @@ class Dual(Traced):
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
     def flatten(self, *args: Any, **kwargs: Any) -> Any:
-        return np.ravel(self, *args, **kwargs)  # type: ignore[call-overload]
+        return np.ravel(self, *args, **kwargs)
 
     def copy(self, *_args: Any, **_kwargs: Any) -> Any:
         return self  # immutable, so itself
 
     def clip(self, min: Any = None, max: Any = None) -> Any:
-        return np.clip(self, min, max)  # type: ignore[call-overload]
+        return np.clip(self, min, max)
 
 
-def _method(fn: Callable) -> Any:
+def _method(fn: Any) -> Any:
     """An operator or method that is the NumPy function `fn` with the dual first."""
 
     def method(self: Dual, *args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], linear.Structured):
+            return NotImplemented  # x * t in a rule: t knows what to do
         if kwargs.get("out") is not None:
             raise _in_place(f"{name_of(fn)} with out=")
         return self.handle(fn, (self, *args), kwargs)
@@ -333,6 +338,37 @@ def _in_place(what: str) -> DualConversionError:
 # --- registration: the forms a rule can take -----------------------------------------------------
 
 
+def _register(fn: Callable, evaluate: Callable, parts: Iterable[Callable], leading: int) -> None:
+    """Register `evaluate`, refusing arguments that the functions a rule is made of do not take.
+
+    Without this, `np.sum(x, where=mask)` would end in a TypeError about a function that its
+    reader has never seen.  The first `leading` parameters of the parts are not arguments.
+    """
+    known: set[str] | None = None  # None: any keyword
+    most = math.inf
+    for part in parts:
+        parameters = inspect.signature(part).parameters.values()
+        kinds = [p.kind for p in parameters]
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            names = {p.name for p in parameters}
+            known = names if known is None else known & names
+        if inspect.Parameter.VAR_POSITIONAL not in kinds:
+            most = min(most, kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) - leading)
+
+    def checked(level: Level, args: tuple, kwargs: dict) -> Any:
+        unknown = [f"{name}=" for name in kwargs if known is not None and name not in known]
+        if len(args) > most:
+            unknown.append(f"number {most + 1} by position")
+        if unknown:
+            raise MissingRuleError(
+                f"{name_of(fn)}: the argument {unknown[0]} has no derivative rule; leave it out, "
+                "or use another function for it (np.where for where=, x.astype for dtype=)"
+            )
+        return evaluate(level, args, kwargs)
+
+    register(fn, checked)
+
+
 def rule(fn: Callable, *by_argument: Callable | None) -> None:
     """Register `fn` by one linear map `(t, out, *primals, **params)` for each argument.
 
@@ -358,7 +394,7 @@ def rule(fn: Callable, *by_argument: Callable | None) -> None:
             total = contribution if total is None else linear.add(total, contribution)
         return with_tangent(out, total, level)
 
-    register(fn, evaluate)
+    _register(fn, evaluate, filter(None, by_argument), leading=2)
 
 
 def elementwise(fn: Callable, *by_argument: Callable | None) -> None:
@@ -368,9 +404,12 @@ def elementwise(fn: Callable, *by_argument: Callable | None) -> None:
     def aligned(linear_map: Callable | None) -> Callable | None:
         if linear_map is None:
             return None
-        return lambda t, out, *primals, **kwargs: linear_map(
-            linear.align(t, out.ndim), out, *primals, **kwargs
-        )
+
+        @functools.wraps(linear_map)
+        def of_aligned(t: Any, out: Any, *primals: Any, **kwargs: Any) -> Any:
+            return linear_map(linear.align(t, out.ndim), out, *primals, **kwargs)
+
+        return of_aligned
 
     rule(fn, *(aligned(linear_map) for linear_map in by_argument))
 
@@ -396,7 +435,7 @@ def linearizer(fn: Callable) -> Callable:
                 total = contribution if total is None else linear.add(total, contribution)
             return with_tangent(out, total, level)
 
-        register(fn, evaluate)
+        _register(fn, evaluate, [function], leading=0)
         return function
 
     return decorate
@@ -408,7 +447,9 @@ def composed(*fns: Callable) -> Callable:
 
     def decorate(function: Callable) -> Callable:
         for fn in fns:
-            register(fn, lambda _level, args, kwargs: function(*args, **kwargs))
+            _register(
+                fn, lambda _level, args, kwargs: function(*args, **kwargs), [function], leading=0
+            )
         return function
 
     return decorate

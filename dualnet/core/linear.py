@@ -267,9 +267,7 @@ def unbroadcast(t: Tangent, shape: Shape) -> Tangent:
         return t
     extra = len(have) - len(shape)
     axes = tuple(
-        i - len(have)
-        for i, n in enumerate(have)
-        if i < extra or (shape[i - extra] == 1 and n != 1)
+        i - len(have) for i, n in enumerate(have) if i < extra or (shape[i - extra] == 1 and n != 1)
     )
     return reshape(sum(t, axes, True) if axes else t, shape)
 
@@ -457,7 +455,8 @@ def concatenate(ts: Sequence[Tangent | None], shapes: Sequence[Shape], axis: int
 @LinearMap
 def index(t: Tangent, key: tuple) -> Tangent:
     """t[key] for a basic index: integers, slices, None and Ellipsis."""
-    return t[(slice(None), *key)]
+    behind_k = (slice(None), *key)
+    return t[behind_k]
 
 
 @index.transposed

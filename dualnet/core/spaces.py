@@ -58,9 +58,10 @@ class RankOne(Structured):
 
 def _rank_one_from_left(t: RankOne, x: Any) -> Tangent:
     """x @ (left ⊗ right) = (x left) ⊗ right, for all k at once."""
-    inner = np.moveaxis(np.matmul(x, np.swapaxes(t.left, 0, 1)), -1, 0)  # (k, ...)
-    right = np.reshape(t.right, (t.right.shape[0], *(1,) * (x.ndim - 1), t.right.shape[1]))
-    return inner[..., None] * right
+    k, q = t.right.shape
+    rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+    inner = np.matmul(t.left, np.swapaxes(rows, 0, 1))  # (k, rows), so that k leads in memory too
+    return np.reshape(inner[:, :, None] * t.right[:, None, :], (k, *x.shape[:-1], q))
 
 
 def _rank_one_transposed(t: RankOne, axes: tuple) -> RankOne | None:

@@ -45,7 +45,7 @@ def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = F
         TangentError: a tangent's shape, dtype or k does not fit; both sides are shown.
         TreeError: a tangent's structure does not fit.
     """
-    _require_sequences("jvp", primals=primals, tangents=tangents)
+    require_sequences("jvp", primals=primals, tangents=tangents)
     stacks, k = _tangent_stacks("jvp", tuple(primals), tuple(tangents))
     with new_level() as level:
         out, aux = _call(f, _with_tangents(primals, stacks, level), has_aux, level)
@@ -113,7 +113,9 @@ def linear_transpose(f: Callable, *examples: Any) -> Callable:
     return record.backward
 
 
-def value_and_grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable:
+def value_and_grad(
+    f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable:
     """A function that returns the value of the scalar function `f` and its gradient.
 
     Args:
@@ -129,9 +131,9 @@ def value_and_grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool 
     def with_gradient(*args: Any, **kwargs: Any) -> Any:
         chosen, of_chosen = _by_arguments(f, argnums, args, kwargs)
         value, f_vjp, *aux = vjp(of_chosen, *chosen, has_aux=has_aux)
-        if isinstance(value, (dict, list, tuple)) or np.shape(value) != ():
+        if not _is_float(value) or np.shape(value) != ():
             raise TangentError(
-                f"grad: the function must return a scalar, got {tree.describe(value)}; sum it, or "
+                f"grad: the function must return one float, got {tree.describe(value)}; sum it, or "
                 "use vjp or jacrev"
             )
         gradients = f_vjp(np.ones_like(primal_of(value)))
@@ -206,7 +208,9 @@ def jacrev(
             pieces = []
             for basis in _basis(leaf, tangent_chunk):
                 k = basis.shape[0]
-                cotangents = [np.zeros((k, *np.shape(x)), np.result_type(primal_of(x))) for x in leaves]
+                cotangents = [
+                    np.zeros((k, *np.shape(x)), np.result_type(primal_of(x))) for x in leaves
+                ]
                 cotangents[position] = basis
                 pieces.append(f_vjp(tree.unflatten(out, cotangents)))
             joined = tree.map(lambda *parts: np.concatenate(parts), *pieces)
@@ -255,15 +259,14 @@ class _Record:
         """f_jvp: the tangent of out for tangents of the primals."""
         stacks, k = _tangent_stacks(self.name, self.primals, tangents)
         outputs = [t for t in tree.leaves(self.out_tangents) if t is not None]
-        computed = iter(
-            linear.evaluate(outputs, tree.leaves(self.inputs), tree.leaves(stacks))
-        )
+        computed = iter(linear.evaluate(outputs, tree.leaves(self.inputs), tree.leaves(stacks)))
         directions = 1 if k is None else k
 
         def finished(symbolic: Any, value: Any) -> Any:
             stack = next(computed) if symbolic is not None else None
             if stack is None:
                 stack = np.zeros((directions, *np.shape(value)), np.result_type(primal_of(value)))
+            stack = spaces.dense(stack)
             return stack[0] if k is None else stack
 
         return tree.map(finished, self.out_tangents, self.out)
@@ -295,14 +298,21 @@ class _Record:
 
 def _with_tangents(primals: Sequence, tangents: Sequence, level: Level) -> tuple:
     return tree.map(
-        lambda x, t: x if t is None else Dual(_as_array(x), t, level), tuple(primals), tuple(tangents)
+        lambda x, t: x if t is None else Dual(_as_array(x), t, level),
+        tuple(primals),
+        tuple(tangents),
     )
 
 
 def _call(f: Callable, duals: Sequence, has_aux: bool, level: Level) -> tuple[Any, Any]:
+    result = f(*duals)
     if not has_aux:
-        return f(*duals), None
-    out, aux = f(*duals)
+        return result, None
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        raise TangentError(
+            f"has_aux=True: the function must return (out, aux), got {tree.describe(result)}"
+        )
+    out, aux = result
     return out, tree.map(lambda x: _split(x, level)[0], aux)
 
 
@@ -324,17 +334,21 @@ def _as_array(x: Any) -> Any:
     return np.asarray(x) if isinstance(x, (int, float)) else x
 
 
+def _is_float(x: Any) -> bool:
+    dtype = getattr(_as_array(x), "dtype", None)
+    return dtype is not None and np.issubdtype(dtype, np.floating)
+
+
 def _require_float(name: str, x: Any) -> None:
-    dtype = getattr(x, "dtype", None) if not isinstance(x, (int, float)) else np.asarray(x).dtype
-    if dtype is None or not np.issubdtype(dtype, np.floating):
+    if not _is_float(x):
         raise TangentError(
             f"{name}: only float arrays can be differentiated by, got "
-            f"{type(x).__name__ if dtype is None else dtype}; convert with x.astype(float), or "
-            "close over the constant in the function"
+            f"{getattr(x, 'dtype', type(x).__name__)}; convert with x.astype(float), or close over "
+            "the constant in the function"
         )
 
 
-def _require_sequences(name: str, **arguments: Any) -> None:
+def require_sequences(name: str, **arguments: Any) -> None:
     for argument, value in arguments.items():
         if not isinstance(value, (tuple, list)):
             raise TangentError(
@@ -355,15 +369,16 @@ def _tangent_stacks(
         _require_float(f"{name}, {kind} at {path or 'the only leaf'}", x)
         shape, dtype = np.shape(x), np.result_type(primal_of(_as_array(x)))
         t = _as_array(t)
+        got, k = np.shape(t), None
         if isinstance(t, Structured):
-            got, k = t.shape, spaces.directions(t)
-        else:
-            single = np.ndim(t) == len(shape)
-            got, k = (np.shape(t), None) if single else (np.shape(t)[1:], np.shape(t)[0])
+            k = spaces.directions(t)
+        elif len(got) > len(shape):
+            k, got = got[0], got[1:]
         if got != shape or t.dtype != dtype:
+            stacked = ", ".join(map(str, ("k", *shape))) + ("" if shape else ",")
             raise TangentError(
                 f"{name}: the {kind} at {path or 'the only leaf'} must be {dtype} of shape {shape} "
-                f"or (k, {', '.join(map(str, shape))}), got {t.dtype} of shape {np.shape(t)}"
+                f"or ({stacked}), got {t.dtype} of shape {np.shape(t)}"
             )
         found.add(k)
         return t if k is not None else t[None]
@@ -382,7 +397,7 @@ def _by_arguments(
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for n in numbers:
         if not -len(args) <= n < len(args):
-            raise TangentError(f"argnums: no argument {n} among the {len(args)} given")
+            raise TangentError(f"argnums: no argument {n} among the {len(args)} by position")
     numbers = tuple(n % len(args) for n in numbers)
 
     def of_chosen(*chosen: Any) -> Any:

@@ -8,8 +8,7 @@ Direction i of a leaf depends on the key, the leaf's path and i, on nothing else
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 from dualnet import tree
@@ -80,6 +79,7 @@ class WeightTangents:
         sampler: draws one leaf.
         k: how many directions.
         chunk: at most so many at once.
+        whole: all of them, where they are a single chunk.
     """
 
     key: Key
@@ -88,6 +88,11 @@ class WeightTangents:
     sampler: Sampler
     k: int
     chunk: int
+    whole: Tree | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        single = self.chunk >= self.k
+        object.__setattr__(self, "whole", self.draw(0, self.k) if single else None)
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
@@ -96,8 +101,8 @@ class WeightTangents:
 
     def chunks(self) -> Iterator[Tree]:
         """The directions, a tree like params for each chunk."""
-        if len(self.bounds) == 1:
-            yield self._whole
+        if self.whole is not None:
+            yield self.whole
         else:
             for start, stop in self.bounds:
                 yield self.draw(start, stop)
@@ -108,7 +113,3 @@ class WeightTangents:
             lambda path, p: self.sampler(self.backend, self.key.fold_in(path), p, start, stop),
             self.params,
         )
-
-    @cached_property
-    def _whole(self) -> Tree:
-        return self.draw(0, self.k)

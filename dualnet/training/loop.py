@@ -129,10 +129,12 @@ class Trainer:
         """
         step_seconds: list[float] = []
         try:
-            for state in self._states(now, step_seconds, quiet):
-                now = state
-                if now.position[1] == 0:
-                    on_epoch(now)
+            # What overflows ends in a loss that is not finite, and that is checked.
+            with np.errstate(all="ignore"):
+                for state in self._states(now, step_seconds, quiet):
+                    now = state
+                    if now.position[1] == 0:
+                        on_epoch(now)
         except KeyboardInterrupt:
             on_interrupt(now)
             raise

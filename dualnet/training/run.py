@@ -11,14 +11,15 @@ import numpy as np
 
 from dualnet import backends, tree
 from dualnet.data import Dataset
+from dualnet.errors import DataError
 from dualnet.learning import RULES, Task
 from dualnet.nn import Layer, softmax_cross_entropy
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.curve import draw_curve
 from dualnet.training.loop import Trainer, TrainState, seconds_per_step
-from dualnet.training.run_folder import RunFolder
-from dualnet.training.settings import Settings
+from dualnet.training.run_folder import COLUMNS, RunFolder
+from dualnet.training.settings import Settings, build
 
 
 def run(
@@ -48,8 +49,8 @@ def run(
     began = time.perf_counter()
     trainer = Trainer(
         task=Task(network, softmax_cross_entropy),
-        rule=RULES[settings.rule](**settings.rule_options),
-        optimizer=OPTIMIZERS[settings.optimizer](**settings.optimizer_options),
+        rule=build(RULES, "rule", settings.rule, settings.rule_options),
+        optimizer=build(OPTIMIZERS, "optimizer", settings.optimizer, settings.optimizer_options),
         schedule=SCHEDULES[settings.schedule](),
         lr=settings.lr,
         dataset=dataset,
@@ -65,6 +66,12 @@ def run(
         # the history grows, so its length is whatever the checkpoint holds
         like = {**now.as_trees(), "history": None}
         now = TrainState(**folder.read_checkpoint(like))
+        if now.history.shape != (now.position[0], len(COLUMNS)) or now.history.dtype != np.float64:
+            raise DataError(
+                f"{folder.path / 'checkpoint.npz'} is damaged: at epoch {now.position[0]} it has a "
+                f"history {now.history.dtype}{now.history.shape}; start the run anew"
+            )
+        folder.write_settings(settings)  # there may be more epochs now
     else:
         folder.create(settings)
 

@@ -17,7 +17,7 @@ import platform
 import subprocess
 import sys
 import zipfile
-import zlib
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,17 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--run-dir {self.path}: {error.strerror or error}") from error
+        self.write_settings(settings)
+
+    def write_settings(self, settings: Settings) -> None:
+        """Write `config.json`."""
         self.write_json("config.json", {"settings": settings.as_json(), **surroundings()})
 
-    def settings(self) -> Settings:
+    def settings(self, check: Callable[[Settings], None]) -> Settings:
         """The settings in `config.json`.
+
+        Args:
+            check: raises a UsageError where a name or an option does not exist.
 
         Raises:
             UsageError: there is no such run.
@@ -69,8 +76,10 @@ class RunFolder:
         file = self.path / "config.json"
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
-            return Settings.from_json(data["settings"])
-        except FileNotFoundError:
+            settings = Settings.from_json(data["settings"])
+            check(settings)
+            return settings
+        except (FileNotFoundError, NotADirectoryError):
             raise UsageError(f"--resume {self.path}: no run there (no config.json)") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{file} is damaged: {error}; start the run anew") from error
@@ -110,11 +119,17 @@ class RunFolder:
         file = self.path / "checkpoint.npz"
         advice = "start the run anew with another --run-dir"
         try:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            with open(file, "rb") as stream:
+                if not zipfile.is_zipfile(stream):
+                    raise ValueError("it is no .npz archive")
+                stream.seek(0)
+                with np.load(stream, allow_pickle=False) as archive:
+                    arrays = {name: archive[name] for name in archive.files}
+            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+                raise ValueError("it holds what is no array")
         except FileNotFoundError:
             raise DataError(f"{file}: no checkpoint was written yet; {advice}") from None
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # zipfile and NumPy meet damaged bytes with a dozen kinds
             raise DataError(f"{file} is damaged ({error}); {advice}") from error
         expected = {f"{name}:{path}" for name, t in like.items() for path, _ in tree.items(t)}
         if set(arrays) != expected:

@@ -80,4 +80,43 @@ class Settings:
                 f"settings: unknown {unknown or 'none'}, missing {missing or 'none'}; was this "
                 "config.json written by another version of dualnet?"
             )
+        for name, value in data.items():
+            _check_kind(f"settings: {name}", known[name], value)
         return cls(**data)
+
+
+def build(table: dict[str, Any], kind: str, name: str, options: dict[str, Any]) -> Any:
+    """Make the dataclass that a table has under a name.
+
+    Args:
+        table: of dataclasses.
+        kind: what they are, for messages: `rule`, `model`, `optimizer`.
+        name: which one.
+        options: its fields.
+
+    Raises:
+        UsageError: there is none of that name, or an option does not fit.
+    """
+    if name not in table:
+        raise UsageError(f"{kind}: expected one of {', '.join(table)}, got {name!r}")
+    known = {f.name: f for f in dataclasses.fields(table[name])}
+    for option, value in options.items():
+        if option not in known:
+            raise UsageError(f"{kind} {name}: it has no option {option}")
+        _check_kind(f"{kind} {name}: {option}", known[option], value)
+    return table[name](**options)
+
+
+_KINDS: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "int | None": (int, type(None)),
+    "dict[str, Any]": dict,
+}
+
+
+def _check_kind(where: str, field: dataclasses.Field, value: Any) -> None:
+    kind = str(field.type)
+    if kind in _KINDS and (isinstance(value, bool) or not isinstance(value, _KINDS[kind])):
+        raise UsageError(f"{where}: expected {kind}, got {value!r}")

@@ -34,16 +34,17 @@ elementwise(np.hypot, lambda t, out, x, y: t * (x / out), lambda t, out, x, y: t
 
 
 def _power_by_base(t: Any, out: Any, x: Any, y: Any) -> Any:
-    # y · x^(y-1), and 0 where y is 0, also at x = 0 where x^(y-1) is infinite
+    # y · x^(y-1), and 0 at x = y = 0, where x^(y-1) is infinite
     if isinstance(y, (int, float)):  # stays weak: float32 ** 2 must not meet an int64 array
         return t * (y * np.power(x, y - 1 if y else 1))
-    return t * (y * np.power(x, np.where(np.equal(y, 0), 1, y - 1)))
+    both_zero = np.logical_and(np.equal(x, 0), np.equal(y, 0))
+    return t * (y * np.power(x, np.where(both_zero, 1, y - 1)))
 
 
 def _power_by_exponent(t: Any, out: Any, x: Any, y: Any) -> Any:
     # ln(x) · x^y, and 0 at x = 0, the limit from the right for y > 0
     if isinstance(x, (int, float)):
-        return t * (out * math.log(x or 1))
+        return t * (out * float(np.log(x or 1)))
     return t * (out * np.log(np.where(np.equal(x, 0), 1, x)))
 
 
@@ -51,9 +52,7 @@ elementwise(np.power, _power_by_base, _power_by_exponent)
 elementwise(np.float_power, _power_by_base, _power_by_exponent)
 
 # x - floor(x/y)·y and its variant that truncates; the quotient is locally constant
-elementwise(
-    np.remainder, lambda t, out, x, y: t, lambda t, out, x, y: t * -np.floor_divide(x, y)
-)
+elementwise(np.remainder, lambda t, out, x, y: t, lambda t, out, x, y: t * -np.floor_divide(x, y))
 elementwise(np.fmod, lambda t, out, x, y: t, lambda t, out, x, y: t * -np.trunc(x / y))
 
 # --- exponentials and logarithms ---
@@ -111,11 +110,13 @@ for _radians in (np.radians, np.deg2rad):
 
 @linearizer(np.sinc)
 def _sinc(x: Any) -> Any:
+    """(cos(πx) - sinc(x)) / x, and near 0, where that cancels, its Taylor series."""
     out = np.sinc(x)
-    zero = np.equal(x, 0)
-    safe = np.where(zero, 1, x)
-    # (cos(πx) - sinc(x)) / x; at 0 the form -π²x/3 keeps the second derivative right too
-    slope = np.where(zero, x * (-(math.pi**2) / 3.0), (np.cos(math.pi * x) - out) / safe)
+    near = np.less(np.absolute(x), 0.03)
+    u = np.where(near, math.pi * x, 0)
+    u2 = np.square(u)
+    series = -math.pi * u * (1 / 3 - u2 * (1 / 30 - u2 * (1 / 840 - u2 / 45360)))
+    slope = np.where(near, series, (np.cos(math.pi * x) - out) / np.where(near, 1, x))
     return out, lambda t: t * slope
 
 
@@ -146,9 +147,9 @@ for _choose in (np.maximum, np.minimum, np.fmax, np.fmin):
 
 
 @linearizer(np.clip)
-def _clip(x: Any, lower: Any = None, upper: Any = None, *, min: Any = None, max: Any = None) -> Any:
+def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
     """Inside the bounds (both included) x passes; outside, the bound that was hit does."""
-    lower, upper = (lower if min is None else min), (upper if max is None else max)
+    lower, upper = (a_min if min is None else min), (a_max if max is None else max)
     out = np.clip(x, lower, upper)
     below = False if lower is None else x < lower
     above = False if upper is None else x > upper
@@ -170,10 +171,12 @@ rule(
 
 
 @linearizer(np.nan_to_num)
-def _nan_to_num(x: Any, **replacements: Any) -> Any:
-    out = np.nan_to_num(x, **replacements)
+def _nan_to_num(
+    x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None
+) -> Any:
+    """copy=False is not passed on: it would write into the primal."""
+    out = np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
     return out, lambda t: linear.select(t, np.isfinite(x))
-
 
 
 @linearizer(astype)
@@ -187,10 +190,19 @@ def _astype(x: Any, dtype: Any) -> Any:
 # --- nowhere a slope ---
 
 zero_derivative(
-    *(np.sign, np.floor, np.ceil, np.trunc, np.rint, np.round, np.floor_divide, np.heaviside),
+    *(np.sign, np.floor, np.ceil, np.trunc, np.rint, np.round, np.around, np.floor_divide),
     *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
     *(np.logical_and, np.logical_or, np.logical_not, np.logical_xor),
-    *(np.isfinite, np.isnan, np.isinf, np.signbit, np.isclose, np.allclose, np.array_equal),
+    *(
+        np.heaviside,
+        np.isfinite,
+        np.isnan,
+        np.isinf,
+        np.signbit,
+        np.isclose,
+        np.allclose,
+        np.array_equal,
+    ),
     *(np.argmax, np.argmin, np.argsort, np.nonzero, np.count_nonzero, np.searchsorted),
     *(np.any, np.all, np.shape, np.ndim, np.size, np.result_type, np.iscomplexobj),
     *(np.zeros_like, np.ones_like, np.empty_like),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,22 @@ def _getitem(x: Any, key: Any) -> Any:
     # k; going by positions spares the tangents that special case.
     positions = np.asarray(positions_of(x)[key])
     return out, lambda t: linear.gather(t, positions)
+
+
+def _zeros_with(t: Any, out: Any, x: Any, key: tuple, shape: tuple) -> Any:
+    return linear.place(t, key, out.shape)
+
+
+def _zeros_plus(t: Any, out: Any, x: Any, positions: Any, shape: tuple) -> Any:
+    # x is itself a stack: entry i of it goes into part i of out
+    starts = np.arange(x.shape[0]) * math.prod(shape)
+    starts = np.reshape(starts, (-1, *(1,) * positions.ndim))
+    return linear.scatter_add(t, starts + positions, out.shape)
+
+
+# what the transposes of `index` and `gather` are made of, for derivatives of derivatives
+rule(linear.zeros_with, _zeros_with)
+rule(linear.zeros_plus, _zeros_plus)
 
 
 @linearizer(np.diag)

@@ -12,6 +12,7 @@ from dualnet.core import linear
 from dualnet.core.dispatch import primitive
 from dualnet.core.dual import composed, linearizer, primal_of, rule
 from dualnet.core.rules.shaping import positions_of
+from dualnet.errors import MissingRuleError
 
 # --- matmul ---
 
@@ -145,7 +146,7 @@ def _without_repeats(t: Any, term: str, x: Any) -> tuple[Any, str]:
 def _explicit(spec: str, operands: Sequence) -> tuple[list[str], str]:
     """The terms and the result with implicit results and ellipses spelt out, and no k."""
     if not isinstance(spec, str):
-        raise NotImplementedError("np.einsum: only the string form has a derivative rule")
+        raise MissingRuleError("np.einsum: only the string form has a derivative rule")
     inputs, arrow, result = spec.replace(" ", "").partition("->")
     terms = inputs.split(",")
     spare = [c for c in _LETTERS if c not in spec]
@@ -168,7 +169,7 @@ def _explicit(spec: str, operands: Sequence) -> tuple[list[str], str]:
     for term, x in zip(terms, operands, strict=True):
         for c, n in zip(term, x.shape, strict=True):
             if sizes.setdefault(c, n) != n:
-                raise NotImplementedError(
+                raise MissingRuleError(
                     f"np.einsum({spec!r}): an axis of length 1 that stretches has no derivative "
                     "rule; use np.broadcast_to on that operand first"
                 )
@@ -184,7 +185,7 @@ def _solve(a: Any, b: Any) -> Any:
     """x = a⁻¹ b has the tangent a⁻¹ (ḃ - ȧ x)."""
     out = np.linalg.solve(a, b)
     column = b.ndim == 1
-    x = out[:, None] if column else out
+    x = out[..., None] if column else out
 
     def by_a(t: Any) -> Any:
         return linear.reshape(linear.solve(-linear.matmul(t, x), a), out.shape)
@@ -192,7 +193,7 @@ def _solve(a: Any, b: Any) -> Any:
     def by_b(t: Any) -> Any:
         if column:
             t = linear.reshape(t, (b.shape[0], 1))
-        return linear.reshape(linear.broadcast_to(linear.solve(t, a), x.shape), out.shape)
+        return linear.reshape(linear.solve(t, a), out.shape)
 
     return out, (by_a, by_b)
 

@@ -1,7 +1,7 @@
 """Reductions and running sums.
 
 `axis` and `keepdims` mean what they mean in NumPy.  Everything else NumPy offers there
-(`where=`, `initial=`, `dtype=`) has no rule and raises a TypeError naming the argument.
+(`where=`, `initial=`, `dtype=`) has no rule and raises an error naming the argument.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.dual import getitem, linearizer, rule
+from dualnet.errors import MissingRuleError
 
 Axis = int | tuple[int, ...] | None
 
@@ -73,9 +74,7 @@ def _std(
     out = np.std(x, axis=axis, ddof=correction, keepdims=keepdims)
     factor, axes = _variance_map(x, axis, correction, keepdims)
     slope = 0.5 / out
-    return out, lambda t: linear.scale(
-        linear.sum(linear.scale(t, factor), axes, keepdims), slope
-    )
+    return out, lambda t: linear.scale(linear.sum(linear.scale(t, factor), axes, keepdims), slope)
 
 
 def _extremum(fn: Any) -> None:
@@ -142,7 +141,7 @@ def _cumprod(x: Any, axis: int | None = None) -> Any:
         skipped = np.where(np.eye(n, dtype=bool), 1, last[..., None, :])  # (..., j, l)
         products = np.where(np.tri(n, dtype=bool).T, np.cumprod(skipped, axis=-1), 0)
         order = tuple(range(-x.ndim, 0))
-        to_last = tuple(i for i in order if i != a) + (a,)
+        to_last = (*(i for i in order if i != a), a)
         back = tuple(to_last.index(i) - x.ndim for i in order)
 
         def running(t: Any) -> Any:
@@ -163,7 +162,7 @@ def _norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) ->
     out = np.linalg.norm(x, ord=ord, axis=axis, keepdims=keepdims)
     axes = axes_from_end(axis, x.ndim)
     if len(axes) == 2 and ord not in (None, "fro"):
-        raise NotImplementedError(
+        raise MissingRuleError(
             f"np.linalg.norm: the matrix norm ord={ord!r} has no derivative rule; 'fro' has"
         )
     kept = keep(out, axes, keepdims)
@@ -177,5 +176,8 @@ def _norm(x: Any, ord: Any = None, axis: Axis = None, keepdims: bool = False) ->
     elif isinstance(ord, (int, float)) and ord >= 1:
         factor = np.sign(x) * np.power(np.absolute(x) / safe, float(ord) - 1.0)
     else:
-        raise NotImplementedError(f"np.linalg.norm: ord={ord!r} has no derivative rule")
+        raise MissingRuleError(
+            f"np.linalg.norm: ord={ord!r} has no derivative rule; None, inf, -inf and numbers from "
+            "1 on have"
+        )
     return out, lambda t: linear.sum(linear.scale(t, factor), axes, keepdims)

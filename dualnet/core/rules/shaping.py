@@ -8,6 +8,7 @@ one stroke: what they do to `arange(size)` says where every entry came from.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,33 @@ import numpy as np
 from dualnet.core import linear
 from dualnet.core.dual import astype, composed, linearizer, primal_of, rule
 from dualnet.core.rules.reductions import axes_from_end
+from dualnet.errors import MissingRuleError
 
 # --- the same entries in another shape ---
 
 
 def _same_entries(t: Any, out: Any, x: Any, *_: Any, order: str = "C", **__: Any) -> Any:
     if order != "C":
-        raise NotImplementedError(f"order={order!r}: only order='C' has a derivative rule")
+        raise MissingRuleError(
+            f"np.reshape, np.ravel, np.copy: order={order!r} has no derivative rule, order='C' has"
+        )
     return linear.reshape(t, out.shape)
 
 
+_fn: Callable
 for _fn in (np.reshape, np.ravel, np.expand_dims, np.squeeze, np.copy, np.real):
     rule(_fn, _same_entries)
+
+
+def _raises_rank(fn: Callable) -> None:
+    @composed(fn)
+    def _(*arrays: Any) -> Any:
+        raised = tuple(np.reshape(a, fn(np.broadcast_to(0, np.shape(a))).shape) for a in arrays)
+        return raised[0] if len(raised) == 1 else raised
+
+
 for _fn in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
-    rule(_fn, _same_entries)
+    _raises_rank(_fn)
 
 rule(np.broadcast_to, lambda t, out, x, shape: linear.broadcast_to(t, out.shape))
 
@@ -41,7 +55,7 @@ def _broadcast_arrays(*arrays: Any) -> tuple:
 
 @composed(np.full_like)
 def _full_like(x: Any, value: Any) -> Any:
-    return np.broadcast_to(value, np.shape(x))
+    return astype(np.broadcast_to(value, np.shape(x)), np.result_type(x))
 
 
 @composed(np.astype)
@@ -118,30 +132,33 @@ _PADDING_THAT_COPIES = ("edge", "reflect", "symmetric", "wrap")
 
 
 @linearizer(np.pad)
-def _pad(x: Any, pad_width: Any, mode: str = "constant", **how: Any) -> Any:
+def _pad(x: Any, pad_width: Any, mode: Any = "constant", **how: Any) -> Any:
     out = np.pad(x, pad_width, mode, **how)
     if mode == "constant":
         first = [before for before, _ in np.broadcast_to(pad_width, (x.ndim, 2))]
         inside = tuple(slice(a, a + n) for a, n in zip(first, x.shape, strict=True))
         return out, lambda t: linear.place(t, inside, out.shape)
-    if mode in _PADDING_THAT_COPIES:
-        positions = np.pad(positions_of(x), pad_width, mode, **how)  # type: ignore[call-overload]
+    if mode in _PADDING_THAT_COPIES and how.get("reflect_type", "even") == "even":
+        positions = np.pad(positions_of(x), pad_width, mode, **how)
         return out, lambda t: linear.gather(t, positions)
-    raise NotImplementedError(
-        f"np.pad: mode={mode!r} has no derivative rule; these have: constant, "
-        + ", ".join(_PADDING_THAT_COPIES)
+    asked = ", ".join(f"{name}={value!r}" for name, value in {"mode": mode, **how}.items())
+    raise MissingRuleError(
+        f"np.pad: {asked} has no derivative rule; these modes have, with reflect_type='even': "
+        f"constant, {', '.join(_PADDING_THAT_COPIES)}"
     )
 
 
 # --- joining ---
 
 
-def _concatenated(
-    ts: list, out: Any, arrays: Sequence, axis: int | None = 0, **_: Any
-) -> Any:
+def _concatenated(ts: list, out: Any, arrays: Sequence, axis: int | None = 0, **_: Any) -> Any:
+    if not isinstance(ts, list):  # one array, to be joined along its first axis
+        ts = [linear.index(ts, (i,)) for i in range(len(arrays))]
     if axis is None:
         arrays = [np.ravel(a) for a in arrays]
-        ts = [t if t is None else linear.reshape(t, a.shape) for t, a in zip(ts, arrays, strict=True)]
+        ts = [
+            t if t is None else linear.reshape(t, a.shape) for t, a in zip(ts, arrays, strict=True)
+        ]
     (a,) = axes_from_end(axis or 0, out.ndim)
     return linear.concatenate(ts, [np.shape(x) for x in arrays], a)
 
@@ -172,11 +189,13 @@ def _dstack(arrays: Sequence) -> Any:
 
 @composed(np.column_stack)
 def _column_stack(arrays: Sequence) -> Any:
-    return np.concatenate([a[:, None] if np.ndim(a) == 1 else a for a in arrays], 1)
+    return np.concatenate([np.ravel(a)[:, None] if np.ndim(a) < 2 else a for a in arrays], 1)
 
 
 @composed(np.append)
 def _append(x: Any, values: Any, axis: int | None = None) -> Any:
+    if axis is None:
+        x, values, axis = np.ravel(x), np.ravel(values), 0
     return np.concatenate([x, values], axis)
 
 
@@ -193,12 +212,13 @@ def _split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
 @composed(np.array_split)
 def _array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
     # the cuts that NumPy itself makes along one axis
-    cuts = np.array_split(np.arange(x.shape[axis]), indices_or_sections)
+    lengths = [len(p) for p in np.array_split(np.arange(x.shape[axis]), indices_or_sections)]
     before = (slice(None),) * (axis % x.ndim)
-    bounds = np.cumsum([0] + [len(cut) for cut in cuts])
+    bounds = [0, *np.cumsum(lengths)]
     if not isinstance(indices_or_sections, int):
         bounds = [0, *indices_or_sections, x.shape[axis]]
-    return [x[(*before, slice(a, b))] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    cuts = [(*before, slice(a, b)) for a, b in pairwise(bounds)]
+    return [x[cut] for cut in cuts]
 
 
 @composed(np.vsplit)
@@ -219,6 +239,7 @@ def _dsplit(x: Any, indices_or_sections: Any) -> list:
 @composed(np.diff)
 def _diff(x: Any, n: int = 1, axis: int = -1) -> Any:
     before = (slice(None),) * (axis % x.ndim)
+    later, earlier = (*before, slice(1, None)), (*before, slice(None, -1))
     for _ in range(n):
-        x = x[(*before, slice(1, None))] - x[(*before, slice(None, -1))]
+        x = x[later] - x[earlier]
     return x

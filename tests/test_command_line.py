@@ -1,0 +1,433 @@
+"""`train.py`: its flags, its output, its exit codes, and one line for every mistake."""
+
+import gzip
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dualnet.training.run as run_module
+from dualnet import data
+from dualnet.learning import AGGREGATIONS, RULES, SAMPLERS
+from dualnet.optim import OPTIMIZERS
+from dualnet.schedules import SCHEDULES
+
+TRAIN = Path(__file__).resolve().parents[1] / "train.py"
+
+SPEC = importlib.util.spec_from_file_location("train", TRAIN)
+train = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(train)
+
+TINY = "--epochs 1 --limit-train 64 --limit-test 20 --width 8 --quiet".split()
+
+KEYS = {
+    "test_accuracy",
+    "test_loss",
+    "train_accuracy",
+    "train_loss",
+    "epochs",
+    "seconds_per_step",
+    "seconds",
+    "peak_memory_bytes",
+    "seed",
+    "dataset",
+    "model",
+    "parameters",
+    "rule",
+    "run_dir",
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    """An empty folder to work in, no data of the user, no drawing, signals as they were."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DUALNET_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(run_module, "draw_curve", lambda *_: False)
+    for name, source in data.SOURCES.items():
+        mirrors = ("http://127.0.0.1:1/",) if source.mirrors else ()
+        monkeypatch.setitem(data.SOURCES, name, replace(source, mirrors=mirrors))
+    monkeypatch.setenv("no_proxy", "*")
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def ask(capsys):
+    """`ask(*argv)`: exit code, standard output and standard error of `train.py *argv`."""
+
+    def ask(*argv):
+        code = train.exit_code([str(a) for a in argv])
+        return code, *capsys.readouterr()
+
+    return ask
+
+
+@pytest.fixture
+def mistake(ask):
+    """`mistake(code, pattern, *argv)`: exit code, and one line that matches the pattern."""
+
+    def mistake(code, pattern, *argv):
+        got, out, err = ask(*argv)
+        assert (got, out) == (code, ""), err
+        assert re.fullmatch(r"train\.py: [^\n]+\n", err), err
+        assert re.search(pattern, err), err
+
+    return mistake
+
+
+def environment():
+    # Buffered output, as users have it, fails only when it is flushed.
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    return {**inherited, "OPENBLAS_NUM_THREADS": "1"}
+
+
+# --- what it does ----------------------------------------------------------------------------------
+
+
+def test_without_flags_it_learns_the_digits_by_a_forward_gradient(tmp_path):
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, TRAIN, "--json"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - began < 60
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["rule"].startswith("fg-") and summary["dataset"] == "digits"
+    assert summary["test_accuracy"] >= 0.93
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+    names = {path.name for path in (tmp_path / summary["run_dir"]).iterdir()}
+    assert names >= {"config.json", "metrics.csv", "checkpoint.npz", "summary.json"}
+
+
+def test_the_summary_is_the_last_line_and_progress_goes_elsewhere(ask):
+    code, out, err = ask(*TINY[:-1], "--json", "--run-dir", "run")
+    assert code == 0
+    summary = json.loads(out)  # nothing else on standard output
+    assert out.count("\n") == 1
+    assert summary.keys() == KEYS | {"rule_tangents", "rule_sampler"}
+    assert (summary["epochs"], summary["run_dir"], summary["seed"]) == (1, "run", 0)
+    assert summary["parameters"] == (64 + 1) * 8 + (8 + 1) * 8 + (8 + 1) * 10
+    assert summary == json.loads(Path("run/summary.json").read_text())
+    assert "epoch 1/1" in err
+
+
+def test_quiet_says_nothing_on_the_way(ask):
+    code, out, err = ask(*TINY, "--run-dir", "run")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"test accuracy 0\.\d{4} after 1 epochs\nrun folder    run\n", out)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("more", [(), ("--threads", "2", "--dtype", "float64")])
+def test_every_rule_trains(rule, more, ask):
+    code, out, _ = ask(*TINY, "--json", "--rule", rule, *more)
+    assert code == 0 and json.loads(out)["rule"] == rule
+
+
+@pytest.mark.parametrize("flag", ["optimizer", "schedule", "sampler", "aggregate", "activation"])
+def test_every_choice_trains(flag, ask):
+    choices = {
+        "optimizer": OPTIMIZERS,
+        "schedule": SCHEDULES,
+        "sampler": SAMPLERS,
+        "aggregate": AGGREGATIONS,
+        "activation": ("relu", "tanh", "gelu", "sigmoid"),
+    }
+    for choice in choices[flag]:
+        code, out, err = ask(*TINY, "--json", "--rule", "fg-w", f"--{flag}", choice)
+        assert code == 0, err
+        assert np.isfinite(json.loads(out)["test_loss"])
+
+
+def test_auto_finds_a_backend(ask):
+    assert ask(*TINY, "--backend", "auto")[0] == 0
+
+
+def test_runs_at_the_same_second_get_folders_of_their_own(ask):
+    for _ in range(3):
+        assert ask(*TINY)[0] == 0
+    assert len(list(Path("runs").glob("digits-mlp-fg-a-*"))) == 3
+
+
+def test_several_seeds_are_summed_up(ask):
+    code, out, _ = ask(*TINY, "--json", "--seeds", 3, 5, "--run-dir", "both")
+    summary = json.loads(out)
+    singles = [json.loads(Path(f"both/seed-{s}/summary.json").read_text()) for s in (3, 5)]
+    assert code == 0 and summary["seed"] == [3, 5] and summary["runs"] == singles
+    accuracies = [s["test_accuracy"] for s in singles]
+    assert summary["test_accuracy"] == pytest.approx(np.mean(accuracies))
+    assert summary["test_accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert summary == json.loads(Path("both/summary.json").read_text())
+    _, out, _ = ask(*TINY, "--json", "--seed", 5)
+    assert json.loads(out)["test_loss"] == singles[1]["test_loss"]
+
+
+def test_list_names_everything(ask):
+    code, out, err = ask("--list")
+    assert (code, err) == (0, "")
+    first_words = [line.split()[0] for line in out.splitlines()]
+    tables = (RULES, OPTIMIZERS, SCHEDULES, SAMPLERS, AGGREGATIONS, train.MODELS, data.SOURCES)
+    for table in tables:
+        for name in table:
+            assert name in first_words
+    assert all(len(line.split()) > 1 for line in out.splitlines() if line.startswith(" "))
+
+
+def test_describe_needs_no_data(ask):
+    code, out, err = ask("--describe", "--dataset", "mnist", "--width", 512)
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    described = json.loads(out)
+    assert described["parameters"] == 669_706
+    assert described["input_shape"] == [28, 28, 1] and described["classes"] == 10
+    assert (described["model"], described["width"], described["depth"]) == ("mlp", 512, 2)
+    layers = {layer["name"]: layer for layer in described["layers"]}
+    assert list(layers) == ["flatten", "hidden1", "relu1", "hidden2", "relu2", "output"]
+    assert layers["relu1"] == {"name": "relu1", "kind": "Activation", "parameters": {}}
+    assert layers["hidden1"]["parameters"] == {"w": [784, 512], "b": [512]}
+    shapes = [s for layer in layers.values() for s in layer["parameters"].values()]
+    assert sum(int(np.prod(shape)) for shape in shapes) == 669_706
+    assert not Path("runs").exists()
+
+
+def test_help_names_every_flag(capsys):
+    with pytest.raises(SystemExit) as done:
+        train.exit_code(["--help"])
+    assert done.value.code == 0
+    out = capsys.readouterr().out
+    for flag in ("--rule", "--tangents", "--tangent-chunk", "--momentum", "--resume", "--describe"):
+        assert f"{flag} " in out
+
+
+def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, TRAIN, "--list"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    child.stdout.close()
+    with child.stderr:
+        assert child.stderr.read() == ""
+    assert child.wait(timeout=60) == 1
+
+
+# --- mistakes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "pattern"),
+    [
+        ("--bogus 3", "unrecognized arguments: --bogus 3"),
+        ("--rule backprop", "invalid choice: 'backprop' .*fg-w"),
+        ("--tang 3", "unrecognized arguments"),  # no abbreviations: they would change with flags
+        ("--rule", "expected one argument"),
+        ("--epochs two", "--epochs: invalid int value: 'two'"),
+        ("--epochs 1.5", "--epochs: invalid int value: '1.5'"),
+        ("--tangents 8 --rule bp", "--tangents is of no use to --rule bp; it is for fg-w, fg-a"),
+        ("--sampler normal --rule bp", "--sampler is of no use to --rule bp"),
+        ("--tangent-chunk 8", "--tangent-chunk is of no use to --rule fg-a; it is for fg-w"),
+        ("--aggregate mean --rule fg-a", "--aggregate is of no use to --rule fg-a"),
+        ("--momentum 0.9 --optimizer adam", "--momentum is of no use to --optimizer adam"),
+        ("--beta1 0.9 --optimizer sgd", "--beta1 is of no use to --optimizer sgd"),
+        ("--epochs 0", "--epochs must be at least 1, got 0"),
+        ("--batch-size 0", "--batch-size must be at least 1, got 0"),
+        ("--batch-size -5", "--batch-size must be at least 1, got -5"),
+        ("--threads 0", "--threads must be at least 1, got 0"),
+        ("--lr nan", "--lr must be a positive number, got nan"),
+        ("--lr 0", "--lr must be a positive number, got 0"),
+        ("--lr -1", "--lr must be a positive number, got -1"),
+        ("--lr inf", "--lr must be a positive number, got inf"),
+        ("--width 0", "expected width >= 1"),
+        ("--depth -1", "depth >= 0"),
+        ("--activation step", "activation must be one of relu, tanh, gelu, sigmoid, got 'step'"),
+        ("--tangents 0", "tangents must be at least 1, got 0"),
+        ("--tangents 0 --rule fg-w", "tangents and tangent-chunk must be at least 1"),
+        ("--tangent-chunk 0 --rule fg-w", "tangents and tangent-chunk must be at least 1"),
+        ("--sampler gauss --rule fg-w", "sampler must be one of normal, .*got 'gauss'"),
+        ("--sampler rank-one", "sampler must be one of normal, rademacher, got 'rank-one'"),
+        ("--aggregate sum --rule fg-w", "aggregate must be one of mean, projection, got 'sum'"),
+        ("--momentum 1 --optimizer momentum", "momentum at least 0 and below 1, got 1.0"),
+        ("--weight-decay nan", "weight_decay at least 0 and finite, got nan"),
+        ("--seed 1 --seeds 2 3", "give --seed or --seeds, not both"),
+        ("--seeds", "--seeds: expected at least one argument"),
+        ("--limit-train 0", "limit_train: expected a whole number from 1 up, got 0"),
+        ("--limit-train 100000", r"limit_train: expected a whole number from 1 to \d+, got 100000"),
+        ("--limit-test -1", "limit_test: expected a whole number from 1 up, got -1"),
+        ("--describe --width 0", "expected width >= 1"),
+        ("--resume nowhere", "--resume nowhere: no run there"),
+        ("--resume nowhere --lr 1", "--lr cannot be changed on --resume"),
+        ("--resume nowhere --lr=1", "--lr cannot be changed on --resume"),
+        ("--resume nowhere --seeds 1 2", "--seeds cannot be changed on --resume"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(argv, pattern, mistake):
+    mistake(2, pattern, *argv.split())
+    assert not Path("runs").exists()
+
+
+def test_a_folder_that_holds_a_run_is_not_taken(ask, mistake):
+    ask(*TINY, "--run-dir", "run")
+    mistake(2, "holds a run already; go on with it by --resume run", *TINY, "--run-dir", "run")
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_run_folder_that_cannot_be_one(place, mistake):
+    Path("file").write_text("")
+    mistake(2, f"--run-dir {place}: ", *TINY, "--run-dir", place)
+    mistake(2, f"--resume {place}: no run there", "--resume", place)
+
+
+def test_cupy_where_there_is_none_is_exit_code_5(mistake):
+    if importlib.util.find_spec("cupy"):
+        pytest.skip("CuPy is installed here")
+    mistake(5, "backend cupy: .*--backend numpy", *TINY, "--backend", "cupy")
+    assert not Path("runs").exists()
+
+
+def test_data_that_cannot_be_had_is_exit_code_3(mistake):
+    mistake(3, "mnist", *TINY, "--dataset", "mnist")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_data_files_cut_short_are_exit_code_3(suffix, mistake):
+    for file in data.SOURCES["mnist"].files:
+        dimensions = 3 if "images" in file.name else 1
+        content = bytes([0, 0, 8, dimensions]) + bytes(4 * dimensions)
+        content = gzip.compress(content)[:-9] if suffix else content[:-1]
+        Path(file.name + suffix).write_bytes(content)
+    mistake(3, "train-images-idx3-ubyte", *TINY, "--dataset", "mnist", "--data-dir", ".")
+
+
+def test_divergence_is_exit_code_4(mistake):
+    more = "--rule bp --optimizer sgd --lr 1e38 --epochs 20 --run-dir run".split()
+    mistake(4, r"diverged .* lower --lr \(now 1e\+38\)", *TINY, *more)
+    assert {p.name for p in Path("run").iterdir()} >= {"config.json", "checkpoint.npz"}
+
+
+# --- going on ----------------------------------------------------------------------------------------
+
+
+def test_resume_goes_on_with_the_settings_of_the_run(ask):
+    whole = "--rule fg-w --tangents 3 --schedule constant".split()
+    ask(*TINY, *whole, "--run-dir", "parts")
+    code, out, _ = ask("--resume", "parts", "--epochs", 3, "--quiet", "--json")
+    resumed = json.loads(out)
+    _, out, _ = ask(*TINY, *whole, "--epochs", 3, "--json", "--run-dir", "whole")
+    expected = json.loads(out)
+    differing = {k for k in expected if expected[k] != resumed[k]}
+    assert code == 0 and resumed["epochs"] == 3
+    assert differing <= {"run_dir", "seconds", "seconds_per_step", "peak_memory_bytes"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_can_go_on(number, ask, tmp_path):
+    # A shell may start its children with SIGINT ignored; this child is to be as in a terminal.
+    code = (
+        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"sys.argv[0] = {str(TRAIN)!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    flags = "--rule bp --width 8 --epochs 100000 --schedule constant --quiet --run-dir run".split()
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *flags],
+        cwd=tmp_path,
+        env={**environment(), "PYTHONPATH": str(TRAIN.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "metrics.csv").exists():
+        assert child.poll() is None and time.monotonic() < deadline, child.communicate()
+        time.sleep(0.02)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (130, "")
+    assert re.fullmatch(r"train\.py: interrupted; [^\n]+\n", err)
+    with np.load("run/checkpoint.npz") as archive:
+        epoch = int(archive["position:"][0])
+    assert epoch >= 1
+    code, out, err = ask("--resume", "run", "--epochs", epoch + 1, "--json", "--quiet")
+    assert code == 0, err
+    assert json.loads(out)["epochs"] == epoch + 1
+    assert len(Path("run/metrics.csv").read_text().splitlines()) == epoch + 2
+
+
+def test_a_damaged_checkpoint_is_exit_code_3(ask, mistake):
+    ask(*TINY, "--run-dir", "run")
+    file = Path("run/checkpoint.npz")
+    file.write_bytes(file.read_bytes()[:1000])
+    mistake(3, "checkpoint.npz is damaged", "--resume", "run")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"digits"', '"digitt"'),
+        ('"mlp"', '"mlq"'),
+        ('"fg-w"', '"fg-v"'),
+        ('"adam"', '"atom"'),
+        ('"cosine"', '"cosinus"'),
+        ('"numpy"', '"mumpy"'),
+        ('"width": 8', '"width": 8.5'),
+        ('"width": 8', '"width": 0'),
+        ('"tangents": 1', '"tangents": null'),
+        ('"beta1"', '"beta3"'),
+        ('"epochs": 1', '"epochs": 0'),
+        ('"seed": 0', '"seed": "0"'),
+        ('"seed": 0,', ""),
+        ('"settings": {', '"settings": [], "x": {'),
+        ("{", "["),
+        ("}", ""),
+    ],
+)
+def test_settings_that_make_no_sense_are_exit_code_3(old, new, ask, mistake):
+    ask(*TINY, "--rule", "fg-w", "--run-dir", "run")
+    file = Path("run/config.json")
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    if old == '"seed": 0,':  # it has a default, so it may be absent
+        assert ask("--resume", "run", "--quiet")[0] == 0
+    else:
+        mistake(3, r"run/config\.json is damaged: ", "--resume", "run")
+
+
+def test_a_config_with_a_wrong_byte_never_ends_in_a_traceback(ask, rng):
+    ask(*TINY, "--rule", "fg-w", "--run-dir", "run")
+    file = Path("run/config.json")
+    content = file.read_bytes()
+    end = content.index(b'"versions"')  # the settings stand before
+    checkpoint = Path("run/checkpoint.npz").read_bytes()
+    codes = []
+    for i in range(150):
+        at = int(rng.integers(end))
+        # Half of them are characters that may well give another valid file.
+        byte = rng.integers(256) if i % 2 else rng.choice(list(b'0123456789.-e"{}[],: nx'))
+        file.write_bytes(content[:at] + bytes([byte]) + content[at + 1 :])
+        Path("run/checkpoint.npz").write_bytes(checkpoint)
+        code, _, err = ask("--resume", "run", "--quiet")
+        # 0: another number that makes sense; 2: a limit above what there is; 4: another rate.
+        assert code in (0, 2, 3, 4), err
+        assert code == 0 or re.fullmatch(r"train\.py: [^\n]+\n", err), err
+        codes.append(code)
+    assert codes.count(3) > 50

@@ -1,0 +1,63 @@
+"""What the documents say, run: the README's example, the design's layer, the list of functions."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from dualnet import Key
+from dualnet.core.dispatch import RULES, name_of
+from dualnet.nn import Context
+
+ROOT = Path(__file__).parent.parent
+
+
+def code_blocks(name):
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.S)
+
+
+def test_the_example_of_the_readme_runs():
+    (block,) = code_blocks("README.md")
+    exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_layer_of_the_design_page_works():
+    (block,) = code_blocks("docs/design.md")
+    names = {"np": np}
+    exec(compile("from dataclasses import dataclass\n" + block, "design.md", "exec"), names)
+    layer = names["Scale"]()
+    params, state, shape = layer.init(Key(0), (3,))
+    y, _ = layer.apply(params, state, np.ones((2, 3)), Context())
+    assert shape == (3,) and y.shape == (2, 3)
+
+
+def test_the_list_of_functions_is_complete():
+    text = (ROOT / "docs/functions.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`(np\.[\w.]+)`", text))
+    with_rule = {name for name in map(name_of, RULES) if name.startswith("np.")}
+    assert listed == with_rule
+
+
+def test_files_of_the_package_are_short_enough_to_read():
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in [*(ROOT / "dualnet").rglob("*.py"), *(ROOT / "models").rglob("*.py")]
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    }
+    assert not long, f"split these by the question they answer: {long}"
+
+
+def test_imports_only_go_down():
+    floors = ["tree", "random", "errors"], ["backends"], ["core"]
+    floors += (["nn", "optim", "schedules"], ["learning"], ["training", "data"])
+    floor_of = {name: i for i, names in enumerate(floors) for name in names}
+    for path in (ROOT / "dualnet").rglob("*.py"):
+        own = path.relative_to(ROOT / "dualnet").parts[0].removesuffix(".py")
+        if own not in floor_of:
+            continue  # the package's face
+        text = path.read_text(encoding="utf-8")
+        found = re.findall(r"^(?:from|import) dualnet\.(\w+)", text, re.M)
+        found += re.findall(r"^from dualnet import ([\w, ]+)", text, re.M)
+        for name in (n.strip() for part in found for n in part.split(",")):
+            assert floor_of[name] <= floor_of[own], f"{path} imports {name}, which is above it"
+        assert "import torch" not in text and "import jax" not in text

@@ -1,0 +1,550 @@
+"""What the core says when something cannot be done: one line, where, what came, what to do."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+import dualnet as dn
+from dualnet import errors
+from dualnet.core import dispatch
+from dualnet.core.dual import rule
+from dualnet.core.spaces import RankOne
+from dualnet.errors import (
+    BackendError,
+    DataError,
+    DivergedError,
+    DualConversionError,
+    DualnetError,
+    EscapedDualError,
+    MissingRuleError,
+    TangentError,
+    TreeError,
+    UsageError,
+)
+
+X = np.array([1.0, 2.0, 3.0])
+M = np.array([[1.0, 2.0], [3.0, 4.0]])
+
+
+def message(error, call, *args):
+    """The text of the error, which must be a single, finished line."""
+    with pytest.raises(error) as caught:
+        call(*args)
+    assert type(caught.value) is error
+    text = str(caught.value)
+    assert "\n" not in text and text == text.strip() and "  " not in text
+    assert not re.search(r"\{\w*\}", text), f"an unfilled placeholder: {text}"
+    return text
+
+
+def inside(f, x=X):
+    """Run f on a dual."""
+
+    def with_dual(x):
+        f(x)
+        return x
+
+    return dn.jvp(with_dual, (x,), (np.ones_like(x),))
+
+
+def check(error, pattern, call, *args):
+    text = message(error, call, *args)
+    assert re.fullmatch(pattern, text), text
+
+
+# --- functions without a rule --------------------------------------------------------------------
+
+HOW_TO_ADD = (
+    r" has no derivative rule\. Write it with functions that have one \(listed in "
+    r"docs/functions\.md\), call it on dn\.stop_gradient\(x\) if its derivative is zero, or wrap "
+    r"it: `f = dn\.custom_jvp\(f\)` and `f\.defjvps\(lambda t, out, x: \.\.\.\)` gives the tangent "
+    r"of the result from the tangent t of x"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    {
+        "np.linalg.svd": lambda x: np.linalg.svd(x[None]),
+        "np.fft.fft": np.fft.fft,
+        "np.i0": np.i0,
+        "np.frexp": np.frexp,
+        "np.block": lambda x: np.block([[x]]),
+        "np.median": np.median,
+    }.items(),
+)
+def test_a_missing_rule_names_the_function_and_says_how_to_add_it(name, call):
+    check(MissingRuleError, re.escape(name) + HOW_TO_ADD, inside, call)
+
+
+def test_a_custom_function_without_its_rule():
+    def softplus(x):
+        return np.logaddexp(x, 0.0)
+
+    text = message(MissingRuleError, inside, dn.custom_jvp(softplus))
+    assert re.search(r"softplus has no derivative rule", text)
+
+
+def test_a_missing_rule_is_a_not_implemented_error():
+    assert issubclass(MissingRuleError, NotImplementedError)
+
+
+def test_the_advice_of_a_missing_rule_works():
+    f = dn.custom_jvp(lambda x: np.i0(x))
+    f.defjvps(lambda t, out, x: t * np.sinh(x))
+    assert dn.jvp(f, (X,), (X,))[1].shape == (3,)
+    inside(lambda x: np.median(dn.stop_gradient(x)))
+
+
+def test_a_second_rule_is_refused():
+    pattern = "np.sin has a derivative rule already; two would hide a mistake"
+    check(ValueError, pattern, rule, np.sin, lambda t, out, x: t)
+    f = dn.custom_jvp(lambda x: x)
+    f.defjvps(lambda t, out, x: t)
+    text = message(ValueError, f.defjvps, lambda t, out, x: t)
+    assert text.endswith("has a derivative rule already; two would hide a mistake")
+    assert np.sin in dispatch.RULES and dn.grad(np.sin)(0.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    {
+        "np.add.reduce": np.add.reduce,
+        "np.maximum.accumulate": np.maximum.accumulate,
+        "np.multiply.outer": lambda x: np.multiply.outer(x, x),
+        "np.add.at": lambda x: np.add.at(x, [0], 1.0),
+    }.items(),
+)
+def test_methods_of_ufuncs(name, call):
+    pattern = " has no derivative rule; write np.sum, np.prod, np.max, np.cumsum, ... instead"
+    assert message(MissingRuleError, inside, call) == name + pattern
+
+
+# --- arguments that a rule does not know ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "call"),
+    [
+        ("np.sum", "where=", lambda x: np.sum(x, where=X > 1)),
+        ("np.sum", "dtype=", lambda x: np.sum(x, dtype=np.float64)),
+        ("np.sum", "initial=", lambda x: x.sum(initial=1.0)),
+        ("np.sum", "number 3 by position", lambda x: np.sum(x, 0, np.float64)),
+        ("np.mean", "where=", lambda x: np.mean(x, where=X > 1)),
+        ("np.var", "dtype=", lambda x: np.var(x, dtype=np.float64)),
+        ("np.std", "mean=", lambda x: np.std(x, mean=2.0)),
+        ("np.max", "initial=", lambda x: np.max(x, initial=0.0)),
+        ("np.prod", "where=", lambda x: np.prod(x, where=X > 1)),
+        ("np.cumsum", "dtype=", lambda x: np.cumsum(x, dtype=np.float64)),
+        ("np.cumprod", "dtype=", lambda x: np.cumprod(x, dtype=np.float64)),
+        ("np.add", "where=", lambda x: np.add(x, 1, where=X > 1)),
+        ("np.exp", "dtype=", lambda x: np.exp(x, dtype=np.float64)),
+        ("np.matmul", "axes=", lambda x: np.matmul(x, X, axes=[0, 0, 0])),
+        ("np.clip", "where=", lambda x: np.clip(x, 0, 1, where=X > 1)),
+        ("np.linalg.cholesky", "upper=", lambda x: np.linalg.cholesky(np.outer(x, x), upper=True)),
+        ("np.einsum", "casting=", lambda x: np.einsum("i->", x, casting="no")),
+        ("np.stack", "dtype=", lambda x: np.stack([x, x], dtype=np.float32)),
+        ("np.diff", "append=", lambda x: np.diff(x, append=1.0)),
+        ("np.trace", "dtype=", lambda x: np.trace(np.outer(x, x), dtype=np.float64)),
+        ("np.full_like", "dtype=", lambda x: np.full_like(x, 1.0, dtype=np.float32)),
+    ],
+)
+def test_an_unknown_argument_is_named_with_its_function(name, argument, call):
+    assert message(MissingRuleError, inside, call) == (
+        f"{name}: the argument {argument} has no derivative rule; leave it out, or use another "
+        "function for it (np.where for where=, x.astype for dtype=)"
+    )
+
+
+def test_an_argument_unknown_to_a_custom_rule():
+    f = dn.custom_jvp(lambda x, scale=1.0: x * scale)
+    f.defjvps(lambda t, out, x: t)
+    text = message(MissingRuleError, inside, lambda x: f(x, scale=2.0))
+    assert "the argument scale= has no derivative rule" in text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "call"),
+    [
+        (r"np\.einsum: only the string form has .*", lambda x: np.einsum(x, [0], [0])),
+        (
+            r"np\.einsum\('ij,ij->ij'\): an axis of length 1 that stretches has no derivative "
+            r"rule; use np\.broadcast_to on that operand first",
+            lambda x: np.einsum("ij,ij->ij", x[None], np.ones((2, 3))),
+        ),
+        (
+            r"np\.pad: mode='linear_ramp', end_values=1 has no derivative rule; these modes have, "
+            r"with reflect_type='even': constant, edge, reflect, symmetric, wrap",
+            lambda x: np.pad(x, 1, mode="linear_ramp", end_values=1),
+        ),
+        (
+            r"np\.pad: mode='reflect', reflect_type='odd' has no derivative rule; .*",
+            lambda x: np.pad(x, 1, mode="reflect", reflect_type="odd"),
+        ),
+        (
+            r"np\.linalg\.norm: the matrix norm ord=2 has no derivative rule; 'fro' has",
+            lambda x: np.linalg.norm(np.outer(x, x), 2),
+        ),
+        (
+            r"np\.linalg\.norm: ord=0\.5 has no derivative rule; None, inf, -inf and numbers "
+            r"from 1 on have",
+            lambda x: np.linalg.norm(x, 0.5),
+        ),
+        (
+            r"np\.reshape, np\.ravel, np\.copy: order='F' has no derivative rule, order='C' has",
+            lambda x: np.reshape(x, (3, 1), order="F"),
+        ),
+        (
+            r"np\.where cannot be differentiated by argument 0; pass dn\.stop_gradient\(x\) there",
+            lambda x: np.where(x, 1.0, 2.0),
+        ),
+        (
+            r"np\.broadcast_to: pass arrays that carry tangents by position, not by keyword or in "
+            r"nested lists \(np\.stack builds an array from duals\)",
+            lambda x: np.broadcast_to(array=x, shape=(2, 3)),
+        ),
+        (
+            r"np\.concatenate: pass arrays that carry tangents by position.*",
+            lambda x: np.concatenate(arrays=[x, x]),
+        ),
+        (
+            r"np\.clip: pass arrays that carry tangents by position.*",
+            lambda x: np.clip(x, min=x),
+        ),
+    ],
+)
+def test_forms_without_a_rule(pattern, call):
+    check(MissingRuleError, pattern, inside, call)
+
+
+def test_unequal_split():
+    pattern = r"np\.split: the array does not divide equally; np\.array_split cuts it"
+    check(ValueError, pattern, inside, lambda x: np.split(x, 2))
+
+
+# --- duals are immutable -------------------------------------------------------------------------
+
+INSTEAD = (
+    r" writes in place, and duals are immutable\. Use the result of the function: y = np\.add\(x, "
+    r"1\), x = x \+ v, np\.where\(mask, v, x\), np\.concatenate or np\.stack"
+)
+
+
+def add_to_array(x):
+    a = np.zeros(3)
+    a += x
+
+
+@pytest.mark.parametrize(
+    ("what", "call"),
+    [
+        (r"np\.add with out= \(.*\+=\)", lambda x: np.add(x, 1, out=np.zeros(3))),
+        (r"np\.add with out= \(.*\+=\)", lambda x: np.add(X, 1, out=x)),
+        (r"np\.add with out= \(or an operator such as \+=\)", add_to_array),
+        (r"np\.sum with out=", lambda x: np.sum(x, out=np.zeros(()))),
+        (r"np\.sum with out=", lambda x: x.sum(out=np.zeros(()))),
+        (r"np\.concatenate with out=", lambda x: np.concatenate([x], out=np.zeros(3))),
+        (r"x\[i\] = v", lambda x: x.__setitem__(0, 1.0)),
+        (r"x\.sort\(\)", lambda x: x.sort()),
+    ],
+)
+def test_writing_in_place(what, call):
+    check(DualConversionError, what + INSTEAD, inside, call)
+
+
+TO_ARRAY = (
+    r"a Dual of shape \(3,\) cannot become a plain array: its tangent would be lost\. Writing "
+    r"`a\[i\] = dual` into an array\? Collect the parts and use np\.stack or np\.where\. Want the "
+    r"value alone\? Use dn\.stop_gradient\(x\)"
+)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        np.asarray,
+        np.array,
+        lambda x: np.array([x, x]),
+        lambda x: np.zeros((2, 3)).__setitem__(0, x),
+        lambda x: np.zeros(3).__setitem__(slice(None), x),
+        lambda x: np.zeros(3)[x],
+    ],
+)
+def test_becoming_a_plain_array(call):
+    check(DualConversionError, TO_ARRAY, inside, call)
+
+
+TO_NUMBER = (
+    r"a Dual cannot become a Python number: its tangent would be lost\. Use NumPy functions "
+    r"\(np\.exp instead of math\.exp\), or dn\.stop_gradient\(x\) for the value alone"
+)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        float,
+        int,
+        complex,
+        math.exp,
+        math.floor,
+        lambda x: x.item(),
+        lambda x: x.tolist(),
+        lambda x: [1, 2, 3][x],
+        lambda x: range(x),
+    ],
+)
+def test_becoming_a_python_number(call):
+    check(DualConversionError, TO_NUMBER, inside, call, np.array(1.0))
+
+
+def test_writing_one_entry_of_an_array():
+    # NumPy replaces the error by its own, and shows ours as the cause
+    with pytest.raises((ValueError, TypeError)) as caught:
+        inside(lambda x: np.zeros(3).__setitem__(0, x[0]))
+    shown = (caught.value, caught.value.__cause__)
+    assert any(re.fullmatch(TO_NUMBER, str(error)) for error in shown)
+
+
+def test_duals_are_not_hashable():
+    with pytest.raises(TypeError, match="unhashable type: 'Dual'"):
+        inside(hash)
+
+
+def test_the_truth_of_several_values_is_numpys_question():
+    with pytest.raises(ValueError, match="truth value of an array"):
+        inside(lambda x: bool(x > 0))
+    with pytest.raises(ValueError, match="truth value of an array"):
+        inside(bool)
+
+
+def test_an_escaped_dual():
+    kept = []
+    inside(kept.append)
+    pattern = (
+        r"np\.multiply met a Dual whose transform has already returned\. A value was kept from "
+        r"inside the differentiated function \(in a list, an attribute, a closure\); return it "
+        r"instead, with has_aux=True where it is not to be differentiated"
+    )
+    check(EscapedDualError, pattern, lambda: kept[0] * 2.0)
+    assert "Dual(primal=array([1., 2., 3.])" in repr(kept[0])
+
+
+# --- tangents that do not fit --------------------------------------------------------------------
+
+
+def jvp_of_x(t, x=X):
+    return dn.jvp(np.sin, (x,), (t,))
+
+
+@pytest.mark.parametrize(
+    ("came", "t"),
+    [
+        (r"float64 of shape \(4,\)", np.ones(4)),
+        (r"float64 of shape \(2, 4\)", np.ones((2, 4))),
+        (r"float64 of shape \(2, 2, 3\)", np.ones((2, 2, 3))),
+        (r"float64 of shape \(\)", 1.0),
+        (r"float32 of shape \(3,\)", np.ones(3, np.float32)),
+        (r"float32 of shape \(2, 3\)", np.ones((2, 3), np.float32)),
+        (r"int64 of shape \(3,\)", np.ones(3, np.int64)),
+        (r"float64 of shape \(3, 2\)", RankOne(np.ones((1, 3)), np.ones((1, 2)))),
+    ],
+)
+def test_a_tangent_of_the_wrong_shape_or_dtype(came, t):
+    pattern = r"jvp: the tangent at 0 must be float64 of shape \(3,\) or \(k, 3\), got " + came
+    check(TangentError, pattern, jvp_of_x, t)
+
+
+def test_a_tangent_of_a_number():
+    pattern = r"jvp: the tangent at 0 must be float64 of shape \(\) or \(k,\), got float64 .*"
+    check(TangentError, pattern, jvp_of_x, np.ones((1, 2)), 1.0)
+
+
+def test_the_place_in_a_tree_is_named():
+    p = {"a": [X, X]}
+    pattern = r"jvp: the tangent at 0/a/1 must be float64 of shape \(3,\) or \(k, 3\), got .*"
+    check(TangentError, pattern, dn.jvp, lambda p: p["a"][0], (p,), ({"a": [X, np.ones(2)]},))
+
+
+@pytest.mark.parametrize(
+    ("counts", "t"),
+    [
+        (r"a single one and k = 2", (X, np.ones((2, 3)))),
+        (r"k = 2 and k = 4", (np.ones((4, 3)), np.ones((2, 3)))),
+    ],
+)
+def test_numbers_of_directions_that_differ(counts, t):
+    pattern = rf"jvp: all tangents must agree on k, got {counts}"
+    check(TangentError, pattern, dn.jvp, np.multiply, (X, X), t)
+
+
+def test_cotangents():
+    _, f_vjp = dn.vjp(lambda x: (np.sum(x), {"y": x}), X)
+    pattern = (
+        r"vjp: the cotangent at 1/y must be float64 of shape \(3,\) or \(k, 3\), got float64 .*"
+    )
+    check(TangentError, pattern, f_vjp, (1.0, {"y": np.ones(2)}))
+    pattern = r"vjp: all cotangents must agree on k, got a single one and k = 2"
+    check(TangentError, pattern, f_vjp, (1.0, {"y": np.ones((2, 3))}))
+    _, f_vjp = dn.vjp(np.sin, X)
+    pattern = r"vjp: the cotangent at the only leaf must be .*"
+    check(TangentError, pattern, f_vjp, np.ones(2))
+    pattern = (
+        r"trees differ at the root: expected float64\(3,\), got \(float64\(3,\), float64\(3,\)\)"
+    )
+    check(TreeError, pattern, f_vjp, (X, X))
+
+
+def test_cotangents_of_integers():
+    _, f_vjp = dn.vjp(lambda x: (x, np.argmax(x)), X)
+    pattern = r"vjp, cotangent at 1: only float arrays can be differentiated by, got int64; .*"
+    check(TangentError, pattern, f_vjp, (X, np.array(1.0)))
+
+
+def test_tangents_of_a_linearized_function():
+    _, f_jvp = dn.linearize(np.sin, X)
+    pattern = r"linearize: the tangent at 0 must be float64 of shape \(3,\) or \(k, 3\), got .*"
+    check(TangentError, pattern, f_jvp, np.ones(2))
+    pattern = r"trees differ at the root: expected \(float64\(3,\)\), got .*"
+    check(TreeError, pattern, f_jvp, X, X)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "primals", "tangents"),
+    [
+        (
+            r"trees differ at the root: expected \(float64\(3,\)\), got \(float64\(3,\), "
+            r"float64\(3,\)\)",
+            (X,),
+            (X, X),
+        ),
+        (
+            r"trees differ at 0: expected \{a: float64\(3,\)\}, got \{b: float64\(3,\)\}",
+            ({"a": X},),
+            ({"b": X},),
+        ),
+        (
+            r"trees differ at 0: expected float64\(3,\), got \[float, float, float\]",
+            (X,),
+            ([1.0] * 3,),
+        ),
+        (r"trees differ at 0/1: expected float64\(3,\), got \(\)", ((X, X),), ((X, ()),)),
+    ],
+)
+def test_tangents_of_another_structure(pattern, primals, tangents):
+    check(TreeError, pattern, dn.jvp, lambda *x: X, primals, tangents)
+
+
+@pytest.mark.parametrize(
+    ("argument", "args"), [("primals", (X, (X,))), ("tangents", ((X,), X)), ("primals", (X, X))]
+)
+def test_one_array_where_a_tuple_is_expected(argument, args):
+    pattern = (
+        rf"jvp: {argument} must be a tuple with one entry for each argument of f, got ndarray; "
+        rf"write \({argument[:-1]},\) for a single one"
+    )
+    check(TangentError, pattern, dn.jvp, np.sin, *args)
+
+
+def test_the_checks_and_hvp_expect_tuples_too():
+    for name, call in (("check_jvp", dn.check_jvp), ("check_vjp", dn.check_vjp)):
+        check(TangentError, rf"{name}: primals must be a tuple .*", call, np.sin, X)
+    check(TangentError, r"jvp: primals must be a tuple .*", dn.hvp, np.sum, X, X)
+
+
+@pytest.mark.parametrize(
+    ("got", "x"),
+    [("int64", np.arange(3)), ("int", 3), ("str", "x"), ("NoneType", None), ("bool", True)],
+)
+def test_only_floats_can_be_differentiated_by(got, x):
+    advice = (
+        rf": only float arrays can be differentiated by, got {got}; convert with "
+        r"x\.astype\(float\), or close over the constant in the function"
+    )
+    for transform in (dn.grad(np.sum), dn.jacrev(np.sum), lambda x: dn.vjp(np.sum, x)):
+        check(TangentError, "vjp" + advice, transform, x)
+    check(TangentError, "linearize" + advice, dn.linearize, np.sum, x)
+    check(TangentError, "jvp, tangent at 0" + advice, dn.jvp, np.sum, (x,), (1.0,))
+
+
+# --- what the transforms expect of the function --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("got", "f"),
+    [
+        (r"float64\(3,\)", lambda x: x * 2.0),
+        (r"\(float64\(\), float64\(3,\)\)", lambda x: (np.sum(x), x)),
+        (r"\{loss: float64\(\)\}", lambda x: {"loss": np.sum(x)}),
+        (r"int64\(\)", lambda x: np.argmax(x)),
+        (r"bool\(\)", lambda x: x[0] > 0),
+        (r"NoneType", lambda x: None),
+    ],
+)
+def test_grad_of_something_other_than_one_float(got, f):
+    pattern = rf"grad: the function must return one float, got {got}; sum it, or use vjp or jacrev"
+    with pytest.raises(TangentError) as caught:
+        dn.grad(f)(X)
+    assert re.fullmatch(pattern, str(caught.value)), caught.value
+
+
+@pytest.mark.parametrize(("argnums", "missing"), [(1, 1), (-2, -2), ((0, 3), 3)])
+@pytest.mark.parametrize("transform", [dn.grad, dn.value_and_grad, dn.jacfwd, dn.jacrev])
+def test_argnums_out_of_range(transform, argnums, missing):
+    pattern = rf"argnums: no argument {missing} among the 1 by position"
+    check(TangentError, pattern, transform(np.sum, argnums), X)
+
+
+@pytest.mark.parametrize("f", [lambda x: x[:2], lambda x: np.sum(x), lambda x: (x, x, x)])
+def test_has_aux_expects_a_pair(f):
+    for call in (
+        lambda: dn.jvp(f, (X,), (X,), has_aux=True),
+        lambda: dn.vjp(f, X, has_aux=True),
+        lambda: dn.grad(f, has_aux=True)(X),
+    ):
+        check(TangentError, r"has_aux=True: the function must return \(out, aux\), got .*", call)
+
+
+def test_linear_transpose_of_an_affine_function():
+    pattern = (
+        r"linear_transpose: f is not linear, f\(0\) is not 0 at its result; vjp transposes the "
+        r"derivative of any function"
+    )
+    check(TangentError, pattern, dn.linear_transpose, lambda x: x + 1.0, X)
+    pattern = r"linear_transpose: f is not linear, f\(0\) is not 0 at a/1; .*"
+    check(TangentError, pattern, dn.linear_transpose, lambda x: {"a": [x, np.cos(x)]}, X)
+
+
+@pytest.mark.parametrize("factors", [(np.ones(3), np.ones(2)), (np.ones((2, 3)), np.ones((3, 3)))])
+def test_factors_of_a_rank_one_tangent(factors):
+    left, right = (re.escape(str(f.shape)) for f in factors)
+    pattern = rf"RankOne: expected factors \(k, p\) and \(k, q\), got {left} and {right}"
+    check(TangentError, pattern, RankOne, *factors)
+
+
+def test_a_custom_rule_by_the_wrong_argument():
+    f = dn.custom_jvp(lambda x, y: x + y)
+    f.defjvps(lambda t, out, x, y: t)
+    text = message(MissingRuleError, inside, lambda x: f(x, x))
+    assert text.endswith("cannot be differentiated by argument 1; pass dn.stop_gradient(x) there")
+
+
+# --- the hierarchy -------------------------------------------------------------------------------
+
+
+def test_every_error_is_a_dualnet_error_and_has_its_exit_code():
+    kinds = {
+        **dict.fromkeys((TreeError, MissingRuleError, EscapedDualError, TangentError), 1),
+        **{DualConversionError: 1, UsageError: 2, DataError: 3, DivergedError: 4, BackendError: 5},
+    }
+    for kind, code in kinds.items():
+        assert issubclass(kind, DualnetError) and kind.exit_code == code
+    defined = {kind for kind in vars(errors).values() if isinstance(kind, type)}
+    assert set(kinds) | {DualnetError} == defined
+
+
+def test_errors_can_be_caught_as_what_python_calls_them():
+    assert issubclass(DualConversionError, TypeError)
+    assert issubclass(TangentError, ValueError) and issubclass(TreeError, ValueError)

@@ -1,0 +1,406 @@
+"""Layers, losses, networks: their numbers, their derivatives, and what taps see."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import dualnet as dn
+from dualnet import tree
+from dualnet.errors import UsageError
+from dualnet.nn import (
+    Activation,
+    Context,
+    Flatten,
+    Linear,
+    Sequential,
+    gelu,
+    mean_squared_error,
+    relu,
+    sigmoid,
+    softmax_cross_entropy,
+    tanh,
+    walk,
+)
+from models import MLP
+
+
+def small_mlp(key, activation=tanh, dtype=np.float64):
+    network = Sequential(
+        (("one", Linear(4)), ("act", Activation(activation)), ("output", Linear(3)))
+    )
+    params, state, shape = network.init(key, (5,))
+    assert shape == (3,)
+    return network, tree.map(lambda a: a.astype(dtype), params), state
+
+
+# --- parameter counts of the papers --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("in_shape", "width", "depth", "count"),
+    [
+        ((28, 28, 1), 512, 2, 669_706),
+        ((28, 28, 1), 800, 1, 636_010),
+        ((28, 28, 1), 800, 2, 1_276_810),
+        ((28, 28, 1), 800, 3, 1_917_610),
+        ((32, 32, 3), 1000, 1, 3_083_010),
+        ((32, 32, 3), 1000, 2, 4_084_010),
+        ((32, 32, 3), 1000, 3, 5_085_010),
+    ],
+)
+def test_mlps_have_the_parameters_that_the_papers_state(in_shape, width, depth, count, key):
+    network = MLP(width=width, depth=depth).network(in_shape, 10)
+    params, _, out_shape = network.init(key, in_shape)
+    assert tree.size(params) == count
+    assert out_shape == (10,)
+
+
+def test_depth_zero_is_a_linear_classifier(key):
+    network = MLP(depth=0).network((4, 4, 1), 3)
+    assert [path for path, _ in walk(network)] == ["flatten", "output"]
+    assert tree.size(network.init(key, (4, 4, 1))[0]) == 16 * 3 + 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, "expected width >= 1 and depth >= 0, got 0 and 2"),
+        ({"depth": -1}, "depth >= 0, got 512 and -1"),
+        ({"activation": "step"}, "one of relu, tanh, gelu, sigmoid, got 'step'"),
+    ],
+)
+def test_mlp_refuses_what_it_cannot_build(options, message):
+    with pytest.raises(UsageError, match=message):
+        MLP(**options)
+
+
+# --- layers --------------------------------------------------------------------------------------
+
+
+def test_linear_starts_as_its_source_says(key):
+    params, state, shape = Linear(300).init(key, (200,))
+    w, b = params["w"], params["b"]
+    bound = math.sqrt(6 / 200)  # Kaiming uniform
+    assert w.shape == (200, 300) and b.shape == (300,) and shape == (300,) and state == {}
+    assert w.dtype == b.dtype == np.float32 and not b.any()
+    assert np.abs(w).max() <= bound * (1 + 1e-6)
+    # Var of the uniform distribution is bound² / 3; 6 standard errors with Var(w²) = 4 bound⁴ / 45.
+    error = 6 * bound**2 * math.sqrt(4 / 45 / w.size)
+    assert abs((w.astype(np.float64) ** 2).mean() - bound**2 / 3) < error
+    other, _, _ = Linear(300).init(key.fold_in("other"), (200,))
+    assert not np.array_equal(other["w"], w)
+
+
+def test_linear_maps_the_last_axis(key, rng):
+    layer = Linear(3)
+    params, _, shape = layer.init(key, (7, 5))
+    assert shape == (7, 3)
+    x = rng.standard_normal((2, 7, 5)).astype(np.float32)
+    y, _ = layer.apply(params, {}, x, Context())
+    assert np.allclose(y, np.einsum("nip,pq->niq", x, params["w"]) + params["b"], atol=1e-5)
+
+
+def test_linear_without_bias(key):
+    params, _, _ = Linear(3, bias=False).init(key, (5,))
+    assert list(params) == ["w"]
+    y, _ = Linear(3, bias=False).apply(params, {}, np.zeros((2, 5), np.float32), Context())
+    assert not y.any()
+
+
+def test_linear_says_which_layer_got_which_shape(key):
+    network, params, state = small_mlp(key)
+    with pytest.raises(UsageError, match=r"Linear one: weights \(5, 4\) .* got \(2, 6\)"):
+        network.apply(params, state, np.zeros((2, 6)), Context())
+    with pytest.raises(UsageError, match="needs an axis of features"):
+        Linear(3).init(key, ())
+
+
+def test_flatten_keeps_examples_apart(rng):
+    x = rng.standard_normal((2, 3, 4, 1))
+    y, _ = Flatten().apply({}, {}, x, Context())
+    assert np.array_equal(y, x.reshape(2, 12))
+    assert Flatten().init(dn.Key(0), (3, 4, 1)) == ({}, {}, (12,))
+
+
+def test_relu_has_slope_zero_at_zero():
+    x = np.array([-1.0, -0.0, 0.0, 1e-300, 2.0])
+    value, slope = dn.jvp(relu, (x,), (np.ones_like(x),))
+    assert value.tolist() == [0, 0, 0, 1e-300, 2]
+    assert slope.tolist() == [0, 0, 0, 1, 1]
+    assert dn.grad(lambda v: relu(v).sum())(x).tolist() == [0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("function", "formula"),
+    [
+        (sigmoid, lambda x: 1 / (1 + math.exp(-x))),
+        (tanh, math.tanh),
+        (
+            gelu,
+            lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        ),
+        (relu, lambda x: max(x, 0.0)),
+    ],
+)
+def test_activations_equal_their_formulas(function, formula, rng):
+    x = rng.uniform(-4, 4, 20)
+    assert np.allclose(function(x), [formula(v) for v in x], rtol=1e-13, atol=1e-14)
+
+
+def test_sigmoid_does_not_overflow():
+    with np.errstate(all="raise"):
+        x = np.array([-1e4, 1e4], np.float32)
+        value, slope = dn.jvp(sigmoid, (x,), (np.ones_like(x),))
+    assert value.tolist() == [0, 1] and slope.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("function", [relu, sigmoid, gelu, tanh])
+def test_derivatives_of_activations(function, rng, key):
+    x = rng.choice([-1.0, 1.0], (3, 4)) * rng.uniform(0.1, 2.0, (3, 4))  # away from relu's kink
+    dn.check_jvp(function, (x,), order=2, key=key)
+    dn.check_vjp(function, (x,), key=key)
+
+
+# --- losses --------------------------------------------------------------------------------------
+
+
+def test_cross_entropy_equals_its_formula():
+    logits, labels = np.array([[1.0, 2.0, 3.0], [0.5, 0.0, -1.0]]), np.array([2, 1])
+    expected = [
+        math.log(math.exp(1) + math.exp(2) + math.exp(3)) - 3,
+        math.log(math.exp(0.5) + 1 + math.exp(-1)) - 0,
+    ]
+    assert np.allclose(softmax_cross_entropy(logits, labels), expected, rtol=1e-14)
+
+
+def test_gradient_of_cross_entropy_is_softmax_minus_target():
+    logits, labels = np.array([[1.0, 2.0, 3.0]]), np.array([0])
+    total = math.exp(1) + math.exp(2) + math.exp(3)
+    expected = [math.exp(1) / total - 1, math.exp(2) / total, math.exp(3) / total]
+    gradient = dn.grad(lambda z: softmax_cross_entropy(z, labels).sum())(logits)
+    assert np.allclose(gradient, [expected], rtol=1e-13)
+
+
+def test_squared_error_equals_its_formula():
+    outputs = np.array([[1.0, 2.0], [3.0, -1.0]])
+    targets = np.array([[0.0, 4.0], [3.0, 1.0]])
+    assert np.allclose(mean_squared_error(outputs, targets), [(1 + 4) / 2, (0 + 4) / 2])
+    gradient = dn.grad(lambda y: mean_squared_error(y, targets).sum())(outputs)
+    assert np.allclose(gradient, [[1, -2], [0, -2]])  # 2 (output - target) / 2
+
+
+def test_squared_error_averages_over_all_axes_of_an_example(rng):
+    outputs, targets = rng.standard_normal((2, 3, 4, 5))
+    got = mean_squared_error(outputs, targets)
+    assert np.allclose(got, ((outputs - targets) ** 2).reshape(3, -1).mean(1))
+    one_number_each = mean_squared_error(np.array([1.0, 2.0]), np.array([0.0, 5.0]))
+    assert one_number_each.tolist() == [1, 9]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_cross_entropy_is_stable_for_huge_logits(dtype):
+    huge = 1e30
+    logits = np.array([[huge, 0, -huge], [huge, 0, -huge], [huge, huge, huge]], dtype)
+    labels = np.array([0, 1, 2])
+
+    def f(z):
+        return softmax_cross_entropy(z, labels)
+
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        value, slope = dn.jvp(f, (logits,), (np.ones_like(logits),))
+        gradient = dn.grad(lambda z: f(z).sum())(logits)
+    assert value[0] == 0 and value[1] == dtype(huge) and np.isclose(value[2], math.log(3))
+    third = 1 / 3
+    expected = [[0, 0, 0], [1, -1, 0], [third, third, third - 1]]
+    assert np.allclose(gradient, expected, atol=1e-6)
+    assert np.allclose(slope, 0, atol=1e-6)  # adding a constant to all logits changes nothing
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [
+        (np.zeros(3), np.zeros(3, int)),
+        (np.zeros((2, 3)), np.zeros(3, int)),
+        (np.zeros((2, 3)), np.zeros((2, 1), int)),
+        (np.zeros((2, 3)), np.zeros(2)),
+    ],
+)
+def test_cross_entropy_says_what_it_expects(logits, labels):
+    with pytest.raises(UsageError, match=r"logits \(N, classes\) and integer labels \(N,\), got"):
+        softmax_cross_entropy(logits, labels)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 4), (3, 3)])
+def test_squared_error_does_not_broadcast(shape):
+    with pytest.raises(UsageError, match=r"of one shape \(N, \.\.\.\), got \(2, 3\) and"):
+        mean_squared_error(np.zeros((2, 3)), np.zeros(shape))
+
+
+def composed_cross_entropy(logits, labels):
+    """The same loss from NumPy's functions, each with its own rule."""
+    log_p = logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
+    return -np.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
+
+
+def composed_squared_error(outputs, targets):
+    return np.mean((outputs - targets) ** 2, axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("fused", "composed"),
+    [
+        (softmax_cross_entropy, composed_cross_entropy),
+        (mean_squared_error, composed_squared_error),
+    ],
+)
+def test_a_fused_loss_equals_its_composition(fused, composed, rng):
+    outputs, tangents = rng.standard_normal((4, 3)), rng.standard_normal((5, 4, 3))
+    labels = rng.integers(0, 3, 4) if fused is softmax_cross_entropy else rng.random((4, 3))
+    cotangents = rng.standard_normal((5, 4))
+    results = []
+    for loss in (fused, composed):
+        value, pushed = dn.jvp(lambda y: loss(y, labels), (outputs,), (tangents,))  # noqa: B023
+        _, pull = dn.vjp(lambda y: loss(y, labels), outputs)  # noqa: B023
+        results.append((value, pushed, pull(cotangents)[0]))
+    for one, other in zip(*results, strict=True):
+        assert np.allclose(one, other, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("argument", [0, 1])
+def test_squared_error_is_differentiable_by_both_arguments(argument, rng, key):
+    pair = rng.standard_normal((2, 4, 3))
+
+    def f(x):
+        return mean_squared_error(*(x if i == argument else pair[i] for i in range(2)))
+
+    dn.check_jvp(f, (pair[argument],), order=2, key=key)
+    dn.check_vjp(f, (pair[argument],), key=key)
+
+
+def test_derivatives_of_cross_entropy(rng, key):
+    labels = rng.integers(0, 3, 4)
+
+    def f(z):
+        return softmax_cross_entropy(z, labels)
+
+    logits = 2 * rng.standard_normal((4, 3))
+    dn.check_jvp(f, (logits,), order=2, key=key)
+    dn.check_vjp(f, (logits,), key=key)
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", [tanh, sigmoid, gelu])
+def test_derivatives_of_a_network_by_its_parameters(activation, key, rng):
+    network, params, state = small_mlp(key, activation)
+    x, labels = rng.standard_normal((4, 5)), rng.integers(0, 3, 4)
+
+    def loss(p):
+        return softmax_cross_entropy(network.apply(p, state, x, Context())[0], labels)
+
+    dn.check_jvp(loss, (params,), order=2, key=key)
+    dn.check_vjp(loss, (params,), key=key)
+
+
+@pytest.mark.parametrize("activation", [relu, tanh, sigmoid, gelu])
+def test_float32_stays_float32(activation, key, rng):
+    network, params, state = small_mlp(key, activation, np.float32)
+    x, labels = rng.standard_normal((4, 5)).astype(np.float32), rng.integers(0, 3, 4)
+
+    def loss(p):
+        return softmax_cross_entropy(network.apply(p, state, x, Context())[0], labels)
+
+    tangents = tree.map(np.ones_like, params)
+    value, slope = dn.jvp(loss, (params,), (tangents,))
+    gradient = dn.grad(lambda p: loss(p).sum())(params)
+    assert {a.dtype for a in (value, slope, *tree.leaves(gradient))} == {np.dtype(np.float32)}
+
+
+def test_float32_squared_error_stays_float32():
+    x = np.ones((2, 3), np.float32)
+    value, slope = dn.jvp(mean_squared_error, (x, x), (x, x))
+    assert value.dtype == slope.dtype == np.float32
+
+
+def nested():
+    block = Sequential((("in", Linear(4)), ("relu", Activation(relu))))
+    return Sequential((("first", block), ("second", block), ("output", Linear(2))))
+
+
+PATHS = ["first/in", "first/relu", "first", "second/in", "second/relu", "second", "output"]
+
+
+def test_taps_see_every_output_in_order(key, rng):
+    network = nested()
+    params, state, _ = network.init(key, (3,))
+    x = rng.standard_normal((2, 3))
+    seen = []
+
+    def tap(path, y):
+        seen.append((path, y))
+        return y
+
+    y, _ = network.apply(params, state, x, Context(tap=tap))
+    assert [path for path, _ in seen] == PATHS
+    outputs = dict(seen)
+    assert outputs["output"] is y
+    inner = params["first"]["in"]
+    assert np.allclose(outputs["first/in"], x @ inner["w"] + inner["b"])
+    assert np.array_equal(outputs["first"], np.maximum(outputs["first/in"], 0))
+
+
+def test_what_a_tap_returns_flows_on(key, rng):
+    network = nested()
+    params, state, _ = network.init(key, (3,))
+
+    def cut(path, y):
+        return np.zeros_like(y) if path == "second" else y
+
+    y, _ = network.apply(params, state, rng.standard_normal((2, 3)), Context(tap=cut))
+    assert np.array_equal(y, np.broadcast_to(params["output"]["b"], y.shape))
+
+
+def test_walk_names_the_layers_that_hold_no_others():
+    found = list(walk(nested()))
+    assert [path for path, _ in found] == [p for p in PATHS if "/" in p or p == "output"]
+    assert found[-1][1] == Linear(2)
+    assert list(walk(Linear(2))) == [("", Linear(2))]
+
+
+def test_equal_layers_at_different_places_start_differently(key):
+    params, _, _ = nested().init(key, (4,))
+    assert not np.array_equal(params["first"]["in"]["w"], params["second"]["in"]["w"])
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("a/b", "c"), ("", "a")])
+def test_sequential_refuses_ambiguous_names(names):
+    with pytest.raises(UsageError, match="names must differ and hold no '/'"):
+        Sequential(tuple((name, Flatten()) for name in names))
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A layer with state and a use for randomness, as dropout and batch norm will be."""
+
+    def init(self, key, in_shape):
+        return {}, {"calls": np.zeros(())}, in_shape
+
+    def apply(self, params, state, x, context):
+        calls = state["calls"] + 1 if context.train else state["calls"]
+        return x + context.key.bits % 2**20 if context.key else x, {"calls": calls}
+
+
+def test_state_and_keys_are_passed_by_path(key):
+    network = Sequential((("a", Counter()), ("b", Sequential((("c", Counter()),)))))
+    _, state, _ = network.init(key, (1,))
+    x = np.zeros((1, 1))
+    y, after = network.apply({"a": {}, "b": {"c": {}}}, state, x, Context(train=True, key=key))
+    assert [leaf.item() for leaf in tree.leaves(after)] == [1, 1]
+    assert [leaf.item() for leaf in tree.leaves(state)] == [0, 0]  # nothing in place
+    keys = key.fold_in("a"), key.fold_in("b").fold_in("c")
+    assert y.item() == sum(k.bits % 2**20 for k in keys)
+    y, after = network.apply({"a": {}, "b": {"c": {}}}, state, x, Context())
+    assert y.item() == 0 and [leaf.item() for leaf in tree.leaves(after)] == [0, 0]

@@ -1,0 +1,167 @@
+"""Keys, and the numbers that a backend draws from them."""
+
+import numpy as np
+import pytest
+
+from dualnet.backends import NumpyBackend, get
+from dualnet.errors import BackendError, UsageError
+from dualnet.random import Key
+
+BLOCK = 65_536
+"""Entries per generator of `NumpyBackend`: the places where a draw could come apart."""
+
+DRAWS = ("normal", "signs")
+
+
+# --- keys --------------------------------------------------------------------------------------
+
+
+def test_keys_are_the_same_on_every_machine():
+    # Literals: a change of the hash would change the numbers of every published run.
+    assert Key(0).bits == 0xEF5845327721AD67F5289D45ACC56ED2
+    assert Key(0).fold_in("w").fold_in(3).bits == 0xCD2E806977128A15BFAC534D313089F8
+
+
+def test_equal_paths_give_equal_keys_and_different_ones_do_not():
+    assert Key(7).fold_in("a") == Key(7).fold_in("a")
+    distinct = {
+        Key(1),
+        Key(-1),
+        Key(1).fold_in(0),
+        Key(1).fold_in(1),
+        Key(1).fold_in("1"),  # a name is not an index
+        Key(1).fold_in(1).fold_in("a"),
+        Key(1).fold_in("a").fold_in(1),  # the order counts
+        Key(1).fold_in("a 1"),
+    }
+    assert len(distinct) == 8
+
+
+def test_any_integer_is_a_seed():
+    assert Key(np.int64(5)) == Key(5)
+    assert Key(2**80) != Key(2**80 + 1)
+
+
+@pytest.mark.parametrize("seed", [1.0, "1", None, True, [1]])
+def test_what_is_no_integer_is_refused(seed):
+    with pytest.raises(UsageError, match="expected an integer seed, got"):
+        Key(seed)
+
+
+def test_split_gives_the_children_numbered_from_zero():
+    keys = Key(3).split(4)
+    assert len(set(keys)) == 4
+    assert keys == tuple(Key(3).fold_in(i) for i in range(4))
+
+
+def test_a_key_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        Key(0).bits = 1
+
+
+# --- draws -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_part_of_a_draw_equals_that_part_of_the_whole(draw, dtype, key, rng):
+    backend = NumpyBackend()
+    n = 2 * BLOCK + 1000
+    whole = getattr(backend, draw)(key, (n,), dtype)
+    edges = [0, 1, 63, 64, 65, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLOCK, n]
+    parts = [(a, b) for a in edges for b in edges if a <= b]
+    parts += [sorted(rng.integers(0, n + 1, 2)) for _ in range(20)]
+    for a, b in parts:
+        part = getattr(backend, draw)(key, (b - a,), dtype, start=int(a))
+        assert part.dtype == dtype
+        assert np.array_equal(part, whole[a:b]), f"entries {a} to {b}"
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_the_shape_only_folds_the_sequence(draw, key):
+    backend = NumpyBackend()
+    flat = getattr(backend, draw)(key, (24,), np.float64)
+    assert np.array_equal(getattr(backend, draw)(key, (2, 3, 4), np.float64), flat.reshape(2, 3, 4))
+    assert getattr(backend, draw)(key, (), np.float64).shape == ()
+    assert getattr(backend, draw)(key, (0, 3), np.float64, start=5).shape == (0, 3)
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_draws_do_not_depend_on_threads(draw, key):
+    one, four = NumpyBackend(1), NumpyBackend(4)
+    n = 3 * BLOCK + 17
+    expected = getattr(one, draw)(key, (n,), np.float32)
+    # Several draws at once, each of several blocks, as the shards of a step make them.
+    for got in four.map(lambda _: getattr(four, draw)(key, (n,), np.float32), range(4)):
+        assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_normal_numbers_have_the_moments_of_the_normal_distribution(dtype, key):
+    n = 1_000_000
+    x = NumpyBackend().normal(key, (n,), dtype).astype(np.float64)
+    # Six standard errors of each moment: Var(x²) = 2, Var(x³) = 15, Var(x⁴) = 96.
+    bound = 6 / np.sqrt(n)
+    assert abs(x.mean()) < bound
+    assert abs((x**2).mean() - 1) < bound * np.sqrt(2)
+    assert abs((x**3).mean()) < bound * np.sqrt(15)
+    assert abs((x**4).mean() - 3) < bound * np.sqrt(96)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_signs_are_exactly_one_balanced_and_without_memory(dtype, key):
+    n = 1_000_000
+    x = NumpyBackend().signs(key, (n,), dtype)
+    assert np.array_equal(np.unique(x), [-1, 1])
+    bound = 6 / np.sqrt(n)
+    x = x.astype(np.float64)
+    assert abs(x.mean()) < bound
+    for lag in (1, 7, 8, 64, BLOCK):  # bits of a byte, a word, and two blocks
+        assert abs((x[lag:] * x[:-lag]).mean()) < 1.1 * bound, f"lag {lag}"
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_different_keys_give_uncorrelated_draws(draw, key):
+    backend, n = NumpyBackend(), 200_000
+    a, b = (getattr(backend, draw)(key.fold_in(name), (n,), np.float64) for name in ("a/w", "b/w"))
+    assert abs((a * b).mean()) < 6 / np.sqrt(n)
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_blocks_of_one_draw_differ(draw, key):
+    x = getattr(NumpyBackend(), draw)(key, (2, BLOCK), np.float64)
+    assert abs((x[0] * x[1]).mean()) < 6 / np.sqrt(BLOCK)
+
+
+# --- backends ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_map_keeps_the_order(threads):
+    assert get("numpy", threads).map(lambda x: x * x, range(20)) == [x * x for x in range(20)]
+
+
+def test_map_passes_errors_on():
+    with pytest.raises(ZeroDivisionError):
+        get("numpy", 2).map(lambda x: 1 // x, [1, 0, 1])
+
+
+def test_auto_always_finds_a_backend():
+    assert isinstance(get("auto"), NumpyBackend)
+
+
+def test_an_unknown_backend_names_the_known_ones():
+    with pytest.raises(UsageError, match=r"expected one of numpy, cupy, auto, got 'torch'"):
+        get("torch")
+
+
+def test_cupy_says_what_to_do_instead():
+    with pytest.raises(BackendError, match="--backend numpy"):
+        get("cupy")
+
+
+def test_arrays_go_to_the_backend_and_back():
+    backend = get("numpy")
+    x = backend.asarray([1, 2], np.float32)
+    assert x.dtype == np.float32
+    assert np.array_equal(backend.to_host(x), [1, 2])

@@ -1,0 +1,62 @@
+"""In seconds: a derivative, a gradient, a step of every rule, and a training that learns."""
+
+import numpy as np
+import pytest
+
+import dualnet as dn
+from dualnet import data
+from dualnet.backends import NumpyBackend
+from dualnet.learning import RULES, Task, step
+from dualnet.nn import softmax_cross_entropy
+from dualnet.training.run import run
+from dualnet.training.run_folder import RunFolder
+from dualnet.training.settings import Settings
+from models import MLP
+
+
+def test_jvp():
+    value, slope = dn.jvp(lambda x: np.sin(x) * x, (np.array(2.0),), (np.array(1.0),))
+    assert np.isclose(value, np.sin(2) * 2)
+    assert np.isclose(slope, np.cos(2) * 2 + np.sin(2))
+
+
+def test_grad():
+    gradient = dn.grad(lambda p: np.sum((p["a"] @ p["b"]) ** 2))(
+        {"a": np.array([[1.0, 2.0]]), "b": np.array([[3.0], [4.0]])}
+    )
+    assert np.allclose(gradient["a"], [[66, 88]])  # 2 (1·3 + 2·4) b
+    assert np.allclose(gradient["b"], [[22], [44]])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_step(rule):
+    task = Task(MLP(width=8, depth=1).network((4,), 3), softmax_cross_entropy)
+    key = dn.Key(0)
+    params, state, _ = task.network.init(key, (4,))
+    x, labels = np.ones((5, 4), np.float32), np.array([0, 1, 2, 0, 1])
+    rule = RULES[rule]()
+    learned = rule.init(key, task, params)
+    done = step(rule, task, params, state, learned, x, labels, key, NumpyBackend())
+    assert dn.tree.describe(done.gradients) == dn.tree.describe(params)
+    assert all(np.isfinite(g).all() for g in dn.tree.leaves(done.gradients))
+    assert 0 < done.loss < 10 and 0 <= done.correct <= 5
+
+
+@pytest.mark.parametrize(("rule", "accuracy"), [("bp", 0.85), ("fg-a", 0.5)])
+def test_a_training(rule, accuracy, tmp_path):
+    options = {"width": 32, "depth": 1, "activation": "relu"}
+    settings = Settings(
+        dataset="digits",
+        model="mlp",
+        rule=rule,
+        optimizer="adam",
+        schedule="cosine",
+        lr=5e-3,
+        epochs=4,
+        batch_size=32,
+        model_options=options,
+    )
+    network = MLP(**options).network((8, 8, 1), 10)
+    dataset = data.load("digits", limit_train=800)
+    summary = run(settings, network, dataset, RunFolder(tmp_path / "run"), quiet=True)
+    assert summary["test_accuracy"] > accuracy

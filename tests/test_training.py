@@ -1,0 +1,498 @@
+"""The training loop and run folders: exact resuming, divergence, and files that are damaged."""
+
+import csv
+import io
+import json
+import os
+import warnings
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import dualnet.training.loop as loop_module
+import dualnet.training.run as run_module
+from dualnet import Key, data, tree
+from dualnet.errors import DataError, DivergedError, UsageError
+from dualnet.nn import Context, softmax_cross_entropy
+from dualnet.training.loop import Trainer, seconds_per_step
+from dualnet.training.run import run
+from dualnet.training.run_folder import COLUMNS, RunFolder
+from dualnet.training.settings import Settings, build
+from models import MLP
+
+STEPS_PER_EPOCH = 5
+
+SETTINGS = Settings(
+    dataset="digits",
+    model="mlp",
+    rule="fg-a",
+    optimizer="adam",
+    schedule="constant",
+    lr=1e-2,
+    epochs=4,
+    batch_size=22,  # the last batch of 100 examples has 12
+    model_options={"width": 8, "depth": 2, "activation": "relu"},
+)
+
+KINDS = {
+    "bp": {"rule": "bp", "optimizer": "nesterov"},
+    "fg-a": {},
+    "fg-w": {
+        "rule": "fg-w",
+        "optimizer": "momentum",
+        "rule_options": {"tangents": 4, "sampler": "rank-one", "aggregate": "projection"},
+    },
+    "float64 on two threads": {"dtype": "float64", "threads": 2, "schedule": "cosine"},
+}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", limit_train=100, limit_test=40)
+
+
+@pytest.fixture(autouse=True)
+def no_curve(monkeypatch):
+    """Curves take longer to draw than these runs to train."""
+    monkeypatch.setattr(run_module, "draw_curve", lambda *_: False)
+
+
+@pytest.fixture
+def train(digits, tmp_path):
+    """`train(name, **changes)`: one quiet run in the folder of that name; gives its summary."""
+
+    def one(name, resume=False, **changes):
+        settings = replace(SETTINGS, **changes)
+        network = MLP(**settings.model_options).network((8, 8, 1), 10)
+        folder = RunFolder(tmp_path / name)
+        return run(settings, network, digits, folder, resume=resume, quiet=True)
+
+    return one
+
+
+def stored(folder):
+    """What a run's checkpoint says, without the seconds, which no two runs share."""
+    with np.load(folder / "checkpoint.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays["sums:"] = arrays["sums:"][:-1]
+    arrays["history:"] = arrays["history:"][:, :-1]
+    return arrays
+
+
+def assert_same_run(a, b):
+    one, other = stored(a), stored(b)
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def interrupt_at(monkeypatch, number):
+    """Raise KeyboardInterrupt instead of making step `number`, counted from 0."""
+    real, count = loop_module.step, iter(range(10**6))
+
+    def step(*args):
+        if next(count) == number:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(loop_module, "step", step)
+
+
+# --- resuming ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_and_two_epochs_equal_four(kind, train, tmp_path):
+    # Only the constant schedule does not look at how long the whole run will be.
+    changes = {**KINDS[kind], "schedule": "constant"}
+    train("whole", **changes)
+    train("parts", **changes, epochs=2)
+    assert len(stored(tmp_path / "parts")["history:"]) == 2
+    train("parts", **changes, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_run_goes_on_to_the_same_numbers(kind, train, tmp_path, monkeypatch):
+    changes = {**KINDS[kind], "epochs": 3, "schedule": KINDS[kind].get("schedule", "linear")}
+    train("whole", **changes)
+    # The very first step, the middle and the last of an epoch, the first of the next, the last.
+    for number in (0, 2, STEPS_PER_EPOCH - 1, STEPS_PER_EPOCH, 3 * STEPS_PER_EPOCH - 1):
+        name = f"at-{number}"
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, number)
+            with pytest.raises(KeyboardInterrupt):
+                train(name, **changes)
+        position = stored(tmp_path / name)["position:"]
+        assert position[0] * STEPS_PER_EPOCH + position[1] == number
+        train(name, **changes, resume=True)
+        assert_same_run(tmp_path / "whole", tmp_path / name)
+
+
+def test_a_run_may_be_interrupted_again_and_again(train, tmp_path, monkeypatch):
+    train("whole", epochs=2)
+    for i in range(2 * STEPS_PER_EPOCH):
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 1)
+            if i == 2 * STEPS_PER_EPOCH - 1:  # one step at a time; the last leaves no second
+                train("parts", epochs=2, resume=True)
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    train("parts", epochs=2, resume=i > 0)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_an_interruption_of_the_evaluation_loses_nothing(train, tmp_path, monkeypatch):
+    train("whole", epochs=2)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train("parts", epochs=2)
+    assert stored(tmp_path / "parts")["position:"].tolist() == [0, STEPS_PER_EPOCH]
+    train("parts", epochs=2, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(train, tmp_path, monkeypatch):
+    train("whole", epochs=2)
+    real, count = os.fsync, iter(range(10**6))
+
+    def fsync(descriptor):
+        if next(count) == 1:  # 0 is the checkpoint of the start, 1 that of the first epoch
+            raise OSError("no space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(OSError, match="no space"):
+            train("parts", epochs=2)
+    assert stored(tmp_path / "parts")["position:"].tolist() == [0, 0]
+    train("parts", epochs=2, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_resuming_a_finished_run_changes_nothing(train, tmp_path):
+    first = train("run", epochs=1)
+    before = stored(tmp_path / "run")
+    again = train("run", epochs=1, resume=True)
+    assert again["test_accuracy"] == first["test_accuracy"] and again["epochs"] == 1
+    for name, array in stored(tmp_path / "run").items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_longer_run_is_written_down(train, tmp_path):
+    train("run", epochs=1)
+    train("run", epochs=2, resume=True)
+    folder = RunFolder(tmp_path / "run")
+    assert folder.settings(lambda _: None) == replace(SETTINGS, epochs=2)
+    assert json.loads((folder.path / "summary.json").read_text())["epochs"] == 2
+
+
+# --- what a run leaves -----------------------------------------------------------------------------
+
+
+def test_a_run_folder_holds_what_it_should(train, tmp_path, digits):
+    summary = train("run", epochs=2)
+    folder = tmp_path / "run"
+    names = {"config.json", "metrics.csv", "checkpoint.npz", "summary.json"}
+    assert {path.name for path in folder.iterdir()} == names  # nothing *.partial
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    config = json.loads((folder / "config.json").read_text())
+    assert config.keys() == {"settings", "versions", "machine", "command"}
+    assert Settings.from_json(config["settings"]) == replace(SETTINGS, epochs=2)
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"] and tuple(rows[0]) == COLUMNS
+    assert float(rows[1]["test_accuracy"]) == pytest.approx(summary["test_accuracy"], rel=1e-5)
+
+    # The reported numbers, anew from the stored parameters.
+    network = MLP(**SETTINGS.model_options).network((8, 8, 1), 10)
+    params, state, _ = network.init(Key(0), (8, 8, 1))
+    arrays = stored(folder)
+    params = tree.map_with_path(lambda path, _: arrays[f"params:{path}"], params)
+    images = digits.pixels(digits.test_images, np.float32, SETTINGS.pixels)
+    outputs, _ = network.apply(params, state, images, Context())
+    losses = softmax_cross_entropy(outputs, digits.test_labels)
+    assert summary["test_loss"] == pytest.approx(losses.mean(), rel=1e-5)
+    assert summary["test_accuracy"] == np.mean(outputs.argmax(1) == digits.test_labels)
+    assert summary["parameters"] == tree.size(params)
+
+
+def test_a_folder_with_a_run_is_not_written_over(train, tmp_path):
+    train("run", epochs=1)
+    before = (tmp_path / "run" / "checkpoint.npz").read_bytes()
+    with pytest.raises(UsageError, match=r"holds a run already; go on with it by --resume"):
+        train("run", epochs=1)
+    assert (tmp_path / "run" / "checkpoint.npz").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_used(train, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    train("run", epochs=1)
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_equal_settings_give_equal_runs_and_another_seed_another(train, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(name, epochs=1, seed=seed)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    a, c = stored(tmp_path / "a"), stored(tmp_path / "c")
+    assert not np.array_equal(a["params:hidden1/w"], c["params:hidden1/w"])
+
+
+def test_the_median_step_leaves_the_first_five_out():
+    assert seconds_per_step([9.0] * 5 + [1.0, 2.0, 7.0]) == 2.0
+    assert seconds_per_step([9.0] * 5) is None
+
+
+def test_the_curve_is_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    from dualnet.training.curve import draw_curve
+
+    history = np.arange(2.0 * len(COLUMNS)).reshape(2, -1)
+    assert draw_curve(history, "title", tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+# --- divergence ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rule", ["bp", "fg-w", "fg-a"])
+def test_a_rate_far_too_high_is_said_to_be(rule, threads, train, tmp_path):
+    # Warnings are errors here: an overflow on the way must not be one.
+    with pytest.raises(DivergedError, match=r"diverged .* lower --lr \(now 1e\+38\)"):
+        train("run", rule=rule, optimizer="sgd", lr=1e38, threads=threads, epochs=20)
+    assert not list((tmp_path / "run").glob("*.partial"))
+    for name, array in stored(tmp_path / "run").items():
+        assert np.isfinite(array).all(), name
+
+
+def test_the_checkpoint_before_the_divergence_is_kept(train, tmp_path, monkeypatch):
+    train("whole")
+    real, count = loop_module.step, iter(range(10**6))
+
+    def step(*args):
+        done = real(*args)
+        broken = next(count) == 2 * STEPS_PER_EPOCH + 3
+        return replace(done, loss=np.float32(np.nan)) if broken else done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "step", step)
+        with pytest.raises(DivergedError, match="diverged at step 14: the loss is nan"):
+            train("parts")
+    assert stored(tmp_path / "parts")["position:"].tolist() == [2, 0]
+    train("parts", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_test_loss_that_is_infinite_is_divergence(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "evaluate", lambda *_: (np.inf, 0.1))
+    with pytest.raises(DivergedError, match="diverged in epoch 1: the test loss is inf"):
+        train("run")
+    assert stored(tmp_path / "run")["position:"].tolist() == [0, 0]
+
+
+# --- damaged checkpoints -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(train, tmp_path):
+    """A finished run of one epoch: its checkpoint, and a function that resumes it."""
+    train("run", epochs=1)
+    file = tmp_path / "run" / "checkpoint.npz"
+    return file, lambda: train("run", epochs=1, resume=True)
+
+
+def mutated(content, rng):
+    """Bytes with one thing wrong: changed, cut off, missing, doubled or zeroed."""
+    a, b = sorted(int(i) for i in rng.integers(0, len(content), 2))
+    kind = rng.integers(6)
+    if kind < 2:
+        return content[:a] + bytes([content[a] ^ (1 << int(rng.integers(8)))]) + content[a + 1 :]
+    if kind == 2:
+        return content[:a]
+    if kind == 3:
+        return content[:a] + content[min(b, a + 50) :]
+    if kind == 4:
+        return content[:b] + content[a:]
+    return content[:a] + bytes(min(b, a + 50) - a) + content[min(b, a + 50) :]
+
+
+def test_a_damaged_checkpoint_is_found_out_or_does_no_harm(finished, rng):
+    file, resume = finished
+    good, content = stored(file.parent), file.read_bytes()
+    # Half of the mutations hit the directory at the end of the archive and the array headers.
+    found_out = 0
+    for i in range(200):
+        damaged = (
+            mutated(content, rng) if i % 2 else content[:-1500] + mutated(content[-1500:], rng)
+        )
+        file.write_bytes(damaged)
+        try:
+            resume()
+        except DataError as error:
+            found_out += 1
+            assert "\n" not in str(error) and str(file) in str(error)
+        else:  # a time stamp or the like: then what was read is what had been written
+            for name, array in stored(file.parent).items():
+                np.testing.assert_array_equal(array, good[name], err_msg=name)
+    assert found_out > 100
+
+
+def test_damage_in_the_header_of_an_array_is_found_out(finished, rng):
+    """Every byte of one header in turn: here zipfile's checksum may never be looked at."""
+    file, resume = finished
+    good, content = stored(file.parent), file.read_bytes()
+    start = content.index(b"\x93NUMPY", content.index(b"history"))
+    for at in range(start, start + 128):
+        file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                resume()
+            except DataError:
+                continue
+        np.testing.assert_array_equal(stored(file.parent)["history:"], good["history:"])
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])
+def test_what_is_no_archive_is_refused(content, finished):
+    file, resume = finished
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged .* start the run anew"):
+        resume()
+
+
+def test_a_missing_checkpoint_is_said_to_be(finished):
+    file, resume = finished
+    file.unlink()
+    with pytest.raises(DataError, match="no checkpoint was written yet"):
+        resume()
+
+
+def change(file, **changes):
+    """Write a checkpoint anew with some arrays replaced, or left out where None."""
+    with np.load(file) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays = {n: a for n, a in {**arrays, **changes}.items() if a is not None}
+    np.savez(file, **arrays)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"params:hidden1/w": np.zeros((64, 9), np.float32)}, r"w is float32\(64, 9\), expected"),
+        ({"params:hidden1/w": np.zeros((64, 8))}, r"w is float64\(64, 8\), expected float32"),
+        ({"params:hidden1/w": None}, "params:hidden1/w is on one side only"),
+        ({"extra:": np.zeros(3)}, "extra: is on one side only"),
+        ({"history:": np.zeros((1, 3))}, r"history float64\(1, 3\)"),
+        ({"history:": np.zeros((0, 7))}, r"at epoch 1 it has a history float64\(0, 7\)"),
+        ({"history:": np.array([["a"] * 7])}, "history <U1"),
+    ],
+)
+def test_a_checkpoint_of_another_run_does_not_fit(changes, message, finished):
+    file, resume = finished
+    change(file, **changes)
+    with pytest.raises(DataError, match=message):
+        resume()
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_checkpoint_with_pickled_objects_is_refused_unread(finished, tmp_path):
+    file, resume = finished
+    change(file, **{"history:": np.array([[Payload(tmp_path / "ran")]], object)})
+    with pytest.raises(DataError, match="is damaged"):
+        resume()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_member_that_is_no_array_is_refused(finished):
+    file, resume = finished
+    with np.load(file) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    whole = io.BytesIO()
+    np.savez(whole, **{n: a for n, a in arrays.items() if n != "sums:"})
+    with zipfile.ZipFile(whole, "a") as archive:
+        archive.writestr("sums:.npy", b"four numbers")
+    file.write_bytes(whole.getvalue())
+    with pytest.raises(DataError, match="is damaged"):
+        resume()
+
+
+# --- settings ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "--epochs must be at least 1, got 0"),
+        ({"batch_size": -3}, "--batch-size must be at least 1, got -3"),
+        ({"threads": 0}, "--threads must be at least 1, got 0"),
+        ({"lr": 0.0}, "--lr must be a positive number, got 0.0"),
+        ({"lr": float("nan")}, "--lr must be a positive number, got nan"),
+        ({"lr": float("inf")}, "--lr must be a positive number, got inf"),
+        ({"dtype": "float16"}, "--dtype must be float32 or float64, got float16"),
+    ],
+)
+def test_settings_out_of_range_name_their_flag(changes, message):
+    with pytest.raises(UsageError, match=message):
+        replace(SETTINGS, **changes)
+
+
+def test_settings_survive_json():
+    assert Settings.from_json(json.loads(json.dumps(SETTINGS.as_json()))) == SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"speed": 3}, r"unknown \['speed'\], missing none"),
+        ({"lr": None}, r"settings: lr: expected float, got None"),
+        ({"epochs": 2.0}, r"settings: epochs: expected int, got 2.0"),
+        ({"seed": True}, r"settings: seed: expected int, got True"),
+        ({"limit_train": "all"}, r"settings: limit_train: expected int \| None, got 'all'"),
+        ({"rule_options": [1]}, r"settings: rule_options: expected dict\[str, Any\], got \[1\]"),
+    ],
+)
+def test_settings_from_a_strange_file_are_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        Settings.from_json({**SETTINGS.as_json(), **changes})
+
+
+def test_missing_settings_are_named():
+    with pytest.raises(UsageError, match=r"missing \['epochs', 'lr'\]"):
+        Settings.from_json(
+            {k: v for k, v in SETTINGS.as_json().items() if k not in ("lr", "epochs")}
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("cnn", {}, "model: expected one of mlp, got 'cnn'"),
+        ("mlp", {"widht": 3}, "model mlp: it has no option widht"),
+        ("mlp", {"width": 8.0}, "model mlp: width: expected int, got 8.0"),
+        ("mlp", {"activation": None}, "model mlp: activation: expected str, got None"),
+        ("mlp", {"width": 0}, "mlp: expected width >= 1"),
+    ],
+)
+def test_build_says_what_cannot_be_built(name, options, message):
+    with pytest.raises(UsageError, match=message):
+        build({"mlp": MLP}, "model", name, options)
