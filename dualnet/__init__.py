@@ -4,20 +4,10 @@ from dualnet import tree
 from dualnet.core import linear
 from dualnet.core.checking import check_jvp, check_vjp
 from dualnet.core.custom import custom_jvp
+from dualnet.core.derivatives import grad, hvp, jacfwd, jacrev, value_and_grad
 from dualnet.core.dual import Dual
 from dualnet.core.spaces import RankOne
-from dualnet.core.transforms import (
-    grad,
-    hvp,
-    jacfwd,
-    jacrev,
-    jvp,
-    linear_transpose,
-    linearize,
-    stop_gradient,
-    value_and_grad,
-    vjp,
-)
+from dualnet.core.transforms import jvp, linear_transpose, linearize, stop_gradient, vjp
 from dualnet.random import Key
 
 __all__ = [

@@ -93,7 +93,7 @@ def environment():
     return {**inherited, "OPENBLAS_NUM_THREADS": "1"}
 
 
-# --- what it does ----------------------------------------------------------------------------------
+# --- what it does ------------------------------------------------------------------------------
 
 
 def test_without_flags_it_learns_the_digits_by_a_forward_gradient(tmp_path):
@@ -230,7 +230,7 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(tmp_path):
     assert child.wait(timeout=60) == 1
 
 
-# --- mistakes --------------------------------------------------------------------------------------
+# --- mistakes ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_divergence_is_exit_code_4(mistake):
     assert {p.name for p in Path("run").iterdir()} >= {"config.json", "checkpoint.npz"}
 
 
-# --- going on ----------------------------------------------------------------------------------------
+# --- going on ----------------------------------------------------------------------------------
 
 
 def test_resume_goes_on_with_the_settings_of_the_run(ask):

@@ -9,7 +9,7 @@ import pytest
 import dualnet as dn
 from dualnet import errors
 from dualnet.core import dispatch
-from dualnet.core.dual import rule
+from dualnet.core.engine import rule
 from dualnet.core.spaces import RankOne
 from dualnet.errors import (
     BackendError,

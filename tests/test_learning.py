@@ -11,7 +11,7 @@ import dualnet as dn
 from dualnet import tree
 from dualnet.backends import NumpyBackend
 from dualnet.core.dispatch import primitive
-from dualnet.core.dual import rule as derivative_rule
+from dualnet.core.engine import rule as derivative_rule
 from dualnet.core.linear import LinearMap
 from dualnet.core.spaces import dense
 from dualnet.errors import UsageError
@@ -115,7 +115,7 @@ def assert_close(a, b, tolerance, what=""):
     assert error <= tolerance, f"{what}: relative error {error:.1e}, allowed {tolerance:.0e}"
 
 
-# --- bp ------------------------------------------------------------------------------------------
+# --- bp ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("activation", [relu, tanh, gelu])
@@ -149,7 +149,7 @@ def test_bp_agrees_with_torch(rng, key):
     assert_close(done.gradients, tree.map(lambda w: w.grad.numpy(), weights), 1e-13)
 
 
-# --- means and variances -------------------------------------------------------------------------
+# --- means and variances -----------------------------------------------------------------------
 
 STEPS = 400
 PER_STEP = 60
@@ -186,6 +186,14 @@ def test_fg_w_is_unbiased_and_has_the_stated_variance(sampler, rng, key):
     stated = (n + 1 if sampler == "normal" else n - 1) * exact @ exact
     # Measured from 400 rows of 74 numbers, the variance is off by about 1 %.
     assert abs(total / stated - 1) < 0.08
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_fg_w_is_the_mean_of_derivatives_times_directions(sampler, rng, key):
+    p = problem(rng, key)
+    rule = WeightPerturbation(6, sampler)
+    v, exact = directions_of(p, rule, key), flat(p.exact())
+    assert_close(p.step(rule, key).gradients, (v @ exact) @ v / 6, 1e-12)
 
 
 @pytest.mark.parametrize(("sampler", "factor"), [("normal", 3), ("rademacher", 1), ("rank-one", 1)])
@@ -226,7 +234,7 @@ def test_fg_a_varies_less_than_fg_w(rng, key):
     assert by_activity < 0.5 * by_weight  # 9 units of each example against 74 weights
 
 
-# --- projection ----------------------------------------------------------------------------------
+# --- projection --------------------------------------------------------------------------------
 
 
 def directions_of(p, rule, key):
@@ -269,10 +277,12 @@ def test_projection_handles_repeated_directions(chunk, rng, key, monkeypatch):
     assert_close(twice.gradients, once.gradients, 1e-9)
 
 
-def test_projection_handles_repeated_directions_in_float32(rng, key, monkeypatch):
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_projection_handles_repeated_directions_in_float32(chunk, rng, key, monkeypatch):
+    # In chunks, the derivatives along a direction and its double differ by rounding.
     monkeypatch.setitem(SAMPLERS, "repeated", repeated)
     p = problem(rng, key, dtype=np.float32)
-    twice = p.step(WeightPerturbation(10, "repeated", "projection"), key)
+    twice = p.step(WeightPerturbation(10, "repeated", "projection", chunk), key)
     once = p.step(WeightPerturbation(5, "normal", "projection"), key)
     assert_close(twice.gradients, once.gradients, 1e-3)
     assert {g.dtype for g in tree.leaves(twice.gradients)} == {np.dtype(np.float32)}
@@ -295,7 +305,7 @@ def test_projection_of_a_vanishing_gradient_is_zero(rng, key):
     assert not flat(done.gradients).any()
 
 
-# --- what the result must not depend on ------------------------------------------------------------
+# --- what the result must not depend on --------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -366,7 +376,7 @@ def test_directions_follow_the_path_and_not_the_order_of_parameters(rng, key):
     tree.map(lambda a, b: np.testing.assert_array_equal(a, b), one, other)
 
 
-# --- fg-a ------------------------------------------------------------------------------------------
+# --- fg-a --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampler", ["normal", "rademacher"])
@@ -484,7 +494,7 @@ def test_fg_a_reaches_layers_inside_layers(rng, key):
     assert_unbiased(estimates, flat(p.exact()))
 
 
-# --- options, batches --------------------------------------------------------------------------------
+# --- options, batches --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -519,7 +529,7 @@ def test_correct_counts_largest_outputs():
     assert correct(outputs, np.array([1, 1, 1])) == 2
 
 
-# --- what a newcomer adds ------------------------------------------------------------------------------
+# --- what a newcomer adds ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

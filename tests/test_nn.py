@@ -35,7 +35,7 @@ def small_mlp(key, activation=tanh, dtype=np.float64):
     return network, tree.map(lambda a: a.astype(dtype), params), state
 
 
-# --- parameter counts of the papers --------------------------------------------------------------
+# --- parameter counts of the papers ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_mlp_refuses_what_it_cannot_build(options, message):
         MLP(**options)
 
 
-# --- layers --------------------------------------------------------------------------------------
+# --- layers ------------------------------------------------------------------------------------
 
 
 def test_linear_starts_as_its_source_says(key):
@@ -163,7 +163,7 @@ def test_derivatives_of_activations(function, rng, key):
     dn.check_vjp(function, (x,), key=key)
 
 
-# --- losses --------------------------------------------------------------------------------------
+# --- losses ------------------------------------------------------------------------------------
 
 
 def test_cross_entropy_equals_its_formula():
@@ -290,7 +290,7 @@ def test_derivatives_of_cross_entropy(rng, key):
     dn.check_vjp(f, (logits,), key=key)
 
 
-# --- networks ------------------------------------------------------------------------------------
+# --- networks ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("activation", [tanh, sigmoid, gelu])

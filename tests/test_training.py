@@ -100,7 +100,7 @@ def interrupt_at(monkeypatch, number):
     monkeypatch.setattr(loop_module, "step", step)
 
 
-# --- resuming ------------------------------------------------------------------------------------
+# --- resuming ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -194,7 +194,7 @@ def test_a_longer_run_is_written_down(train, tmp_path):
     assert json.loads((folder.path / "summary.json").read_text())["epochs"] == 2
 
 
-# --- what a run leaves -----------------------------------------------------------------------------
+# --- what a run leaves -------------------------------------------------------------------------
 
 
 def test_a_run_folder_holds_what_it_should(train, tmp_path, digits):
@@ -239,6 +239,23 @@ def test_a_folder_with_other_files_is_used(train, tmp_path):
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
+def test_every_step_has_randomness_of_its_own_and_every_epoch_an_order(train, monkeypatch):
+    real, seen = loop_module.step, []
+
+    def step(*args):
+        seen.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(loop_module, "step", step)
+    train("run")
+    keys = [next(a for a in args if isinstance(a, Key)) for args in seen]
+    assert len(set(keys)) == len(keys) == SETTINGS.epochs * STEPS_PER_EPOCH
+    labels = [args[6] for args in seen]
+    epochs = [np.concatenate(labels[i : i + STEPS_PER_EPOCH]) for i in (0, STEPS_PER_EPOCH)]
+    assert not np.array_equal(*epochs)
+    assert np.array_equal(*map(np.sort, epochs))  # the same examples, each once
+
+
 def test_equal_settings_give_equal_runs_and_another_seed_another(train, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(name, epochs=1, seed=seed)
@@ -261,7 +278,7 @@ def test_the_curve_is_a_picture(tmp_path):
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
 
-# --- divergence ------------------------------------------------------------------------------------
+# --- divergence --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -300,7 +317,7 @@ def test_a_test_loss_that_is_infinite_is_divergence(train, tmp_path, monkeypatch
     assert stored(tmp_path / "run")["position:"].tolist() == [0, 0]
 
 
-# --- damaged checkpoints -----------------------------------------------------------------------------
+# --- damaged checkpoints -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -367,7 +384,7 @@ def test_damage_in_the_header_of_an_array_is_found_out(finished, rng):
 def test_what_is_no_archive_is_refused(content, finished):
     file, resume = finished
     file.write_bytes(content)
-    with pytest.raises(DataError, match="is damaged .* start the run anew"):
+    with pytest.raises(DataError, match=r"is damaged .* start the run anew"):
         resume()
 
 
@@ -436,7 +453,7 @@ def test_a_member_that_is_no_array_is_refused(finished):
         resume()
 
 
-# --- settings ----------------------------------------------------------------------------------------
+# --- settings ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_items_are_depth_first_in_insertion_order():
         ("a/none", None),
         ("pair/0", 5),
     ]
-    assert list(tree.items(NESTED, "top"))[0] == ("top/b/0", 1)
+    assert next(iter(tree.items(NESTED, "top"))) == ("top/b/0", 1)
 
 
 def test_a_single_leaf_is_a_tree_with_an_empty_path():

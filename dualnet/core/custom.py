@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dualnet.core.dispatch import primitive
-from dualnet.core.dual import linearizer, rule
+from dualnet.core.engine import linearizer, rule
 
 
 def custom_jvp(f: Callable) -> CustomJvp:

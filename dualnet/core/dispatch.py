@@ -15,7 +15,7 @@ from dualnet.errors import MissingRuleError
 
 RULES: dict[Callable, Callable] = {}
 """function → `rule(level, args, kwargs)`, which evaluates it where `level` is the innermost
-transform among the arguments.  Filled by `core.dual`'s registration functions."""
+transform among the arguments.  Filled by the registration functions of `core.engine`."""
 
 
 class Traced:
@@ -67,5 +67,5 @@ def primitive(fn: Callable) -> Callable:
 def name_of(fn: Callable) -> str:
     """A function's name for messages: `np.linalg.inv`."""
     module = getattr(fn, "__module__", None) or "numpy"
-    name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", repr(fn))
+    name = str(getattr(fn, "__qualname__", None) or getattr(fn, "__name__", repr(fn)))
     return f"{module}.{name}".replace("numpy.", "np.", 1) if module.startswith("numpy") else name

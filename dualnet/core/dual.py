@@ -23,10 +23,7 @@ Conventions, used everywhere:
 
 from __future__ import annotations
 
-import functools
-import inspect
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear
-from dualnet.core.dispatch import Traced, name_of, register, rule_of
+from dualnet.core.dispatch import Traced, name_of, rule_of
 from dualnet.errors import DualConversionError, EscapedDualError, MissingRuleError
 
 
@@ -57,6 +54,35 @@ def new_level() -> Iterator[Level]:
         yield level
     finally:
         level.open = False
+
+
+def _method(fn: Any) -> Any:
+    """An operator or method that is the NumPy function `fn` with the dual first."""
+
+    def method(self: Dual, *args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], linear.Structured):
+            return NotImplemented  # x * t in a rule: t knows what to do
+        if kwargs.get("out") is not None:
+            raise _in_place(f"{name_of(fn)} with out=")
+        return self.handle(fn, (self, *args), kwargs)
+
+    return method
+
+
+def _reflected(fn: Callable) -> Any:
+    """The reflected operator: the dual comes second."""
+
+    def method(self: Dual, other: Any) -> Any:
+        return self.handle(fn, (other, self), {})
+
+    return method
+
+
+def _in_place(what: str) -> DualConversionError:
+    return DualConversionError(
+        f"{what} writes in place, and duals are immutable. Use the result of the function: "
+        "y = np.add(x, 1), x = x + v, np.where(mask, v, x), np.concatenate or np.stack"
+    )
 
 
 class Dual(Traced):
@@ -123,8 +149,6 @@ class Dual(Traced):
     def __bool__(self) -> bool:
         return bool(self.primal)  # branches look at the primal only
 
-    __hash__ = None  # type: ignore[assignment]  # as for arrays: == is elementwise
-
     def __repr__(self) -> str:
         return f"Dual(primal={self.primal!r}, tangent={self.tangent!r})"
 
@@ -173,87 +197,56 @@ class Dual(Traced):
     def transpose(self, *axes: Any) -> Any:
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
-    def flatten(self, *args: Any, **kwargs: Any) -> Any:
-        return np.ravel(self, *args, **kwargs)
-
     def copy(self, *_args: Any, **_kwargs: Any) -> Any:
         return self  # immutable, so itself
 
-    def clip(self, min: Any = None, max: Any = None) -> Any:
-        return np.clip(self, min, max)
+    # --- operators and methods that are NumPy functions ---
 
+    __add__, __radd__ = _method(np.add), _reflected(np.add)
+    __sub__, __rsub__ = _method(np.subtract), _reflected(np.subtract)
+    __mul__, __rmul__ = _method(np.multiply), _reflected(np.multiply)
+    __truediv__, __rtruediv__ = _method(np.divide), _reflected(np.divide)
+    __floordiv__, __rfloordiv__ = _method(np.floor_divide), _reflected(np.floor_divide)
+    __mod__, __rmod__ = _method(np.remainder), _reflected(np.remainder)
+    __pow__, __rpow__ = _method(np.power), _reflected(np.power)
+    __matmul__, __rmatmul__ = _method(np.matmul), _reflected(np.matmul)
+    __neg__ = _method(np.negative)
+    __pos__ = _method(np.positive)
+    __abs__ = _method(np.absolute)
+    __eq__ = _method(np.equal)
+    __ne__ = _method(np.not_equal)
+    __lt__ = _method(np.less)
+    __le__ = _method(np.less_equal)
+    __gt__ = _method(np.greater)
+    __ge__ = _method(np.greater_equal)
+    __hash__ = None  # type: ignore[assignment]  # as for arrays: == is elementwise
 
-def _method(fn: Any) -> Any:
-    """An operator or method that is the NumPy function `fn` with the dual first."""
-
-    def method(self: Dual, *args: Any, **kwargs: Any) -> Any:
-        if args and isinstance(args[0], linear.Structured):
-            return NotImplemented  # x * t in a rule: t knows what to do
-        if kwargs.get("out") is not None:
-            raise _in_place(f"{name_of(fn)} with out=")
-        return self.handle(fn, (self, *args), kwargs)
-
-    return method
-
-
-def _reflected(fn: Callable) -> Any:
-    """The reflected operator: the dual comes second."""
-
-    def method(self: Dual, other: Any) -> Any:
-        return self.handle(fn, (other, self), {})
-
-    return method
-
-
-for _name, _ufunc in {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "truediv": np.divide,
-    "floordiv": np.floor_divide,
-    "mod": np.remainder,
-    "pow": np.power,
-    "matmul": np.matmul,
-}.items():
-    setattr(Dual, f"__{_name}__", _method(_ufunc))
-    setattr(Dual, f"__r{_name}__", _reflected(_ufunc))
-
-for _name, _fn in {
-    "__neg__": np.negative,
-    "__pos__": np.positive,
-    "__abs__": np.absolute,
-    "__eq__": np.equal,
-    "__ne__": np.not_equal,
-    "__lt__": np.less,
-    "__le__": np.less_equal,
-    "__gt__": np.greater,
-    "__ge__": np.greater_equal,
-    "sum": np.sum,
-    "mean": np.mean,
-    "prod": np.prod,
-    "max": np.max,
-    "min": np.min,
-    "var": np.var,
-    "std": np.std,
-    "cumsum": np.cumsum,
-    "cumprod": np.cumprod,
-    "trace": np.trace,
-    "dot": np.dot,
-    "ravel": np.ravel,
-    "squeeze": np.squeeze,
-    "swapaxes": np.swapaxes,
-    "repeat": np.repeat,
-    "take": np.take,
-    "diagonal": np.diagonal,
-    "round": np.round,
-    "argmax": np.argmax,
-    "argmin": np.argmin,
-    "argsort": np.argsort,
-    "nonzero": np.nonzero,
-    "any": np.any,
-    "all": np.all,
-}.items():
-    setattr(Dual, _name, _method(_fn))
+    sum = _method(np.sum)
+    mean = _method(np.mean)
+    prod = _method(np.prod)
+    max = _method(np.max)
+    min = _method(np.min)
+    var = _method(np.var)
+    std = _method(np.std)
+    cumsum = _method(np.cumsum)
+    cumprod = _method(np.cumprod)
+    trace = _method(np.trace)
+    dot = _method(np.dot)
+    clip = _method(np.clip)
+    round = _method(np.round)
+    ravel = _method(np.ravel)
+    flatten = _method(np.ravel)
+    squeeze = _method(np.squeeze)
+    swapaxes = _method(np.swapaxes)
+    repeat = _method(np.repeat)
+    take = _method(np.take)
+    diagonal = _method(np.diagonal)
+    argmax = _method(np.argmax)
+    argmin = _method(np.argmin)
+    argsort = _method(np.argsort)
+    nonzero = _method(np.nonzero)
+    any = _method(np.any)
+    all = _method(np.all)
 
 
 def getitem(x: Any, key: Any) -> Any:
@@ -264,9 +257,6 @@ def getitem(x: Any, key: Any) -> Any:
 def astype(x: Any, dtype: Any) -> Any:
     """`x.astype(dtype)` as a function."""
     return x.handle(astype, (x, dtype), {}) if isinstance(x, Dual) else x.astype(dtype)
-
-
-# --- the engine --------------------------------------------------------------------------------
 
 
 def innermost(args: Iterable, kwargs: dict, fn: Callable) -> Level:
@@ -290,186 +280,8 @@ def innermost(args: Iterable, kwargs: dict, fn: Callable) -> Level:
     return found
 
 
-def primal_at(x: Any, level: Level) -> Any:
-    """The argument as it is outside `level`; lists and tuples of arrays item by item."""
-    if isinstance(x, Dual):
-        return x.primal if x.level is level else x
-    if isinstance(x, (list, tuple)) and any(isinstance(item, Dual) for item in x):
-        return [primal_at(item, level) for item in x]
-    return x
-
-
-def tangent_at(x: Any, level: Level) -> Any:
-    """Its tangent at `level`, None if there is none; a list of tangents for a list of arrays."""
-    if isinstance(x, Dual):
-        return x.tangent if x.level is level else None
-    if isinstance(x, (list, tuple)):
-        tangents = [tangent_at(item, level) for item in x if isinstance(item, Dual)]
-        if any(t is not None for t in tangents):
-            return [tangent_at(item, level) for item in x]
-    return None
-
-
-def with_tangent(out: Any, t: Any, level: Level) -> Any:
-    """The Dual of a result; the plain result where no tangent reached it."""
-    if t is None:
-        return out
-    if linear.shape_of(t) != out.shape:
-        t = linear.broadcast_to(t, out.shape)
-    if t.dtype != out.dtype:
-        t = linear.cast(t, out.dtype)
-    return Dual(out, t, level)
-
-
 def primal_of(x: Any) -> Any:
     """The plain value under all levels."""
     while isinstance(x, Dual):
         x = x.primal
     return x
-
-
-def _in_place(what: str) -> DualConversionError:
-    return DualConversionError(
-        f"{what} writes in place, and duals are immutable. Use the result of the function: "
-        "y = np.add(x, 1), x = x + v, np.where(mask, v, x), np.concatenate or np.stack"
-    )
-
-
-# --- registration: the forms a rule can take -----------------------------------------------------
-
-
-def _register(fn: Callable, evaluate: Callable, parts: Iterable[Callable], leading: int) -> None:
-    """Register `evaluate`, refusing arguments that the functions a rule is made of do not take.
-
-    Without this, `np.sum(x, where=mask)` would end in a TypeError about a function that its
-    reader has never seen.  The first `leading` parameters of the parts are not arguments.
-    """
-    known: set[str] | None = None  # None: any keyword
-    most = math.inf
-    for part in parts:
-        parameters = inspect.signature(part).parameters.values()
-        kinds = [p.kind for p in parameters]
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            names = {p.name for p in parameters}
-            known = names if known is None else known & names
-        if inspect.Parameter.VAR_POSITIONAL not in kinds:
-            most = min(most, kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) - leading)
-
-    def checked(level: Level, args: tuple, kwargs: dict) -> Any:
-        unknown = [f"{name}=" for name in kwargs if known is not None and name not in known]
-        if len(args) > most:
-            unknown.append(f"number {most + 1} by position")
-        if unknown:
-            raise MissingRuleError(
-                f"{name_of(fn)}: the argument {unknown[0]} has no derivative rule; leave it out, "
-                "or use another function for it (np.where for where=, x.astype for dtype=)"
-            )
-        return evaluate(level, args, kwargs)
-
-    register(fn, checked)
-
-
-def rule(fn: Callable, *by_argument: Callable | None) -> None:
-    """Register `fn` by one linear map `(t, out, *primals, **params)` for each argument.
-
-    None marks an argument that cannot carry a tangent (an index, a shape).  For an argument
-    that is a sequence of arrays, t is the list of their tangents, None where absent.
-    """
-
-    def evaluate(level: Level, args: tuple, kwargs: dict) -> Any:
-        primals = [primal_at(a, level) for a in args]
-        out = fn(*primals, **kwargs)
-        total = None
-        for position, argument in enumerate(args):
-            t = tangent_at(argument, level)
-            if t is None:
-                continue
-            linear_map = by_argument[position] if position < len(by_argument) else None
-            if linear_map is None:
-                raise MissingRuleError(
-                    f"{name_of(fn)} cannot be differentiated by argument {position}; "
-                    "pass dn.stop_gradient(x) there"
-                )
-            contribution = linear_map(t, out, *primals, **kwargs)
-            total = contribution if total is None else linear.add(total, contribution)
-        return with_tangent(out, total, level)
-
-    _register(fn, evaluate, filter(None, by_argument), leading=2)
-
-
-def elementwise(fn: Callable, *by_argument: Callable | None) -> None:
-    """Like `rule`, for functions that broadcast: t arrives with the rank of the result, so a
-    map can be written with operators, as in `lambda t, out, x, y: t * y`."""
-
-    def aligned(linear_map: Callable | None) -> Callable | None:
-        if linear_map is None:
-            return None
-
-        @functools.wraps(linear_map)
-        def of_aligned(t: Any, out: Any, *primals: Any, **kwargs: Any) -> Any:
-            return linear_map(linear.align(t, out.ndim), out, *primals, **kwargs)
-
-        return of_aligned
-
-    rule(fn, *(aligned(linear_map) for linear_map in by_argument))
-
-
-def linearizer(fn: Callable) -> Callable:
-    """Decorator: register `fn` by a function of the same arguments that returns `(out, maps)`.
-
-    `maps` holds one linear map for each array argument (None where it has no derivative), or
-    is a single map where only the first has one.  The maps may share whatever was computed.
-    """
-
-    def decorate(function: Callable) -> Callable:
-        def evaluate(level: Level, args: tuple, kwargs: dict) -> Any:
-            out, maps = function(*(primal_at(a, level) for a in args), **kwargs)
-            if callable(maps):
-                maps = (maps,)
-            total = None
-            for linear_map, argument in zip(maps, args, strict=False):
-                t = tangent_at(argument, level)
-                if t is None or linear_map is None:
-                    continue
-                contribution = linear_map(t)
-                total = contribution if total is None else linear.add(total, contribution)
-            return with_tangent(out, total, level)
-
-        _register(fn, evaluate, [function], leading=0)
-        return function
-
-    return decorate
-
-
-def composed(*fns: Callable) -> Callable:
-    """Decorator: register `fns` by a function of the same arguments, written with functions
-    that have rules.  For functions that only move entries: the primal is then exactly NumPy's."""
-
-    def decorate(function: Callable) -> Callable:
-        for fn in fns:
-            _register(
-                fn, lambda _level, args, kwargs: function(*args, **kwargs), [function], leading=0
-            )
-        return function
-
-    return decorate
-
-
-def zero_derivative(*fns: Callable) -> None:
-    """Register functions whose result does not move with small changes of their arguments:
-    comparisons, floor, sign, argmax, ...  They see plain values and return plain values."""
-
-    def evaluator(fn: Callable) -> Callable:
-        def evaluate(_level: Level, args: tuple, kwargs: dict) -> Any:
-            return fn(*map(_plain, args), **kwargs)
-
-        return evaluate
-
-    for fn in fns:
-        register(fn, evaluator(fn))
-
-
-def _plain(x: Any) -> Any:
-    if isinstance(x, (list, tuple)) and any(isinstance(item, Dual) for item in x):
-        return [_plain(item) for item in x]
-    return primal_of(x)

@@ -11,21 +11,20 @@ count from the end, so one line serves every kind of tangent:
 
 * an array, or a `Dual` of an outer transform (nesting), is acted on directly;
 * a `Structured` tangent answers for itself through its method `act`:
-  `Symbolic` (below) records what was done, for later evaluation or transposition;
+  `symbolic.Symbolic` records what was done, for later evaluation or transposition;
   `spaces.RankOne` and `spaces.DirectSum` do something cheaper than a dense stack would.
 """
 
 from __future__ import annotations
 
 import builtins
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from dualnet.core.dispatch import primitive
+from dualnet.core.scatter import zeros_plus, zeros_with
 
 Shape = tuple[int, ...]
 Tangent = Any
@@ -100,101 +99,6 @@ class Structured:
         return matmul_from_left(self, x)
 
 
-class Symbolic(Structured):
-    """A linear expression in the inputs of a transform, recorded and not yet evaluated.
-
-    A node knows the map that made it, the nodes it acted on and its parameters (the
-    residuals).  `probe` is a stack of *zero* tangents, an array `(0, *S)`: running every map
-    on it costs nothing and tells the shape and dtype of the result, so no map needs a
-    separate shape rule.
-    """
-
-    _serial = itertools.count()
-
-    def __init__(self, linear_map: LinearMap | None, parents: tuple, params: tuple, probe: Any):
-        self.linear_map = linear_map
-        self.parents = parents
-        self.params = params
-        self.probe = probe
-        self.shape = probe.shape[1:]
-        self.dtype = probe.dtype
-        self.serial = next(Symbolic._serial)
-
-    @classmethod
-    def input(cls, primal: Any) -> Symbolic:
-        """A fresh unknown with the shape and dtype of `primal`."""
-        return cls(None, (), (), _no_tangents(primal.shape, primal.dtype))
-
-    def act(self, linear_map: LinearMap, params: tuple) -> Symbolic:
-        return Symbolic(linear_map, (self,), params, linear_map.forward(self.probe, *params))
-
-    def plus(self, other: Symbolic) -> Symbolic:
-        return Symbolic(_sum_of_two, (self, other), (), add(self.probe, other.probe))
-
-
-def evaluate(outputs: Sequence[Symbolic], inputs: Sequence[Symbolic], tangents: Sequence) -> list:
-    """The value of recorded expressions where `inputs` are the given tangents (or None)."""
-    values: dict[int, Tangent] = {
-        node.serial: t for node, t in zip(inputs, tangents, strict=True) if t is not None
-    }
-    for node in _reachable(outputs):
-        if node.linear_map is None:
-            continue
-        known = [values[p.serial] for p in node.parents if p.serial in values]
-        if node.linear_map is _sum_of_two:
-            if known:
-                values[node.serial] = broadcast_to(
-                    known[0] if len(known) == 1 else add(*known), node.shape
-                )
-        elif known:
-            values[node.serial] = node.linear_map(known[0], *node.params)
-    return [values.get(node.serial) for node in outputs]
-
-
-def transpose_all(
-    outputs: Sequence[Symbolic], cotangents: Sequence, inputs: Sequence[Symbolic]
-) -> list:
-    """Send cotangents `(k, *R)` of recorded expressions back to `inputs`: reverse mode.
-
-    Returns:
-        One cotangent `(k, *S)` for each input, None where the outputs do not depend on it.
-    """
-    sums: dict[int, Tangent] = {}
-
-    def accumulate(node: Symbolic, ct: Tangent) -> None:
-        sums[node.serial] = add(sums[node.serial], ct) if node.serial in sums else ct
-
-    for node, ct in zip(outputs, cotangents, strict=True):
-        accumulate(node, ct)
-    wanted = {node.serial for node in inputs}
-    for node in reversed(_reachable(outputs)):
-        if node.linear_map is None or node.serial not in sums:
-            continue
-        ct = sums[node.serial] if node.serial in wanted else sums.pop(node.serial)
-        for parent in node.parents:
-            if node.linear_map is _sum_of_two:
-                accumulate(parent, unbroadcast(ct, parent.shape))
-            else:
-                accumulate(parent, node.linear_map.transpose(ct, parent.shape, *node.params))
-    return [sums.get(node.serial) for node in inputs]
-
-
-def _reachable(outputs: Sequence[Symbolic]) -> list[Symbolic]:
-    """Every node the outputs depend on, parents first (serial numbers grow with time)."""
-    found: dict[int, Symbolic] = {}
-    waiting = list(outputs)
-    while waiting:
-        node = waiting.pop()
-        if node.serial not in found:
-            found[node.serial] = node
-            waiting.extend(node.parents)
-    return [found[serial] for serial in sorted(found)]
-
-
-def _no_tangents(shape: Shape, dtype: Any) -> np.ndarray:
-    return np.empty((0, *shape), dtype)
-
-
 def shape_of(t: Tangent) -> Shape:
     """The primal's shape, without k."""
     return t.shape if isinstance(t, Structured) else t.shape[1:]
@@ -227,12 +131,6 @@ def add(t: Tangent, u: Tangent) -> Tangent:
         return u.plus(t)
     ndim = max(t.ndim, u.ndim) - 1
     return align(t, ndim) + align(u, ndim)
-
-
-@LinearMap
-def _sum_of_two(t: Tangent) -> Tangent:
-    """Marks a Symbolic node that adds two parents; handled by `evaluate` and `transpose_all`."""
-    raise AssertionError("a sum of two is never applied as a map of one")
 
 
 @LinearMap
@@ -499,23 +397,3 @@ def scatter_add(t: Tangent, positions: np.ndarray, shape: Shape) -> Tangent:
 @scatter_add.transposed
 def _(ct: Tangent, _shape: Shape, positions: np.ndarray, _to: Shape) -> Tangent:
     return gather(ct, positions)
-
-
-@primitive
-def zeros_with(x: Any, key: Any, shape: Shape) -> Any:
-    """An array of zeros of `shape` with `x` written at the basic index `key`."""
-    result = np.zeros_like(x, shape=shape)
-    result[key] = x
-    return result
-
-
-@primitive
-def zeros_plus(x: Any, positions: np.ndarray, shape: Shape) -> Any:
-    """Zeros `(k, *shape)` with `x` `(k, ...)` added at flat positions, repeats adding up."""
-    k, size = x.shape[0], math.prod(shape)
-    rows = np.reshape(x, (k, positions.size))
-    flat = np.ravel(positions)
-    result = np.zeros_like(x, shape=(k, size))
-    for row, total in zip(rows, result, strict=True):
-        total[:] = np.bincount(flat, weights=row, minlength=size)  # sums in double precision
-    return np.reshape(result, (k, *shape))

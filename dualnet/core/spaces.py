@@ -5,7 +5,7 @@
 | `None` | nothing | constants: rules skip them |
 | array `(k, *S)` | k directions | k directional derivatives in one pass |
 | `RankOne` | factors `(k, p)` and `(k, q)` | random directions of a weight matrix |
-| `linear.Symbolic` | a recorded expression | transposed, it is reverse mode |
+| `symbolic.Symbolic` | a recorded expression | transposed, it is reverse mode |
 | `DirectSum` | one tangent from each of several spaces | several questions in one pass |
 """
 

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from dualnet.data.idx import chunks, unpacked
 from dualnet.data.sources import SOURCES, RemoteFile

@@ -20,8 +20,9 @@ import numpy as np
 from dualnet import tree
 from dualnet.backends import Backend
 from dualnet.core.dual import Dual, Level, new_level
-from dualnet.core.linear import Symbolic, add, transpose_all
+from dualnet.core.linear import add
 from dualnet.core.spaces import DirectSum
+from dualnet.core.symbolic import Symbolic, transpose_all
 from dualnet.core.transforms import jvp, stop_gradient
 from dualnet.errors import UsageError
 from dualnet.learning.rule import Measurement

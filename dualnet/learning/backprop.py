@@ -7,7 +7,7 @@ from typing import Any
 
 from dualnet import tree
 from dualnet.backends import Backend
-from dualnet.core.transforms import value_and_grad
+from dualnet.core.derivatives import value_and_grad
 from dualnet.learning.rule import Measurement
 from dualnet.learning.task import Shard, Task, correct
 from dualnet.nn.network import Context

@@ -11,7 +11,7 @@ import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.dispatch import primitive
-from dualnet.core.dual import linearizer
+from dualnet.core.engine import linearizer
 from dualnet.errors import UsageError
 
 

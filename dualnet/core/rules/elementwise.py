@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear
-from dualnet.core.dual import astype, elementwise, linearizer, rule, zero_derivative
+from dualnet.core.dual import astype
+from dualnet.core.engine import elementwise, linearizer, rule, zero_derivative
 
 _LN2 = math.log(2.0)
 _LN10 = math.log(10.0)

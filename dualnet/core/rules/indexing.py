@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear
-from dualnet.core.dual import composed, getitem, linearizer, rule
+from dualnet.core.dual import getitem
+from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.rules.shaping import positions_of
+from dualnet.core.scatter import zeros_plus, zeros_with
 
 
 def _is_basic(key: tuple) -> bool:
@@ -48,8 +50,8 @@ def _zeros_plus(t: Any, out: Any, x: Any, positions: Any, shape: tuple) -> Any:
 
 
 # what the transposes of `index` and `gather` are made of, for derivatives of derivatives
-rule(linear.zeros_with, _zeros_with)
-rule(linear.zeros_plus, _zeros_plus)
+rule(zeros_with, _zeros_with)
+rule(zeros_plus, _zeros_plus)
 
 
 @linearizer(np.diag)

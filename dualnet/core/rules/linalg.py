@@ -10,7 +10,8 @@ import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.dispatch import primitive
-from dualnet.core.dual import composed, linearizer, primal_of, rule
+from dualnet.core.dual import primal_of
+from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.rules.shaping import positions_of
 from dualnet.errors import MissingRuleError
 

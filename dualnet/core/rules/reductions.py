@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear
-from dualnet.core.dual import getitem, linearizer, rule
+from dualnet.core.dual import getitem
+from dualnet.core.engine import linearizer, rule
 from dualnet.errors import MissingRuleError
 
 Axis = int | tuple[int, ...] | None

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear
-from dualnet.core.dual import astype, composed, linearizer, primal_of, rule
+from dualnet.core.dual import astype, primal_of
+from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.rules.reductions import axes_from_end
 from dualnet.errors import MissingRuleError
 

@@ -1,0 +1,181 @@
+"""Gradients, Jacobians and Hessian-vector products: combinations of jvp and vjp.
+
+Names and argument order follow JAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dualnet import tree
+from dualnet.core.dual import primal_of
+from dualnet.core.transforms import is_float, jvp, vjp
+from dualnet.errors import TangentError
+from dualnet.tree import Tree
+
+
+def value_and_grad(
+    f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable:
+    """A function that returns the value of the scalar function `f` and its gradient.
+
+    Args:
+        f: function whose result (or first result, with has_aux) is a scalar.
+        argnums: which arguments to differentiate by; a tuple gives a tuple of gradients.
+        has_aux: `f` returns `(value, aux)`.
+
+    Returns:
+        A function of f's arguments returning `(value, gradient)`, or
+        `((value, aux), gradient)`; a gradient is a tree like its argument.
+    """
+
+    def with_gradient(*args: Any, **kwargs: Any) -> Any:
+        chosen, of_chosen = _by_arguments(f, argnums, args, kwargs)
+        value, f_vjp, *aux = vjp(of_chosen, *chosen, has_aux=has_aux)
+        if not is_float(value) or np.shape(value) != ():
+            raise TangentError(
+                f"grad: the function must return one float, got {tree.describe(value)}; sum it, or "
+                "use vjp or jacrev"
+            )
+        gradients = f_vjp(np.ones_like(primal_of(value)))
+        gradient = gradients[0] if isinstance(argnums, int) else gradients
+        return ((value, aux[0]), gradient) if has_aux else (value, gradient)
+
+    return with_gradient
+
+
+def grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable:
+    """A function that returns the gradient of the scalar function `f`; see `value_and_grad`.
+
+    With has_aux it returns `(gradient, aux)`.
+    """
+    with_gradient = value_and_grad(f, argnums, has_aux)
+
+    def gradient_only(*args: Any, **kwargs: Any) -> Any:
+        value, gradient = with_gradient(*args, **kwargs)
+        return (gradient, value[1]) if has_aux else gradient
+
+    return gradient_only
+
+
+def jacfwd(
+    f: Callable, argnums: int | Sequence[int] = 0, *, tangent_chunk: int | None = None
+) -> Callable:
+    """The Jacobian of `f` by forward mode, one direction for each input entry.
+
+    Args:
+        f: function of trees of arrays.
+        argnums: which arguments to differentiate by.
+        tangent_chunk: at most so many directions in one pass (all if None); memory grows with
+            it, the result does not depend on it.
+
+    Returns:
+        A function of f's arguments returning a tree like out whose leaves are trees like the
+        argument, with leaves of shape `(*out_leaf.shape, *argument_leaf.shape)`.
+    """
+
+    def jacobian(*args: Any, **kwargs: Any) -> Any:
+        chosen, of_chosen = _by_arguments(f, argnums, args, kwargs)
+        out_like = None
+        columns = []
+        for position, leaf in enumerate(tree.leaves(chosen)):
+            pieces = []
+            for basis in _basis(leaf, tangent_chunk):
+                tangents = [None] * len(tree.leaves(chosen))
+                tangents[position] = basis
+                out_like, stack = jvp(of_chosen, chosen, tree.unflatten(chosen, tangents))
+                pieces.append(stack)
+            joined = tree.map(lambda *parts: np.concatenate(parts), *pieces)
+            shape = np.shape(leaf)
+            columns.append(tree.map(lambda c: _last_to_shape(c, shape), joined))  # noqa: B023
+        blocks = [tree.leaves(c) for c in columns]
+        rows = [tree.unflatten(chosen, [b[r] for b in blocks]) for r in range(len(blocks[0]))]
+        return _jacobian_tree(out_like, rows, argnums)
+
+    return jacobian
+
+
+def jacrev(
+    f: Callable, argnums: int | Sequence[int] = 0, *, tangent_chunk: int | None = None
+) -> Callable:
+    """The Jacobian of `f` by reverse mode, one cotangent for each output entry; see `jacfwd`."""
+
+    def jacobian(*args: Any, **kwargs: Any) -> Any:
+        chosen, of_chosen = _by_arguments(f, argnums, args, kwargs)
+        out, f_vjp = vjp(of_chosen, *chosen)
+        rows = []
+        leaves = tree.leaves(out)
+        for position, leaf in enumerate(leaves):
+            pieces = []
+            for basis in _basis(leaf, tangent_chunk):
+                k = basis.shape[0]
+                cotangents = [
+                    np.zeros((k, *np.shape(x)), np.result_type(primal_of(x))) for x in leaves
+                ]
+                cotangents[position] = basis
+                pieces.append(f_vjp(tree.unflatten(out, cotangents)))
+            joined = tree.map(lambda *parts: np.concatenate(parts), *pieces)
+            shape = np.shape(leaf)
+            rows.append(tree.map(lambda c: np.reshape(c, shape + c.shape[1:]), joined))  # noqa: B023
+        return _jacobian_tree(out, rows, argnums)
+
+    return jacobian
+
+
+def hvp(f: Callable, primals: Sequence, tangents: Sequence) -> Any:
+    """Hessian-vector products of the scalar function `f`: forward over reverse.
+
+    Args:
+        f, primals, tangents: as for `jvp`; k directions give k products.
+
+    Returns:
+        A tuple with, for each primal, a tree like it (with k in front): ∇²f · tangents.
+    """
+    every = tuple(range(len(primals)))
+    return jvp(grad(f, every), primals, tangents)[1]
+
+
+# --- shared parts ------------------------------------------------------------------------------
+
+
+def _by_arguments(
+    f: Callable, argnums: int | Sequence[int], args: tuple, kwargs: dict
+) -> tuple[tuple, Callable]:
+    """The chosen arguments, and f as a function of them alone."""
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for n in numbers:
+        if not -len(args) <= n < len(args):
+            raise TangentError(f"argnums: no argument {n} among the {len(args)} by position")
+    numbers = tuple(n % len(args) for n in numbers)
+
+    def of_chosen(*chosen: Any) -> Any:
+        replaced = list(args)
+        for n, value in zip(numbers, chosen, strict=True):
+            replaced[n] = value
+        return f(*replaced, **kwargs)
+
+    return tuple(args[n] for n in numbers), of_chosen
+
+
+def _basis(leaf: Any, chunk: int | None) -> Any:
+    """Yield stacks of the standard basis of a leaf's space, at most `chunk` directions each."""
+    size, shape, dtype = np.size(primal_of(leaf)), np.shape(leaf), np.result_type(primal_of(leaf))
+    step = max(1, size if chunk is None else chunk)
+    for start in range(0, max(size, 1), step):
+        rows = np.eye(min(step, size - start), size, start, dtype)
+        yield np.reshape(rows, (rows.shape[0], *shape))
+
+
+def _last_to_shape(stack: Any, shape: tuple[int, ...]) -> Any:
+    """`(n, *out)` to `(*out, *shape)`."""
+    moved = np.moveaxis(stack, 0, -1)
+    return np.reshape(moved, moved.shape[:-1] + shape)
+
+
+def _jacobian_tree(out: Tree, rows: list, argnums: int | Sequence[int]) -> Tree:
+    single = isinstance(argnums, int)
+    remaining = iter(rows)
+    return tree.map(lambda _: next(remaining)[0] if single else next(remaining), out)

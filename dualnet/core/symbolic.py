@@ -1,0 +1,114 @@
+"""`Symbolic`: a tangent that records what is done to it; evaluated or transposed afterwards.
+
+Reverse mode is this file: give the inputs of a function symbolic tangents, run the rules of
+forward mode, and transpose the linear expression that they left behind.
+Source: Radul et al. 2022, "You Only Linearize Once: Tangents Transpose to Gradients".
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dualnet.core.linear import LinearMap, Structured, Tangent, add, broadcast_to, unbroadcast
+
+
+class Symbolic(Structured):
+    """A linear expression in the inputs of a transform, recorded and not yet evaluated.
+
+    A node is one of three things: an input (no map, no parents), the image of one parent under
+    `linear_map(·, *params)`, or the sum of two parents (no map).  `probe` is a stack of *zero*
+    directions, an array `(0, *S)`: running every map on it costs nothing and tells the shape and
+    dtype of the result, so no map needs a separate shape rule.
+    """
+
+    _serial = itertools.count()
+
+    def __init__(
+        self,
+        probe: Any,
+        parents: tuple[Symbolic, ...] = (),
+        linear_map: LinearMap | None = None,
+        params: tuple = (),
+    ):
+        self.probe = probe
+        self.parents = parents
+        self.linear_map = linear_map
+        self.params = params
+        self.shape = probe.shape[1:]
+        self.dtype = probe.dtype
+        self.serial = next(Symbolic._serial)
+
+    @classmethod
+    def input(cls, primal: Any) -> Symbolic:
+        """A fresh unknown with the shape and dtype of `primal`."""
+        return cls(np.empty((0, *primal.shape), primal.dtype))
+
+    def act(self, linear_map: LinearMap, params: tuple) -> Symbolic:
+        return Symbolic(linear_map.forward(self.probe, *params), (self,), linear_map, params)
+
+    def plus(self, other: Symbolic) -> Symbolic:
+        return Symbolic(add(self.probe, other.probe), (self, other))
+
+
+def evaluate(outputs: Sequence[Symbolic], inputs: Sequence[Symbolic], tangents: Sequence) -> list:
+    """The value of recorded expressions where `inputs` are the given tangents (or None).
+
+    Returns:
+        A stack for each output, None where no given tangent reaches it.
+    """
+    values: dict[int, Tangent] = {
+        node.serial: t for node, t in zip(inputs, tangents, strict=True) if t is not None
+    }
+    for node in _reachable(outputs):
+        known = [values[p.serial] for p in node.parents if p.serial in values]
+        if not known:
+            continue
+        if node.linear_map is not None:
+            values[node.serial] = node.linear_map(known[0], *node.params)
+        else:
+            total = known[0] if len(known) == 1 else add(*known)
+            values[node.serial] = broadcast_to(total, node.shape)
+    return [values.get(node.serial) for node in outputs]
+
+
+def transpose_all(
+    outputs: Sequence[Symbolic], cotangents: Sequence, inputs: Sequence[Symbolic]
+) -> list:
+    """Send cotangents `(k, *R)` of recorded expressions back to `inputs`: reverse mode.
+
+    Returns:
+        One cotangent `(k, *S)` for each input, None where the outputs do not depend on it.
+    """
+    sums: dict[int, Tangent] = {}
+
+    def accumulate(node: Symbolic, ct: Tangent) -> None:
+        sums[node.serial] = add(sums[node.serial], ct) if node.serial in sums else ct
+
+    for node, ct in zip(outputs, cotangents, strict=True):
+        accumulate(node, ct)
+    for node in reversed(_reachable(outputs)):
+        if not node.parents or node.serial not in sums:
+            continue
+        ct = sums.pop(node.serial)
+        for parent in node.parents:
+            if node.linear_map is not None:
+                accumulate(parent, node.linear_map.transpose(ct, parent.shape, *node.params))
+            else:
+                accumulate(parent, unbroadcast(ct, parent.shape))
+    return [sums.get(node.serial) for node in inputs]
+
+
+def _reachable(outputs: Sequence[Symbolic]) -> list[Symbolic]:
+    """Every node the outputs depend on, parents first (serial numbers grow with time)."""
+    found: dict[int, Symbolic] = {}
+    waiting = list(outputs)
+    while waiting:
+        node = waiting.pop()
+        if node.serial not in found:
+            found[node.serial] = node
+            waiting.extend(node.parents)
+    return [found[serial] for serial in sorted(found)]
