@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dualnet import Key, backends, data, tree
-from dualnet.errors import DualnetError, UsageError
+from dualnet.errors import DualnetError, Interrupted, UsageError
 from dualnet.learning import AGGREGATIONS, RULES, SAMPLERS
 from dualnet.nn import walk
 from dualnet.optim import OPTIMIZERS
@@ -80,7 +80,7 @@ def make_parser() -> Parser:
     how.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
     how.add_argument("--lr", type=float, metavar="X", help="base learning rate")
     how.add_argument("--schedule", choices=SCHEDULES, default="cosine")
-    how.add_argument("--epochs", type=int, metavar="N")
+    how.add_argument("--epochs", type=int, metavar="N", help="the schedule spans all of them")
     how.add_argument("--batch-size", type=int, metavar="N")
     how.add_argument("--seed", type=int, metavar="N", help="default 0")
     how.add_argument("--seeds", type=int, nargs="+", metavar="N", help="one run for each seed")
@@ -119,6 +119,8 @@ def flag(name: str) -> str:
 
 def resolve(args: argparse.Namespace) -> Settings:
     """Settings from flags and defaults; a flag that nothing uses is an error."""
+    if args.data_dir is not None and not data.SOURCES[args.dataset].files:
+        raise UsageError(f"--data-dir is of no use to --dataset {args.dataset}: it ships with us")
     defaults = DATASET_DEFAULTS[args.dataset]
     options = {}
     for kind, table in TABLES.items():
@@ -191,7 +193,10 @@ def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> di
     )
     network = network_of(settings, dataset.train_images.shape[1:], len(dataset.classes))
     resume = args.resume is not None
-    return run(settings, network, dataset, folder, resume=resume, quiet=args.quiet)
+    try:
+        return run(settings, network, dataset, folder, resume=resume, quiet=args.quiet)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; go on with --resume {folder.path}") from None
 
 
 def describe(settings: Settings) -> dict[str, Any]:
@@ -256,6 +261,8 @@ def main(argv: list[str]) -> None:
         return
     if args.seed is not None and args.seeds is not None:
         raise UsageError("give --seed or --seeds, not both")
+    if len(set(args.seeds or ())) < len(args.seeds or ()):
+        raise UsageError(f"--seeds must differ, got {' '.join(map(str, args.seeds))}")
     settings = resolve(args)
     if args.describe:
         print(json.dumps(describe(settings)))
@@ -317,8 +324,8 @@ def exit_code(argv: list[str]) -> int:
         print(f"train.py: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("train.py: interrupted; go on with --resume RUN", file=sys.stderr)
-        return 130
+        print("train.py: interrupted before training began", file=sys.stderr)
+        return Interrupted.exit_code
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

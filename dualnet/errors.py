@@ -34,6 +34,12 @@ class BackendError(DualnetError):
     exit_code = 5
 
 
+class Interrupted(DualnetError):
+    """A run was stopped from outside; its checkpoint is written."""
+
+    exit_code = 130
+
+
 class TreeError(DualnetError, ValueError):
     """Two trees that should have the same structure do not."""
 

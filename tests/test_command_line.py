@@ -268,6 +268,8 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(tmp_path):
         ("--momentum 1 --optimizer momentum", "momentum at least 0 and below 1, got 1.0"),
         ("--weight-decay nan", "weight_decay at least 0 and finite, got nan"),
         ("--seed 1 --seeds 2 3", "give --seed or --seeds, not both"),
+        ("--seeds 1 2 1", "--seeds must differ, got 1 2 1"),
+        ("--data-dir .", "--data-dir is of no use to --dataset digits"),
         ("--seeds", "--seeds: expected at least one argument"),
         ("--limit-train 0", "limit_train: expected a whole number from 1 up, got 0"),
         ("--limit-train 100000", r"limit_train: expected a whole number from 1 to \d+, got 100000"),
@@ -362,7 +364,7 @@ def test_a_run_that_is_stopped_can_go_on(number, ask, tmp_path):
     child.send_signal(number)
     out, err = child.communicate(timeout=60)
     assert (child.returncode, out) == (130, "")
-    assert re.fullmatch(r"train\.py: interrupted; [^\n]+\n", err)
+    assert re.fullmatch(r"train\.py: interrupted; go on with --resume [^\n ]+\n", err)
     with np.load("run/checkpoint.npz") as archive:
         epoch = int(archive["position:"][0])
     assert epoch >= 1

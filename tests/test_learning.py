@@ -88,12 +88,13 @@ class Problem:
 
 
 def problem(rng, key, *layers, n=4, features=6, dtype=np.float64):
-    """A classification problem; without layers the network is 6-5-4-3 with ReLU."""
+    """A classification problem; without layers the network is 6-5-4-3 with ReLU and tanh."""
     layers = layers or (
         ("hidden1", Linear(5)),
         ("relu1", Activation(relu)),
         ("hidden2", Linear(4)),
-        ("relu2", Activation(relu)),
+        # Not ReLU again: now and then all of four units would be off, and nothing be tested.
+        ("tanh2", Activation(tanh)),
         ("output", Linear(3)),
     )
     task = Task(Sequential(layers), softmax_cross_entropy)
@@ -141,7 +142,7 @@ def test_bp_agrees_with_torch(rng, key):
     z = torch.tensor(p.x)
     for name in ("hidden1", "hidden2", "output"):
         z = z @ weights[name]["w"] + weights[name]["b"]
-        z = z if name == "output" else torch.relu(z)
+        z = {"hidden1": torch.relu, "hidden2": torch.tanh}.get(name, lambda z: z)(z)
     loss = torch.nn.functional.cross_entropy(z, torch.tensor(p.labels))
     loss.backward()
     done = p.step(Backprop(), key)
@@ -391,6 +392,18 @@ def test_fg_a_gives_the_output_layer_its_exact_gradient(sampler, rng, key):
 def test_fg_a_without_hidden_layers_is_exact(rng, key):
     p = problem(rng, key, ("output", Linear(3)))
     assert_close(p.step(ActivityPerturbation(2), key).gradients, p.exact(), 1e-12)
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
+def test_a_network_may_be_a_single_layer(rule, rng, key):
+    task = Task(Linear(3), softmax_cross_entropy)
+    params, state, _ = task.network.init(key, (6,))
+    x = rng.standard_normal((4, 6)).astype(np.float32)
+    p = Problem(task, params, state, x, rng.integers(0, 3, 4))
+    gradients = p.step(rule, key).gradients
+    assert tree.describe(gradients) == tree.describe(params)
+    if isinstance(rule, (Backprop, ActivityPerturbation)):
+        assert_close(gradients, p.exact(), 1e-5)
 
 
 def test_fg_a_draws_for_each_example_whatever_the_shard(rng, key):

@@ -357,10 +357,11 @@ def test_what_a_tap_returns_flows_on(key, rng):
     params, state, _ = network.init(key, (3,))
 
     def cut(path, y):
-        return np.zeros_like(y) if path == "second" else y
+        return np.full_like(y, 2.0) if path == "second" else y
 
     y, _ = network.apply(params, state, rng.standard_normal((2, 3)), Context(tap=cut))
-    assert np.array_equal(y, np.broadcast_to(params["output"]["b"], y.shape))
+    output = params["output"]
+    assert np.allclose(y, 2 * output["w"].sum(0) + output["b"])
 
 
 def test_walk_names_the_layers_that_hold_no_others():

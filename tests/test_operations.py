@@ -287,13 +287,18 @@ def test_sinc_at_0():
 
 def test_logaddexp_of_infinities():
     assert slope(np.logaddexp, [-np.inf, 1.0], [1.0, -np.inf]) == [0, 1]
-    assert slope(np.logaddexp, [800.0], [0.0]) == [1]
+    assert slope(np.logaddexp, [np.inf, 800.0], [1.0, 0.0]) == [1, 1]
 
 
-def test_where_takes_nothing_from_the_branch_not_taken():
-    x, factor = np.array([1.0, 2.0]), np.array([np.inf, 3.0])
-    _, t = dn.jvp(lambda x: np.where([True, False], x, x * factor), (x,), (np.ones(2),))
-    assert t.tolist() == [1, 3]
+@pytest.mark.parametrize("swap", [False, True])
+def test_where_takes_nothing_from_the_branch_not_taken(swap):
+    x, factor, mask = np.array([1.0, 2.0]), np.array([np.inf, 3.0]), np.array([True, False])
+
+    def f(x):
+        return np.where(~mask, x * factor, x) if swap else np.where(mask, x, x * factor)
+
+    _, t = dn.jvp(f, (x,), (np.ones(2),))
+    assert t.tolist() == [1, 3]  # and no 0 · inf
 
 
 def test_equal_entries_keep_their_order_in_sort():

@@ -522,6 +522,8 @@ def test_stop_gradient(inner):
     assert inner(lambda x: dn.stop_gradient({"a": x * x})["a"])(TWO) == 0
     nested = d(lambda x: x * inner(lambda y: y * y * dn.stop_gradient(x))(TWO))
     assert nested(np.array(3.0)) == 12  # x · 4 · constant(3)
+    nested = d(lambda x: inner(lambda y: y * dn.stop_gradient(y * x))(TWO))
+    assert nested(np.array(3.0)) == 0  # constant(6): a constant in x too
     assert type(dn.stop_gradient(np.ones(2))) is np.ndarray
 
 
@@ -608,6 +610,7 @@ RANK_ONE_USES = {
     "scaled by an array": lambda x, w: x @ (w * x[0, :2]),
     "sum": lambda x, w: np.sum(w, axis=0),
     "w + w.T": lambda x, w: w[:2, :2] + w[:2, :2].T,
+    "w with its axes in place": lambda x, w: x @ np.transpose(w, (0, 1)),
     "w itself": lambda x, w: w,
     "sin": lambda x, w: np.sin(w),
     "reshape": lambda x, w: w.reshape(-1)[::2],

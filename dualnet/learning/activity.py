@@ -160,7 +160,7 @@ def hidden_sites(network: Layer, params: Tree) -> dict[str, Activation | None]:
 
 
 def _at(params: Tree, path: str) -> Tree:
-    for name in path.split("/"):
+    for name in path.split("/") if path else ():  # a network may be a single layer
         params = params[name]
     return params
 

@@ -37,13 +37,10 @@ def projection(d: Any, gram: Callable[[], Any]) -> Any:
     try:
         lower = np.linalg.cholesky(g)
     except np.linalg.LinAlgError:
-        lower = None
-    # A pivot this small against its row says that a direction lies in the span of the others
-    # to within the rounding of the inner products.
-    smallest = np.sqrt(np.finfo(d.dtype).eps * len(d) * np.diagonal(g))
-    if lower is None or np.any(np.diagonal(lower) < smallest):
-        tolerance = float(np.finfo(d.dtype).eps) * len(d)
-        return np.linalg.lstsq(g, right, rcond=tolerance)[0].astype(d.dtype)
+        # Singular values below the rounding of the inner products say nothing.  Those above
+        # count, however small: each dropped one would lose a direction of the span.
+        rounding = float(np.finfo(d.dtype).eps)
+        return np.linalg.lstsq(g, right, rcond=rounding)[0].astype(d.dtype)
     return np.linalg.solve(lower.T, np.linalg.solve(lower, right)).astype(d.dtype)
 
 

@@ -56,10 +56,10 @@ def mean_squared_error(outputs: Any, targets: Any) -> Any:
 
     Args:
         outputs: `(N, ...)`, float.
-        targets: the same shape.
+        targets: the same shape; of the same dtype too, or the result has the wider one.
 
     Returns:
-        `(N,)`, of the dtype of outputs.
+        `(N,)`.
     """
     return _squared_error_parts(outputs, targets)[0]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dualnet import backends, tree
 from dualnet.data import Dataset
-from dualnet.errors import DataError
+from dualnet.errors import DataError, UsageError
 from dualnet.learning import RULES, Task
 from dualnet.nn import Layer, softmax_cross_entropy
 from dualnet.optim import OPTIMIZERS
@@ -70,6 +70,10 @@ def run(
             raise DataError(
                 f"{folder.path / 'checkpoint.npz'} is damaged: at epoch {now.position[0]} it has a "
                 f"history {now.history.dtype}{now.history.shape}; start the run anew"
+            )
+        if settings.epochs < now.position[0]:
+            raise UsageError(
+                f"--epochs {settings.epochs}: the run has done {now.position[0]} epochs already"
             )
         folder.write_settings(settings)  # there may be more epochs now
     else:
