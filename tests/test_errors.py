@@ -18,6 +18,7 @@ from dualnet.errors import (
     DualConversionError,
     DualnetError,
     EscapedDualError,
+    Interrupted,
     MissingRuleError,
     TangentError,
     TreeError,
@@ -538,6 +539,7 @@ def test_every_error_is_a_dualnet_error_and_has_its_exit_code():
     kinds = {
         **dict.fromkeys((TreeError, MissingRuleError, EscapedDualError, TangentError), 1),
         **{DualConversionError: 1, UsageError: 2, DataError: 3, DivergedError: 4, BackendError: 5},
+        Interrupted: 130,
     }
     for kind, code in kinds.items():
         assert issubclass(kind, DualnetError) and kind.exit_code == code

@@ -52,7 +52,7 @@ def compare(worst, where, ours, theirs):
 # --- the table -----------------------------------------------------------------------------------
 
 SHARED = [row for row in ROWS if row.jax]
-CHUNK = 80
+CHUNK = 40
 QUICK_TO_COMPILE = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,

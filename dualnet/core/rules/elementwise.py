@@ -68,9 +68,9 @@ elementwise(np.log1p, lambda t, out, x: t / (x + 1.0))
 
 
 def _share(x: Any, out: Any, exp: Any) -> Any:
-    # the softmax weight exp(x - out); where both are the same infinity the difference is NaN
-    # and the weight of the only finite choice, 1
-    return exp(np.where(np.equal(x, out), 0, x - out))
+    # the softmax weight exp(x - out), and 1 where x is out: inf - inf would be NaN
+    same = np.equal(x, out)
+    return exp(np.where(same, 0, x) - np.where(same, 0, out))
 
 
 elementwise(
