@@ -1,8 +1,8 @@
 """Fixtures shared by all tests: random numbers that can be replayed, and the `gpu` marker.
 
-The seed is drawn afresh for every session, so that the suite does not test the same numbers for
-ever, and shown with every failure; DUALNET_TEST_SEED=n repeats a session.  Each test has a
-stream of its own, so a test repeats alone as it ran among the others.
+The seed is drawn afresh for every run, so that the suite does not test the same numbers for ever,
+and shown with every failure; DUALNET_TEST_SEED=n repeats a run.  Each test has a stream of its
+own, so a test repeats alone as it ran among the others.
 """
 
 import functools
@@ -26,15 +26,15 @@ class SeededGenerator(np.random.Generator):
 
 
 @pytest.fixture(scope="session")
-def session_key():
+def root_key():
     """The dualnet Key that all others come from, for what several tests share."""
     return Key(SEED)
 
 
 @pytest.fixture
-def key(request, session_key):
+def key(request, root_key):
     """A dualnet Key for this test."""
-    return session_key.fold_in(request.node.name)
+    return root_key.fold_in(request.node.name)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def rng(key):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    if report.failed and "session_key" in getattr(item, "fixturenames", ()):
+    if report.failed and "root_key" in getattr(item, "fixturenames", ()):
         report.sections.append(("random numbers", f"repeat with {SEED_VARIABLE}={SEED}"))
     return report
 
@@ -75,7 +75,7 @@ _worst: dict[str, tuple[float, str]] = {}
 
 @pytest.fixture(scope="session")
 def worst():
-    """`worst(kind, error, where)` keeps the largest error of a kind for the session's summary."""
+    """`worst(kind, error, where)` keeps the largest error of a kind for the summary at the end."""
 
     def record(kind, error, where):
         _worst[kind] = max(_worst.get(kind, (0.0, "nowhere")), (float(error), where))

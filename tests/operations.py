@@ -17,6 +17,7 @@ import numpy as np
 
 from dualnet.core.dispatch import name_of
 from dualnet.core.dual import astype, getitem
+from dualnet.core.rules.elementwise import _to_float
 from dualnet.core.rules.linalg import _logabsdet
 from dualnet.core.scatter import zeros_plus, zeros_with
 
@@ -111,6 +112,7 @@ def given(values: Any) -> Callable:
     return lambda _rng: np.array(values, np.float64)
 
 
+SINCE_2_1 = np.lib.NumpyVersion(np.__version__) >= "2.1.0"  # some arguments are not older
 MASK = np.array([[True, False, True], [False, False, True]])
 
 
@@ -196,8 +198,14 @@ for _note, _f in {
     "": lambda xp, x: xp.clip(x, -125, 75),
     "no lower bound": lambda xp, x: xp.clip(x, None, 75.0),
     "no upper bound": lambda xp, x: xp.clip(x, -125.0, None),
-    "min and max": lambda xp, x: xp.clip(x, min=-125, max=75),
-    "max": lambda xp, x: xp.clip(x, max=75.0),
+    **(
+        {
+            "min and max": lambda xp, x: xp.clip(x, min=-125, max=75),
+            "max": lambda xp, x: xp.clip(x, max=75.0),
+        }
+        if SINCE_2_1
+        else {}
+    ),
 }.items():
     row(np.clip, _note, _f, far_apart(2, 3), exact=True)
 row(
@@ -244,6 +252,7 @@ row(
     uniform(0.5, 2, 2, 3),
 )
 row(astype, "", lambda xp, x: x.astype(np.float64), (2, 3), exact=True)
+row(_to_float, "", lambda xp, x: _to_float(x, np.float64), (2, 3), exact=True, jax=False)
 row(np.astype, "", lambda xp, x: xp.astype(x, np.float64), (2, 3), exact=True)
 
 # --- reductions --------------------------------------------------------------------------------
@@ -492,7 +501,7 @@ for _note, _f in {
     "": lambda xp, x: xp.reshape(x, (3, 4)),
     "-1": lambda xp, x: xp.reshape(x, (2, -1)),
     "to one axis": lambda xp, x: xp.reshape(x, -1),
-    "shape=": lambda xp, x: xp.reshape(x, shape=(4, 3)),
+    **({"shape=": lambda xp, x: xp.reshape(x, shape=(4, 3))} if SINCE_2_1 else {}),
 }.items():
     row(np.reshape, _note, _f, (2, 3, 2), exact=True)
 for _axis in (0, -1, 1, (0, 2)):

@@ -1,7 +1,7 @@
 """The same answers as JAX: every operation it shares with the table, and random compositions.
 
-DUALNET_TEST_SEED=n repeats a session (see conftest), `-k 'composition[17]'` one composition of
-it; a failure also shows the steps of the composition.
+DUALNET_TEST_SEED=n repeats a run (see conftest), `-k 'composition[17]'` one composition of it; a
+failure also shows the steps of the composition.
 """
 
 import functools
@@ -80,8 +80,8 @@ def questions_and_answers(chunk, key):
 
 
 @pytest.mark.parametrize("i", range(len(SHARED)), ids=[row.name for row in SHARED])
-def test_row(i, session_key, worst):
-    asked, answers = questions_and_answers(i // CHUNK, session_key)
+def test_row(i, root_key, worst):
+    asked, answers = questions_and_answers(i // CHUNK, root_key)
     ours = by_dualnet(SHARED[i], *asked[i % CHUNK])
     compare(worst, SHARED[i].name, ours, answers[i % CHUNK])
 

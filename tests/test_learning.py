@@ -28,6 +28,7 @@ from dualnet.learning import (
     cut,
     step,
 )
+from dualnet.learning.aggregate import projection
 from dualnet.nn import (
     Activation,
     Context,
@@ -409,11 +410,11 @@ def test_a_network_may_be_a_single_layer(rule, rng, key):
 def test_fg_a_draws_for_each_example_whatever_the_shard(rng, key):
     directions = ActivityPerturbation(2).sample(key, {}, BACKEND, 9)
     z = np.zeros((9, 5))
-    whole = directions.draw("hidden1", z, 0)
+    whole = directions.draw("hidden1", 1, z, 0)
     assert whole.shape == (2, 9, 5)
     for a, b in [(0, 4), (4, 9), (8, 9)]:
-        assert np.array_equal(directions.draw("hidden1", z[a:b], a), whole[:, a:b])
-    rows = np.concatenate([*whole, *directions.draw("hidden2", z, 0)])
+        assert np.array_equal(directions.draw("hidden1", 1, z[a:b], a), whole[:, a:b])
+    rows = np.concatenate([*whole, *directions.draw("hidden2", 1, z, 0)])
     assert len(np.unique(rows.round(12), axis=0)) == len(rows)  # no two share a direction
 
 
@@ -423,7 +424,7 @@ def test_fg_a_weight_gradient_is_input_times_derivative_times_direction(rng, key
     p = problem(rng, key, *layers, n=1)
     rule = ActivityPerturbation(1)
     z = p.x @ p.params["hidden"]["w"] + p.params["hidden"]["b"]
-    u = rule.sample(key, p.params, BACKEND, 1).draw("hidden", z, 0)[0]
+    u = rule.sample(key, p.params, BACKEND, 1).draw("hidden", 1, z, 0)[0]
 
     def loss(z):
         y = np.tanh(z) @ p.params["output"]["w"] + p.params["output"]["b"]
@@ -651,3 +652,123 @@ def test_the_new_state_of_a_layer_is_plain_arrays(rule, layer, rng, key):
     hidden = p.x @ p.params["hidden"]["w"] + p.params["hidden"]["b"]
     assert type(state["follow"]["mean"]) is np.ndarray
     assert np.allclose(state["follow"]["mean"], 0.1 * hidden.mean(0))
+
+
+# --- networks that are no chain ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Residual:
+    """x + inner(x), then an optional activation: what a newcomer might write."""
+
+    layers: tuple
+
+    def init(self, key, in_shape):
+        ((name, inner),) = self.layers
+        params, state, _ = inner.init(key, in_shape)
+        return {name: params}, {name: state}, in_shape
+
+    def apply(self, params, state, x, context):
+        ((name, inner),) = self.layers
+        y, new = context.child(name, inner, params[name], state[name], x)
+        return x + y, {name: new}
+
+
+@dataclass(frozen=True)
+class Twice:
+    """The same layer applied two times, with one set of weights."""
+
+    layers: tuple
+
+    def init(self, key, in_shape):
+        ((name, inner),) = self.layers
+        params, state, shape = inner.init(key, in_shape)
+        return {name: params}, {name: state}, shape
+
+    def apply(self, params, state, x, context):
+        ((name, inner),) = self.layers
+        for _ in range(2):
+            x, new = context.child(name, inner, params[name], state[name], x)
+            x = np.tanh(x)
+        return x, {name: new}
+
+
+def relu_then_linear(n):
+    return Sequential((("relu", Activation(relu)), ("inner", Linear(n))))
+
+
+def linear_relu_linear(n):
+    return Sequential((("a", Linear(n)), ("relu", Activation(relu)), ("b", Linear(n))))
+
+
+NOT_A_CHAIN = {
+    "activation after the sum": (
+        ("block", Residual((("f", linear_relu_linear(5)),))),
+        ("relu2", Activation(relu)),
+    ),
+    "activation before the layer": (("block", Residual((("f", relu_then_linear(5)),))),),
+    "a layer applied twice": (("block", Twice((("f", Linear(5)),))),),
+}
+
+
+@pytest.mark.parametrize("middle", NOT_A_CHAIN.values(), ids=NOT_A_CHAIN.keys())
+def test_fg_a_is_unbiased_on_networks_that_are_no_chain(middle, rng, key):
+    p = problem(rng, key, ("first", Linear(5)), *middle, ("output", Linear(3)))
+    estimates = many_estimates(p, ActivityPerturbation(PER_STEP_AND_EXAMPLE), key)
+    assert_unbiased(estimates, flat(p.exact()))
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A layer whose weights take part as constants."""
+
+    layers: tuple
+
+    def init(self, key, in_shape):
+        ((name, inner),) = self.layers
+        params, state, shape = inner.init(key, in_shape)
+        return {name: params, "unused": np.ones(2, np.float32)}, {name: state}, shape
+
+    def apply(self, params, state, x, context):
+        ((name, inner),) = self.layers
+        fixed = dn.stop_gradient(params[name])
+        y, new = context.child(name, inner, fixed, state[name], x)
+        return y, {name: new}
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_frozen_and_unused_weights_have_gradient_zero(rule, at_the_end, rng, key):
+    frozen = ("frozen", Frozen((("f", Linear(3)),)))
+    layers = [("first", Linear(5)), frozen] if at_the_end else [frozen, ("output", Linear(3))]
+    p = problem(rng, key, *layers)
+    gradients = p.step(rule, key).gradients
+    if not isinstance(rule, WeightPerturbation):  # whose zero is only in the mean
+        assert not np.any(flat(gradients["frozen"]))
+    assert np.any(flat(gradients))
+
+
+def test_projection_knows_dependent_signs(rng):
+    """Inner products of signs are integers: singular matrices pass for regular ones by rounding."""
+    for k, n in ((17, 16), (65, 64), (5, 4)):
+        for _ in range(30):
+            for dtype, allowed in ((np.float32, 2e-2), (np.float64, 1e-6)):
+                v = rng.choice([-1.0, 1.0], (k, n)).astype(dtype)
+                gradient = rng.standard_normal(n).astype(dtype)
+                q, singular, _ = np.linalg.svd(v.T.astype(float), full_matrices=False)
+                span = q[:, singular > 1e-9 * singular[0]]
+                expected = span @ (span.T @ gradient)
+                got = projection(v @ gradient, lambda v=v: v @ v.T) @ v
+                assert np.abs(got - expected).max() < allowed * np.linalg.norm(gradient)
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
+def test_gradients_keep_their_dtype_whatever_the_targets(rule, rng, key):
+    network = Sequential((("hidden", Linear(4)), ("relu", Activation(relu)), ("out", Linear(2))))
+    params, state, _ = network.init(key, (3,))
+    x, targets = rng.standard_normal((5, 3)).astype(np.float32), rng.standard_normal((5, 2))
+    done = step(
+        rule, Task(network, mean_squared_error), params, state, {}, x, targets, key, BACKEND
+    )
+    assert {g.dtype for g in tree.leaves(done.gradients)} == {np.dtype(np.float32)}
+    assert done.correct == 0  # targets that are no labels

@@ -47,7 +47,8 @@ def rule_of(fn: Callable) -> Callable:
             f"{name_of(fn)} has no derivative rule. Write it with functions that have one "
             "(listed in docs/functions.md), call it on dn.stop_gradient(x) if its derivative is "
             "zero, or wrap it: `f = dn.custom_jvp(f)` and `f.defjvps(lambda t, out, x: ...)` "
-            "gives the tangent of the result from the tangent t of x"
+            "gives the tangent of the result from the tangent t of x, written with operators or "
+            "dn.linear; try it with dn.check_jvp and dn.check_vjp"
         ) from None
 
 
@@ -56,9 +57,10 @@ def primitive(fn: Callable) -> Callable:
 
     @functools.wraps(fn)
     def dispatching(*args: Any, **kwargs: Any) -> Any:
-        for arg in args:
-            if isinstance(arg, Traced):
-                return arg.handle(dispatching, args, kwargs)
+        for arg in (*args, *kwargs.values()):
+            for x in arg if isinstance(arg, (list, tuple)) else (arg,):
+                if isinstance(x, Traced):
+                    return x.handle(dispatching, args, kwargs)
         return fn(*args, **kwargs)
 
     return dispatching

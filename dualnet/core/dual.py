@@ -1,4 +1,4 @@
-"""`Dual`: a value and its tangent, and the engine that carries tangents through functions.
+"""`Dual`: a value and its tangent.
 
 The finite difference (f(x + εv) − f(x)) / ε asks how f changes along v.  Forward mode gets the
 same answer exactly: every value travels with its tangent, `(x, ẋ)`, and every function has a
@@ -62,7 +62,7 @@ def _method(fn: Any) -> Any:
     def method(self: Dual, *args: Any, **kwargs: Any) -> Any:
         if args and isinstance(args[0], linear.Structured):
             return NotImplemented  # x * t in a rule: t knows what to do
-        if kwargs.get("out") is not None:
+        if kwargs.pop("out", None) is not None:
             raise _in_place(f"{name_of(fn)} with out=")
         return self.handle(fn, (self, *args), kwargs)
 
@@ -109,12 +109,12 @@ class Dual(Traced):
                 f"np.{ufunc.__name__}.{method} has no derivative rule; write np.sum, np.prod, "
                 "np.max, np.cumsum, ... instead"
             )
-        if kwargs.get("out") is not None:
+        if kwargs.pop("out", None) is not None:
             raise _in_place(f"np.{ufunc.__name__} with out= (or an operator such as +=)")
         return self.handle(ufunc, inputs, kwargs)
 
     def __array_function__(self, fn: Callable, _types: Any, args: tuple, kwargs: dict) -> Any:
-        if kwargs.get("out") is not None:
+        if kwargs.pop("out", None) is not None:
             raise _in_place(f"{name_of(fn)} with out=")
         return self.handle(fn, args, kwargs)
 

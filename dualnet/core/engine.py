@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.dispatch import name_of, register
@@ -36,6 +38,13 @@ def tangent_at(x: Any, level: Level) -> Any:
         if any(t is not None for t in tangents):
             return [tangent_at(item, level) for item in x]
     return None
+
+
+def operand(x: Any) -> Any:
+    """Where a function expects an array: the array that a list of numbers stands for."""
+    if isinstance(x, (list, tuple)) and not any(hasattr(item, "dtype") for item in x):
+        return np.asarray(x)
+    return x
 
 
 def with_tangent(out: Any, t: Any, level: Level) -> Any:
@@ -83,6 +92,27 @@ def _register(fn: Callable, evaluate: Callable, parts: Iterable[Callable], leadi
     register(fn, checked)
 
 
+def _applied(linear_map: Callable, out: Any, primals: list, kwargs: dict, t: Any) -> Any:
+    return linear_map(t, out, *primals, **kwargs)
+
+
+def _contributions(fn: Callable, args: tuple, level: Level, maps: Sequence) -> Any:
+    """The sum over the arguments of what each one's map makes of its tangent."""
+    total = None
+    for position, argument in enumerate(args):
+        t = tangent_at(argument, level)
+        if t is None:
+            continue
+        if position >= len(maps) or maps[position] is None:
+            raise MissingRuleError(
+                f"{name_of(fn)} cannot be differentiated by argument {position}; "
+                "pass dn.stop_gradient(x) there"
+            )
+        contribution = maps[position](t)
+        total = contribution if total is None else linear.add(total, contribution)
+    return total
+
+
 def rule(fn: Callable, *by_argument: Callable | None) -> None:
     """Register `fn` by one linear map `(t, out, *primals, **params)` for each argument.
 
@@ -92,21 +122,15 @@ def rule(fn: Callable, *by_argument: Callable | None) -> None:
 
     def evaluate(level: Level, args: tuple, kwargs: dict) -> Any:
         primals = [primal_at(a, level) for a in args]
+        for position, linear_map in enumerate(by_argument[: len(args)]):
+            if linear_map is not None:
+                primals[position] = operand(primals[position])
         out = fn(*primals, **kwargs)
-        total = None
-        for position, argument in enumerate(args):
-            t = tangent_at(argument, level)
-            if t is None:
-                continue
-            linear_map = by_argument[position] if position < len(by_argument) else None
-            if linear_map is None:
-                raise MissingRuleError(
-                    f"{name_of(fn)} cannot be differentiated by argument {position}; "
-                    "pass dn.stop_gradient(x) there"
-                )
-            contribution = linear_map(t, out, *primals, **kwargs)
-            total = contribution if total is None else linear.add(total, contribution)
-        return with_tangent(out, total, level)
+        maps = [
+            None if m is None else functools.partial(_applied, m, out, primals, kwargs)
+            for m in by_argument
+        ]
+        return with_tangent(out, _contributions(fn, args, level, maps), level)
 
     _register(fn, evaluate, filter(None, by_argument), leading=2)
 
@@ -131,23 +155,15 @@ def elementwise(fn: Callable, *by_argument: Callable | None) -> None:
 def linearizer(fn: Callable) -> Callable:
     """Decorator: register `fn` by a function of the same arguments that returns `(out, maps)`.
 
-    `maps` holds one linear map for each array argument (None where it has no derivative), or
-    is a single map where only the first has one.  The maps may share whatever was computed.
+    `maps` holds one linear map for each array argument (None where it cannot carry a tangent),
+    or is a single map where only the first can.  The maps may share whatever was computed.
     """
 
     def decorate(function: Callable) -> Callable:
         def evaluate(level: Level, args: tuple, kwargs: dict) -> Any:
             out, maps = function(*(primal_at(a, level) for a in args), **kwargs)
-            if callable(maps):
-                maps = (maps,)
-            total = None
-            for linear_map, argument in zip(maps, args, strict=False):
-                t = tangent_at(argument, level)
-                if t is None or linear_map is None:
-                    continue
-                contribution = linear_map(t)
-                total = contribution if total is None else linear.add(total, contribution)
-            return with_tangent(out, total, level)
+            maps = (maps,) if callable(maps) else maps
+            return with_tangent(out, _contributions(fn, args, level, maps), level)
 
         _register(fn, evaluate, [function], leading=0)
         return function

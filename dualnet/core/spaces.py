@@ -99,8 +99,14 @@ class DirectSum(Structured):
         return DirectSum(*(p if p is None else linear_map(p, *params) for p in self.parts))
 
     def plus(self, other: DirectSum) -> Tangent:
+        # A part that is alone stretches too: all parts are tangents of the one broadcast result.
+        shape = np.broadcast_shapes(self.shape, other.shape)
+
         def sum_of(a: Tangent, b: Tangent) -> Tangent:
-            return b if a is None else a if b is None else linear.add(a, b)
+            if a is None or b is None:
+                alone = b if a is None else a
+                return alone if alone is None else linear.broadcast_to(alone, shape)
+            return linear.add(a, b)
 
         return DirectSum(*(sum_of(a, b) for a, b in zip(self.parts, other.parts, strict=True)))
 

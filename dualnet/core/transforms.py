@@ -58,7 +58,7 @@ def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = F
             stack = np.zeros((directions, *np.shape(value)), np.result_type(primal_of(value)))
         else:
             stack = spaces.dense(t)
-        return stack[0] if k is None else stack
+        return _own(stack[0] if k is None else stack)
 
     result = values, tree.map(finished, out_tangents, values)
     return (*result, aux) if has_aux else result
@@ -147,7 +147,7 @@ class _Record:
             if stack is None:
                 stack = np.zeros((directions, *np.shape(value)), np.result_type(primal_of(value)))
             stack = spaces.dense(stack)
-            return stack[0] if k is None else stack
+            return _own(stack[0] if k is None else stack)
 
         return tree.map(finished, self.out_tangents, self.out)
 
@@ -171,7 +171,7 @@ class _Record:
                 ct = np.zeros((directions, *np.shape(primal)), dtype)
             elif ct.dtype != dtype:
                 ct = ct.astype(dtype)
-            return ct[0] if k is None else ct
+            return _own(ct[0] if k is None else ct)
 
         return tree.map(finished, self.primals, tree.unflatten(self.primals, sums))
 
@@ -208,6 +208,11 @@ def _parts(out: Tree, level: Level) -> tuple[Tree, Tree]:
         tree.map(lambda x: _split(x, level)[0], out),
         tree.map(lambda x: _split(x, level)[1], out),
     )
+
+
+def _own(x: Any) -> Any:
+    """A result that its reader may write to, even where it is one number repeated (a view)."""
+    return x.copy() if isinstance(x, np.ndarray) and not x.flags.writeable else x
 
 
 def _as_array(x: Any) -> Any:

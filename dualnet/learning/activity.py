@@ -11,8 +11,10 @@ through two layers, and adds a random direction to part 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ from dualnet.errors import UsageError
 from dualnet.learning.rule import Measurement
 from dualnet.learning.task import Shard, Task, correct
 from dualnet.nn.layers import Activation
-from dualnet.nn.network import Context, Layer, walk
+from dualnet.nn.network import Context, Layer, Sequential
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -43,6 +45,7 @@ class ActivityPerturbation:
     all in one pass; d is the derivative of that example's loss along all of them.  Units whose
     activation function is flat (ReLU, off) have no gradient, and no direction either.  The
     output layer gets its true error.  With k tangents, g is the mean of k such estimates.
+    Unbiased where each example's loss depends on that example's activities alone.
 
     Args:
         tangents: k.
@@ -84,36 +87,41 @@ class ActivityPerturbation:
         sites = hidden_sites(task.network, params)
         weights = tree.map(Symbolic.input, params)
         cuts: list[tuple[Symbolic, Any]] = []  # a layer's own dependence, and its directions
+        visits: Counter[str] = Counter()
 
         with new_level() as level:
 
             def tap(path: str, z: Any) -> Any:
-                if path not in sites:
+                effect, dependence = _parts(z, level)
+                if path not in sites or dependence is None:
                     return z
-                effect, dependence = z.tangent.parts
-                u = directions.draw(path, z.primal, shard.start)
+                visits[path] += 1  # a layer may be applied several times
+                u = directions.draw(path, visits[path], z.primal, shard.start)
                 u = _only_where_steep(sites[path], z.primal, u)
                 cuts.append((dependence, u))
                 effect = u if effect is None else add(effect, u)
                 return Dual(z.primal, DirectSum(effect, None), level)
 
             context = Context(train=True, tap=tap)
-            duals = _with_own_weights(params, weights, level)
+            duals = tree.map(lambda p, w: Dual(p, DirectSum(None, w), level), params, weights)
             losses, (outputs, new_state) = task.losses(duals, state, shard, context)
-            d, output_dependence = losses.tangent.parts
+            d, output_dependence = _parts(losses, level)
+            losses, outputs, new_state = stop_gradient((losses, outputs, new_state))
 
-        ends, errors = [output_dependence], [np.ones_like(losses.primal)[None]]
-        for dependence, u in cuts:
-            ends.append(dependence)
-            errors.append(np.einsum("kn,kn...->n...", d, u)[None] / self.tangents)
-        gradients = transpose_all(ends, errors, tree.leaves(weights))
-        outputs = outputs.primal
+        errors = []
+        if d is not None:
+            errors = [(own, np.einsum("kn,kn...->n...", d, u) / self.tangents) for own, u in cuts]
+        if output_dependence is not None:
+            errors.append((output_dependence, np.ones_like(losses)))
+        gradients = transpose_all(
+            [own for own, _ in errors], [e[None] for _, e in errors], tree.leaves(weights)
+        )
         total = {
-            "loss": losses.primal.sum(),
+            "loss": losses.sum(),
             "correct": correct(outputs, shard.targets),
-            "gradients": tree.unflatten(params, [g[0] for g in gradients]),
+            "gradients": tree.map(_gradient, params, tree.unflatten(params, gradients)),
         }
-        return Measurement(total, stop_gradient(new_state))
+        return Measurement(total, new_state)
 
     def estimate(
         self, total: dict, directions: ActivityDirections, params: Tree, learned: Tree, n: int
@@ -135,9 +143,9 @@ class ActivityDirections:
     draw_array: Callable[..., Any]
     k: int
 
-    def draw(self, path: str, z: Any, start: int) -> Any:
-        """k directions `(k, *z.shape)` for a shard whose first example is number `start`."""
-        of_place = self.key.fold_in(path)
+    def draw(self, path: str, visit: int, z: Any, start: int) -> Any:
+        """k directions `(k, *z.shape)` at the place's visit for a shard that begins at `start`."""
+        of_place = self.key.fold_in(path).fold_in(visit)
         first = start * (z.size // max(1, len(z)))
         return np.stack(
             [self.draw_array(of_place.fold_in(i), z.shape, z.dtype, first) for i in range(self.k)]
@@ -148,21 +156,38 @@ def hidden_sites(network: Layer, params: Tree) -> dict[str, Activation | None]:
     """The places to perturb: outputs of all layers with weights but the last.
 
     Returns:
-        For each path the activation that follows, None where none does.
+        For each path the activation that its output goes into and nowhere else, which only the
+        neighbor in one `Sequential` can be; None where there is none.
     """
-    layers = list(walk(network))
-    weighted = [i for i, (path, _) in enumerate(layers) if tree.leaves(_at(params, path))]
-    sites = {}
-    for i in weighted[:-1]:
-        following = layers[i + 1][1]
-        sites[layers[i][0]] = following if isinstance(following, Activation) else None
-    return sites
+    weighted = {
+        path: following if isinstance(following, Activation) else None
+        for path, following in _followers(network)
+        if tree.leaves(_at(params, path))
+    }
+    return dict(list(weighted.items())[:-1])
+
+
+def _followers(layer: Layer, path: str = "", after: Layer | None = None) -> Iterator[tuple]:
+    """Yield the path of each layer that `walk` yields, and its neighbor in a Sequential."""
+    children = getattr(layer, "layers", None)
+    if children is None:
+        yield path, after
+        return
+    in_order = isinstance(layer, Sequential)
+    following = [child for _, child in children[1:]] if in_order else []
+    for (name, child), after in zip_longest(children, following):
+        yield from _followers(child, f"{path}/{name}" if path else name, after)
 
 
 def _at(params: Tree, path: str) -> Tree:
     for name in path.split("/") if path else ():  # a network may be a single layer
         params = params[name]
     return params
+
+
+def _parts(z: Any, level: Level) -> tuple[Any, Any]:
+    """The parts of z's tangent; None and None where it has none."""
+    return z.tangent.parts if isinstance(z, Dual) and z.level is level else (None, None)
 
 
 def _only_where_steep(activation: Activation | None, z: Any, u: Any) -> Any:
@@ -173,5 +198,6 @@ def _only_where_steep(activation: Activation | None, z: Any, u: Any) -> Any:
     return np.where(np.equal(slope, 0), 0, u)
 
 
-def _with_own_weights(params: Tree, weights: Tree, level: Level) -> Tree:
-    return tree.map(lambda p, w: Dual(p, DirectSum(None, w), level), params, weights)
+def _gradient(p: Any, stack: Any) -> Any:
+    """The gradient of one parameter from its cotangent stack `(1, *p.shape)`, if it has one."""
+    return np.zeros_like(p) if stack is None else stack[0].astype(p.dtype, copy=False)

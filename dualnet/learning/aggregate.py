@@ -36,10 +36,14 @@ def projection(d: Any, gram: Callable[[], Any]) -> Any:
     right = np.asarray(d, np.float64)
     try:
         lower = np.linalg.cholesky(g)
+        pivots = np.square(np.diagonal(lower))
     except np.linalg.LinAlgError:
-        # Singular values below the rounding of the inner products say nothing.  Those above
-        # count, however small: each dropped one would lose a direction of the span.
-        rounding = float(np.finfo(d.dtype).eps)
+        pivots = np.zeros(1)
+    # What rounding leaves of a singular matrix: of the inner products, and of the solver.
+    rounding = max(float(np.finfo(d.dtype).eps), len(d) * float(np.finfo(np.float64).eps))
+    # A Cholesky factor of a singular matrix may exist by rounding, and then says anything.
+    if pivots.min() < 1e3 * rounding * np.diagonal(g).max():
+        # Singular values above rounding count, however small: dropping one loses a direction.
         return np.linalg.lstsq(g, right, rcond=rounding)[0].astype(d.dtype)
     return np.linalg.solve(lower.T, np.linalg.solve(lower, right)).astype(d.dtype)
 

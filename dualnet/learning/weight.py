@@ -93,7 +93,8 @@ class WeightPerturbation:
         c = AGGREGATIONS[self.aggregate](d, lambda: _gram(directions))
         gradients = None
         for (start, stop), tangents in zip(directions.bounds, directions.chunks(), strict=True):
-            part = tree.map(lambda t: combine(c[start:stop], t), tangents)  # noqa: B023
+            chosen = c[start:stop]
+            part = tree.map(lambda t: combine(chosen.astype(t.dtype), t), tangents)  # noqa: B023
             gradients = part if gradients is None else tree.add(gradients, part)
         return gradients, learned
 

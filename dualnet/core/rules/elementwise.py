@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear
-from dualnet.core.dual import astype
-from dualnet.core.engine import elementwise, linearizer, rule, zero_derivative
+from dualnet.core.dispatch import primitive
+from dualnet.core.dual import astype, primal_of
+from dualnet.core.engine import composed, elementwise, linearizer, operand, rule, zero_derivative
 
 _LN2 = math.log(2.0)
 _LN10 = math.log(10.0)
@@ -37,7 +38,9 @@ elementwise(np.hypot, lambda t, out, x, y: t * (x / out), lambda t, out, x, y: t
 def _power_by_base(t: Any, out: Any, x: Any, y: Any) -> Any:
     # y · x^(y-1), and 0 at x = y = 0, where x^(y-1) is infinite
     if isinstance(y, (int, float)):  # stays weak: float32 ** 2 must not meet an int64 array
-        return t * (y * np.power(x, y - 1 if y else 1))
+        return t * (y * np.power(x, y - 1)) if y else t * 0.0
+    if np.issubdtype(y.dtype, np.integer):  # 0 - 1 would wrap in an unsigned exponent
+        return t * (y * np.power(x, np.where(np.equal(y, 0), 1, y - 1)))
     both_zero = np.logical_and(np.equal(x, 0), np.equal(y, 0))
     return t * (y * np.power(x, np.where(both_zero, 1, y - 1)))
 
@@ -166,7 +169,7 @@ def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max:
 rule(
     np.where,
     None,
-    lambda t, out, condition, x, y: linear.select(t, condition),
+    lambda t, out, condition, x, y: linear.select(t, operand(condition)),
     lambda t, out, condition, x, y: linear.select(t, np.logical_not(condition)),
 )
 
@@ -180,12 +183,19 @@ def _nan_to_num(
     return out, lambda t: linear.select(t, np.isfinite(x))
 
 
-@linearizer(astype)
+@primitive
+def _to_float(x: Any, dtype: Any) -> Any:
+    return x.astype(dtype)
+
+
+rule(_to_float, lambda t, out, x, dtype: linear.cast(t, out.dtype))
+
+
+@composed(astype)
 def _astype(x: Any, dtype: Any) -> Any:
-    out = astype(x, dtype)
-    if not np.issubdtype(out.dtype, np.floating):
-        return out, None  # integers and booleans carry no tangent
-    return out, lambda t: linear.cast(t, out.dtype)
+    if np.issubdtype(dtype, np.floating):
+        return _to_float(x, dtype)
+    return primal_of(x).astype(dtype)  # integers and booleans carry no tangent
 
 
 # --- nowhere a slope ---

@@ -11,7 +11,7 @@ import numpy as np
 from dualnet.core import linear
 from dualnet.core.dispatch import primitive
 from dualnet.core.dual import primal_of
-from dualnet.core.engine import composed, linearizer, rule
+from dualnet.core.engine import composed, linearizer, operand, rule
 from dualnet.core.rules.shaping import positions_of
 from dualnet.errors import MissingRuleError
 
@@ -47,6 +47,7 @@ def _product(x_axes: str, y_axes: str, result: str, x: Any, y: Any) -> tuple:
 
 @linearizer(np.tensordot)
 def _tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
+    x, y = operand(x), operand(y)
     out = np.tensordot(x, y, axes)
     if isinstance(axes, int):
         axes = (range(x.ndim - axes, x.ndim), range(axes))
@@ -61,6 +62,7 @@ def _tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
 
 @linearizer(np.dot)
 def _dot(x: Any, y: Any) -> Any:
+    x, y = operand(x), operand(y)
     out = np.dot(x, y)
     if np.ndim(x) == 0 or np.ndim(y) == 0:
         return out, (lambda t: linear.scale(t, y), lambda t: linear.scale(t, x))
@@ -76,6 +78,7 @@ def _dot(x: Any, y: Any) -> Any:
 
 @linearizer(np.inner)
 def _inner(x: Any, y: Any) -> Any:
+    x, y = operand(x), operand(y)
     out = np.inner(x, y)
     if np.ndim(x) == 0 or np.ndim(y) == 0:
         return out, (lambda t: linear.scale(t, y), lambda t: linear.scale(t, x))
@@ -90,6 +93,7 @@ def _vdot(x: Any, y: Any) -> Any:
         flat = np.ravel(other)
         return lambda t: linear.sum(linear.scale(linear.reshape(t, flat.shape), flat), (-1,))
 
+    x, y = operand(x), operand(y)
     return np.vdot(x, y), (against(y), against(x))
 
 
@@ -100,6 +104,7 @@ def _outer(x: Any, y: Any) -> Any:
 
 @composed(np.kron)
 def _kron(x: Any, y: Any) -> Any:
+    x, y = operand(x), operand(y)
     ndim = max(x.ndim, y.ndim)
     x_shape = (1,) * (ndim - x.ndim) + x.shape
     y_shape = (1,) * (ndim - y.ndim) + y.shape
@@ -115,6 +120,7 @@ def _kron(x: Any, y: Any) -> Any:
 @linearizer(np.einsum)
 def _einsum(spec: str, *operands: Any, optimize: Any = False) -> Any:
     """Any einsum in string form: implicit results, ellipses, diagonals, sums of one operand."""
+    operands = tuple(map(operand, operands))
     out = np.einsum(spec, *operands, optimize=optimize)
     terms, result = _explicit(spec, operands)
 
@@ -184,6 +190,7 @@ def _explicit(spec: str, operands: Sequence) -> tuple[list[str], str]:
 @linearizer(np.linalg.solve)
 def _solve(a: Any, b: Any) -> Any:
     """x = a⁻¹ b has the tangent a⁻¹ (ḃ - ȧ x)."""
+    a, b = operand(a), operand(b)
     out = np.linalg.solve(a, b)
     column = b.ndim == 1
     x = out[..., None] if column else out

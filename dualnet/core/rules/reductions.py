@@ -48,9 +48,7 @@ rule(np.sum, _sum)
 rule(np.mean, _mean)
 
 
-def _variance_map(
-    x: Any, axis: Axis, correction: float, keepdims: bool
-) -> tuple[Any, tuple[int, ...]]:
+def _variance_map(x: Any, axis: Axis, correction: float) -> tuple[Any, tuple[int, ...]]:
     """The factor 2 (x - mean) / (n - correction) of the variance's derivative, and the axes."""
     axes = axes_from_end(axis, x.ndim)
     n = math.prod(x.shape[a] for a in axes)
@@ -63,7 +61,7 @@ def _var(
 ) -> Any:
     correction = correction or ddof
     out = np.var(x, axis=axis, ddof=correction, keepdims=keepdims)
-    factor, axes = _variance_map(x, axis, correction, keepdims)
+    factor, axes = _variance_map(x, axis, correction)
     return out, lambda t: linear.sum(linear.scale(t, factor), axes, keepdims)
 
 
@@ -73,8 +71,8 @@ def _std(
 ) -> Any:
     correction = correction or ddof
     out = np.std(x, axis=axis, ddof=correction, keepdims=keepdims)
-    factor, axes = _variance_map(x, axis, correction, keepdims)
-    slope = 0.5 / out
+    factor, axes = _variance_map(x, axis, correction)
+    slope = 0.5 / np.where(np.equal(out, 0), 1, out)  # equal entries: taken as 0, as for norm
     return out, lambda t: linear.scale(linear.sum(linear.scale(t, factor), axes, keepdims), slope)
 
 

@@ -60,7 +60,7 @@ def _full_like(x: Any, value: Any) -> Any:
 
 
 @composed(np.astype)
-def _astype(x: Any, dtype: Any) -> Any:
+def _np_astype(x: Any, dtype: Any) -> Any:
     return astype(x, dtype)
 
 
@@ -205,7 +205,7 @@ def _append(x: Any, values: Any, axis: int | None = None) -> Any:
 
 @composed(np.split)
 def _split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
-    if isinstance(indices_or_sections, int) and x.shape[axis] % indices_or_sections:
+    if isinstance(indices_or_sections, (int, np.integer)) and x.shape[axis] % indices_or_sections:
         raise ValueError("np.split: the array does not divide equally; np.array_split cuts it")
     return np.array_split(x, indices_or_sections, axis)
 
@@ -216,7 +216,7 @@ def _array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
     lengths = [len(p) for p in np.array_split(np.arange(x.shape[axis]), indices_or_sections)]
     before = (slice(None),) * (axis % x.ndim)
     bounds = [0, *np.cumsum(lengths)]
-    if not isinstance(indices_or_sections, int):
+    if not isinstance(indices_or_sections, (int, np.integer)):
         bounds = [0, *indices_or_sections, x.shape[axis]]
     cuts = [(*before, slice(a, b)) for a, b in pairwise(bounds)]
     return [x[cut] for cut in cuts]
