@@ -87,7 +87,7 @@ def make_parser() -> Parser:
     for title, table in TABLES.items():
         group = p.add_argument_group(f"{title} options")
         for name, (kind, users) in option_table(table).items():
-            text = f"{OPTION_HELP[name]} ({', '.join(users)})"
+            text = f"{OPTION_HELP.get(name, name)} ({', '.join(users)})"
             group.add_argument(flag(name), type=kind, dest=name, help=text, metavar=kind.__name__)
     where = p.add_argument_group("where and how to report")
     where.add_argument("--backend", choices=backends.NAMES, default="numpy")
@@ -140,7 +140,7 @@ def resolve(args: argparse.Namespace) -> Settings:
         rule=args.rule,
         optimizer=args.optimizer,
         schedule=args.schedule,
-        lr=LR_DEFAULTS[args.rule] if args.lr is None else args.lr,
+        lr=LR_DEFAULTS.get(args.rule, 1e-3) if args.lr is None else args.lr,
         epochs=defaults["epochs"] if args.epochs is None else args.epochs,
         batch_size=defaults["batch_size"] if args.batch_size is None else args.batch_size,
         seed=args.seed or 0,

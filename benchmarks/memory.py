@@ -4,8 +4,8 @@
 
 MLPs of width 512 with 2, 16 and 64 hidden layers, batch 512, k = 8, float32.  Counted is what
 NumPy allocates beyond the parameters (tracemalloc): at the peak of the passes through the network
-(the rule's `measure`), and at the peak of the whole step, which also makes the gradient, as large
-as the parameters.
+(the rule's `measure`, for directions drawn before), and at the peak of the whole step, which also
+draws the directions and makes the gradient, as large as the parameters.
 """
 
 from __future__ import annotations

@@ -1,13 +1,16 @@
 """What the documents say, run: the README's example, the design's layer, the list of functions."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dualnet import Key
+import dualnet as dn
+from dualnet.core import dispatch
 from dualnet.core.dispatch import RULES, name_of
-from dualnet.nn import Context
+from dualnet.core.engine import composed
+from dualnet.nn import Context, walk
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,14 +24,22 @@ def test_the_example_of_the_readme_runs():
     exec(compile(block, "README.md", "exec"), {})
 
 
-def test_the_layer_of_the_design_page_works():
-    (block,) = code_blocks("docs/design.md")
-    names = {"np": np}
-    exec(compile("from dataclasses import dataclass\n" + block, "design.md", "exec"), names)
-    layer = names["Scale"]()
-    params, state, shape = layer.init(Key(0), (3,))
+def test_the_code_of_the_design_page_works(monkeypatch):
+    scale, residual, trapezoid = code_blocks("docs/design.md")
+    names = {"np": np, "dataclass": dataclass, "composed": composed}
+    for block in (scale, residual):
+        exec(compile(block, "design.md", "exec"), names)
+    layer = names["Residual"]((("scale", names["Scale"]()),))
+    params, state, shape = layer.init(dn.Key(0), (3,))
     y, _ = layer.apply(params, state, np.ones((2, 3)), Context())
-    assert shape == (3,) and y.shape == (2, 3)
+    assert shape == (3,) and np.array_equal(y, np.full((2, 3), 2.0))
+    assert [path for path, _ in walk(layer)] == ["scale"]
+
+    monkeypatch.setattr(dispatch, "RULES", dict(dispatch.RULES))
+    exec(compile(trapezoid, "design.md", "exec"), names)
+    y, x = np.array([[1.0, 4.0, 9.0], [0.0, 2.0, 1.0]]), np.array([0.0, 0.5, 2.0])
+    dn.check_jvp(lambda y: np.trapezoid(y, x), (y,), order=2)
+    dn.check_vjp(lambda y: np.trapezoid(y, dx=0.5, axis=0), (y,))
 
 
 def test_the_list_of_functions_is_complete():

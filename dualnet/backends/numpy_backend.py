@@ -99,5 +99,5 @@ def _normal_block(generator: np.random.Generator, skip: int, out: np.ndarray) ->
 def _sign_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> None:
     count = skip + out.size
     words = generator.integers(0, 2**64, size=-(-count // 64), dtype=np.uint64)
-    signs = _SIGNS.astype(out.dtype)[words.view(np.uint8)].reshape(-1)
+    signs = _SIGNS.astype(out.dtype)[words.astype("<u8", copy=False).view(np.uint8)].reshape(-1)
     out[:] = signs[skip:count]

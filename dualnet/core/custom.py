@@ -15,7 +15,8 @@ def custom_jvp(f: Callable) -> CustomJvp:
     State it in one of two ways, once:
 
     * `f.defjvps(*rules)`: for each argument a linear map `(t, out, *primals)` from its tangent
-      stack t `(k, *S)` to the result's; None for an argument without a derivative.
+      stack t `(k, *S)` to the result's; None for an argument that cannot
+      carry a tangent (differentiating by it is an error).
     * `@f.deflinearizer`: a function of the same arguments that returns `(out, maps)`, where the
       maps may share what was computed.
 
