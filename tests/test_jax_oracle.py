@@ -9,12 +9,13 @@ import functools
 import numpy as np
 import pytest
 from operations import MASK, ROWS
+from peers import peer
 
 import dualnet as dn
 from dualnet import tree
 
-jax = pytest.importorskip("jax")
-jnp = pytest.importorskip("jax.numpy")
+jax = peer("jax")
+jnp = peer("jax.numpy")
 TOLERANCE = 1e-10
 
 

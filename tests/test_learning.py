@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from peers import peer
 
 import dualnet as dn
 from dualnet import tree
@@ -137,7 +138,7 @@ def test_bp_is_the_gradient_of_the_mean_loss(activation, rng, key):
 
 
 def test_bp_agrees_with_torch(rng, key):
-    torch = pytest.importorskip("torch")
+    torch = peer("torch")
     p = problem(rng, key, n=7)
     weights = tree.map(lambda a: torch.tensor(a, requires_grad=True), p.params)
     z = torch.tensor(p.x)

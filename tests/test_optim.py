@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from peers import peer
 
 from dualnet import tree
 from dualnet.errors import TreeError, UsageError
@@ -110,7 +111,7 @@ def test_first_two_steps_of_adam_by_hand(family, weight_decay, gradients, first,
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_agrees_with_torch(name, weight_decay):
-    torch = pytest.importorskip("torch")
+    torch = peer("torch")
     start = random_tree(0, np.float64)
     tensors = [torch.tensor(leaf, requires_grad=True) for leaf in tree.leaves(start)]
     theirs = {
