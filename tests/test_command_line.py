@@ -433,3 +433,9 @@ def test_a_config_with_a_wrong_byte_never_ends_in_a_traceback(ask, rng):
         assert code == 0 or re.fullmatch(r"train\.py: [^\n]+\n", err), err
         codes.append(code)
     assert codes.count(3) > 50
+
+
+def test_a_run_cannot_go_back_to_fewer_epochs(ask, mistake):
+    code, _, err = ask(*TINY, "--epochs", 2, "--run-dir", "run")
+    assert code == 0, err
+    mistake(2, "the run has done 2 epochs already", "--resume", "run", "--epochs", 1)

@@ -235,6 +235,7 @@ def _require_float(name: str, x: Any) -> None:
 
 
 def require_sequences(name: str, **arguments: Any) -> None:
+    """Raise a TangentError where an argument is not a tuple or list."""
     for argument, value in arguments.items():
         if not isinstance(value, (tuple, list)):
             raise TangentError(

@@ -47,34 +47,10 @@ def run(
         DivergedError, DataError, UsageError, BackendError: see `dualnet.errors`.
     """
     began = time.perf_counter()
-    trainer = Trainer(
-        task=Task(network, softmax_cross_entropy),
-        rule=build(RULES, "rule", settings.rule, settings.rule_options),
-        optimizer=build(OPTIMIZERS, "optimizer", settings.optimizer, settings.optimizer_options),
-        schedule=SCHEDULES[settings.schedule](),
-        lr=settings.lr,
-        dataset=dataset,
-        pixels=settings.pixels,
-        dtype=np.dtype(settings.dtype),
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        backend=backends.get(settings.backend, settings.threads),
-    )
+    trainer = make_trainer(settings, network, dataset)
     now = trainer.start()
     if resume:
-        # the history grows, so its length is whatever the checkpoint holds
-        like = {**now.as_trees(), "history": None}
-        now = TrainState(**folder.read_checkpoint(like))
-        if now.history.shape != (now.position[0], len(COLUMNS)) or now.history.dtype != np.float64:
-            raise DataError(
-                f"{folder.path / 'checkpoint.npz'} is damaged: at epoch {now.position[0]} it has a "
-                f"history {now.history.dtype}{now.history.shape}; start the run anew"
-            )
-        if settings.epochs < now.position[0]:
-            raise UsageError(
-                f"--epochs {settings.epochs}: the run has done {now.position[0]} epochs already"
-            )
+        now = restored(now, settings, folder)
         folder.write_settings(settings)  # there may be more epochs now
     else:
         folder.create(settings)
@@ -88,13 +64,8 @@ def run(
 
     save(now)
     now, step_seconds = trainer.train(now, save_epoch, save, quiet)
-    row = now.history[-1]
     summary = {
-        "test_accuracy": float(row[4]),
-        "test_loss": float(row[3]),
-        "train_accuracy": float(row[2]),
-        "train_loss": float(row[1]),
-        "epochs": len(now.history),
+        **outcome(now.history),
         "seconds_per_step": seconds_per_step(step_seconds),
         "seconds": time.perf_counter() - began,
         "peak_memory_bytes": peak_memory_bytes(),
@@ -110,6 +81,53 @@ def run(
     title = f"{settings.dataset}, {settings.model}, {settings.rule}"
     draw_curve(now.history, title, folder.path / "curve.png")
     return summary
+
+
+def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Trainer:
+    """The trainer that the settings describe."""
+    return Trainer(
+        task=Task(network, softmax_cross_entropy),
+        rule=build(RULES, "rule", settings.rule, settings.rule_options),
+        optimizer=build(OPTIMIZERS, "optimizer", settings.optimizer, settings.optimizer_options),
+        schedule=SCHEDULES[settings.schedule](),
+        lr=settings.lr,
+        dataset=dataset,
+        pixels=settings.pixels,
+        dtype=np.dtype(settings.dtype),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        backend=backends.get(settings.backend, settings.threads),
+    )
+
+
+def restored(start: TrainState, settings: Settings, folder: RunFolder) -> TrainState:
+    """The state in a run's checkpoint; `start` says what it must look like.
+
+    Raises:
+        DataError: the checkpoint is missing, damaged or does not fit.
+        UsageError: the run has done more epochs than the settings ask for.
+    """
+    # the history grows, so its length is whatever the checkpoint holds
+    like = {**start.as_trees(), "history": None}
+    now = TrainState(**folder.read_checkpoint(like))
+    if now.history.shape != (now.position[0], len(COLUMNS)) or now.history.dtype != np.float64:
+        raise DataError(
+            f"{folder.path / 'checkpoint.npz'} is damaged: at epoch {now.position[0]} it has a "
+            f"history {now.history.dtype}{now.history.shape}; start the run anew"
+        )
+    if settings.epochs < now.position[0]:
+        raise UsageError(
+            f"--epochs {settings.epochs}: the run has done {now.position[0]} epochs already"
+        )
+    return now
+
+
+def outcome(history: np.ndarray) -> dict[str, Any]:
+    """The last epoch's figures, under the names they have in a summary."""
+    last = dict(zip(COLUMNS, history[-1], strict=True))
+    names = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
+    return {**{name: float(last[name]) for name in names}, "epochs": len(history)}
 
 
 def extended(settings: Settings, epochs: int | None) -> Settings:
