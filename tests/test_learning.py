@@ -749,18 +749,23 @@ def test_frozen_and_unused_weights_have_gradient_zero(rule, at_the_end, rng, key
     assert np.any(flat(gradients))
 
 
-def test_projection_knows_dependent_signs(rng):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("k", "n"), [(17, 16), (65, 64), (5, 4)])
+def test_projection_knows_dependent_signs(k, n, dtype, rng):
     """Inner products of signs are integers: singular matrices pass for regular ones by rounding."""
-    for k, n in ((17, 16), (65, 64), (5, 4)):
-        for _ in range(30):
-            for dtype, allowed in ((np.float32, 2e-2), (np.float64, 1e-6)):
-                v = rng.choice([-1.0, 1.0], (k, n)).astype(dtype)
-                gradient = rng.standard_normal(n).astype(dtype)
-                q, singular, _ = np.linalg.svd(v.T.astype(float), full_matrices=False)
-                span = q[:, singular > 1e-9 * singular[0]]
-                expected = span @ (span.T @ gradient)
-                got = projection(v @ gradient, lambda v=v: v @ v.T) @ v
-                assert np.abs(got - expected).max() < allowed * np.linalg.norm(gradient)
+    errors = []
+    for _ in range(30):
+        v = rng.choice([-1.0, 1.0], (k, n)).astype(dtype)
+        gradient = rng.standard_normal(n).astype(dtype)
+        q, singular, _ = np.linalg.svd(v.T.astype(float), full_matrices=False)
+        span = q[:, singular > 1e-9 * singular[0]]
+        expected = span @ (span.T @ gradient)
+        got = projection(v @ gradient, lambda v=v: v @ v.T) @ v
+        errors.append(np.abs(got - expected).max() / np.linalg.norm(gradient))
+    # In single precision one draw in thousands is so nearly dependent that a direction is lost;
+    # taking rounding for rank, as a plain Cholesky solve does, spoils about half of all.
+    within = np.sort(errors)[25 if dtype == np.float32 else -1]
+    assert within < (1e-4 if dtype == np.float32 else 1e-8)
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
