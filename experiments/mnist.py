@@ -17,6 +17,7 @@ from pathlib import Path
 COMMANDS = (
     "--dataset mnist --rule bp --epochs 5",
     "--dataset mnist --rule fg-a --epochs 10",
+    "--dataset mnist --rule fg-a --epochs 10 --pixels symmetric",
     "--dataset mnist --rule fg-w --tangents 64 --sampler rank-one --epochs 10",
 )
 TRAIN = Path(__file__).parent.parent / "train.py"

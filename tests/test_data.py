@@ -319,6 +319,26 @@ def test_digits():
     assert data.train_labels[:9].tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
 
 
+def test_nearest_neighbors_of_digits():
+    """The two figures of digits/SOURCE.md that say why the split is where it is."""
+
+    def right(train, test):
+        gaps = [np.square(images[train] - image).sum(1).argmin() for image in images[test]]
+        return np.mean(labels[train][gaps] == labels[test])
+
+    data = load("digits")
+    number = np.arange(1797)
+    test = number % 7 == 3
+    images, labels = np.zeros((1797, 64)), np.zeros(1797, int)
+    images[~test], images[test] = (
+        data.train_images.reshape(-1, 64),
+        data.test_images.reshape(-1, 64),
+    )
+    labels[~test], labels[test] = data.train_labels, data.test_labels
+    assert round(100 * right(~test, test), 1) == 98.4
+    assert round(100 * right(number < 1437, number >= 1437), 1) == 95.6
+
+
 def test_digits_are_the_published_images():
     # The first row of the published file, as rows of the image.
     first = [

@@ -1,5 +1,6 @@
 """What the documents say, run: the README's example, the design's layer, the list of functions."""
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,3 +73,23 @@ def test_imports_only_go_down():
         for name in (n.strip() for part in found for n in part.split(",")):
             assert floor_of[name] <= floor_of[own], f"{path} imports {name}, which is above it"
         assert "import torch" not in text and "import jax" not in text
+
+
+def results(name):
+    return json.loads((ROOT / "benchmarks/results" / name).read_text(encoding="utf-8"))
+
+
+def test_the_tables_of_the_readme_are_the_committed_results():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for run in results("mnist.json"):
+        command = run["command"].removeprefix("python train.py ")
+        assert (
+            f"| `{command}` | {100 * run['test_accuracy']:.2f} % | "
+            f"{1e3 * run['seconds_per_step']:.1f} | {run['seconds'] / 60:.1f} |"
+        ) in text
+    for row in results("mlp_jvp.json")["rows"]:
+        times = " | ".join(f"{1e3 * row['seconds'][n]:.1f}" for n in ("dualnet", "torch", "jax"))
+        assert f"| {times} | {row['ratio']:.2f} |" in text
+    for row in results("memory.json")["rows"]:
+        mebibytes = " | ".join(f"{row[n] / 2**20:.1f}" for n in ("parameters", "passes", "step"))
+        assert f"| {row['depth']} | {mebibytes} |" in text

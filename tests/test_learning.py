@@ -27,6 +27,7 @@ from dualnet.learning import (
     WeightPerturbation,
     correct,
     cut,
+    samplers,
     step,
 )
 from dualnet.learning.aggregate import projection
@@ -267,8 +268,8 @@ def test_projection_on_the_whole_space_is_the_gradient(sampler, rng, key):
 
 def repeated(backend, key, like, start, stop):
     """Directions 0, 0, 1, 1, 2, 2, ...: every one twice."""
-    draw = [SAMPLERS["normal"](backend, key, like, i // 2, i // 2 + 1) for i in range(start, stop)]
-    return np.concatenate(draw)
+    once = SAMPLERS["normal"](backend, key, like, start // 2, (stop + 1) // 2)
+    return once[np.arange(start, stop) // 2 - start // 2]
 
 
 @pytest.mark.parametrize("chunk", [None, 3])
@@ -778,3 +779,12 @@ def test_gradients_keep_their_dtype_whatever_the_targets(rule, rng, key):
     )
     assert {g.dtype for g in tree.leaves(done.gradients)} == {np.dtype(np.float32)}
     assert done.correct == 0  # targets that are no labels
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_default_chunk_counts_what_the_directions_need(sampler, monkeypatch):
+    params = {"w": np.zeros((300, 200), np.float32), "scale": np.zeros((), np.float32)}
+    sizes = {"normal": 300 * 200, "rademacher": 300 * 200, "rank-one": 300 + 200}
+    one = 4 * (sizes[sampler] + 1) + 2 * 10 * 4 * 200  # and two activations of 10 examples
+    monkeypatch.setattr(samplers, "TANGENT_BYTES", 7 * one + one // 2)
+    assert samplers.default_chunk(BACKEND, SAMPLERS[sampler], params, 10) == 7

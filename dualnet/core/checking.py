@@ -91,17 +91,21 @@ def check_jvp(
     second_order = 0.0
     if order > 1:
         v, u = _one_of(directions, 0), _one_of(directions, -1)
-
-        def along_v(*args: Any) -> Any:
-            return jvp(f, args, v)[1]
-
-        _, nested = jvp(along_v, primals, u)
-        quotient = _central_difference(along_v, primals, u, step)
-        slope = _largest(singles[0])
-        second_order = _compare(
-            "the jvp of the jvp", nested, quotient, tolerance, step, floor=slope
-        )
+        second_order = _check_second_order(f, primals, v, u, step, tolerance)
     return Report(first_order, second_order, against_single)
+
+
+def _check_second_order(
+    f: Callable, primals: Tree, v: Tree, u: Tree, step: float, tolerance: float
+) -> float:
+    """The error of the derivative along u of the derivative along v, by nesting."""
+
+    def along_v(*args: Any) -> Any:
+        return jvp(f, args, v)[1]
+
+    slope, nested = jvp(along_v, primals, u)
+    quotient = _central_difference(along_v, primals, u, step)
+    return _compare("the jvp of the jvp", nested, quotient, tolerance, step, floor=_largest(slope))
 
 
 def check_vjp(

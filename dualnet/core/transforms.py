@@ -51,16 +51,7 @@ def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = F
     with new_level() as level:
         out, aux = _call(f, _with_tangents(primals, stacks, level), has_aux, level)
         values, out_tangents = _parts(out, level)
-    directions = 1 if k is None else k
-
-    def finished(t: Any, value: Any) -> Any:
-        if t is None:
-            stack = np.zeros((directions, *np.shape(value)), np.result_type(primal_of(value)))
-        else:
-            stack = spaces.dense(t)
-        return _own(stack[0] if k is None else stack)
-
-    result = values, tree.map(finished, out_tangents, values)
+    result = values, tree.map(lambda t, value: _answer(t, value, k), out_tangents, values)
     return (*result, aux) if has_aux else result
 
 
@@ -140,16 +131,11 @@ class _Record:
         stacks, k = _tangent_stacks(self.name, self.primals, tangents)
         outputs = [t for t in tree.leaves(self.out_tangents) if t is not None]
         computed = iter(evaluate(outputs, tree.leaves(self.inputs), tree.leaves(stacks)))
-        directions = 1 if k is None else k
-
-        def finished(symbolic: Any, value: Any) -> Any:
-            stack = next(computed) if symbolic is not None else None
-            if stack is None:
-                stack = np.zeros((directions, *np.shape(value)), np.result_type(primal_of(value)))
-            stack = spaces.dense(stack)
-            return _own(stack[0] if k is None else stack)
-
-        return tree.map(finished, self.out_tangents, self.out)
+        return tree.map(
+            lambda t, value: _answer(None if t is None else next(computed), value, k),
+            self.out_tangents,
+            self.out,
+        )
 
     def backward(self, cotangents: Any) -> tuple:
         """f_vjp: cotangents of the primals for a cotangent of out."""
@@ -163,17 +149,11 @@ class _Record:
         ]
         inputs = tree.leaves(self.inputs)
         sums = transpose_all([s for s, _ in pairs], [c for _, c in pairs], inputs)
-        directions = 1 if k is None else k
-
-        def finished(primal: Any, ct: Any) -> Any:
-            dtype = np.result_type(primal_of(primal))
-            if ct is None:
-                ct = np.zeros((directions, *np.shape(primal)), dtype)
-            elif ct.dtype != dtype:
-                ct = ct.astype(dtype)
-            return _own(ct[0] if k is None else ct)
-
-        return tree.map(finished, self.primals, tree.unflatten(self.primals, sums))
+        return tree.map(
+            lambda ct, primal: _answer(ct, primal, k),
+            tree.unflatten(self.primals, sums),
+            self.primals,
+        )
 
 
 def _with_tangents(primals: Sequence, tangents: Sequence, level: Level) -> tuple:
@@ -210,9 +190,21 @@ def _parts(out: Tree, level: Level) -> tuple[Tree, Tree]:
     )
 
 
-def _own(x: Any) -> Any:
-    """A result that its reader may write to, even where it is one number repeated (a view)."""
-    return x.copy() if isinstance(x, np.ndarray) and not x.flags.writeable else x
+def _answer(t: Any, like: Any, k: int | None) -> Any:
+    """A tangent or cotangent of `like` as the caller gets it.
+
+    Zeros where nothing arrived; in the dtype of `like`; without the k axis where single ones
+    were given; and an array to write to, even where it was one number repeated (a view).
+    """
+    dtype = np.result_type(primal_of(like))
+    if t is None:
+        t = np.zeros((1 if k is None else k, *np.shape(like)), dtype)
+    stack = spaces.dense(t)
+    if stack.dtype != dtype:
+        stack = stack.astype(dtype)
+    if isinstance(stack, np.ndarray) and not stack.flags.writeable:
+        stack = stack.copy()
+    return stack[0] if k is None else stack
 
 
 def _as_array(x: Any) -> Any:

@@ -7,6 +7,7 @@ Direction i of a leaf depends on the key, the leaf's path and i, on nothing else
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,8 @@ from dualnet.random import Key
 from dualnet.tree import Tree
 
 Sampler = Callable[[Backend, Key, Any, int, int], Any]
-"""`sampler(backend, key, like, start, stop)`: directions start … stop-1 of an array."""
+"""`sampler(backend, key, like, start, stop)`: directions start … stop-1 of an array, of which
+there may be none."""
 
 
 def normal(backend: Backend, key: Key, like: Any, start: int, stop: int) -> Any:
@@ -59,10 +61,10 @@ def default_chunk(backend: Backend, sampler: Sampler, params: Tree, n: int) -> i
     """
     directions = widest = 0
     for like in tree.leaves(params):
-        one = sampler(backend, Key(0), like, 0, 1)
-        factors = (one.left, one.right) if isinstance(one, RankOne) else (one,)
-        directions += sum(f.nbytes for f in factors)
-        widest = max(widest, like.shape[-1] * like.itemsize)
+        none = sampler(backend, Key(0), like, 0, 0)  # no directions: costs nothing, has the shapes
+        factors = (none.left, none.right) if isinstance(none, RankOne) else (none,)
+        directions += like.itemsize * sum(math.prod(f.shape[1:]) for f in factors)
+        widest = max(widest, like.itemsize * (like.shape[-1] if like.shape else 1))
     return max(1, TANGENT_BYTES // (directions + 2 * n * widest))
 
 
