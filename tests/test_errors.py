@@ -522,7 +522,7 @@ def test_linear_transpose_of_an_affine_function():
 @pytest.mark.parametrize("factors", [(np.ones(3), np.ones(2)), (np.ones((2, 3)), np.ones((3, 3)))])
 def test_factors_of_a_rank_one_tangent(factors):
     left, right = (re.escape(str(f.shape)) for f in factors)
-    pattern = rf"RankOne: expected factors \(k, p\) and \(k, q\), got {left} and {right}"
+    pattern = rf"RankOne: expected factors \(k, \*b, p\) and \(k, \*b, q\), got {left} and {right}"
     check(TangentError, pattern, RankOne, *factors)
 
 

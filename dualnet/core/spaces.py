@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | `None` | nothing | constants: rules skip them |
 | array `(k, *S)` | k directions | k directional derivatives in one pass |
-| `RankOne` | factors `(k, p)` and `(k, q)` | random directions of a weight matrix |
+| `RankOne` | factors `(k, p)` and `(k, q)` | random directions of weight matrices and kernels |
 | `symbolic.Symbolic` | a recorded expression | transposed, it is reverse mode |
 | `DirectSum` | one tangent from each of several spaces | several questions in one pass |
 """
@@ -26,57 +26,88 @@ class RankOne(Structured):
     """k directions of a matrix `(p, q)`, each an outer product `left[i] ⊗ right[i]`.
 
     `x @ w` has the tangent `(x · left[i]) right[i]`, which takes p + q multiplications a row
-    of x where a dense direction takes p·q.  A map without a shortcut gets the dense stack.
+    of x where a dense direction takes p·q.  Arrays of more axes are stacks of matrices `(*b, p,
+    q)` with factors of their own: a kernel `(kh, kw, p, q)` has an outer product at each pixel.
+    A map without a shortcut gets the dense stack.
 
     Args:
-        left: array `(k, p)`.
-        right: array `(k, q)`, of the same dtype.
+        left: array `(k, *b, p)`.
+        right: array `(k, *b, q)`, of the same dtype.
     """
 
     def __init__(self, left: Any, right: Any):
-        if left.ndim != 2 or right.ndim != 2 or left.shape[0] != right.shape[0]:
+        if left.ndim < 2 or left.shape[:-1] != right.shape[:-1]:
             raise TangentError(
-                f"RankOne: expected factors (k, p) and (k, q), got {left.shape} and {right.shape}"
+                "RankOne: expected factors (k, *b, p) and (k, *b, q), got "
+                f"{left.shape} and {right.shape}"
             )
         self.left = left
         self.right = right
-        self.shape = (left.shape[1], right.shape[1])
+        self.shape = (*left.shape[1:], right.shape[-1])
         self.dtype = left.dtype
 
     def dense(self) -> Any:
-        """The stack `(k, p, q)`."""
-        return self.left[:, :, None] * self.right[:, None, :]
+        """The stack `(k, *b, p, q)`."""
+        return self.left[..., :, None] * self.right[..., None, :]
 
     def act(self, linear_map: LinearMap, params: tuple) -> Tangent:
-        shortcut = _SHORTCUTS.get(linear_map)
-        result = shortcut(self, *params) if shortcut else None
+        short = _SHORTCUTS.get(linear_map)
+        result = short(self, *params) if short else None
         return linear_map(self.dense(), *params) if result is None else result
 
     def plus(self, other: Tangent) -> Tangent:
         return linear.add(self.dense(), dense(other))
 
 
-def _rank_one_from_left(t: RankOne, x: Any) -> Tangent:
+_SHORTCUTS: dict[LinearMap, Callable[..., Tangent | None]] = {}
+
+
+def shortcut(linear_map: LinearMap) -> Callable:
+    """Decorator: how `linear_map` acts on a RankOne, cheaper than on its dense stack.
+
+    The function takes the RankOne and the map's params; None is its answer where it has no
+    cheaper way.
+    """
+
+    def decorate(function: Callable[..., Tangent | None]) -> Callable:
+        _SHORTCUTS[linear_map] = function
+        return function
+
+    return decorate
+
+
+@shortcut(linear.matmul_from_left)
+def _(t: RankOne, x: Any) -> Tangent | None:
     """x @ (left ⊗ right) = (x left) ⊗ right, for all k at once."""
-    k, q = t.right.shape
-    rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-    inner = np.matmul(t.left, np.swapaxes(rows, 0, 1))  # (k, rows), so that k leads in memory too
-    return np.reshape(inner[:, :, None] * t.right[:, None, :], (k, *x.shape[:-1], q))
+    if len(t.shape) == 2:
+        k, q = t.right.shape
+        rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+        inner = np.matmul(t.left, np.swapaxes(rows, 0, 1))  # (k, rows): k leads in memory too
+        return np.reshape(inner[:, :, None] * t.right[:, None, :], (k, *x.shape[:-1], q))
+    if x.shape[:-2] != t.shape[:-2]:
+        return None
+    inner = np.moveaxis(x @ np.moveaxis(t.left, 0, -1), -1, 0)  # (k, *b, rows)
+    return inner[..., None] * t.right[..., None, :]
 
 
-def _rank_one_transposed(t: RankOne, axes: tuple) -> RankOne | None:
-    return RankOne(t.right, t.left) if axes == (-1, -2) else None
+@shortcut(linear.transpose)
+def _(t: RankOne, axes: tuple) -> RankOne | None:
+    swapped = (*range(-len(axes), -2), -1, -2)
+    return RankOne(t.right, t.left) if axes == swapped else None
 
 
-def _rank_one_scaled(t: RankOne, c: Any) -> RankOne | None:
+@shortcut(linear.reshape)
+def _(t: RankOne, shape: tuple) -> RankOne | None:
+    """Where only the stack's axes change."""
+    if shape[-2:] != t.shape[-2:]:
+        return None
+    k, (*b, p, q) = len(t.left), shape
+    return RankOne(np.reshape(t.left, (k, *b, p)), np.reshape(t.right, (k, *b, q)))
+
+
+@shortcut(linear.scale)
+def _(t: RankOne, c: Any) -> RankOne | None:
     return RankOne(t.left * c, t.right) if np.ndim(c) == 0 else None
-
-
-_SHORTCUTS: dict[LinearMap, Callable[..., Tangent | None]] = {
-    linear.matmul_from_left: _rank_one_from_left,
-    linear.transpose: _rank_one_transposed,
-    linear.scale: _rank_one_scaled,
-}
 
 
 class DirectSum(Structured):
@@ -124,7 +155,8 @@ def directions(t: Tangent) -> int:
 def combine(coefficients: Any, t: Tangent) -> Any:
     """Σ_i coefficients[i] · t[i], an array of the primal's shape; coefficients `(k,)`."""
     if isinstance(t, RankOne):
-        return (t.left * coefficients[:, None]).T @ t.right
+        weighted = np.moveaxis(t.left, 0, -1) * coefficients
+        return weighted @ np.moveaxis(t.right, 0, -2)
     rows = np.reshape(t, (t.shape[0], math.prod(t.shape[1:])))
     return np.reshape(coefficients @ rows, t.shape[1:])
 
@@ -132,6 +164,12 @@ def combine(coefficients: Any, t: Tangent) -> Any:
 def inner_products(t: Tangent, u: Tangent) -> Any:
     """⟨t[i], u[j]⟩ for all pairs of directions of two stacks of one kind, `(k, l)`."""
     if isinstance(t, RankOne):
-        return (t.left @ u.left.T) * (t.right @ u.right.T)
+        pairs = _gram(t.left, u.left) * _gram(t.right, u.right)  # (*b, k, l)
+        return np.sum(pairs, axis=tuple(range(pairs.ndim - 2)))
     size = math.prod(t.shape[1:])
     return np.reshape(t, (t.shape[0], size)) @ np.reshape(u, (u.shape[0], size)).T
+
+
+def _gram(a: Any, b: Any) -> Any:
+    """The inner products along the last axis of a `(k, *b, p)` and b `(l, *b, p)`, `(*b, k, l)`."""
+    return np.moveaxis(a, 0, -2) @ np.moveaxis(b, 0, -1)

@@ -34,17 +34,19 @@ def rademacher(backend: Backend, key: Key, like: Any, start: int, stop: int) -> 
 
 
 def rank_one(backend: Backend, key: Key, like: Any, start: int, stop: int) -> Any:
-    """For a matrix r sᵀ with independent sign vectors r and s; signs for other arrays.
+    """For a matrix r sᵀ with independent sign vectors r and s, one for each matrix of a stack
+    (a kernel has one at each pixel); signs for vectors.
 
     The entries are pairwise uncorrelated signs, so the estimate stays unbiased, and as
     ‖r sᵀ‖² = pq always, its total variance equals that of full Rademacher directions.
     """
-    if len(like.shape) != 2:
+    if len(like.shape) < 2:
         return rademacher(backend, key, like, start, stop)
-    k, (p, q) = stop - start, like.shape
+    k, (*b, p, q) = stop - start, like.shape
+    matrices = math.prod(b)
     return RankOne(
-        backend.signs(key.fold_in("left"), (k, p), like.dtype, start * p),
-        backend.signs(key.fold_in("right"), (k, q), like.dtype, start * q),
+        backend.signs(key.fold_in("left"), (k, *b, p), like.dtype, start * matrices * p),
+        backend.signs(key.fold_in("right"), (k, *b, q), like.dtype, start * matrices * q),
     )
 
 

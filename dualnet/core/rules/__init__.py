@@ -4,6 +4,6 @@ Importing this package registers them all.  Read `elementwise` first: it is a ta
 derivatives.
 """
 
-from dualnet.core.rules import elementwise, indexing, linalg, reductions, shaping
+from dualnet.core.rules import convolution, elementwise, indexing, linalg, reductions, shaping
 
-__all__ = ["elementwise", "indexing", "linalg", "reductions", "shaping"]
+__all__ = ["convolution", "elementwise", "indexing", "linalg", "reductions", "shaping"]
