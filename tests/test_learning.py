@@ -1,7 +1,7 @@
 """Learning rules: what each estimates, with which variance, and what it must not depend on."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,9 @@ from dualnet.learning import (
 from dualnet.learning.aggregate import projection
 from dualnet.nn import (
     Activation,
+    BatchNorm,
     Context,
+    Dropout,
     Linear,
     Sequential,
     gelu,
@@ -335,6 +337,97 @@ def test_no_rule_depends_on_shards_or_threads(rule, rng, key):
         assert pieces.correct == whole.correct
 
 
+WITH_DROPOUT = (
+    ("hidden", Linear(5)),
+    ("dropout", Dropout(0.5)),
+    ("tanh", Activation(tanh)),
+    ("output", Linear(3)),
+)
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
+def test_all_shards_and_chunks_of_a_step_see_one_dropout_mask(rule, rng, key):
+    p = problem(rng, key, *WITH_DROPOUT, n=7)
+    whole = p.step(rule, key)
+    for shards, threads in [(2, 1), (7, 1), (3, 3)]:
+        pieces = p.step(rule, key, NumpyBackend(threads), shards)
+        assert_close(pieces.gradients, whole.gradients, 1e-12)
+        assert np.isclose(pieces.loss, whole.loss, rtol=1e-12)
+    if isinstance(rule, WeightPerturbation):
+        chunked = p.step(replace(rule, tangent_chunk=3), key)
+        assert_close(chunked.gradients, whole.gradients, 1e-12)
+    assert not np.isclose(p.step(rule, key.fold_in("other")).loss, whole.loss, rtol=1e-6)
+
+
+WITH_BATCH_NORM = (
+    ("hidden", Linear(5)),
+    ("block", Sequential((("norm", BatchNorm()), ("tanh", Activation(tanh))))),
+    ("output", Linear(3)),
+)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_running_statistics_move_once_a_step_whatever_the_chunk(sampler, rng, key):
+    p = problem(rng, key, *WITH_BATCH_NORM, n=7)
+    expected = p.step(Backprop(), key).state
+    hidden = p.x @ p.params["hidden"]["w"] + p.params["hidden"]["b"]
+    statistics = expected["block"]["norm"]
+    assert np.allclose(statistics["mean"], 0.1 * hidden.mean(0))
+    assert np.allclose(statistics["variance"], 0.9 + 0.1 * hidden.var(0, ddof=1))
+    for chunk in (1, 3, 4):
+        state = p.step(WeightPerturbation(4, sampler, tangent_chunk=chunk), key).state
+        assert np.array_equal(flat(state), flat(expected)), f"chunk {chunk}"
+    state = p.step(ActivityPerturbation(2), key).state
+    assert np.array_equal(flat(state), flat(expected))
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
+def test_a_network_that_couples_examples_is_not_cut(rule, rng, key):
+    p = problem(rng, key, *WITH_BATCH_NORM, n=7)
+    whole, cut_in_vain = p.step(rule, key), p.step(rule, key, NumpyBackend(2), 3)
+    assert np.array_equal(flat(whole.gradients), flat(cut_in_vain.gradients))
+    assert np.array_equal(flat(whole.state), flat(cut_in_vain.state))
+
+
+def test_bp_is_exact_through_batch_norm(rng, key):
+    p = problem(rng, key, *WITH_BATCH_NORM, n=7)
+
+    def mean_loss(params):
+        hidden = p.x @ params["hidden"]["w"] + params["hidden"]["b"]
+        centered = hidden - hidden.mean(0)
+        normed = centered / np.sqrt((centered * centered).mean(0) + 1e-5)
+        norm, output = params["block"]["norm"], params["output"]
+        z = np.tanh(normed * norm["gain"] + norm["bias"]) @ output["w"] + output["b"]
+        return softmax_cross_entropy(z, p.labels).mean()
+
+    assert_close(p.step(Backprop(), key).gradients, dn.grad(mean_loss)(p.params), 1e-11)
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Keeps the contexts it is applied in."""
+
+    seen: list = field(default_factory=list)
+
+    def init(self, key, in_shape):
+        return {}, {}, in_shape
+
+    def apply(self, params, state, x, context):
+        self.seen.append(context)
+        return x, state
+
+
+@pytest.mark.parametrize("rule", [Backprop(), WeightPerturbation(), ActivityPerturbation()])
+def test_layers_are_told_of_the_step(rule, rng, key):
+    recorder = Recorder()
+    p = problem(rng, key, ("recorder", recorder), ("output", Linear(3)), n=7)
+    backend = NumpyBackend()
+    p.step(rule, key, backend, 3)
+    assert [c.start for c in recorder.seen] == [0, 2, 4]
+    assert all(c.train and c.backend is backend for c in recorder.seen)
+    assert {c.key for c in recorder.seen} == {key.fold_in("network").fold_in("recorder")}
+
+
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
 def test_a_step_is_a_function_of_its_key_and_changes_nothing(rule, rng, key):
     p = problem(rng, key)
@@ -535,7 +628,7 @@ def test_cut_keeps_every_example_once_and_in_order(pieces):
     shards = cut(x, labels, pieces)
     assert np.array_equal(np.concatenate([s.inputs for s in shards]), x)
     assert np.array_equal(np.concatenate([s.targets for s in shards]), labels)
-    assert [s.start for s in shards] == [int(s.targets[0]) for s in shards]
+    assert [s.context.start for s in shards] == [int(s.targets[0]) for s in shards]
     lengths = [len(s.inputs) for s in shards]
     assert len(shards) == min(pieces, 7) and max(lengths) - min(lengths) <= 1
 
@@ -565,7 +658,7 @@ class SignOfDerivative:
 
     def measure(self, task, params, state, learned, directions, shard):
         def total_loss(p):
-            losses, aux = task.losses(p, state, shard, Context(train=True))
+            losses, aux = task.losses(p, state, shard, shard.context)
             return losses.sum(), aux
 
         loss, d, (y, state) = dn.jvp(total_loss, (params,), (directions,), has_aux=True)

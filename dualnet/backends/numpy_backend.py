@@ -7,11 +7,17 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from dualnet.random import Key
+
+try:
+    from threadpoolctl import ThreadpoolController
+except ImportError:  # the extra `threads`
+    ThreadpoolController = None
 
 _BLOCK = 1 << 16
 """Entries of a random sequence that come from one generator."""
@@ -24,7 +30,9 @@ class NumpyBackend:
     """Arrays in host memory, work on threads (NumPy releases the interpreter's lock).
 
     Args:
-        threads: how many pieces of work `map` runs at once.
+        threads: how many pieces of work `map` runs at once.  Meanwhile BLAS, which would spread
+            each piece over all cores again, is held to one thread; that needs threadpoolctl
+            (extra `threads`), or OPENBLAS_NUM_THREADS=1 in the environment.
     """
 
     name = "numpy"
@@ -33,6 +41,7 @@ class NumpyBackend:
         self.threads = threads
         self._draws = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
         self._work = ThreadPoolExecutor(max_workers=threads)
+        self._libraries = ThreadpoolController() if ThreadpoolController else None
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:
         """The array on this backend."""
@@ -47,7 +56,11 @@ class NumpyBackend:
         if self.threads == 1:
             return [f(x) for x in items]
         here = contextvars.copy_context()  # what np.errstate set holds on the threads too
-        return list(self._work.map(lambda x: here.copy().run(f, x), items))
+        one_thread_each = (
+            self._libraries.limit(limits=1, user_api="blas") if self._libraries else nullcontext()
+        )
+        with one_thread_each:
+            return list(self._work.map(lambda x: here.copy().run(f, x), items))
 
     def normal(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> np.ndarray:
         """Standard normal numbers.
@@ -70,6 +83,12 @@ class NumpyBackend:
         """Independent random signs, +1 or -1, from single bits; arguments as `normal`."""
         out = np.empty(math.prod(shape), dtype)
         self._in_blocks(key, start, out, _sign_block)
+        return out.reshape(shape)
+
+    def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> np.ndarray:
+        """Independent numbers, uniform in [0, 1); arguments as `normal`."""
+        out = np.empty(math.prod(shape), dtype)
+        self._in_blocks(key, start, out, _uniform_block)
         return out.reshape(shape)
 
     def _in_blocks(self, key: Key, start: int, out: np.ndarray, fill: Callable) -> None:
@@ -101,3 +120,8 @@ def _sign_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> N
     words = generator.integers(0, 2**64, size=-(-count // 64), dtype=np.uint64)
     signs = _SIGNS.astype(out.dtype)[words.astype("<u8", copy=False).view(np.uint8)].reshape(-1)
     out[:] = signs[skip:count]
+
+
+def _uniform_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> None:
+    generator.random(skip, dtype=out.dtype)
+    generator.random(out=out, dtype=out.dtype)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -29,8 +29,8 @@ from dualnet.core.transforms import jvp, stop_gradient
 from dualnet.errors import UsageError
 from dualnet.learning.rule import Measurement
 from dualnet.learning.task import Shard, Task, correct
-from dualnet.nn.layers import Activation
-from dualnet.nn.network import Context, Layer, Sequential
+from dualnet.nn.activations import Activation
+from dualnet.nn.network import Layer, Sequential
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -96,13 +96,13 @@ class ActivityPerturbation:
                 if path not in sites or dependence is None:
                     return z
                 visits[path] += 1  # a layer may be applied several times
-                u = directions.draw(path, visits[path], z.primal, shard.start)
+                u = directions.draw(path, visits[path], z.primal, shard.context.start)
                 u = _only_where_steep(sites[path], z.primal, u)
                 cuts.append((dependence, u))
                 effect = u if effect is None else add(effect, u)
                 return Dual(z.primal, DirectSum(effect, None), level)
 
-            context = Context(train=True, tap=tap)
+            context = replace(shard.context, tap=tap)
             duals = tree.map(lambda p, w: Dual(p, DirectSum(None, w), level), params, weights)
             losses, (outputs, new_state) = task.losses(duals, state, shard, context)
             d, output_dependence = _parts(losses, level)

@@ -10,7 +10,6 @@ from dualnet.backends import Backend
 from dualnet.core.derivatives import value_and_grad
 from dualnet.learning.rule import Measurement
 from dualnet.learning.task import Shard, Task, correct
-from dualnet.nn.network import Context
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -29,7 +28,7 @@ class Backprop:
         self, task: Task, params: Tree, state: Tree, learned: Tree, directions: None, shard: Shard
     ) -> Measurement:
         def total_loss(p: Tree) -> tuple[Any, Any]:
-            losses, aux = task.losses(p, state, shard, Context(train=True))
+            losses, aux = task.losses(p, state, shard, shard.context)
             return losses.sum(), aux
 
         (loss, (outputs, state)), gradients = value_and_grad(total_loss, has_aux=True)(params)

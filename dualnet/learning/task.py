@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -20,19 +20,32 @@ class Shard:
     Attributes:
         inputs: `(n, *in_shape)`.
         targets: `(n, ...)`.
-        start: index in the batch of the first example.
+        context: what the network's layers are told, among it the index in the batch of the
+            first example; a rule that taps replaces its `tap`.
     """
 
     inputs: Any
     targets: Any
-    start: int = 0
+    context: Context = field(default_factory=lambda: Context(train=True))
 
 
-def cut(inputs: Any, targets: Any, pieces: int) -> list[Shard]:
-    """A batch as at most `pieces` shards of nearly equal length."""
+def cut(inputs: Any, targets: Any, pieces: int, context: Context | None = None) -> list[Shard]:
+    """A batch as at most `pieces` shards of nearly equal length.
+
+    Args:
+        inputs, targets: the batch, `(N, ...)`.
+        pieces: how many shards.
+        context: of the whole batch; each shard gets it with its own `start`.  Training without
+            randomness if None.
+    """
     n = len(inputs)
+    context = context or Context(train=True)
     bounds = [n * i // pieces for i in range(pieces + 1)]
-    return [Shard(inputs[a:b], targets[a:b], a) for a, b in pairwise(bounds) if b > a]
+    return [
+        Shard(inputs[a:b], targets[a:b], replace(context, start=a))
+        for a, b in pairwise(bounds)
+        if b > a
+    ]
 
 
 @dataclass(frozen=True)

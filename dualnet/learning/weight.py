@@ -16,7 +16,6 @@ from dualnet.learning.aggregate import AGGREGATIONS
 from dualnet.learning.rule import Measurement
 from dualnet.learning.samplers import SAMPLERS, WeightTangents, default_chunk
 from dualnet.learning.task import Shard, Task, correct
-from dualnet.nn.network import Context
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -72,7 +71,7 @@ class WeightPerturbation:
         shard: Shard,
     ) -> Measurement:
         def total_loss(p: Tree) -> tuple[Any, Any]:
-            losses, aux = task.losses(p, state, shard, Context(train=True))
+            losses, aux = task.losses(p, state, shard, shard.context)
             return losses.sum(), aux
 
         derivatives = []

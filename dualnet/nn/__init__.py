@@ -1,22 +1,74 @@
 """Layers, networks and losses.  Start with `network`, which says what a layer is."""
 
-from dualnet.nn.layers import ACTIVATIONS, Activation, Flatten, Linear, gelu, relu, sigmoid, tanh
+from dualnet.nn.activations import ACTIVATIONS, Activation, gelu, relu, sigmoid, softmax, tanh
+from dualnet.nn.attention import MultiHeadAttention
+from dualnet.nn.blocks import (
+    Residual,
+    TokenMixing,
+    mixer_block,
+    mlp_mixer_block,
+    transformer_block,
+)
+from dualnet.nn.convolution import Conv2d, conv2d
+from dualnet.nn.heads import LocalHead
+from dualnet.nn.initial import INITIALIZERS
+from dualnet.nn.layers import Dropout, Flatten, GroupedLinear, Linear, StopGradient
 from dualnet.nn.losses import mean_squared_error, softmax_cross_entropy
-from dualnet.nn.network import Context, Layer, Sequential, walk
+from dualnet.nn.network import Context, Layer, Sequential, couples_examples, walk
+from dualnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, normalize
+from dualnet.nn.pooling import (
+    AdaptiveAveragePool,
+    AveragePool,
+    MaxPool,
+    adaptive_average_pool,
+    average_pool,
+    max_pool,
+)
+from dualnet.nn.tokens import AverageTokens, ClassToken, Patches, Positions, SelectToken
 
 __all__ = [
     "ACTIVATIONS",
+    "INITIALIZERS",
     "Activation",
+    "AdaptiveAveragePool",
+    "AveragePool",
+    "AverageTokens",
+    "BatchNorm",
+    "ClassToken",
     "Context",
+    "Conv2d",
+    "Dropout",
     "Flatten",
+    "GroupNorm",
+    "GroupedLinear",
     "Layer",
+    "LayerNorm",
     "Linear",
+    "LocalHead",
+    "MaxPool",
+    "MultiHeadAttention",
+    "Patches",
+    "Positions",
+    "Residual",
+    "SelectToken",
     "Sequential",
+    "StopGradient",
+    "TokenMixing",
+    "adaptive_average_pool",
+    "average_pool",
+    "conv2d",
+    "couples_examples",
     "gelu",
+    "max_pool",
     "mean_squared_error",
+    "mixer_block",
+    "mlp_mixer_block",
+    "normalize",
     "relu",
     "sigmoid",
+    "softmax",
     "softmax_cross_entropy",
     "tanh",
+    "transformer_block",
     "walk",
 ]

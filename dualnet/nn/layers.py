@@ -1,18 +1,16 @@
-"""Layers: linear maps, activations, flatten."""
+"""Linear maps, and layers that only pass on what they get: flatten, stop-gradient, dropout."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dualnet.core import linear
-from dualnet.core.dispatch import primitive
-from dualnet.core.engine import linearizer
+from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
+from dualnet.nn.initial import initial
 from dualnet.nn.network import Context, Shape
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -22,30 +20,29 @@ from dualnet.tree import Tree
 class Linear:
     """y = x w + b.
 
-    Weights start uniform on ±sqrt(6 / fan-in) (Kaiming uniform: activities keep their size through
-    ReLU layers), biases at zero.  Source: He et al. 2015, "Delving Deep into Rectifiers", Eq. 10.
-
     Args:
-        features: q, the fan-out.
-        bias: whether there is a b.
+        features: q, the fan-out; None for as many as come in.
+        bias: whether there is a b; it starts at zero.
+        weights: how w starts, a name in `initial.INITIALIZERS`.
 
     Params: `w` `(p, q)`, `b` `(q,)`.  Maps `(..., p)` to `(..., q)`.
     """
 
-    features: int
+    features: int | None
     bias: bool = True
+    weights: str = "kaiming"
+
+    def __post_init__(self) -> None:
+        if self.features is not None and self.features < 1:
+            raise UsageError(f"Linear: features must be at least 1, got {self.features}")
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
-        if not in_shape:
-            raise UsageError("Linear: needs an axis of features, got examples of shape ()")
-        fan_in = in_shape[-1]
-        generator = np.random.Generator(np.random.SFC64(key.fold_in("w").bits))
-        bound = math.sqrt(6.0 / fan_in)
-        w = generator.random((fan_in, self.features), np.float32) * (2 * bound) - bound
-        params = {"w": w}
+        fan_in = _features_of("Linear", in_shape)
+        features = self.features or fan_in
+        params = {"w": initial(self.weights, key.fold_in("w"), (fan_in, features), fan_in)}
         if self.bias:
-            params["b"] = np.zeros(self.features, np.float32)
-        return params, {}, (*in_shape[:-1], self.features)
+            params["b"] = np.zeros(features, np.float32)
+        return params, {}, (*in_shape[:-1], features)
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
         w = params["w"]
@@ -54,21 +51,67 @@ class Linear:
                 f"Linear {context.path}: weights {w.shape} expect inputs (..., {w.shape[0]}), "
                 f"got {x.shape}"
             )
-        y = x @ w
+        if x.ndim == 2:
+            y = x @ w
+        else:  # one product for all rows: x @ w would make one for each matrix of x
+            rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+            y = np.reshape(rows @ w, (*x.shape[:-1], w.shape[-1]))
         return (y + params["b"] if self.bias else y), state
 
 
 @dataclass(frozen=True)
-class Activation:
-    """An elementwise function without parameters."""
+class GroupedLinear:
+    """G linear maps side by side: features in G groups, each mapped by weights of its own.
 
-    function: Callable[[Any], Any]
+    Args:
+        features: q, the fan-out of all groups together.
+        groups: G; divides p and q.
+        bias: whether there is a b; it starts at zero.
+        weights: how w starts, a name in `initial.INITIALIZERS`.
+
+    Params: `w` `(G, p/G, q/G)`, `b` `(q,)`.  Maps `(..., p)` to `(..., q)`.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4.
+    """
+
+    features: int
+    groups: int
+    bias: bool = True
+    weights: str = "kaiming"
+
+    def __post_init__(self) -> None:
+        if self.groups < 1 or self.features < 1 or self.features % self.groups:
+            raise UsageError(
+                f"GroupedLinear: groups must divide features, got {self.groups} groups and "
+                f"{self.features} features"
+            )
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
-        return {}, {}, in_shape
+        p = _features_of("GroupedLinear", in_shape)
+        if p % self.groups:
+            raise UsageError(
+                f"GroupedLinear: groups must divide the inputs, got {self.groups} groups and "
+                f"examples of shape {in_shape}"
+            )
+        fan_in = p // self.groups
+        shape = (self.groups, fan_in, self.features // self.groups)
+        params = {"w": initial(self.weights, key.fold_in("w"), shape, fan_in)}
+        if self.bias:
+            params["b"] = np.zeros(self.features, np.float32)
+        return params, {}, (*in_shape[:-1], self.features)
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
-        return self.function(x), state
+        w = params["w"]
+        groups, fan_in, _ = w.shape
+        if x.shape[-1] != groups * fan_in:
+            raise UsageError(
+                f"GroupedLinear {context.path}: weights {w.shape} expect inputs "
+                f"(..., {groups * fan_in}), got {x.shape}"
+            )
+        rows = np.reshape(x, (math.prod(x.shape[:-1]), groups, fan_in))
+        by_group = np.swapaxes(rows, 0, 1) @ w  # (G, rows, q/G)
+        y = np.reshape(np.swapaxes(by_group, 0, 1), (*x.shape[:-1], self.features))
+        return (y + params["b"] if self.bias else y), state
 
 
 @dataclass(frozen=True)
@@ -82,47 +125,55 @@ class Flatten:
         return np.reshape(x, (x.shape[0], math.prod(x.shape[1:]))), state
 
 
-@primitive
-def relu(x: Any) -> Any:
-    """max(x, 0), with slope 0 at 0."""
-    return np.maximum(x, 0)
+@dataclass(frozen=True)
+class StopGradient:
+    """Passes values and no derivatives: what comes after cannot move what comes before."""
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        return {}, {}, in_shape
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        return stop_gradient(x), state
 
 
-@linearizer(relu)
-def _relu(x: Any) -> Any:
-    mask = np.greater(x, 0).astype(x.dtype)
-    return relu(x), lambda t: linear.scale(t, mask)
+@dataclass(frozen=True)
+class Dropout:
+    """In training each entry is 0 with probability `rate`, and x / (1 - rate) otherwise.
 
+    The mask is a function of the context's key and of the example's index in the batch, so all
+    tangents, chunks of tangents and shards of a step see one mask.
 
-@primitive
-def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)), by tanh so that nothing overflows."""
-    return 0.5 * np.tanh(0.5 * x) + 0.5
+    Args:
+        rate: in [0, 1).
 
-
-@linearizer(sigmoid)
-def _sigmoid(x: Any) -> Any:
-    out = sigmoid(x)
-    return out, lambda t: linear.scale(t, out * (1.0 - out))
-
-
-def tanh(x: Any) -> Any:
-    """The hyperbolic tangent."""
-    return np.tanh(x)
-
-
-def gelu(x: Any) -> Any:
-    """x · Φ(x) in its tanh form.
-
-    Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", section 2.
+    Source: Srivastava et al. 2014, "Dropout", section 4; scaled in training, not in evaluation.
     """
-    inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
-    return 0.5 * x * (1.0 + np.tanh(inner))
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise UsageError(f"Dropout: rate must be in [0, 1), got {self.rate}")
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        return {}, {}, in_shape
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        if not context.train or self.rate == 0:
+            return x, state
+        if context.key is None:
+            raise UsageError(
+                f"Dropout {context.path}: training needs a key for the mask, got none; "
+                "use Context(train=True, key=...)"
+            )
+        first = context.start * math.prod(x.shape[1:])
+        drawn = context.backend.uniform(context.key, x.shape, x.dtype, first)
+        mask = np.greater_equal(drawn, self.rate).astype(x.dtype)
+        mask /= 1.0 - self.rate
+        return x * mask, state
 
 
-ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
-    "relu": relu,
-    "tanh": tanh,
-    "gelu": gelu,
-    "sigmoid": sigmoid,
-}
+def _features_of(layer: str, in_shape: Shape) -> int:
+    if not in_shape:
+        raise UsageError(f"{layer}: needs an axis of features, got examples of shape ()")
+    return in_shape[-1]

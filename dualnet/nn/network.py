@@ -17,10 +17,12 @@ place gives a tap; layers know nothing of it.  (The rule finds the places with `
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from dualnet.backends import Backend, NumpyBackend
 from dualnet.errors import UsageError
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -35,6 +37,11 @@ def no_tap(_path: str, y: Any) -> Any:
     return y
 
 
+@functools.cache
+def _host() -> Backend:
+    return NumpyBackend()
+
+
 @dataclass(frozen=True)
 class Context:
     """What a layer may need to know beyond its input.
@@ -44,12 +51,17 @@ class Context:
         key: randomness for this step, folded by path; None in evaluation.
         tap: sees and may replace the output of every layer.
         path: names joined by `/`, where in the network we are.
+        backend: draws what layers need of randomness; NumPy's if not given.
+        start: index in the batch of the first example, so that shards of a batch draw their
+            parts of one mask.
     """
 
     train: bool = False
     key: Key | None = None
     tap: Tap = no_tap
     path: str = ""
+    backend: Backend = field(default_factory=_host)
+    start: int = 0
 
     def child(self, name: str, layer: Layer, params: Tree, state: Tree, x: Any) -> tuple[Any, Tree]:
         """Apply a layer as the child `name` of the present one, and tap its output."""
@@ -60,7 +72,11 @@ class Context:
 
 
 class Layer(Protocol):
-    """See the head of this file."""
+    """See the head of this file.
+
+    A layer whose training output for one example depends on the other examples says so by a class
+    attribute `couples_examples = True`.
+    """
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]: ...
 
@@ -103,3 +119,9 @@ def walk(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
         return
     for name, child in children:
         yield from walk(child, f"{path}/{name}" if path else name)
+
+
+def couples_examples(layer: Layer) -> bool:
+    """Whether a layer in the network, containers included, mixes the examples of a batch."""
+    children = (child for _, child in getattr(layer, "layers", ()))
+    return getattr(layer, "couples_examples", False) or any(map(couples_examples, children))

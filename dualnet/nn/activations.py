@@ -1,0 +1,108 @@
+"""Activation functions, and the layer that applies one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dualnet.core import linear
+from dualnet.core.dispatch import primitive
+from dualnet.core.engine import linearizer
+from dualnet.core.linear import LinearMap, Tangent
+from dualnet.nn.network import Context, Shape
+from dualnet.random import Key
+from dualnet.tree import Tree
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function without parameters."""
+
+    function: Callable[[Any], Any]
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        return {}, {}, in_shape
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        return self.function(x), state
+
+
+@primitive
+def relu(x: Any) -> Any:
+    """max(x, 0), with slope 0 at 0."""
+    return np.maximum(x, 0)
+
+
+@linearizer(relu)
+def _relu(x: Any) -> Any:
+    mask = np.greater(x, 0).astype(x.dtype)
+    return relu(x), lambda t: linear.scale(t, mask)
+
+
+@primitive
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), by tanh so that nothing overflows."""
+    return 0.5 * np.tanh(0.5 * x) + 0.5
+
+
+@linearizer(sigmoid)
+def _sigmoid(x: Any) -> Any:
+    out = sigmoid(x)
+    return out, lambda t: linear.scale(t, out * (1.0 - out))
+
+
+def tanh(x: Any) -> Any:
+    """The hyperbolic tangent."""
+    return np.tanh(x)
+
+
+def gelu(x: Any) -> Any:
+    """x · Φ(x) in its tanh form.
+
+    Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", section 2.
+    """
+    inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
+    return 0.5 * x * (1.0 + np.tanh(inner))
+
+
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "relu": relu,
+    "tanh": tanh,
+    "gelu": gelu,
+    "sigmoid": sigmoid,
+}
+
+
+# --- softmax: not elementwise, so not in the table -----------------------------------------------
+
+
+@primitive
+def softmax(x: Any, axis: int = -1) -> Any:
+    """exp(x) / Σ exp(x) along an axis; shifted by the maximum so that nothing overflows."""
+    p = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    p /= np.sum(p, axis=axis, keepdims=True)
+    return p
+
+
+@linearizer(softmax)
+def _softmax(x: Any, axis: int = -1) -> Any:
+    p = softmax(x, axis)
+    from_end = axis if axis < 0 else axis - x.ndim
+    return p, lambda t: tangent_of_softmax(t, p, from_end)
+
+
+@LinearMap
+def tangent_of_softmax(t: Tangent, p: Any, axis: int) -> Tangent:
+    """p (t - Σ p t), sums along a (negative) axis; p is the softmax, of the primal's shape."""
+    u = t * p
+    u -= p * np.sum(u, axis=axis, keepdims=True)  # in place for arrays; a Dual makes a new one
+    return u
+
+
+@tangent_of_softmax.transposed
+def _(ct: Tangent, _shape: Shape, p: Any, axis: int) -> Tangent:
+    return tangent_of_softmax(ct, p, axis)  # diag(p) - p pᵀ is symmetric

@@ -1,0 +1,72 @@
+"""Multi-head self-attention."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dualnet.errors import UsageError
+from dualnet.nn.activations import softmax
+from dualnet.nn.layers import Linear
+from dualnet.nn.network import Context, Layer, Shape
+from dualnet.random import Key
+from dualnet.tree import Tree
+
+
+@dataclass(frozen=True)
+class MultiHeadAttention:
+    """Every token gathers from all tokens what its queries ask for: `(N, T, C)` to `(N, T, C)`.
+
+    With h heads of C/h channels each, softmax(q kᵀ / sqrt(C/h)) v in each head, then a linear
+    map of all heads together.
+
+    Args:
+        heads: h; divides C.
+
+    Children: `query`, `key`, `value`, `output`, each a `Linear` from C to C.
+
+    Source: Vaswani et al. 2017, "Attention Is All You Need", Eq. 1 and section 3.2.2.
+    """
+
+    heads: int
+
+    def __post_init__(self) -> None:
+        if self.heads < 1:
+            raise UsageError(f"MultiHeadAttention: heads must be at least 1, got {self.heads}")
+
+    @property
+    def layers(self) -> tuple[tuple[str, Layer], ...]:
+        """The children, where `walk` finds them."""
+        return tuple((name, Linear(None)) for name in ("query", "key", "value", "output"))
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        if len(in_shape) != 2 or in_shape[1] % self.heads:
+            raise UsageError(
+                "MultiHeadAttention: expected examples (tokens, channels) with channels that "
+                f"divide by {self.heads} heads, got shape {in_shape}"
+            )
+        params, state = {}, {}
+        for name, layer in self.layers:
+            params[name], state[name], _ = layer.init(key.fold_in(name), in_shape)
+        return params, state, in_shape
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        n, tokens, channels = x.shape
+        new_state = {}
+
+        def child(name: str, layer: Layer, x: Any) -> Any:
+            y, new_state[name] = context.child(name, layer, params[name], state[name], x)
+            return y
+
+        def by_head(y: Any) -> Any:  # (N, h, T, C/h)
+            apart = np.reshape(y, (n, tokens, self.heads, channels // self.heads))
+            return np.swapaxes(apart, 1, 2)
+
+        *inward, (name, outward) = self.layers
+        queries, keys, values = (by_head(child(name, layer, x)) for name, layer in inward)
+        scores = queries @ np.swapaxes(keys, -1, -2) / math.sqrt(channels // self.heads)
+        gathered = np.swapaxes(softmax(scores) @ values, 1, 2)  # (N, T, h, C/h)
+        return child(name, outward, np.reshape(gathered, x.shape)), new_state

@@ -1,0 +1,175 @@
+"""Containers that are no chain, and the blocks of the papers made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dualnet.errors import UsageError
+from dualnet.nn.activations import Activation, gelu, relu
+from dualnet.nn.attention import MultiHeadAttention
+from dualnet.nn.layers import GroupedLinear, Linear
+from dualnet.nn.network import Context, Layer, Sequential, Shape
+from dualnet.nn.normalization import LayerNorm
+from dualnet.random import Key
+from dualnet.tree import Tree
+
+Layers = tuple[tuple[str, Layer], ...]
+
+
+@dataclass(frozen=True)
+class Residual:
+    """block(x) + shortcut(x), or block(x) + x.
+
+    Args:
+        layers: `(("block", layer),)` or `(("block", layer), ("shortcut", layer))`.
+
+    Source: He et al. 2016, "Deep Residual Learning for Image Recognition", Eq. 1 and 2.
+    """
+
+    layers: Layers
+
+    def __post_init__(self) -> None:
+        _require_names("Residual", self.layers, ("block",), ("block", "shortcut"))
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        params, state, shapes = {}, {}, {}
+        for name, layer in self.layers:
+            params[name], state[name], shapes[name] = layer.init(key.fold_in(name), in_shape)
+        beside = shapes.get("shortcut", in_shape)
+        if shapes["block"] != beside:
+            raise UsageError(
+                f"Residual: the block turns {in_shape} into {shapes['block']}, but {beside} is to "
+                "be added to it; change the block, or give a shortcut of the same shape"
+            )
+        return params, state, beside
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        outputs, new_state = [], {}
+        for name, layer in self.layers:
+            y, new_state[name] = context.child(name, layer, params[name], state[name], x)
+            outputs.append(y)
+        return outputs[0] + (outputs[1] if len(outputs) == 2 else x), new_state
+
+
+@dataclass(frozen=True)
+class TokenMixing:
+    """Applies a layer for channels to tokens: `(N, P, C)` to `(N, C, P)`, the layer, and back.
+
+    Args:
+        layers: `(("mix", layer),)`.
+
+    Source: Tolstikhin et al. 2021, "MLP-Mixer", Eq. 1.
+    """
+
+    layers: Layers
+
+    def __post_init__(self) -> None:
+        _require_names("TokenMixing", self.layers, ("mix",))
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        if len(in_shape) != 2:
+            raise UsageError(
+                f"TokenMixing: expected examples (tokens, channels), got shape {in_shape}"
+            )
+        ((name, layer),) = self.layers
+        params, state, (channels, tokens) = layer.init(key.fold_in(name), in_shape[::-1])
+        return {name: params}, {name: state}, (tokens, channels)
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        ((name, layer),) = self.layers
+        swapped = np.swapaxes(x, -1, -2)
+        y, new_state = context.child(name, layer, params[name], state[name], swapped)
+        return np.swapaxes(y, -1, -2), {name: new_state}
+
+
+def mixer_block(tokens: int, channels: int, groups: int) -> Sequential:
+    """A block of LocalMixer but the first: token mixing, channel mixing, grouped, residual, ReLU.
+
+    Every linear layer stands between two layer norms without gain and bias: over the tokens of
+    a channel, over the channels of a token, and over one group of them.
+
+    Args:
+        tokens: P.
+        channels: C.
+        groups: G; divides C.
+
+    Returns:
+        A network that maps `(N, P, C)` to `(N, P, C)`.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4 and Fig. 2.
+    """
+    activation = ("relu", Activation(relu))
+    mix = Sequential((*_between_norms(Linear(tokens, weights="scaled-normal")), activation))
+    across = Sequential((*_between_norms(Linear(channels, weights="scaled-normal")), activation))
+    grouped = GroupedLinear(channels, groups, weights="scaled-normal")
+    layers = (
+        ("tokens", TokenMixing((("mix", mix),))),
+        ("channels", across),
+        ("groups", Sequential(_between_norms(grouped, groups))),
+    )
+    return Sequential((("residual", Residual((("block", Sequential(layers)),))), activation))
+
+
+def _between_norms(layer: Layer, groups: int = 1) -> Layers:
+    norm = LayerNorm(groups=groups, gain=False, bias=False)
+    return (("before", norm), ("linear", layer), ("after", norm))
+
+
+def mlp_mixer_block(tokens: int, channels: int, token_width: int, channel_width: int) -> Sequential:
+    """A layer of MLP-Mixer: an MLP over the tokens of a channel, one over the channels of a token.
+
+    Args:
+        tokens, channels: P and C.
+        token_width, channel_width: hidden units of the two MLPs.
+
+    Returns:
+        A network that maps `(N, P, C)` to `(N, P, C)`.
+
+    Source: Tolstikhin et al. 2021, "MLP-Mixer", Eq. 1.
+    """
+    mix_tokens = TokenMixing((("mix", Sequential(_mlp(token_width, tokens))),))
+    return Sequential(
+        (
+            ("tokens", _after_norm(("mlp", mix_tokens))),
+            ("channels", _after_norm(*_mlp(channel_width, channels))),
+        )
+    )
+
+
+def transformer_block(width: int, heads: int, mlp_width: int) -> Sequential:
+    """A layer of a vision transformer: attention, then an MLP, each after a norm and residual.
+
+    Args:
+        width: C.
+        heads: divides C.
+        mlp_width: hidden units of the MLP.
+
+    Returns:
+        A network that maps `(N, T, C)` to `(N, T, C)`.
+
+    Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", Eq. 2 and 3.
+    """
+    return Sequential(
+        (
+            ("attention", _after_norm(("attention", MultiHeadAttention(heads)))),
+            ("mlp", _after_norm(*_mlp(mlp_width, width))),
+        )
+    )
+
+
+def _mlp(hidden: int, out: int) -> Layers:
+    return (("in", Linear(hidden)), ("gelu", Activation(gelu)), ("out", Linear(out)))
+
+
+def _after_norm(*layers: tuple[str, Layer]) -> Residual:
+    return Residual((("block", Sequential((("norm", LayerNorm()), *layers))),))
+
+
+def _require_names(container: str, layers: Layers, *allowed: tuple[str, ...]) -> None:
+    names = tuple(name for name, _ in layers)
+    if names not in allowed:
+        expected = " or ".join(map(str, allowed))
+        raise UsageError(f"{container}: layers must be named {expected}, got {names}")

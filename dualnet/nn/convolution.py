@@ -1,0 +1,97 @@
+"""Convolution over images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dualnet.core.convolution import convolve
+from dualnet.core.windows import Geometry
+from dualnet.errors import UsageError
+from dualnet.nn.initial import initial
+from dualnet.nn.network import Context, Shape
+from dualnet.random import Key
+from dualnet.tree import Tree
+
+Sizes = int | tuple[int, int]
+Padding = Sizes | tuple[tuple[int, int], tuple[int, int]]
+
+
+def conv2d(x: Any, w: Any, stride: Sizes = 1, padding: Padding = 0, groups: int = 1) -> Any:
+    """Cross-correlation of images with a kernel, what networks call a convolution.
+
+        y[n, i, j, q] = Σ_{a, b, c} x[n, i·stride + a, j·stride + b, c] · w[a, b, c, q]
+
+    Args:
+        x: `(N, H, W, C)`.
+        w: `(kh, kw, C / groups, Q)`; output channels of the g-th part of Q see the g-th part of C.
+        stride: steps down and to the right.
+        padding: pixels of zeros around: an int, (h, w), or ((top, bottom), (left, right)).
+        groups: divides C and Q.
+
+    Returns:
+        `(N, rows, columns, Q)` with rows = (H + top + bottom - kh) // stride + 1.
+
+    Raises:
+        UsageError: shapes that do not fit, or a kernel larger than the padded image.
+    """
+    if x.ndim != 4 or w.ndim != 4:
+        raise UsageError(
+            f"conv2d: expected images (N, H, W, C) and a kernel (kh, kw, C / groups, Q), got "
+            f"{x.shape} and {w.shape}"
+        )
+    geometry = Geometry.of("conv2d", w.shape[:2], stride, padding, groups)
+    if x.shape[3] != w.shape[2] * groups or w.shape[3] % groups:
+        raise UsageError(
+            f"conv2d: a kernel {w.shape} with groups={groups} expects images with "
+            f"{w.shape[2] * groups} channels and outputs that divide by groups, got {x.shape}"
+        )
+    return convolve(x, np.expand_dims(w, 0), geometry)[0]
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """y = conv2d(x, w) + b.
+
+    Args:
+        features: Q, channels of the result.
+        kernel, stride: an int or (h, w).
+        padding: an int, (h, w), or ((top, bottom), (left, right)); zeros.
+        groups: divides the channels of both sides.
+        bias: whether there is a b.
+        weights: a name in `initial.INITIALIZERS`.
+
+    Params: `w` `(kh, kw, C / groups, Q)`, `b` `(Q,)`.  Maps `(N, H, W, C)` to
+    `(N, rows, columns, Q)`.
+    """
+
+    features: int
+    kernel: Sizes
+    stride: Sizes = 1
+    padding: Padding = 0
+    groups: int = 1
+    bias: bool = True
+    weights: str = "kaiming"
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        geometry = Geometry.of("Conv2d", self.kernel, self.stride, self.padding, self.groups)
+        if len(in_shape) != 3:
+            raise UsageError(f"Conv2d: needs images (H, W, C), got examples of shape {in_shape}")
+        height, width, channels = in_shape
+        if channels % self.groups or self.features % self.groups:
+            raise UsageError(
+                f"Conv2d: groups={self.groups} must divide the {channels} channels that come in "
+                f"and the {self.features} that go out"
+            )
+        shape = (*geometry.window, channels // self.groups, self.features)
+        fan_in = geometry.window[0] * geometry.window[1] * shape[2]
+        params = {"w": initial(self.weights, key.fold_in("w"), shape, fan_in)}
+        if self.bias:
+            params["b"] = np.zeros(self.features, np.float32)
+        return params, {}, (*geometry.places((height, width)), self.features)
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        y = conv2d(x, params["w"], self.stride, self.padding, self.groups)
+        return (y + params["b"] if self.bias else y), state

@@ -1,0 +1,71 @@
+"""Where weights start: a table of distributions.
+
+All are drawn on the host, in float32, from a key alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from dualnet.errors import UsageError
+from dualnet.nn.network import Shape
+from dualnet.random import Key
+
+TOKEN_DEVIATION = 0.02
+"""Standard deviation at the start of learned tokens and positions.
+
+Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", in their published code.
+"""
+
+
+def normal(key: Key, shape: Shape, deviation: float) -> np.ndarray:
+    """Normal numbers of mean 0 and the given standard deviation."""
+    return _generator(key).standard_normal(shape, np.float32) * deviation
+
+
+def kaiming(key: Key, shape: Shape, fan_in: int) -> np.ndarray:
+    """Uniform on ±sqrt(6 / fan-in): activities keep their size through ReLU layers.
+
+    Source: He et al. 2015, "Delving Deep into Rectifiers", Eq. 10.
+    """
+    bound = math.sqrt(6.0 / fan_in)
+    return _generator(key).random(shape, np.float32) * (2 * bound) - bound
+
+
+def zeros(_key: Key, shape: Shape, _fan_in: int) -> np.ndarray:
+    """All zero: for heads, whose outputs then start without an opinion."""
+    return np.zeros(shape, np.float32)
+
+
+def scaled_normal(key: Key, shape: Shape, fan_in: int) -> np.ndarray:
+    """Normal with standard deviation min(2 / sqrt(fan-in), 0.1).
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", in their published code.
+    """
+    return normal(key, shape, min(2.0 / math.sqrt(fan_in), 0.1))
+
+
+INITIALIZERS: dict[str, Callable[[Key, Shape, int], np.ndarray]] = {
+    "kaiming": kaiming,
+    "zeros": zeros,
+    "scaled-normal": scaled_normal,
+}
+"""name → `f(key, shape, fan_in)`, a float32 array; fan-in is how many inputs one unit sums."""
+
+
+def initial(name: str, key: Key, shape: Shape, fan_in: int) -> np.ndarray:
+    """Weights of `shape`, started as the table says under `name`.
+
+    Raises:
+        UsageError: there is no such name.
+    """
+    if name not in INITIALIZERS:
+        raise UsageError(f"weights must be one of {', '.join(INITIALIZERS)}, got {name!r}")
+    return INITIALIZERS[name](key, shape, fan_in)
+
+
+def _generator(key: Key) -> np.random.Generator:
+    return np.random.Generator(np.random.SFC64(key.bits))

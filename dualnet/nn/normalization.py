@@ -1,0 +1,261 @@
+"""Layer, group and batch norm: three choices of axes for one fused primitive, `normalize`.
+
+With y the normalized x and s = 1 / sqrt(variance + ε), a tangent t of x gives
+
+    (t - mean(t) - y · mean(y t)) · s,
+
+all means over the normalized axes.  Written out with NumPy this makes several temporaries of the
+size of t, which is k times the size of x; `kernels` does it block by block instead.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dualnet.core.dispatch import primitive
+from dualnet.core.dual import Dual, primal_of
+from dualnet.core.engine import composed, linearizer
+from dualnet.core.linear import LinearMap, Tangent
+from dualnet.core.rules.reductions import axes_from_end
+from dualnet.errors import UsageError
+from dualnet.nn import normalization_kernels as kernels
+from dualnet.nn.network import Context, Shape
+from dualnet.random import Key
+from dualnet.tree import Tree
+
+Axes = tuple[int, ...]
+
+# --- the primitive ---------------------------------------------------------------------------
+
+
+@primitive
+def normalize(x: Any, axes: Axes, epsilon: float = 1e-5) -> Any:
+    """(x - mean) / sqrt(variance + ε), mean and (biased) variance over the axes.
+
+    Args:
+        x: float array.
+        axes: over which to take mean and variance.
+        epsilon: ε > 0, so that equal entries give 0.
+
+    Returns:
+        An array like x.
+
+    Source: Ba et al. 2016, "Layer Normalization", Eq. 3, without gain and bias.
+    """
+    return kernels.normalized(x, axes_from_end(axes, x.ndim), epsilon)[0]
+
+
+@linearizer(normalize)
+def _normalize(x: Any, axes: Axes, epsilon: float = 1e-5) -> Any:
+    axes = axes_from_end(axes, x.ndim)
+    if isinstance(x, Dual):  # of an outer transform, for which s varies with x too
+        y = normalize(x, axes, epsilon)
+        s = 1.0 / np.sqrt(np.var(x, axis=axes, keepdims=True) + epsilon)
+    else:
+        y, s = kernels.normalized(x, axes, epsilon)
+    return y, lambda t: tangent_of_normalized(t, y, s, axes)
+
+
+@LinearMap
+def tangent_of_normalized(t: Tangent, y: Any, s: Any, axes: Axes) -> Tangent:
+    """(t - mean(t) - y · mean(y t)) · s for t `(k, *S)`, y `(*S)` and s with unit axes."""
+    return _fused(t, y, s, axes)
+
+
+@tangent_of_normalized.transposed
+def _(ct: Tangent, _shape: Shape, y: Any, s: Any, axes: Axes) -> Tangent:
+    return tangent_of_normalized(ct, y, s, axes)  # s (I - 11ᵀ/n - yyᵀ/n) is symmetric
+
+
+@primitive
+def _fused(t: Any, y: Any, s: Any, axes: Axes) -> Any:
+    return kernels.tangent(t, y, s, axes)
+
+
+@composed(_fused)
+def _(t: Any, y: Any, s: Any, axes: Axes) -> Any:
+    mean = np.mean(t, axis=axes, keepdims=True)
+    return (t - mean - y * np.mean(y * t, axis=axes, keepdims=True)) * s
+
+
+# --- layers ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Normalizes each example over some of its axes: y = normalize(x) · gain + bias.
+
+    Args:
+        axes: negative axes of an example.
+        groups: the last axis is cut into so many groups, each normalized by itself (over its
+            part of the last axis and the other axes).
+        gain, bias: whether there are any; they start at 1 and 0.
+        epsilon: ε of `normalize`.
+
+    Params: `gain`, `bias`, both of the shape of the normalized axes.
+
+    Source: Ba et al. 2016, "Layer Normalization", Eq. 4; groups: Ren et al. 2023, "Scaling Forward
+    Gradient With Local Losses", section 4.
+    """
+
+    axes: Axes = (-1,)
+    groups: int = 1
+    gain: bool = True
+    bias: bool = True
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _require_epsilon("LayerNorm", self.epsilon)
+        if not self.axes or max(self.axes) >= 0 or len(set(self.axes)) < len(self.axes):
+            raise UsageError(
+                f"LayerNorm: axes must be different negative axes of an example, got {self.axes}"
+            )
+        if self.groups < 1 or (self.groups > 1 and -1 not in self.axes):
+            raise UsageError(
+                f"LayerNorm: groups are parts of axis -1, got {self.groups} groups and axes "
+                f"{self.axes}"
+            )
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        if -min(self.axes) > len(in_shape):
+            raise UsageError(
+                f"LayerNorm: axes {self.axes} do not exist in examples of shape {in_shape}"
+            )
+        _require_groups("LayerNorm", self.groups, in_shape)
+        axes = sorted(self.axes)
+        return _gain_and_bias(self, tuple(in_shape[a] for a in axes)), {}, in_shape
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        first = min(self.axes)
+        shape = tuple(x.shape[a] if a in self.axes else 1 for a in range(first, 0))
+        y = _normalize_groups(x, self.axes, self.groups, self.epsilon)
+        params = {name: np.reshape(p, shape) for name, p in params.items()}
+        return _scaled(y, params), state
+
+
+@dataclass(frozen=True)
+class GroupNorm:
+    """Normalizes each example over all positions and the channels of one group.
+
+    Args:
+        groups: divides the channels, which are the last axis.
+        gain, bias: whether there are any; they start at 1 and 0.
+        epsilon: ε of `normalize`.
+
+    Params: `gain`, `bias`, both `(C,)`.
+
+    Source: Wu and He 2018, "Group Normalization", Eq. 7.
+    """
+
+    groups: int
+    gain: bool = True
+    bias: bool = True
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _require_epsilon("GroupNorm", self.epsilon)
+        if self.groups < 1:
+            raise UsageError(f"GroupNorm: groups must be at least 1, got {self.groups}")
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        _require_groups("GroupNorm", self.groups, in_shape)
+        return _gain_and_bias(self, in_shape[-1:]), {}, in_shape
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        axes = tuple(range(1 - x.ndim, 0))
+        return _scaled(_normalize_groups(x, axes, self.groups, self.epsilon), params), state
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Normalizes each channel over the batch and all positions.
+
+    In training by mean and variance of the batch, whose running averages are the state; in
+    evaluation by the state.  The outputs of one example depend on the others, so the batch is
+    not cut into shards.
+
+    Args:
+        momentum: how far a training step moves the state toward the batch.
+        gain, bias: whether there are any; they start at 1 and 0.
+        epsilon: ε of `normalize`.
+
+    Params: `gain`, `bias`, both `(C,)`.  State: `mean`, `variance`, both `(C,)`, plain values
+    without tangents; the variance there is the unbiased one.
+
+    Source: Ioffe and Szegedy 2015, "Batch Normalization", Algorithms 1 and 2; the state's
+    conventions are torch's.
+    """
+
+    momentum: float = 0.1
+    gain: bool = True
+    bias: bool = True
+    epsilon: float = 1e-5
+
+    couples_examples: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _require_epsilon("BatchNorm", self.epsilon)
+        if not 0 <= self.momentum <= 1:
+            raise UsageError(f"BatchNorm: momentum must be in [0, 1], got {self.momentum}")
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        _require_groups("BatchNorm", 1, in_shape)
+        channels = in_shape[-1:]
+        state = {"mean": np.zeros(channels, np.float32), "variance": np.ones(channels, np.float32)}
+        return _gain_and_bias(self, channels), state, in_shape
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        if not context.train:
+            y = (x - state["mean"]) / np.sqrt(state["variance"] + self.epsilon)
+            return _scaled(y, params), state
+        rows = math.prod(x.shape[:-1])
+        if rows < 2:
+            raise UsageError(
+                f"BatchNorm {context.path}: training needs at least 2 values for each channel, got "
+                f"inputs {x.shape}; use a batch size that leaves no single example"
+            )
+        axes = tuple(range(-x.ndim, -1))
+        mean, variance = kernels.moments(primal_of(x), axes)
+        moved = {
+            "mean": state["mean"] + self.momentum * (mean - state["mean"]),
+            "variance": state["variance"]
+            + self.momentum * (variance * (rows / (rows - 1)) - state["variance"]),
+        }
+        return _scaled(normalize(x, axes, self.epsilon), params), moved
+
+
+def _normalize_groups(x: Any, axes: Axes, groups: int, epsilon: float) -> Any:
+    """`normalize`, with the last axis cut into groups."""
+    if groups == 1:
+        return normalize(x, axes, epsilon)
+    apart = np.reshape(x, (*x.shape[:-1], groups, x.shape[-1] // groups))
+    inner = tuple(a if a == -1 else a - 1 for a in axes)
+    return np.reshape(normalize(apart, inner, epsilon), x.shape)
+
+
+def _gain_and_bias(layer: LayerNorm | GroupNorm | BatchNorm, shape: Shape) -> dict:
+    params = {"gain": np.ones(shape, np.float32)} if layer.gain else {}
+    return params | ({"bias": np.zeros(shape, np.float32)} if layer.bias else {})
+
+
+def _scaled(y: Any, params: dict) -> Any:
+    if "gain" in params:
+        y = y * params["gain"]
+    return y + params["bias"] if "bias" in params else y
+
+
+def _require_epsilon(layer: str, epsilon: float) -> None:
+    if not epsilon > 0:
+        raise UsageError(f"{layer}: epsilon must be positive, got {epsilon}")
+
+
+def _require_groups(layer: str, groups: int, in_shape: Shape) -> None:
+    if not in_shape or in_shape[-1] % groups:
+        raise UsageError(
+            f"{layer}: groups must divide the last axis, got {groups} groups and examples of "
+            f"shape {in_shape}"
+        )

@@ -1,0 +1,164 @@
+"""What `normalization` computes, on plain arrays: in blocks that stay in the cache, in place.
+
+Any array is seen as `(A, M, B, D)` with M and D normalized and A and B kept: A = D = 1 for batch
+norm, M = B = 1 for layer norm, none of them for group norm.  A block is a few rows of A or,
+where one is too large, a part of its M; then the sums over all parts come first.  Where B·D is
+small, r rows of M lie side by side as one row of an array `(A, M/r, r·B·D)`: loops along a row
+are long then, and running sums over rows short, which keeps their digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+Shape = tuple[int, ...]
+Axes = tuple[int, ...]
+
+_BLOCK_BYTES = 1 << 20
+"""A block of t is read three times and written four: it should stay in the second-level cache."""
+
+_LONG_ROW = 1 << 10
+"""Entries from which on NumPy's loops along a row take much longer than their start."""
+
+
+def normalized(x: Any, axes: Axes, epsilon: float) -> tuple[Any, Any]:
+    """The normalized x `(*S)`, and s = 1 / sqrt(variance + ε) with unit (negative) axes."""
+    view = _View(x.shape, axes)
+    x = view.of(x)
+    y = np.empty_like(x, order="C")
+    s = np.empty_like(x, shape=view.kept)
+    for rows, block in view.blocks(x):
+        mean = view.spread(view.mean(x[part] for part in block))
+        for part in block:
+            np.subtract(x[part], mean, out=y[part])
+        variance = view.mean(np.square(y[part]) for part in block)
+        scale = 1.0 / np.sqrt(variance + epsilon)
+        s[rows] = scale
+        for part in block:
+            y[part] *= view.spread(scale)
+    return view.back(y), np.reshape(s, view.with_unit_axes)
+
+
+def tangent(t: Any, y: Any, s: Any, axes: Axes) -> Any:
+    """(t - mean(t) - y · mean(y t)) · s for a stack t `(k, *S)`."""
+    view = _View(y.shape, axes)
+    t, y, s = view.of(t), view.of(y), np.reshape(s, view.kept)
+    out = np.empty_like(t, order="C")
+    for rows, block in view.blocks(t):
+        mean = view.spread(view.mean(t[part] for part in block))
+        # out serves as room for the products, so that a block needs no temporaries
+        slope = view.spread(
+            view.mean(np.multiply(y[part], t[part], out=out[part]) for part in block)
+        )
+        scale = view.spread(s[rows])
+        for part in block:
+            change = np.multiply(y[part], slope, out=out[part])
+            np.subtract(t[part], change, out=change)
+            change -= mean
+            change *= scale
+    return view.back(out)
+
+
+def moments(x: Any, axes: Axes) -> tuple[Any, Any]:
+    """Mean and biased variance over the (negative) axes, of the shape of the others."""
+    view = _View(x.shape, axes)
+    x = view.of(x)
+    mean, variance = np.empty_like(x, shape=view.kept), np.empty_like(x, shape=view.kept)
+    for rows, block in view.blocks(x):
+        mean[rows] = center = view.mean(x[part] for part in block)
+        center = view.spread(center)
+        variance[rows] = view.mean(np.square(x[part] - center) for part in block)
+    shape = tuple(n for i, n in enumerate(view.shape) if i - len(view.shape) not in axes)
+    return np.reshape(mean, shape), np.reshape(variance, shape)
+
+
+class _View:
+    """Arrays `(..., *shape)` as `(..., A, M/r, r·B·D)`, and statistics over M and D.
+
+    Attributes:
+        kept: shape `(A, 1, B)` of a statistic.
+        with_unit_axes: the same entries, in the rank of `shape`.
+    """
+
+    def __init__(self, shape: Shape, axes: Axes):
+        ndim = len(shape)
+        self.shape = shape
+        self.with_unit_axes = tuple(1 if i - ndim in axes else n for i, n in enumerate(shape))
+        self.order: tuple[int, ...] = tuple(range(-ndim, 0))
+        sizes = _runs(shape, axes)
+        if len(sizes) > 4:  # no such view: bring the normalized axes together at the end
+            self.order = (*(i for i in self.order if i not in axes), *axes)
+            sizes = _runs(tuple(shape[i] for i in self.order), tuple(range(-len(axes), 0)))
+        if len(sizes) == 2:
+            sizes = [sizes[0], 1, 1, sizes[1]]
+        self.a, self.m, self.b, self.d = (*sizes, 1, 1, 1)[:4]
+        room = max(1, _LONG_ROW // max(1, self.b * self.d))
+        self.r = math.gcd(self.m, 1 << (room.bit_length() - 1))
+        self.kept = (self.a, 1, self.b)
+
+    def of(self, x: Any) -> Any:
+        """The array in this view; a copy only where its entries lie in another order."""
+        lead = x.shape[: x.ndim - len(self.shape)]
+        moved = np.transpose(x, (*range(len(lead)), *(i + x.ndim for i in self.order)))
+        return np.reshape(moved, (*lead, self.a, self.m // self.r, self.r * self.b * self.d))
+
+    def back(self, x: Any) -> Any:
+        """The array of the shape that it had."""
+        lead = x.shape[:-3]
+        ndim = len(lead) + len(self.shape)
+        moved = np.reshape(x, (*lead, *(self.shape[i] for i in self.order)))
+        inverse = sorted(range(len(self.order)), key=lambda i: self.order[i])
+        return np.transpose(
+            moved, (*range(len(lead)), *(i + ndim - len(self.shape) for i in inverse))
+        )
+
+    def blocks(self, x: Any) -> Iterator[tuple[slice, list[tuple]]]:
+        """For each block its rows of A, and its parts as indices `(..., rows, part of M, :)`."""
+        long_rows = self.m // self.r
+        row = max(1, x.nbytes // max(1, self.a))
+        # on a device there is one block: no cache to stay in, and each call is a launch
+        most = _BLOCK_BYTES if isinstance(x, np.ndarray) else max(1, x.nbytes)
+        rows = max(1, most // row)
+        step = max(1, min(long_rows, most * long_rows // row))
+        for a in range(0, self.a if x.size else 0, rows):
+            chosen = slice(a, a + rows)
+            parts = [slice(m, m + step) for m in range(0, long_rows, step)]
+            yield chosen, [(..., chosen, part, slice(None)) for part in parts]
+
+    def mean(self, parts: Iterable) -> Any:
+        """The mean `(..., a, 1, B)` over all parts of a block `(..., a, m, r·B·D)`."""
+        total: Any = 0.0
+        for part in parts:
+            total = total + np.sum(part, axis=-2, keepdims=True) if self.m > 1 else part
+        if self.r > 1:
+            shape = (*total.shape[:-1], self.r, self.b * self.d)
+            total = np.sum(np.reshape(total, shape), axis=-2)
+        if self.d > 1:
+            total = np.sum(np.reshape(total, (*total.shape[:-1], self.b, self.d)), axis=-1)
+        return total / (self.m * self.d)
+
+    def spread(self, statistic: Any) -> Any:
+        """A statistic `(..., a, 1, B)` so that it broadcasts against `(..., a, m, r·B·D)`."""
+        if self.m == 1 or self.r * self.d == 1:
+            return statistic
+        shape = (*statistic.shape[:-1], self.r, self.b, self.d)
+        repeated = np.broadcast_to(statistic[..., None, :, None], shape)
+        return np.reshape(repeated, (*statistic.shape[:-1], self.r * self.b * self.d))
+
+
+def _runs(shape: Shape, axes: Axes) -> list[int]:
+    """Sizes of the runs of neighboring axes that are kept, normalized, kept, ...; the first may
+    be an empty run of size 1."""
+    sizes, normalizing = [1], False
+    for i, n in enumerate(shape):
+        if n == 1:
+            continue
+        if (i - len(shape) in axes) != normalizing:
+            sizes.append(1)
+            normalizing = not normalizing
+        sizes[-1] *= n
+    return sizes

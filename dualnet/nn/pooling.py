@@ -1,0 +1,168 @@
+"""Pooling: one number for each window of an image and each channel."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dualnet.core.dispatch import primitive
+from dualnet.core.dual import primal_of
+from dualnet.core.engine import linearizer
+from dualnet.core.rules.convolution import weighed
+from dualnet.core.windows import Geometry, shifts, unfold
+from dualnet.errors import UsageError
+from dualnet.nn.convolution import Padding, Sizes
+from dualnet.nn.network import Context, Shape
+from dualnet.random import Key
+from dualnet.tree import Tree
+
+
+def max_pool(x: Any, window: Sizes, stride: Sizes | None = None, padding: Padding = 0) -> Any:
+    """The largest entry of each window; entries that tie for it share the tangent equally.
+
+    Args:
+        x: `(N, H, W, C)`.
+        window: an int or (h, w).
+        stride: steps down and to the right; the window's size if not given.
+        padding: pixels around, which are never the largest: an int, (h, w), or ((top, bottom),
+            (left, right)), each less than the window, so that no window lies outside alone.
+
+    Returns:
+        `(N, rows, columns, C)` with rows = (H + top + bottom - h) // stride + 1.
+    """
+    geometry = _geometry("max_pool", x, window, stride, padding)
+    if any(max(pair) >= n for pair, n in zip(geometry.padding, geometry.window, strict=True)):
+        raise UsageError(
+            f"max_pool: padding must be less than the window {geometry.window}, got {padding!r}; "
+            "a window of padding alone has no largest entry"
+        )
+    return _largest(x, geometry)
+
+
+@primitive
+def _largest(x: Any, geometry: Geometry) -> Any:
+    padded = _pad_by_nothing(x, geometry)
+    parts = (padded[:, a, b] for a, b in shifts(geometry, geometry.places(x.shape[1:3])))
+    return functools.reduce(np.maximum, parts)
+
+
+@linearizer(_largest)
+def _(x: Any, geometry: Geometry) -> Any:
+    """The tangent of the largest entry is a weighted sum of the window's tangents, of weight 1
+    for the largest, or 1/n for each of n that tie."""
+    out = _largest(x, geometry)
+    winner, padded = primal_of(out), _pad_by_nothing(primal_of(x), geometry)
+    hits = [np.equal(padded[:, a, b], winner) for a, b in shifts(geometry, winner.shape[1:3])]
+    weights = np.stack(hits).astype(winner.dtype)
+    weights /= np.sum(weights, axis=0)
+    return out, lambda t: weighed(t, weights, geometry)
+
+
+def _pad_by_nothing(x: Any, geometry: Geometry) -> Any:
+    """x with pixels around that are never the largest."""
+    sides = ((0, 0), *geometry.padding, (0, 0))
+    return np.pad(x, sides, constant_values=-np.inf) if np.any(sides) else x
+
+
+def average_pool(x: Any, window: Sizes, stride: Sizes | None = None, padding: Padding = 0) -> Any:
+    """The mean of each window, the zeros of the padding counted; arguments as `max_pool`."""
+    return np.mean(unfold(x, _geometry("average_pool", x, window, stride, padding)), axis=-2)
+
+
+def adaptive_average_pool(x: Any, size: Sizes) -> Any:
+    """The means of a grid of `size` cells of nearly equal height and width.
+
+    Cell i of n covers the rows from floor(i·H/n) to ceil((i + 1)·H/n) - 1, so neighbors overlap
+    by a row where n does not divide H, and columns likewise.
+
+    Args:
+        x: `(N, H, W, C)`.
+        size: rows and columns of the result, an int for both.
+
+    Returns:
+        `(N, *size, C)`.
+    """
+    rows, columns = (size, size) if isinstance(size, int) else size
+    if x.ndim != 4 or min(rows, columns) < 1:
+        raise UsageError(
+            f"adaptive_average_pool: expected images (N, H, W, C) and a size of at least 1, got "
+            f"{x.shape} and {size!r}"
+        )
+    n, h, w, c = x.shape
+    by_rows = np.reshape(_cell_means(rows, h, x) @ np.reshape(x, (n, h, w * c)), (n, rows, w, c))
+    return _cell_means(columns, w, x) @ by_rows
+
+
+def _cell_means(cells: int, length: int, x: Any) -> Any:
+    """The matrix `(cells, length)` that takes the means, an array of x's kind."""
+    i, place = np.arange(cells)[:, None], np.arange(length)
+    inside = (place >= i * length // cells) & (place < -(-(i + 1) * length // cells))
+    means = (inside / inside.sum(axis=1, keepdims=True)).astype(x.dtype)
+    return np.asarray(means, like=primal_of(x))
+
+
+def _geometry(name: str, x: Any, window: Sizes, stride: Sizes | None, padding: Any) -> Geometry:
+    if x.ndim != 4:
+        raise UsageError(f"{name}: expected images (N, H, W, C), got {x.shape}")
+    return Geometry.of(name, window, window if stride is None else stride, padding)
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """`max_pool` as a layer."""
+
+    window: Sizes
+    stride: Sizes | None = None
+    padding: Padding = 0
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        return {}, {}, _out_shape(self, in_shape)
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        return max_pool(x, self.window, self.stride, self.padding), state
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    """`average_pool` as a layer."""
+
+    window: Sizes
+    stride: Sizes | None = None
+    padding: Padding = 0
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        return {}, {}, _out_shape(self, in_shape)
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        return average_pool(x, self.window, self.stride, self.padding), state
+
+
+@dataclass(frozen=True)
+class AdaptiveAveragePool:
+    """`adaptive_average_pool` as a layer."""
+
+    size: Sizes
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        probe = adaptive_average_pool(np.empty((0, *_image(self, in_shape)), np.float32), self.size)
+        return {}, {}, probe.shape[1:]
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        return adaptive_average_pool(x, self.size), state
+
+
+def _out_shape(layer: MaxPool | AveragePool, in_shape: Shape) -> Shape:
+    height, width, channels = _image(layer, in_shape)
+    stride = layer.window if layer.stride is None else layer.stride
+    geometry = Geometry.of(type(layer).__name__, layer.window, stride, layer.padding)
+    return (*geometry.places((height, width)), channels)
+
+
+def _image(layer: Any, in_shape: Shape) -> Shape:
+    if len(in_shape) != 3:
+        name = type(layer).__name__
+        raise UsageError(f"{name}: needs images (H, W, C), got examples of shape {in_shape}")
+    return in_shape

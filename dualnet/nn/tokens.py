@@ -1,0 +1,126 @@
+"""From images to tokens, and what transformers and mixers do with tokens besides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dualnet.errors import UsageError
+from dualnet.nn.initial import TOKEN_DEVIATION, normal
+from dualnet.nn.network import Context, Shape
+from dualnet.random import Key
+from dualnet.tree import Tree
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Cuts images into patches, each a token of its pixels: `(N, H, W, C)` to `(N, P, h·w·C)`.
+
+    Patches are numbered row by row, as are the pixels in them.
+
+    Args:
+        size: of a patch, an int or `(h, w)`; divides the image's.
+
+    Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", section 3.1.
+    """
+
+    size: int | tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if min(self._height_and_width()) < 1:
+            raise UsageError(f"Patches: size must be at least 1, got {self.size}")
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        h, w = self._height_and_width()
+        if len(in_shape) != 3 or in_shape[0] % h or in_shape[1] % w:
+            raise UsageError(
+                f"Patches: expected images (H, W, C) that divide into patches of {h} by {w}, got "
+                f"examples of shape {in_shape}"
+            )
+        height, width, channels = in_shape
+        return {}, {}, ((height // h) * (width // w), h * w * channels)
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        n, height, width, channels = x.shape
+        h, w = self._height_and_width()
+        rows, columns = height // h, width // w
+        apart = np.reshape(x, (n, rows, h, columns, w, channels))
+        tokens = np.swapaxes(apart, 2, 3)  # (N, rows, columns, h, w, C)
+        return np.reshape(tokens, (n, rows * columns, h * w * channels)), state
+
+    def _height_and_width(self) -> tuple[int, int]:
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+
+@dataclass(frozen=True)
+class ClassToken:
+    """Puts a learned token before the others: `(N, T, C)` to `(N, 1 + T, C)`.
+
+    Params: `token` `(C,)`.  Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words",
+    Eq. 1.
+    """
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        tokens, channels = _tokens_and_channels("ClassToken", in_shape)
+        token = normal(key.fold_in("token"), (channels,), TOKEN_DEVIATION)
+        return {"token": token}, {}, (tokens + 1, channels)
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        first = np.broadcast_to(params["token"], (x.shape[0], 1, x.shape[2]))
+        return np.concatenate([first, x], axis=1), state
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Adds a learned embedding of its position to each token.
+
+    Params: `positions` `(T, C)`.  Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16
+    Words", Eq. 1.
+    """
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        shape = _tokens_and_channels("Positions", in_shape)
+        return {"positions": normal(key.fold_in("positions"), shape, TOKEN_DEVIATION)}, {}, shape
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        return x + params["positions"], state
+
+
+@dataclass(frozen=True)
+class SelectToken:
+    """One token of each example: `(N, T, C)` to `(N, C)`.
+
+    Args:
+        index: which; the class token is 0.
+    """
+
+    index: int = 0
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        tokens, channels = _tokens_and_channels("SelectToken", in_shape)
+        if not -tokens <= self.index < tokens:
+            raise UsageError(f"SelectToken: no token {self.index} among {tokens}")
+        return {}, {}, (channels,)
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        return x[:, self.index], state
+
+
+@dataclass(frozen=True)
+class AverageTokens:
+    """The mean of an example's tokens: `(N, T, C)` to `(N, C)`."""
+
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        return {}, {}, _tokens_and_channels("AverageTokens", in_shape)[1:]
+
+    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        return np.mean(x, axis=1), state
+
+
+def _tokens_and_channels(layer: str, in_shape: Shape) -> tuple[int, int]:
+    if len(in_shape) != 2:
+        raise UsageError(f"{layer}: expected examples (tokens, channels), got shape {in_shape}")
+    tokens, channels = in_shape
+    return tokens, channels

@@ -1,0 +1,315 @@
+"""Windows, convolution, pooling: answers by hand, the composition they are fused from, errors."""
+
+import math
+
+import numpy as np
+import pytest
+
+import dualnet as dn
+from dualnet.core import convolution, spaces
+from dualnet.core.convolution import convolve, convolve_rank_one, convolve_transpose, correlate
+from dualnet.core.windows import Geometry, fold, spread, unfold, weigh
+from dualnet.errors import UsageError
+from dualnet.nn import (
+    AdaptiveAveragePool,
+    AveragePool,
+    Context,
+    Conv2d,
+    MaxPool,
+    adaptive_average_pool,
+    average_pool,
+    conv2d,
+    max_pool,
+)
+
+GEOMETRIES = {
+    "3x3": Geometry((3, 3)),
+    "3x3 padded": Geometry((3, 3), padding=((1, 1), (1, 1))),
+    "1x1": Geometry((1, 1)),
+    "1x1 in groups": Geometry((1, 1), groups=2),
+    "1x1 strided": Geometry((1, 1), (2, 2)),
+    "strides that do not divide": Geometry((3, 2), (2, 3), ((1, 0), (2, 1))),
+    "strided in groups": Geometry((2, 3), (3, 2), ((0, 1), (1, 1)), groups=2),
+    "depthwise": Geometry((3, 3), padding=((1, 1), (1, 1)), groups=4),
+    "more padding than window": Geometry((2, 2), padding=((2, 3), (0, 3))),
+    "gaps between windows": Geometry((2, 2), (3, 4)),
+    "as large as the image": Geometry((7, 6)),
+}
+every_geometry = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES.keys())
+IMAGE = (7, 6)
+
+
+def images_and_kernels(rng, geometry, kernels=2):
+    x = rng.standard_normal((3, *IMAGE, 4))
+    return x, rng.standard_normal((kernels, *geometry.window, 4 // geometry.groups, 8))
+
+
+def by_loops(x, w, geometry):
+    """Convolution as it is defined, one output at a time."""
+    (top, bottom), (left, right) = geometry.padding
+    x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    (kh, kw), (down, across) = geometry.window, geometry.stride
+    kernels, _, _, channels, q = w.shape
+    rows = (x.shape[1] - kh) // down + 1
+    columns = (x.shape[2] - kw) // across + 1
+    out = np.zeros((kernels, len(x), rows, columns, q))
+    for k, i, j, o in np.ndindex(kernels, rows, columns, q):
+        first = o // (q // geometry.groups) * channels
+        window = x[:, i * down : i * down + kh, j * across : j * across + kw]
+        seen = window[..., first : first + channels]
+        out[k, :, i, j, o] = np.sum(seen * w[k, ..., o], axis=(1, 2, 3))
+    return out
+
+
+# --- answers by hand -----------------------------------------------------------------------------
+
+
+def test_a_difference_filter():
+    x = np.array([[0.0, 1.0, 4.0, 9.0]]).reshape(1, 1, 4, 1)
+    w = np.array([-1.0, 1.0]).reshape(1, 2, 1, 1)
+    assert conv2d(x, w).ravel().tolist() == [1, 3, 5]
+    assert conv2d(x, w, stride=(1, 2)).ravel().tolist() == [1, 5]
+    assert conv2d(x, w, padding=((0, 0), (1, 0))).ravel().tolist() == [0, 1, 3, 5]
+    _, t = dn.jvp(conv2d, (x, w), (x, np.ones_like(w)))
+    assert t.ravel().tolist() == [1 + 1, 3 + 5, 5 + 13]
+    of_x, of_w = dn.vjp(conv2d, x, w)[1](np.array([1.0, 10.0, 100.0]).reshape(1, 1, 3, 1))
+    assert of_x.ravel().tolist() == [-1, -9, -90, 100]
+    assert of_w.ravel().tolist() == [0 + 10 + 400, 1 + 40 + 900]
+
+
+def test_unfold_and_fold():
+    x = np.arange(6.0).reshape(1, 2, 3, 1)
+    geometry = Geometry((2, 2))
+    assert unfold(x, geometry).reshape(2, 4).tolist() == [[0, 1, 3, 4], [1, 2, 4, 5]]
+    ones = np.ones((1, 1, 2, 4, 1))
+    assert fold(ones, geometry, (2, 3)).reshape(2, 3).tolist() == [[1, 2, 1], [1, 2, 1]]
+
+
+def test_pools():
+    x = np.array([[1.0, 5.0, 2.0], [3.0, 4.0, 9.0]]).reshape(1, 2, 3, 1)
+    assert max_pool(x, 2, stride=1).ravel().tolist() == [5, 9]
+    assert max_pool(-x, 2, padding=1).ravel().tolist() == [-1, -2, -3, -4]
+    assert average_pool(x, (2, 1)).ravel().tolist() == [2, 4.5, 5.5]
+    assert average_pool(x, 2, padding=((0, 0), (1, 0))).ravel().tolist() == [1, 5]
+    assert adaptive_average_pool(x, (1, 2)).ravel().tolist() == [13 / 4, 20 / 4]
+    assert adaptive_average_pool(x, (4, 1))[0, :, 0, 0].tolist() == [8 / 3, 8 / 3, 16 / 3, 16 / 3]
+
+
+def test_a_tie_in_a_window_is_shared_equally():
+    gradient = dn.grad(lambda x: max_pool(x, 2).sum())(np.zeros((1, 2, 2, 1)))
+    assert gradient.ravel().tolist() == [0.25] * 4
+
+
+# --- the definition and the composition ----------------------------------------------------------
+
+
+@every_geometry
+def test_convolve_is_what_it_is_defined_to_be(geometry, rng):
+    x, w = images_and_kernels(rng, geometry)
+    np.testing.assert_allclose(convolve(x, w, geometry), by_loops(x, w, geometry), atol=1e-13)
+
+
+@every_geometry
+def test_the_other_two_are_its_transposes(geometry, rng):
+    x, w = images_and_kernels(rng, geometry)
+    y = convolve(x, w, geometry)
+    ct = rng.standard_normal(y.shape)
+    expected = np.vdot(y, ct)
+    assert math.isclose(np.vdot(x, convolve_transpose(ct, w, geometry, IMAGE)), expected)
+    assert math.isclose(np.vdot(w, correlate(x, ct, geometry)), expected)
+
+
+@every_geometry
+@pytest.mark.parametrize("kernels", [1, 2])
+def test_derivatives_of_all_three_close_among_themselves(geometry, kernels, rng, key, worst):
+    x, w = images_and_kernels(rng, geometry, kernels)
+    y = rng.standard_normal(convolve(x, w, geometry).shape)
+    for f, primals in (
+        (lambda x, w: convolve(x, w, geometry), (x, w)),
+        (lambda y, w: convolve_transpose(y, w, geometry, IMAGE), (y, w)),
+        (lambda x, y: correlate(x, y, geometry), (x, y)),
+    ):
+        report = dn.check_jvp(f, primals, order=2, linear=True, tolerance=1e-12, key=key)
+        worst("convolution, first order", report.first_order, str(geometry))
+        worst("convolution, second order", report.second_order, str(geometry))
+        dn.check_vjp(f, primals, tolerance=1e-12, key=key)
+        dn.check_vjp(lambda *p, f=f: dn.vjp(f, *p)[1](f(*p)), primals, tolerance=1e-12, key=key)
+
+
+@every_geometry
+def test_weighted_sums_of_windows(geometry, rng, key, monkeypatch):
+    x = rng.standard_normal((2, 3, *IMAGE, 4))
+    windows = np.stack([unfold(part, geometry) for part in x])
+    weights = rng.standard_normal((windows.shape[-2], *windows.shape[1:4], 4))
+    expected = np.sum(windows * np.moveaxis(weights, 0, -2), axis=-2)
+    np.testing.assert_allclose(weigh(x, weights, geometry), expected, atol=1e-13)
+    y = rng.standard_normal(expected.shape)
+    for f, primals in (
+        (lambda x, w: weigh(x, w, geometry), (x, weights)),
+        (lambda y, w: spread(y, w, geometry, IMAGE), (y, weights)),
+    ):
+        dn.check_jvp(f, primals, order=2, linear=True, tolerance=1e-12, key=key)
+        dn.check_vjp(f, primals, tolerance=1e-12, key=key)
+    assert math.isclose(np.vdot(y, expected), np.vdot(x, spread(y, weights, geometry, IMAGE)))
+    monkeypatch.setattr("dualnet.core.windows._RUN_BYTES", 1)  # one image at a time
+    np.testing.assert_allclose(weigh(x, weights, geometry), expected, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", [n for n, g in GEOMETRIES.items() if g.groups == 1])
+def test_convolution_is_unfold_and_a_matrix_product(name, rng):
+    geometry = GEOMETRIES[name]
+    x, w = images_and_kernels(rng, geometry, kernels=1)
+
+    def composed(x, w):
+        rows = unfold(x, geometry)
+        rows = np.reshape(rows, (*rows.shape[:3], math.prod(rows.shape[3:])))
+        return (rows @ np.reshape(w, (rows.shape[-1], 8)))[None]
+
+    def fused(x, w):
+        return convolve(x, w, geometry)
+
+    tangents = tuple(rng.standard_normal((3, *a.shape)) for a in (x, w))
+    ct = rng.standard_normal(fused(x, w).shape)
+    for a, b in zip(
+        (*dn.jvp(fused, (x, w), tangents), *dn.vjp(fused, x, w)[1](ct)),
+        (*dn.jvp(composed, (x, w), tangents), *dn.vjp(composed, x, w)[1](ct)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@every_geometry
+def test_results_do_not_depend_on_how_many_images_are_unfolded_at_once(geometry, rng, monkeypatch):
+    x, w = images_and_kernels(rng, geometry)
+    y = convolve(x, w, geometry)
+    ct = rng.standard_normal(y.shape)
+    left, right = rng.standard_normal((2, 5, *geometry.window, 8))
+    left = left[..., : 4 // geometry.groups]
+
+    def all_of_them():
+        return (
+            convolve(x, w, geometry),
+            convolve_transpose(ct, w, geometry, IMAGE),
+            correlate(x, ct, geometry),
+            convolve_rank_one(x, left, right, geometry),
+        )
+
+    whole = all_of_them()
+    for images in (1, 2):
+        monkeypatch.setattr(convolution, "_images_at_a_time", lambda _bytes, n=images: n)
+        for a, b in zip(whole, all_of_them(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-13)
+
+
+@every_geometry
+def test_rank_one_kernels(geometry, rng):
+    x, w = images_and_kernels(rng, geometry, kernels=1)
+    left = rng.standard_normal((5, *w.shape[1:4]))
+    right = rng.standard_normal((5, *geometry.window, 8))
+    directions = dn.RankOne(left, right)
+    stride, padding, groups = geometry.stride, geometry.padding, geometry.groups
+
+    def f(w):
+        return conv2d(x, w, stride, padding, groups)
+
+    _, thin = dn.jvp(f, (w[0],), (directions,))
+    _, dense = dn.jvp(f, (w[0],), (directions.dense(),))
+    np.testing.assert_allclose(thin, dense, atol=1e-12)
+    f_jvp = dn.linearize(f, w[0])[1]
+    np.testing.assert_allclose(f_jvp(directions), dense, atol=1e-12)
+
+    def nested(x, left, right):
+        along = dn.RankOne(left, right)
+        return dn.jvp(lambda w: conv2d(x, w, stride, padding, groups), (w[0],), (along,))[1]
+
+    dn.check_jvp(nested, (x, left, right), order=2)
+    dn.check_vjp(nested, (x, left, right))
+
+
+def test_rank_one_kernels_stay_factored_on_their_way(rng, monkeypatch):
+    monkeypatch.setattr(dn.RankOne, "dense", None)  # making the dense stack would fail
+    x, left, right = (rng.standard_normal(s) for s in ((2, 5, 5, 3), (4, 3, 3, 3), (4, 3, 3, 6)))
+    w = rng.standard_normal((3, 3, 3, 6))
+    _, t = dn.jvp(lambda w: conv2d(x, w, padding=1), (w,), (dn.RankOne(left, right),))
+    assert t.shape == (4, 2, 5, 5, 6)
+
+
+def test_sums_and_inner_products_of_rank_one_kernels(rng):
+    t = dn.RankOne(rng.standard_normal((4, 3, 2, 5)), rng.standard_normal((4, 3, 2, 6)))
+    c = rng.standard_normal(4)
+    np.testing.assert_allclose(spaces.combine(c, t), np.tensordot(c, t.dense(), 1), atol=1e-13)
+    gram = np.einsum("iabpq,jabpq->ij", t.dense(), t.dense())
+    np.testing.assert_allclose(spaces.inner_products(t, t), gram, atol=1e-12)
+
+
+# --- layers --------------------------------------------------------------------------------------
+
+LAYERS = [
+    Conv2d(6, 3, stride=2, padding=1, groups=2),
+    Conv2d(6, (2, 3), padding=((1, 0), (2, 1)), bias=False),
+    Conv2d(4, 1, weights="zeros"),
+    MaxPool(3, 2, 1),
+    MaxPool((2, 3)),
+    AveragePool(2),
+    AveragePool(3, (1, 2), (1, 0)),
+    AdaptiveAveragePool((2, 4)),
+    AdaptiveAveragePool(1),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=repr)
+def test_layers(layer, rng, key):
+    in_shape = (7, 6, 4)
+    params, state, out_shape = layer.init(key, in_shape)
+    assert state == {} and all(p.dtype == np.float32 for p in dn.tree.leaves(params))
+    x = rng.standard_normal((3, *in_shape))
+
+    def f(params, x):
+        return layer.apply(params, state, x, Context(train=True))[0]
+
+    assert f(params, x).shape == (3, *out_shape)
+    assert f(params, x.astype(np.float32)).dtype == np.float32
+    dn.check_jvp(f, (params, x), order=2, key=key)
+    dn.check_vjp(f, (params, x), key=key)
+
+
+def test_the_same_kernel_as_a_linear_layer_has_the_same_start(key):
+    """A window as large as the image: fan-in is all of it."""
+    params, _, out_shape = Conv2d(5, (4, 3)).init(key, (4, 3, 2))
+    assert out_shape == (1, 1, 5)
+    assert np.max(np.abs(params["w"])) <= math.sqrt(6 / 24)
+    assert np.max(np.abs(params["w"])) > 0.9 * math.sqrt(6 / 24)
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+X = np.zeros((2, 7, 6, 4))
+W = np.zeros((3, 3, 4, 8))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: conv2d(X[0], W), r"images \(N, H, W, C\) and a kernel .* got \(7, 6, 4\)"),
+        (lambda: conv2d(X, W[:, :, :3]), "expects images with 3 channels"),
+        (lambda: conv2d(X, W[:, :, :2], groups=3), "with groups=3 expects images with 6 channels"),
+        (lambda: conv2d(X, W[..., :7][:, :, :2], groups=2), "outputs that divide by groups"),
+        (lambda: conv2d(X, W, stride=0), "stride must be at least 1, got 0"),
+        (lambda: conv2d(X, W, stride="2"), "stride must be an int or two, got '2'"),
+        (lambda: conv2d(X, W, padding=-1), "padding must be at least 0, got -1"),
+        (lambda: conv2d(X, W, padding=(1, 2, 3)), "expected padding as an int"),
+        (lambda: conv2d(X, np.zeros((8, 3, 4, 8))), "window of 8x3 does not fit into .* 7x6"),
+        (lambda: max_pool(X, 2, padding=2), r"must be less than the window \(2, 2\), got 2"),
+        (lambda: average_pool(X[0], 2), r"average_pool: expected images"),
+        (lambda: adaptive_average_pool(X, 0), "size of at least 1"),
+        (lambda: Conv2d(8, 3).init(dn.Key(0), (7,)), r"needs images \(H, W, C\)"),
+        (lambda: Conv2d(8, 3, groups=3).init(dn.Key(0), (7, 6, 4)), "groups=3 must divide the 4"),
+        (lambda: MaxPool(2).init(dn.Key(0), (7,)), r"MaxPool: needs images \(H, W, C\)"),
+        (lambda: MaxPool(9).init(dn.Key(0), (7, 6, 4)), "window of 9x9 does not fit"),
+        (lambda: AdaptiveAveragePool(1).init(dn.Key(0), (7,)), "AdaptiveAveragePool: needs images"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, message):
+    with pytest.raises(UsageError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
