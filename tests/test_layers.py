@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from peers import peer
 
 import dualnet as dn
 from dualnet import tree
@@ -312,60 +311,6 @@ def test_layer_norm_over_groups_is_layer_norm_of_each(key, rng):
         assert np.allclose(y[..., part], expected + params["bias"][:, None, part])
 
 
-NORMS_OF_TORCH = {
-    "layer": (LayerNorm(), (6,), lambda t, x, g, b: t.layer_norm(x, (6,), g, b)),
-    "layer, two axes": (
-        LayerNorm((-2, -1)),
-        (4, 6),
-        lambda t, x, g, b: t.layer_norm(x, (4, 6), g, b),
-    ),
-    "group": (
-        GroupNorm(3),
-        (4, 5, 6),
-        lambda t, x, g, b: t.group_norm(x.movedim(-1, 1), 3, g, b).movedim(1, -1),
-    ),
-}
-
-
-@pytest.mark.parametrize(
-    ("layer", "in_shape", "of_torch"), NORMS_OF_TORCH.values(), ids=NORMS_OF_TORCH.keys()
-)
-def test_norms_agree_with_torch(layer, in_shape, of_torch, key, rng):
-    torch = peer("torch")
-    params, _, _ = layer.init(key, in_shape)
-    params = tree.map(lambda p: rng.standard_normal(p.shape), params)
-    x = rng.standard_normal((3, *in_shape))
-    tensors = [torch.tensor(a, requires_grad=True) for a in (x, params["gain"], params["bias"])]
-    y = of_torch(torch.nn.functional, *tensors)
-    out, pull = dn.vjp(lambda x, p: output(layer, p, x), x, params)
-    assert np.allclose(out, y.detach(), atol=1e-12)
-    ct = rng.standard_normal(out.shape)
-    y.backward(torch.tensor(ct))
-    of_x, of_params = pull(ct)
-    for got, tensor in zip((of_x, of_params["gain"], of_params["bias"]), tensors, strict=True):
-        assert np.allclose(got, tensor.grad, atol=1e-11)
-
-
-@pytest.mark.parametrize("in_shape", [(6,), (4, 5, 6)])
-def test_batch_norm_agrees_with_torch_over_three_steps(in_shape, key, rng):
-    torch = peer("torch")
-    layer = BatchNorm(momentum=0.3)
-    params, state, _ = layer.init(key, in_shape)
-    state = tree.map(lambda s: s.astype(np.float64), state)
-    params = tree.map(lambda p: rng.standard_normal(p.shape), params)
-    theirs = (torch.nn.BatchNorm1d if len(in_shape) == 1 else torch.nn.BatchNorm2d)(
-        6, momentum=0.3, dtype=torch.float64
-    )
-    theirs.weight.data, theirs.bias.data = map(torch.tensor, (params["gain"], params["bias"]))
-    for step in range(4):
-        theirs.train(step < 3)
-        x = 2 * rng.standard_normal((3, *in_shape)) + 1
-        y, state = layer.apply(params, state, x, Context(train=step < 3))
-        assert np.allclose(y, theirs(torch.tensor(x).movedim(-1, 1)).movedim(1, -1).detach())
-        assert np.allclose(state["mean"], theirs.running_mean, rtol=1e-12)
-        assert np.allclose(state["variance"], theirs.running_var, rtol=1e-12)
-
-
 def test_the_state_of_batch_norm_has_no_tangents(key, rng):
     layer = BatchNorm()
     params, state, _ = layer.init(key, (4,))
@@ -478,23 +423,6 @@ def test_class_token_and_positions(key, rng):
     assert np.allclose(output(AverageTokens(), {}, x), x.mean(1))
     (many, _, _) = Positions().init(key, (100, 200))
     assert abs(many["positions"].std() - 0.02) < 6 * 0.02 / math.sqrt(2 * 20_000)
-
-
-def test_attention_agrees_with_torch(key, rng):
-    torch = peer("torch")
-    layer = MultiHeadAttention(2)
-    params, state, _ = layer.init(key, (5, 6))
-    params = tree.map(lambda p: rng.standard_normal(p.shape), params)
-    x = rng.standard_normal((3, 5, 6))
-    theirs = torch.nn.MultiheadAttention(6, 2, batch_first=True, dtype=torch.float64)
-    inward = [params[name] for name in ("query", "key", "value")]
-    theirs.in_proj_weight.data = torch.tensor(np.concatenate([p["w"].T for p in inward]))
-    theirs.in_proj_bias.data = torch.tensor(np.concatenate([p["b"] for p in inward]))
-    theirs.out_proj.weight.data = torch.tensor(params["output"]["w"].T.copy())
-    theirs.out_proj.bias.data = torch.tensor(params["output"]["b"])
-    z = torch.tensor(x)
-    y, _ = layer.apply(params, state, x, Context())
-    assert np.allclose(y, theirs(z, z, z)[0].detach(), atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(4,), (5, 4), (2, 3, 4)])

@@ -1,4 +1,4 @@
-"""Sliding windows over images: where they lie, and the copies `unfold` and `fold`.
+"""Sliding windows over images: where they lie, copies of them, and sums over them.
 
 Images are `(M, H, W, C)`, channels last.  A window is a rectangle of pixels that starts outside
 the image by the padding and moves by the stride; pixels outside count as zeros.
@@ -6,6 +6,7 @@ the image by the padding and moves by the stride; pixels outside count as zeros.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,13 +118,75 @@ def fold(y: Any, geometry: Geometry, image: Pair) -> Any:
         y: `(M, rows, columns, kh·kw, C)`.
         image: H and W.
     """
-    m, rows, columns, _, c = y.shape
-    (kh, kw), (down, right) = geometry.window, geometry.stride
-    (top, bottom), (left, after) = geometry.padding
+    m, c = len(y), y.shape[-1]
+    padded, inside = _zeros_around(y, (m,), c, geometry, image)
+    for n, (lower, upper) in enumerate(shifts(geometry, y.shape[1:3])):
+        padded[:, lower, upper] += y[:, :, :, n]
+    return padded[inside]
+
+
+@primitive
+def weigh(x: Any, weights: Any, geometry: Geometry) -> Any:
+    """The weighted sum of each window, for a stack of k batches.
+
+    Args:
+        x: `(k, M, H, W, C)`.
+        weights: `(kh·kw, M, rows, columns, C)`, one for each pixel of each window.
+
+    Returns:
+        `(k, M, rows, columns, C)`.
+    """
+    k, m, *_, c = x.shape
+    places = weights.shape[2:4]
+    out = np.empty_like(x, shape=(k, m, *places, c))
+    for here in _runs(x):
+        block = x[:, here]
+        padded = pad(np.reshape(block, (-1, *block.shape[2:])), geometry)
+        padded = np.reshape(padded, (*block.shape[:2], *padded.shape[1:]))
+        for n, (lower, upper) in enumerate(shifts(geometry, places)):
+            part = padded[:, :, lower, upper]
+            if n == 0:
+                np.multiply(part, weights[n, here], out=out[:, here])
+            else:
+                out[:, here] += part * weights[n, here]
+    return out
+
+
+@primitive
+def spread(y: Any, weights: Any, geometry: Geometry, image: Pair) -> Any:
+    """`weigh`'s transpose: each of y `(k, M, rows, columns, C)` back over its window."""
+    k, m, *_, c = y.shape
+    padded, inside = _zeros_around(y, (k, m), c, geometry, image)
+    for here in _runs(y):
+        for n, (lower, upper) in enumerate(shifts(geometry, y.shape[2:4])):
+            padded[:, here, lower, upper] += y[:, here] * weights[n, here]
+    return padded[inside]
+
+
+def shifts(geometry: Geometry, places: Pair) -> Iterator[tuple[slice, slice]]:
+    """For each pixel of the window, where in padded images it lies in all windows."""
+    (down, across), (rows, columns) = geometry.stride, places
+    for i in range(geometry.window[0]):
+        for j in range(geometry.window[1]):
+            yield slice(i, i + down * rows, down), slice(j, j + across * columns, across)
+
+
+_RUN_BYTES = 1 << 19
+"""Bytes of images at a time, which all shifts then find in the cache."""
+
+
+def _runs(stack: Any) -> Iterator[slice]:
+    """A few images `(k, M, ...)` at a time."""
+    m = stack.shape[1]
+    step = max(1, _RUN_BYTES * m // max(1, stack.size * stack.itemsize))
+    return (slice(start, start + step) for start in range(0, m, step))
+
+
+def _zeros_around(
+    like: Any, lead: tuple[int, ...], channels: int, geometry: Geometry, image: Pair
+) -> tuple[Any, tuple]:
+    """Padded images of zeros `(*lead, H', W', C)`, and where in them the images are."""
+    (top, bottom), (left, right) = geometry.padding
     h, w = image
-    padded = np.zeros_like(y, shape=(m, top + h + bottom, left + w + after, c))
-    for i in range(kh):
-        for j in range(kw):
-            lower, upper = slice(i, i + down * rows, down), slice(j, j + right * columns, right)
-            padded[:, lower, upper] += y[:, :, :, i * kw + j]
-    return padded[:, top : top + h, left : left + w]
+    zeros = np.zeros_like(like, shape=(*lead, top + h + bottom, left + w + right, channels))
+    return zeros, (..., slice(top, top + h), slice(left, left + w), slice(None))

@@ -12,10 +12,10 @@ import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.convolution import convolve, convolve_rank_one, convolve_transpose, correlate
-from dualnet.core.engine import rule
+from dualnet.core.engine import composed, rule
 from dualnet.core.linear import LinearMap, Shape, Tangent
 from dualnet.core.spaces import RankOne, shortcut
-from dualnet.core.windows import Geometry, Pair, fold, unfold
+from dualnet.core.windows import Geometry, Pair, fold, spread, unfold, weigh
 
 # --- windows ---
 
@@ -46,6 +46,45 @@ def _(ct: Tangent, _shape: Shape, geometry: Geometry, _image: Pair) -> Tangent:
 
 rule(unfold, lambda t, out, x, geometry: unfolded(t, geometry))
 rule(fold, lambda t, out, y, geometry, image: folded(t, geometry, image))
+
+# --- weighted sums of windows; as a function of the weights only nested transforms need it ---
+
+
+@LinearMap
+def weighed(t: Tangent, weights: Any, geometry: Geometry) -> Tangent:
+    """`weigh`, for t `(k, M, H, W, C)`."""
+    return weigh(t, weights, geometry)
+
+
+@weighed.transposed
+def _(ct: Tangent, shape: Shape, weights: Any, geometry: Geometry) -> Tangent:
+    return spread_out(ct, weights, geometry, shape[1:3])
+
+
+@LinearMap
+def spread_out(t: Tangent, weights: Any, geometry: Geometry, image: Pair) -> Tangent:
+    """`spread`, for t `(k, M, rows, columns, C)`."""
+    return spread(t, weights, geometry, image)
+
+
+@spread_out.transposed
+def _(ct: Tangent, _shape: Shape, weights: Any, geometry: Geometry, _image: Pair) -> Tangent:
+    return weighed(ct, weights, geometry)
+
+
+@composed(weigh)
+def _weigh(x: Any, weights: Any, geometry: Geometry) -> Any:
+    windows = unfold(_merge(x, 0), geometry)
+    windows = np.reshape(windows, (*x.shape[:2], *windows.shape[1:]))
+    return np.sum(windows * np.moveaxis(weights, 0, -2), axis=-2)
+
+
+@composed(spread)
+def _spread(y: Any, weights: Any, geometry: Geometry, image: Pair) -> Any:
+    windows = np.expand_dims(y, -2) * np.moveaxis(weights, 0, -2)
+    out = fold(_merge(windows, 0), geometry, image)
+    return np.reshape(out, (*y.shape[:2], *out.shape[1:]))
+
 
 # --- convolve, by the image and by the kernel ---
 
