@@ -144,12 +144,12 @@ def test_weighted_sums_of_windows(geometry, rng, key, monkeypatch):
     expected = np.sum(windows * np.moveaxis(weights, 0, -2), axis=-2)
     np.testing.assert_allclose(weigh(x, weights, geometry), expected, atol=1e-13)
     y = rng.standard_normal(expected.shape)
-    for f, primals in (
-        (lambda x, w: weigh(x, w, geometry), (x, weights)),
-        (lambda y, w: spread(y, w, geometry, IMAGE), (y, weights)),
+    for f, primal in (
+        (lambda x: weigh(x, weights, geometry), x),
+        (lambda y: spread(y, weights, geometry, IMAGE), y),
     ):
-        dn.check_jvp(f, primals, order=2, linear=True, tolerance=1e-12, key=key)
-        dn.check_vjp(f, primals, tolerance=1e-12, key=key)
+        dn.check_jvp(f, (primal,), order=2, linear=True, tolerance=1e-12, key=key)
+        dn.check_vjp(f, (primal,), tolerance=1e-12, key=key)
     assert math.isclose(np.vdot(y, expected), np.vdot(x, spread(y, weights, geometry, IMAGE)))
     monkeypatch.setattr("dualnet.core.windows._RUN_BYTES", 1)  # one image at a time
     np.testing.assert_allclose(weigh(x, weights, geometry), expected, atol=1e-13)

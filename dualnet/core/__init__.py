@@ -3,7 +3,7 @@
 Reading order: `dual` (a value and its tangent), `engine` (how functions are evaluated on duals),
 `linear` (what may be done to tangents, and the transposes), `symbolic` (reverse mode), `spaces`
 (what else tangents can be), `rules` (the derivatives), `transforms` and `derivatives` (jvp, vjp,
-grad, ...), `custom` and `checking`.
+grad, ...), `custom`, `checking` and `comparison`; and, for images, `windows` and `convolution`.
 """
 
 from dualnet.core import rules

@@ -1,11 +1,7 @@
 """Checks of derivatives against what they claim: `check_jvp` and `check_vjp`.
 
-A central difference along a random direction v, (f(x + hv) − f(x − hv)) / 2h, is off by about
-h²|f'''|/6 + eps/h; h = eps^(1/3) makes that smallest, near 1e-10 in double precision.  For a
-polynomial of degree 2 at most the first term is absent, so h = 1 leaves rounding alone.
-
-Errors are relative to the largest entry of what something is compared with, and never to its
-size.  A check that fails names the worst element, and says what it found out about the cause.
+What is checked is here; how differences are formed and judged, and what a failure says, is in
+`comparison`.
 """
 
 from __future__ import annotations
@@ -17,21 +13,22 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
+from dualnet.core.comparison import (
+    AGAINST_SAME,
+    FIRST_ORDER,
+    SECOND_ORDER,
+    STEP,
+    Culprit,
+    DerivativeError,
+    central_difference,
+    compare,
+    largest,
+)
 from dualnet.core.derivatives import jacfwd
 from dualnet.core.dual import primal_of
 from dualnet.core.transforms import jvp, require_sequences, vjp
-from dualnet.errors import DualnetError
 from dualnet.random import Key
 from dualnet.tree import Tree
-
-STEP = float(np.finfo(np.float64).eps) ** (1 / 3)
-AGAINST_DIFFERENCES = 1e-7
-AGAINST_SAME = 1e-12
-"""Allowed errors: against a central difference, and between two ways to the same number."""
-
-
-class DerivativeError(DualnetError, AssertionError):
-    """A derivative that is not what it claims to be."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ def check_jvp(
     order: int = 1,
     k: int = 3,
     linear: bool = False,
-    tolerance: float = AGAINST_DIFFERENCES,
+    tolerance: float = FIRST_ORDER,
     key: Key | None = None,
     to_host: Callable = np.asarray,
 ) -> Report:
@@ -68,8 +65,9 @@ def check_jvp(
         k: how many directions.
         linear: f is a polynomial of degree 2 at most, so a step of 1 may be used and the error
             is rounding alone.
-        tolerance: allowed error, relative to the largest entry of the difference quotient (or a
-            hundredth of f's own largest, if that is more).
+        tolerance: allowed error, relative to the largest entry of the difference quotients (or a
+            hundredth of f's own largest, if that is more); for second derivatives a hundred
+            times as much.
         key: names the random directions; `Key(0)` if not given.
         to_host: makes a NumPy array of f's results; a backend's `to_host` for other arrays.
 
@@ -87,14 +85,14 @@ def check_jvp(
     plain = f(*primals)
     out, stacked = jvp(f, primals, directions)
     _require_same("the primal under jvp", plain, out, to_host)
-    floor = 1e-2 * largest(plain, to_host)
-    singles, first_order = [], 0.0
-    for i in range(k):
-        v = one_of(directions, i)
-        singles.append(jvp(f, primals, v)[1])
-        quotient = _central_difference(f, primals, v, step)
-        culprit = _Culprit(f, primals, v, step, to_host)
-        error = compare("jvp", singles[-1], quotient, tolerance, to_host, floor, culprit)
+    along = [one_of(directions, i) for i in range(k)]
+    singles = [jvp(f, primals, v)[1] for v in along]
+    quotients = [central_difference(f, primals, v, step) for v in along]
+    scale = max(largest(quotients, to_host), 1e-2 * largest(plain, to_host))
+    first_order = 0.0
+    for v, single, quotient in zip(along, singles, quotients, strict=True):
+        culprit = Culprit(f, primals, v, step, to_host)
+        error = compare("jvp", single, quotient, tolerance, to_host, scale, culprit)
         first_order = max(first_order, error)
     together = tree.map(lambda *leaves: np.stack(leaves), *singles)
     against_single = compare(
@@ -103,11 +101,16 @@ def check_jvp(
 
     second_order = 0.0
     if order > 1:
-        v, u = one_of(directions, 0), one_of(directions, -1)
-        second_order = _check_slope(
+        v, u = along[0], along[-1]
+        allowed = tolerance * SECOND_ORDER / FIRST_ORDER
+        _, second_order = _check_slope(
             "the jvp of the jvp",
             lambda *args: jvp(f, args, v)[1],
-            (primals, u, step, tolerance, to_host),
+            primals,
+            u,
+            step,
+            allowed,
+            to_host,
         )
     return Report(first_order, second_order, against_single)
 
@@ -126,7 +129,8 @@ def check_vjp(
 
     Args:
         f, primals, k, key, to_host: as for `check_jvp`; all leaves of primals are floats.
-        order: 2 also checks the derivative of the vjp, against central differences.
+        order: 2 also checks the derivative of the vjp, against central differences, and its
+            transpose.
         tolerance: allowed error, relative to the sum of the absolute terms of ⟨u, J v⟩.
 
     Returns:
@@ -145,44 +149,71 @@ def check_vjp(
     cotangents = random_directions(key.fold_in("cotangents"), out, k)
     pulled = f_vjp(cotangents)
     _require_same_shapes("the vjp", pulled, directions)
-    adjoint = against_single = 0.0
+    adjoint = against_single = second_order = 0.0
     for i in range(k):
-        u, v = one_of(cotangents, i), one_of(directions, i)
-        forward, forward_size = _inner(u, one_of(pushed, i), to_host)
-        backward, backward_size = _inner(one_of(pulled, i), v, to_host)
-        error = abs(forward - backward) / (max(forward_size, backward_size) or 1.0)
-        if not error <= tolerance:
-            raise DerivativeError(
-                f"check_vjp: ⟨u, J v⟩ = {forward:.12g} but ⟨Jᵀ u, v⟩ = {backward:.12g}, relative "
-                f"error {error:.2e} (allowed {tolerance:.0e}): the transpose of a linear map "
-                f"does not fit the map{_worst_of_vjp(f, primals, u, one_of(pulled, i), to_host)}"
-            )
+        v, u, of_v, of_u = (one_of(t, i) for t in (directions, cotangents, pushed, pulled))
+        error = _check_adjoint("check_vjp", (f, primals), (v, of_v), (u, of_u), tolerance, to_host)
         adjoint = max(adjoint, error)
         what = f"{k} cotangents in one pass"
-        error = compare(what, one_of(pulled, i), f_vjp(u), AGAINST_SAME, to_host)
-        against_single = max(against_single, error)
-
-    second_order = 0.0
+        against_single = max(against_single, compare(what, of_u, f_vjp(u), AGAINST_SAME, to_host))
     if order > 1:
-        u, v = one_of(cotangents, 0), one_of(directions, -1)
-        second_order = _check_slope(
-            "the jvp of the vjp",
-            lambda *args: vjp(f, *args)[1](u),
-            (primals, v, STEP, AGAINST_DIFFERENCES, to_host),
+        # the vjp as a function of the cotangents too: a transpose must have a transpose
+        u = one_of(cotangents, 0)
+        given = [c for c in tree.leaves(u) if c is not None]
+
+        def pull(chosen: list, *args: Any) -> Any:
+            rest = iter(chosen)
+            whole = [c if c is None else next(rest) for c in tree.leaves(u)]
+            return vjp(f, *args)[1](tree.unflatten(u, whole))
+
+        at = (given, *primals)
+        v, w = one_of(random_directions(key.fold_in("nested"), (at, primals), 1), 0)
+        of_v, second_order = _check_slope(
+            "the jvp of the vjp", pull, at, v, STEP, SECOND_ORDER, to_host
         )
-    return Report(second_order=second_order, k_against_single=against_single, adjoint=adjoint)
+        of_w = vjp(pull, *at)[1](w)
+        error = _check_adjoint(
+            "the vjp of the vjp", (pull, at), (v, of_v), (w, of_w), tolerance, to_host
+        )
+        adjoint = max(adjoint, error)
+    return Report(0.0, second_order, against_single, adjoint)
 
 
-def _check_slope(what: str, slope: Callable, at: tuple) -> float:
-    """The error of the derivative of a first derivative, by nesting."""
-    primals, u, step, tolerance, to_host = at
+def _check_slope(
+    what: str,
+    slope: Callable,
+    primals: tuple,
+    u: Tree,
+    step: float,
+    tolerance: float,
+    to_host: Callable,
+) -> tuple[Tree, float]:
+    """The derivative of a first derivative, by nesting, and its error."""
     value, nested = jvp(slope, primals, u)
-    quotient = _central_difference(slope, primals, u, step)
-    culprit = _Culprit(slope, primals, u, step, to_host)
-    return compare(what, nested, quotient, tolerance, to_host, largest(value, to_host), culprit)
+    quotient = central_difference(slope, primals, u, step)
+    culprit = Culprit(slope, primals, u, step, to_host)
+    scale = largest((value, quotient), to_host)
+    return nested, compare(what, nested, quotient, tolerance, to_host, scale, culprit)
 
 
-# --- directions and differences ------------------------------------------------------------------
+def _check_adjoint(
+    what: str, of: tuple, forward: tuple, backward: tuple, tolerance: float, to_host: Callable
+) -> float:
+    """The error of ⟨u, J v⟩ = ⟨Jᵀ u, v⟩ for `of` (f, primals), (v, J v) and (u, Jᵀ u)."""
+    (f, primals), (v, of_v), (u, of_u) = of, forward, backward
+    left, left_size = _inner(u, of_v, to_host)
+    right, right_size = _inner(of_u, v, to_host)
+    error = abs(left - right) / (max(left_size, right_size) or 1.0)
+    if error <= tolerance:
+        return error
+    raise DerivativeError(
+        f"{what}: ⟨u, J v⟩ = {left:.12g} but ⟨Jᵀ u, v⟩ = {right:.12g}, relative error {error:.2e} "
+        f"(allowed {tolerance:.0e}): the transpose of a linear map does not fit the map"
+        + _worst_of_vjp(f, primals, u, of_u, to_host)
+    )
+
+
+# --- directions ----------------------------------------------------------------------------------
 
 
 def random_directions(key: Key, like: Tree, k: int) -> Tree:
@@ -212,16 +243,6 @@ def _as_float64(x: Any) -> Any:
     return x.astype(np.float64) if np.issubdtype(x.dtype, np.floating) else x
 
 
-def _moved(primals: Tree, v: Tree, h: float) -> Tree:
-    return tree.map(lambda x, d: x if d is None else x + h * d, primals, v)
-
-
-def _central_difference(f: Callable, primals: Tree, v: Tree, step: float) -> Tree:
-    after, before = f(*_moved(primals, v, step)), f(*_moved(primals, v, -step))
-    # the spacing that was really used, after rounding, is 2·step to within rounding of x
-    return tree.map(lambda b, a: (b - a) / (2.0 * step), after, before)
-
-
 def _inner(a: Tree, b: Tree, to_host: Callable) -> tuple[float, float]:
     """⟨a, b⟩ over all leaves, and the sum of absolute terms to measure errors by."""
     total = size = 0.0
@@ -231,64 +252,6 @@ def _inner(a: Tree, b: Tree, to_host: Callable) -> tuple[float, float]:
             total += float(np.sum(terms))
             size += float(np.sum(np.abs(terms)))
     return total, size
-
-
-# --- comparisons ---------------------------------------------------------------------------------
-
-
-def largest(t: Tree, to_host: Callable = np.asarray) -> float:
-    """The largest absolute entry of all leaves."""
-    sizes = (float(np.max(np.abs(to_host(x)), initial=0.0)) for x in tree.leaves(t))
-    return max(sizes, default=0.0)
-
-
-def compare(
-    what: str,
-    got: Tree,
-    expected: Tree,
-    tolerance: float,
-    to_host: Callable = np.asarray,
-    floor: float = 0.0,
-    culprit: _Culprit | None = None,
-) -> float:
-    """The worst difference over all leaves, relative to the largest entry expected, or to `floor`
-    if larger: the size below which rounding leaves a difference quotient no digits.
-
-    Raises:
-        DerivativeError: it is larger than `tolerance`; `what` says what was compared.
-    """
-    pairs = [
-        (path, np.asarray(to_host(g), np.float64), np.asarray(to_host(e), np.float64))
-        for (path, g), e in zip(tree.items(got), tree.leaves(expected), strict=True)
-    ]
-    scale = max(floor, largest([e for _, _, e in pairs])) or 1.0
-    worst, found = 0.0, None
-    for path, g, e in pairs:
-        if g.shape != e.shape:
-            raise DerivativeError(f"{what}{_at(path)} has shape {g.shape}, expected {e.shape}")
-        if e.size:
-            errors = np.abs(g - e) / scale
-            errors = np.where(np.isnan(errors), np.inf, errors)
-            at = np.unravel_index(int(np.argmax(errors)), errors.shape)
-            if errors[at] > worst:
-                worst, found = float(errors[at]), (path, at, g, e)
-    if found is None or worst <= tolerance:
-        return worst
-    path, at, g, e = found
-    by = "" if culprit is None else f" (central difference, step {culprit.step:.1e})"
-    raise DerivativeError(
-        f"{what}{_at(path)}{_spot(at)} is {g[at]:.9g}, expected {e[at]:.9g}{by}: relative error "
-        f"{worst:.2e}, allowed {tolerance:.0e}. {_likely_cause(g, e, scale * tolerance)}"
-        + ("" if culprit is None else culprit.evidence(path, at))
-    )
-
-
-def _at(path: str) -> str:
-    return f" at {path}" if path else ""
-
-
-def _spot(at: tuple) -> str:
-    return f"[{', '.join(str(int(i)) for i in at)}]" if at else ""
 
 
 def _require_same(what: str, a: Tree, b: Tree, to_host: Callable) -> None:
@@ -304,74 +267,8 @@ def _require_same_shapes(what: str, a: Tree, b: Tree) -> None:
             raise DerivativeError(f"{what} at {path} has shape {np.shape(x)}, not {np.shape(y)}")
 
 
-# --- causes --------------------------------------------------------------------------------------
-
-
-def _likely_cause(got: np.ndarray, expected: np.ndarray, allowed: float) -> str:
-    """What the numbers of one leaf say; `allowed` is the absolute error that counts as none."""
-    if not np.all(np.isfinite(got)):
-        return "Not finite: a division by zero, or 0 · inf in a branch not taken"
-    ratio = float(np.vdot(got, expected) / (np.vdot(expected, expected) or 1.0))
-    left = np.max(np.abs(got - ratio * expected), initial=0.0)
-    if left <= 1e-5 * np.max(np.abs(expected), initial=1e-300):
-        if abs(ratio + 1) < 1e-4:
-            return "All entries have the wrong sign"
-        if abs(ratio) < 1e-6:
-            return "The tangent is lost: a zero derivative, or stop_gradient on the way"
-        return f"All entries are off by the factor {ratio:.6g}"
-    wrong = int(np.sum(np.abs(got - expected) > allowed))
-    return (
-        f"{wrong} of {got.size} entries differ: likely a rule that is wrong for some arguments or "
-        "leaves out a term or an axis"
-    )
-
-
-@dataclass(frozen=True)
-class _Culprit:
-    """Where a derivative and a central difference disagree: what more differences tell."""
-
-    f: Callable
-    primals: tuple
-    v: Tree
-    step: float
-    to_host: Callable
-
-    def evidence(self, path: str, at: tuple) -> str:
-        """About the worst element, at `path` and index `at` of f's result."""
-        return self._kink(path, at) + self._argument(path, at)
-
-    def _entry(self, result: Tree, path: str, at: tuple) -> float:
-        return float(self.to_host(dict(tree.items(result))[path])[at])
-
-    def _kink(self, path: str, at: tuple) -> str:
-        """f's slopes just before and after differ far more than a smooth function's would."""
-        if self.step == 1.0:
-            return "; or linear=True is wrong, and f no polynomial of degree 2 at most"
-        before, here, after = (
-            self._entry(self.f(*_moved(self.primals, self.v, h)), path, at)
-            for h in (-self.step, 0.0, self.step)
-        )
-        if abs(after - 2.0 * here + before) > 1e-2 * max(abs(after - here), abs(here - before)):
-            return "; or a kink (relu, abs, max, a rounding) within a step of the point"
-        return ""
-
-    def _argument(self, path: str, at: tuple) -> str:
-        """Which leaf of the arguments the error comes with, if there are several."""
-        paths = [p for p, d in tree.items(self.v) if d is not None]
-        if len(paths) < 2:
-            return ""
-
-        def error(leaf: str) -> float:
-            alone = tree.map_with_path(lambda p, d: d if p == leaf else None, self.v)
-            quotient = _central_difference(self.f, self.primals, alone, self.step)
-            slope = jvp(self.f, self.primals, alone)[1]
-            return abs(self._entry(slope, path, at) - self._entry(quotient, path, at))
-
-        return f". It comes with the tangent at {max(paths, key=error)} of the arguments"
-
-
 def _worst_of_vjp(f: Callable, primals: tuple, u: Tree, pulled: Tree, to_host: Callable) -> str:
-    """Which entry of the vjp is wrong most, by forward mode along every unit vector."""
+    """The entry of the vjp that is wrong most, by forward mode along every unit vector."""
 
     def paired(*args: Any) -> Any:
         pairs = zip(tree.leaves(u), tree.leaves(f(*args)), strict=True)

@@ -16,9 +16,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from dualnet.core import linear
 from dualnet.core.dispatch import primitive
 from dualnet.core.dual import Dual, primal_of
-from dualnet.core.engine import composed, linearizer
+from dualnet.core.engine import linearizer
 from dualnet.core.linear import LinearMap, Tangent
 from dualnet.core.rules.reductions import axes_from_end
 from dualnet.errors import UsageError
@@ -76,10 +77,20 @@ def _fused(t: Any, y: Any, s: Any, axes: Axes) -> Any:
     return kernels.tangent(t, y, s, axes)
 
 
-@composed(_fused)
+@linearizer(_fused)
 def _(t: Any, y: Any, s: Any, axes: Axes) -> Any:
-    mean = np.mean(t, axis=axes, keepdims=True)
-    return (t - mean - y * np.mean(y * t, axis=axes, keepdims=True)) * s
+    mean, slope = (np.mean(part, axis=axes, keepdims=True) for part in (t, y * t))
+
+    def by_y(v: Any) -> Any:
+        n = math.prod(y.shape[a] for a in axes)
+        change = linear.divide(linear.sum(linear.scale(v, t), axes, True), n)
+        return -linear.scale(linear.add(linear.scale(v, slope), linear.scale(change, y)), s)
+
+    return _fused(t, y, s, axes), (
+        lambda v: tangent_of_normalized(v, y, s, axes),
+        by_y,
+        lambda v: linear.scale(v, t - mean - y * slope),
+    )
 
 
 # --- layers ----------------------------------------------------------------------------------

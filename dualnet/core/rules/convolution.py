@@ -6,13 +6,14 @@ six linear maps here close among themselves: each one's transpose is another.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.convolution import convolve, convolve_rank_one, convolve_transpose, correlate
-from dualnet.core.engine import composed, rule
+from dualnet.core.engine import rule
 from dualnet.core.linear import LinearMap, Shape, Tangent
 from dualnet.core.spaces import RankOne, shortcut
 from dualnet.core.windows import Geometry, Pair, fold, spread, unfold, weigh
@@ -47,24 +48,28 @@ def _(ct: Tangent, _shape: Shape, geometry: Geometry, _image: Pair) -> Tangent:
 rule(unfold, lambda t, out, x, geometry: unfolded(t, geometry))
 rule(fold, lambda t, out, y, geometry, image: folded(t, geometry, image))
 
-# --- weighted sums of windows; as a function of the weights only nested transforms need it ---
+# --- weighted sums of windows; the weights say which entry is largest, and have no tangents ---
 
 
 @LinearMap
 def weighed(t: Tangent, weights: Any, geometry: Geometry) -> Tangent:
-    """`weigh`, for t `(k, M, H, W, C)`."""
-    return weigh(t, weights, geometry)
+    """`weigh`, for t `(k, ..., M, H, W, C)`."""
+    lead = t.shape[:-4]
+    out = weigh(np.reshape(t, (math.prod(lead), *t.shape[-4:])), weights, geometry)
+    return np.reshape(out, (*lead, *out.shape[1:]))
 
 
 @weighed.transposed
 def _(ct: Tangent, shape: Shape, weights: Any, geometry: Geometry) -> Tangent:
-    return spread_out(ct, weights, geometry, shape[1:3])
+    return spread_out(ct, weights, geometry, shape[-3:-1])
 
 
 @LinearMap
 def spread_out(t: Tangent, weights: Any, geometry: Geometry, image: Pair) -> Tangent:
-    """`spread`, for t `(k, M, rows, columns, C)`."""
-    return spread(t, weights, geometry, image)
+    """`spread`, for t `(k, ..., M, rows, columns, C)`."""
+    lead = t.shape[:-4]
+    out = spread(np.reshape(t, (math.prod(lead), *t.shape[-4:])), weights, geometry, image)
+    return np.reshape(out, (*lead, *out.shape[1:]))
 
 
 @spread_out.transposed
@@ -72,19 +77,8 @@ def _(ct: Tangent, _shape: Shape, weights: Any, geometry: Geometry, _image: Pair
     return weighed(ct, weights, geometry)
 
 
-@composed(weigh)
-def _weigh(x: Any, weights: Any, geometry: Geometry) -> Any:
-    windows = unfold(_merge(x, 0), geometry)
-    windows = np.reshape(windows, (*x.shape[:2], *windows.shape[1:]))
-    return np.sum(windows * np.moveaxis(weights, 0, -2), axis=-2)
-
-
-@composed(spread)
-def _spread(y: Any, weights: Any, geometry: Geometry, image: Pair) -> Any:
-    windows = np.expand_dims(y, -2) * np.moveaxis(weights, 0, -2)
-    out = fold(_merge(windows, 0), geometry, image)
-    return np.reshape(out, (*y.shape[:2], *out.shape[1:]))
-
+rule(weigh, lambda t, out, x, weights, geometry: weighed(t, weights, geometry))
+rule(spread, lambda t, out, y, weights, geometry, image: spread_out(t, weights, geometry, image))
 
 # --- convolve, by the image and by the kernel ---
 

@@ -1,0 +1,152 @@
+"""Verify every derivative: `python -m dualnet.check`.
+
+One line for each operation, layer, loss, optimizer step and model: the worst errors, and its time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import sys
+import time
+from typing import NoReturn, TextIO
+
+from tqdm import tqdm
+
+from dualnet import backends
+from dualnet.check import LIMITS, ROWS, Result, Row, verify, worst
+from dualnet.errors import DualnetError, Interrupted, UsageError
+from dualnet.random import Key
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def make_parser() -> Parser:
+    p = Parser(
+        prog="python -m dualnet.check",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Exit codes: 0 all rows pass; 1 a row fails; 2 a wrong argument; 5 no such backend.",
+    )
+    p.add_argument("--only", metavar="PATTERN", help="rows or families: a part of the name, or *")
+    p.add_argument("--seed", type=int, default=0, metavar="N", help="of points and directions")
+    p.add_argument("--backend", choices=backends.NAMES, default="numpy")
+    p.add_argument(
+        "--json", action="store_true", help="a document on the last line; the table on stderr"
+    )
+    return p
+
+
+def select(rows: list[Row], pattern: str | None) -> list[Row]:
+    """The rows whose name or family matches.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if pattern is None:
+        return rows
+
+    def matches(text: str) -> bool:
+        return pattern in text or fnmatch.fnmatchcase(text, pattern)
+
+    chosen = [row for row in rows if matches(row.name) or matches(row.family)]
+    if not chosen:
+        families = ", ".join(dict.fromkeys(row.family for row in rows))
+        raise UsageError(
+            f"--only: no row or family matches {pattern!r}; families are {families}, and rows have "
+            "names such as np.exp, Linear and model mlp"
+        )
+    return chosen
+
+
+def line(result: Result, width: int) -> str:
+    """A row of the printed table; an error that was not reached or does not apply is a dash."""
+    errors = (f"{result.errors[kind]:.1e}" if kind in result.errors else "-" for kind in LIMITS)
+    columns = "".join(f"{error:>13}" for error in errors)
+    verdict = "  FAILED" if result.failure else ""
+    return f"{result.row.name:{width}}{columns}{1e3 * result.seconds:>8.1f}{verdict}"
+
+
+def summary(results: list[Result], seconds: float) -> list[str]:
+    """The last lines of the table: the worst of each kind, what failed, and how many there are."""
+    lines = [
+        f"worst {kind}: {error:.1e} ({name}); allowed {LIMITS[kind]:.0e}"
+        for kind, (error, name) in worst(results).items()
+    ]
+    failures = [result.failure for result in results if result.failure]
+    lines += [f"FAILED {failure}" for failure in failures]
+    return [*lines, f"{len(results)} rows, {len(failures)} failed, {seconds:.1f} s"]
+
+
+def document(results: list[Result], args: argparse.Namespace, seconds: float) -> dict:
+    """What `--json` prints."""
+    return {
+        "backend": args.backend,
+        "seed": args.seed,
+        "limits": LIMITS,
+        "rows": [
+            {
+                "name": result.row.name,
+                "family": result.row.family,
+                "errors": result.errors,
+                "seconds": result.seconds,
+                "failure": result.failure,
+            }
+            for result in results
+        ],
+        "worst": {
+            kind: {"error": error, "row": name} for kind, (error, name) in worst(results).items()
+        },
+        "failed": [result.row.name for result in results if result.failure],
+        "seconds": seconds,
+    }
+
+
+def main(argv: list[str]) -> int:
+    """Verify what the command line says; errors are raised.  Returns the exit code."""
+    args = make_parser().parse_args(argv)
+    backend = backends.get(args.backend)
+    rows = select(ROWS, args.only)
+    to: TextIO = sys.stderr if args.json else sys.stdout
+    width = max(len(row.name) for row in rows)
+    print(f"{'':{width}}{''.join(f'{kind:>13}' for kind in LIMITS)}{'ms':>8}", file=to)
+
+    began, results = time.perf_counter(), []
+    for row in (bar := tqdm(rows, unit="row", leave=False)):
+        results.append(verify(row, Key(args.seed), backend))
+        bar.write(line(results[-1], width), file=to)
+    seconds = time.perf_counter() - began
+
+    print("\n".join(summary(results, seconds)), file=to)
+    if args.json:
+        print(json.dumps(document(results, args, seconds)))
+    return int(any(result.failure for result in results))
+
+
+def exit_code(argv: list[str]) -> int:
+    """`main` with errors turned into one line and an exit code."""
+    try:
+        code = main(argv)
+        sys.stdout.flush()  # here, not at exit, so that a reader that has gone is met below
+        return code
+    except DualnetError as error:
+        print(f"dualnet.check: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("dualnet.check: interrupted", file=sys.stderr)
+        return Interrupted.exit_code
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(sys.argv[1:]))

@@ -1,0 +1,73 @@
+"""Sliding windows, and convolution of stacks of images with stacks of kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dualnet.check.table import Row, adder
+from dualnet.core.convolution import convolve, convolve_rank_one, convolve_transpose, correlate
+from dualnet.core.windows import Geometry, Pair, fold, spread, unfold, weigh
+
+ROWS: list[Row] = []
+row = adder(ROWS, "convolution")
+
+
+def add_windows(note: str, g: Geometry, image: Pair, batch: int = 2, channels: int = 2) -> None:
+    """Rows of all functions of windows over images of a height and width."""
+    c = q = channels * g.groups
+    (kh, kw), places, factor = g.window, g.places(image), c // g.groups
+    images, outputs = (batch, *image, c), (3, batch, *places, q)
+    kernels = (3, kh, kw, factor, q)
+    row(convolve, note, lambda _xp, x, w: convolve(x, w, g), images, kernels, exact=True)
+    row(
+        convolve_transpose,
+        note,
+        lambda _xp, y, w: convolve_transpose(y, w, g, image),
+        outputs,
+        kernels,
+        exact=True,
+    )
+    row(correlate, note, lambda _xp, x, y: correlate(x, y, g), images, outputs, exact=True)
+    row(
+        convolve_rank_one,
+        note,
+        lambda _xp, x, left, right: convolve_rank_one(x, left, right, g),
+        images,
+        (2, kh, kw, factor),
+        (2, kh, kw, q),
+    )
+    if g.groups > 1:
+        return
+    row(unfold, note, lambda _xp, x: unfold(x, g), images, exact=True)
+    windows = (batch, *places, kh * kw, c)
+    row(fold, note, lambda _xp, y: fold(y, g, image), windows, exact=True)
+    weights = np.random.default_rng(0).uniform(-2, 2, (kh * kw, batch, *places, c))
+    row(
+        weigh,
+        note,
+        lambda _xp, x: weigh(x, weights.astype(x.dtype), g),
+        (2, *images),
+        exact=True,
+    )
+    row(
+        spread,
+        note,
+        lambda _xp, y: spread(y, weights.astype(y.dtype), g, image),
+        (2, batch, *places, c),
+        exact=True,
+    )
+
+
+add_windows("small", Geometry((1, 2)), (1, 3), batch=1, channels=1)
+for _note, _geometry in {
+    "": Geometry((3, 2)),
+    "one pixel": Geometry((1, 1)),
+    "one pixel, stride": Geometry((1, 1), (2, 3)),
+    "padding": Geometry((3, 2), padding=((1, 0), (1, 1))),
+    "much padding": Geometry((3, 2), padding=((3, 3), (0, 2))),
+    "stride": Geometry((2, 3), (2, 3), ((1, 1), (0, 2))),
+    "stride beyond the window": Geometry((2, 1), (3, 2)),
+    "groups": Geometry((3, 2), padding=((1, 1), (1, 0)), groups=2),
+    "groups, stride": Geometry((2, 2), (2, 2), ((1, 0), (0, 0)), groups=2),
+}.items():
+    add_windows(_note, _geometry, (5, 6))

@@ -1,0 +1,72 @@
+"""Operators and methods of a `Dual`, which are functions of NumPy under another name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dualnet.check.table import Row, adder, distinct
+
+ROWS: list[Row] = []
+
+_C = np.array([[1.5, -2.0, 0.5], [0.3, 2.0, -1.0]])
+for _note, _f in {
+    "x + c": lambda xp, x: (x + 2, 2 + x, x + _C, _C + x),
+    "x - c": lambda xp, x: (x - 2, 2 - x, x - _C, _C - x),
+    "x * c": lambda xp, x: (x * 2, 2 * x, x * _C, _C * x),
+    "x / c": lambda xp, x: (x / 2, x / _C),
+    "c / x": lambda xp, x: (2 / x, _C / x),
+    "x ** c": lambda xp, x: (x**2, xp.abs(x) ** 1.5, abs(x) ** _C),
+    "c ** x": lambda xp, x: (2**x, 0.5**x, abs(_C) ** x),
+    "signs": lambda xp, x: (-x, +x, abs(x)),
+    "x % c": lambda xp, x: (xp.sin(x) / 3 + 0.5) % 2,
+    "c % x": lambda xp, x: (5.25 + 0 * x) % (2 + 0.01 * xp.sin(x)),
+    "x @ c": lambda xp, x: (x @ _C.T, _C.T @ x),
+}.items():
+    adder(ROWS, "elementwise", jax=True)(f"operator {_note}", "", _f, distinct(2, 3))
+
+METHODS: dict[str, dict[str, Callable]] = {
+    "elementwise": {
+        "astype": lambda xp, x: x.astype(np.float64),
+        "clip": lambda xp, x: (x.clip(-1.25, 0.75), x.clip(min=-1.25), x.clip(max=0.75)),
+    },
+    "reductions": {
+        "cumprod": lambda xp, x: (x.cumprod(), x.cumprod(axis=1)),
+        "cumsum": lambda xp, x: (x.cumsum(), x.cumsum(axis=0)),
+        "max": lambda xp, x: (x.max(), x.max(axis=0)),
+        "mean": lambda xp, x: (x.mean(), x.mean(axis=-1, keepdims=True)),
+        "min": lambda xp, x: (x.min(), x.min(1)),
+        "prod": lambda xp, x: (x.prod(), x.prod(axis=0)),
+        "std": lambda xp, x: (x.std(), x.std(axis=0)),
+        "sum": lambda xp, x: (x.sum(), x.sum(axis=0), x.sum(axis=(0, 1), keepdims=True)),
+        "var": lambda xp, x: (x.var(), x.var(axis=1, ddof=1)),
+    },
+    "linear algebra": {
+        "dot": lambda xp, x: x.dot(_C.T),
+    },
+    "shaping": {
+        "T": lambda xp, x: x.T,
+        "mT": lambda xp, x: x.mT,
+        "copy": lambda xp, x: x.copy(),
+        "flatten": lambda xp, x: x.flatten(),
+        "ravel": lambda xp, x: x.ravel(),
+        "repeat": lambda xp, x: x.repeat(2, axis=0),
+        "reshape": lambda xp, x: (x.reshape(3, 2), x.reshape((1, 6)), x.reshape(-1)),
+        "squeeze": lambda xp, x: x[None].squeeze(axis=0),
+        "swapaxes": lambda xp, x: x.swapaxes(0, 1),
+        "transpose": lambda xp, x: (x.transpose(), x.transpose(1, 0), x.transpose((1, 0))),
+    },
+    "indexing": {
+        "diagonal": lambda xp, x: x.diagonal(1),
+        "take": lambda xp, x: x.take(np.array([2, 0]), axis=1),
+        "trace": lambda xp, x: x.trace(),
+    },
+}
+"""family → method or property → a way to use it."""
+for _family, _methods in METHODS.items():
+    for _name, _f in _methods.items():
+        adder(ROWS, _family, jax=True)(f"method {_name}", "", _f, distinct(2, 3))
+adder(ROWS, "indexing", jax=True)(
+    "iteration", "", lambda xp, x: [part * len(x) for part in x], (2, 3), exact=True
+)

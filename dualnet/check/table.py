@@ -1,0 +1,197 @@
+"""What a row of the table is, and where the entries of its arguments come from.
+
+A row says what to call, on arrays of which shapes, and from where to draw the entries: away from
+kinks and singularities, so that finite differences can judge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dualnet import tree
+from dualnet.core.dispatch import name_of
+from dualnet.tree import Tree
+
+Draw = Callable[[np.random.Generator], Tree]
+_MOST_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of calling one function, layer, loss, optimizer or model.
+
+    Attributes:
+        covers: whose rule it is about; a string for what is no function (a method, a model).
+        note: what is particular about this way.
+        family: of which kind it is.
+        f: `f(xp, *primals)`, where xp is numpy (for operations also jax.numpy) and each primal
+            is an array or a tree of arrays.
+        draws: one function of a generator for each primal.
+        exact: a central difference of step 1 is exact up to rounding: f is a polynomial of
+            degree 2 at most.
+        jax: JAX has it, and means the same by it.
+        composed: the same as f, written with elementary functions.
+        watch: there are maxima (ReLU) or roots inside, of which the draws know nothing.
+        decreed: the derivative is not that of the value but, as with stop-gradient, what
+            `composed` says, so that differences cannot judge it.
+    """
+
+    covers: Callable | str
+    note: str
+    family: str
+    f: Callable
+    draws: tuple[Draw, ...]
+    exact: bool = False
+    jax: bool = False
+    composed: Callable | None = None
+    watch: bool = False
+    decreed: bool = False
+
+    @property
+    def name(self) -> str:
+        covers = self.covers if isinstance(self.covers, str) else name_of(self.covers)
+        return f"{covers}-{self.note}" if self.note else covers
+
+    def __call__(self, *primals: Any) -> Any:
+        return self.f(np, *primals)
+
+    def by_composition(self, *primals: Any) -> Any:
+        """What `f` should give."""
+        assert self.composed is not None
+        return self.composed(np, *primals)
+
+    def arrays(self, rng: np.random.Generator, dtype: Any = np.float64) -> tuple:
+        """Primals, drawn anew where `watch` finds differences unable to judge."""
+        for _ in range(_MOST_DRAWS):
+            drawn = tuple(draw(rng) for draw in self.draws)
+            primals: tuple = tree.map(lambda x: np.asarray(x, dtype), drawn)
+            if not self.watch or clearance(self, primals) > 1.0:
+                return primals
+        raise ValueError(
+            f"{self.name}: none of {_MOST_DRAWS} points is far enough from all kinks; make the row "
+            "smaller"
+        )
+
+
+def adder(rows: list[Row], family: str, **defaults: Any) -> Callable:
+    """The function by which a file adds rows of a family to its list."""
+
+    def row(covers: Callable | str, note: str, f: Callable, *args: Any, **how: Any) -> None:
+        """Add a row; a tuple among args is a shape of entries from [-2, 2], all others draw."""
+        draws = tuple(uniform(-2, 2, *a) if isinstance(a, tuple) else a for a in args)
+        rows.append(Row(covers, note, family, f, draws, **{**defaults, **how}))
+
+    return row
+
+
+# --- where the entries come from -----------------------------------------------------------------
+
+
+def uniform(low: float, high: float, *shape: int) -> Draw:
+    return lambda rng: rng.uniform(low, high, shape)
+
+
+def distinct(*shape: int, spacing: float = 0.5, offset: float = 0.0) -> Draw:
+    """Magnitudes on a grid, in random order with random signs: far from one another, from 0,
+    and from those with the offset 0.5."""
+
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        n = math.prod(shape)
+        grid = rng.permutation(n) + 1 + offset + rng.uniform(-0.04, 0.04, n)
+        return spacing * (grid * rng.choice([-1, 1], n)).reshape(shape)
+
+    return draw
+
+
+def far_apart(*shape: int, offset: float = 0.0) -> Draw:
+    """Distinct numbers that stay in order when each moves by less than 10: a function with kinks
+    only where two are equal, or one is 0, is linear between here and a step of 1."""
+    return distinct(*shape, spacing=50.0, offset=offset)
+
+
+def invertible(*shape: int) -> Draw:
+    return lambda rng: rng.uniform(-1, 1, shape) + 3 * np.eye(shape[-1])
+
+
+def positive_definite(*shape: int) -> Draw:
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        a = rng.uniform(-1, 1, shape)
+        return a @ np.swapaxes(a, -1, -2) + 2 * np.eye(shape[-1])
+
+    return draw
+
+
+def given(values: Any) -> Draw:
+    return lambda _rng: np.array(values, np.float64)
+
+
+def named(fn: Callable) -> Callable:
+    """The function of the same name in xp."""
+    return lambda xp, *arrays: getattr(xp, fn.__name__)(*arrays)
+
+
+SINCE_2_1 = np.lib.NumpyVersion(np.__version__) >= "2.1.0"  # some arguments are not older
+MASK = np.array([[True, False, True], [False, False, True]])
+
+# --- how far from where differences cannot judge -------------------------------------------------
+
+_NEEDED = {np.maximum: 1e-3, np.sqrt: 0.1}
+"""A step of a difference moves no two values that are compared by as much; and between a root's
+argument of this size and 0, its slope changes too fast."""
+
+
+class _Watched(np.ndarray):
+    """An array that notes how far from a kink each maximum, and from 0 each root, is that it meets:
+    in units of what is needed."""
+
+    notes: list[float]
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        plain = [np.asarray(x) if isinstance(x, _Watched) else x for x in inputs]
+        if ufunc is np.sqrt:
+            self._note(ufunc, plain[0])
+        elif ufunc is np.maximum and method == "__call__":
+            with np.errstate(invalid="ignore"):  # -inf against -inf, as in padding
+                self._note(ufunc, np.abs(np.subtract(*plain)))
+        elif ufunc is np.maximum and method == "reduce":
+            ordered = np.sort(plain[0], axis=kwargs["axis"])
+            first, second = (np.take(ordered, i, axis=kwargs["axis"]) for i in (-1, -2))
+            self._note(ufunc, first - second)
+        if outs := kwargs.get("out"):
+            kwargs["out"] = tuple(np.asarray(x) for x in outs)
+        result = getattr(ufunc, method)(*plain, **kwargs)
+        return watched(outs[0] if outs else result, self.notes)
+
+    def __array_function__(self, fn: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        result = super().__array_function__(fn, types, args, kwargs)
+        if isinstance(result, np.ndarray):  # some functions, such as np.pad, make a plain one
+            return watched(result, self.notes)
+        return result
+
+    def __array_finalize__(self, parent: Any) -> None:
+        self.notes = getattr(parent, "notes", [])
+
+    def _note(self, ufunc: Any, distances: Any) -> None:
+        smallest = np.fmin.reduce(distances, axis=None, initial=np.inf)
+        self.notes.append(float(smallest) / _NEEDED[ufunc])
+
+
+def watched(x: Any, notes: list[float]) -> Any:
+    """`x`, writing to the list."""
+    view = np.asarray(x).view(_Watched)
+    view.notes = notes
+    return view
+
+
+def clearance(f: Callable, primals: Tree) -> float:
+    """How far from kinks and steep roots f stays at `primals`, in units of what is needed."""
+    notes: list[float] = []
+    f(*tree.map(lambda x: watched(x, notes), primals))
+    if not notes:
+        raise ValueError("clearance: f meets no maximum and no root; leave out watch=True")
+    return min(notes)

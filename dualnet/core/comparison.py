@@ -1,0 +1,170 @@
+"""A derivative beside what it should be: central differences, errors, and likely causes.
+
+A central difference along a random direction v, (f(x + hv) − f(x − hv)) / 2h, is off by about
+h²|f'''|/6 + eps/h; h = eps^(1/3) makes that smallest, near 1e-10 in double precision.  For a
+polynomial of degree 2 at most the first term is absent, so h = 1 leaves rounding alone.
+
+Errors are relative to the largest entry of what something is compared with, and never to its
+size.  Where one is too large, the message names the worst element, and what was found out about
+the cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dualnet import tree
+from dualnet.core.transforms import jvp
+from dualnet.errors import DualnetError
+from dualnet.tree import Tree
+
+STEP = float(np.finfo(np.float64).eps) ** (1 / 3)
+FIRST_ORDER, SECOND_ORDER = 1e-7, 1e-5
+AGAINST_SAME = 1e-12
+"""Allowed errors: against central differences, and between two ways to the same number."""
+
+
+class DerivativeError(DualnetError, AssertionError):
+    """A derivative that is not what it claims to be."""
+
+
+# --- differences ---------------------------------------------------------------------------------
+
+
+def _moved(primals: Tree, v: Tree, h: float) -> Tree:
+    """x + h v, where there is a v."""
+    return tree.map(lambda x, d: x if d is None else x + h * d, primals, v)
+
+
+def central_difference(f: Callable, primals: Tree, v: Tree, step: float) -> Tree:
+    """The difference quotient of f along v; leaves of v that are None stay where they are."""
+    after, before = f(*_moved(primals, v, step)), f(*_moved(primals, v, -step))
+    # the spacing that was really used, after rounding, is 2·step to within rounding of x
+    return tree.map(lambda b, a: (b - a) / (2.0 * step), after, before)
+
+
+# --- comparisons ---------------------------------------------------------------------------------
+
+
+def largest(t: Tree, to_host: Callable = np.asarray) -> float:
+    """The largest absolute entry of all leaves."""
+    sizes = (float(np.max(np.abs(to_host(x)), initial=0.0)) for x in tree.leaves(t))
+    return max(sizes, default=0.0)
+
+
+def compare(
+    what: str,
+    got: Tree,
+    expected: Tree,
+    tolerance: float,
+    to_host: Callable = np.asarray,
+    floor: float = 0.0,
+    culprit: Culprit | None = None,
+) -> float:
+    """The worst difference over all leaves, relative to the largest entry expected, or to `floor`
+    if larger: the size below which rounding leaves a difference quotient no digits.
+
+    Raises:
+        DerivativeError: it is larger than `tolerance`; `what` says what was compared.
+    """
+    pairs = [
+        (path, np.asarray(to_host(g), np.float64), np.asarray(to_host(e), np.float64))
+        for (path, g), e in zip(tree.items(got), tree.leaves(expected), strict=True)
+    ]
+    scale = max(floor, largest([e for _, _, e in pairs])) or 1.0
+    worst, found = 0.0, None
+    for path, g, e in pairs:
+        if g.shape != e.shape:
+            raise DerivativeError(f"{what}{_at(path)} has shape {g.shape}, expected {e.shape}")
+        if e.size:
+            errors = np.abs(g - e) / scale
+            errors = np.where(np.isnan(errors), np.inf, errors)
+            at = np.unravel_index(int(np.argmax(errors)), errors.shape)
+            if errors[at] > worst:
+                worst, found = float(errors[at]), (path, at, g, e)
+    if found is None or worst <= tolerance:
+        return worst
+    path, at, g, e = found
+    by = "" if culprit is None else f" (central difference, step {culprit.step:.1e})"
+    raise DerivativeError(
+        f"{what}{_at(path)}{_spot(at)} is {g[at]:.9g}, expected {e[at]:.9g}{by}: relative error "
+        f"{worst:.2e}, allowed {tolerance:.0e}. {_likely_cause(g, e, scale * tolerance)}"
+        + ("" if culprit is None else culprit.evidence(path, at))
+    )
+
+
+def _at(path: str) -> str:
+    return f" at {path}" if path else ""
+
+
+def _spot(at: tuple) -> str:
+    return f"[{', '.join(str(int(i)) for i in at)}]" if at else ""
+
+
+# --- causes --------------------------------------------------------------------------------------
+
+
+def _likely_cause(got: np.ndarray, expected: np.ndarray, allowed: float) -> str:
+    """What the numbers of one leaf say; `allowed` is the absolute error that counts as none."""
+    if not np.all(np.isfinite(got)):
+        return "Not finite: a division by zero, or 0 · inf in a branch not taken"
+    ratio = float(np.vdot(got, expected) / (np.vdot(expected, expected) or 1.0))
+    left = np.max(np.abs(got - ratio * expected), initial=0.0)
+    if left <= 1e-5 * np.max(np.abs(expected), initial=1e-300):
+        if abs(ratio + 1) < 1e-4:
+            return "All entries have the wrong sign"
+        if abs(ratio) < 1e-6:
+            return "The tangent is lost: a zero derivative, or stop_gradient on the way"
+        return f"All entries are off by the factor {ratio:.6g}"
+    wrong = int(np.sum(np.abs(got - expected) > allowed))
+    return (
+        f"{wrong} of {got.size} entries differ: likely a rule that is wrong for some arguments or "
+        "leaves out a term or an axis"
+    )
+
+
+@dataclass(frozen=True)
+class Culprit:
+    """Where a derivative and a central difference disagree: what more differences tell."""
+
+    f: Callable
+    primals: tuple
+    v: Tree
+    step: float
+    to_host: Callable
+
+    def evidence(self, path: str, at: tuple) -> str:
+        """About the worst element, at `path` and index `at` of f's result."""
+        return self._kink(path, at) + self._argument(path, at)
+
+    def _entry(self, result: Tree, path: str, at: tuple) -> float:
+        return float(self.to_host(dict(tree.items(result))[path])[at])
+
+    def _kink(self, path: str, at: tuple) -> str:
+        """f's slopes just before and after differ far more than a smooth function's would."""
+        if self.step == 1.0:
+            return "; or linear=True is wrong, and f no polynomial of degree 2 at most"
+        before, here, after = (
+            self._entry(self.f(*_moved(self.primals, self.v, h)), path, at)
+            for h in (-self.step, 0.0, self.step)
+        )
+        if abs(after - 2.0 * here + before) > 1e-2 * max(abs(after - here), abs(here - before)):
+            return "; or a kink (relu, abs, max, a rounding) within a step of the point"
+        return ""
+
+    def _argument(self, path: str, at: tuple) -> str:
+        """Which leaf of the arguments the error comes with, if there are several."""
+        paths = [p for p, d in tree.items(self.v) if d is not None]
+        if len(paths) < 2:
+            return ""
+
+        def error(leaf: str) -> float:
+            alone = tree.map_with_path(lambda p, d: d if p == leaf else None, self.v)
+            quotient = central_difference(self.f, self.primals, alone, self.step)
+            slope = jvp(self.f, self.primals, alone)[1]
+            return abs(self._entry(slope, path, at) - self._entry(quotient, path, at))
+
+        return f". It comes with the tangent at {max(paths, key=error)} of the arguments"

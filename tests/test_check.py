@@ -1,0 +1,669 @@
+"""`python -m dualnet.check`: its table is complete, its rows pass, and every mistake is found."""
+
+import dataclasses
+import inspect
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dualnet as dn
+import dualnet.check.__main__ as command
+from dualnet import backends, nn, optim, tree
+from dualnet.check import LIMITS, ROWS, Row, verify, worst
+from dualnet.check.operations.zero import ZERO
+from dualnet.core import dispatch, linear
+from dualnet.core.checking import DerivativeError
+from dualnet.core.dual import Dual
+from dualnet.core.engine import primal_at, rule, tangent_at
+from dualnet.core.linear import LinearMap
+from dualnet.nn import losses
+from dualnet.optim import Optimizer
+from models import MODELS
+
+COVERED = {row.covers for row in ROWS}
+FAMILIES = tuple(dict.fromkeys(row.family for row in ROWS))
+
+
+def row_named(name):
+    (found,) = [row for row in ROWS if row.name == name]
+    return found
+
+
+# --- every row passes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_row_passes(family, key, worst):
+    results = [verify(row, key) for row in ROWS if row.family == family]
+    assert not [result.failure for result in results if result.failure]
+    for result in results:
+        for kind, error in result.errors.items():
+            worst(f"check, {kind}", error, result.row.name)
+            assert error <= LIMITS[kind], (result.row.name, kind)
+        expected = set(LIMITS) - ({"composed"} if result.row.composed is None else set())
+        if result.row.decreed:
+            expected.remove("first order")
+        assert set(result.errors) == expected
+
+
+def test_the_limits_are_those_of_the_plan():
+    assert LIMITS["first order"] <= 1e-7 and LIMITS["second order"] <= 1e-5
+    assert LIMITS["adjoint"] <= 1e-10 and LIMITS["float32"] <= 1e-5
+
+
+# --- the table is complete -----------------------------------------------------------------------
+
+BUILDS_OR_LOOKS = {nn.walk, nn.couples_examples}
+"""Functions of dualnet.nn that take no arrays, and build nothing that does."""
+
+
+def public(module):
+    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
+
+
+def test_every_function_with_a_rule_has_a_row():
+    ours = {
+        fn
+        for fn in dispatch.RULES
+        if (getattr(fn, "__module__", None) or "numpy").partition(".")[0] in ("numpy", "dualnet")
+    }
+    missing = ours - COVERED - ZERO.keys()
+    assert not missing, f"no row in dualnet/check for {sorted(map(dispatch.name_of, missing))}"
+
+
+def test_every_layer_and_function_of_nn_has_a_row():
+    members = [getattr(nn, name) for name in nn.__all__ if name != "Layer"]
+    layers = {m for m in members if inspect.isclass(m) and hasattr(m, "init") and m is not nn.Layer}
+    functions = {m for m in members if inspect.isfunction(m)} - BUILDS_OR_LOOKS
+    assert len(layers) > 15 and len(functions) > 10
+    missing = (layers | functions | set(nn.ACTIVATIONS.values())) - COVERED
+    assert not missing, f"no row in dualnet/check for {sorted(m.__name__ for m in missing)}"
+
+
+def test_every_layer_written_is_a_layer_offered():
+    written = {
+        value
+        for module in vars(nn).values()
+        if inspect.ismodule(module) and module.__name__.startswith("dualnet.nn.")
+        for value in public(module).values()
+        if inspect.isclass(value)
+        and value.__module__ == module.__name__
+        and hasattr(value, "apply")
+    }
+    assert written - {nn.Layer} <= COVERED
+
+
+def test_every_loss_has_a_row():
+    written = {
+        value
+        for value in public(losses).values()
+        if inspect.isfunction(value) and value.__module__ == losses.__name__
+    }
+    assert len(written) > 1 and written <= {r.covers for r in ROWS if r.family == "losses"}
+
+
+def test_every_optimizer_and_function_of_optim_has_a_row():
+    written = {
+        value
+        for value in public(optim).values()
+        if getattr(value, "__module__", None) == optim.__name__ and value is not Optimizer
+    }
+    assert written >= set(optim.OPTIMIZERS.values())
+    assert written <= {row.covers for row in ROWS if row.family == "optimizers"}
+
+
+def test_every_model_has_a_row():
+    covered = {row.covers for row in ROWS if row.family == "models"}
+    assert covered == {f"model {name}" for name in MODELS}
+
+
+def test_names_of_rows_are_distinct():
+    names = [row.name for row in ROWS]
+    assert len(set(names)) == len(names)
+
+
+# --- the checker is checked: rules with a mistake ------------------------------------------------
+
+
+def with_other_tangent(result, level, change):
+    """The result of a rule with every tangent of `level` changed."""
+
+    def one(x):
+        if isinstance(x, Dual) and x.level is level:
+            return Dual(x.primal, change(x.tangent), level)
+        return x
+
+    return tree.map(one, result)
+
+
+def off_by_a_thousandth(real):
+    def mutant(level, args, kwargs):
+        return with_other_tangent(real(level, args, kwargs), level, lambda t: t * 1.001)
+
+    return mutant
+
+
+def of_the_wrong_sign(real):
+    def mutant(level, args, kwargs):
+        return with_other_tangent(real(level, args, kwargs), level, lambda t: -t)
+
+    return mutant
+
+
+def forgetting_an_axis(real):
+    """Takes the first entry along the last axis for all of them; in a result of one number, the
+    first of k directions."""
+
+    def change(t):
+        shape = linear.shape_of(t)
+        if shape and shape[-1] > 1:
+            return linear.broadcast_to(linear.index(t, (..., slice(0, 1))), shape)
+        return t if isinstance(t, linear.Structured) else t[:1] + 0 * t
+
+    def mutant(level, args, kwargs):
+        return with_other_tangent(real(level, args, kwargs), level, change)
+
+    return mutant
+
+
+def with_a_stale_residual(real):
+    """Maps the tangent as the first call with arguments of these shapes had to."""
+    first = {}
+
+    def mutant(level, args, kwargs):
+        now = [primal_at(a, level) for a in args]
+        shapes = str([tree.map(np.shape, a) if tree.leaves(a) else a for a in now])
+        kept = first.setdefault(shapes, now)
+
+        def moved(a, old):
+            if isinstance(a, (list, tuple)) and any(isinstance(x, Dual) for x in a):
+                return [moved(*pair) for pair in zip(a, old, strict=True)]
+            t = tangent_at(a, level)
+            return old if t is None else Dual(old, t, level)
+
+        stale = real(level, [moved(a, old) for a, old in zip(args, kept, strict=True)], kwargs)
+        tangents = iter(tree.leaves(stale))
+        result = real(level, args, kwargs)
+        return tree.map(
+            lambda x, y: (
+                Dual(x.primal, y.tangent, level)
+                if isinstance(x, Dual) and isinstance(y, Dual)
+                else x
+            ),
+            result,
+            tree.unflatten(result, list(tangents)),
+        )
+
+    return mutant
+
+
+MISTAKES = [off_by_a_thousandth, of_the_wrong_sign, forgetting_an_axis, with_a_stale_residual]
+WITH_RULES = {
+    fn: [row for row in ROWS if row.covers is fn]
+    for fn in dispatch.RULES
+    if any(row.covers is fn for row in ROWS)
+}
+
+
+def has_residuals(fn):
+    """Whether the tangent depends on where it is taken: not so for what only moves entries or
+    adds them up."""
+    for row in WITH_RULES[fn]:
+        rng = np.random.default_rng(5)
+        here, there = row.arrays(rng), row.arrays(rng)
+        v = tree.map(lambda x: np.sin(1.0 + np.arange(x.size)).reshape(x.shape), here)
+        a, b = (tree.leaves(dn.jvp(row, x, v)[1]) for x in (here, there))
+        if not all(np.allclose(x, y) for x, y in zip(a, b, strict=True)):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ("optimizers", "models")])
+def test_a_rule_with_a_mistake_fails(family, mistake, monkeypatch, key):
+    tried, survivors = 0, []
+    for fn, rows in WITH_RULES.items():
+        if rows[0].family != family or (mistake is with_a_stale_residual and not has_residuals(fn)):
+            continue
+        with monkeypatch.context() as patch:
+            patch.setitem(dispatch.RULES, fn, mistake(dispatch.RULES[fn]))
+            failed = [r for r in (verify(row, key) for row in rows) if r.failure]
+        tried += 1
+        if not failed:
+            survivors.append(dispatch.name_of(fn))
+        assert all(r.failure.startswith(f"{r.row.name}: ") for r in failed)
+    assert tried > 0 or (family, mistake) in NOTHING_TO_BREAK
+    assert not survivors
+
+
+NOTHING_TO_BREAK = {("indexing", with_a_stale_residual)}
+"""Which entry goes where is said by an index, which a row does not change; but see `iteration`."""
+
+
+def test_an_index_kept_from_an_earlier_call_fails(monkeypatch):
+    getitem = next(fn for fn in dispatch.RULES if dispatch.name_of(fn).endswith("getitem"))
+
+    first = []
+
+    def stale(level, args, kwargs):
+        x, index = args
+        first.append(index)
+        result = real(level, args, kwargs)
+        return Dual(result.primal, real(level, (x, first[0]), kwargs).tangent, level)
+
+    real = dispatch.RULES[getitem]
+    monkeypatch.setitem(dispatch.RULES, getitem, stale)
+    assert verify(row_named("iteration")).failure.startswith("iteration: forward: jvp at 1[0] is ")
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+@pytest.mark.parametrize(
+    ("name", "fn"),
+    [
+        ("model mlp", np.matmul),
+        ("model mlp", nn.relu),
+        ("model mlp", nn.softmax_cross_entropy),
+        ("model mlp-gelu", np.tanh),
+        ("Linear", np.matmul),
+        ("LayerNorm", nn.normalize),
+        ("MultiHeadAttention", nn.softmax),
+        ("Residual-shortcut", np.tanh),
+    ],
+)
+def test_a_rule_with_a_mistake_fails_in_layers_and_models(name, fn, mistake, monkeypatch, key):
+    monkeypatch.setitem(dispatch.RULES, fn, mistake(dispatch.RULES[fn]))
+    result = verify(row_named(name), key)
+    assert result.failure.startswith(f"{name}: forward: ")
+
+
+# --- mistakes that people make -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "fn", "maps"),
+    [
+        ("np.sum-axis=0", np.sum, [lambda t, out, x, axis, keepdims: np.sum(t, axis=axis)]),
+        ("np.sum-axis=-1, keepdims", np.sum, [lambda t, out, x, axis, keepdims: t]),
+        (
+            "np.multiply-rank 1 and 2",
+            np.multiply,
+            [lambda t, out, x, y: t * y, lambda t, out, x, y: t * x],
+        ),
+        ("np.transpose", np.transpose, [lambda t, out, x: linear.transpose(t, (-1, -3, -2))]),
+        (
+            "np.matmul-(2, 3)(3, 4)",
+            np.matmul,
+            [lambda t, out, x, y: t @ y, lambda t, out, x, y: linear.matmul_from_left(t, y.T)],
+        ),
+    ],
+    ids=["sum over k", "no sum", "no alignment", "wrong axes", "wrong factor"],
+)
+def test_an_axis_mistaken_fails(name, fn, maps, monkeypatch, key):
+    monkeypatch.delitem(dispatch.RULES, fn)
+    rule(fn, *maps)
+    failure = verify(row_named(name), key).failure
+    del dispatch.RULES[fn]  # so that monkeypatch finds what it left
+    assert failure.startswith(f"{name}: forward: ")
+
+
+@pytest.mark.parametrize("optimizer", optim.OPTIMIZERS.values(), ids=lambda o: o.__name__)
+@pytest.mark.parametrize("mistake", ["a thousandth", "wrong sign", "an axis", "stale"])
+def test_an_optimizer_with_a_mistake_fails(optimizer, mistake, monkeypatch, key):
+    real, first = optimizer.update_leaf, {}
+
+    def mistaken(self, g, s, p, lr, step):
+        if mistake == "an axis":
+            g = np.broadcast_to(np.mean(g, axis=-1, keepdims=True), g.shape)
+        if mistake == "stale":
+            g = first.setdefault((g.shape, g.dtype), g)
+        new_p, memory = real(self, g, s, p, lr, step)
+        if mistake == "a thousandth":
+            new_p = p + (new_p - p) * p.dtype.type(1.001)
+        if mistake == "wrong sign":
+            new_p = p - (new_p - p)
+        return new_p, memory
+
+    monkeypatch.setattr(optimizer, "update_leaf", mistaken)
+    failure = verify(row_named(optimizer.__name__), key).failure
+    assert failure.startswith(f"{optimizer.__name__}: forward: ")
+
+
+def linear_maps():
+    """Every linear map of the package, wherever it is written."""
+    modules = [m for name, m in sys.modules.items() if name.startswith("dualnet.")]
+    found = [v for m in modules for v in vars(m).values() if isinstance(v, LinearMap)]
+    return {repr(v): v for v in found}
+
+
+@pytest.fixture(scope="module")
+def rows_by_transpose():
+    """For each linear map, the rows whose verification transposes it."""
+    maps, used = linear_maps(), {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, linear_map in maps.items():
+            real = linear_map.transpose
+
+            def spy(*args, name=name, real=real):
+                used.setdefault(name, {})[current.name] = current
+                return real(*args)
+
+            patch.setattr(linear_map, "transpose", spy)
+        for current in ROWS:
+            verify(current)
+    return {name: list(rows.values()) for name, rows in used.items()}
+
+
+NEVER_TRANSPOSED = {"linear.spread_out"}
+"""Itself a transpose, whose rule is a composition: no rule applies it to a tangent."""
+
+
+@pytest.mark.parametrize("name", sorted(linear_maps().keys() - NEVER_TRANSPOSED))
+def test_a_wrong_transpose_fails(name, rows_by_transpose, monkeypatch):
+    linear_map = linear_maps()[name]
+    real = linear_map.transpose
+    for change in (lambda ct: ct * 1.001, lambda ct: -ct):
+        with monkeypatch.context() as patch:
+            patch.setattr(linear_map, "transpose", lambda *args, c=change: c(real(*args)))
+            # a row that transposes twice does not notice a sign
+            results = map(verify, rows_by_transpose[name])
+            failed = list(itertools.islice((r for r in results if r.failure), 1))
+        assert failed and all(r.failure.startswith(f"{r.row.name}: ") for r in failed)
+        if name != "linear.cast":  # in double precision nothing is converted
+            assert "vjp: ⟨u, J v⟩ = " in failed[0].failure
+
+
+def test_a_transpose_of_another_primal_fails(monkeypatch, key):
+    monkeypatch.setattr(linear.scale, "transpose", lambda ct, shape, c: linear.scale(ct, c + 1.0))
+    assert "does not fit the map" in verify(row_named("np.var-axis=0"), key).failure
+
+
+# --- mistakes that only one kind of check can see ------------------------------------------------
+
+
+def own_row(f, *draws, **how):
+    draws = draws or (lambda rng: rng.uniform(0.5, 1.5, (2, 3)),)
+    return Row("mine", "", "mine", lambda _xp, *x: f(*x), draws, **how)
+
+
+def test_a_residual_that_a_later_call_overwrites_fails():
+    f = dn.custom_jvp(lambda x: np.sin(x))
+    buffer = np.empty((2, 3))
+
+    @f.deflinearizer
+    def _(x):
+        if isinstance(x, Dual):
+            return np.sin(x), lambda t: t * np.cos(x)
+        factor = np.cos(x, out=buffer) if x.dtype == buffer.dtype else np.cos(x)
+        return np.sin(x), lambda t: linear.scale(t, factor)
+
+    assert verify(own_row(f)).failure.startswith("mine: replay: the jvp")
+
+
+def test_single_precision_that_is_lost_fails():
+    failure = verify(own_row(lambda x: (x + 1e4) - 1e4)).failure
+    assert failure.startswith("mine: float32: the value[")
+
+
+def test_a_composition_that_differs_fails():
+    row = row_named("softmax_cross_entropy")
+    other = dataclasses.replace(row, composed=lambda _xp, x: row(x) + 1e-6 * x[:, 0])
+    assert verify(other).failure.startswith("softmax_cross_entropy: composed: the value[")
+
+
+def test_a_gradient_that_is_not_stopped_fails(monkeypatch):
+    monkeypatch.setattr("dualnet.nn.layers.stop_gradient", lambda x: x)
+    assert verify(row_named("StopGradient")).failure.startswith("StopGradient: composed: the jvp[")
+
+
+def test_a_row_that_raises_fails():
+    failure = verify(own_row(lambda x: np.trapezoid(x))).failure
+    assert failure.startswith("mine: forward: MissingRuleError: np.trapezoid has no derivative")
+
+
+def test_points_that_cannot_be_drawn_fail():
+    failure = verify(own_row(lambda x: x, watch=True)).failure
+    assert "draw: ValueError: clearance: f meets no maximum and no root; leave out" in failure
+    failure = verify(own_row(lambda x: np.maximum(x, x), watch=True)).failure
+    assert "mine: none of 1000 points is far enough from all kinks; make the row sm" in failure
+
+
+# --- what a failed check says --------------------------------------------------------------------
+
+PARAMS = {"w": np.array([[0.3, 0.7], [1.1, -0.2]]), "b": np.array([0.1, -0.4])}
+X = np.array([[1.0, 2.0], [0.5, -1.5], [0.25, 0.75]])
+
+
+def layer(product):
+    return lambda params, x: {"y": np.tanh(product(x, params["w"]) + params["b"])}
+
+
+def mistaken_product():
+    product = dn.custom_jvp(lambda x, w: x @ w)
+    product.defjvps(
+        lambda t, out, x, w: linear.matmul(t, w),
+        lambda t, out, x, w: linear.matmul_from_left(t, x) * 1.001,
+    )
+    return product
+
+
+def test_trees_pass():
+    report = dn.check_jvp(layer(np.matmul), (PARAMS, X), order=2)
+    assert 0 < report.first_order < 1e-9 and 0 < report.second_order < 1e-9
+    report = dn.check_vjp(layer(np.matmul), (PARAMS, X), order=2)
+    assert report.adjoint < 1e-15 and 0 < report.second_order < 1e-9
+
+
+def test_a_failure_names_element_step_and_argument():
+    pattern = (
+        r"^jvp at y\[\d, \d\] is \S+, expected \S+ \(central difference, step 6\.1e-06\): relative "
+        r"error \S+, allowed 1e-07\. \d of 6 entries differ: likely a rule that is wrong for some "
+        r"arguments or leaves out a term or an axis\. It comes with the tangent at 0/w of the "
+        r"arguments$"
+    )
+    with pytest.raises(DerivativeError, match=pattern):
+        dn.check_jvp(layer(mistaken_product()), (PARAMS, X))
+
+
+def test_a_failure_names_the_worst_element_of_all():
+    f = dn.custom_jvp(lambda x: np.sin(x))
+    f.defjvps(lambda t, out, x: t * np.cos(x) * np.array([1.0, 1.001, 1.1]))
+    with pytest.raises(DerivativeError, match=r"jvp at 1\[2\] is .* 2 of 3 entries differ"):
+        dn.check_jvp(lambda x, y: [np.cos(x), f(y)], (np.ones(3), np.ones(3)))
+
+
+def test_a_kink_is_told_from_a_wrong_rule():
+    with pytest.raises(DerivativeError, match=r"or a kink .* within a step of the point"):
+        dn.check_jvp(np.abs, (np.array([1e-9, 1.0]),))
+    f = dn.custom_jvp(lambda x: np.sin(x))
+    f.defjvps(lambda t, out, x: t * np.cos(x) * np.array([1.0, 1.1]))
+    with pytest.raises(DerivativeError, match=r"an axis$"):
+        dn.check_jvp(f, (np.array([0.2, 0.3]),))
+
+
+def test_a_function_that_is_not_linear_is_told():
+    with pytest.raises(DerivativeError, match=r"step 1\.0e\+00.*or linear=True is wrong, and f no"):
+        dn.check_jvp(np.exp, (np.array([0.1, 0.2]),), linear=True)
+
+
+def test_a_wrong_transpose_names_the_worst_element():
+    double = LinearMap(lambda t: t * 2.0)
+    double.transposed(lambda ct, shape: ct * np.array([2.0, 3.0]))
+    f = dn.custom_jvp(lambda x: x * 2.0)
+    f.defjvps(lambda t, out, x: double(t))
+    with pytest.raises(
+        DerivativeError, match=r"fit the map\. The vjp at 0/b\[1\] is \S+, expected"
+    ):
+        dn.check_vjp(lambda p: f(p["b"]), (PARAMS,))
+
+
+def test_a_wrong_second_derivative_of_the_vjp_is_found():
+    scaled = LinearMap(lambda t, c: t * c)
+    scaled.transposed(lambda ct, shape, c: scaled(ct, dn.stop_gradient(c)))
+    f = dn.custom_jvp(lambda x: np.sin(x))
+    f.defjvps(lambda t, out, x: scaled(t, np.cos(x)))
+    dn.check_jvp(f, (X,), order=2)
+    dn.check_vjp(f, (X,))
+    with pytest.raises(DerivativeError, match=r"^the jvp of the vjp at 0"):
+        dn.check_vjp(f, (X,), order=2)
+
+
+# --- answers worked out by hand ------------------------------------------------------------------
+
+
+def test_the_tangent_of_a_convolution():
+    x, w = np.arange(4.0).reshape(1, 2, 2, 1), np.array([[[[2.0]], [[3.0]]]])
+    dw = np.array([[[[1.0]], [[10.0]]]])
+    y, t = dn.jvp(lambda w: nn.conv2d(x, w), (w,), (dw,))
+    assert y.ravel().tolist() == [0 * 2 + 1 * 3, 2 * 2 + 3 * 3]
+    assert t.ravel().tolist() == [0 * 1 + 1 * 10, 2 * 1 + 3 * 10]
+
+
+def test_the_gradient_of_max_pooling():
+    x = np.array([[1.0, 5.0], [2.0, 2.0]]).reshape(1, 2, 2, 1)
+    gradient = dn.grad(lambda x: 7.0 * np.sum(nn.max_pool(x, (1, 2))))(x)
+    assert gradient.ravel().tolist() == [0, 7, 3.5, 3.5]
+
+
+def test_the_tangent_of_normalization():
+    # of 0 and 2 with ε = 3: y = ±1/2; a shift does nothing; stretching by t: t (1 - y²) / 2
+    x = np.array([0.0, 2.0])
+    directions = np.array([[1.0, 1.0], [-1.0, 1.0]])
+    y, t = dn.jvp(lambda x: nn.normalize(x, (0,), 3.0), (x,), (directions,))
+    assert y.tolist() == [-0.5, 0.5]
+    assert t.tolist() == [[0, 0], [-0.375, 0.375]]
+
+
+def test_the_gradient_of_cross_entropy():
+    logits = np.log(np.array([[1.0, 1.0, 2.0]]))
+    gradient = dn.grad(lambda z: nn.softmax_cross_entropy(z, np.array([2]))[0])(logits)
+    assert gradient.tolist() == [[pytest.approx(0.25), pytest.approx(0.25), pytest.approx(-0.5)]]
+
+
+def test_a_step_of_momentum():
+    p, g, v = {"w": np.array([1.0])}, {"w": np.array([2.0])}, {"w": np.array([4.0])}
+    state = {"step": np.array(1), "velocity": v}
+    new, memory = optim.Momentum(momentum=0.5).update(g, state, p, 0.25)
+    assert new["w"].tolist() == [1 - 0.25 * (0.5 * 4 + 2)]
+    assert memory["velocity"]["w"].tolist() == [4]
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def test_the_table_as_it_is_printed(capsys):
+    assert command.exit_code(["--only", "losses"]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    rows = [row.name for row in ROWS if row.family == "losses"]
+    assert all(kind in lines[0] for kind in LIMITS) and lines[0].endswith("ms")
+    assert [line[: line.index("  ")] for line in lines[1 : 1 + len(rows)]] == rows
+    assert len({len(line) for line in lines[: 1 + len(rows)]}) == 1  # aligned
+    assert [line.split(":")[0] for line in lines[-8:-1]] == [f"worst {kind}" for kind in LIMITS]
+    assert lines[-1].startswith(f"{len(rows)} rows, 0 failed, ")
+    assert "row/s" in err and "row/s" not in out
+
+
+def test_a_failure_is_named_and_ends_with_1(capsys, monkeypatch):
+    monkeypatch.setitem(dispatch.RULES, np.sin, off_by_a_thousandth(dispatch.RULES[np.sin]))
+    assert command.exit_code(["--only", "np.[sc]in*"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.endswith(" FAILED")] == [
+        "np.sin",
+        "np.sin-0-d",
+    ]
+    assert lines[-3].startswith("FAILED np.sin: forward: jvp[")
+    assert "All entries are off by the factor 1.001" in lines[-3]
+    assert ", 2 failed, " in lines[-1]
+    assert command.exit_code(["--only", "np.sin", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["failed"][:2] == ["np.sin", "np.sin-0-d"]
+
+
+def test_the_json_document_is_the_last_line():
+    arguments = ["--only", "optimizers", "--seed", "3", "--json"]
+    run = subprocess.run(
+        [sys.executable, "-m", "dualnet.check", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert run.returncode == 0
+    document = json.loads(run.stdout.splitlines()[-1])
+    assert document["seed"] == 3 and document["backend"] == "numpy" and not document["failed"]
+    assert [row["name"] for row in document["rows"]] == [
+        row.name for row in ROWS if row.family == "optimizers"
+    ]
+    for row in document["rows"]:
+        assert row["family"] == "optimizers" and row["failure"] is None and row["seconds"] > 0
+        assert row["errors"].keys() == document["worst"].keys() == LIMITS.keys()
+    assert "Adam-weight decay" in run.stderr  # the table
+
+
+def test_equal_seeds_give_equal_errors(key):
+    row = row_named("transformer_block")
+    assert verify(row, key).errors == verify(row, key).errors
+    assert verify(row, key).errors != verify(row, key.fold_in("other")).errors
+
+
+def test_the_worst_of_each_kind():
+    results = [verify(row) for row in ROWS if row.family == "losses"]
+    found = worst(results)
+    for kind, (error, name) in found.items():
+        assert error == max(r.errors[kind] for r in results if kind in r.errors)
+        assert error == next(r for r in results if r.row.name == name).errors[kind]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--only", "np.nothing"], 2, "--only: no row or family matches 'np.nothing'; families"),
+        (["--backend", "cupy"], 5, "backend cupy: "),
+        (["--backend", "torch"], 2, "argument --backend: invalid choice: 'torch'"),
+        (["--seed", "x"], 2, "argument --seed: invalid int value: 'x'"),
+        (["--quick"], 2, "unrecognized arguments: --quick"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(arguments, code, message, capsys):
+    if "cupy" in arguments and works("cupy"):
+        pytest.skip("this machine has the backend")
+    assert command.exit_code(arguments) == code
+    out, err = capsys.readouterr()
+    assert not out and err.startswith(f"dualnet.check: {message}") and err.count("\n") == 1
+
+
+def works(name):
+    try:
+        backends.get(name)
+    except backends.BackendError:
+        return False
+    return True
+
+
+def test_an_interrupt_ends_with_130(capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "verify", interrupt)
+    assert command.exit_code(["--only", "losses"]) == 130
+    assert capsys.readouterr().err.endswith("dualnet.check: interrupted\n")
+
+
+def test_arrays_are_made_by_the_backend_and_compared_on_the_host():
+    class Counting(backends.NumpyBackend):
+        made = fetched = 0
+
+        def asarray(self, x, dtype=None):
+            self.made += 1
+            return super().asarray(x, dtype)
+
+        def to_host(self, x):
+            self.fetched += 1
+            return super().to_host(x)
+
+    backend = Counting()
+    assert verify(row_named("Linear"), backend=backend).failure is None
+    assert backend.made == 6 and backend.fetched > 100
