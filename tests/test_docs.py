@@ -90,6 +90,12 @@ def test_the_tables_of_the_readme_are_the_committed_results():
     for row in results("mlp_jvp.json")["rows"]:
         times = " | ".join(f"{1e3 * row['seconds'][n]:.1f}" for n in ("dualnet", "torch", "jax"))
         assert f"| {times} | {row['ratio']:.2f} |" in text
+    for row in results("layers.json")["rows"]:
+        times = [row["seconds"][name] for name in ("whole", "shards")]
+        for peer in ("torch", "jax"):
+            times.append(min(s for name, s in row["seconds"].items() if name.startswith(peer)))
+        shown = [f"{1e3 * t:.1f}" for t in times] + [f"{r:.2f}" for r in row["ratios"].values()]
+        assert f"| {row['what']} | {' | '.join(shown)} |" in text
     for row in results("memory.json")["rows"]:
         mebibytes = " | ".join(f"{row[n] / 2**20:.1f}" for n in ("parameters", "passes", "step"))
         assert f"| {row['depth']} | {mebibytes} |" in text
