@@ -21,6 +21,7 @@ from dualnet.core.checking import DerivativeError
 from dualnet.core.dual import Dual
 from dualnet.core.engine import primal_at, rule, tangent_at
 from dualnet.core.linear import LinearMap
+from dualnet.errors import UsageError
 from dualnet.nn import losses
 from dualnet.optim import Optimizer
 from models import MODELS
@@ -565,7 +566,7 @@ def test_the_table_as_it_is_printed(capsys):
     assert len({len(line) for line in lines[: 1 + len(rows)]}) == 1  # aligned
     assert [line.split(":")[0] for line in lines[-8:-1]] == [f"worst {kind}" for kind in LIMITS]
     assert lines[-1].startswith(f"{len(rows)} rows, 0 failed, ")
-    assert "row/s" in err and "row/s" not in out
+    assert "row/s" not in err and "row/s" not in out  # a bar is for terminals
 
 
 def test_a_failure_is_named_and_ends_with_1(capsys, monkeypatch):
@@ -667,3 +668,33 @@ def test_arrays_are_made_by_the_backend_and_compared_on_the_host():
     backend = Counting()
     assert verify(row_named("Linear"), backend=backend).failure is None
     assert backend.made == 6 and backend.fetched > 100
+
+
+# --- what check_jvp says of its own limits --------------------------------------------------------
+
+
+def test_a_slope_that_differences_cannot_see_is_not_passed():
+    lost = dn.custom_jvp(lambda x: x * x)
+    lost.defjvps(lambda t, out, x: t * 0.0)
+    with pytest.raises(DerivativeError, match="cannot judge a slope of"):
+        dn.check_jvp(lambda x: lost(x) + 1e10, (np.array([1.0, 2.0]),))
+    dn.check_jvp(lambda x: np.sum(np.exp(x) / np.sum(np.exp(x))), (np.array([1.0, 2.0]),))
+
+
+def test_a_function_that_bends_too_much_for_the_step_is_said_to():
+    with pytest.raises(DerivativeError, match="f bends too much here") as error:
+        dn.check_jvp(lambda x: np.sin(300 * x), (np.array([0.1, 0.2]),))
+    assert "factor 1." not in str(error.value)
+
+
+@pytest.mark.parametrize("how", [{"k": 0}, {"order": 3}, {"primals": ()}])
+@pytest.mark.parametrize("check", [dn.check_jvp, dn.check_vjp])
+def test_arguments_of_the_checks(check, how):
+    arguments = {"primals": (np.ones(2),), **how}
+    with pytest.raises(UsageError, match="expected at least one primal, order 1 or 2 and k >= 1"):
+        check(np.sin, **arguments)
+
+
+def test_patterns_do_not_mind_case(capsys):
+    assert command.main(["--only", "BATCHNORM"]) == 0
+    assert "BatchNorm" in capsys.readouterr().out

@@ -281,6 +281,21 @@ def test_the_same_kernel_as_a_linear_layer_has_the_same_start(key):
     assert np.max(np.abs(params["w"])) > 0.9 * math.sqrt(6 / 24)
 
 
+@pytest.mark.parametrize(("of_x", "of_w"), [("f4", "f8"), ("f8", "f4"), ("u1", "f4"), ("i8", "f8")])
+def test_the_dtype_of_a_convolution_is_that_of_the_product(of_x, of_w, rng):
+    x, w = rng.integers(0, 9, (2, 5, 5, 4)).astype(of_x), rng.standard_normal((3, 3, 4, 2))
+    w = w.astype(of_w)
+    y = conv2d(x, w)
+    assert y.dtype == np.result_type(x.dtype, w.dtype)
+    np.testing.assert_allclose(y, conv2d(x.astype(float), w.astype(float)), rtol=1e-5, atol=1e-5)
+    dn.check_jvp(lambda w: conv2d(x, w), (w.astype(float),), linear=True, tolerance=1e-12)
+
+
+def test_adaptive_means_of_integers():
+    x = np.full((1, 4, 4, 1), 200, np.uint8)
+    assert adaptive_average_pool(x, 2).ravel().tolist() == [200] * 4
+
+
 # --- errors --------------------------------------------------------------------------------------
 
 X = np.zeros((2, 7, 6, 4))

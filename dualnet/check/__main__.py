@@ -55,7 +55,8 @@ def select(rows: list[Row], pattern: str | None) -> list[Row]:
         return rows
 
     def matches(text: str) -> bool:
-        return pattern in text or fnmatch.fnmatchcase(text, pattern)
+        wanted, text = pattern.lower(), text.lower()
+        return wanted in text or fnmatch.fnmatchcase(text, wanted)
 
     chosen = [row for row in rows if matches(row.name) or matches(row.family)]
     if not chosen:
@@ -120,7 +121,7 @@ def main(argv: list[str]) -> int:
     print(f"{'':{width}}{''.join(f'{kind:>13}' for kind in LIMITS)}{'ms':>8}", file=to)
 
     began, results = time.perf_counter(), []
-    for row in (bar := tqdm(rows, unit="row", leave=False)):
+    for row in (bar := tqdm(rows, unit="row", leave=False, disable=None)):
         results.append(verify(row, Key(args.seed), backend))
         bar.write(line(results[-1], width), file=to)
     seconds = time.perf_counter() - began

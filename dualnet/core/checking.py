@@ -27,6 +27,7 @@ from dualnet.core.comparison import (
 from dualnet.core.derivatives import jacfwd
 from dualnet.core.dual import primal_of
 from dualnet.core.transforms import jvp, require_sequences, vjp
+from dualnet.errors import UsageError
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -77,7 +78,7 @@ def check_jvp(
     Raises:
         DerivativeError: names the worst element, both values, the step, and a likely cause.
     """
-    require_sequences("check_jvp", primals=primals)
+    _require_arguments("check_jvp", primals, order, k)
     primals = tuple(tree.map(_as_float64, p) for p in primals)
     directions = random_directions(key or Key(0), primals, k)
     step = 1.0 if linear else STEP
@@ -88,7 +89,9 @@ def check_jvp(
     along = [one_of(directions, i) for i in range(k)]
     singles = [jvp(f, primals, v)[1] for v in along]
     quotients = [central_difference(f, primals, v, step) for v in along]
-    scale = max(largest(quotients, to_host), 1e-2 * largest(plain, to_host))
+    slope, value = largest(quotients, to_host), largest(plain, to_host)
+    scale = max(slope, 1e-2 * value)
+    _require_judgment(slope, value, step, scale * tolerance)
     first_order = 0.0
     for v, single, quotient in zip(along, singles, quotients, strict=True):
         culprit = Culprit(f, primals, v, step, to_host)
@@ -139,7 +142,7 @@ def check_vjp(
     Raises:
         DerivativeError: names both numbers, the worst element, and a likely cause.
     """
-    require_sequences("check_vjp", primals=primals)
+    _require_arguments("check_vjp", primals, order, k)
     primals = tuple(tree.map(_as_float64, p) for p in primals)
     key = key or Key(0)
     directions = random_directions(key, primals, k)
@@ -177,6 +180,26 @@ def check_vjp(
         )
         adjoint = max(adjoint, error)
     return Report(0.0, second_order, against_single, adjoint)
+
+
+def _require_arguments(name: str, primals: Sequence, order: int, k: int) -> None:
+    require_sequences(name, primals=primals)
+    if not primals or order not in (1, 2) or k < 1:
+        raise UsageError(
+            f"{name}: expected at least one primal, order 1 or 2 and k >= 1, got {len(primals)} "
+            f"primals, order {order!r} and k = {k!r}"
+        )
+
+
+def _require_judgment(slope: float, value: float, step: float, allowed: float) -> None:
+    """Differences of large values have no digits left for a small slope, which would then pass
+    whatever it is; unless it is no larger than rounding, as the slope 0 of a constant is."""
+    rounding = float(np.finfo(np.float64).eps) * value / step
+    if slope > 3.0 * rounding and allowed > 1e-3 * slope:
+        raise DerivativeError(
+            f"check_jvp: differences cannot judge a slope of {slope:.1e} beside values of "
+            f"{value:.1e}; subtract a constant from f, or scale its parts apart"
+        )
 
 
 def _check_slope(

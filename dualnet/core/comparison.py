@@ -118,7 +118,8 @@ def _likely_cause(got: np.ndarray, expected: np.ndarray, allowed: float) -> str:
             return "All entries have the wrong sign"
         if abs(ratio) < 1e-6:
             return "The tangent is lost: a zero derivative, or stop_gradient on the way"
-        return f"All entries are off by the factor {ratio:.6g}"
+        if abs(ratio - 1) > 1e-4:
+            return f"All entries are off by the factor {ratio:.6g}"
     wrong = int(np.sum(np.abs(got - expected) > allowed))
     return (
         f"{wrong} of {got.size} entries differ: likely a rule that is wrong for some arguments or "
@@ -138,10 +139,21 @@ class Culprit:
 
     def evidence(self, path: str, at: tuple) -> str:
         """About the worst element, at `path` and index `at` of f's result."""
-        return self._kink(path, at) + self._argument(path, at)
+        return self._bend(path, at) + self._kink(path, at) + self._argument(path, at)
 
     def _entry(self, result: Tree, path: str, at: tuple) -> float:
         return float(self.to_host(dict(tree.items(result))[path])[at])
+
+    def _bend(self, path: str, at: tuple) -> str:
+        """The quotient still changes with the step about as much as it is off."""
+        halved, whole = (
+            self._entry(central_difference(self.f, self.primals, self.v, step), path, at)
+            for step in (self.step / 2, self.step)
+        )
+        slope = self._entry(jvp(self.f, self.primals, self.v)[1], path, at)
+        if self.step < 1.0 and abs(halved - whole) > 0.3 * abs(slope - whole):
+            return "; or f bends too much here for a difference of this step: try another point"
+        return ""
 
     def _kink(self, path: str, at: tuple) -> str:
         """f's slopes just before and after differ far more than a smooth function's would."""

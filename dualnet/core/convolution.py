@@ -12,7 +12,8 @@ Q)`: each of K kernels meets each of M images.  So k tangents of an image are kÂ
 tangents of a kernel are k kernels that share one unfolding.
 
 Each is a matrix product over unfolded windows, which hold khÂ·kw times as many numbers as the
-images.  A few images at a time are unfolded, so that the product finds them in the cache.
+images.  A few images at a time are unfolded, at least one, so that the product finds them in the
+cache and memory holds no more of them.
 """
 
 from __future__ import annotations

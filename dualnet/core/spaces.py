@@ -36,10 +36,21 @@ class RankOne(Structured):
     """
 
     def __init__(self, left: Any, right: Any):
+        for factor in (left, right):
+            if not hasattr(factor, "dtype"):
+                raise TangentError(
+                    f"RankOne: expected arrays as factors, got {type(factor).__name__}; convert it "
+                    "by np.asarray"
+                )
         if left.ndim < 2 or left.shape[:-1] != right.shape[:-1]:
             raise TangentError(
                 "RankOne: expected factors (k, *b, p) and (k, *b, q), got "
                 f"{left.shape} and {right.shape}"
+            )
+        if left.dtype != right.dtype:
+            raise TangentError(
+                f"RankOne: expected factors of one dtype, got {left.dtype} and {right.dtype}; "
+                "convert one by astype"
             )
         self.left = left
         self.right = right

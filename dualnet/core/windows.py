@@ -39,7 +39,7 @@ class Geometry:
         """From an int or pair for each of them; `name` is for the error message."""
 
         def pair(what: str, value: Any, least: int) -> Pair:
-            both = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
+            both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
             if len(both) != 2 or any(not isinstance(n, (int, np.integer)) for n in both):
                 raise UsageError(f"{name}: {what} must be an int or two, got {value!r}")
             if min(both) < least:
@@ -48,11 +48,13 @@ class Geometry:
 
         sides = padding if isinstance(padding, (tuple, list)) else (padding, padding)
         padded = tuple(pair("padding", side, 0) for side in sides)
-        if len(padded) != 2 or groups < 1:
+        if len(padded) != 2:
             raise UsageError(
-                f"{name}: expected padding as an int, (h, w) or ((top, bottom), (left, right)) and "
-                f"groups >= 1, got {padding!r} and {groups!r}"
+                f"{name}: expected padding as an int, (h, w) or ((top, bottom), (left, right)), got "
+                f"{padding!r}"
             )
+        if not isinstance(groups, (int, np.integer)) or groups < 1:
+            raise UsageError(f"{name}: groups must be an int of at least 1, got {groups!r}")
         return cls(pair("window", window, 1), pair("stride", stride, 1), padded, groups)
 
     @property
@@ -60,8 +62,10 @@ class Geometry:
         """Each window is one pixel and every pixel has one: nothing to copy."""
         return (*self.window, *self.stride, *self.padding) == (1, 1, 1, 1, (0, 0), (0, 0))
 
-    def places(self, image: Pair) -> Pair:
+    def places(self, image: Pair, name: str = "unfold") -> Pair:
         """How many windows fit into an image of height and width `image`.
+
+        `name` is for the error message: the function or layer that asks.
 
         Raises:
             UsageError: not one.
@@ -74,8 +78,8 @@ class Geometry:
         )
         if rows < 1 or columns < 1:
             raise UsageError(
-                f"a window of {self.window[0]}x{self.window[1]} does not fit into an image of "
-                f"{image[0]}x{image[1]} with padding {self.padding}; pad more or use a smaller one"
+                f"{name}: a window of {self.window[0]}x{self.window[1]} does not fit into an image "
+                f"of {image[0]}x{image[1]} with padding {self.padding}; pad more or use a smaller one"
             )
         return rows, columns
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from dualnet.errors import UsageError
 from dualnet.nn.activations import softmax
-from dualnet.nn.layers import Linear
+from dualnet.nn.layers import Linear, named, require_count, require_inputs
 from dualnet.nn.network import Context, Layer, Shape
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -34,8 +34,7 @@ class MultiHeadAttention:
     heads: int
 
     def __post_init__(self) -> None:
-        if self.heads < 1:
-            raise UsageError(f"MultiHeadAttention: heads must be at least 1, got {self.heads}")
+        require_count("MultiHeadAttention", "heads", self.heads)
 
     @property
     def layers(self) -> tuple[tuple[str, Layer], ...]:
@@ -43,7 +42,7 @@ class MultiHeadAttention:
         return tuple((name, Linear(None)) for name in ("query", "key", "value", "output"))
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
-        if len(in_shape) != 2 or in_shape[1] % self.heads:
+        if len(in_shape) != 2 or in_shape[1] < 1 or in_shape[1] % self.heads:
             raise UsageError(
                 "MultiHeadAttention: expected examples (tokens, channels) with channels that "
                 f"divide by {self.heads} heads, got shape {in_shape}"
@@ -54,7 +53,13 @@ class MultiHeadAttention:
         return params, state, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        require_inputs("MultiHeadAttention", context, x, "N", "T", "C")
         n, tokens, channels = x.shape
+        if channels % self.heads:
+            raise UsageError(
+                f"{named('MultiHeadAttention', context)}: expected inputs (N, T, C) with channels "
+                f"that divide by {self.heads} heads, got {x.shape}"
+            )
         new_state = {}
 
         def child(name: str, layer: Layer, x: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from dualnet.errors import UsageError
 from dualnet.nn.activations import Activation, gelu, relu
 from dualnet.nn.attention import MultiHeadAttention
-from dualnet.nn.layers import GroupedLinear, Linear
+from dualnet.nn.layers import GroupedLinear, Linear, require_inputs
 from dualnet.nn.network import Context, Layer, Sequential, Shape
 from dualnet.nn.normalization import LayerNorm
 from dualnet.random import Key
@@ -75,10 +75,16 @@ class TokenMixing:
                 f"TokenMixing: expected examples (tokens, channels), got shape {in_shape}"
             )
         ((name, layer),) = self.layers
-        params, state, (channels, tokens) = layer.init(key.fold_in(name), in_shape[::-1])
-        return {name: params}, {name: state}, (tokens, channels)
+        params, state, mixed = layer.init(key.fold_in(name), in_shape[::-1])
+        if len(mixed) != 2:
+            raise UsageError(
+                "TokenMixing: the inner layer must give examples (channels, tokens), but turns "
+                f"{in_shape[::-1]} into {mixed}"
+            )
+        return {name: params}, {name: state}, mixed[::-1]
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        require_inputs("TokenMixing", context, x, "N", "T", "C")
         ((name, layer),) = self.layers
         swapped = np.swapaxes(x, -1, -2)
         y, new_state = context.child(name, layer, params[name], state[name], swapped)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.core.convolution import convolve
+from dualnet.core.dual import astype
 from dualnet.core.windows import Geometry
 from dualnet.errors import UsageError
 from dualnet.nn.initial import initial
@@ -48,6 +49,8 @@ def conv2d(x: Any, w: Any, stride: Sizes = 1, padding: Padding = 0, groups: int 
             f"conv2d: a kernel {w.shape} with groups={groups} expects images with "
             f"{w.shape[2] * groups} channels and outputs that divide by groups, got {x.shape}"
         )
+    dtype = np.result_type(x.dtype, w.dtype)  # as x @ w would have
+    x, w = (a if a.dtype == dtype else astype(a, dtype) for a in (x, w))
     return convolve(x, np.expand_dims(w, 0), geometry)[0]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.errors import UsageError
-from dualnet.nn.layers import Linear
+from dualnet.nn.layers import Linear, require_count
 from dualnet.nn.network import Context, Layer, Shape
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -31,6 +31,9 @@ class LocalHead:
     """
 
     features: int
+
+    def __post_init__(self) -> None:
+        require_count("LocalHead", "features", self.features)
 
     @property
     def layers(self) -> tuple[tuple[str, Layer], ...]:

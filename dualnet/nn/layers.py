@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ class Linear:
     weights: str = "kaiming"
 
     def __post_init__(self) -> None:
-        if self.features is not None and self.features < 1:
-            raise UsageError(f"Linear: features must be at least 1, got {self.features}")
+        if self.features is not None:
+            require_count("Linear", "features", self.features)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         fan_in = _features_of("Linear", in_shape)
@@ -48,8 +49,8 @@ class Linear:
         w = params["w"]
         if x.shape[-1:] != w.shape[:1]:
             raise UsageError(
-                f"Linear {context.path}: weights {w.shape} expect inputs (..., {w.shape[0]}), "
-                f"got {x.shape}"
+                f"{named('Linear', context)}: weights {w.shape} expect inputs "
+                f"(..., {w.shape[0]}), got {x.shape}"
             )
         if x.ndim == 2:
             y = x @ w
@@ -80,7 +81,9 @@ class GroupedLinear:
     weights: str = "kaiming"
 
     def __post_init__(self) -> None:
-        if self.groups < 1 or self.features < 1 or self.features % self.groups:
+        require_count("GroupedLinear", "features", self.features)
+        require_count("GroupedLinear", "groups", self.groups)
+        if self.features % self.groups:
             raise UsageError(
                 f"GroupedLinear: groups must divide features, got {self.groups} groups and "
                 f"{self.features} features"
@@ -103,9 +106,9 @@ class GroupedLinear:
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
         w = params["w"]
         groups, fan_in, _ = w.shape
-        if x.shape[-1] != groups * fan_in:
+        if x.shape[-1:] != (groups * fan_in,):
             raise UsageError(
-                f"GroupedLinear {context.path}: weights {w.shape} expect inputs "
+                f"{named('GroupedLinear', context)}: weights {w.shape} expect inputs "
                 f"(..., {groups * fan_in}), got {x.shape}"
             )
         rows = np.reshape(x, (math.prod(x.shape[:-1]), groups, fan_in))
@@ -140,8 +143,9 @@ class StopGradient:
 class Dropout:
     """In training each entry is 0 with probability `rate`, and x / (1 - rate) otherwise.
 
-    The mask is a function of the context's key and of the example's index in the batch, so all
-    tangents, chunks of tangents and shards of a step see one mask.
+    The mask is a function of the context's key, of the example's index in the batch and of the
+    dtype of x, so all tangents, chunks of tangents and shards of a step see one mask; float32 and
+    float64 see different ones.
 
     Args:
         rate: in [0, 1).
@@ -152,8 +156,8 @@ class Dropout:
     rate: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate < 1:
-            raise UsageError(f"Dropout: rate must be in [0, 1), got {self.rate}")
+        if not isinstance(self.rate, Real) or not 0 <= self.rate < 1:
+            raise UsageError(f"Dropout: rate must be a number in [0, 1), got {self.rate!r}")
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, in_shape
@@ -163,8 +167,13 @@ class Dropout:
             return x, state
         if context.key is None:
             raise UsageError(
-                f"Dropout {context.path}: training needs a key for the mask, got none; "
+                f"{named('Dropout', context)}: training needs a key for the mask, got none; "
                 "use Context(train=True, key=...)"
+            )
+        if x.dtype not in (np.float32, np.float64):
+            raise UsageError(
+                f"{named('Dropout', context)}: expected inputs of float32 or float64, got {x.dtype}; "
+                "convert them, for example by x.astype(np.float32)"
             )
         first = context.start * math.prod(x.shape[1:])
         drawn = context.backend.uniform(context.key, x.shape, x.dtype, first)
@@ -174,6 +183,35 @@ class Dropout:
 
 
 def _features_of(layer: str, in_shape: Shape) -> int:
-    if not in_shape:
-        raise UsageError(f"{layer}: needs an axis of features, got examples of shape ()")
+    if not in_shape or in_shape[-1] < 1:
+        raise UsageError(
+            f"{layer}: needs a last axis of at least 1 feature, got examples of shape {in_shape}"
+        )
     return in_shape[-1]
+
+
+# --- what layers refuse, and how they say it ---------------------------------------------------
+
+
+def named(layer: str, context: Context) -> str:
+    """How a message calls a layer: by its kind, and its path where it has one."""
+    return f"{layer} {context.path}" if context.path else layer
+
+
+def require_count(layer: str, argument: str, value: Any) -> None:
+    """Refuse what is not an int of at least 1."""
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise UsageError(f"{layer}: {argument} must be an int of at least 1, got {value!r}")
+
+
+def require_inputs(layer: str, context: Context, x: Any, *expected: int | str) -> None:
+    """Refuse x without the expected axes: ints are lengths, strings name axes of any length."""
+    if x.ndim != len(expected) or any(
+        n != length
+        for n, length in zip(x.shape, expected, strict=True)
+        if not isinstance(length, str)
+    ):
+        raise UsageError(
+            f"{named(layer, context)}: expected inputs ({', '.join(map(str, expected))}), got "
+            f"{x.shape}; init the layer for the shape that it gets"
+        )

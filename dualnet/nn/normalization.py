@@ -11,19 +11,21 @@ size of t, which is k times the size of x; `kernels` does it block by block inst
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from dualnet.core import linear
 from dualnet.core.dispatch import primitive
 from dualnet.core.dual import Dual, primal_of
 from dualnet.core.engine import linearizer
 from dualnet.core.linear import LinearMap, Tangent
-from dualnet.core.rules.reductions import axes_from_end
 from dualnet.errors import UsageError
 from dualnet.nn import normalization_kernels as kernels
+from dualnet.nn.layers import named, require_count
 from dualnet.nn.network import Context, Shape
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -34,31 +36,47 @@ Axes = tuple[int, ...]
 
 
 @primitive
-def normalize(x: Any, axes: Axes, epsilon: float = 1e-5) -> Any:
+def normalize(x: Any, axes: Sequence[int], epsilon: float = 1e-5) -> Any:
     """(x - mean) / sqrt(variance + ε), mean and (biased) variance over the axes.
 
     Args:
         x: float array.
-        axes: over which to take mean and variance.
+        axes: over which to take mean and variance, different ones of x.
         epsilon: ε > 0, so that equal entries give 0.
 
     Returns:
         An array like x.
 
+    Raises:
+        UsageError: no axes, one that x does not have, or one twice.
+
     Source: Ba et al. 2016, "Layer Normalization", Eq. 3, without gain and bias.
     """
-    return kernels.normalized(x, axes_from_end(axes, x.ndim), epsilon)[0]
+    return kernels.normalized(x, _checked(axes, x), epsilon)[0]
 
 
 @linearizer(normalize)
-def _normalize(x: Any, axes: Axes, epsilon: float = 1e-5) -> Any:
-    axes = axes_from_end(axes, x.ndim)
+def _normalize(x: Any, axes: Sequence[int], epsilon: float = 1e-5) -> Any:
+    axes = _checked(axes, x)
     if isinstance(x, Dual):  # of an outer transform, for which s varies with x too
         y = normalize(x, axes, epsilon)
         s = 1.0 / np.sqrt(np.var(x, axis=axes, keepdims=True) + epsilon)
     else:
         y, s = kernels.normalized(x, axes, epsilon)
     return y, lambda t: tangent_of_normalized(t, y, s, axes)
+
+
+def _checked(axes: Sequence[int], x: Any) -> Axes:
+    """The axes as negative numbers in rising order."""
+    try:
+        from_end = tuple(sorted(a - x.ndim for a in normalize_axis_tuple(axes, x.ndim)))
+    except (TypeError, ValueError):  # of which NumPy's AxisError is one
+        from_end = ()
+    if not from_end:
+        raise UsageError(
+            f"normalize: axes must be different axes of x, which has shape {x.shape}, got {axes!r}"
+        )
+    return from_end
 
 
 @LinearMap
@@ -121,11 +139,15 @@ class LayerNorm:
 
     def __post_init__(self) -> None:
         _require_epsilon("LayerNorm", self.epsilon)
-        if not self.axes or max(self.axes) >= 0 or len(set(self.axes)) < len(self.axes):
+        axes = self.axes if isinstance(self.axes, (tuple, list)) else ()
+        negative = all(isinstance(a, (int, np.integer)) and a < 0 for a in axes)
+        if not axes or not negative or len(set(axes)) < len(axes):
             raise UsageError(
-                f"LayerNorm: axes must be different negative axes of an example, got {self.axes}"
+                "LayerNorm: axes must be a tuple of different negative axes of an example, such as "
+                f"(-1,), got {self.axes!r}"
             )
-        if self.groups < 1 or (self.groups > 1 and -1 not in self.axes):
+        require_count("LayerNorm", "groups", self.groups)
+        if self.groups > 1 and -1 not in self.axes:
             raise UsageError(
                 f"LayerNorm: groups are parts of axis -1, got {self.groups} groups and axes "
                 f"{self.axes}"
@@ -142,6 +164,7 @@ class LayerNorm:
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
         first = min(self.axes)
+        _require_fit(named("LayerNorm", context), x, params, sorted(self.axes), self.groups)
         shape = tuple(x.shape[a] if a in self.axes else 1 for a in range(first, 0))
         y = _normalize_groups(x, self.axes, self.groups, self.epsilon)
         params = {name: np.reshape(p, shape) for name, p in params.items()}
@@ -169,14 +192,14 @@ class GroupNorm:
 
     def __post_init__(self) -> None:
         _require_epsilon("GroupNorm", self.epsilon)
-        if self.groups < 1:
-            raise UsageError(f"GroupNorm: groups must be at least 1, got {self.groups}")
+        require_count("GroupNorm", "groups", self.groups)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         _require_groups("GroupNorm", self.groups, in_shape)
         return _gain_and_bias(self, in_shape[-1:]), {}, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        _require_fit(named("GroupNorm", context), x, params, groups=self.groups)
         axes = tuple(range(1 - x.ndim, 0))
         return _scaled(_normalize_groups(x, axes, self.groups, self.epsilon), params), state
 
@@ -220,14 +243,15 @@ class BatchNorm:
         return _gain_and_bias(self, channels), state, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        _require_fit(named("BatchNorm", context), x, params | state)
         if not context.train:
             y = (x - state["mean"]) / np.sqrt(state["variance"] + self.epsilon)
             return _scaled(y, params), state
         rows = math.prod(x.shape[:-1])
         if rows < 2:
             raise UsageError(
-                f"BatchNorm {context.path}: training needs at least 2 values for each channel, got "
-                f"inputs {x.shape}; use a batch size that leaves no single example"
+                f"{named('BatchNorm', context)}: training needs at least 2 values for each channel, "
+                f"got inputs {x.shape}; use a batch size that leaves no single example"
             )
         axes = tuple(range(-x.ndim, -1))
         mean, variance = kernels.moments(primal_of(x), axes)
@@ -270,3 +294,24 @@ def _require_groups(layer: str, groups: int, in_shape: Shape) -> None:
             f"{layer}: groups must divide the last axis, got {groups} groups and examples of "
             f"shape {in_shape}"
         )
+
+
+def _require_fit(
+    layer: str, x: Any, arrays: dict, axes: Sequence[int] = (-1,), groups: int = 1
+) -> None:
+    """Refuse inputs whose axes are not those of the arrays, which would broadcast instead."""
+    if x.ndim <= -min(axes):
+        raise UsageError(
+            f"{layer}: expected a batch of examples with axes {tuple(axes)}, got {x.shape}"
+        )
+    if x.shape[-1] % groups:
+        raise UsageError(
+            f"{layer}: groups must divide the last axis, got {groups} groups and inputs {x.shape}"
+        )
+    shape = tuple(x.shape[a] for a in axes)
+    for name, array in arrays.items():
+        if array.shape != shape:
+            raise UsageError(
+                f"{layer}: {name} {array.shape} expects inputs of that shape in axes {tuple(axes)}, "
+                f"got {x.shape}; init the layer for the shape that it gets"
+            )

@@ -100,7 +100,8 @@ def _cell_means(cells: int, length: int, x: Any) -> Any:
     """The matrix `(cells, length)` that takes the means, an array of x's kind."""
     i, place = np.arange(cells)[:, None], np.arange(length)
     inside = (place >= i * length // cells) & (place < -(-(i + 1) * length // cells))
-    means = (inside / inside.sum(axis=1, keepdims=True)).astype(x.dtype)
+    dtype = np.result_type(x.dtype, np.float32) if x.dtype.kind in "iub" else x.dtype
+    means = (inside / inside.sum(axis=1, keepdims=True)).astype(dtype)
     return np.asarray(means, like=primal_of(x))
 
 

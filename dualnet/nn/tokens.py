@@ -9,6 +9,7 @@ import numpy as np
 
 from dualnet.errors import UsageError
 from dualnet.nn.initial import TOKEN_DEVIATION, normal
+from dualnet.nn.layers import named, require_inputs
 from dualnet.nn.network import Context, Shape
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -29,8 +30,11 @@ class Patches:
     size: int | tuple[int, int]
 
     def __post_init__(self) -> None:
-        if min(self._height_and_width()) < 1:
-            raise UsageError(f"Patches: size must be at least 1, got {self.size}")
+        both = self._height_and_width()
+        if len(both) != 2 or any(not isinstance(n, (int, np.integer)) or n < 1 for n in both):
+            raise UsageError(
+                f"Patches: size must be an int of at least 1, or two (h, w), got {self.size!r}"
+            )
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         h, w = self._height_and_width()
@@ -43,15 +47,21 @@ class Patches:
         return {}, {}, ((height // h) * (width // w), h * w * channels)
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        require_inputs("Patches", context, x, "N", "H", "W", "C")
         n, height, width, channels = x.shape
         h, w = self._height_and_width()
+        if height % h or width % w:
+            raise UsageError(
+                f"{named('Patches', context)}: expected images (N, H, W, C) that divide into patches "
+                f"of {h} by {w}, got {x.shape}; pad or crop them"
+            )
         rows, columns = height // h, width // w
         apart = np.reshape(x, (n, rows, h, columns, w, channels))
         tokens = np.swapaxes(apart, 2, 3)  # (N, rows, columns, h, w, C)
         return np.reshape(tokens, (n, rows * columns, h * w * channels)), state
 
     def _height_and_width(self) -> tuple[int, int]:
-        return (self.size, self.size) if isinstance(self.size, int) else self.size
+        return self.size if isinstance(self.size, (tuple, list)) else (self.size, self.size)
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class ClassToken:
         return {"token": token}, {}, (tokens + 1, channels)
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        require_inputs("ClassToken", context, x, "N", "T", *params["token"].shape)
         first = np.broadcast_to(params["token"], (x.shape[0], 1, x.shape[2]))
         return np.concatenate([first, x], axis=1), state
 
@@ -85,6 +96,7 @@ class Positions:
         return {"positions": normal(key.fold_in("positions"), shape, TOKEN_DEVIATION)}, {}, shape
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        require_inputs("Positions", context, x, "N", *params["positions"].shape)
         return x + params["positions"], state
 
 
@@ -98,6 +110,10 @@ class SelectToken:
 
     index: int = 0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.index, (int, np.integer)):
+            raise UsageError(f"SelectToken: index must be an int, got {self.index!r}")
+
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         tokens, channels = _tokens_and_channels("SelectToken", in_shape)
         if not -tokens <= self.index < tokens:
@@ -105,6 +121,11 @@ class SelectToken:
         return {}, {}, (channels,)
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        require_inputs("SelectToken", context, x, "N", "T", "C")
+        if not -x.shape[1] <= self.index < x.shape[1]:
+            raise UsageError(
+                f"{named('SelectToken', context)}: no token {self.index} in inputs {x.shape}"
+            )
         return x[:, self.index], state
 
 
@@ -116,6 +137,7 @@ class AverageTokens:
         return {}, {}, _tokens_and_channels("AverageTokens", in_shape)[1:]
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+        require_inputs("AverageTokens", context, x, "N", "T", "C")
         return np.mean(x, axis=1), state
 
 
