@@ -526,6 +526,15 @@ def test_factors_of_a_rank_one_tangent(factors):
     check(TangentError, pattern, RankOne, *factors)
 
 
+def test_the_factors_are_arrays_of_one_dtype():
+    factor = np.ones((2, 3))
+    pattern = "RankOne: expected factors of one dtype, got float64 and float32; convert one .*"
+    check(TangentError, pattern, RankOne, factor, factor.astype(np.float32))
+    for factors in [([[1.0]], factor), (factor, [[1.0]])]:
+        pattern = "RankOne: expected arrays as factors, got list; convert it by np.asarray"
+        check(TangentError, pattern, RankOne, *factors)
+
+
 def test_a_custom_rule_by_the_wrong_argument():
     f = dn.custom_jvp(lambda x, y: x + y)
     f.defjvps(lambda t, out, x, y: t)

@@ -558,7 +558,7 @@ def test_local_mixers_have_the_parameters_that_the_paper_states(
 
 ONE = np.zeros((1, 4), np.float32)
 BAD = {
-    "features": (lambda: Linear(0), "Linear: features must be at least 1, got 0"),
+    "features": (lambda: Linear(0), "Linear: features must be an int of at least 1, got 0"),
     "weights": (
         lambda: Linear(3, weights="random").init(dn.Key(0), (2,)),
         "weights must be one of kaiming, zeros, scaled-normal, got 'random'",
@@ -573,13 +573,16 @@ BAD = {
         r"weights \(2, 3, 2\) expect inputs \(\.\.\., 6\), got \(1, 4\)",
     ),
     "no features": (lambda: GroupedLinear(4, 2).init(dn.Key(0), ()), "examples of shape \\(\\)"),
-    "rate": (lambda: Dropout(1.0), r"Dropout: rate must be in \[0, 1\), got 1.0"),
+    "rate": (lambda: Dropout(1.0), r"Dropout: rate must be a number in \[0, 1\), got 1.0"),
     "rate nan": (lambda: Dropout(math.nan), r"in \[0, 1\), got nan"),
     "key": (
         lambda: output(Dropout(0.5), {}, ONE, Context(train=True)),
-        r"Dropout : training needs a key for the mask, got none; use Context\(train=True, key=",
+        r"^Dropout: training needs a key for the mask, got none; use Context\(train=True, key=",
     ),
-    "axes": (lambda: LayerNorm((1,)), r"different negative axes of an example, got \(1,\)"),
+    "axes": (
+        lambda: LayerNorm((1,)),
+        r"different negative axes of an example, such as \(-1,\), got \(1,\)",
+    ),
     "axes twice": (lambda: LayerNorm((-1, -1)), r"different negative axes"),
     "axes missing": (
         lambda: LayerNorm((-3,)).init(dn.Key(0), (2, 4)),
@@ -593,7 +596,10 @@ BAD = {
         lambda: GroupNorm(3).init(dn.Key(0), (2, 4)),
         r"GroupNorm: groups must divide the last axis, got 3 groups and examples of shape \(2, 4\)",
     ),
-    "norm groups 0": (lambda: GroupNorm(0), "GroupNorm: groups must be at least 1, got 0"),
+    "norm groups 0": (
+        lambda: GroupNorm(0),
+        "GroupNorm: groups must be an int of at least 1, got 0",
+    ),
     "epsilon": (lambda: LayerNorm(epsilon=0.0), "LayerNorm: epsilon must be positive, got 0.0"),
     "momentum": (lambda: BatchNorm(2), r"BatchNorm: momentum must be in \[0, 1\], got 2"),
     "one example": (
@@ -604,7 +610,10 @@ BAD = {
         lambda: Patches(3).init(dn.Key(0), (6, 4, 1)),
         r"divide into patches of 3 by 3, got examples of shape \(6, 4, 1\)",
     ),
-    "patch size": (lambda: Patches(0), "Patches: size must be at least 1, got 0"),
+    "patch size": (
+        lambda: Patches(0),
+        r"size must be an int of at least 1, or two \(h, w\), got 0",
+    ),
     "images": (lambda: Patches(2).init(dn.Key(0), (6, 4)), r"expected images \(H, W, C\)"),
     "tokens": (lambda: ClassToken().init(dn.Key(0), (6,)), r"examples \(tokens, channels\), got"),
     "token": (lambda: SelectToken(3).init(dn.Key(0), (3, 4)), "no token 3 among 3"),
@@ -612,7 +621,7 @@ BAD = {
         lambda: MultiHeadAttention(3).init(dn.Key(0), (2, 4)),
         r"channels that divide by 3 heads, got shape \(2, 4\)",
     ),
-    "heads 0": (lambda: MultiHeadAttention(0), "heads must be at least 1, got 0"),
+    "heads 0": (lambda: MultiHeadAttention(0), "heads must be an int of at least 1, got 0"),
     "head": (lambda: LocalHead(3).init(dn.Key(0), ()), "LocalHead: needs an axis of channels"),
     "residual": (
         lambda: Residual((("block", Linear(3)),)).init(dn.Key(0), (4,)),
@@ -621,6 +630,53 @@ BAD = {
     "names": (
         lambda: Residual((("inner", Linear(3)),)),
         r"Residual: layers must be named \('block',\) or \('block', 'shortcut'\), got \('inner',\)",
+    ),
+    "features float": (lambda: Linear(2.5), "Linear: features must be an int .* got 2.5"),
+    "head features": (lambda: LocalHead("3"), "LocalHead: features must be an int .* got '3'"),
+    "groups float": (
+        lambda: GroupedLinear(4, 2.0),
+        "GroupedLinear: groups must be an int .* got 2.0",
+    ),
+    "norm groups float": (lambda: GroupNorm(2.0), "GroupNorm: groups must be an int .* got 2.0"),
+    "layer norm groups": (lambda: LayerNorm(groups=2.0), "LayerNorm: groups must be an int .* 2.0"),
+    "heads float": (lambda: MultiHeadAttention(2.0), "heads must be an int .* got 2.0"),
+    "axes int": (lambda: LayerNorm(-1), r"must be a tuple .* such as \(-1,\), got -1"),
+    "axes float": (lambda: LayerNorm((-1.0,)), r"different negative axes .* got \(-1.0,\)"),
+    "token float": (lambda: SelectToken(0.5), "SelectToken: index must be an int, got 0.5"),
+    "rate text": (lambda: Dropout("0.5"), r"a number in \[0, 1\), got '0.5'"),
+    "patch text": (lambda: Patches("4"), r"Patches: size must be an int .* got '4'"),
+    "patch floats": (lambda: Patches((5.0, 5.0)), r"or two \(h, w\), got \(5.0, 5.0\)"),
+    "patch of three": (lambda: Patches((1, 2, 3)), r"or two \(h, w\), got \(1, 2, 3\)"),
+    "0 features": (
+        lambda: Linear(3).init(dn.Key(0), (0,)),
+        r"Linear: needs an axis of features, at least 1, got examples of shape \(0,\)",
+    ),
+    "0 features, groups": (
+        lambda: GroupedLinear(4, 2).init(dn.Key(0), (0,)),
+        r"GroupedLinear: needs an axis of features, at least 1, got examples of shape \(0,\)",
+    ),
+    "0 channels": (
+        lambda: MultiHeadAttention(2).init(dn.Key(0), (3, 0)),
+        r"MultiHeadAttention: expected examples .* got shape \(3, 0\)",
+    ),
+    "normalize": (
+        lambda: normalize(ONE, (2,)),
+        r"normalize: axes must be different axes of x, .* \(1, 4\), got \(2,\)",
+    ),
+    "normalize twice": (lambda: normalize(ONE, [1, -1]), r"different axes of x, .* got \[1, -1\]"),
+    "normalize none": (lambda: normalize(ONE, ()), r"different axes of x, .* got \(\)"),
+    "normalize text": (lambda: normalize(ONE, "1"), "different axes of x, .* got '1'"),
+    "dropout of ints": (
+        lambda: output(Dropout(0.5), {}, ONE.astype(int), training(dn.Key(0))),
+        r"^Dropout: expected inputs of float32 or float64, got int64; .* x.astype\(np.float32\)",
+    ),
+    "dropout of halves": (
+        lambda: output(Dropout(0.5), {}, ONE.astype(np.float16), training(dn.Key(0))),
+        "float32 or float64, got float16",
+    ),
+    "mixed": (
+        lambda: TokenMixing((("mix", Flatten()),)).init(dn.Key(0), (3, 4)),
+        r"must give examples \(channels, tokens\), but turns \(4, 3\) into \(12,\)",
     ),
     "mixing": (
         lambda: TokenMixing((("mix", Linear(3)),)).init(dn.Key(0), (4,)),
@@ -634,3 +690,58 @@ def test_bad_arguments_say_what_would_be_right(call, message):
     with pytest.raises(UsageError, match=message) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+def fit(layer, in_shape, x_shape, train):
+    """The layer, started for one shape and applied to inputs of another."""
+    params, state, _ = layer.init(dn.Key(0), in_shape)
+    context = Context(train=train, key=dn.Key(1), path="a/b")
+    return layer.apply(params, state, np.zeros(x_shape), context)
+
+
+MISFITS = {
+    "Linear": (Linear(3), (4,), (2, 1), r"weights \(4, 3\) expect inputs \(\.\.\., 4\)"),
+    "GroupedLinear": (GroupedLinear(4, 2), (4,), (), r"weights .* expect inputs \(\.\.\., 4\)"),
+    "BatchNorm": (BatchNorm(), (5, 5, 4), (2, 5, 5, 1), r"\(4,\) expects .* axes \(-1,\)"),
+    "BatchNorm, state": (BatchNorm(gain=False, bias=False), (4,), (2, 1), r"mean \(4,\) expects"),
+    "BatchNorm, no batch": (BatchNorm(), (4,), (4,), r"a batch of examples with axes \(-1,\)"),
+    "GroupNorm": (GroupNorm(2), (5, 5, 4), (2, 5, 5, 2), r"gain \(4,\) expects .* axes \(-1,\)"),
+    "GroupNorm, groups": (GroupNorm(2), (4,), (2, 1), "got 2 groups and inputs"),
+    "LayerNorm": (LayerNorm(), (5, 5, 4), (2, 5, 5, 1), r"gain \(4,\) expects .* axes \(-1,\)"),
+    "LayerNorm, axes": (
+        LayerNorm((-1, -3)),
+        (2, 3, 4),
+        (2, 2, 3, 1),
+        r"gain \(2, 4\) expects .* axes \(-3, -1\)",
+    ),
+    "LayerNorm, no batch": (LayerNorm((-2,)), (3, 4), (3, 4), "expected a batch of examples"),
+    "Patches": (Patches(2), (4, 4, 1), (2, 5, 5, 1), "divide into patches of 2 by 2"),
+    "Patches, axes": (Patches(2), (4, 4, 1), (4, 4, 1), r"expected inputs \(N, H, W, C\)"),
+    "ClassToken": (ClassToken(), (3, 4), (2, 3, 1), r"expected inputs \(N, T, 4\)"),
+    "Positions": (Positions(), (4, 6), (2, 1, 6), r"expected inputs \(N, 4, 6\)"),
+    "SelectToken": (SelectToken(2), (3, 4), (2, 2, 4), "no token 2 in inputs"),
+    "SelectToken, axes": (SelectToken(), (3, 4), (2, 4), r"expected inputs \(N, T, C\)"),
+    "AverageTokens": (AverageTokens(), (3, 4), (2, 4), r"expected inputs \(N, T, C\)"),
+    "MultiHeadAttention": (MultiHeadAttention(2), (3, 4), (2, 3, 5), "divide by 2 heads"),
+    "MultiHeadAttention, axes": (MultiHeadAttention(2), (3, 4), (2, 4), r"inputs \(N, T, C\)"),
+    "TokenMixing": (TokenMixing((("mix", Linear(2)),)), (3, 4), (3, 4), r"inputs \(N, T, C\)"),
+}
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
+@pytest.mark.parametrize("name", MISFITS)
+def test_inputs_of_another_shape_are_not_broadcast(name, train):
+    layer, in_shape, x_shape, message = MISFITS[name]
+    with pytest.raises(UsageError, match=message) as raised:
+        fit(layer, in_shape, x_shape, train)
+    text = str(raised.value)
+    assert text.startswith(f"{type(layer).__name__} a/b: ") and str(x_shape) in text
+    assert "\n" not in text
+
+
+def test_numpy_ints_and_lists_of_axes_are_taken(rng):
+    x = rng.standard_normal((2, 10, 10, 1))
+    assert output(Patches(np.int64(5)), {}, x).shape == (2, 4, 25)
+    for axes in ([1, 2], (-2, 1), np.array([1, 2])):
+        assert np.array_equal(normalize(x, axes), normalize(x, (-3, -2)))
+        dn.check_jvp(lambda x, axes=axes: normalize(x, axes, 0.1), (x,))

@@ -118,7 +118,10 @@ def _(t: RankOne, shape: tuple) -> RankOne | None:
 
 @shortcut(linear.scale)
 def _(t: RankOne, c: Any) -> RankOne | None:
-    return RankOne(t.left * c, t.right) if np.ndim(c) == 0 else None
+    if np.ndim(c):
+        return None
+    left = t.left * c
+    return RankOne(left, t.right) if left.dtype == t.right.dtype else None  # c widens
 
 
 class DirectSum(Structured):

@@ -50,8 +50,8 @@ class Geometry:
         padded = tuple(pair("padding", side, 0) for side in sides)
         if len(padded) != 2:
             raise UsageError(
-                f"{name}: expected padding as an int, (h, w) or ((top, bottom), (left, right)), got "
-                f"{padding!r}"
+                f"{name}: expected padding as an int, (h, w) or ((top, bottom), (left, right)), "
+                f"got {padding!r}"
             )
         if not isinstance(groups, (int, np.integer)) or groups < 1:
             raise UsageError(f"{name}: groups must be an int of at least 1, got {groups!r}")
@@ -79,7 +79,8 @@ class Geometry:
         if rows < 1 or columns < 1:
             raise UsageError(
                 f"{name}: a window of {self.window[0]}x{self.window[1]} does not fit into an image "
-                f"of {image[0]}x{image[1]} with padding {self.padding}; pad more or use a smaller one"
+                f"of {image[0]}x{image[1]} with padding {self.padding}; pad more or use a smaller "
+                "one"
             )
         return rows, columns
 

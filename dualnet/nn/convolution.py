@@ -49,6 +49,7 @@ def conv2d(x: Any, w: Any, stride: Sizes = 1, padding: Padding = 0, groups: int 
             f"conv2d: a kernel {w.shape} with groups={groups} expects images with "
             f"{w.shape[2] * groups} channels and outputs that divide by groups, got {x.shape}"
         )
+    geometry.places(x.shape[1:3], "conv2d")
     dtype = np.result_type(x.dtype, w.dtype)  # as x @ w would have
     x, w = (a if a.dtype == dtype else astype(a, dtype) for a in (x, w))
     return convolve(x, np.expand_dims(w, 0), geometry)[0]
@@ -93,7 +94,7 @@ class Conv2d:
         params = {"w": initial(self.weights, key.fold_in("w"), shape, fan_in)}
         if self.bias:
             params["b"] = np.zeros(self.features, np.float32)
-        return params, {}, (*geometry.places((height, width)), self.features)
+        return params, {}, (*geometry.places((height, width), "Conv2d"), self.features)
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
         y = conv2d(x, params["w"], self.stride, self.padding, self.groups)

@@ -172,8 +172,8 @@ class Dropout:
             )
         if x.dtype not in (np.float32, np.float64):
             raise UsageError(
-                f"{named('Dropout', context)}: expected inputs of float32 or float64, got {x.dtype}; "
-                "convert them, for example by x.astype(np.float32)"
+                f"{named('Dropout', context)}: expected inputs of float32 or float64, got "
+                f"{x.dtype}; convert them, for example by x.astype(np.float32)"
             )
         first = context.start * math.prod(x.shape[1:])
         drawn = context.backend.uniform(context.key, x.shape, x.dtype, first)
@@ -185,7 +185,7 @@ class Dropout:
 def _features_of(layer: str, in_shape: Shape) -> int:
     if not in_shape or in_shape[-1] < 1:
         raise UsageError(
-            f"{layer}: needs a last axis of at least 1 feature, got examples of shape {in_shape}"
+            f"{layer}: needs an axis of features, at least 1, got examples of shape {in_shape}"
         )
     return in_shape[-1]
 

@@ -250,8 +250,8 @@ class BatchNorm:
         rows = math.prod(x.shape[:-1])
         if rows < 2:
             raise UsageError(
-                f"{named('BatchNorm', context)}: training needs at least 2 values for each channel, "
-                f"got inputs {x.shape}; use a batch size that leaves no single example"
+                f"{named('BatchNorm', context)}: training needs at least 2 values for each "
+                f"channel, got inputs {x.shape}; use a batch size that leaves no single example"
             )
         axes = tuple(range(-x.ndim, -1))
         mean, variance = kernels.moments(primal_of(x), axes)
@@ -312,6 +312,6 @@ def _require_fit(
     for name, array in arrays.items():
         if array.shape != shape:
             raise UsageError(
-                f"{layer}: {name} {array.shape} expects inputs of that shape in axes {tuple(axes)}, "
-                f"got {x.shape}; init the layer for the shape that it gets"
+                f"{layer}: {name} {array.shape} expects inputs of that shape in axes "
+                f"{tuple(axes)}, got {x.shape}; init the layer for the shape that it gets"
             )

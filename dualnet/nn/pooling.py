@@ -108,7 +108,9 @@ def _cell_means(cells: int, length: int, x: Any) -> Any:
 def _geometry(name: str, x: Any, window: Sizes, stride: Sizes | None, padding: Any) -> Geometry:
     if x.ndim != 4:
         raise UsageError(f"{name}: expected images (N, H, W, C), got {x.shape}")
-    return Geometry.of(name, window, window if stride is None else stride, padding)
+    geometry = Geometry.of(name, window, window if stride is None else stride, padding)
+    geometry.places(x.shape[1:3], name)
+    return geometry
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def _out_shape(layer: MaxPool | AveragePool, in_shape: Shape) -> Shape:
     height, width, channels = _image(layer, in_shape)
     stride = layer.window if layer.stride is None else layer.stride
     geometry = Geometry.of(type(layer).__name__, layer.window, stride, layer.padding)
-    return (*geometry.places((height, width)), channels)
+    return (*geometry.places((height, width), type(layer).__name__), channels)
 
 
 def _image(layer: Any, in_shape: Shape) -> Shape:

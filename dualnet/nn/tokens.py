@@ -52,8 +52,8 @@ class Patches:
         h, w = self._height_and_width()
         if height % h or width % w:
             raise UsageError(
-                f"{named('Patches', context)}: expected images (N, H, W, C) that divide into patches "
-                f"of {h} by {w}, got {x.shape}; pad or crop them"
+                f"{named('Patches', context)}: expected images (N, H, W, C) that divide into "
+                f"patches of {h} by {w}, got {x.shape}; pad or crop them"
             )
         rows, columns = height // h, width // w
         apart = np.reshape(x, (n, rows, h, columns, w, channels))
