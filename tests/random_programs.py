@@ -424,18 +424,16 @@ def grouped_linear_by_jax(jax: Any, p: dict, x: Any, **_: Any) -> Any:
 def convolution_by_jax(
     jax: Any, p: dict, x: Any, stride: Any, padding: Any, groups: int, **_: Any
 ) -> Any:
-    """Group by group: of the derivative of a convolution with groups XLA (of jaxlib 0.10.2)
-    sometimes makes a program that it then refuses, and aborts."""
-    jnp = jax.numpy
-    parts = zip(jnp.split(x, groups, axis=-1), jnp.split(p["w"], groups, axis=-1), strict=True)
-    layout = ("NHWC", "HWIO", "NHWC")
-    outputs = [
-        jax.lax.conv_general_dilated(
-            part, w, pair(stride), sides(padding), dimension_numbers=layout
-        )
-        for part, w in parts
-    ]
-    return jnp.concatenate(outputs, axis=-1) + p.get("b", 0.0)
+    # padded here, as XLA (of jaxlib 0.10.2) can abort where the padding exceeds the kernel
+    y = jax.lax.conv_general_dilated(
+        jax.numpy.pad(x, ((0, 0), *sides(padding), (0, 0))),
+        p["w"],
+        pair(stride),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+    return y + p.get("b", 0.0)
 
 
 def _pooled(jax: Any, x: Any, start: float, f: Callable, options: dict) -> Any:

@@ -65,7 +65,7 @@ class Case:
         return params, state, rng.standard_normal((3, *self.in_shape)).astype(dtype)
 
 
-# Epsilons are large where the difference quotients would be rough otherwise.
+# Epsilons are large, or channels many, where the difference quotients would be rough otherwise.
 LAYERS = {
     "Linear": Case(Linear(4), (5,), (4,)),
     "Linear, more axes": Case(Linear(4), (2, 3, 5), (2, 3, 4)),
@@ -97,8 +97,8 @@ LAYERS = {
     "AverageTokens": Case(AverageTokens(), (3, 4), (4,)),
     "MultiHeadAttention": Case(MultiHeadAttention(2), (3, 4), (3, 4)),
     "LocalHead": Case(LocalHead(3), (2, 2, 4), (2, 2, 4)),
-    "mlp_mixer_block": Case(mlp_mixer_block(3, 4, 5, 6), (3, 4), (3, 4)),
-    "transformer_block": Case(transformer_block(4, 2, 6), (3, 4), (3, 4)),
+    "mlp_mixer_block": Case(mlp_mixer_block(5, 16, 8, 8), (5, 16), (5, 16)),
+    "transformer_block": Case(transformer_block(16, 2, 8), (3, 16), (3, 16)),
     "softmax": Case(Activation(softmax), (2, 5), (2, 5)),
 }
 every_layer = pytest.mark.parametrize("case", LAYERS.values(), ids=LAYERS.keys())
