@@ -189,6 +189,7 @@ def too_large(linear_map):
     return lambda *args: 1.001 * linear_map(*args)
 
 
+@pytest.mark.slow  # shortening takes minutes
 @pytest.mark.parametrize(
     ("linear_map", "part", "culprits"),
     [
