@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from dualnet import Key, backends, data, tree
 from dualnet.errors import DualnetError, Interrupted, UsageError
 from dualnet.learning import AGGREGATIONS, RULES, SAMPLERS
-from dualnet.nn import walk
+from dualnet.nn import has_local_heads, walk, with_local_heads
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.run import extended, run
@@ -35,7 +35,7 @@ DATASET_DEFAULTS = {
     "mnist": {"epochs": 10, "batch_size": 64, "width": 512},
     "fashion-mnist": {"epochs": 10, "batch_size": 64, "width": 512},
 }
-LR_DEFAULTS = {"bp": 1e-3, "fg-w": 5e-4, "fg-a": 1e-3}
+LR_DEFAULTS = {"fg-w": 5e-4, "lg-fg-w": 5e-4, "wp": 5e-4}  # 1e-3 for all others
 
 OPTION_HELP = {
     "width": "units in each hidden layer",
@@ -44,6 +44,12 @@ OPTION_HELP = {
     "tangents": "k, random directions in one pass",
     "tangent_chunk": "at most so many tangents at once, to bound memory",
     "sampler": f"distribution of the directions: {', '.join(SAMPLERS)}",
+    "place": "perturb before or after the non-linearity",
+    "guess": "where the guess comes from: fdfa or dfa",
+    "shrink": "factor of the correction; 1 is unbiased",
+    "feedback_rate": "how fast feedback matrices learn",
+    "feedback_decay": "weight decay of feedback matrices",
+    "difference": "step of the finite difference",
     "aggregate": f"from k derivatives to one gradient: {', '.join(AGGREGATIONS)}",
     "momentum": "weight of the old velocity",
     "beta1": "decay of Adam's first moment",
@@ -176,9 +182,12 @@ def check(settings: Settings) -> None:
 
 
 def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> Any:
-    """The model that the settings name."""
+    """The model that the settings name, with local heads if the rule has local losses."""
     model = build(MODELS, "model", settings.model, settings.model_options)
-    return model.network(in_shape, classes)
+    network = model.network(in_shape, classes)
+    if getattr(RULES[settings.rule], "locality", "global") == "global" or has_local_heads(network):
+        return network
+    return with_local_heads(network, network.init(Key(0), in_shape)[0], classes)
 
 
 def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
@@ -233,10 +242,11 @@ def print_list() -> None:
         print(f"{title}:")
         for name, cls in table.items():
             print(f"  {name:15}{cls.__doc__.partition(chr(10))[0]}")
-    for title, functions in (("samplers", SAMPLERS), ("aggregations", AGGREGATIONS)):
+    samplers = {name: sampler.mix or sampler.draw for name, sampler in SAMPLERS.items()}
+    for title, functions in (("samplers", samplers), ("aggregations", AGGREGATIONS)):
         print(f"{title}:")
         for name, function in functions.items():
-            print(f"  {name:15}{function.__doc__.partition(chr(10))[0]}")
+            print(f"  {name:16}{function.__doc__.partition(chr(10))[0]}")
     print("data sets:")
     for name, source in data.SOURCES.items():
         print(f"  {name:15}{source.description}")

@@ -59,7 +59,7 @@ def test_the_limits_are_those_of_the_plan():
 
 # --- the table is complete -----------------------------------------------------------------------
 
-BUILDS_OR_LOOKS = {nn.walk, nn.couples_examples}
+BUILDS_OR_LOOKS = {nn.walk, nn.couples_examples, nn.has_local_heads, nn.with_local_heads}
 """Functions of dualnet.nn that take no arrays, and build nothing that does."""
 
 

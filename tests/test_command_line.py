@@ -121,7 +121,9 @@ def test_the_summary_is_the_last_line_and_progress_goes_elsewhere(ask):
     assert code == 0
     summary = json.loads(out)  # nothing else on standard output
     assert out.count("\n") == 1
-    assert summary.keys() == KEYS | {"rule_tangents", "rule_sampler"}
+    assert summary.keys() == KEYS | {
+        f"rule_{name}" for name in ("tangents", "sampler", "place", "aggregate")
+    }
     assert (summary["epochs"], summary["run_dir"], summary["seed"]) == (1, "run", 0)
     assert summary["parameters"] == (64 + 1) * 8 + (8 + 1) * 8 + (8 + 1) * 10
     assert summary == json.loads(Path("run/summary.json").read_text())
@@ -242,10 +244,10 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(tmp_path):
         ("--rule", "expected one argument"),
         ("--epochs two", "--epochs: invalid int value: 'two'"),
         ("--epochs 1.5", "--epochs: invalid int value: '1.5'"),
-        ("--tangents 8 --rule bp", "--tangents is of no use to --rule bp; it is for fg-w, fg-a"),
+        ("--tangents 8 --rule bp", "--tangents is of no use to --rule bp; it is for fdfa, fg-w"),
         ("--sampler normal --rule bp", "--sampler is of no use to --rule bp"),
         ("--tangent-chunk 8", "--tangent-chunk is of no use to --rule fg-a; it is for fg-w"),
-        ("--aggregate mean --rule fg-a", "--aggregate is of no use to --rule fg-a"),
+        ("--shrink 0.5 --rule fg-a", "--shrink is of no use to --rule fg-a; it is for fg-a-cv"),
         ("--momentum 0.9 --optimizer adam", "--momentum is of no use to --optimizer adam"),
         ("--beta1 0.9 --optimizer sgd", "--beta1 is of no use to --optimizer sgd"),
         ("--epochs 0", "--epochs must be at least 1, got 0"),
@@ -264,7 +266,8 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(tmp_path):
         ("--tangent-chunk 0 --rule fg-w", "tangents and tangent-chunk must be at least 1"),
         ("--sampler gauss --rule fg-w", "sampler must be one of normal, .*got 'gauss'"),
         ("--sampler rank-one", "sampler must be one of normal, rademacher, got 'rank-one'"),
-        ("--aggregate sum --rule fg-w", "aggregate must be one of mean, projection, got 'sum'"),
+        ("--aggregate best --rule fg-w", "aggregate must be one of mean, sum, .* got 'best'"),
+        ("--aggregate sum --rule fg-a", "aggregate must be one of mean, projection, got 'sum'"),
         ("--momentum 1 --optimizer momentum", "momentum at least 0 and below 1, got 1.0"),
         ("--weight-decay nan", "weight_decay at least 0 and finite, got nan"),
         ("--seed 1 --seeds 2 3", "give --seed or --seeds, not both"),

@@ -87,6 +87,9 @@ def test_the_tables_of_the_readme_are_the_committed_results():
             f"| `{command}` | {100 * run['test_accuracy']:.2f} % | "
             f"{1e3 * run['seconds_per_step']:.1f} | {run['seconds'] / 60:.1f} |"
         ) in text
+    for row in results("rules.json"):
+        options = row["command"].partition("--rule ")[2]
+        assert f"| `{options}` | {100 * row['test_accuracy']:.2f} % |" in text
     for row in results("mlp_jvp.json")["rows"]:
         times = " | ".join(f"{1e3 * row['seconds'][n]:.1f}" for n in ("dualnet", "torch", "jax"))
         assert f"| {times} | {row['ratio']:.2f} |" in text

@@ -153,9 +153,9 @@ def test_its_derivatives_against_differences(worst):
 def test_a_step_under_every_rule(start, key, name):
     params, state, x = start
     task = Task(NETWORK, softmax_cross_entropy)
-    done = step(
-        RULES[name](), task, params, state, {}, x, np.array([0, 2, 1]), key, backends.get("numpy")
-    )
+    rule, labels = RULES[name](), np.array([0, 2, 1])
+    learned = rule.init(key, task, params, state, x)
+    done = step(rule, task, params, state, learned, x, labels, key, backends.get("numpy"))
     for (path, g), p in zip(tree.items(done.gradients), tree.leaves(params), strict=True):
         assert g.shape == p.shape and np.all(np.isfinite(g)), path
     moved = [
@@ -168,7 +168,8 @@ def test_rank_one_directions_through_every_layer(start, key):
     """The derivative along them is that along the same directions as dense stacks."""
     params, state, x = start
     rule = WeightPerturbation(tangents=3, sampler="rank-one")
-    (directions,) = rule.sample(key, params, backends.get("numpy"), len(x)).chunks()
+    task = Task(NETWORK, softmax_cross_entropy)
+    (directions,) = rule.sample(key, task, params, backends.get("numpy"), len(x)).chunks()
 
     def f(params):
         return NETWORK.apply(params, state, x, Context(train=True, key=key))[0]

@@ -35,7 +35,7 @@ def test_a_step(rule):
     params, state, _ = task.network.init(key, (4,))
     x, labels = np.ones((5, 4), np.float32), np.array([0, 1, 2, 0, 1])
     rule = RULES[rule]()
-    learned = rule.init(key, task, params)
+    learned = rule.init(key, task, params, state, x)
     done = step(rule, task, params, state, learned, x, labels, key, NumpyBackend())
     assert dn.tree.describe(done.gradients) == dn.tree.describe(params)
     assert all(np.isfinite(g).all() for g in dn.tree.leaves(done.gradients))

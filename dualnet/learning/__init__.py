@@ -1,17 +1,45 @@
 """Learning rules: how a gradient is estimated.  Start with `rule`, which says what a rule is."""
 
-from dualnet.learning.activity import ActivityPerturbation
+from dualnet.learning.activity import (
+    ActivityPerturbation,
+    GreedyActivityPerturbation,
+    ResidualForwardGradient,
+)
 from dualnet.learning.aggregate import AGGREGATIONS
-from dualnet.learning.backprop import Backprop
+from dualnet.learning.alignment import (
+    FeedbackAlignment,
+    GreedyFeedbackAlignment,
+    LearnedFeedbackAlignment,
+    LocalFeedbackAlignment,
+)
+from dualnet.learning.backprop import Backprop, GreedyBackprop, LocalBackprop
+from dualnet.learning.feedback import DirectFeedback, DirectKolenPollack, ForwardDirectFeedback
 from dualnet.learning.rule import Measurement, Rule, Step, step
 from dualnet.learning.samplers import SAMPLERS
 from dualnet.learning.task import Shard, Task, correct, cut
-from dualnet.learning.weight import WeightPerturbation
+from dualnet.learning.weight import (
+    FiniteDifferences,
+    GreedyWeightPerturbation,
+    WeightPerturbation,
+)
 
 RULES: dict[str, type[Rule]] = {
     "bp": Backprop,
+    "l-bp": LocalBackprop,
+    "lg-bp": GreedyBackprop,
+    "fa": FeedbackAlignment,
+    "l-fa": LocalFeedbackAlignment,
+    "lg-fa": GreedyFeedbackAlignment,
+    "ffa": LearnedFeedbackAlignment,
+    "dfa": DirectFeedback,
+    "dkp": DirectKolenPollack,
+    "fdfa": ForwardDirectFeedback,
     "fg-w": WeightPerturbation,
+    "lg-fg-w": GreedyWeightPerturbation,
+    "wp": FiniteDifferences,
     "fg-a": ActivityPerturbation,
+    "lg-fg-a": GreedyActivityPerturbation,
+    "fg-a-cv": ResidualForwardGradient,
 }
 
 __all__ = [
@@ -20,7 +48,20 @@ __all__ = [
     "SAMPLERS",
     "ActivityPerturbation",
     "Backprop",
+    "DirectFeedback",
+    "DirectKolenPollack",
+    "FeedbackAlignment",
+    "FiniteDifferences",
+    "ForwardDirectFeedback",
+    "GreedyActivityPerturbation",
+    "GreedyBackprop",
+    "GreedyFeedbackAlignment",
+    "GreedyWeightPerturbation",
+    "LearnedFeedbackAlignment",
+    "LocalBackprop",
+    "LocalFeedbackAlignment",
     "Measurement",
+    "ResidualForwardGradient",
     "Rule",
     "Shard",
     "Step",

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-Aggregation = Callable[[Any, Callable[[], Any]], Any]
-"""`aggregation(d, gram)`: coefficients `(k,)` from d `(k,)`; `gram()` gives the `(k, k)` inner
-products of the directions, over all parameters together."""
+Aggregation = Callable[[Any, Callable[[], Any], int], Any]
+"""`aggregation(d, gram, n)`: coefficients `(k,)` from d `(k,)`; `gram()` gives the `(k, k)` inner
+products of the directions, over all n parameters together."""
 
 
-def mean(d: Any, gram: Callable[[], Any]) -> Any:
+def mean(d: Any, gram: Callable[[], Any], n: int) -> Any:
     """c = d / k, the average of k forward gradients; unbiased.
 
     Source: Baydin et al. 2022, "Gradients without Backpropagation", Eq. 2, for k = 1.
@@ -24,7 +24,7 @@ def mean(d: Any, gram: Callable[[], Any]) -> Any:
     return d / len(d)
 
 
-def projection(d: Any, gram: Callable[[], Any]) -> Any:
+def projection(d: Any, gram: Callable[[], Any], n: int) -> Any:
     """c solves G c = d: the orthogonal projection of ∇f onto the span of the directions.
 
     P_U(∇f) = V (VᵀV)⁻¹ Vᵀ∇f is the point of the span nearest to ∇f: always a descent direction,
@@ -48,4 +48,40 @@ def projection(d: Any, gram: Callable[[], Any]) -> Any:
     return np.linalg.solve(lower.T, np.linalg.solve(lower, right)).astype(d.dtype)
 
 
-AGGREGATIONS: dict[str, Aggregation] = {"mean": mean, "projection": projection}
+def total(d: Any, gram: Callable[[], Any], n: int) -> Any:
+    """c = d: the sum of k forward gradients."""
+    return d
+
+
+def times_n(d: Any, gram: Callable[[], Any], n: int) -> Any:
+    """c = n d / k: the mean of directions of length 1, scaled back to be unbiased."""
+    return d * (n / len(d))
+
+
+def largest(d: Any, gram: Callable[[], Any], n: int) -> Any:
+    """The forward gradient of the direction of largest |d| alone."""
+    return np.where(np.arange(len(d)) == np.argmax(np.abs(d)), d, 0)
+
+
+def steepest(d: Any, gram: Callable[[], Any], n: int) -> Any:
+    """The projection onto the one direction of largest |d| / ‖v‖, the steepest."""
+    squares = np.diagonal(gram())
+    best = np.argmax(np.abs(d) / np.sqrt(squares))
+    return np.where(np.arange(len(d)) == best, d / squares, 0).astype(d.dtype)
+
+
+def near_best(d: Any, gram: Callable[[], Any], n: int) -> Any:
+    """The mean over the directions whose |d| is at least half the largest."""
+    near = np.abs(d) >= 0.5 * np.max(np.abs(d))
+    return np.where(near, d / np.sum(near), 0).astype(d.dtype)
+
+
+AGGREGATIONS: dict[str, Aggregation] = {
+    "mean": mean,
+    "sum": total,
+    "mean-times-n": times_n,
+    "projection": projection,
+    "largest": largest,
+    "steepest": steepest,
+    "near-best": near_best,
+}

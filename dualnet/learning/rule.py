@@ -41,11 +41,12 @@ class Measurement:
 class Rule(Protocol):
     """See the head of this file.  `learned` is the rule's own tree ({} if it learns nothing)."""
 
-    def init(self, key: Key, task: Task, params: Tree) -> Tree:
-        """What the rule learns beside the parameters, at the start."""
+    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
+        """What the rule learns beside the parameters, at the start; `inputs` `(n, *in_shape)`
+        are a batch by whose shape it may find the shapes of activities."""
         ...
 
-    def sample(self, key: Key, params: Tree, backend: Backend, n: int) -> Any:
+    def sample(self, key: Key, task: Task, params: Tree, backend: Backend, n: int) -> Any:
         """Random directions for one step on n examples."""
         ...
 
@@ -107,7 +108,7 @@ def step(
     n = len(inputs)
     context = Context(train=True, key=key.fold_in("network"), backend=backend)
     pieces = 1 if couples_examples(task.network) else shards
-    directions = rule.sample(key, params, backend, n)
+    directions = rule.sample(key, task, params, backend, n)
     measure: Callable[[Shard], Measurement] = lambda shard: rule.measure(  # noqa: E731
         task, params, state, learned, directions, shard
     )

@@ -1,20 +1,22 @@
-"""`fg-w`: forward gradients by perturbing the weights."""
+"""`fg-w`, `lg-fg-w`, `wp`: forward gradients by perturbing the weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
-from dualnet.core.spaces import combine, inner_products
+from dualnet.core.spaces import combine, dense
 from dualnet.core.transforms import jvp
 from dualnet.errors import UsageError
 from dualnet.learning.aggregate import AGGREGATIONS
+from dualnet.learning.backprop import segment_losses
 from dualnet.learning.rule import Measurement
-from dualnet.learning.samplers import SAMPLERS, WeightTangents, default_chunk
+from dualnet.learning.samplers import WeightTangents, default_chunk, sampler_of
+from dualnet.learning.sites import segment_of_each
 from dualnet.learning.task import Shard, Task, correct
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -25,7 +27,7 @@ class WeightPerturbation:
     """g = Σ c_i v_i with random directions v_i of all weights and d_i = ∇f·v_i.
 
     One forward pass carries all k tangents; nothing flows backward and no activation is kept.
-    A shard contributes k numbers, whatever the size of the network.
+    A shard contributes k numbers (for each loss), whatever the size of the network.
 
     Args:
         tangents: k.
@@ -43,23 +45,27 @@ class WeightPerturbation:
     aggregate: str = "mean"
     tangent_chunk: int | None = None
 
+    locality: ClassVar[str] = "global"
+
     def __post_init__(self) -> None:
         if self.tangents < 1 or (self.tangent_chunk is not None and self.tangent_chunk < 1):
             raise UsageError("fg-w: tangents and tangent-chunk must be at least 1")
-        for option, table in (("sampler", SAMPLERS), ("aggregate", AGGREGATIONS)):
-            if getattr(self, option) not in table:
-                raise UsageError(
-                    f"fg-w: {option} must be one of {', '.join(table)}, "
-                    f"got {getattr(self, option)!r}"
-                )
+        sampler_of(self.sampler)
+        if self.aggregate not in AGGREGATIONS:
+            raise UsageError(
+                f"fg-w: aggregate must be one of {', '.join(AGGREGATIONS)}, got {self.aggregate!r}"
+            )
 
-    def init(self, key: Key, task: Task, params: Tree) -> Tree:
+    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
         return {}
 
-    def sample(self, key: Key, params: Tree, backend: Backend, n: int) -> WeightTangents:
-        sampler = SAMPLERS[self.sampler]
+    def sample(
+        self, key: Key, task: Task, params: Tree, backend: Backend, n: int
+    ) -> WeightTangents:
+        sampler = sampler_of(self.sampler)
         chunk = self.tangent_chunk or default_chunk(backend, sampler, params, n)
-        return WeightTangents(key, params, backend, sampler, self.tangents, chunk)
+        segments = segment_of_each(task.network) if self.locality == "greedy" else {}
+        return WeightTangents(key, params, backend, sampler, self.tangents, chunk, segments)
 
     def measure(
         self,
@@ -70,42 +76,80 @@ class WeightPerturbation:
         directions: WeightTangents,
         shard: Shard,
     ) -> Measurement:
-        def total_loss(p: Tree) -> tuple[Any, Any]:
-            losses, aux = task.losses(p, state, shard, shard.context)
-            return losses.sum(), aux
+        def losses(p: Tree) -> tuple[Any, Any]:
+            of_segments, outputs, new_state = segment_losses(
+                task, p, state, shard, shard.context, self.locality
+            )
+            return np.stack([each.sum() for each in of_segments]), (outputs, new_state)
 
         derivatives = []
         for tangents in directions.chunks():
-            loss, d, (outputs, new_state) = jvp(total_loss, (params,), (tangents,), has_aux=True)
+            sums, d, (outputs, new_state) = self.along(losses, params, tangents)
             derivatives.append(d)
         total = {
-            "loss": loss,
+            "loss": sums[-1],
             "correct": correct(outputs, shard.targets),
-            "derivatives": np.concatenate(derivatives),
+            "derivatives": np.concatenate(derivatives),  # (k, losses)
         }
         return Measurement(total, new_state)
+
+    def along(self, losses: Any, params: Tree, tangents: Tree) -> tuple[Any, Any, Any]:
+        """The losses, their derivatives along each direction `(k, losses)`, and what is beside."""
+        return jvp(losses, (params,), (tangents,), has_aux=True)
 
     def estimate(
         self, total: dict, directions: WeightTangents, params: Tree, learned: Tree, n: int
     ) -> tuple[Tree, Tree]:
         d = total["derivatives"] / n
-        c = AGGREGATIONS[self.aggregate](d, lambda: _gram(directions))
+        aggregate = AGGREGATIONS[self.aggregate]
+        # one column a loss: coefficients for the parameters that answer to it
+        c = np.stack([directions.coefficients(d[:, i], aggregate, i) for i in range(d.shape[1])], 1)
         gradients = None
         for (start, stop), tangents in zip(directions.bounds, directions.chunks(), strict=True):
-            chosen = c[start:stop]
-            part = tree.map(lambda t: combine(chosen.astype(t.dtype), t), tangents)  # noqa: B023
+
+            def summed(path: str, t: Any) -> Any:
+                chosen = c[start:stop, directions.segment(path)]  # noqa: B023
+                return combine(chosen.astype(t.dtype), t)
+
+            part = tree.map_with_path(summed, tangents)
             gradients = part if gradients is None else tree.add(gradients, part)
         return gradients, learned
 
 
-def _gram(directions: WeightTangents) -> Any:
-    """The inner products of all k directions, over all parameters together, `(k, k)`."""
-    result = np.empty((directions.k, directions.k))
-    for (a, b), rows in zip(directions.bounds, directions.chunks(), strict=True):
-        for (c, d), columns in zip(directions.bounds, directions.chunks(), strict=True):
-            if c <= a:
-                pairs = zip(tree.leaves(rows), tree.leaves(columns), strict=True)
-                block = sum(inner_products(t, u) for t, u in pairs)
-                result[a:b, c:d] = block
-                result[c:d, a:b] = block.T
-    return result
+@dataclass(frozen=True)
+class GreedyWeightPerturbation(WeightPerturbation):
+    """`lg-fg-w`: every block's weights answer to their own local head's loss.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4.
+    """
+
+    locality: ClassVar[str] = "greedy"
+
+
+@dataclass(frozen=True)
+class FiniteDifferences(WeightPerturbation):
+    """`wp`: `fg-w` with d_i = (f(θ + ε v_i) - f(θ)) / ε, k + 1 evaluations instead of tangents.
+
+    It tends to `fg-w` as ε → 0, until rounding takes over.
+
+    Args:
+        difference: ε, above 0.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", their published code.
+    """
+
+    difference: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.difference > 0:
+            raise UsageError(f"wp: difference must be above 0, got {self.difference}")
+
+    def along(self, losses: Any, params: Tree, tangents: Tree) -> tuple[Any, Any, Any]:
+        value, aux = losses(params)
+        stacks = tree.map(dense, tangents)
+        differences = []
+        for i in range(len(tree.leaves(stacks)[0])):
+            moved = tree.map(lambda p, v: p + self.difference * v[i], params, stacks)  # noqa: B023
+            differences.append((losses(moved)[0] - value) / self.difference)
+        return value, np.stack(differences), aux

@@ -10,7 +10,7 @@ from dualnet.nn.blocks import (
     transformer_block,
 )
 from dualnet.nn.convolution import Conv2d, conv2d
-from dualnet.nn.heads import LocalHead
+from dualnet.nn.heads import LocalHead, has_local_heads, with_local_heads
 from dualnet.nn.initial import INITIALIZERS
 from dualnet.nn.layers import Dropout, Flatten, GroupedLinear, Linear, StopGradient
 from dualnet.nn.losses import mean_squared_error, softmax_cross_entropy
@@ -59,6 +59,7 @@ __all__ = [
     "conv2d",
     "couples_examples",
     "gelu",
+    "has_local_heads",
     "max_pool",
     "mean_squared_error",
     "mixer_block",
@@ -71,4 +72,5 @@ __all__ = [
     "tanh",
     "transformer_block",
     "walk",
+    "with_local_heads",
 ]

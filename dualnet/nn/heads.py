@@ -7,11 +7,44 @@ from typing import Any
 
 import numpy as np
 
+from dualnet import tree
 from dualnet.errors import UsageError
 from dualnet.nn.layers import Linear, require_count
-from dualnet.nn.network import Context, Layer, Shape
+from dualnet.nn.network import Context, Layer, Sequential, Shape
 from dualnet.random import Key
 from dualnet.tree import Tree
+
+
+def has_local_heads(network: Layer) -> bool:
+    """Whether there is a local head in a network."""
+    children = getattr(network, "layers", ())
+    return isinstance(network, LocalHead) or any(has_local_heads(child) for _, child in children)
+
+
+def with_local_heads(network: Layer, params: Tree, features: int) -> Layer:
+    """A chain with a local head after every layer with parameters and what follows it, but the
+    last: one block for each.
+
+    Args:
+        network: a `Sequential`; its top level is what gets heads.
+        params: its parameters, which say what layers have any.
+        features: of each head.
+
+    Raises:
+        UsageError: it is no chain, so that somebody has to say where its blocks end.
+    """
+    if not isinstance(network, Sequential):
+        raise UsageError(
+            f"with_local_heads: expected a Sequential, got {type(network).__name__}; put LocalHead "
+            "layers where its blocks end"
+        )
+    weighted = [name for name, _ in network.layers if tree.leaves(params[name])]
+    layers: list[tuple[str, Layer]] = []
+    for name, layer in network.layers:
+        if name in weighted[1:] and not getattr(layer, "normalizes", False):
+            layers.append((f"before-{name}", LocalHead(features)))
+        layers.append((name, layer))
+    return Sequential(tuple(layers))
 
 
 @dataclass(frozen=True)

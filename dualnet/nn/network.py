@@ -30,11 +30,20 @@ from dualnet.tree import Tree
 Shape = tuple[int, ...]
 Tap = Callable[[str, Any], Any]
 """`tap(path, y) -> y`: gets the output of the layer at `path`, returns what flows on."""
+Around = Callable[..., tuple[Any, Tree]]
+"""`around(path, layer, params, state, x, context) -> (y, state)`: applies a layer in its place."""
 
 
 def no_tap(_path: str, y: Any) -> Any:
     """The tap that changes nothing."""
     return y
+
+
+def plainly(
+    _path: str, layer: Layer, params: Tree, state: Tree, x: Any, context: Context
+) -> tuple[Any, Tree]:
+    """The `around` that just applies the layer."""
+    return layer.apply(params, state, x, context)
 
 
 @functools.cache
@@ -50,6 +59,7 @@ class Context:
         train: training or evaluation; batch norm and dropout differ.
         key: randomness for this step, folded by path; None in evaluation.
         tap: sees and may replace the output of every layer.
+        around: applies every layer, and may do so in another way.
         path: names joined by `/`, where in the network we are.
         backend: draws what layers need of randomness; NumPy's if not given.
         start: index in the batch of the first example, so that shards of a batch draw their
@@ -59,6 +69,7 @@ class Context:
     train: bool = False
     key: Key | None = None
     tap: Tap = no_tap
+    around: Around = plainly
     path: str = ""
     backend: Backend = field(default_factory=_host)
     start: int = 0
@@ -67,7 +78,8 @@ class Context:
         """Apply a layer as the child `name` of the present one, and tap its output."""
         path = f"{self.path}/{name}" if self.path else name
         key = self.key.fold_in(name) if self.key else None
-        y, state = layer.apply(params, state, x, replace(self, path=path, key=key))
+        context = replace(self, path=path, key=key)
+        y, state = self.around(path, layer, params, state, x, context)
         return self.tap(path, y), state
 
 

@@ -137,6 +137,8 @@ class LayerNorm:
     bias: bool = True
     epsilon: float = 1e-5
 
+    normalizes: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         _require_epsilon("LayerNorm", self.epsilon)
         axes = self.axes if isinstance(self.axes, (tuple, list)) else ()
@@ -190,6 +192,8 @@ class GroupNorm:
     bias: bool = True
     epsilon: float = 1e-5
 
+    normalizes: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         _require_epsilon("GroupNorm", self.epsilon)
         require_count("GroupNorm", "groups", self.groups)
@@ -230,6 +234,7 @@ class BatchNorm:
     epsilon: float = 1e-5
 
     couples_examples: ClassVar[bool] = True
+    normalizes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _require_epsilon("BatchNorm", self.epsilon)

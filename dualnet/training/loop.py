@@ -96,10 +96,11 @@ class Trainer:
         params, state = (
             tree.map(lambda a: self.backend.asarray(a, self.dtype), t) for t in (params, state)
         )
+        first = self.dataset.train_images[:1]
         return TrainState(
             params,
             state,
-            self.rule.init(key.fold_in("rule"), self.task, params),
+            self.rule.init(key.fold_in("rule"), self.task, params, state, self._inputs(first)),
             self.optimizer.init(params),
             position=np.zeros(2, np.int64),
             sums=np.zeros(4),

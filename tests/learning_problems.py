@@ -1,0 +1,257 @@
+"""Small problems on which the tests of learning rules take steps, and what they measure there."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import dualnet as dn
+from dualnet import tree
+from dualnet.backends import NumpyBackend
+from dualnet.core.spaces import dense
+from dualnet.learning import (
+    ActivityPerturbation,
+    Backprop,
+    DirectFeedback,
+    DirectKolenPollack,
+    FeedbackAlignment,
+    FiniteDifferences,
+    ForwardDirectFeedback,
+    GreedyActivityPerturbation,
+    GreedyBackprop,
+    GreedyFeedbackAlignment,
+    GreedyWeightPerturbation,
+    LearnedFeedbackAlignment,
+    LocalBackprop,
+    LocalFeedbackAlignment,
+    ResidualForwardGradient,
+    Shard,
+    Task,
+    WeightPerturbation,
+    step,
+)
+from dualnet.nn import (
+    Activation,
+    AverageTokens,
+    BatchNorm,
+    Context,
+    Conv2d,
+    Flatten,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    LocalHead,
+    Residual,
+    Sequential,
+    mixer_block,
+    relu,
+    softmax_cross_entropy,
+    tanh,
+    transformer_block,
+)
+
+BACKEND = NumpyBackend()
+
+EVERY_RULE = [
+    Backprop(),
+    LocalBackprop(),
+    GreedyBackprop(),
+    FeedbackAlignment(),
+    LocalFeedbackAlignment(),
+    GreedyFeedbackAlignment(),
+    LearnedFeedbackAlignment(),
+    DirectFeedback(),
+    DirectKolenPollack(feedback_decay=0.1),
+    ForwardDirectFeedback(tangents=2, feedback_rate=0.1),
+    WeightPerturbation(tangents=8),
+    WeightPerturbation(tangents=8, sampler="rademacher", aggregate="projection"),
+    WeightPerturbation(tangents=8, sampler="rank-one"),
+    WeightPerturbation(tangents=8, sampler="orthogonal"),
+    GreedyWeightPerturbation(tangents=8, sampler="rank-one-normal"),
+    FiniteDifferences(tangents=3),
+    ActivityPerturbation(tangents=3),
+    ActivityPerturbation(tangents=3, sampler="rademacher", place="after"),
+    ActivityPerturbation(tangents=3, aggregate="projection"),
+    GreedyActivityPerturbation(tangents=3),
+    ResidualForwardGradient(tangents=2, feedback_rate=0.1),
+    ResidualForwardGradient(tangents=3, guess="dfa", aggregate="projection"),
+]
+"""At least one of each, with options that show."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task, where it stands, and a batch."""
+
+    task: Task
+    params: Any
+    state: Any
+    x: np.ndarray
+    labels: np.ndarray
+
+    def learned(self, rule):
+        """What the rule learns, at a point where nothing is zero any more."""
+        start = dn.Key(1)
+        drawn = rule.init(start, self.task, self.params, self.state, self.x)
+        return tree.map_with_path(
+            lambda path, b: b + 0.3 * BACKEND.normal(start.fold_in(path), b.shape, b.dtype), drawn
+        )
+
+    def step(self, rule, key, backend=BACKEND, shards=1, learned=None):
+        learned = self.learned(rule) if learned is None else learned
+        return step(
+            rule,
+            self.task,
+            self.params,
+            self.state,
+            learned,
+            self.x,
+            self.labels,
+            key,
+            backend,
+            shards,
+        )
+
+    def exact(self):
+        """The gradient by dn.grad of the mean loss, without any of `dualnet.learning`'s rules."""
+
+        def mean_loss(p):
+            shard = Shard(self.x, self.labels)
+            losses, _ = self.task.losses(p, self.state, shard, Context(train=True))
+            return losses.mean()
+
+        return dn.grad(mean_loss)(self.params)
+
+    def repeated(self, times):
+        """Every example so many times: the same mean loss, and as many draws for each example."""
+        return replace(
+            self, x=np.repeat(self.x, times, axis=0), labels=np.repeat(self.labels, times, axis=0)
+        )
+
+
+MLP = (
+    ("hidden1", Linear(5)),
+    ("relu1", Activation(relu)),
+    ("hidden2", Linear(4)),
+    # Not ReLU again: now and then all of four units would be off, and nothing be tested.
+    ("tanh2", Activation(tanh)),
+    ("output", Linear(3)),
+)
+
+WITH_HEADS = (
+    ("hidden1", Linear(5)),
+    ("norm1", LayerNorm()),
+    ("relu1", Activation(relu)),
+    ("head1", LocalHead(3)),
+    ("hidden2", Linear(4)),
+    ("tanh2", Activation(tanh)),
+    ("hidden3", Linear(4)),
+    ("head2", LocalHead(3)),
+    ("tanh3", Activation(tanh)),
+    ("output", Linear(3)),
+)
+
+WITH_BATCH_NORM = (
+    ("hidden", Linear(5)),
+    ("block", Sequential((("norm", BatchNorm()), ("tanh", Activation(tanh))))),
+    ("output", Linear(3)),
+)
+
+
+def block(*layers):
+    return Sequential(tuple((str(i), layer) for i, layer in enumerate(layers)))
+
+
+NETWORKS = {
+    "mlp": ((6,), MLP),
+    "convolution, group norm, residual": (
+        (4, 4, 2),
+        (
+            ("first", block(Conv2d(4, 2), GroupNorm(2), Activation(relu))),
+            (
+                "residual",
+                Residual((("block", block(Conv2d(4, 2, padding=((0, 1), (0, 1))), LayerNorm())),)),
+            ),
+            ("after", Activation(tanh)),
+            ("pool", Conv2d(3, 2, stride=2)),
+            ("flatten", Flatten()),
+            ("output", Linear(3)),
+        ),
+    ),
+    "mixer": (
+        (3, 4),
+        (
+            ("first", block(Linear(6), LayerNorm(gain=False, bias=False), Activation(relu))),
+            ("block", mixer_block(3, 16, 2)),
+            ("mean", AverageTokens()),
+            ("output", Linear(3)),
+        ),
+    ),
+    "attention": (
+        (3, 4),
+        (
+            ("block", transformer_block(4, 2, 3)),
+            ("mean", AverageTokens()),
+            ("output", Linear(3)),
+        ),
+    ),
+}
+"""name → shape of an example, layers"""
+
+
+def problem(rng, key, *layers, n=4, in_shape=(6,), dtype=np.float64):
+    """A classification problem; without layers that of `MLP`."""
+    task = Task(Sequential(layers or MLP), softmax_cross_entropy)
+    params, state, (classes,) = task.network.init(key, in_shape)
+    # Biases and heads start at 0, gains at 1, where a mistake about them would not show.
+    params = tree.map(lambda p: (p + 0.1 * rng.standard_normal(p.shape)).astype(dtype), params)
+    x = rng.standard_normal((n, *in_shape)).astype(dtype)
+    return Problem(task, params, state, x, rng.integers(0, classes, n))
+
+
+def flat(t):
+    """All numbers of a tree of arrays, one after the other."""
+    return np.concatenate([np.ravel(leaf) for leaf in tree.leaves(t)])
+
+
+def distance(a, b):
+    """How far a is from b, relative to b."""
+    a, b = flat(a), flat(b)
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def assert_close(a, b, tolerance, what=""):
+    error = distance(a, b)
+    assert error <= tolerance, f"{what}: relative error {error:.1e}, allowed {tolerance:.0e}"
+
+
+def directions_of(p, rule, key):
+    """The independent directions that `fg-w` draws as rows over all parameters."""
+    drawn = rule.sample(key, p.task, p.params, BACKEND, len(p.x)).draw(0, rule.tangents)
+    rows = [np.reshape(dense(t), (rule.tangents, -1)) for t in tree.leaves(drawn)]
+    return np.concatenate(rows, axis=1)
+
+
+def estimates(p, rule, key, steps):
+    """Independent gradients as rows."""
+    learned = p.learned(rule)
+    return np.array(
+        [flat(p.step(rule, key.fold_in(i), learned=learned).gradients) for i in range(steps)]
+    )
+
+
+def assert_unbiased(rows, exact):
+    """The mean of independent rows is `exact` within 5.5 standard errors.
+
+    Of 10,000 components, more than a session has, one lies further off in 1 of 1000 sessions.
+    """
+    mean, exact = rows.mean(0), flat(exact)
+    error = rows.std(0, ddof=1) / math.sqrt(len(rows))
+    assert np.linalg.norm(error) < 0.25 * np.linalg.norm(exact), "too few draws to see a bias"
+    off = np.abs(mean - exact) - 5.5 * error
+    worst = int(np.argmax(off))
+    assert np.all(off <= 1e-12), (
+        f"component {worst}: mean {mean[worst]:.5f}, exact {exact[worst]:.5f}, "
+        f"standard error {error[worst]:.5f}"
+    )

@@ -1,0 +1,341 @@
+"""Random directions of weights: how they are drawn and mixed, and what is made of derivatives."""
+
+import math
+
+import numpy as np
+import pytest
+from learning_problems import (
+    BACKEND,
+    MLP,
+    NETWORKS,
+    WITH_BATCH_NORM,
+    WITH_HEADS,
+    Problem,
+    assert_close,
+    directions_of,
+    flat,
+    problem,
+)
+
+import dualnet as dn
+from dualnet import tree
+from dualnet.errors import UsageError
+from dualnet.learning import (
+    AGGREGATIONS,
+    SAMPLERS,
+    ActivityPerturbation,
+    GreedyActivityPerturbation,
+    GreedyBackprop,
+    ResidualForwardGradient,
+    Task,
+    WeightPerturbation,
+    samplers,
+)
+from dualnet.learning.aggregate import projection
+from dualnet.learning.samplers import Sampler, sampler_of
+from dualnet.nn import Context, Linear, Sequential, softmax_cross_entropy
+
+INDEPENDENT = [name for name, sampler in SAMPLERS.items() if sampler.mix is None]
+MIXED = [name for name in SAMPLERS if name not in INDEPENDENT] + ["angle:30"]
+
+
+def mixed_directions(p, rule, key):
+    """The directions that a rule's estimate is made of, as rows over all parameters."""
+    v = directions_of(p, rule, key)
+    mix = sampler_of(rule.sampler).mix
+    return v if mix is None else mix(v @ v.T, v.shape[1]) @ v
+
+
+# --- draws -------------------------------------------------------------------------------------
+
+
+def test_every_direction_of_every_leaf_is_independent(rng, key):
+    p = problem(rng, key, ("one", Linear(6, bias=False)), ("two", Linear(6, bias=False)))
+    k = 4000
+    for sampler in INDEPENDENT:
+        rows = directions_of(p, WeightPerturbation(k, sampler), key)
+        one, two = rows[:, :36], rows[:, 36:]
+        # products of four normal factors have fourth moments of 81, not 9
+        bound = (12 if sampler == "rank-one-normal" else 6) / math.sqrt(k)
+        assert abs((one * two).mean(0)).max() < bound, f"{sampler}: equal leaves share draws"
+        assert abs((rows[1:] * rows[:-1]).mean(0)).max() < bound, f"{sampler}: directions repeat"
+        covariance = rows.T @ rows / k
+        assert abs(covariance - np.eye(72)).max() < 2 * bound, f"{sampler}: not identity"
+
+
+def test_directions_follow_the_path_and_not_the_order_of_parameters(rng, key):
+    p = problem(rng, key)
+    backwards = {name: p.params[name] for name in reversed(p.params)}
+    rule = WeightPerturbation(3)
+    one, other = (
+        rule.sample(key, p.task, params, BACKEND, 4).draw(0, 3) for params in (p.params, backwards)
+    )
+    tree.map(lambda a, b: np.testing.assert_array_equal(a, b), one, other)
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "angle:30"])
+def test_the_default_chunk_counts_what_the_directions_need(sampler, monkeypatch):
+    params = {"w": np.zeros((300, 200), np.float32), "scale": np.zeros((), np.float32)}
+    size = 300 + 200 if sampler.startswith("rank-one") else 300 * 200
+    one = 4 * (size + 1) + 2 * 10 * 4 * 200  # and two activations of 10 examples
+    monkeypatch.setattr(samplers, "TANGENT_BYTES", 7 * one + one // 2)
+    assert samplers.default_chunk(BACKEND, sampler_of(sampler), params, 10) == 7
+
+
+# --- mixtures ----------------------------------------------------------------------------------
+
+K = 6
+LENGTHS = 2 * np.arange(1, K + 1) / (K + 1)
+ALONG = math.cos(math.radians(30))
+AT_30_DEGREES = np.full((K, K), ALONG**2) + (1 - ALONG**2) * np.eye(K)
+AT_30_DEGREES[0, 1:] = AT_30_DEGREES[1:, 0] = ALONG
+
+INNER_PRODUCTS = {
+    "orthogonal": lambda n: n * np.eye(K),
+    "orthonormal": lambda n: np.eye(K),
+    "varying": lambda n: n * np.diag(LENGTHS**2),
+    "angle:30": lambda n: n * AT_30_DEGREES,
+}
+
+
+@pytest.mark.parametrize("sampler", INNER_PRODUCTS)
+def test_the_lengths_and_angles_of_mixed_directions(sampler, rng, key):
+    p = problem(rng, key)
+    v = mixed_directions(p, WeightPerturbation(K, sampler), key)
+    n = v.shape[1]
+    np.testing.assert_allclose(v @ v.T, INNER_PRODUCTS[sampler](n), rtol=1e-10, atol=1e-10 * n)
+    # the first goes along the first drawn
+    first = directions_of(p, WeightPerturbation(K), key)[0]
+    assert np.isclose(v[0] @ first, np.linalg.norm(v[0]) * np.linalg.norm(first))
+
+
+def test_unit_directions_have_length_one_and_are_the_normal_ones_otherwise(rng, key):
+    p = problem(rng, key)
+    v = mixed_directions(p, WeightPerturbation(K, "unit"), key)
+    normal = directions_of(p, WeightPerturbation(K), key)
+    np.testing.assert_allclose(v, normal / np.linalg.norm(normal, axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("sampler", MIXED)
+def test_only_so_many_directions_can_be_orthogonal(sampler, rng, key):
+    p = problem(rng, key, ("output", Linear(1, bias=False)))
+    rule = WeightPerturbation(7, sampler)
+    if sampler == "unit":
+        p.step(rule, key)
+    else:
+        with pytest.raises(UsageError, match=r"^only 6 directions of 6 parameters can be .*not 7$"):
+            p.step(rule, key)
+
+
+# --- aggregations ------------------------------------------------------------------------------
+
+
+def of_one(i, d, v):
+    return d[i] * v[i]
+
+
+BY_HAND = {
+    "mean": lambda d, v: d @ v / len(d),
+    "sum": lambda d, v: d @ v,
+    "mean-times-n": lambda d, v: v.shape[1] * (d @ v) / len(d),
+    "projection": lambda d, v: np.linalg.pinv(v) @ d,
+    "largest": lambda d, v: of_one(np.argmax(np.abs(d)), d, v),
+    "steepest": lambda d, v: BY_HAND["largest"](
+        d / np.linalg.norm(v, axis=1), v / np.linalg.norm(v, axis=1, keepdims=True)
+    ),
+    "near-best": lambda d, v: np.mean(
+        [a * b for a, b in zip(d, v, strict=True) if abs(a) >= abs(d).max() / 2], axis=0
+    ),
+}
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATIONS)
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "angle:30"])
+def test_every_aggregation_of_every_kind_of_directions_by_hand(aggregate, sampler, rng, key):
+    p = problem(rng, key)
+    rule = WeightPerturbation(K, sampler, aggregate)
+    v = mixed_directions(p, rule, key)
+    expected = BY_HAND[aggregate](v @ flat(p.exact()), v)
+    assert_close(p.step(rule, key).gradients, expected, 1e-9)
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATIONS)
+@pytest.mark.parametrize("sampler", ["rank-one", "orthogonal", "unit", "angle:30"])
+def test_single_precision_stays_single(aggregate, sampler, rng, key):
+    p = problem(rng, key, dtype=np.float32)
+    gradients = p.step(WeightPerturbation(K, sampler, aggregate), key).gradients
+    assert {g.dtype for g in tree.leaves(gradients)} == {np.dtype(np.float32)}
+
+
+# --- projection --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "angle:30"])
+@pytest.mark.parametrize("k", [1, 2, 20])
+def test_projection_is_the_nearest_point_of_the_span(sampler, k, rng, key):
+    p = problem(rng, key)
+    rule = WeightPerturbation(k, sampler, "projection")
+    q, _ = np.linalg.qr(directions_of(p, rule, key).T)
+    exact = flat(p.exact())
+    # One basis of the whole network's span: a projection leaf by leaf would differ.
+    assert_close(p.step(rule, key).gradients, q @ (q.T @ exact), 1e-9)
+
+
+@pytest.mark.parametrize("network", list(NETWORKS)[1:])
+def test_projection_on_every_kind_of_network(network, rng, key):
+    shape, layers = NETWORKS[network]
+    p = problem(rng, key, *layers, in_shape=shape)
+    rule = WeightPerturbation(20, "rank-one", "projection", tangent_chunk=7)
+    q, _ = np.linalg.qr(directions_of(p, rule, key).T)
+    assert_close(p.step(rule, key).gradients, q @ (q.T @ flat(p.exact())), 1e-9)
+
+
+@pytest.mark.parametrize("sampler", [*INDEPENDENT, "unit"])
+def test_projection_on_the_whole_space_is_the_gradient(sampler, rng, key):
+    p = problem(rng, key)
+    rule = WeightPerturbation(tree.size(p.params) + 40, sampler, "projection")
+    assert_close(p.step(rule, key).gradients, p.exact(), 1e-8)
+
+
+@pytest.mark.parametrize("sampler", ["orthogonal", "orthonormal", "varying", "angle:30"])
+def test_as_many_orthogonal_directions_as_weights_give_the_gradient(sampler, rng, key):
+    p = problem(rng, key, ("output", Linear(3)))
+    rule = WeightPerturbation(tree.size(p.params), sampler, "projection")
+    assert_close(p.step(rule, key).gradients, p.exact(), 1e-5)
+
+
+def repeated(backend, key, like, start, stop):
+    """Directions 0, 0, 1, 1, 2, 2, ...: every one twice."""
+    once = SAMPLERS["normal"].draw(backend, key, like, start // 2, (stop + 1) // 2)
+    return once[np.arange(start, stop) // 2 - start // 2]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-3)])
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_projection_handles_repeated_directions(chunk, dtype, tolerance, rng, key, monkeypatch):
+    # In chunks, the derivatives along a direction and its double differ by rounding.
+    monkeypatch.setitem(SAMPLERS, "repeated", Sampler(repeated))
+    p = problem(rng, key, dtype=dtype)
+    twice = p.step(WeightPerturbation(10, "repeated", "projection", chunk), key)
+    once = p.step(WeightPerturbation(5, "normal", "projection"), key)
+    assert_close(twice.gradients, once.gradients, tolerance)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("k", "n"), [(17, 16), (65, 64), (5, 4)])
+def test_projection_knows_dependent_signs(k, n, dtype, rng):
+    """Inner products of signs are integers: singular matrices pass for regular ones by rounding."""
+    errors = []
+    for _ in range(30):
+        v = rng.choice([-1.0, 1.0], (k, n)).astype(dtype)
+        gradient = rng.standard_normal(n).astype(dtype)
+        q, singular, _ = np.linalg.svd(v.T.astype(float), full_matrices=False)
+        span = q[:, singular > 1e-9 * singular[0]]
+        expected = span @ (span.T @ gradient)
+        got = projection(v @ gradient, lambda v=v: v @ v.T, n) @ v
+        errors.append(np.abs(got - expected).max() / np.linalg.norm(gradient))
+    # In single precision one draw in thousands is so nearly dependent that a direction is lost;
+    # taking rounding for rank, as a plain Cholesky solve does, spoils about half of all.
+    within = np.sort(errors)[25 if dtype == np.float32 else -1]
+    assert within < (1e-4 if dtype == np.float32 else 1e-8)
+
+
+def test_projection_is_a_descent_direction_and_no_longer_than_the_gradient(rng, key):
+    p = problem(rng, key)
+    exact = flat(p.exact())
+    for i in range(20):
+        g = flat(p.step(WeightPerturbation(5, "normal", "projection"), key.fold_in(i)).gradients)
+        assert 0 < g @ exact and np.linalg.norm(g) <= np.linalg.norm(exact)
+        assert np.isclose(g @ exact, g @ g, rtol=1e-9)
+
+
+def test_the_mean_squared_cosine_of_a_projection_is_k_over_n(rng, key):
+    p = problem(rng, key)
+    exact, k = flat(p.exact()), 20
+    rows = [
+        flat(p.step(WeightPerturbation(k, "normal", "projection"), key.fold_in(i)).gradients)
+        for i in range(400)
+    ]
+    squares = [(g @ exact) ** 2 / (g @ g) / (exact @ exact) for g in rows]
+    # beta-distributed with parameters k/2 and (n - k)/2
+    n = len(exact)
+    deviation = math.sqrt(2 * k * (n - k) / (n * n * (n + 2)))
+    assert abs(np.mean(squares) - k / n) < 5.5 * deviation / math.sqrt(400)
+
+
+def test_projection_of_a_vanishing_gradient_is_zero(rng, key):
+    task = Task(Sequential((("output", Linear(2)),)), lambda y, _: 0.0 * y.sum(-1))
+    params, state, _ = task.network.init(key, (3,))
+    p = Problem(task, params, state, np.ones((2, 3), np.float32), np.zeros(2, int))
+    done = p.step(WeightPerturbation(4, aggregate="projection"), key)
+    assert not flat(done.gradients).any()
+
+
+# --- projection of activities ------------------------------------------------------------------
+
+
+def activity_gradients(p, places):
+    """The exact gradient of the summed loss by each place's activity, and the activities."""
+    seen = {}
+
+    def watch(path, y):
+        if path in places:
+            seen[path] = y
+        return y
+
+    context = Context(train=True, tap=watch)
+    p.task.network.apply(p.params, p.state, p.x, context)
+
+    def loss(offsets):
+        tap = lambda path, y: y + offsets[path] if path in places else y  # noqa: E731
+        y, _ = p.task.network.apply(p.params, p.state, p.x, Context(train=True, tap=tap))
+        return softmax_cross_entropy(y, p.labels).sum()
+
+    return dn.grad(loss)({path: np.zeros_like(z) for path, z in seen.items()}), seen
+
+
+@pytest.mark.parametrize("k", [1, 4, 9, 30])
+def test_activity_projection_is_the_projection_of_each_examples_gradient(k, rng, key):
+    """Onto the span of its directions at all places together; k = 9 is all of the space."""
+    p = problem(rng, key)
+    rule = ActivityPerturbation(k, aggregate="projection")
+    of_activities, seen = activity_gradients(p, ("hidden1", "hidden2"))
+    slopes = {"hidden1": 1.0 * (seen["hidden1"] > 0), "hidden2": None}
+    directions = rule.sample(key, p.task, p.params, BACKEND, 4)
+    draw = directions.drawer(dn.learning.cut(p.x, p.labels, 1)[0])
+    u = np.concatenate([draw(path, 1, seen[path], slopes[path]) for path in seen], axis=2)
+    g = np.concatenate([of_activities[path] for path in seen], axis=1)
+    for n in range(4):
+        vectors, singular, _ = np.linalg.svd(u[:, n].T, full_matrices=False)
+        span = vectors[:, singular > 1e-9]
+        g[n] = span @ (span.T @ g[n])
+    h1 = np.maximum(seen["hidden1"], 0.0)
+    expected = {
+        "hidden1": {"w": p.x.T @ g[:, :5] / 4, "b": g[:, :5].mean(0)},
+        "hidden2": {"w": h1.T @ g[:, 5:] / 4, "b": g[:, 5:].mean(0)},
+    }
+    got = p.step(rule, key).gradients
+    assert_close({name: got[name] for name in expected}, expected, 1e-9)
+    if k >= 9:
+        assert_close(got, p.exact(), 1e-8)
+
+
+@pytest.mark.parametrize("make", [ActivityPerturbation, ResidualForwardGradient])
+@pytest.mark.parametrize(
+    ("layers", "k"), [(MLP, 12), (WITH_BATCH_NORM, 4 * 10 + 3)], ids=["plain", "batch norm"]
+)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-8), (np.float32, 1e-3)])
+def test_with_a_direction_for_each_activity_projection_gives_the_gradient(
+    make, layers, k, dtype, tolerance, rng, key
+):
+    """Batch norm makes the activities of four examples, ten each, one space."""
+    p = problem(rng, key, *layers, dtype=dtype)
+    rule = make(k, aggregate="projection")
+    assert_close(p.step(rule, key).gradients, p.exact(), tolerance)
+
+
+def test_a_blocks_directions_answer_to_its_own_loss_and_end_there(rng, key):
+    """A direction for each of the 8 activities of the larger block is enough, of 13 in all."""
+    p = problem(rng, key, *WITH_HEADS)
+    rule = GreedyActivityPerturbation(9, aggregate="projection")
+    assert_close(p.step(rule, key).gradients, p.step(GreedyBackprop(), key).gradients, 1e-8)

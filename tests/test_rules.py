@@ -1,0 +1,580 @@
+"""What each learning rule computes: against exact gradients, by hand, and what it never does."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from learning_problems import (
+    BACKEND,
+    EVERY_RULE,
+    NETWORKS,
+    WITH_BATCH_NORM,
+    WITH_HEADS,
+    assert_close,
+    assert_unbiased,
+    distance,
+    estimates,
+    flat,
+    problem,
+)
+from peers import peer
+
+import dualnet as dn
+from dualnet import tree
+from dualnet.core.dispatch import primitive
+from dualnet.core.engine import rule as derivative_rule
+from dualnet.core.linear import LinearMap
+from dualnet.errors import UsageError
+from dualnet.learning import (
+    RULES,
+    ActivityPerturbation,
+    Backprop,
+    DirectFeedback,
+    DirectKolenPollack,
+    FeedbackAlignment,
+    FiniteDifferences,
+    ForwardDirectFeedback,
+    GreedyBackprop,
+    GreedyFeedbackAlignment,
+    LearnedFeedbackAlignment,
+    LocalBackprop,
+    LocalFeedbackAlignment,
+    ResidualForwardGradient,
+    WeightPerturbation,
+    cut,
+)
+from dualnet.nn import (
+    Activation,
+    Context,
+    Conv2d,
+    Flatten,
+    GroupedLinear,
+    Linear,
+    StopGradient,
+    gelu,
+    relu,
+    softmax_cross_entropy,
+    tanh,
+)
+
+
+def test_every_rule_has_a_place_among_those_tested():
+    assert {type(rule) for rule in EVERY_RULE} == set(RULES.values())
+
+
+# --- bp ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", [relu, tanh, gelu])
+def test_bp_is_the_gradient_of_the_mean_loss(activation, rng, key):
+    layers = (("hidden", Linear(5)), ("act", Activation(activation)), ("output", Linear(3)))
+    p = problem(rng, key, *layers, n=7)
+    assert_close(p.step(Backprop(), key).gradients, p.exact(), 1e-14)
+
+
+def test_bp_agrees_with_torch(rng, key):
+    torch = peer("torch")
+    p = problem(rng, key, n=7)
+    weights = tree.map(lambda a: torch.tensor(a, requires_grad=True), p.params)
+    z = torch.tensor(p.x)
+    for name in ("hidden1", "hidden2", "output"):
+        z = z @ weights[name]["w"] + weights[name]["b"]
+        z = {"hidden1": torch.relu, "hidden2": torch.tanh}.get(name, lambda z: z)(z)
+    loss = torch.nn.functional.cross_entropy(z, torch.tensor(p.labels))
+    loss.backward()
+    done = p.step(Backprop(), key)
+    assert np.isclose(done.loss, loss.item(), rtol=1e-14)
+    assert_close(done.gradients, tree.map(lambda w: w.grad.numpy(), weights), 1e-13)
+
+
+def by_hand_with_heads(p, stop):
+    """The gradient of the mean of all three losses of `WITH_HEADS`, written out."""
+
+    def linear(params, x):
+        return x @ params["w"] + params["b"]
+
+    def loss(params):
+        def answer(head, h):
+            return softmax_cross_entropy(linear(params[head]["linear"], h), p.labels).mean()
+
+        z = linear(params["hidden1"], p.x)
+        centered = z - z.mean(axis=-1, keepdims=True)
+        normed = centered / np.sqrt((centered * centered).mean(axis=-1, keepdims=True) + 1e-5)
+        h = np.maximum(normed * params["norm1"]["gain"] + params["norm1"]["bias"], 0.0)
+        total = answer("head1", h)
+        z = linear(params["hidden3"], np.tanh(linear(params["hidden2"], stop(h))))
+        total = total + answer("head2", z)
+        y = linear(params["output"], np.tanh(stop(z)))
+        return total + softmax_cross_entropy(y, p.labels).mean()
+
+    return dn.grad(loss)(p.params)
+
+
+@pytest.mark.parametrize(
+    ("rule", "stop"), [(LocalBackprop(), lambda h: h), (GreedyBackprop(), dn.stop_gradient)]
+)
+def test_local_losses_add_up_and_greedy_ones_are_cut_apart(rule, stop, rng, key):
+    p = problem(rng, key, *WITH_HEADS)
+    assert_close(p.step(rule, key).gradients, by_hand_with_heads(p, stop), 1e-12)
+
+
+# --- local heads -------------------------------------------------------------------------------
+
+BLOCK1 = ("hidden1", "norm1", "head1")
+BLOCK2 = ("hidden2", "hidden3", "head2")
+
+
+def named(rules):
+    return [pytest.param(rule, id=str(rule)) for rule in rules]
+
+
+def locality(rule):
+    return getattr(rule, "locality", "global")
+
+
+@pytest.mark.parametrize("rule", named(r for r in EVERY_RULE if locality(r) == "greedy"))
+def test_later_losses_do_not_reach_earlier_blocks(rule, rng, key):
+    p = problem(rng, key, *WITH_HEADS)
+    learned = p.learned(rule)
+    before = p.step(rule, key, learned=learned).gradients
+    for earlier, later in [(BLOCK1, BLOCK2), ((*BLOCK1, *BLOCK2), ("output",))]:
+        moved = {
+            name: tree.map(lambda w: w + 0.5, q) if name in later else q
+            for name, q in p.params.items()
+        }
+        after = replace(p, params=moved).step(rule, key, learned=learned).gradients
+        for name in earlier:
+            np.testing.assert_array_equal(flat(after[name]), flat(before[name]))
+            assert np.any(flat(before[name]))
+        if "norm1" not in later and "output" not in later:
+            assert distance(after["hidden2"], before["hidden2"]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "rule",
+    named(
+        r for r in EVERY_RULE if locality(r) == "global" and not isinstance(r, WeightPerturbation)
+    ),
+)
+def test_global_rules_leave_local_heads_alone(rule, rng, key):
+    p = problem(rng, key, *WITH_HEADS)
+    gradients = p.step(rule, key).gradients
+    assert not flat([gradients["head1"], gradients["head2"]]).any()
+    assert np.all(np.abs(flat(gradients["hidden1"])).sum() > 0)
+
+
+def test_fg_w_leaves_local_heads_alone_in_the_mean(rng, key):
+    p = problem(rng, key, *WITH_HEADS)
+    exact = p.exact()
+    assert not flat([exact["head1"], exact["head2"]]).any()
+    assert_unbiased(estimates(p, WeightPerturbation(60), key, 400), exact)
+
+
+@pytest.mark.parametrize("rule", named(EVERY_RULE))
+def test_loss_and_correct_are_those_of_the_networks_own_output(rule, rng, key):
+    p = problem(rng, key, *WITH_HEADS, n=20)
+    outputs, _ = p.task.network.apply(p.params, p.state, p.x, Context(train=True))
+    done = p.step(rule, key, shards=3)
+    assert np.isclose(done.loss, softmax_cross_entropy(outputs, p.labels).mean(), rtol=1e-12)
+    assert done.correct == np.sum(outputs.argmax(-1) == p.labels)
+
+
+# --- fa ----------------------------------------------------------------------------------------
+
+WITH_ALL_WEIGHTS = (
+    ("conv", Conv2d(4, 2, groups=2)),
+    ("relu", Activation(relu)),
+    ("flatten", Flatten()),
+    ("grouped", GroupedLinear(6, 2)),
+    ("tanh", Activation(tanh)),
+    ("output", Linear(3)),
+)
+
+
+def weights_as_feedback(p, rule):
+    """The rule's own tree, with the weights in it."""
+
+    def at(path):
+        params = p.params
+        for name in path.split("/"):
+            params = params[name]
+        return params["w"]
+
+    return {path: {"w": at(path)} for path in p.learned(rule)}
+
+
+EXACT = [
+    (FeedbackAlignment(), Backprop()),
+    (LocalFeedbackAlignment(), LocalBackprop()),
+    (GreedyFeedbackAlignment(), GreedyBackprop()),
+    (LearnedFeedbackAlignment(), Backprop()),
+]
+ON_NETWORKS = {
+    **NETWORKS,
+    "batch norm": ((6,), WITH_BATCH_NORM),
+    "heads": ((6,), WITH_HEADS),
+    "all weights": ((3, 3, 2), WITH_ALL_WEIGHTS),
+}
+
+
+@pytest.mark.parametrize("network", ON_NETWORKS)
+@pytest.mark.parametrize(("rule", "exact"), EXACT, ids=lambda rule: str(rule))
+def test_fa_whose_feedback_is_the_weights_is_bp(network, rule, exact, rng, key):
+    shape, layers = ON_NETWORKS[network]
+    p = problem(rng, key, *layers, in_shape=shape)
+    learned = weights_as_feedback(p, rule)
+    expected = p.step(exact, key).gradients
+    assert_close(p.step(rule, key, learned=learned).gradients, expected, 1e-12)
+    assert distance(p.step(rule, key).gradients, expected) > 1e-3  # with feedback as drawn
+
+
+def test_fa_by_hand(rng, key):
+    p = problem(rng, key)
+    feedback = p.learned(FeedbackAlignment())
+    w = {name: p.params[name] for name in ("hidden1", "hidden2", "output")}
+    z1 = p.x @ w["hidden1"]["w"] + w["hidden1"]["b"]
+    h1 = np.maximum(z1, 0)
+    h2 = np.tanh(h1 @ w["hidden2"]["w"] + w["hidden2"]["b"])
+    y = h2 @ w["output"]["w"] + w["output"]["b"]
+    e = dn.grad(lambda y: softmax_cross_entropy(y, p.labels).mean())(y)
+    d2 = e @ feedback["output"]["w"].T * (1 - h2**2)
+    d1 = d2 @ feedback["hidden2"]["w"].T * (z1 > 0)
+    expected = {
+        "hidden1": {"w": p.x.T @ d1, "b": d1.sum(0)},
+        "hidden2": {"w": h1.T @ d2, "b": d2.sum(0)},
+        "output": {"w": h2.T @ e, "b": e.sum(0)},
+    }
+    got = p.step(FeedbackAlignment(), key).gradients
+    assert_close({name: got[name] for name in expected}, expected, 1e-12)
+
+
+def test_feedback_that_ffa_learns_tends_to_the_weights(rng, key):
+    p = problem(rng, key, *WITH_ALL_WEIGHTS, in_shape=(3, 3, 2), n=64)
+    rule = LearnedFeedbackAlignment()
+    learned, weights = p.learned(rule), weights_as_feedback(p, rule)
+    assert learned.keys() == {"conv", "grouped", "output"}
+    errors = {path: [distance(learned[path], weights[path])] for path in learned}
+    for i in range(120):
+        learned = p.step(rule, key.fold_in(i), learned=learned).learned
+        for path in learned:
+            errors[path].append(distance(learned[path], weights[path]))
+    for path, of_layer in errors.items():
+        assert of_layer[0] > 0.1 and of_layer[60] < 0.01 and of_layer[-1] < 1e-6, path
+    assert_close(p.step(rule, key, learned=learned).gradients, p.exact(), 1e-5)
+
+
+# --- direct feedback ---------------------------------------------------------------------------
+
+
+def forward(p):
+    """Activities of `MLP` and the error at its outputs, by hand."""
+    z1 = p.x @ p.params["hidden1"]["w"] + p.params["hidden1"]["b"]
+    h1 = np.maximum(z1, 0)
+    h2 = np.tanh(h1 @ p.params["hidden2"]["w"] + p.params["hidden2"]["b"])
+    y = h2 @ p.params["output"]["w"] + p.params["output"]["b"]
+    e = dn.grad(lambda y: softmax_cross_entropy(y, p.labels).sum())(y)
+    return z1, h1, h2, e
+
+
+@pytest.mark.parametrize(
+    "rule", [DirectFeedback(), DirectKolenPollack(), ForwardDirectFeedback()], ids=str
+)
+def test_direct_feedback_by_hand(rule, rng, key):
+    p = problem(rng, key)
+    learned = p.learned(rule)
+    assert tree.describe(learned) == tree.describe(
+        {"relu1": np.zeros((3, 5)), "tanh2": np.zeros((3, 4))}
+    )
+    z1, h1, h2, e = forward(p)
+    d1 = e @ learned["relu1"] * (z1 > 0) / 4
+    d2 = e @ learned["tanh2"] * (1 - h2**2) / 4
+    expected = {
+        "hidden1": {"w": p.x.T @ d1, "b": d1.sum(0)},
+        "hidden2": {"w": h1.T @ d2, "b": d2.sum(0)},
+        "output": {"w": h2.T @ e / 4, "b": e.mean(0)},
+    }
+    got = p.step(rule, key, learned=learned).gradients
+    assert_close({name: got[name] for name in expected}, expected, 1e-12)
+
+
+def test_dfa_with_the_jacobian_of_a_linear_network_is_bp(rng, key):
+    layers = (("one", Linear(5)), ("two", Linear(4)), ("output", Linear(3)))
+    p = problem(rng, key, *layers)
+    after_two = p.params["output"]["w"].T
+    jacobians = {"one": after_two @ p.params["two"]["w"].T, "two": after_two}
+    assert_close(p.step(DirectFeedback(), key, learned=jacobians).gradients, p.exact(), 1e-12)
+
+
+def test_fg_a_cv_is_exact_where_its_guess_is(rng, key):
+    """The residual of an exact guess is 0, and so is its forward gradient."""
+    layers = (("one", Linear(5)), ("two", Linear(4)), ("output", Linear(3)))
+    p = problem(rng, key, *layers)
+    after_two = p.params["output"]["w"].T
+    jacobians = {"one": after_two @ p.params["two"]["w"].T, "two": after_two}
+    done = p.step(ResidualForwardGradient(), key, learned=jacobians)
+    assert_close(done.gradients, p.exact(), 1e-12)
+
+
+def test_fg_a_cv_without_a_guess_is_fg_a_and_with_shrink_0_its_guess(rng, key):
+    p = problem(rng, key)
+    nothing = tree.map(np.zeros_like, p.learned(ResidualForwardGradient()))
+    done = p.step(ResidualForwardGradient(3), key, learned=nothing)
+    assert_close(done.gradients, p.step(ActivityPerturbation(3), key).gradients, 1e-12)
+    drawn = p.learned(ResidualForwardGradient())
+    guess = p.step(ResidualForwardGradient(shrink=0.0), key, learned=drawn).gradients
+    by_activity = {"relu1": drawn["hidden1"], "tanh2": drawn["hidden2"]}
+    assert_close(guess, p.step(DirectFeedback(), key, learned=by_activity).gradients, 1e-12)
+
+
+def test_the_guess_of_fg_a_cv_removes_variance_with_batch_norm_too(rng, key):
+    """What other examples move is guessed as well: a better guess, a smaller variance."""
+    p = problem(rng, key, *WITH_BATCH_NORM, n=12)
+    rule = ResidualForwardGradient(4, feedback_rate=0.1)
+    nothing = learned = tree.map(np.zeros_like, p.learned(rule))
+    for i in range(200):
+        learned = p.step(rule, key.fold_in(i), learned=learned).learned
+
+    def variance(learned):
+        rows = [flat(p.step(rule, key.fold_in(i), learned=learned).gradients) for i in range(100)]
+        return np.var(rows, axis=0).sum()
+
+    assert variance(learned) < 0.6 * variance(nothing)
+
+
+def test_the_feedback_that_dkp_learns_by_hand(rng, key):
+    p = problem(rng, key)
+    rule = DirectKolenPollack(feedback_rate=0.3, feedback_decay=0.2)
+    learned = p.learned(rule)
+    _, h1, h2, e = forward(p)
+    expected = {
+        "relu1": learned["relu1"] - 0.3 * (e.T @ h1 / 4 + 0.2 * learned["relu1"]),
+        "tanh2": learned["tanh2"] - 0.3 * (e.T @ h2 / 4 + 0.2 * learned["tanh2"]),
+    }
+    assert_close(p.step(rule, key, learned=learned).learned, expected, 1e-12)
+
+
+def mean_jacobians(p, places):
+    """Of the outputs by the activities at some places, over the batch, `(outputs, units)`."""
+
+    def mean_outputs(offsets):
+        tap = lambda path, y: y + offsets[path] if path in places else y  # noqa: E731
+        return p.task.network.apply(p.params, p.state, p.x, Context(tap=tap))[0].mean(0)
+
+    return dn.jacrev(mean_outputs)({path: np.zeros(n) for path, n in places.items()})
+
+
+@pytest.mark.parametrize("sampler", ["normal", "rademacher"])
+def test_the_feedback_that_fdfa_learns_tends_to_the_jacobian(sampler, rng, key):
+    """Bacho and Chu, Eq. 12-13: that of the last hidden activity to the output weights."""
+    p = problem(rng, key, n=64)
+    rule = ForwardDirectFeedback(8, sampler, feedback_rate=0.05)
+    learned = rule.init(key, p.task, p.params, p.state, p.x)
+    assert not flat(learned).any()
+    for i in range(250):
+        learned = p.step(rule, key.fold_in(i), learned=learned).learned
+    # variance β/(2 - β)/(64·8) of what one draw says, whose norm is about 3 times the Jacobian's
+    assert distance(learned["tanh2"], p.params["output"]["w"].T) < 0.1
+    assert_close(learned, mean_jacobians(p, {"relu1": 5, "tanh2": 4}), 0.1)
+
+
+def test_the_feedback_that_fg_a_cv_learns_tends_to_the_jacobian(rng, key):
+    """Directions go in before the activation, and say what lies after it."""
+    p = problem(rng, key, n=64)
+    rule = ResidualForwardGradient(8, feedback_rate=0.1)
+    learned = rule.init(key, p.task, p.params, p.state, p.x)
+    for i in range(250):
+        learned = p.step(rule, key.fold_in(i), learned=learned).learned
+    assert learned.keys() == {"hidden1", "hidden2"}
+    assert distance(learned["hidden2"], p.params["output"]["w"].T) < 0.15
+
+
+@pytest.mark.parametrize("rule", [DirectFeedback(), ForwardDirectFeedback()], ids=str)
+def test_direct_feedback_needs_one_axis_of_outputs(rule, rng, key):
+    p = problem(rng, key, ("hidden", Linear(4)), ("output", Linear(3)))
+    with pytest.raises(UsageError, match=r"^feedback matrices need outputs \(N, outputs\), .*$"):
+        rule.init(key, p.task, p.params, p.state, np.zeros((2, 7, 6)))
+
+
+# --- fg-a --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_fg_a_weight_gradient_is_input_times_derivative_times_direction(place, rng, key):
+    """The estimate written out by hand for one hidden layer and one example."""
+    layers = (("hidden", Linear(4)), ("tanh", Activation(tanh)), ("output", Linear(3)))
+    p = problem(rng, key, *layers, n=1)
+    rule = ActivityPerturbation(1, place=place)
+    z = p.x @ p.params["hidden"]["w"] + p.params["hidden"]["b"]
+    place_of_z, at = ("hidden", z) if place == "before" else ("tanh", np.tanh(z))
+    (shard,) = cut(p.x, p.labels, 1)
+    directions = rule.sample(key, p.task, p.params, BACKEND, 1)
+    u = directions.drawer(shard)(place_of_z, 1, at, None)[0]
+
+    def loss(z):
+        h = np.tanh(z) if place == "before" else z
+        y = h @ p.params["output"]["w"] + p.params["output"]["b"]
+        return softmax_cross_entropy(y, p.labels).sum()
+
+    g = dn.jvp(loss, (at,), (u,))[1] * u * (1.0 if place == "before" else 1 - at**2)
+    got = p.step(rule, key).gradients["hidden"]
+    assert_close(got, {"w": p.x.T @ g, "b": g[0]}, 1e-12)
+
+
+@pytest.mark.parametrize("sampler", ["normal", "rademacher"])
+def test_fg_a_gives_the_output_layer_its_exact_gradient(sampler, rng, key):
+    p = problem(rng, key)
+    done = p.step(ActivityPerturbation(1, sampler), key)
+    exact = p.exact()
+    assert_close(done.gradients["output"], exact["output"], 1e-12)
+    assert np.linalg.norm(flat(done.gradients["hidden1"]) - flat(exact["hidden1"])) > 1e-3
+
+
+@pytest.mark.parametrize("rule", named(EVERY_RULE))
+def test_rules_with_a_true_output_error_are_exact_without_hidden_layers(rule, rng, key):
+    p = problem(rng, key, ("output", Linear(3)))
+    gradients = p.step(rule, key).gradients
+    if isinstance(rule, WeightPerturbation):
+        assert distance(gradients, p.exact()) > 1e-3
+    else:
+        assert_close(gradients, p.exact(), 1e-12)
+
+
+@pytest.mark.parametrize("activation", [relu, None])
+def test_fg_a_does_not_perturb_units_that_are_off(activation, rng, key):
+    between = () if activation is None else (("relu", Activation(activation)),)
+    p = problem(rng, key, ("hidden", Linear(40)), *between, ("output", Linear(3)), n=1)
+    z = (p.x @ p.params["hidden"]["w"] + p.params["hidden"]["b"])[0]
+    moved = p.step(ActivityPerturbation(1), key).gradients["hidden"]["b"] != 0
+    assert 0 < np.sum(z > 0) < 40
+    assert np.array_equal(moved, z > 0 if activation else np.full(40, True))
+
+
+# --- nothing flows backward --------------------------------------------------------------------
+
+
+@pytest.fixture
+def spy():
+    """An identity layer, and the list of what its derivative was asked for.
+
+    `"record"` when its place in a symbolic expression was recorded, `"forward"` when it carried
+    dense tangents, `"backward"` when it was transposed.
+    """
+    asked = []
+
+    @LinearMap
+    def pass_on(t):
+        asked.append("forward" if t.shape[0] else "record")
+        return t
+
+    @pass_on.transposed
+    def _(ct, _shape):
+        asked.append("backward")
+        return ct
+
+    @primitive
+    def same(x):
+        return x
+
+    derivative_rule(same, lambda t, _out, _x: pass_on(t))
+    return Activation(same), asked
+
+
+CHAINS_BACKWARD = {"bp", "l-bp", "lg-bp", "fa", "l-fa", "lg-fa", "ffa"}
+
+
+@pytest.mark.parametrize("rule", named(EVERY_RULE))
+def test_only_bp_and_fa_pass_errors_back_through_layers(rule, spy, rng, key):
+    layer, asked = spy
+    p = problem(
+        rng,
+        key,
+        ("hidden1", Linear(5)),
+        ("relu1", Activation(relu)),
+        ("spy1", layer),
+        ("hidden2", Linear(4)),
+        ("relu2", Activation(relu)),
+        ("spy2", layer),
+        ("output", Linear(3)),
+    )
+    learned = p.learned(rule)
+    asked.clear()
+    p.step(rule, key, learned=learned)
+    if any(type(rule) is RULES[name] for name in CHAINS_BACKWARD):
+        assert asked == ["record", "record", "backward", "backward"]
+    elif type(rule) in (DirectFeedback, DirectKolenPollack, FiniteDifferences):
+        assert asked == []  # no derivative of the whole network at all
+    else:
+        assert asked == ["forward", "forward"]
+
+
+# --- networks that stop or freeze --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", named(EVERY_RULE))
+def test_a_stop_gradient_in_the_middle(rule, rng, key):
+    layers = (
+        ("hidden1", Linear(5)),
+        ("tanh1", Activation(tanh)),
+        ("stop", StopGradient()),
+        ("hidden2", Linear(4)),
+        ("tanh2", Activation(tanh)),
+        ("output", Linear(3)),
+    )
+    p = problem(rng, key, *layers)
+    done = p.step(rule, key)
+    assert np.isfinite(flat(done.gradients)).all()
+    if isinstance(rule, (Backprop, FeedbackAlignment)):  # for others 0 only in the mean
+        assert not flat(done.gradients["hidden1"]).any()
+        assert flat(done.gradients["hidden2"]).any()
+
+
+@pytest.mark.parametrize("rule", named(EVERY_RULE))
+def test_a_stop_gradient_before_the_last_layer(rule, rng, key):
+    """Then no perturbation reaches the outputs."""
+    layers = (
+        ("hidden", Linear(5)),
+        ("tanh", Activation(tanh)),
+        ("stop", StopGradient()),
+        ("output", Linear(3)),
+    )
+    p = problem(rng, key, *layers)
+    done = p.step(rule, key)
+    if not isinstance(rule, (WeightPerturbation, DirectFeedback, ResidualForwardGradient)):
+        assert_close(done.gradients, p.exact(), 1e-12)
+    assert np.isfinite(flat(done.gradients)).all() and np.isfinite(flat([done.learned, 0.0])).all()
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A layer whose weights take part as constants."""
+
+    layers: tuple
+
+    def init(self, key, in_shape):
+        ((name, inner),) = self.layers
+        params, state, shape = inner.init(key, in_shape)
+        return {name: params, "unused": np.ones(2, np.float32)}, {name: state}, shape
+
+    def apply(self, params, state, x, context):
+        ((name, inner),) = self.layers
+        fixed = dn.stop_gradient(params[name])
+        y, new = context.child(name, inner, fixed, state[name], x)
+        return y, {name: new}
+
+
+@pytest.mark.parametrize("rule", named(EVERY_RULE))
+@pytest.mark.parametrize("at", ["start", "middle", "end"])
+def test_frozen_and_unused_weights_have_gradient_zero(rule, at, rng, key):
+    frozen = ("frozen", Frozen((("f", Linear(3)),)))
+    layers = {
+        "start": [frozen, ("output", Linear(3))],
+        "middle": [("first", Linear(5)), frozen, ("output", Linear(3))],
+        "end": [("first", Linear(5)), frozen],
+    }[at]
+    p = problem(rng, key, *layers)
+    gradients = p.step(rule, key).gradients
+    if not isinstance(rule, WeightPerturbation):  # whose zero is only in the mean
+        assert not np.any(flat(gradients["frozen"]))
+    if isinstance(rule, Backprop):
+        assert_close(gradients, p.exact(), 1e-12)
+    assert np.any(flat(gradients))
