@@ -182,7 +182,7 @@ NETWORKS = {
     "mixer": (
         (3, 4),
         (
-            ("first", block(Linear(6), LayerNorm(gain=False, bias=False), Activation(relu))),
+            ("first", block(Linear(16), LayerNorm(gain=False, bias=False), Activation(relu))),
             ("block", mixer_block(3, 16, 2)),
             ("mean", AverageTokens()),
             ("output", Linear(3)),

@@ -58,8 +58,9 @@ def rademacher(backend: Backend, key: Key, like: Any, start: int, stop: int) -> 
 
 
 def rank_one(backend: Backend, key: Key, like: Any, start: int, stop: int) -> Any:
-    """For a matrix r sᵀ with independent sign vectors r and s, one for each matrix of a stack
-    (a kernel has one at each pixel); signs for vectors.
+    """r sᵀ with independent sign vectors r and s for every matrix; signs for vectors.
+
+    A kernel is a stack of matrices, one at each pixel.
 
     The entries are pairwise uncorrelated signs, so the estimate stays unbiased, and as
     ‖r sᵀ‖² = pq always, its total variance equals that of full Rademacher directions.
