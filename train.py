@@ -98,6 +98,7 @@ def make_parser() -> Parser:
     where = p.add_argument_group("where and how to report")
     where.add_argument("--backend", choices=backends.NAMES, default="numpy")
     where.add_argument("--threads", type=int, default=1, metavar="N", help="shards of a batch")
+    where.add_argument("--tf32", action="store_true", help="rounder float32 matrix products (cupy)")
     where.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     where.add_argument("--run-dir", metavar="DIR", help="default runs/DATASET-MODEL-RULE-TIME")
     where.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
@@ -154,6 +155,7 @@ def resolve(args: argparse.Namespace) -> Settings:
         dtype=args.dtype,
         backend=args.backend,
         threads=args.threads,
+        tf32=args.tf32,
         limit_train=args.limit_train,
         limit_test=args.limit_test,
         model_options=options["model"],
@@ -192,7 +194,9 @@ def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> A
 
 def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
     """Load the data and do one run."""
-    backends.get(settings.backend, settings.threads)  # say at once if it cannot be used
+    # say at once if it cannot be used, and what `auto` is
+    backend = backends.get(settings.backend, settings.threads, settings.tf32)
+    settings = dataclasses.replace(settings, backend=backend.name)
     dataset = data.load(
         settings.dataset,
         args.data_dir,

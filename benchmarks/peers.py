@@ -1,7 +1,8 @@
 """The same work in torch and JAX: the loss of an MLP along k tangents, and a forward-gradient step.
 
 Each peer offers `jvp(k)` and `step(k)`, which return a function that does the work once and
-waits for it.  Weights are `(fan-in, fan-out)`, float32; tangents are dense and normal.
+waits for it.  Weights are `(fan-in, fan-out)`, float32; tangents are dense and normal.  On a
+device, both copy a few numbers back, which is how they wait.
 """
 
 from __future__ import annotations
@@ -14,16 +15,24 @@ LR = 1e-3
 
 
 class Torch:
-    """`torch.func.vmap(torch.func.jvp)`, eager."""
+    """`torch.func.vmap(torch.func.jvp)`, eager or by torch.compile, on the host or a device."""
 
-    name = "torch"
-
-    def __init__(self, weights: list, biases: list, x: np.ndarray, y: np.ndarray):
+    def __init__(
+        self,
+        weights: list,
+        biases: list,
+        x: np.ndarray,
+        y: np.ndarray,
+        device: str = "cpu",
+        compiled: bool = False,
+    ):
         import torch
 
-        self.torch = torch
-        self.params = tuple(torch.from_numpy(a.copy()) for a in (*weights, *biases))
-        self.x, self.y = torch.from_numpy(x), torch.from_numpy(y)
+        self.torch, self.device = torch, device
+        self.name = "torch.compile" if compiled else "torch"
+        self.compiled = torch.compile if compiled else lambda f: f
+        self.params = tuple(torch.from_numpy(a.copy()).to(device) for a in (*weights, *biases))
+        self.x, self.y = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
 
     def loss(self, *params):
         half = len(params) // 2
@@ -44,26 +53,32 @@ class Torch:
         return func.vmap(one)(*tangents)
 
     def draw(self, k: int):
-        return tuple(self.torch.randn(k, *p.shape) for p in self.params)
+        return tuple(self.torch.randn(k, *p.shape, device=self.device) for p in self.params)
 
     def jvp(self, k: int) -> Callable:
-        tangents = self.draw(k)
+        tangents, along = self.draw(k), self.compiled(self.along)
 
         def work():
             with self.torch.no_grad():
-                return self.along(tangents).numpy()
+                return along(tangents).cpu().numpy()
 
         return work
 
     def step(self, k: int) -> Callable:
+        def update():
+            tangents = self.draw(k)
+            d = self.along(tangents) / k
+            return tuple(
+                p - LR * self.torch.tensordot(d, t, dims=1)
+                for p, t in zip(self.params, tangents, strict=True)
+            )
+
+        update = self.compiled(update)
+
         def work():
             with self.torch.no_grad():
-                tangents = self.draw(k)
-                d = self.along(tangents) / k
-                self.params = tuple(
-                    p - LR * self.torch.tensordot(d, t, dims=1)
-                    for p, t in zip(self.params, tangents, strict=True)
-                )
+                self.params = update()
+                self.params[-1].cpu()
 
         return work
 

@@ -22,10 +22,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dualnet import tree
+from dualnet.backends.replaceable import or_kernel
 from dualnet.errors import TreeError, UsageError
 
-Array = Any
-"""A NumPy or CuPy array: the rules use only functions that NumPy dispatches to its owner."""
+Array = Any  # NumPy's or CuPy's: the rules use only functions that NumPy dispatches to its owner
 
 _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "momentum": ("at least 0 and below 1", lambda x: 0.0 <= x < 1.0),
@@ -114,7 +114,7 @@ class Optimizer:
 
         def update_one(p: Array, g: Array, *memory: Array) -> Array:
             old = dict(zip(self.state_names, memory, strict=True))
-            new_p, new = self.update_leaf(g, old, p, rate, step)
+            new_p, new = or_kernel(type(self).update_leaf, self, g, old, p, rate, step)
             for name in self.state_names:
                 columns[name].append(new[name])
             return new_p

@@ -6,13 +6,16 @@ own, so a test repeats alone as it ran among the others.
 """
 
 import functools
+import importlib
 import os
 import secrets
 
+import cuda_on_cpu
+import fake_cupy
 import numpy as np
 import pytest
 
-from dualnet import Key
+from dualnet import Key, backends
 
 SEED_VARIABLE = "DUALNET_TEST_SEED"
 SEED = int(os.environ.get(SEED_VARIABLE) or secrets.randbelow(2**32))
@@ -65,9 +68,28 @@ def _why_no_gpu():
     return None
 
 
-def pytest_runtest_setup(item):
-    if item.get_closest_marker("gpu") and (reason := _why_no_gpu()):
-        pytest.skip(reason)
+def pytest_collection_modifyitems(items):
+    """Skip GPU tests before any test has put a stand-in in CuPy's place."""
+    for_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if for_gpu and (reason := _why_no_gpu()):
+        for item in for_gpu:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="module", params=["stand-in", pytest.param("device", marks=pytest.mark.gpu)])
+def cupy_backend(request):
+    """The CuPy backend: on a device where one answers, and on the stand-in everywhere."""
+    if request.param == "device":
+        yield backends.get("cupy")
+        return
+    if cuda_on_cpu.COMPILER is None:
+        pytest.skip("g++, which compiles kernels for the stand-in, is not here")
+    with fake_cupy.installed():
+        backend = backends.get("cupy")
+        kernels = importlib.import_module("dualnet.backends.kernels")
+        for module in (kernels._NORMALIZATION, kernels._LOSSES):
+            module.threads = 64  # which take turns here
+        yield backend
 
 
 _worst: dict[str, tuple[float, str]] = {}

@@ -36,6 +36,7 @@ class NumpyBackend:
     """
 
     name = "numpy"
+    read_every = 1
 
     def __init__(self, threads: int = 1):
         self.threads = threads
@@ -50,6 +51,17 @@ class NumpyBackend:
     def to_host(self, x: Any) -> np.ndarray:
         """The array as a NumPy array."""
         return np.asarray(x)
+
+    def resident(self, x: np.ndarray) -> np.ndarray:
+        """x itself, which is where it should be."""
+        return x
+
+    def synchronize(self) -> None:
+        """Nothing: what was asked for is done."""
+
+    def memory(self) -> dict[str, int]:
+        """Nothing: the host's memory is all there is."""
+        return {}
 
     def map(self, f: Callable, items: Iterable) -> list:
         """`[f(x) for x in items]`, on threads if there are several."""

@@ -16,7 +16,7 @@ from typing import NoReturn, TextIO
 from tqdm import tqdm
 
 from dualnet import backends
-from dualnet.check import LIMITS, ROWS, Result, Row, verify, worst
+from dualnet.check import LIMITS, NOT_IN_CUPY, ROWS, Result, Row, verify, worst
 from dualnet.errors import DualnetError, Interrupted, UsageError
 from dualnet.random import Key
 
@@ -116,6 +116,11 @@ def main(argv: list[str]) -> int:
     args = make_parser().parse_args(argv)
     backend = backends.get(args.backend)
     rows = select(ROWS, args.only)
+    if backend.name == "cupy":
+        absent = [row.name for row in rows if row.name in NOT_IN_CUPY]
+        rows = [row for row in rows if row.name not in NOT_IN_CUPY]
+        if absent:
+            print(f"not in CuPy: {', '.join(absent)}", file=sys.stderr)
     to: TextIO = sys.stderr if args.json else sys.stdout
     width = max(len(row.name) for row in rows)
     print(f"{'':{width}}{''.join(f'{kind:>13}' for kind in LIMITS)}{'ms':>8}", file=to)

@@ -6,6 +6,7 @@ import numpy as np
 
 from dualnet.check import references
 from dualnet.check.table import Row, adder
+from dualnet.core.beside import beside
 from dualnet.nn import mean_squared_error, softmax_cross_entropy
 
 ROWS: list[Row] = []
@@ -17,9 +18,11 @@ for _note, _labels in (("", LABELS), ("unsigned labels", LABELS.astype(np.uint8)
     row(
         softmax_cross_entropy,
         _note,
-        lambda _xp, logits, labels=_labels: softmax_cross_entropy(logits, labels),
+        lambda _xp, logits, labels=_labels: softmax_cross_entropy(logits, beside(labels, logits)),
         (4, 5),
-        composed=lambda _xp, logits: references.softmax_cross_entropy(logits, LABELS),
+        composed=lambda _xp, logits: references.softmax_cross_entropy(
+            logits, beside(LABELS, logits)
+        ),
     )
 for _shape in ((3,), (4, 2), (2, 3, 2)):
     row(

@@ -8,6 +8,7 @@ import numpy as np
 
 from dualnet.check.layers import example
 from dualnet.check.table import Row, adder
+from dualnet.core.beside import beside
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -29,7 +30,7 @@ def add_model(
 
     def loss(_xp: Any, here: Tree) -> Any:
         outputs, _ = network.apply(here["params"], here["state"], here["x"], context)
-        return np.mean(softmax_cross_entropy(outputs, LABELS))
+        return np.mean(softmax_cross_entropy(outputs, beside(LABELS, outputs)))
 
     row(f"model {name}", note, loss, example(network, in_shape, len(LABELS)), **how)
 

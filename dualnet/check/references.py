@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.core.beside import arange
+
 Pair = tuple[int, int]
 Sides = tuple[Pair, Pair]
 
@@ -39,7 +41,7 @@ def normalize(x: Any, axes: tuple[int, ...], epsilon: float = 1e-5) -> Any:
 
 
 def softmax_cross_entropy(logits: Any, labels: Any) -> Any:
-    return -np.log(softmax(logits)[np.arange(len(labels)), labels])
+    return -np.log(softmax(logits)[arange(len(labels), labels), labels])
 
 
 def mean_squared_error(outputs: Any, targets: Any) -> Any:

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import bytes_at_a_time
 from dualnet.core.dispatch import primitive
 from dualnet.core.windows import Geometry, Pair, fold, pad, view
 
@@ -62,7 +63,7 @@ def convolve_transpose(y: Any, w: Any, geometry: Geometry, image: Pair) -> Any:
     matrices = np.swapaxes(_kernel_matrices(w, groups), 2, 3)
     out = np.empty_like(y, shape=(m, *image, groups * channels))
     each = math.prod(places)
-    step = _images_at_a_time(kh * kw * channels * groups * each * y.itemsize)
+    step = _images_at_a_time(y, kh * kw * channels * groups * each * y.itemsize)
     outputs = _output_rows(y, groups)
     for a in range(0, m, step):
         b = min(m, a + step)
@@ -116,7 +117,7 @@ def convolve_rank_one(x: Any, left: Any, right: Any, geometry: Geometry) -> Any:
     factors = np.reshape(left, (k * kh * kw, channels))
     spread = np.reshape(right, (k, kh * kw, groups, q // groups))
     spread = np.swapaxes(spread, 1, 2)  # (k, groups, kh·kw, q / groups)
-    step = _images_at_a_time(k * kh * kw * groups * math.prod(x.shape[1:3]) * x.itemsize)
+    step = _images_at_a_time(x, k * kh * kw * groups * math.prod(x.shape[1:3]) * x.itemsize)
     for a in range(0, m, step):
         padded = pad(x[a : a + step], geometry)
         b, height, width, _ = padded.shape
@@ -150,8 +151,8 @@ def _output_rows(y: Any, groups: int) -> Any:
     return np.swapaxes(np.reshape(y, (kernels, m * rows * columns, groups, q // groups)), 1, 2)
 
 
-def _images_at_a_time(bytes_each: int) -> int:
-    return max(1, _BLOCK_BYTES // max(1, bytes_each))
+def _images_at_a_time(like: Any, bytes_each: int) -> int:
+    return max(1, bytes_at_a_time(like, _BLOCK_BYTES) // max(1, bytes_each))
 
 
 def _unfolded(x: Any, geometry: Geometry) -> Iterator[tuple[slice, Any]]:
@@ -170,7 +171,7 @@ def _unfolded(x: Any, geometry: Geometry) -> Iterator[tuple[slice, Any]]:
         return
     window, places = geometry.window, geometry.places((h, w))
     each = math.prod(places)
-    step = min(max(1, m), _images_at_a_time(math.prod(window) * c * each * x.itemsize))
+    step = min(max(1, m), _images_at_a_time(x, math.prod(window) * c * each * x.itemsize))
     rows = np.empty_like(x, shape=(groups, step, *places, *window, c // groups))
     for a in range(0, m, step):
         b = min(m, a + step)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
+from dualnet.core.beside import arange
 from dualnet.core.dual import primal_of
 from dualnet.core.transforms import is_float, jvp, vjp
 from dualnet.errors import TangentError
@@ -112,9 +113,7 @@ def jacrev(
             pieces = []
             for basis in _basis(leaf, tangent_chunk):
                 k = basis.shape[0]
-                cotangents = [
-                    np.zeros((k, *np.shape(x)), np.result_type(primal_of(x))) for x in leaves
-                ]
+                cotangents = [np.zeros_like(primal_of(x), shape=(k, *np.shape(x))) for x in leaves]
                 cotangents[position] = basis
                 pieces.append(f_vjp(tree.unflatten(out, cotangents)))
             joined = tree.map(lambda *parts: np.concatenate(parts), *pieces)
@@ -165,7 +164,8 @@ def _basis(leaf: Any, chunk: int | None) -> Any:
     size, shape, dtype = np.size(primal_of(leaf)), np.shape(leaf), np.result_type(primal_of(leaf))
     step = max(1, size if chunk is None else chunk)
     for start in range(0, max(size, 1), step):
-        rows = np.eye(min(step, size - start), size, start, dtype)
+        ones_at = start + arange(min(step, size - start), leaf)
+        rows = np.equal(arange(size, leaf), ones_at[:, None]).astype(dtype)
         yield np.reshape(rows, (rows.shape[0], *shape))
 
 

@@ -27,8 +27,7 @@ import numpy as np
 from dualnet.core.scatter import zeros_plus, zeros_with
 
 Shape = tuple[int, ...]
-Tangent = Any
-"""An array or Dual of shape `(k, *S)`, or a Structured tangent."""
+Tangent = Any  # an array or Dual of shape `(k, *S)`, or a Structured tangent
 
 
 class LinearMap:
@@ -266,7 +265,9 @@ def _rows(x: Any) -> Any:
 @LinearMap
 def solve(t: Tangent, a: Any) -> Tangent:
     """a⁻¹ t for t `(k, ..., n, m)` and a constant a `(..., n, n)`."""
-    return np.linalg.solve(a, align(t, a.ndim))
+    t = align(t, a.ndim)
+    stack = np.broadcast_shapes(a.shape[:-2], t.shape[:-2])  # CuPy's solve stretches neither
+    return np.linalg.solve(*(np.broadcast_to(x, (*stack, *x.shape[-2:])) for x in (a, t)))
 
 
 @solve.transposed

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import replaceable
 from dualnet.core.dispatch import primitive
 
 Shape = tuple[int, ...]
@@ -25,6 +26,7 @@ def zeros_with(x: Any, key: Any, shape: Shape) -> Any:
 
 
 @primitive
+@replaceable
 def zeros_plus(x: Any, positions: np.ndarray, shape: Shape) -> Any:
     """Zeros `(k, *shape)` with `x` `(k, ...)` added at flat positions, repeats adding up."""
     k, size = x.shape[0], math.prod(shape)

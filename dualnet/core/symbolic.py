@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.core.dual import primal_of
 from dualnet.core.linear import LinearMap, Structured, Tangent, add, broadcast_to, unbroadcast
 
 
@@ -45,7 +46,7 @@ class Symbolic(Structured):
     @classmethod
     def input(cls, primal: Any) -> Symbolic:
         """A fresh unknown with the shape and dtype of `primal`."""
-        return cls(np.empty((0, *primal.shape), primal.dtype))
+        return cls(np.empty_like(primal_of(primal), shape=(0, *primal.shape)))
 
     def act(self, linear_map: LinearMap, params: tuple) -> Symbolic:
         return Symbolic(linear_map.forward(self.probe, *params), (self,), linear_map, params)

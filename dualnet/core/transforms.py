@@ -198,11 +198,12 @@ def _answer(t: Any, like: Any, k: int | None) -> Any:
     """
     dtype = np.result_type(primal_of(like))
     if t is None:
-        t = np.zeros((1 if k is None else k, *np.shape(like)), dtype)
+        shape = (1 if k is None else k, *np.shape(like))
+        t = np.zeros_like(primal_of(like), dtype, shape=shape)
     stack = spaces.dense(t)
     if stack.dtype != dtype:
         stack = stack.astype(dtype)
-    if isinstance(stack, np.ndarray) and not stack.flags.writeable:
+    if 0 in getattr(stack, "strides", ()):
         stack = stack.copy()
     return stack[0] if k is None else stack
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import bytes_at_a_time, replaceable
 from dualnet.core.dispatch import primitive
 from dualnet.errors import UsageError
 
@@ -96,6 +97,7 @@ def pad(x: Any, geometry: Geometry) -> Any:
     return padded
 
 
+@replaceable
 def view(padded: Any, geometry: Geometry) -> Any:
     """The windows of padded images as a read-only view `(M, rows, columns, C, kh, kw)`."""
     windows = np.lib.stride_tricks.sliding_window_view(padded, geometry.window, axis=(1, 2))
@@ -103,6 +105,7 @@ def view(padded: Any, geometry: Geometry) -> Any:
 
 
 @primitive
+@replaceable
 def unfold(x: Any, geometry: Geometry) -> Any:
     """Every window of x as a row: `(M, H, W, C)` to `(M, rows, columns, kh·kw, C)`."""
     m, h, w, c = x.shape
@@ -113,6 +116,7 @@ def unfold(x: Any, geometry: Geometry) -> Any:
 
 
 @primitive
+@replaceable
 def fold(y: Any, geometry: Geometry, image: Pair) -> Any:
     """Add every row back at its window's place: the transpose of `unfold`.
 
@@ -131,6 +135,7 @@ def fold(y: Any, geometry: Geometry, image: Pair) -> Any:
 
 
 @primitive
+@replaceable
 def weigh(x: Any, weights: Any, geometry: Geometry) -> Any:
     """The weighted sum of each window, for a stack of k batches.
 
@@ -158,6 +163,7 @@ def weigh(x: Any, weights: Any, geometry: Geometry) -> Any:
 
 
 @primitive
+@replaceable
 def spread(y: Any, weights: Any, geometry: Geometry, image: Pair) -> Any:
     """`weigh`'s transpose: each of y `(k, M, rows, columns, C)` back over its window."""
     k, m, *_, c = y.shape
@@ -183,7 +189,8 @@ _RUN_BYTES = 1 << 19
 def _runs(stack: Any) -> Iterator[slice]:
     """A few images `(k, M, ...)` at a time."""
     m = stack.shape[1]
-    step = max(1, _RUN_BYTES * m // max(1, stack.size * stack.itemsize))
+    most = bytes_at_a_time(stack, _RUN_BYTES)
+    step = max(1, most * m // max(1, stack.size * stack.itemsize))
     return (slice(start, start + step) for start in range(0, m, step))
 
 

@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import replaceable
+from dualnet.core.beside import arange
+
 Aggregation = Callable[[Any, Callable[[], Any], int], Any]
 """`aggregation(d, gram, n)`: coefficients `(k,)` from d `(k,)`; `gram()` gives the `(k, k)` inner
 products of the directions, over all n parameters together."""
@@ -32,20 +35,30 @@ def projection(d: Any, gram: Callable[[], Any], n: int) -> Any:
     least squares gives the coefficients of smallest norm, with the same projection.
     Source: Flügel et al. 2024, "Beyond Backpropagation", Eq. 8-9.
     """
-    g = np.asarray(gram(), np.float64)
-    right = np.asarray(d, np.float64)
+    rounding = max(float(np.finfo(d.dtype).eps), len(d) * float(np.finfo(np.float64).eps))
+    return least_norm(gram().astype(np.float64), d.astype(np.float64), rounding).astype(d.dtype)
+
+
+@replaceable
+def least_norm(g: Any, right: Any, rounding: float) -> Any:
+    """The solution of G c = d, the one of least norm where G is singular.
+
+    Args:
+        g: symmetric, no negative eigenvalues, `(k, k)`.
+        right: d, `(k,)`.
+        rounding: what rounding leaves of a singular matrix, relative to its entries: of the inner
+            products, and of the solver.
+    """
     try:
         lower = np.linalg.cholesky(g)
         pivots = np.square(np.diagonal(lower))
     except np.linalg.LinAlgError:
         pivots = np.zeros(1)
-    # What rounding leaves of a singular matrix: of the inner products, and of the solver.
-    rounding = max(float(np.finfo(d.dtype).eps), len(d) * float(np.finfo(np.float64).eps))
     # A Cholesky factor of a singular matrix may exist by rounding, and then says anything.
     if pivots.min() < 1e3 * rounding * np.diagonal(g).max():
         # Singular values above rounding count, however small: dropping one loses a direction.
-        return np.linalg.lstsq(g, right, rcond=rounding)[0].astype(d.dtype)
-    return np.linalg.solve(lower.T, np.linalg.solve(lower, right)).astype(d.dtype)
+        return np.linalg.lstsq(g, right, rcond=rounding)[0]
+    return np.linalg.solve(lower.T, np.linalg.solve(lower, right))
 
 
 def total(d: Any, gram: Callable[[], Any], n: int) -> Any:
@@ -60,14 +73,14 @@ def times_n(d: Any, gram: Callable[[], Any], n: int) -> Any:
 
 def largest(d: Any, gram: Callable[[], Any], n: int) -> Any:
     """The forward gradient of the direction of largest |d| alone."""
-    return np.where(np.arange(len(d)) == np.argmax(np.abs(d)), d, 0)
+    return np.where(arange(len(d), d) == np.argmax(np.abs(d)), d, 0)
 
 
 def steepest(d: Any, gram: Callable[[], Any], n: int) -> Any:
     """The projection onto the one direction of largest |d| / ‖v‖, the steepest."""
     squares = np.diagonal(gram())
     best = np.argmax(np.abs(d) / np.sqrt(squares))
-    return np.where(np.arange(len(d)) == best, d / squares, 0).astype(d.dtype)
+    return np.where(arange(len(d), d) == best, d / squares, 0).astype(d.dtype)
 
 
 def near_best(d: Any, gram: Callable[[], Any], n: int) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
+from dualnet.core.beside import arange
 from dualnet.core.spaces import RankOne, inner_products
 from dualnet.errors import UsageError
 from dualnet.learning.aggregate import Aggregation
@@ -104,7 +105,7 @@ def orthogonal(gram: Any, n: int) -> Any:
 def varying(gram: Any, n: int) -> Any:
     """Orthogonal directions of lengths sqrt(n) · 2i/(k + 1) for i from 1 to k."""
     k = len(gram)
-    lengths = 2.0 * np.arange(1, k + 1) / (k + 1)
+    lengths = 2.0 * (arange(k, gram) + 1) / (k + 1)
     return lengths[:, None] * orthogonal(gram, n)
 
 
@@ -257,7 +258,7 @@ class WeightTangents:
 
     def gram(self, segment: int) -> Any:
         """The inner products of all k directions over a loss's parameters together, `(k, k)`."""
-        result = np.zeros((self.k, self.k))
+        result: Any = None
         for (a, b), rows in zip(self.bounds, self.chunks(), strict=True):
             for (c, d), columns in zip(self.bounds, self.chunks(), strict=True):
                 if c <= a:
@@ -266,6 +267,8 @@ class WeightTangents:
                         for (path, t), u in zip(tree.items(rows), tree.leaves(columns), strict=True)
                         if self.segment(path) == segment
                     )
+                    if result is None:
+                        result = np.zeros_like(block, np.float64, shape=(self.k, self.k))
                     result[a:b, c:d] = block
                     result[c:d, a:b] = np.swapaxes(block, 0, 1)
         return result

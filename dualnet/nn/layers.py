@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.core.beside import beside
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
 from dualnet.nn.initial import initial
@@ -176,7 +177,7 @@ class Dropout:
                 f"{x.dtype}; convert them, for example by x.astype(np.float32)"
             )
         first = context.start * math.prod(x.shape[1:])
-        drawn = context.backend.uniform(context.key, x.shape, x.dtype, first)
+        drawn = beside(context.backend.uniform(context.key, x.shape, x.dtype, first), x)
         mask = np.greater_equal(drawn, self.rate).astype(x.dtype)
         mask /= 1.0 - self.rate
         return x * mask, state

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import replaceable
 from dualnet.core import linear
+from dualnet.core.beside import arange
 from dualnet.core.dispatch import primitive
 from dualnet.core.engine import linearizer
 from dualnet.errors import UsageError
@@ -26,27 +28,45 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> Any:
     Returns:
         `(N,)`, of the dtype of logits.
     """
-    return _cross_entropy_parts(logits, labels)[0]
+    _require_labels(logits, labels)
+    return _losses(logits, labels)
 
 
-def _cross_entropy_parts(logits: Any, labels: Any) -> tuple[Any, Any]:
-    """The losses, and the log-probabilities `(N, classes)`."""
+def _require_labels(logits: Any, labels: Any) -> None:
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.dtype.kind not in "iu":
         raise UsageError(
             "softmax_cross_entropy: expected logits (N, classes) and integer labels (N,), got "
             f"{logits.shape} and {labels.dtype}{labels.shape}"
         )
+
+
+def _cross_entropy_parts(logits: Any, labels: Any) -> tuple[Any, Any]:
+    """The losses, and the log-probabilities `(N, classes)`."""
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     log_p = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
     picked = np.take_along_axis(log_p, labels[:, None], axis=-1)
     return -picked[:, 0], log_p
 
 
+@replaceable
+def _losses(logits: Any, labels: Any) -> Any:
+    """The losses alone."""
+    return _cross_entropy_parts(logits, labels)[0]
+
+
+@replaceable
+def _losses_and_errors(logits: Any, labels: Any) -> tuple[Any, Any]:
+    """The losses, and their derivatives `(N, classes)` by the logits."""
+    losses, log_p = _cross_entropy_parts(logits, labels)
+    classes = arange(logits.shape[-1], labels)
+    target = np.equal(labels[:, None], classes).astype(logits.dtype)
+    return losses, np.exp(log_p) - target
+
+
 @linearizer(softmax_cross_entropy)
 def _softmax_cross_entropy(logits: Any, labels: Any) -> Any:
-    out, log_p = _cross_entropy_parts(logits, labels)
-    target = np.equal(labels[:, None], np.arange(logits.shape[-1])).astype(logits.dtype)
-    error = np.exp(log_p) - target  # (N, classes), the derivative of the loss
+    _require_labels(logits, labels)
+    out, error = _losses_and_errors(logits, labels)
     return out, lambda t: linear.sum(linear.scale(t, error), (-1,))
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import bytes_at_a_time, replaceable
+
 Shape = tuple[int, ...]
 Axes = tuple[int, ...]
 
@@ -28,7 +30,13 @@ _LONG_ROW = 1 << 10
 def normalized(x: Any, axes: Axes, epsilon: float) -> tuple[Any, Any]:
     """The normalized x `(*S)`, and s = 1 / sqrt(variance + ε) with unit (negative) axes."""
     view = _View(x.shape, axes)
-    x = view.of(x)
+    y, s = normalized_in_view(view.of(x), view, epsilon)
+    return view.back(y), np.reshape(s, view.with_unit_axes)
+
+
+@replaceable
+def normalized_in_view(x: Any, view: _View, epsilon: float) -> tuple[Any, Any]:
+    """`normalized` for x in a view; s `(A, 1, B)`."""
     y = np.empty_like(x, order="C")
     s = np.empty_like(x, shape=view.kept)
     for rows, block in view.blocks(x):
@@ -40,13 +48,18 @@ def normalized(x: Any, axes: Axes, epsilon: float) -> tuple[Any, Any]:
         s[rows] = scale
         for part in block:
             y[part] *= view.spread(scale)
-    return view.back(y), np.reshape(s, view.with_unit_axes)
+    return y, s
 
 
 def tangent(t: Any, y: Any, s: Any, axes: Axes) -> Any:
     """(t - mean(t) - y · mean(y t)) · s for a stack t `(k, *S)`."""
     view = _View(y.shape, axes)
-    t, y, s = view.of(t), view.of(y), np.reshape(s, view.kept)
+    return view.back(tangent_in_view(view.of(t), view.of(y), np.reshape(s, view.kept), view))
+
+
+@replaceable
+def tangent_in_view(t: Any, y: Any, s: Any, view: _View) -> Any:
+    """`tangent` for t and y in a view, and s `(A, 1, B)`."""
     out = np.empty_like(t, order="C")
     for rows, block in view.blocks(t):
         mean = view.spread(view.mean(t[part] for part in block))
@@ -60,20 +73,26 @@ def tangent(t: Any, y: Any, s: Any, axes: Axes) -> Any:
             np.subtract(t[part], change, out=change)
             change -= mean
             change *= scale
-    return view.back(out)
+    return out
 
 
 def moments(x: Any, axes: Axes) -> tuple[Any, Any]:
     """Mean and biased variance over the (negative) axes, of the shape of the others."""
     view = _View(x.shape, axes)
-    x = view.of(x)
+    mean, variance = moments_in_view(view.of(x), view)
+    shape = tuple(n for i, n in enumerate(view.shape) if i - len(view.shape) not in axes)
+    return np.reshape(mean, shape), np.reshape(variance, shape)
+
+
+@replaceable
+def moments_in_view(x: Any, view: _View) -> tuple[Any, Any]:
+    """`moments` for x in a view; both `(A, 1, B)`."""
     mean, variance = np.empty_like(x, shape=view.kept), np.empty_like(x, shape=view.kept)
     for rows, block in view.blocks(x):
         mean[rows] = center = view.mean(x[part] for part in block)
         center = view.spread(center)
         variance[rows] = view.mean(np.square(x[part] - center) for part in block)
-    shape = tuple(n for i, n in enumerate(view.shape) if i - len(view.shape) not in axes)
-    return np.reshape(mean, shape), np.reshape(variance, shape)
+    return mean, variance
 
 
 class _View:
@@ -120,8 +139,7 @@ class _View:
         """For each block its rows of A, and its parts as indices `(..., rows, part of M, :)`."""
         long_rows = self.m // self.r
         row = max(1, x.nbytes // max(1, self.a))
-        # on a device there is one block: no cache to stay in, and each call is a launch
-        most = _BLOCK_BYTES if isinstance(x, np.ndarray) else max(1, x.nbytes)
+        most = bytes_at_a_time(x, _BLOCK_BYTES)
         rows = max(1, most // row)
         step = max(1, min(long_rows, most * long_rows // row))
         for a in range(0, self.a if x.size else 0, rows):

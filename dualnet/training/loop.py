@@ -42,6 +42,8 @@ class TrainState:
         position: `(epoch, batch)`, the next batch to train on.
         sums: `(loss, correct, examples, seconds)` of the present epoch so far.
         history: a row for each finished epoch, in the order of `COLUMNS`.
+        unread: `(number, loss, correct, examples)` of each step since the last whose loss was
+            looked at, still on the device; no part of a checkpoint, as `Trainer.read` empties it.
     """
 
     params: Tree
@@ -51,10 +53,12 @@ class TrainState:
     position: np.ndarray
     sums: np.ndarray
     history: np.ndarray
+    unread: tuple[tuple[int, Any, Any, int], ...] = ()
 
     def as_trees(self) -> dict[str, Tree]:
-        """For a checkpoint."""
-        return dict(vars(self))
+        """For a checkpoint; of a state whose losses are read."""
+        assert not self.unread
+        return {name: value for name, value in vars(self).items() if name != "unread"}
 
 
 States = Generator[TrainState, None, TrainState]
@@ -137,7 +141,7 @@ class Trainer:
                     if now.position[1] == 0:
                         on_epoch(now)
         except KeyboardInterrupt:
-            on_interrupt(now)
+            on_interrupt(self.read(now))
             raise
         return now, step_seconds
 
@@ -151,7 +155,12 @@ class Trainer:
         """Yield the state after each step of the present epoch, then after its evaluation."""
         epoch, first = (int(i) for i in now.position)
         n = len(self.dataset.train_images)
-        order = list(batches(n, self.batch_size, Key(self.seed).fold_in("order").fold_in(epoch)))
+        order = [
+            np.asarray(chosen, like=self.dataset.train_images)
+            for chosen in batches(
+                n, self.batch_size, Key(self.seed).fold_in("order").fold_in(epoch)
+            )
+        ]
         with tqdm(
             desc=f"epoch {epoch + 1}/{self.epochs}",
             total=n,
@@ -161,12 +170,16 @@ class Trainer:
             leave=epoch + 1 == self.epochs,
         ) as bar:
             for batch in range(first, len(order)):
-                began = time.perf_counter()
+                if not now.unread:
+                    began = time.perf_counter()
                 now = self._step(now, epoch * len(order) + batch, order[batch], len(order))
-                seconds = time.perf_counter() - began
-                step_seconds.append(seconds)
-                sums = np.add(now.sums, (0, 0, 0, seconds))
-                now = replace(now, position=np.array([epoch, batch + 1]), sums=sums)
+                now = replace(now, position=np.array([epoch, batch + 1]))
+                steps = len(now.unread)
+                if steps == self.backend.read_every or batch + 1 == len(order):
+                    now = self.read(now)  # the device has done these steps only now
+                    seconds = time.perf_counter() - began
+                    step_seconds += [seconds / steps] * steps
+                    now = replace(now, sums=np.add(now.sums, (0, 0, 0, seconds)))
                 bar.set_postfix(_so_far(now), refresh=False)
                 bar.update(len(order[batch]))
                 yield now
@@ -190,23 +203,36 @@ class Trainer:
             self.backend,
             self.backend.threads,
         )
-        loss = float(done.loss)
-        if not np.isfinite(loss):
-            raise DivergedError(
-                f"diverged at step {number + 1}: the loss is {loss}; lower --lr (now {self.lr:g}) "
-                "or raise --tangents if the rule has it; the last good checkpoint is kept"
-            )
         lr = self.lr * self.schedule(number, self.epochs * per_epoch, per_epoch)
         params, optimizer = self.optimizer.update(done.gradients, now.optimizer, now.params, lr)
-        sums = np.add(now.sums, (loss * len(chosen), int(done.correct), len(chosen), 0))
         return replace(
             now,
             params=params,
             optimizer=optimizer,
             state=done.state,
             learned=done.learned,
-            sums=sums,
+            unread=(*now.unread, (number, done.loss, done.correct, len(chosen))),
         )
+
+    def read(self, now: TrainState) -> TrainState:
+        """The same state, the losses of its steps looked at and added up.
+
+        Raises:
+            DivergedError: one is NaN or infinite.
+        """
+        if not now.unread:
+            return now
+        sums, (numbers, losses, hits, examples) = now.sums, zip(*now.unread, strict=True)
+        read = (self.backend.to_host(np.stack(x)).tolist() for x in (losses, hits))
+        for number, loss, right, n in zip(numbers, *read, examples, strict=True):
+            if not np.isfinite(loss):
+                raise DivergedError(
+                    f"diverged at step {number + 1}: the loss is {loss}; lower --lr (now "
+                    f"{self.lr:g}) or raise --tangents if the rule has it; the last good "
+                    "checkpoint is kept"
+                )
+            sums = np.add(sums, (loss * n, right, n, 0))
+        return replace(now, sums=sums, unread=())
 
     def _finish_epoch(self, now: TrainState, epoch: int, per_epoch: int) -> TrainState:
         test_loss, test_accuracy = self.evaluate(now)
@@ -238,8 +264,8 @@ class Trainer:
             hits += int(correct(outputs, labels))
         return loss / n, hits / n
 
-    def _inputs(self, images: np.ndarray) -> Any:
-        return self.backend.asarray(self.dataset.pixels(images, self.dtype, self.pixels))
+    def _inputs(self, images: Any) -> Any:
+        return self.dataset.pixels(self.backend.asarray(images), self.dtype, self.pixels)
 
 
 def seconds_per_step(step_seconds: list[float]) -> float | None:
@@ -250,4 +276,6 @@ def seconds_per_step(step_seconds: list[float]) -> float | None:
 
 def _so_far(now: TrainState) -> dict[str, str]:
     loss, hits, examples, _ = now.sums
+    if not examples:
+        return {}
     return {"loss": f"{loss / examples:.4f}", "accuracy": f"{hits / examples:.3f}"}

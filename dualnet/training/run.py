@@ -11,7 +11,7 @@ import numpy as np
 
 from dualnet import backends, tree
 from dualnet.data import Dataset
-from dualnet.errors import DataError, UsageError
+from dualnet.errors import BackendError, DataError, UsageError
 from dualnet.learning import RULES, Task
 from dualnet.nn import Layer, softmax_cross_entropy
 from dualnet.optim import OPTIMIZERS
@@ -56,19 +56,23 @@ def run(
         folder.create(settings)
 
     def save(state: TrainState) -> None:
-        folder.write_checkpoint(state.as_trees())
+        folder.write_checkpoint(tree.map(trainer.backend.to_host, state.as_trees()))
 
     def save_epoch(state: TrainState) -> None:
         save(state)
         folder.write_metrics(state.history)
 
     save(now)
-    now, step_seconds = trainer.train(now, save_epoch, save, quiet)
+    try:
+        now, step_seconds = trainer.train(now, save_epoch, save, quiet)
+    except MemoryError as error:
+        raise BackendError(out_of_memory(error, settings)) from error
     summary = {
         **outcome(now.history),
         "seconds_per_step": seconds_per_step(step_seconds),
         "seconds": time.perf_counter() - began,
         "peak_memory_bytes": peak_memory_bytes(),
+        **trainer.backend.memory(),
         "seed": settings.seed,
         "dataset": settings.dataset,
         "model": settings.model,
@@ -84,7 +88,12 @@ def run(
 
 
 def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Trainer:
-    """The trainer that the settings describe."""
+    """The trainer that the settings describe, its data where it can stay."""
+    backend = backends.get(settings.backend, settings.threads, settings.tf32)
+    arrays = ("train_images", "train_labels", "test_images", "test_labels")
+    dataset = replace(
+        dataset, **{name: backend.resident(getattr(dataset, name)) for name in arrays}
+    )
     return Trainer(
         task=Task(network, softmax_cross_entropy),
         rule=build(RULES, "rule", settings.rule, settings.rule_options),
@@ -97,7 +106,7 @@ def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Traine
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         seed=settings.seed,
-        backend=backends.get(settings.backend, settings.threads),
+        backend=backend,
     )
 
 
@@ -128,6 +137,23 @@ def outcome(history: np.ndarray) -> dict[str, Any]:
     last = dict(zip(COLUMNS, history[-1], strict=True))
     names = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
     return {**{name: float(last[name]) for name in names}, "epochs": len(history)}
+
+
+def out_of_memory(error: MemoryError, settings: Settings) -> str:
+    """What to say when a step does not fit, and which settings would make it fit."""
+    options = settings.rule_options
+    k = f", k = {options['tangents']}" if "tangents" in options else ""
+    lower = ["--batch-size"]
+    if "tangent_chunk" in options:
+        chunk = options["tangent_chunk"]
+        k += f", {'no --tangent-chunk' if chunk is None else f'--tangent-chunk {chunk}'}"
+        lower.insert(0, "--tangent-chunk")
+    elif "tangents" in options:
+        lower.insert(0, "--tangents")
+    return (
+        f"backend {settings.backend}: out of memory with batch size {settings.batch_size}{k}: "
+        f"{error}; lower {' or '.join(lower)}, or take a smaller model; the last checkpoint is kept"
+    )
 
 
 def extended(settings: Settings, epochs: int | None) -> Settings:

@@ -111,7 +111,8 @@ class RunFolder:
 
         Args:
             like: trees of the expected structure; arrays must agree in shape and dtype, but for
-                leaves that are None, which take whatever is there.
+                leaves that are None, which take whatever is there.  Each is read to where its
+                leaf here lives.
 
         Raises:
             DataError: the file is missing, damaged, or does not fit.
@@ -144,7 +145,7 @@ class RunFolder:
                         f"{file} does not fit this run: {name}:{path} is {found.dtype}"
                         f"{found.shape}, expected {x.dtype}{x.shape}; {advice}"
                     )
-                return found
+                return found if x is None else np.asarray(found, like=x)
 
             return leaf
 

@@ -24,6 +24,7 @@ class Settings:
         pixels: how images become numbers, a name in `data.PIXEL_SCALES`.
         dtype: float32 or float64.
         backend, threads: where it runs; a batch is cut into `threads` shards.
+        tf32: float32 matrix products of lower precision, on CuPy.
     """
 
     dataset: str
@@ -39,6 +40,7 @@ class Settings:
     dtype: str = "float32"
     backend: str = "numpy"
     threads: int = 1
+    tf32: bool = False
     limit_train: int | None = None
     limit_test: int | None = None
     model_options: dict[str, Any] = field(default_factory=dict)
@@ -110,6 +112,7 @@ def build(table: dict[str, Any], kind: str, name: str, options: dict[str, Any]) 
 _KINDS: dict[str, Any] = {
     "str": str,
     "int": int,
+    "bool": bool,
     "float": (int, float),
     "int | None": (int, type(None)),
     "dict[str, Any]": dict,
@@ -118,5 +121,6 @@ _KINDS: dict[str, Any] = {
 
 def _check_kind(where: str, field: dataclasses.Field, value: Any) -> None:
     kind = str(field.type)
-    if kind in _KINDS and (isinstance(value, bool) or not isinstance(value, _KINDS[kind])):
+    is_bool = isinstance(value, bool)  # which Python counts as an int
+    if kind in _KINDS and (is_bool != (kind == "bool") or not isinstance(value, _KINDS[kind])):
         raise UsageError(f"{where}: expected {kind}, got {value!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dualnet.check.table import Row, adder
+from dualnet.core.beside import beside
 from dualnet.core.convolution import convolve, convolve_rank_one, convolve_transpose, correlate
 from dualnet.core.windows import Geometry, Pair, fold, spread, unfold, weigh
 
@@ -45,14 +46,14 @@ def add_windows(note: str, g: Geometry, image: Pair, batch: int = 2, channels: i
     row(
         weigh,
         note,
-        lambda _xp, x: weigh(x, weights.astype(x.dtype), g),
+        lambda _xp, x: weigh(x, beside(weights.astype(x.dtype), x), g),
         (2, *images),
         exact=True,
     )
     row(
         spread,
         note,
-        lambda _xp, y: spread(y, weights.astype(y.dtype), g, image),
+        lambda _xp, y: spread(y, beside(weights.astype(y.dtype), y), g, image),
         (2, batch, *places, c),
         exact=True,
     )

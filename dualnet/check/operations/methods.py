@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from dualnet.check.table import Row, adder, distinct
+from dualnet.core.beside import beside
 
 ROWS: list[Row] = []
 
 _C = np.array([[1.5, -2.0, 0.5], [0.3, 2.0, -1.0]])
+
+
+def _c(x: Any) -> Any:
+    return beside(_C, x)
+
+
 for _note, _f in {
-    "x + c": lambda xp, x: (x + 2, 2 + x, x + _C, _C + x),
-    "x - c": lambda xp, x: (x - 2, 2 - x, x - _C, _C - x),
-    "x * c": lambda xp, x: (x * 2, 2 * x, x * _C, _C * x),
-    "x / c": lambda xp, x: (x / 2, x / _C),
-    "c / x": lambda xp, x: (2 / x, _C / x),
-    "x ** c": lambda xp, x: (x**2, xp.abs(x) ** 1.5, abs(x) ** _C),
-    "c ** x": lambda xp, x: (2**x, 0.5**x, abs(_C) ** x),
+    "x + c": lambda xp, x: (x + 2, 2 + x, x + _c(x), _c(x) + x),
+    "x - c": lambda xp, x: (x - 2, 2 - x, x - _c(x), _c(x) - x),
+    "x * c": lambda xp, x: (x * 2, 2 * x, x * _c(x), _c(x) * x),
+    "x / c": lambda xp, x: (x / 2, x / _c(x)),
+    "c / x": lambda xp, x: (2 / x, _c(x) / x),
+    "x ** c": lambda xp, x: (x**2, xp.abs(x) ** 1.5, abs(x) ** _c(x)),
+    "c ** x": lambda xp, x: (2**x, 0.5**x, abs(_c(x)) ** x),
     "signs": lambda xp, x: (-x, +x, abs(x)),
     "x % c": lambda xp, x: (xp.sin(x) / 3 + 0.5) % 2,
     "c % x": lambda xp, x: (5.25 + 0 * x) % (2 + 0.01 * xp.sin(x)),
-    "x @ c": lambda xp, x: (x @ _C.T, _C.T @ x),
+    "x @ c": lambda xp, x: (x @ _c(x).T, _c(x).T @ x),
 }.items():
     adder(ROWS, "elementwise", jax=True)(f"operator {_note}", "", _f, distinct(2, 3))
 
@@ -43,7 +51,7 @@ METHODS: dict[str, dict[str, Callable]] = {
         "var": lambda xp, x: (x.var(), x.var(axis=1, ddof=1)),
     },
     "linear algebra": {
-        "dot": lambda xp, x: x.dot(_C.T),
+        "dot": lambda xp, x: x.dot(_c(x).T),
     },
     "shaping": {
         "T": lambda xp, x: x.T,

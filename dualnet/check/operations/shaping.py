@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.check.table import MASK, SINCE_2_1, Row, adder, far_apart, named
+from dualnet.core.beside import beside
 
 ROWS: list[Row] = []
 row = adder(ROWS, "shaping", jax=True)
@@ -111,7 +112,7 @@ for _fn, _note, _f in (
     (np.tile, "new axis", lambda xp, x: xp.tile(x, (2, 1, 2))),
     (np.repeat, "", lambda xp, x: xp.repeat(x, 2)),
     (np.repeat, "axis", lambda xp, x: xp.repeat(x, 2, axis=0)),
-    (np.repeat, "counts", lambda xp, x: xp.repeat(x, np.array([1, 0, 3]), axis=-1)),
+    (np.repeat, "counts", lambda xp, x: xp.repeat(x, [1, 0, 3], axis=-1)),
 ):
     row(_fn, _note, _f, (2, 3), exact=True)
 row(np.rot90, "rank 3", lambda xp, x: xp.rot90(x, axes=(1, 2)), (2, 3, 3), exact=True)
@@ -141,7 +142,12 @@ for _fn, _note, _f, *_shapes in (
     (np.concatenate, "flat", lambda xp, x, y: xp.concatenate([x, y], None), (2, 2), (3,)),
     (np.concatenate, "same twice", lambda xp, x: xp.concatenate([x, x], 1), (2, 3)),
     (np.concatenate, "of one array", lambda xp, x: xp.concatenate(x), (2, 3)),
-    (np.concatenate, "constants", lambda xp, x: xp.concatenate([MASK * 2.0, x], 0), (2, 3)),
+    (
+        np.concatenate,
+        "constants",
+        lambda xp, x: xp.concatenate([beside(MASK * 2.0, x), x], 0),
+        (2, 3),
+    ),
     (np.stack, "", lambda xp, x, y: xp.stack([x, y]), (2, 3), (2, 3)),
     (np.stack, "axis", lambda xp, x, y: xp.stack([x, y], axis=-1), (2, 3), (2, 3)),
     (np.stack, "numbers", lambda xp, x, y: xp.stack([x, y]), (), ()),

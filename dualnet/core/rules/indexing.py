@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear
-from dualnet.core.dual import getitem
+from dualnet.core.beside import arange, as_array, beside
+from dualnet.core.dual import getitem, primal_of
 from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.rules.shaping import positions_of
 from dualnet.core.scatter import zeros_plus, zeros_with
@@ -34,7 +35,7 @@ def _getitem(x: Any, key: Any) -> Any:
         return out, lambda t: linear.index(t, as_tuple)
     # Index arrays apart from one another send their axes to the front, which would be before
     # k; going by positions spares the tangents that special case.
-    positions = np.asarray(positions_of(x)[key])
+    positions = as_array(positions_of(x)[key])
     return out, lambda t: linear.gather(t, positions)
 
 
@@ -44,9 +45,9 @@ def _zeros_with(t: Any, out: Any, x: Any, key: tuple, shape: tuple) -> Any:
 
 def _zeros_plus(t: Any, out: Any, x: Any, positions: Any, shape: tuple) -> Any:
     # x is itself a stack: entry i of it goes into part i of out
-    starts = np.arange(x.shape[0]) * math.prod(shape)
+    starts = arange(x.shape[0], x) * math.prod(shape)
     starts = np.reshape(starts, (-1, *(1,) * positions.ndim))
-    return linear.scatter_add(t, starts + positions, out.shape)
+    return linear.scatter_add(t, starts + beside(positions, x), out.shape)
 
 
 # what the transposes of `index` and `gather` are made of, for derivatives of derivatives
@@ -78,12 +79,16 @@ rule(np.trace, _trace)
 rule(np.linalg.trace, lambda t, out, x, *, offset=0: _trace(t, out, x, offset, -2, -1))
 
 
+def _all_true(x: Any) -> Any:
+    return np.ones_like(primal_of(x), bool, shape=x.shape[-2:])
+
+
 def _tril(t: Any, out: Any, x: Any, k: int = 0) -> Any:
-    return linear.select(t, np.tril(np.ones(x.shape[-2:], bool), k))
+    return linear.select(t, np.tril(_all_true(x), k))
 
 
 def _triu(t: Any, out: Any, x: Any, k: int = 0) -> Any:
-    return linear.select(t, np.triu(np.ones(x.shape[-2:], bool), k))
+    return linear.select(t, np.triu(_all_true(x), k))
 
 
 rule(np.tril, _tril)

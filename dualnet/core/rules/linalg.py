@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear
+from dualnet.core.beside import arange
 from dualnet.core.dispatch import primitive
 from dualnet.core.dual import primal_of
 from dualnet.core.engine import composed, linearizer, operand, rule
@@ -250,9 +251,9 @@ def _cholesky(x: Any) -> Any:
     Source: Murray 2016, "Differentiation of the Cholesky decomposition", Eq. 8.
     """
     out = np.linalg.cholesky(x)
-    lower = np.tri(x.shape[-1], dtype=bool)
-    strictly_lower = np.tri(x.shape[-1], k=-1, dtype=bool)
-    half = (np.tri(x.shape[-1]) - 0.5 * np.eye(x.shape[-1])).astype(x.dtype)
+    i = arange(x.shape[-1], x)
+    lower, strictly_lower = i[:, None] >= i, i[:, None] > i
+    half = 0.5 * (lower.astype(x.dtype) + strictly_lower.astype(x.dtype))
 
     def transposed(t: Any) -> Any:
         n = len(linear.shape_of(t))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear
+from dualnet.core.beside import arange
 from dualnet.core.dual import getitem
 from dualnet.core.engine import linearizer, rule
 from dualnet.errors import MissingRuleError
@@ -137,8 +138,9 @@ def _cumprod(x: Any, axis: int | None = None) -> Any:
     else:
         last = np.moveaxis(x, a, -1)
         n = last.shape[-1]
-        skipped = np.where(np.eye(n, dtype=bool), 1, last[..., None, :])  # (..., j, l)
-        products = np.where(np.tri(n, dtype=bool).T, np.cumprod(skipped, axis=-1), 0)
+        j = arange(n, x)
+        skipped = np.where(j[:, None] == j, 1, last[..., None, :])  # (..., j, l)
+        products = np.where(j[:, None] <= j, np.cumprod(skipped, axis=-1), 0)
         order = tuple(range(-x.ndim, 0))
         to_last = (*(i for i in order if i != a), a)
         back = tuple(to_last.index(i) - x.ndim for i in order)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear
+from dualnet.core.beside import arange, beside
 from dualnet.core.dual import astype, primal_of
 from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.rules.reductions import axes_from_end
@@ -56,6 +57,8 @@ def _broadcast_arrays(*arrays: Any) -> tuple:
 
 @composed(np.full_like)
 def _full_like(x: Any, value: Any) -> Any:
+    if isinstance(value, (int, float)):
+        value = beside(np.asarray(value), x)
     return astype(np.broadcast_to(value, np.shape(x)), np.result_type(x))
 
 
@@ -100,9 +103,9 @@ def _moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[i
 # --- entries in another order, some of them repeated or left out ---
 
 
-def positions_of(x: Any) -> np.ndarray:
+def positions_of(x: Any) -> Any:
     """The flat position of every entry of `x`, in the shape of `x`."""
-    return np.reshape(np.arange(x.size), x.shape)
+    return np.reshape(arange(x.size, x), x.shape)
 
 
 def _rearranges(fn: Callable) -> None:
@@ -195,6 +198,8 @@ def _column_stack(arrays: Sequence) -> Any:
 
 @composed(np.append)
 def _append(x: Any, values: Any, axis: int | None = None) -> Any:
+    if isinstance(values, (int, float)):
+        values = beside(np.asarray(values), x)
     if axis is None:
         x, values, axis = np.ravel(x), np.ravel(values), 0
     return np.concatenate([x, values], axis)

@@ -1,0 +1,348 @@
+"""What `benchmarks.gpu` times: the same work by dualnet, torch and JAX, on arrays of one device.
+
+Counted are the multiplications and additions of dualnet's own way, and the bytes that its inputs,
+tangents and results take: what must be done and moved however well it is fused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+import dualnet as dn
+from benchmarks.peers import LR, Jax, Torch
+from dualnet import nn, tree
+from dualnet.learning import ActivityPerturbation, Backprop, Rule, Task, WeightPerturbation, step
+from dualnet.nn import Context, softmax_cross_entropy
+from dualnet.optim import SGD
+from models import MLP
+
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Work that several contenders do.
+
+    Attributes:
+        what: its name.
+        contenders: name → a function that does the work once and returns when it is done.
+        flops, bytes: of dualnet's way; see the head of this file.
+        memory: name → a function that tells the most bytes of device memory held so far.
+    """
+
+    what: str
+    contenders: dict[str, Callable]
+    flops: float
+    bytes: float
+    memory: dict[str, Callable[[], int]] = field(default_factory=dict)
+
+
+def workloads(backend: Any, small: bool) -> Iterator[Workload]:
+    """All workloads, each made when its turn comes."""
+    # On a device, torch's convolutions and JAX's products would else round their factors.
+    torch.backends.cudnn.allow_tf32 = False
+    jax.config.update("jax_default_matmul_precision", "highest")
+    width, batch = (32, 8) if small else (1024, 256)
+    for k in (2,) if small else (1, 16, 64):
+        yield mlp_jvp(backend, width, batch, k)
+    k = 4 if small else 64
+    for sampler in ("rank-one", "normal"):
+        yield mlp_step(backend, width, batch, k, sampler)
+    yield rule_steps(backend, width, batch)
+    yield convolution(backend, *((2, 6, 4, 2) if small else (32, 32, 64, 4)))
+    yield normalized_linear(backend, *((64, 16, 2) if small else (8192, 512, 4)))
+    yield draws(backend, 1 << (10 if small else 26))
+
+
+def _device(backend: Any) -> str:
+    return "cuda" if backend.name == "cupy" else "cpu"
+
+
+def _memory(backend: Any) -> dict[str, Callable[[], int]]:
+    """How each contender tells its most bytes; the peers' count from the start of the process."""
+    if backend.name != "cupy":
+        return {}
+    return {
+        "dualnet": lambda: backend.memory()["device_pool_bytes"],
+        "torch": torch.cuda.max_memory_allocated,
+        "jax": lambda: (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0),
+    }
+
+
+# --- multilayer perceptrons -----------------------------------------------------------------------
+
+
+class _Problem:
+    """784-width-width-10, and the same in torch and JAX."""
+
+    def __init__(self, backend: Any, width: int, batch: int):
+        self.backend = backend
+        network = MLP(width=width, depth=2).network((784,), 10)
+        params, state, _ = network.init(dn.Key(0), (784,))
+        generator = np.random.default_rng(0)
+        x = generator.standard_normal((batch, 784), dtype=np.float32)
+        y = generator.integers(0, 10, batch)
+        layers = [p for p in params.values() if p]
+        arrays = [p["w"] for p in layers], [p["b"] for p in layers], x, y
+        device = _device(backend)
+        self.peers = [Torch(*arrays, device), Torch(*arrays, device, compiled=True), Jax(*arrays)]
+        self.task = Task(network, softmax_cross_entropy)
+        self.params, self.state, self.x, self.y = tree.map(backend.asarray, (params, state, x, y))
+        self.weights = sum(p["w"].size for p in layers)
+        self.parameters, self.batch = tree.size(params), batch
+
+    def jvp(self, tangents: Any) -> Callable:
+        def loss(params: Any) -> Any:
+            outputs, _ = self.task.network.apply(params, self.state, self.x, Context(train=True))
+            return softmax_cross_entropy(outputs, self.y).mean()
+
+        return lambda: self.backend.to_host(dn.jvp(loss, (self.params,), (tangents,))[1])
+
+    def step(self, rule: Rule) -> Callable:
+        sgd = SGD()
+        params, memory, number = self.params, sgd.init(self.params), 0
+        learned = rule.init(dn.Key(0), self.task, params, self.state, self.x)
+
+        def work() -> None:
+            nonlocal params, memory, number
+            key, where = dn.Key(number), (self.x, self.y)
+            done = step(rule, self.task, params, self.state, learned, *where, key, self.backend)
+            params, memory = sgd.update(done.gradients, memory, params, LR)
+            number += 1
+            self.backend.synchronize()
+
+        return work
+
+
+def mlp_jvp(backend: Any, width: int, batch: int, k: int) -> Workload:
+    """The loss along k dense tangents of all weights."""
+    p = _Problem(backend, width, batch)
+    tangents = tree.map(
+        lambda a: backend.normal(dn.Key(a.size), (k, *a.shape), np.float32), p.params
+    )
+    return Workload(
+        f"MLP jvp, dense tangents, batch {batch}, k = {k}",
+        {"dualnet": p.jvp(tangents)} | {peer.name: peer.jvp(k) for peer in p.peers},
+        # every layer: x w, x ẇ, and from the second on ẋ w
+        flops=2.0 * batch * p.weights * (1 + 2 * k),
+        bytes=FLOAT * p.parameters * (1.0 + k),
+        memory=_memory(backend),
+    )
+
+
+def mlp_step(backend: Any, width: int, batch: int, k: int, sampler: str) -> Workload:
+    """A whole `fg-w` step: draw, evaluate, aggregate, update; the peers' directions are dense."""
+    p = _Problem(backend, width, batch)
+    rank_one = sampler == "rank-one"
+    ours = p.step(WeightPerturbation(tangents=k, sampler=sampler))
+    directions = p.parameters * k * (0 if rank_one else 1)
+    return Workload(
+        f"MLP fg-w step, batch {batch}, k = {k}, ours {sampler}",
+        {"dualnet": ours} | {peer.name: peer.step(k) for peer in p.peers},
+        # x w and ẋ w; x ẇ and Σ c ẇ are of no order beside them where ẇ has rank one
+        flops=2.0 * batch * p.weights * (1 + k) + 2.0 * directions * (batch + 1),
+        # directions are written once and read twice, parameters read and written
+        bytes=FLOAT * (3.0 * directions + 2.0 * p.parameters),
+        memory=_memory(backend),
+    )
+
+
+def rule_steps(backend: Any, width: int, batch: int) -> Workload:
+    """A step of `bp` and of `fg-a`, beside backpropagation by the peers."""
+    p = _Problem(backend, width, batch)
+    contenders = {
+        "dualnet bp": p.step(Backprop()),
+        "dualnet fg-a": p.step(ActivityPerturbation()),
+    }
+    for peer in p.peers:
+        contenders[peer.name] = _backprop(peer)
+    return Workload(
+        f"MLP bp and fg-a steps, batch {batch}",
+        contenders,
+        flops=6.0 * batch * p.weights,
+        bytes=FLOAT * 3.0 * p.parameters,
+        memory=_memory(backend),
+    )
+
+
+def _backprop(peer: Torch | Jax) -> Callable:
+    """Backpropagation and an update, by a peer."""
+    if isinstance(peer, Torch):
+        gradient = peer.compiled(torch.func.grad(peer.loss, argnums=tuple(range(len(peer.params)))))
+
+        def by_torch() -> None:
+            slopes = gradient(*peer.params)
+            peer.params = tuple(p - LR * g for p, g in zip(peer.params, slopes, strict=True))
+            peer.params[-1].cpu()
+
+        return by_torch
+
+    @jax.jit
+    def update(params: Any) -> Any:
+        slopes = jax.grad(lambda ps: peer.loss(*ps))(params)
+        return tuple(p - LR * g for p, g in zip(params, slopes, strict=True))
+
+    def by_jax() -> None:
+        peer.params = jax.block_until_ready(update(peer.params))
+
+    return by_jax
+
+
+# --- layers ---------------------------------------------------------------------------------------
+
+
+def _jvp_by_all(
+    backend: Any, ours: Callable, by_torch: Callable, by_jax: Callable, arrays: tuple, stacks: tuple
+) -> dict[str, Callable]:
+    """The jvp along stacks of tangents of all arguments; the peers' functions take images
+    (or rows) and weights in the very layout that dualnet does."""
+    here, along = ([backend.asarray(a) for a in t] for t in (arrays, stacks))
+
+    def dualnet() -> Any:
+        result = dn.jvp(ours, here, along)[1]
+        backend.synchronize()
+        return result
+
+    device = _device(backend)
+    there, their = ([torch.from_numpy(a).to(device) for a in t] for t in (arrays, stacks))
+
+    def of_torch(*tangents: Any) -> Any:
+        return torch.func.vmap(lambda *t: torch.func.jvp(by_torch, tuple(there), t)[1])(*tangents)
+
+    def waiting(work: Callable) -> Callable:
+        def whole() -> Any:
+            with torch.no_grad():
+                result = work(*their)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            return result
+
+        return whole
+
+    primals, tangents = (tuple(jax.numpy.asarray(a) for a in t) for t in (arrays, stacks))
+    of_jax = jax.jit(lambda *t: jax.vmap(lambda *one: jax.jvp(by_jax, primals, one)[1])(*t))
+    _require_agreement(
+        backend.to_host(dualnet()),
+        waiting(of_torch)().cpu().numpy(),
+        np.asarray(of_jax(*tangents)),
+    )
+    return {
+        "dualnet": dualnet,
+        "torch": waiting(of_torch),
+        "torch.compile": waiting(torch.compile(of_torch)),
+        "jax": lambda: jax.block_until_ready(of_jax(*tangents)),
+    }
+
+
+def _require_agreement(ours: np.ndarray, *others: np.ndarray) -> None:
+    """Refuse to time contenders that do not compute the same thing."""
+    size = float(np.abs(ours).max())
+    for other in others:
+        worst = float(np.abs(ours - other).max())
+        if not worst < 1e-3 * size:
+            raise AssertionError(f"not the same work: they differ by {worst} of {size}")
+
+
+def _normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def convolution(backend: Any, images: int, side: int, channels: int, k: int) -> Workload:
+    """3×3, of images and kernel."""
+    x, w = _normal(images, side, side, channels), _normal(3, 3, channels, channels)
+    stacks = _normal(k, *x.shape), _normal(k, *w.shape)
+
+    def by_torch(x: Any, w: Any) -> Any:
+        x, w = x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1)
+        return torch.nn.functional.conv2d(x, w, padding=1).permute(0, 2, 3, 1)
+
+    def by_jax(x: Any, w: Any) -> Any:
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=layout)
+
+    return Workload(
+        f"conv 3x3 of images and kernel, {images} of {side}x{side}x{channels}, k = {k}",
+        _jvp_by_all(
+            backend, lambda x, w: nn.conv2d(x, w, padding=1), by_torch, by_jax, (x, w), stacks
+        ),
+        flops=2.0 * x.size * 9 * channels * (1 + 2 * k),
+        bytes=FLOAT * (2.0 * x.size + w.size) * (1 + k),
+        memory=_memory(backend),
+    )
+
+
+def normalized_linear(backend: Any, rows: int, width: int, k: int) -> Workload:
+    """Layer norm, linear, layer norm, ReLU, of input, weights and bias."""
+    arrays = _normal(rows, width), _normal(width, width) / width**0.5, _normal(width)
+    stacks = tuple(_normal(k, *a.shape) for a in arrays)
+
+    def ours(x: Any, w: Any, b: Any) -> Any:
+        return nn.relu(nn.normalize(nn.normalize(x, (-1,)) @ w + b, (-1,)))
+
+    def by_torch(x: Any, w: Any, b: Any) -> Any:
+        def norm(z: Any) -> Any:
+            return torch.nn.functional.layer_norm(z, (width,))
+
+        return torch.relu(norm(norm(x) @ w + b))
+
+    def by_jax(x: Any, w: Any, b: Any) -> Any:
+        def norm(z: Any) -> Any:
+            return jax.nn.standardize(z, axis=-1, epsilon=1e-5)
+
+        return jax.nn.relu(norm(norm(x) @ w + b))
+
+    return Workload(
+        f"LN-linear-LN-ReLU, {rows} rows of {width}, k = {k}",
+        _jvp_by_all(backend, ours, by_torch, by_jax, arrays, stacks),
+        flops=2.0 * rows * width * width * (1 + 2 * k),
+        bytes=FLOAT * 2.0 * rows * width * (1 + k),
+        memory=_memory(backend),
+    )
+
+
+# --- random numbers -------------------------------------------------------------------------------
+
+
+def draws(backend: Any, n: int) -> Workload:
+    """n normal numbers."""
+    number, device = 0, _device(backend)
+
+    def ours(kind: str) -> Callable:
+        def work() -> None:
+            nonlocal number
+            number += 1
+            getattr(backend, kind)(dn.Key(number), (n,), np.float32)
+            backend.synchronize()
+
+        return work
+
+    def by_torch() -> None:
+        torch.randn(n, device=device)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    draw = jax.jit(lambda key: jax.random.normal(key, (n,)))
+
+    def by_jax() -> None:
+        nonlocal number
+        number += 1
+        jax.block_until_ready(draw(jax.random.key(number)))
+
+    return Workload(
+        f"{n} normal numbers",
+        {
+            "dualnet": ours("normal"),
+            "dualnet, signs": ours("signs"),
+            "torch": by_torch,
+            "jax": by_jax,
+        },
+        flops=0.0,
+        bytes=float(FLOAT * n),
+        memory=_memory(backend),
+    )

@@ -1,0 +1,170 @@
+"""The CuPy backend: arrays on a CUDA device.
+
+Models, layers and learning rules are the same source as on NumPy: their calls of NumPy's functions
+reach CuPy by the dispatch protocols.  What is particular to the device is here, in `kernels`, and
+in the CUDA sources of the folder `cuda`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from dualnet.backends.replaceable import put_kernels
+from dualnet.errors import BackendError, UsageError
+from dualnet.random import Key
+
+_RESIDENT_SHARE = 0.25
+"""Of the free memory of the device, what one array of the data set may take for good."""
+
+_DRAWS_PER_THREAD = 4
+
+
+class CupyBackend:
+    """Arrays in the memory of a CUDA device; the host only says what to do, and runs ahead.
+
+    Random numbers are a function of key and index alone (Philox).  Signs and uniform numbers are
+    the same on every device; normal ones to the rounding of its log and sine.  They are others
+    than NumPy's.
+
+    Args:
+        threads: must be 1: the device spreads its work by itself.
+        tf32: float32 matrix products with factors rounded to 11 bits, several times faster; without
+            it they are exact to float32's rounding.
+
+    Raises:
+        BackendError: CuPy, a driver or a device is missing; says which.
+        UsageError: more than one thread.
+    """
+
+    name = "cupy"
+    read_every = 50
+
+    def __init__(self, threads: int = 1, tf32: bool = False):
+        if threads != 1:
+            raise UsageError(
+                f"--threads is of no use to --backend cupy, which takes a batch in one piece; got "
+                f"{threads}"
+            )
+        self.threads = 1
+        self._cupy = _imported()
+        _require_device(self._cupy)
+        _choose_precision(tf32)
+        from dualnet.backends import kernels  # needs CuPy
+
+        self._draws = kernels.Module("draws")
+        put_kernels(self._cupy.ndarray, kernels.KERNELS)
+
+    def asarray(self, x: Any, dtype: Any = None) -> Any:
+        """The array on the device."""
+        return self._cupy.asarray(x, dtype)
+
+    def to_host(self, x: Any) -> np.ndarray:
+        """The array as a NumPy array; waits for it."""
+        return self._cupy.asnumpy(x)
+
+    def resident(self, x: np.ndarray) -> Any:
+        """The array on the device if it leaves most of the free memory to others, else x."""
+        free, _ = self._cupy.cuda.runtime.memGetInfo()
+        return self.asarray(x) if x.nbytes <= _RESIDENT_SHARE * free else x
+
+    def map(self, f: Callable, items: Iterable) -> list:
+        """`[f(x) for x in items]`."""
+        return [f(x) for x in items]
+
+    def normal(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> Any:
+        """Standard normal numbers; see `Backend.normal`."""
+        return self._drawn("normal", key, shape, dtype, start)
+
+    def signs(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> Any:
+        """Independent random signs, one from each random bit; see `Backend.signs`."""
+        return self._drawn("signs", key, shape, dtype, start)
+
+    def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> Any:
+        """Independent numbers, uniform in [0, 1); see `Backend.uniform`."""
+        return self._drawn("uniform", key, shape, dtype, start)
+
+    def synchronize(self) -> None:
+        """Wait until everything asked for is done."""
+        self._cupy.cuda.get_current_stream().synchronize()
+
+    def memory(self) -> dict[str, int]:
+        """Bytes that CuPy's memory pool holds, which is the most that were in use at once plus
+        what its blocks waste; and those in use now."""
+        pool = self._cupy.get_default_memory_pool()
+        return {"device_pool_bytes": pool.total_bytes(), "device_used_bytes": pool.used_bytes()}
+
+    def _drawn(self, kind: str, key: Key, shape: tuple[int, ...], dtype: Any, start: int) -> Any:
+        out = self._cupy.empty(shape, dtype)
+        size = math.prod(shape)
+        if size:
+            quads = -(-(start + size) // _DRAWS_PER_THREAD) - start // _DRAWS_PER_THREAD
+            key_words = (key.bits & (2**64 - 1), key.bits >> 64)
+            numbers = (np.uint64(n) for n in (size, start, *key_words))
+            self._draws.over(quads, kind, out.dtype, out, *numbers)
+        return out
+
+
+def _imported() -> Any:
+    try:
+        import cupy
+    except ImportError as error:
+        raise BackendError(
+            f"backend cupy: CuPy cannot be imported ({error}); install the extra "
+            f"{_fitting_extra()}, as in pip install 'dualnet[cuda12]', or use --backend numpy"
+        ) from None
+    return cupy
+
+
+def _fitting_extra() -> str:
+    """The extra for the driver that is here."""
+    major = (driver_version() or 0) // 1000
+    if major >= 13:
+        return f"cuda13 (the driver here supports CUDA {major})"
+    if major == 12:
+        return "cuda12 (the driver here supports CUDA 12)"
+    return "cuda12 or cuda13, whichever fits the driver (none was found here)"
+
+
+def driver_version() -> int | None:
+    """1000 · major + 10 · minor of the newest CUDA that the driver supports; None without one."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        version = ctypes.c_int(0)
+        failed = ctypes.CDLL(name).cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return None if failed else version.value
+
+
+def _require_device(cupy: Any) -> None:
+    """Do on the device what every run does, so that whatever is missing is missed now."""
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+        if not count:
+            raise RuntimeError("no CUDA device")
+        square = cupy.ones((2, 2), np.float32)
+        total = float((square @ square + square).sum())
+    except Exception as error:  # the driver, a library that CuPy loads when first used, the device
+        found = driver_version()
+        driver = "none was found" if found is None else f"for CUDA {found // 1000} at most"
+        raise BackendError(
+            f"backend cupy: CuPy {cupy.__version__} cannot use a CUDA device here "
+            f"({type(error).__name__}: {error}); it needs an NVIDIA driver ({driver}), a device "
+            "and the CUDA libraries of the extra cuda12 or cuda13; or use --backend numpy"
+        ) from error
+    if total != 12.0:
+        raise BackendError(f"backend cupy: the device computes {total} where 12 is right")
+
+
+def _choose_precision(tf32: bool) -> None:
+    """Whether float32 matrix products may round their factors; CUPY_TF32 does not decide it."""
+    from cupy._core import _routines_linalg as products
+
+    kind = products.COMPUTE_TYPE_TF32 if tf32 else products.COMPUTE_TYPE_DEFAULT
+    products.set_compute_type(np.float32, kind)

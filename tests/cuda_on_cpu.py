@@ -1,0 +1,104 @@
+"""CUDA sources compiled for the host by g++, to check their arithmetic where there is no device.
+
+The kernels are the very text that a device gets.  What the host cannot check: that threads of a
+warp agree on nothing that the text leaves open, and how fast it is.
+"""
+
+import ctypes
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+COMPILER = shutil.which("g++")
+_HEADER = Path(__file__).with_name("cuda_on_cpu.h")
+_FLAGS = ("-O1", "-U_FORTIFY_SOURCE", "-shared", "-fPIC")  # longjmp goes where that forbids
+_SCALARS = {
+    "long long": np.int64,
+    "unsigned long long": np.uint64,
+    "i64": np.int64,
+    "u64": np.uint64,
+    "int": np.int32,
+    "float": np.float32,
+    "double": np.float64,
+}
+
+
+class Program:
+    """A source, compiled.
+
+    Args:
+        source: CUDA C++ text, its kernels `extern "C"`.
+        options: NVRTC's; only definitions (-D...) count.
+    """
+
+    _folder = Path(tempfile.mkdtemp(prefix="cuda-on-cpu-"))
+
+    def __init__(self, source, options=()):
+        definitions = [option for option in options if option.startswith("-D")]
+        header = _HEADER.read_text()
+        flags = ["-x", "c++", "-std=c++17", "-include", str(_HEADER), *definitions]
+        found = re.findall(r'extern "C" __global__ void (\w+)\(([^)]*)\)', _expanded(source))
+        (real,) = (option[7:] for option in definitions if option.startswith("-DREAL="))
+        self.parameters = {name: _parameters(text, real) for name, text in found}
+        self.barriers = "__syncthreads" in source
+        launchers = "".join(
+            f'extern "C" void launch_{name}(void** a, unsigned b, unsigned t, bool s) '
+            f"{{ launch({name}, a, b, t, s); }}\n"
+            for name in self.parameters
+        )
+        text = source + launchers
+        digest = hashlib.sha256("".join([header, text, *definitions]).encode()).hexdigest()
+        library = self._folder / f"{digest}.so"
+        if not library.exists():
+            done = subprocess.run(
+                [COMPILER, *_FLAGS, *flags, "-", "-o", str(library)],
+                input=text,
+                capture_output=True,
+                text=True,
+            )
+            assert not done.returncode, done.stderr
+        self._library = ctypes.CDLL(str(library))
+
+    def launch(self, name, blocks, threads, arguments):
+        """Run a kernel on NumPy arrays and scalars, which must be of exactly its types."""
+        parameters = self.parameters[name]
+        assert len(arguments) == len(parameters), f"{name} takes {parameters}"
+        pointers = (ctypes.c_void_p * len(arguments))()
+        kept = []
+        for i, (argument, (dtype, is_array)) in enumerate(zip(arguments, parameters, strict=True)):
+            assert isinstance(argument, np.ndarray if is_array else np.generic), (name, i, argument)
+            assert argument.dtype == dtype, (name, i, argument.dtype, dtype)
+            if is_array:
+                assert argument.flags.c_contiguous, (name, i)
+                value = ctypes.c_void_p(argument.ctypes.data)
+                pointers[i] = ctypes.cast(ctypes.pointer(value), ctypes.c_void_p)
+                kept.append(value)
+            else:
+                value = np.array(argument)
+                pointers[i] = value.ctypes.data
+                kept.append(value)
+        run = getattr(self._library, f"launch_{name}")
+        run(pointers, ctypes.c_uint(blocks), ctypes.c_uint(threads), ctypes.c_bool(self.barriers))
+
+
+def _expanded(source):
+    """The text with its macros of parameters put in."""
+    for name, text in re.findall(r"#define (\w+) *\\\n((?:.*\\\n)*.*)\n", source):
+        source = source.replace(f", {name})", ", " + text.replace("\\\n", " ") + ")")
+    return source
+
+
+def _parameters(text, real):
+    """`(dtype, is it an array)` of each parameter in a list of declarations."""
+    result = []
+    for declaration in text.split(","):
+        words = declaration.replace("const ", "").replace("REAL", real).replace("*", " * ").split()
+        is_array = "*" in words
+        kind = " ".join(words[: words.index("*")] if is_array else words[:-1])
+        result.append((np.dtype(_SCALARS[kind]), is_array))
+    return result

@@ -1,0 +1,370 @@
+"""A stand-in for CuPy 14 without a device: as strict about host and device, and it counts.
+
+Arrays hold a NumPy array that nothing but `get` hands out.  They answer NumPy's protocols by
+CuPy's rules: host arrays as operands are refused, implicit conversions raise, functions and
+arguments that CuPy lacks are missing, numbers come as arrays without axes.  `counts` says how
+often something went from host to device or back, or made the host wait.  Kernels are compiled for
+the host (`cuda_on_cpu`).  `tests/test_fake_cupy.py` holds it against CuPy where that is installed.
+"""
+
+import contextlib
+import sys
+import types
+from collections import Counter
+
+import numpy as np
+from cuda_on_cpu import Program
+
+counts = Counter()
+"""`to_device`, `to_host` and `waits`."""
+
+LACKING = {"linalg.diagonal", "linalg.outer", "linalg.trace"}
+"""What NumPy has and CuPy does not, of the functions that have a derivative rule."""
+
+LACKING_ARGUMENTS = {
+    "clip": {"min", "max"},
+    "reshape": {"shape"},
+    "sort": {"stable"},
+    "std": {"correction"},
+    "var": {"correction"},
+}
+
+WAITS = {
+    *("allclose", "argwhere", "bincount", "delete", "flatnonzero", "nonzero", "unique"),
+    *("linalg.lstsq", "linalg.matrix_rank", "lib.stride_tricks.sliding_window_view"),
+}
+"""Functions that look at numbers on the way."""
+
+TAKES_HOST_INDICES = {"delete", "take", "take_along_axis"}
+_CREATES = {
+    "asarray",
+    "array",
+    "arange",
+    "empty",
+    "eye",
+    "full",
+    "identity",
+    "ones",
+    "tri",
+    "zeros",
+}
+_COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal"}
+
+
+@contextlib.contextmanager
+def counted():
+    """A Counter of what happens inside."""
+    before = Counter(counts)
+    during = Counter()
+    yield during
+    during.update({kind: n - before[kind] for kind, n in counts.items() if n != before[kind]})
+
+
+def _inside(x):
+    """Fake arrays as the NumPy arrays that they hold, in lists and tuples too."""
+    if isinstance(x, ndarray):
+        return x._held
+    if isinstance(x, (list, tuple)) and any(isinstance(i, (ndarray, list, tuple)) for i in x):
+        return type(x)(map(_inside, x)) if not hasattr(x, "_fields") else type(x)(*map(_inside, x))
+    return x
+
+
+def _outside(x):
+    """NumPy arrays and numbers as fake arrays."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return ndarray(np.asarray(x))
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*map(_outside, x))
+    if isinstance(x, (list, tuple)):
+        return type(x)(map(_outside, x))
+    return x
+
+
+def _host_arrays(values):
+    for x in values:
+        if isinstance(x, np.ndarray):
+            yield x
+        elif isinstance(x, (list, tuple)):
+            yield from _host_arrays(x)
+
+
+class ndarray:
+    """See the head of this file."""
+
+    __hash__ = None
+
+    def __init__(self, held):
+        self._held = held
+
+    # --- the two protocols ---
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
+        if method != "__call__":
+            return NotImplemented
+        operands = (*inputs, *(out or ()))
+        for x in operands:
+            known = isinstance(x, (ndarray, np.ndarray, np.generic, bool, int, float))
+            if not known:
+                return NotImplemented
+        if ufunc.__name__ in _COMPARISONS:
+            inputs = [x.item() if isinstance(x, np.ndarray) and not x.ndim else x for x in inputs]
+        if any(isinstance(x, np.ndarray) for x in (*inputs, *(out or ()))):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        if out:
+            kwargs["out"] = tuple(x._held for x in out)
+        result = ufunc(*map(_inside, inputs), **kwargs)
+        return out[0] if out else _outside(result)
+
+    def __array_function__(self, function, types_, args, kwargs):
+        name = ".".join([*function.__module__.split(".")[1:], function.__name__])
+        if name in LACKING or not all(issubclass(t, (ndarray, np.ndarray)) for t in types_):
+            return NotImplemented
+        for argument in LACKING_ARGUMENTS.get(name, ()):
+            if argument in kwargs:
+                raise TypeError(f"{name}() got an unexpected keyword argument {argument!r}")
+        if name in WAITS:
+            counts["waits"] += 1
+        hosts = len(list(_host_arrays((*args, *kwargs.values()))))
+        if name in _CREATES:
+            counts["to_device"] += hosts
+        elif hosts and name in TAKES_HOST_INDICES:
+            counts["to_device"] += hosts
+        elif hosts:
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        if (
+            name == "linalg.solve"
+            and np.ndim(args[1]) > 1
+            and (np.shape(args[0])[:-2] != np.shape(args[1])[:-2])
+        ):
+            raise ValueError("a must have (..., M, M) shape and b must have (..., M, K)")
+        result = function(*map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()})
+        return result if name in ("shape", "ndim", "size", "result_type") else _outside(result)
+
+    # --- from device to host ---
+
+    def __array__(self, *_args, **_kwargs):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+    def get(self):
+        counts["to_host"] += 1
+        return self._held.copy()
+
+    def item(self):
+        return self.get().item()
+
+    def tolist(self):
+        return self.get().tolist()
+
+    def __bool__(self):
+        return bool(self.get())
+
+    def __float__(self):
+        return float(self.get())
+
+    def __int__(self):
+        return int(self.get())
+
+    def __index__(self):
+        return self.get().__index__()
+
+    def __repr__(self):
+        return f"fake {self._held!r}"
+
+    # --- entries ---
+
+    def _key(self, key):
+        for x in key if isinstance(key, tuple) else (key,):
+            if isinstance(x, np.ndarray):
+                counts["to_device"] += 1
+            if isinstance(x, (np.ndarray, ndarray)) and x.dtype == bool:
+                counts["waits"] += 1
+        return _inside(key)
+
+    def __getitem__(self, key):
+        return _outside(self._held[self._key(key)])
+
+    def __setitem__(self, key, value):
+        if isinstance(value, np.ndarray):
+            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+        self._held[self._key(key)] = _inside(value)
+
+    def __len__(self):
+        return len(self._held)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    # --- what is known without looking at numbers ---
+
+    shape = property(lambda self: self._held.shape)
+    ndim = property(lambda self: self._held.ndim)
+    size = property(lambda self: self._held.size)
+    dtype = property(lambda self: self._held.dtype)
+    itemsize = property(lambda self: self._held.itemsize)
+    nbytes = property(lambda self: self._held.nbytes)
+    strides = property(lambda self: self._held.strides)
+    T = property(lambda self: ndarray(self._held.T))
+    mT = property(lambda self: ndarray(self._held.mT))
+
+    def astype(self, dtype, copy=True):
+        return ndarray(self._held.astype(dtype, copy=copy))
+
+    def copy(self):
+        return ndarray(self._held.copy())
+
+
+def _operator(ufunc):
+    def binary(self, other):
+        if getattr(other, "__array_ufunc__", False) is None:
+            return NotImplemented  # as the other array asks for
+        return ufunc(self, other)
+
+    def reflected(self, other):
+        return ufunc(other, self)
+
+    def in_place(self, other):
+        return ufunc(self, other, out=self)
+
+    return binary, reflected, in_place
+
+
+for _name, _ufunc in {
+    **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide},
+    **{"floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "matmul": np.matmul},
+    **{"and": np.bitwise_and, "or": np.bitwise_or},
+}.items():
+    for _kind, _method in zip(("", "r", "i"), _operator(_ufunc), strict=True):
+        setattr(ndarray, f"__{_kind}{_name}__", _method)
+for _name, _ufunc in {
+    **{"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal},
+    **{"gt": np.greater, "ge": np.greater_equal},
+}.items():
+    setattr(ndarray, f"__{_name}__", _operator(_ufunc)[0])
+for _name, _ufunc in {"neg": np.negative, "pos": np.positive, "abs": np.absolute}.items():
+    setattr(ndarray, f"__{_name}__", lambda self, ufunc=_ufunc: ufunc(self))
+
+
+def _method(name):
+    def method(self, *args, **kwargs):
+        if any(True for _ in _host_arrays((*args, *kwargs.values()))) and name != "take":
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        if set(kwargs) & LACKING_ARGUMENTS.get(name, set()) - {"min", "max"}:
+            raise TypeError(f"{name}() got an unexpected keyword argument")
+        result = getattr(self._held, name)(
+            *map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()}
+        )
+        return _outside(result)
+
+    return method
+
+
+for _name in (
+    *(
+        "all any argmax argmin argsort clip cumprod cumsum diagonal dot flatten max mean min"
+    ).split(),
+    *("nonzero prod ravel repeat reshape round squeeze std sum swapaxes take trace").split(),
+    *("transpose var").split(),
+):
+    setattr(ndarray, _name, _method(_name))
+
+
+# --- the module ----------------------------------------------------------------------------------
+
+
+def asarray(x, dtype=None):
+    if isinstance(x, ndarray):
+        return x if dtype is None or x.dtype == dtype else x.astype(dtype)
+    counts["to_device"] += 1
+    return ndarray(np.array(x, dtype))
+
+
+def asnumpy(x):
+    return x.get() if isinstance(x, ndarray) else np.asarray(x)
+
+
+class RawModule:
+    """Kernels on the host's processor."""
+
+    def __init__(self, *, code, options=()):
+        self._program = Program(code, options)
+
+    def get_function(self, name):
+        def run(grid, block, arguments):
+            assert len(grid) == len(block) == 1
+            held = [a._held if isinstance(a, ndarray) else a for a in arguments]
+            self._program.launch(name, grid[0], block[0], held)
+
+        return run
+
+
+class _Stream:
+    def synchronize(self):
+        counts["waits"] += 1
+
+
+class OutOfMemoryError(MemoryError):
+    """CuPy's."""
+
+
+def _on_arrays(function):
+    return lambda *args, **kwargs: _outside(
+        function(*map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()})
+    )
+
+
+def modules():
+    """What `sys.modules` holds where CuPy is installed, as far as dualnet looks."""
+    cupy = types.ModuleType("cupy")
+    cupy.__path__ = []
+    cupy.__version__ = "14.fake"
+    cupy.ndarray, cupy.RawModule, cupy.asarray, cupy.asnumpy = ndarray, RawModule, asarray, asnumpy
+    # what is not set by a kernel must not be right by chance
+    cupy.empty = lambda shape, dtype: ndarray(np.full(shape, 99, dtype))
+    for name in ("zeros", "ones", "ascontiguousarray", "where", "broadcast_to"):
+        setattr(cupy, name, _on_arrays(getattr(np, name)))
+    cupy.linalg = types.SimpleNamespace(eigh=_on_arrays(np.linalg.eigh))
+    tricks = types.SimpleNamespace(as_strided=_on_arrays(np.lib.stride_tricks.as_strided))
+    cupy.lib = types.SimpleNamespace(stride_tricks=tricks)
+    runtime = types.SimpleNamespace(
+        memGetInfo=lambda: (1 << 30, 1 << 31),
+        getDeviceCount=lambda: 1,
+    )
+    cupy.cuda = types.SimpleNamespace(
+        runtime=runtime,
+        get_current_stream=_Stream,
+        memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+    )
+    pool = types.SimpleNamespace(total_bytes=lambda: 1 << 20, used_bytes=lambda: 1 << 19)
+    cupy.get_default_memory_pool = lambda: pool
+    core = types.ModuleType("cupy._core")
+    products = types.ModuleType("cupy._core._routines_linalg")
+    products.COMPUTE_TYPE_DEFAULT, products.COMPUTE_TYPE_TF32 = "default", "tf32"
+    products.chosen = []
+    products.set_compute_type = lambda dtype, kind: products.chosen.append((dtype, kind))
+    core._routines_linalg = products
+    return {"cupy": cupy, "cupy._core": core, "cupy._core._routines_linalg": products}
+
+
+_OURS = ("dualnet.backends.kernels", "dualnet.backends.cupy_backend")
+
+
+@contextlib.contextmanager
+def installed():
+    """`import cupy` means this, and dualnet's modules that import it are imported anew."""
+    import dualnet.backends as package
+
+    theirs = ("cupy", "cupy._core", "cupy._core._routines_linalg")
+    before = {name: sys.modules.pop(name, None) for name in (*theirs, *_OURS)}
+    attributes = {name: package.__dict__.pop(name.rpartition(".")[2], None) for name in _OURS}
+    sys.modules.update(modules())
+    try:
+        yield sys.modules["cupy"]
+    finally:
+        for name, module in before.items():
+            sys.modules.pop(name, None)
+            if module is not None:
+                sys.modules[name] = module
+        for name, module in attributes.items():
+            package.__dict__.pop(name.rpartition(".")[2], None)
+            if module is not None:
+                setattr(package, name.rpartition(".")[2], module)

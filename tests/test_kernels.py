@@ -1,0 +1,60 @@
+"""Every CUDA source compiles for the devices that matter, by NVIDIA's own compiler."""
+
+import ctypes
+import importlib.util
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+SOURCES = sorted(
+    path.name
+    for path in (files("dualnet.backends") / "cuda").iterdir()
+    if path.name.endswith(".cu")
+)
+
+
+@pytest.fixture(scope="module")
+def nvrtc():
+    """The library of NVIDIA's runtime compiler, which needs no device."""
+    for package in ("nvidia.cuda_nvrtc", "nvidia.cu13"):
+        try:
+            spec = importlib.util.find_spec(package)
+        except ImportError:
+            continue
+        for folder in spec.submodule_search_locations or () if spec else ():
+            for library in sorted(Path(folder).glob("lib/libnvrtc.so.*")):
+                return ctypes.CDLL(str(library))
+    for name in ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"):
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    pytest.skip("NVRTC is not here (pip install nvidia-cuda-nvrtc-cu12)")
+
+
+def compiled(nvrtc, text, options):
+    """The compiler's log where it refuses a source, else None."""
+    program = ctypes.c_void_p()
+    assert not nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"", 0, None, None)
+    array = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    failed = nvrtc.nvrtcCompileProgram(program, len(options), array)
+    size = ctypes.c_size_t()
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    return log.value.decode() if failed or log.value else None
+
+
+@pytest.mark.parametrize("arch", ("sm_80", "sm_90"))
+@pytest.mark.parametrize("real", ("float", "double"))
+@pytest.mark.parametrize("name", SOURCES)
+def test_it_compiles_without_a_warning(name, real, arch, nvrtc):
+    text = (files("dualnet.backends") / "cuda" / name).read_text(encoding="utf-8")
+    options = ("--std=c++17", f"-DREAL={real}", "-DTHREADS=256", f"--gpu-architecture={arch}")
+    assert compiled(nvrtc, text, options) is None
+
+
+def test_a_mistake_is_seen(nvrtc):
+    assert "error" in compiled(nvrtc, "__global__ void f() { undeclared(); }", ())
