@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dualnet.check import references
 from dualnet.check.table import Row, adder
-from dualnet.nn import mean_squared_error, softmax_cross_entropy
+from dualnet.core.transforms import stop_gradient
+from dualnet.nn import (
+    InfoNCE,
+    average,
+    mean_squared_error,
+    replicated,
+    replicated_by_copies,
+    softmax_cross_entropy,
+)
 
 ROWS: list[Row] = []
 row = adder(ROWS, "losses")
 
 LABELS = np.array([2, 0, 3, 3])
+
+
+def _with_value_times(n: int, loss: Any) -> Any:
+    """n times the loss with the derivative of one."""
+    return loss + (n - 1) * stop_gradient(loss)
+
 
 for _note, _labels in (("", LABELS), ("unsigned labels", LABELS.astype(np.uint8))):
     row(
@@ -31,3 +47,44 @@ for _shape in ((3,), (4, 2), (2, 3, 2)):
         composed=lambda _xp, outputs, targets: references.mean_squared_error(outputs, targets),
         exact=True,
     )
+row(
+    "InfoNCE",
+    "",
+    lambda _xp, f: InfoNCE(0.5, stop=False)(f, None),
+    (6, 4),
+    composed=lambda _xp, f: references.info_nce(f, 0.5, lambda answering: answering),
+)
+row(
+    "InfoNCE",
+    "stop-gradient",
+    lambda _xp, f: InfoNCE(0.5)(f, None),
+    (6, 4),
+    composed=lambda _xp, f: references.info_nce(f, 0.5, stop_gradient),
+    decreed=True,
+)
+for _form, _tokens in (("tokens", 3), ("no tokens", 1)):
+    row(
+        replicated,
+        _form,
+        lambda _xp, x, w: replicated(lambda f: softmax_cross_entropy(f @ w, LABELS[1::2]), x, 2),
+        (2, _tokens, 4) if _tokens > 1 else (2, 4),
+        (4, 5),
+        composed=lambda _xp, x, w: replicated_by_copies(
+            lambda f: softmax_cross_entropy(f @ w, LABELS[1::2]), x, 2
+        ),
+        decreed=True,
+    )
+row(
+    replicated_by_copies,
+    "",
+    lambda _xp, x, w: replicated_by_copies(
+        lambda f: softmax_cross_entropy(f @ w, LABELS[1::2]), x, 2
+    ).sum((1, 2)),
+    (2, 3, 4),
+    (4, 5),
+    composed=lambda _xp, x, w: _with_value_times(
+        6, softmax_cross_entropy(average(x) @ w, LABELS[1::2])
+    ),
+    decreed=True,
+)
+row(average, "", lambda _xp, x: average(x), (2, 3, 2, 4), composed=lambda _xp, x: x.mean((1, 2)))

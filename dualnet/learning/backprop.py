@@ -28,7 +28,7 @@ def segment_losses(
 ) -> tuple[list, Any, Tree]:
     """Per-example losses `(n,)` of the local heads in order and, last, of the outputs; the
     outputs; the new state."""
-    heads = list(local_heads(task.network)) if locality != "global" else []
+    heads = dict(local_heads(task.network)) if locality != "global" else {}
     readouts = {f"{head}/linear" if head else "linear" for head in heads}
     losses = []
 

@@ -75,10 +75,10 @@ def _chains(layer: Layer, path: str) -> Iterator[list[tuple[str, Layer]]]:
     yield run
 
 
-def local_heads(layer: Layer, path: str = "") -> Iterator[str]:
-    """The paths of all local heads, in order."""
+def local_heads(layer: Layer, path: str = "") -> Iterator[tuple[str, LocalHead]]:
+    """All local heads with their paths, in order."""
     if isinstance(layer, LocalHead):
-        yield path
+        yield path, layer
         return
     for name, child in getattr(layer, "layers", ()):
         yield from local_heads(child, f"{path}/{name}" if path else name)
