@@ -27,6 +27,8 @@ ROWS = {
     "--rule lg-fg-a --sampler rademacher --no-stop": "without the stop-gradient",
 }
 
+COMMANDS = [NETWORK + options for options in ROWS]
+
 
 def as_line(row: dict) -> str:
     """A row of the table."""
@@ -55,8 +57,7 @@ def main() -> None:
         known = {row["command"]: row for row in json.loads(args.out.read_text())}
     print("| | `--rule …` | loss, first → last epoch | read-out |")
     print("| --- | --- | --- | --- |")
-    for options in ROWS:
-        command = NETWORK + options
+    for command in COMMANDS:
         if command not in known:
             summary = run(command, args.data_dir)
             known[command] = {"command": command, **summary, "losses": losses(summary)}

@@ -28,6 +28,9 @@ PUBLISHED = {  # test accuracy in %, and after how many epochs, where the paper 
 "Low-Variance Forward Gradients using Direct Feedback Alignment and Momentum", Table 2."""
 
 
+COMMANDS = list(PUBLISHED)
+
+
 def as_line(row: dict) -> str:
     """A row of the table."""
     accuracy, epochs = PUBLISHED[row["command"]]

@@ -1,5 +1,7 @@
 """Replicated losses: the fused form against its definition, and who answers to which replica."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from learning_problems import (
@@ -15,7 +17,8 @@ from learning_problems import (
 import dualnet as dn
 from dualnet import tree
 from dualnet.errors import UsageError
-from dualnet.learning import GreedyActivityPerturbation, GreedyBackprop, Task
+from dualnet.learning import RULES, GreedyActivityPerturbation, GreedyBackprop, Task
+from dualnet.learning.directions import ActivityDirections
 from dualnet.learning.separation import Separation, separations
 from dualnet.learning.sites import hidden_units, subtree
 from dualnet.nn import (
@@ -25,7 +28,9 @@ from dualnet.nn import (
     Context,
     Conv2d,
     Dropout,
+    Flatten,
     GroupedLinear,
+    GroupNorm,
     LayerNorm,
     Linear,
     LocalHead,
@@ -34,12 +39,14 @@ from dualnet.nn import (
     Residual,
     Sequential,
     StopGradient,
+    TokenMixing,
     average,
     mixer_block,
     replicated,
     replicated_by_copies,
     softmax_cross_entropy,
     tanh,
+    transformer_block,
     walk,
 )
 
@@ -307,10 +314,8 @@ def test_no_part_of_an_activity_reaches_more_than_separations_say(name, rng, key
 # --- the rule ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "losses"), [*((name, "replicated") for name in NETWORKS), ("unknown container", "one")]
-)
-def test_lg_fg_a_is_unbiased_with_replicated_losses(name, losses, rng, key):
+@pytest.mark.parametrize("name", ["convolution", "unknown container", "batch norm"])
+def test_lg_fg_a_is_unbiased_with_replicated_losses(name, rng, key):
     p = with_heads(name, rng, key)
     k = 1
     if name == "batch norm":
@@ -318,8 +323,14 @@ def test_lg_fg_a_is_unbiased_with_replicated_losses(name, losses, rng, key):
     else:
         p = p.repeated(20)
     exact = p.step(GreedyBackprop(), key).gradients
-    rule = GreedyActivityPerturbation(k, losses=losses)
-    assert_unbiased(estimates(p, rule, key, 200), exact)
+    assert_unbiased(estimates(p, GreedyActivityPerturbation(k), key, 200), exact)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_expectation_on_whole_networks(name, rng, key, monkeypatch):
+    p = with_heads(name, rng, key, n=3)
+    exact = p.step(GreedyBackprop(), key).gradients
+    assert_close(expectation(p, key, monkeypatch), exact, 1e-12)
 
 
 def test_replicas_take_away_noise(rng, key):
@@ -353,3 +364,130 @@ def test_lg_fg_a_draws_the_same_whole_and_in_shards(rng, key):
     rule = GreedyActivityPerturbation(3)
     whole = p.step(rule, key, BACKEND).gradients
     assert_close(p.step(rule, key, BACKEND, shards=3).gradients, whole, 1e-12)
+
+
+# --- exactly, without draws ----------------------------------------------------------------------
+
+
+def expectation(p, key, monkeypatch, rule=GreedyActivityPerturbation, **options):
+    """E of the rule's gradients: each direction moves one entry of one example's activity."""
+    places = [getattr(u, options.get("place", "before")) for u in units_of(p)]
+    sizes = Counter()
+
+    def tap(path, y):
+        if path in places:
+            sizes[path] += y.size
+        return y
+
+    # the key that `step` gives the network, for the masks of dropout
+    context = Context(train=True, key=key.fold_in("network"), tap=tap)
+    p.task.network.apply(p.params, p.state, p.x, context)
+    firsts = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
+    k = sum(sizes.values())
+
+    def drawer(_directions, _shard):
+        def draw(path, visit, z, slope):
+            assert visit == 1
+            u = np.zeros((k, z.size))
+            u[firsts[path] + np.arange(z.size), np.arange(z.size)] = np.sqrt(k)
+            u = np.reshape(u, (k, *z.shape))
+            return u if slope is None else np.where(slope == 0, 0, u)
+
+        return draw
+
+    monkeypatch.setattr(ActivityDirections, "drawer", drawer)
+    return p.step(rule(k, **options), key).gradients
+
+
+def units_of(p):
+    return hidden_units(p.task.network, p.params)
+
+
+def res(*ways):
+    return Residual(tuple(zip(("block", "shortcut"), ways, strict=False)))
+
+
+def mix(*layers):
+    return TokenMixing((("mix", block(*layers)),))
+
+
+TANH = Activation(tanh)
+CHAINS = {
+    "mixing in a residual with a shortcut": (
+        (3, 4),
+        (Linear(4), TANH, res(mix(Linear(3), TANH), Linear(4)), TANH, LocalHead(CLASSES, 2)),
+    ),
+    "a residual in mixing": (
+        (3, 4),
+        (Linear(4), TANH, mix(res(block(Linear(3), TANH), Linear(3))), TANH, LocalHead(CLASSES, 2)),
+    ),
+    "nested mixing": ((3, 4), (Linear(4), TANH, mix(TANH, mix(Linear(4), TANH)), LocalHead(3, 2))),
+    "a head in mixing": ((4, 4), (Linear(4), TANH, mix(LocalHead(3, 2), Linear(4), TANH))),
+    "a head in mixing of another size": ((3, 4), (Linear(4), TANH, mix(LocalHead(3), Linear(3)))),
+    "heads one behind the other": (
+        (3, 4),
+        (
+            Linear(4),
+            TANH,
+            LocalHead(3, 2),
+            LocalHead(3),
+            GroupedLinear(4, 2),
+            TANH,
+            LocalHead(3, 4),
+        ),
+    ),
+    "more groups than the layer has": (
+        (3, 4),
+        (Linear(4), TANH, GroupedLinear(8, 2), LayerNorm(groups=2), TANH, LocalHead(3, 4)),
+    ),
+    "fewer groups than the layer has": (
+        (3, 4),
+        (Linear(4), TANH, GroupedLinear(8, 4), LayerNorm(groups=4), TANH, LocalHead(3, 2)),
+    ),
+    "batch norm in a residual": (
+        (3, 4),
+        (Linear(4), TANH, res(block(BatchNorm(), Linear(4))), TANH, LocalHead(3, 2)),
+    ),
+    "positions and dropout": (
+        (3, 4),
+        (Linear(4), Positions(), TANH, Dropout(0.3), LocalHead(3), Linear(4), TANH),
+    ),
+    "images": (
+        (4, 4, 2),
+        (Conv2d(4, 2), LayerNorm(), TANH, LocalHead(3), Conv2d(4, 1), GroupNorm(2), TANH),
+    ),
+    "images normalized whole": (
+        (2, 2, 2),
+        (Linear(4), LayerNorm(axes=(-3, -2, -1)), TANH, LocalHead(3, 2), Linear(4), TANH),
+    ),
+    "attention": ((3, 4), (transformer_block(4, 2, 3), LocalHead(3, 2), Linear(4), TANH)),
+}
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_expectation_is_the_gradient_of_lg_bp(name, place, rng, key, monkeypatch):
+    shape, layers = CHAINS[name]
+    ending = (Flatten(), Linear(CLASSES))
+    named = tuple((f"layer{i}", layer) for i, layer in enumerate((*layers, *ending)))
+    p = problem(rng, key, *named, in_shape=shape, n=2)
+    exact = p.step(GreedyBackprop(), key).gradients
+    assert_close(expectation(p, key, monkeypatch, place=place), exact, 1e-12)
+    assert_close(expectation(p, key, monkeypatch, place=place, losses="one"), exact, 1e-12)
+
+
+@pytest.mark.parametrize("rule", ["lg-bp", "lg-fg-a", "lg-fg-w", "lg-fa"])
+def test_a_head_on_one_of_two_ways_is_refused(rule, rng, key):
+    inside = res(block(Linear(4), LocalHead(3)))
+    p = problem(rng, key, ("a", Linear(4)), ("way", inside), ("out", Linear(3)), in_shape=(4,))
+    message = "local head way/block/1 is on one of two ways through the Residual way"
+    with pytest.raises(UsageError, match=message):
+        p.step(RULES[rule](), key)
+    p.step(RULES[rule.replace("lg-", "")](), key)
+
+
+def test_nothing_after_the_last_head_is_no_problem(rng, key):
+    layers = (("a", Linear(4)), ("head", LocalHead(4)), ("tanh", Activation(tanh)))
+    p = problem(rng, key, *layers)
+    for options in ({"sampler": "orthogonal"}, {"aggregate": "corrected-mean"}):
+        p.step(RULES["lg-fg-w"](3, **options), key)

@@ -20,8 +20,9 @@ class PerExample(Stack):
     As long as the parameter is by itself they are k·n directions like any others.  Where it meets
     the batch every example takes the k that are its own, and the result is a dense stack.  It
     meets the batch in a product x @ w, where the batch is the leading axis of x or of its rows;
-    in a convolution; and where it is stretched along a new or unit leading axis, which is that
-    of the batch.  The axis may hold several rows for each example, side by side.
+    in a convolution; and where it is stretched along a new or unit leading axis, which is taken
+    for that of the batch: of a constant of as many rows nobody could tell it.  The axis may hold
+    several rows for each example, side by side.
 
     Args:
         each: k·n directions, dense or `RankOne`; those of example j are j, n + j, 2n + j, ...

@@ -26,7 +26,7 @@ from dualnet.core.spaces import DirectSum
 from dualnet.core.symbolic import Symbolic, transpose_all
 from dualnet.core.transforms import jvp, stop_gradient, vjp
 from dualnet.learning.rule import Measurement
-from dualnet.learning.sites import local_heads, subtree
+from dualnet.learning.sites import cutting_heads, subtree
 from dualnet.learning.task import Shard, Task, correct
 from dualnet.nn.activations import Activation
 from dualnet.nn.heads import LocalHead
@@ -146,7 +146,7 @@ def _segments(
     draw: Draw | None,
     greedy: bool,
 ) -> tuple[list[Segment], Tree]:
-    heads = dict(local_heads(task.network)) if greedy else {}
+    heads = cutting_heads(task.network) if greedy else {}
     readouts = {f"{path}/linear" if path else "linear" for path in heads}
     segments: list[Segment] = []
     cuts: list[Cut] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -90,9 +91,10 @@ class LastEstimate:
         return guess if cut.slope is None else np.where(np.equal(cut.slope, 0), 0, guess)
 
     def statistics(self, segment: Segment, errors: list) -> dict:
+        visits = Counter(cut.path for cut in segment.cuts)  # of a layer that is applied twice
         sums: dict[str, Any] = {}
         for cut, error in zip(segment.cuts, errors, strict=True):
-            own = np.sum(error, axis=0)
+            own = np.sum(error, axis=0) / visits[cut.path]
             sums[cut.path] = sums[cut.path] + own if cut.path in sums else own
         return {"feedback": sums}
 

@@ -1,9 +1,9 @@
 """Random directions of weights.
 
 Each sampler draws k directions of a tree of parameters: for each leaf a dense stack `(k, *S)` or a
-structured tangent.  All but `basis` draw every leaf by itself, with uncorrelated entries of mean 0
-and E[v vᵀ] = I, so that (∇f·v) v has mean ∇f; direction i of a leaf depends on the key, the leaf's
-path and i, on nothing else.
+structured tangent.  All draws but `basis` are of every leaf by itself, with uncorrelated entries of
+mean 0 and E[v vᵀ] = I, so that (∇f·v) v has mean ∇f; draw i of a leaf depends on the key, the
+leaf's path and i, on nothing else.  Mixtures of draws are what their docstrings say.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def rank_one(backend: Backend, key: Key, params: Tree, start: int, stop: int) ->
     The entries are pairwise uncorrelated signs, so the estimate stays unbiased, and as
     ‖r sᵀ‖² = pq always, its total variance equals that of full Rademacher directions.  The sum of R
     such products over sqrt(R), `rank-one:R`, is as unbiased; its total variance is larger by
-    (2 - 2/R) ‖∇f‖², and for large R that of normal directions.
+    (2 - 2/R) ‖∇f‖² for the matrices' part of ∇f, and for large R that of normal directions.
     """
     return rank_one_of("signs")(backend, key, params, start, stop)
 

@@ -59,6 +59,7 @@ def separations(task: Task, greedy: bool) -> Mapping[str, Separation]:
         below = {name: f"{path}/{name}" if path else name for name, _ in _children(layer)}
         if isinstance(layer, LocalHead):
             at_head = replace(at_loss, tokens=True, groups=layer.groups)
+            # inside a TokenMixing, the head's features have the axes of what it gets there
             return at_head if greedy else after
         if isinstance(layer, Sequential):
             for name, child in reversed(layer.layers):
@@ -69,8 +70,8 @@ def separations(task: Task, greedy: bool) -> Mapping[str, Separation]:
             return ways[0].both(ways[1] if len(ways) == 2 else after)
         if isinstance(layer, TokenMixing):
             ((name, child),) = layer.layers
-            swapped = replace(after, swapped=not after.swapped)
-            return replace(before(child, below[name], swapped), swapped=after.swapped)
+            inner = before(child, below[name], replace(after, swapped=not after.swapped))
+            return replace(inner, swapped=not inner.swapped)
         passed = _through(layer, after)
         for name, child in _children(layer):  # of a container unknown here: nothing is sure
             before(child, below[name], replace(passed, tokens=False, groups=1))
@@ -100,9 +101,10 @@ def weighted_sum(d: Any, u: Any, kept: Separation) -> Any:
     """Σ_i d_i u_i, every part of u times the derivative of what it can reach.
 
     Args:
-        d: derivatives of all replicas of the loss, `(k, n, P, G)`.
+        d: derivatives of all replicas of the loss, `(k, n, P, G)`; P and G are 1 where one loss is
+            taken for all.
         u: directions of an activity, `(k, n, *S)`.
-        kept: by the activity; `kept.groups` is 1 or G.
+        kept: by the activity.
 
     Returns:
         `(n, *S)`.
@@ -115,7 +117,7 @@ def weighted_sum(d: Any, u: Any, kept: Separation) -> Any:
     if not kept.tokens:
         d = np.sum(d, axis=2)
     shape, groups = u.shape[1:], kept.groups
-    if kept.swapped:
+    if kept.swapped and (kept.tokens or groups > 1):
         n, channels, tokens = shape
         parts = np.reshape(u, (len(u), n, groups, channels // groups, tokens))
         return np.reshape(np.einsum(f"kn{p}g,kngcp->ngcp", d, parts), shape)

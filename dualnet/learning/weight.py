@@ -166,7 +166,8 @@ class GreedyWeightPerturbation(WeightPerturbation):
 class FiniteDifferences(WeightPerturbation):
     """`wp`: `fg-w` with d_i = (f(θ + ε v_i) - f(θ)) / ε, k + 1 evaluations instead of tangents.
 
-    It tends to `fg-w` as ε → 0, until rounding takes over.
+    It tends to `fg-w` as ε → 0, until rounding takes over; but a difference passes through a
+    stop-gradient, which only derivatives see.
 
     Args:
         difference: ε, above 0.
@@ -185,6 +186,16 @@ class FiniteDifferences(WeightPerturbation):
         super().__post_init__()
         if not self.difference > 0:
             raise UsageError(f"wp: difference must be above 0, got {self.difference}")
+
+    def sample(
+        self, key: Key, task: Task, params: Tree, backend: Backend, n: int
+    ) -> SharedDirections | IndependentDirections:
+        if getattr(task.loss, "stop", False):
+            raise UsageError(
+                "wp: a difference passes through the stop-gradient of the contrastive loss; use "
+                "fg-w, or no stop"
+            )
+        return super().sample(key, task, params, backend, n)
 
     def along(self, losses: Any, params: Tree, tangents: Tree) -> tuple[Any, Any, Any]:
         value, aux = losses(params)

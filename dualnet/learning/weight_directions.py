@@ -180,9 +180,11 @@ class SharedDirections:
             segment: which loss.
         """
         gram = functools.cache(lambda: self.gram(segment))
-        if self.sampler.mix is None:
-            return aggregate(d, gram, self.size(segment))
         n = self.size(segment)
+        if n == 0:  # nothing follows the last local head
+            return np.zeros_like(d)
+        if self.sampler.mix is None:
+            return aggregate(d, gram, n)
         mixture = self.sampler.mix(gram(), n)
         mixed = functools.cache(lambda: mixture @ gram() @ mixture.T)
         return (mixture.T @ aggregate((mixture @ d).astype(d.dtype), mixed, n)).astype(d.dtype)

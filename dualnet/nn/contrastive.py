@@ -1,4 +1,4 @@
-"""The contrastive loss: the two views of an image find each other among all views of a batch."""
+"""The contrastive loss: a view finds the other one of its image among those of the whole batch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dualnet.nn.losses import softmax_cross_entropy
 class InfoNCE:
     """-log softmax_j(⟨f_i, f'_j⟩ / τ)_i with f, f' the projections of two views, of length 1.
 
-    Every view of every image asks in turn, the other views answer.  With a stop-gradient on what
-    answers, a projection moves its own example's loss alone, as forward gradients of activities
-    need it: without, every loss depends on the whole batch.
+    Every view of every image asks in turn, the N views of the other kind answer.  With a
+    stop-gradient on what answers, a projection moves its own example's loss alone, as forward
+    gradients of activities need it: without, every loss depends on the whole batch.
 
     Called with projections `(2N, D)`, those of first views and then, in the same order, those
     of second views, and with targets, which it does not look at; gives losses `(2N,)`.
@@ -65,5 +65,5 @@ class InfoNCE:
 
 def normalized(x: Any) -> Any:
     """Rows scaled to length 1; a row of zeros stays."""
-    tiny = np.finfo(x.dtype).tiny
-    return x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + tiny)
+    least = float(np.finfo(x.dtype).eps) ** 2  # keeps slopes within what an optimizer can square
+    return x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + least)

@@ -52,7 +52,8 @@ class LocalHead:
 
     The readout is the child `linear`, from x averaged over all axes between batch and channels
     to `(N, features)`.  A learning rule with local losses taps its path; what is no part of
-    the result has no derivative otherwise.
+    the result has no derivative otherwise.  For greedy rules it stands where a block ends, not on
+    one of the ways through a `Residual`.
 
     Args:
         features: how many numbers the readout has, for example the classes.
