@@ -47,7 +47,7 @@ def peaks(rule: Rule, depth: int) -> dict[str, int]:
     x = generator.standard_normal((BATCH, WIDTH), dtype=np.float32)
     y = generator.integers(0, 10, BATCH)
     task, backend = Task(network, softmax_cross_entropy), backends.get("numpy")
-    directions = rule.sample(dn.Key(1), params, backend, BATCH)
+    directions = rule.sample(dn.Key(1), task, params, backend, BATCH)
     (shard,) = cut(x, y, 1)
     return {
         "parameters": 4 * tree.size(params),

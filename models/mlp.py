@@ -1,6 +1,7 @@
 """Multilayer perceptrons.
 
-    [DKH]   784-512-512-10:  MLP(width=512, depth=2), 669,706 parameters; widths 1024, 2048 too
+    [DKH]   784-512-512-10:  MLP(width=512, depth=2), 669,706 parameters; widths 1024, 2048 too,
+                             and batch_norm=True, which has 671,754
     [FDFA]  "2 layers":      MLP(width=800, depth=1), 636,010 (1000 for CIFAR-10: 3,083,010)
             "3 layers":      MLP(width=800, depth=2), 1,276,810 (4,084,010)
             "4 layers":      MLP(width=800, depth=3), 1,917,610 (5,085,010)
@@ -16,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualnet.errors import UsageError
-from dualnet.nn import ACTIVATIONS, Activation, Flatten, Layer, Linear, Sequential
+from dualnet.nn import ACTIVATIONS, Activation, BatchNorm, Flatten, Layer, Linear, Sequential
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class MLP:
         width: units in each hidden layer.
         depth: hidden layers; 0 is a linear classifier.
         activation: a name in `dualnet.nn.ACTIVATIONS`.
+        batch_norm: between each hidden layer and its activation.
     """
 
     width: int = 512
     depth: int = 2
     activation: str = "relu"
+    batch_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.depth < 0:
@@ -47,5 +50,7 @@ class MLP:
         layers: list[tuple[str, Layer]] = [("flatten", Flatten())]
         for i in range(1, self.depth + 1):
             layers.append((f"hidden{i}", Linear(self.width)))
+            if self.batch_norm:
+                layers.append((f"norm{i}", BatchNorm()))
             layers.append((f"{self.activation}{i}", Activation(ACTIVATIONS[self.activation])))
         return Sequential((*layers, ("output", Linear(classes))))

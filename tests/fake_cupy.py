@@ -88,6 +88,11 @@ def _host_arrays(values):
             yield from _host_arrays(x)
 
 
+def _on_device(x):
+    """Whether x is a fake array, or made of some; a list of numbers is moved like a host array."""
+    return any(map(_on_device, x)) if isinstance(x, (list, tuple)) else isinstance(x, ndarray)
+
+
 class ndarray:
     """See the head of this file."""
 
@@ -125,7 +130,9 @@ class ndarray:
         if name in WAITS:
             counts["waits"] += 1
         hosts = len(list(_host_arrays((*args, *kwargs.values()))))
-        if name in _CREATES:
+        if name in ("asarray", "array"):
+            counts["to_device"] += not _on_device(args[0])
+        elif name in _CREATES:
             counts["to_device"] += hosts
         elif hosts and name in TAKES_HOST_INDICES:
             counts["to_device"] += hosts

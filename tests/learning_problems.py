@@ -68,14 +68,17 @@ EVERY_RULE = [
     WeightPerturbation(tangents=8, sampler="rademacher", aggregate="projection"),
     WeightPerturbation(tangents=8, sampler="rank-one"),
     WeightPerturbation(tangents=8, sampler="orthogonal"),
+    WeightPerturbation(tangents=3, sampler="rank-one", independent=True),
     GreedyWeightPerturbation(tangents=8, sampler="rank-one-normal"),
     FiniteDifferences(tangents=3),
     ActivityPerturbation(tangents=3),
     ActivityPerturbation(tangents=3, sampler="rademacher", place="after"),
     ActivityPerturbation(tangents=3, aggregate="projection"),
     GreedyActivityPerturbation(tangents=3),
+    GreedyActivityPerturbation(losses="one"),
     ResidualForwardGradient(tangents=2, feedback_rate=0.1),
     ResidualForwardGradient(tangents=3, guess="dfa", aggregate="projection"),
+    ResidualForwardGradient(guess="last", feedback_rate=0.5),
 ]
 """At least one of each, with options that show."""
 
@@ -180,10 +183,12 @@ NETWORKS = {
         ),
     ),
     "mixer": (
-        (3, 4),
+        # Of 3 tokens or 8 channels the norms would magnify some directions so much that a mean
+        # of as many draws as a test can take says nothing.
+        (8, 4),
         (
             ("first", block(Linear(16), LayerNorm(gain=False, bias=False), Activation(relu))),
-            ("block", mixer_block(3, 16, 2)),
+            ("block", mixer_block(8, 16, 2)),
             ("mean", AverageTokens()),
             ("output", Linear(3)),
         ),

@@ -40,8 +40,10 @@ KEYS = {
     "peak_memory_bytes",
     "seed",
     "dataset",
+    "tested_on",
     "model",
     "parameters",
+    "objective",
     "rule",
     "run_dir",
 }
@@ -143,10 +145,13 @@ def test_every_rule_trains(rule, more, ask):
     assert code == 0 and json.loads(out)["rule"] == rule
 
 
-@pytest.mark.parametrize("flag", ["optimizer", "schedule", "sampler", "aggregate", "activation"])
+@pytest.mark.parametrize(
+    "flag", ["optimizer", "schedule", "sampler", "aggregate", "activation", "augment"]
+)
 def test_every_choice_trains(flag, ask):
     choices = {
         "optimizer": OPTIMIZERS,
+        "augment": data.AUGMENTATIONS,
         "schedule": SCHEDULES,
         "sampler": SAMPLERS,
         "aggregate": AGGREGATIONS,
@@ -186,7 +191,7 @@ def test_list_names_everything(ask):
     assert (code, err) == (0, "")
     first_words = [line.split()[0] for line in out.splitlines()]
     tables = (RULES, OPTIMIZERS, SCHEDULES, SAMPLERS, AGGREGATIONS, train.MODELS, data.SOURCES)
-    for table in tables:
+    for table in (*tables, data.AUGMENTATIONS):
         for name in table:
             assert name in first_words
     assert all(len(line.split()) > 1 for line in out.splitlines() if line.startswith(" "))

@@ -23,6 +23,7 @@ from dualnet.backends import replaceable
 from dualnet.check import NOT_IN_CUPY, ROWS
 from dualnet.core.checking import random_directions
 from dualnet.core.windows import Geometry, fold, spread, unfold, weigh
+from dualnet.data.dataset import Rows
 from dualnet.errors import BackendError, DivergedError, UsageError
 from dualnet.learning import RULES, SAMPLERS, WeightPerturbation
 from dualnet.learning.aggregate import AGGREGATIONS, least_norm
@@ -30,7 +31,8 @@ from dualnet.nn import normalization_kernels as normalization
 from dualnet.nn import softmax_cross_entropy
 from dualnet.nn.losses import _losses_and_errors
 from dualnet.optim import OPTIMIZERS
-from dualnet.training.run import make_trainer, run
+from dualnet.training.objective import OBJECTIVES
+from dualnet.training.run import make_trainer, restored, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings
 from models import MODELS
@@ -61,6 +63,10 @@ class SameDraws:
 
 def moved(t, backend):
     return tree.map(backend.asarray, t)
+
+
+def moved_back(t, backend):
+    return tree.map(backend.to_host, t)
 
 
 def assert_same(got, expected, backend, allowed, what=""):
@@ -143,7 +149,11 @@ def on(backend, p):
     return replace(p, **{name: moved(getattr(p, name), backend) for name in fields})
 
 
-@BOTH
+@pytest.mark.parametrize(
+    "dtype",
+    (pytest.param(np.float32, marks=pytest.mark.slow), np.float64),
+    ids=("float32", "float64"),
+)
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_step_of_every_rule(name, rule, dtype, cupy_backend, rng, key):
@@ -160,7 +170,14 @@ def test_a_step_of_every_rule(name, rule, dtype, cupy_backend, rng, key):
     assert int(got.correct) == int(expected.correct)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # of its many weights, drawing random directions takes the stand-in long
+        pytest.param(name, marks=pytest.mark.slow if name == "mixer" else ())
+        for name in PROBLEMS
+    ],
+)
 def test_no_step_moves_anything_or_waits(name, cupy_backend, rng, key):
     if type(cupy_backend.asarray(0)) is not fake_cupy.ndarray:
         pytest.skip("only the stand-in counts")
@@ -177,7 +194,8 @@ def test_no_step_moves_anything_or_waits(name, cupy_backend, rng, key):
 @pytest.mark.parametrize(
     "options",
     [
-        *({"sampler": name} for name in (*SAMPLERS, "angle:45")),
+        *({"sampler": name} for name in (*SAMPLERS, "angle:45", "rank-one:3")),
+        *({"sampler": f"{name}:unit"} for name in ("rank-one", "orthogonal")),
         *({"aggregate": name} for name in AGGREGATIONS),
         {"tangent_chunk": 2, "sampler": "orthogonal"},
     ],
@@ -207,14 +225,22 @@ def digits():
 
 @pytest.fixture
 def network(digits):
+    return built(digits)
+
+
+def built(dataset, objective="supervised"):
+    """A small network for a data set and what it is trained for."""
     model = MODELS["mlp"](width=8, depth=1)
-    return model.network(digits.train_images.shape[1:], len(digits.classes))
+    return OBJECTIVES[objective]().network(
+        lambda outputs: model.network(dataset.in_shape, outputs), len(dataset.classes)
+    )
 
 
 @pytest.fixture
 def cupy_by_name(cupy_backend, monkeypatch):
-    """`backends.get("cupy")` gives the backend of this test."""
+    """`backends.get("cupy")` gives the backend of this test; no curve is drawn, which is slow."""
     monkeypatch.setattr(backends, "get", lambda *_: cupy_backend)
+    monkeypatch.setattr("dualnet.training.run.draw_curve", lambda *_: False)
 
 
 @pytest.mark.usefixtures("cupy_by_name")
@@ -234,6 +260,94 @@ def test_no_training_step_moves_anything_or_waits(rule, optimizer, cupy_backend,
     assert happened == {"to_host": 2} and read.sums[2] == 5 * 32 and len(now.unread) == 5
 
 
+CHOICES = {
+    "contrastive": {"rule": "fg-a", "objective": "contrastive", "augment": "contrastive"},
+    "flip and crop": {"rule": "bp", "augment": "flip-crop"},
+    "enlarged": {"rule": "bp", "augment": "flip-resized-crop", "image_size": 11},
+    "lars": {"rule": "bp", "optimizer": "lars", "optimizer_options": {"weight_decay": 0.1}},
+    "shards": {"rule": "fg-a", "shards": 2},
+    "independent": {
+        "rule": "fg-w",
+        "rule_options": {"tangents": 3, "independent": True, "sampler": "rank-one"},
+    },
+}
+
+
+def steps_of(trainer, number):
+    """The state after so many steps of an epoch."""
+    states = trainer._states(trainer.start(), [], True)
+    now = [next(states) for _ in range(number)][-1]
+    states.close()
+    return trainer.read(now)
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+@pytest.mark.parametrize("name", CHOICES)
+def test_training_with_every_choice(name, cupy_backend, digits):
+    chosen = settings(**CHOICES[name], dtype="float64")
+    digits = replace(digits, image_size=chosen.image_size)
+    network = built(digits, chosen.objective)
+    trainer = make_trainer(chosen, network, digits)
+    here = steps_of(replace(trainer, backend=HOST, dataset=digits), 3)
+    there = steps_of(replace(trainer, backend=SameDraws(cupy_backend)), 3)
+    for part in ("params", "optimizer", "learned", "readout"):
+        assert_same(getattr(there, part), getattr(here, part), cupy_backend, 1e-9, part)
+    np.testing.assert_allclose(there.sums[:3], here.sums[:3], rtol=1e-9)
+    if type(cupy_backend.asarray(0)) is not fake_cupy.ndarray:
+        return  # only the stand-in counts
+    states = trainer._states(trainer.start(), [], True)
+    next(states)
+    with fake_cupy.counted() as happened:
+        next(states)
+    states.close()
+    assert not happened, dict(happened)
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+@pytest.mark.parametrize("name", data.AUGMENTATIONS)
+def test_augmentation_of_colors(name, cupy_backend, rng, key):
+    augment = data.AUGMENTATIONS[name]()
+    if augment is None:
+        pytest.skip("images as they are")
+    images = rng.random((6, 7, 9, 3))
+    there = cupy_backend.asarray(images)
+    got = augment(key, there, SameDraws(cupy_backend), start=2)
+    assert_same(got, augment(key, images, HOST, start=2), cupy_backend, 1e-12)
+    with fake_cupy.counted() as happened:
+        augment(key, there, cupy_backend)
+    assert not happened
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+def test_gradients_are_compared_as_on_numpy(cupy_backend, digits, network):
+    trainer = make_trainer(settings("fa", grad_stats=2, dtype="float64"), network, digits)
+    here = steps_of(replace(trainer, backend=HOST, dataset=digits), 3)
+    there = steps_of(trainer, 3)
+    assert isinstance(there.comparisons, np.ndarray) and there.comparisons.shape[0] == 2
+    np.testing.assert_allclose(there.comparisons, here.comparisons, rtol=1e-8)
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+def test_a_set_on_disk_is_read_by_the_host(cupy_backend, digits, network):
+    trainer = make_trainer(settings("bp"), network, digits)
+    streamed = make_trainer(settings("bp"), network, replace(digits, on_disk=True))
+    assert isinstance(streamed.dataset.train_images, np.ndarray)
+    resident = moved_back(steps_of(trainer, 2).params, cupy_backend)
+    assert_same(steps_of(streamed, 2).params, resident, cupy_backend, 1e-7)
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+def test_rows_of_a_set_go_to_the_device(cupy_backend, digits, network):
+    kept = Rows(digits.train_images, np.arange(3, 103))
+    some = replace(digits, train_images=kept, train_labels=digits.train_labels[3:103])
+    assert kept.nbytes == kept[:].nbytes
+    trainer = make_trainer(settings("bp"), network, some)
+    assert type(trainer.dataset.train_images) is type(cupy_backend.asarray(0))
+    np.testing.assert_array_equal(cupy_backend.to_host(trainer.dataset.train_images), kept[:])
+    mean, std = trainer.dataset.training_mean_and_std
+    assert_same((mean, std), some.training_mean_and_std, cupy_backend, 1e-12)
+
+
 @pytest.mark.usefixtures("cupy_by_name")
 @pytest.mark.parametrize("rule", ("bp", "fa"))
 def test_a_run_is_that_of_numpy(rule, cupy_backend, digits, network, tmp_path):
@@ -248,17 +362,32 @@ def test_a_run_is_that_of_numpy(rule, cupy_backend, digits, network, tmp_path):
 
 
 @pytest.mark.usefixtures("cupy_by_name")
-@pytest.mark.parametrize("rule", ("fg-w", "fg-a", "fdfa"))
-def test_a_resumed_run_is_the_same_run(rule, cupy_backend, digits, network, tmp_path):
-    whole = run(settings(rule), network, digits, RunFolder(tmp_path / "whole"), quiet=True)
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"rule": "fg-w"},
+        {"rule": "fdfa"},
+        {"rule": "fg-a", "objective": "contrastive", "augment": "contrastive", "grad_stats": 3},
+    ],
+    ids=str,
+)
+def test_a_resumed_run_is_the_same_run(how, cupy_backend, digits, tmp_path):
+    chosen = settings(**how)
+    network = built(digits, chosen.objective)
+    whole = run(chosen, network, digits, RunFolder(tmp_path / "whole"), quiet=True)
     folder = RunFolder(tmp_path / "parts")
-    run(replace(settings(rule), epochs=1), network, digits, folder, quiet=True)
+    run(replace(chosen, epochs=1), network, digits, folder, quiet=True)
     # one epoch of a schedule over one is not the first of two; so it is redone from the start
-    trainer = make_trainer(settings(rule), network, digits)
+    trainer = make_trainer(chosen, network, digits)
     states = []
     trainer.train(trainer.start(), states.append, lambda _: None, quiet=True)
-    folder.write_checkpoint(tree.map(cupy_backend.to_host, states[0].as_trees()))
-    resumed = run(settings(rule), network, digits, folder, resume=True, quiet=True)
+    folder.write_checkpoint(moved_back(states[0].as_trees(), cupy_backend))
+    back = restored(trainer.start(), chosen, folder)
+    on_host = (back.position, back.sums, back.history, back.comparisons)
+    assert all(isinstance(x, np.ndarray) for x in tree.leaves(on_host))
+    there = tree.leaves((back.params, back.readout.get("params", {})))
+    assert all(type(x) is type(cupy_backend.asarray(0)) for x in there)
+    resumed = run(chosen, network, digits, folder, resume=True, quiet=True)
     for name in ("train_loss", "test_loss", "test_accuracy"):
         assert resumed[name] == whole[name]
 

@@ -35,6 +35,7 @@ DEAD = "http://127.0.0.1:1/"
 def no_outside(monkeypatch, tmp_path):
     """An empty cache, no user folder, and mirrors that refuse to connect."""
     monkeypatch.delenv("DUALNET_DATA", raising=False)
+    monkeypatch.delenv("DUALNET_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
     for name, source in REAL_SOURCES.items():
@@ -287,11 +288,12 @@ def test_digest_reads_no_more_than_it_may(tmp_path):
 
 
 def test_names_and_descriptions():
-    assert NAMES == ("digits", "mnist", "fashion-mnist")
+    files = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100")
+    assert NAMES == (*files, "tiny-imagenet", "imagenet-folder")
     for name in NAMES:
         assert SOURCES[name].description
         assert "\n" not in SOURCES[name].description
-        assert len(SOURCES[name].classes) == 10
+        assert len(set(SOURCES[name].classes)) == {"cifar100": 100}.get(name, 10 * (name in files))
     for name in ("mnist", "fashion-mnist"):
         assert len(REAL_SOURCES[name].mirrors) == 2
 
@@ -363,7 +365,7 @@ def test_digits_take_no_notice_of_folders(tmp_path, monkeypatch):
 
 
 def test_damaged_digits_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("dualnet.data.sets._DIGITS", tmp_path)
+    monkeypatch.setattr("dualnet.data.idx_sets._DIGITS", tmp_path)
     with pytest.raises(DataError, match="install dualnet again") as error:
         load("digits")
     message_of(error)
@@ -495,9 +497,9 @@ def test_limit_above_the_number_of_examples_is_an_error(argument, most):
         load("digits", **{argument: most + 1})
 
 
-@pytest.mark.parametrize("name", ["minst", "", None, "cifar10", "../mnist"])
+@pytest.mark.parametrize("name", ["minst", "", None, "cifar", "../mnist"])
 def test_unknown_name_is_an_error(name):
-    match = "load: name: expected one of digits, mnist, fashion-mnist, got"
+    match = "load: name: expected one of digits, mnist, fashion-mnist, .*, got"
     with pytest.raises(UsageError, match=match):
         load(name)
 
@@ -570,7 +572,7 @@ def test_no_home_is_an_error(monkeypatch):
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", no_home)
-    with pytest.raises(DataError, match="set DUALNET_DATA or XDG_CACHE_HOME") as error:
+    with pytest.raises(DataError, match="set DUALNET_DATA or DUALNET_CACHE") as error:
         load("mnist", download=False)
     message_of(error)
 
@@ -702,6 +704,20 @@ def test_download(tmp_path, monkeypatch, server, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "letters.gz: 100%" in captured.err
+
+
+def test_archive_is_kept_and_checked_as_it_is_sent(tmp_path, monkeypatch, server):
+    """The known checksum of a CIFAR archive is that of the packed file."""
+    file = RemoteFile("a.tar.gz", len(PACKED), hashlib.sha256(PACKED).hexdigest(), packed=False)
+    use_mirrors(monkeypatch, server.mirror("bad"), name="cifar10", files=(file,))
+    server.pages["/bad/a.tar.gz"] = gzip.compress(CONTENT, 1)  # the same after decompression
+    with pytest.raises(DataError, match=r"expected .* bytes, found|expected SHA-256"):
+        fetch("cifar10", file, tmp_path, quiet=True)
+    assert left_in(tmp_path) == []
+    server.pages["/good/a.tar.gz"] = PACKED
+    use_mirrors(monkeypatch, server.mirror("good"), name="cifar10", files=(file,))
+    assert fetch("cifar10", file, tmp_path, quiet=True).read_bytes() == PACKED
+    assert left_in(tmp_path) == ["a.tar.gz"]
 
 
 def test_quiet_download(tmp_path, monkeypatch, server, capsys):

@@ -1,6 +1,7 @@
 """Random directions of weights: how they are drawn and mixed, and what is made of derivatives."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from learning_problems import (
 
 import dualnet as dn
 from dualnet import tree
+from dualnet.core.spaces import LowRank, RankOne, dense
 from dualnet.errors import UsageError
 from dualnet.learning import (
     AGGREGATIONS,
@@ -26,17 +28,20 @@ from dualnet.learning import (
     ActivityPerturbation,
     GreedyActivityPerturbation,
     GreedyBackprop,
+    GreedyWeightPerturbation,
     ResidualForwardGradient,
     Task,
     WeightPerturbation,
-    samplers,
+    cut,
+    weight_directions,
 )
 from dualnet.learning.aggregate import projection
 from dualnet.learning.samplers import Sampler, sampler_of
 from dualnet.nn import Context, Linear, Sequential, softmax_cross_entropy
 
-INDEPENDENT = [name for name, sampler in SAMPLERS.items() if sampler.mix is None]
-MIXED = [name for name in SAMPLERS if name not in INDEPENDENT] + ["angle:30"]
+EVERY_SAMPLER = [*SAMPLERS, "rank-one:3", "angle:30", "normal:unit", "rank-one:3:unit"]
+RANDOM = [name for name in EVERY_SAMPLER if sampler_of(name).mix is None and name != "basis"]
+ORTHOGONAL = ["orthogonal", "orthonormal", "varying", "angle:30"]
 
 
 def mixed_directions(p, rule, key):
@@ -52,7 +57,7 @@ def mixed_directions(p, rule, key):
 def test_every_direction_of_every_leaf_is_independent(rng, key):
     p = problem(rng, key, ("one", Linear(6, bias=False)), ("two", Linear(6, bias=False)))
     k = 4000
-    for sampler in INDEPENDENT:
+    for sampler in RANDOM:
         rows = directions_of(p, WeightPerturbation(k, sampler), key)
         one, two = rows[:, :36], rows[:, 36:]
         # products of four normal factors have fourth moments of 81, not 9
@@ -73,13 +78,45 @@ def test_directions_follow_the_path_and_not_the_order_of_parameters(rng, key):
     tree.map(lambda a, b: np.testing.assert_array_equal(a, b), one, other)
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, "angle:30"])
-def test_the_default_chunk_counts_what_the_directions_need(sampler, monkeypatch):
-    params = {"w": np.zeros((300, 200), np.float32), "scale": np.zeros((), np.float32)}
+@pytest.mark.parametrize("sampler", EVERY_SAMPLER)
+def test_a_chunk_counts_what_the_directions_need(sampler, monkeypatch):
+    params = {"w": np.zeros((300, 200), np.float32), "scale": np.zeros((), np.float64)}
     size = 300 + 200 if sampler.startswith("rank-one") else 300 * 200
-    one = 4 * (size + 1) + 2 * 10 * 4 * 200  # and two activations of 10 examples
-    monkeypatch.setattr(samplers, "TANGENT_BYTES", 7 * one + one // 2)
-    assert samplers.default_chunk(BACKEND, sampler_of(sampler), params, 10) == 7
+    one = 4 * (3 if "3" in sampler and "rank" in sampler else 1) * size + 8
+    assert weight_directions.direction_bytes(BACKEND, sampler_of(sampler), params) == one
+    monkeypatch.setattr(weight_directions, "TANGENT_BYTES", 7 * one + one // 2)
+    assert weight_directions.within_memory(one) == 7 and weight_directions.within_memory(9**9) == 1
+
+
+class Counted(WeightPerturbation):
+    """How many directions each pass carried."""
+
+    def along(self, losses, params, tangents):
+        self.passes.append(len(tree.leaves(tree.map(dense, tangents))[0]))
+        return super().along(losses, params, tangents)
+
+
+@pytest.mark.parametrize("sampler", ["normal", "rank-one", "rank-one:2"])
+def test_a_pass_counts_the_activations_of_images(sampler, rng, key, monkeypatch):
+    """16 pixels of 4 channels are most of all outputs, though no weights have so many."""
+    shape, layers = NETWORKS["convolution, group norm, residual"]
+    p = problem(rng, key, *layers, in_shape=shape, n=6)
+    of_example = 2 * 3 * 3 * 4 * p.x.itemsize  # a 2x2 window leaves 3x3 of 4x4 pixels
+    (shard,) = cut(p.x, p.labels, 1)
+    got = weight_directions.activation_bytes(p.task.network, p.params, p.state, shard)
+    assert got == of_example
+    whole = p.step(WeightPerturbation(8, sampler, "projection"), key).gradients
+    monkeypatch.setattr(Counted, "passes", [], raising=False)
+    monkeypatch.setattr(weight_directions, "TANGENT_BYTES", 3 * 6 * of_example)
+    for shards in (1, 3):
+        Counted.passes.clear()
+        got = p.step(Counted(8, sampler, "projection"), key, shards=shards).gradients
+        # rounding is magnified by the solve
+        assert_close(got, whole, 1e-9)
+        assert max(Counted.passes) <= 3 and sum(Counted.passes) == 8 * shards
+        Counted.passes.clear()
+        p.step(Counted(8, sampler, tangent_chunk=5), key, shards=shards)
+        assert Counted.passes == [5, 3] * shards
 
 
 # --- mixtures ----------------------------------------------------------------------------------
@@ -109,22 +146,84 @@ def test_the_lengths_and_angles_of_mixed_directions(sampler, rng, key):
     assert np.isclose(v[0] @ first, np.linalg.norm(v[0]) * np.linalg.norm(first))
 
 
-def test_unit_directions_have_length_one_and_are_the_normal_ones_otherwise(rng, key):
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "rank-one:3", "angle:30"])
+def test_unit_directions_have_length_one_and_go_the_same_way(sampler, rng, key):
     p = problem(rng, key)
-    v = mixed_directions(p, WeightPerturbation(K, "unit"), key)
-    normal = directions_of(p, WeightPerturbation(K), key)
-    np.testing.assert_allclose(v, normal / np.linalg.norm(normal, axis=1, keepdims=True))
+    v = mixed_directions(p, WeightPerturbation(K, f"{sampler}:unit"), key)
+    plain = mixed_directions(p, WeightPerturbation(K, sampler), key)
+    np.testing.assert_allclose(
+        v, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-12, rtol=1e-9
+    )
 
 
-@pytest.mark.parametrize("sampler", MIXED)
+@pytest.mark.parametrize("sampler", ORTHOGONAL)
 def test_only_so_many_directions_can_be_orthogonal(sampler, rng, key):
     p = problem(rng, key, ("output", Linear(1, bias=False)))
-    rule = WeightPerturbation(7, sampler)
-    if sampler == "unit":
-        p.step(rule, key)
-    else:
+    p.step(WeightPerturbation(7, "normal:unit"), key)
+    for name in (sampler, f"{sampler}:unit"):
         with pytest.raises(UsageError, match=r"^only 6 directions of 6 parameters can be .*not 7$"):
-            p.step(rule, key)
+            p.step(WeightPerturbation(7, name), key)
+
+
+# --- the standard basis, and sums of outer products --------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_basis_directions_are_those_of_all_parameters_together(network, chunk, rng, key):
+    shape, layers = NETWORKS[network]
+    p = problem(rng, key, *layers, in_shape=shape)
+    n, exact = tree.size(p.params), flat(p.exact())
+    for k in (5, n + 3):
+        rule = WeightPerturbation(k, "basis", tangent_chunk=chunk)
+        if chunk is None:
+            np.testing.assert_array_equal(directions_of(p, rule, key), np.eye(k, n))
+        elif k > 50:
+            continue  # passes by the hundred
+        for aggregate, factor in [("sum", 1.0), ("mean", 1 / k), ("projection", 1.0)]:
+            got = flat(p.step(replace(rule, aggregate=aggregate), key).gradients)
+            off = got - factor * np.where(np.arange(n) < k, exact, 0)
+            assert np.linalg.norm(off) < 1e-9 * np.linalg.norm(exact), f"{k} {aggregate}"
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATIONS)
+@pytest.mark.parametrize("sampler", ["basis", "basis:unit"])
+def test_directions_of_no_length_do_no_harm(sampler, aggregate, rng, key):
+    """Beyond the last parameter, and in the blocks of a greedy rule that no direction moves."""
+    p = problem(rng, key, ("output", Linear(2)))
+    assert np.isfinite(
+        flat(p.step(WeightPerturbation(20, sampler, aggregate), key).gradients)
+    ).all()
+    p = problem(rng, key, *WITH_HEADS)
+    moved = flat(p.step(GreedyWeightPerturbation(3, sampler, aggregate), key).gradients)
+    assert np.isfinite(moved).all() and moved[:3].any() and not moved[3:].any()
+
+
+def test_sums_of_outer_products_have_their_rank(rng, key):
+    p = problem(rng, key)
+    for rank in (1, 2, 4, 40):
+        rule = WeightPerturbation(30, f"rank-one:{rank}")
+        drawn = rule.sample(key, p.task, p.params, BACKEND, 4).draw(0, 30)
+        w = dense(drawn["hidden1"]["w"])
+        # signs may agree, so that now and then the rank is lower
+        assert np.linalg.matrix_rank(w).max() == min(rank, 5)
+        whole = np.sqrt(rank) * w
+        np.testing.assert_allclose(whole, np.round(whole), atol=1e-12)  # a sum of signs
+        assert np.all(np.round(whole).astype(int) % 2 == rank % 2)
+    one, other = (
+        directions_of(p, WeightPerturbation(3, s), key) for s in ("rank-one", "rank-one:1")
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+def test_sums_of_outer_products_are_never_made_dense(rng, key, monkeypatch):
+    shape, layers = NETWORKS["convolution, group norm, residual"]
+    p = problem(rng, key, *layers, in_shape=shape)
+    rule = WeightPerturbation(4, "rank-one:3", "projection")
+    expected = p.step(rule, key).gradients
+    for space in (RankOne, LowRank):
+        monkeypatch.setattr(space, "dense", None)
+    assert_close(p.step(rule, key).gradients, expected, 0.0)
 
 
 # --- aggregations ------------------------------------------------------------------------------
@@ -146,11 +245,23 @@ BY_HAND = {
     "near-best": lambda d, v: np.mean(
         [a * b for a, b in zip(d, v, strict=True) if abs(a) >= abs(d).max() / 2], axis=0
     ),
+    "corrected-mean": lambda d, v: (
+        BY_HAND["mean"](d, v)
+        / (math.sqrt((v.shape[1] + K) / (1 + K)) / v.shape[1] * np.mean(np.sum(v**2, axis=1)))
+    ),
+    "corrected-projection": lambda d, v: (
+        BY_HAND["projection"](d, v) / (mean_length(K) / mean_length(v.shape[1]))
+    ),
 }
 
 
+def mean_length(n):
+    """Of n independent normal numbers: for even n, sqrt(2) · Γ((n + 1) / 2) / Γ(n / 2)."""
+    return math.sqrt(2) * math.gamma((n + 1) / 2) / math.gamma(n / 2)
+
+
 @pytest.mark.parametrize("aggregate", AGGREGATIONS)
-@pytest.mark.parametrize("sampler", [*SAMPLERS, "angle:30"])
+@pytest.mark.parametrize("sampler", EVERY_SAMPLER)
 def test_every_aggregation_of_every_kind_of_directions_by_hand(aggregate, sampler, rng, key):
     p = problem(rng, key)
     rule = WeightPerturbation(K, sampler, aggregate)
@@ -160,7 +271,9 @@ def test_every_aggregation_of_every_kind_of_directions_by_hand(aggregate, sample
 
 
 @pytest.mark.parametrize("aggregate", AGGREGATIONS)
-@pytest.mark.parametrize("sampler", ["rank-one", "orthogonal", "unit", "angle:30"])
+@pytest.mark.parametrize(
+    "sampler", ["rank-one", "rank-one:3", "orthogonal", "normal:unit", "basis"]
+)
 def test_single_precision_stays_single(aggregate, sampler, rng, key):
     p = problem(rng, key, dtype=np.float32)
     gradients = p.step(WeightPerturbation(K, sampler, aggregate), key).gradients
@@ -170,7 +283,7 @@ def test_single_precision_stays_single(aggregate, sampler, rng, key):
 # --- projection --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, "angle:30"])
+@pytest.mark.parametrize("sampler", EVERY_SAMPLER)
 @pytest.mark.parametrize("k", [1, 2, 20])
 def test_projection_is_the_nearest_point_of_the_span(sampler, k, rng, key):
     p = problem(rng, key)
@@ -178,7 +291,9 @@ def test_projection_is_the_nearest_point_of_the_span(sampler, k, rng, key):
     q, _ = np.linalg.qr(directions_of(p, rule, key).T)
     exact = flat(p.exact())
     # One basis of the whole network's span: a projection leaf by leaf would differ.
-    assert_close(p.step(rule, key).gradients, q @ (q.T @ exact), 1e-9)
+    off = flat(p.step(rule, key).gradients) - q @ (q.T @ exact)
+    # not relative to the projection: the first parameter's derivative, of `basis`, may be 0
+    assert np.linalg.norm(off) < 1e-9 * np.linalg.norm(exact)
 
 
 @pytest.mark.parametrize("network", list(NETWORKS)[1:])
@@ -190,24 +305,24 @@ def test_projection_on_every_kind_of_network(network, rng, key):
     assert_close(p.step(rule, key).gradients, q @ (q.T @ flat(p.exact())), 1e-9)
 
 
-@pytest.mark.parametrize("sampler", [*INDEPENDENT, "unit"])
+@pytest.mark.parametrize("sampler", ["basis", *RANDOM, "normal:unit", "rank-one:3:unit"])
 def test_projection_on_the_whole_space_is_the_gradient(sampler, rng, key):
     p = problem(rng, key)
     rule = WeightPerturbation(tree.size(p.params) + 40, sampler, "projection")
     assert_close(p.step(rule, key).gradients, p.exact(), 1e-8)
 
 
-@pytest.mark.parametrize("sampler", ["orthogonal", "orthonormal", "varying", "angle:30"])
+@pytest.mark.parametrize("sampler", ORTHOGONAL)
 def test_as_many_orthogonal_directions_as_weights_give_the_gradient(sampler, rng, key):
     p = problem(rng, key, ("output", Linear(3)))
     rule = WeightPerturbation(tree.size(p.params), sampler, "projection")
     assert_close(p.step(rule, key).gradients, p.exact(), 1e-5)
 
 
-def repeated(backend, key, like, start, stop):
+def repeated(backend, key, params, start, stop):
     """Directions 0, 0, 1, 1, 2, 2, ...: every one twice."""
-    once = SAMPLERS["normal"].draw(backend, key, like, start // 2, (stop + 1) // 2)
-    return once[np.arange(start, stop) // 2 - start // 2]
+    once = SAMPLERS["normal"].draw(backend, key, params, start // 2, (stop + 1) // 2)
+    return tree.map(lambda t: t[np.arange(start, stop) // 2 - start // 2], once)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-3)])

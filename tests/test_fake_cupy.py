@@ -53,6 +53,8 @@ def test_it_refuses_a_host_array_as_value(x):
         (lambda x: float(x[0, 0]), {"to_host": 1}),
         (lambda x: (bool(x[0, 0]), x.tolist(), x[0, 0].item()), {"to_host": 3}),
         (lambda x: np.asarray(np.ones(3), like=x), {"to_device": 1}),
+        (lambda x: np.asarray([0.0, 1.0], like=x), {"to_device": 1}),
+        (lambda x: (np.asarray(x, np.float32, like=x), np.array([x[0], x[1]], like=x)), {}),
         (lambda x: np.take(x, np.array([0, 1])), {"to_device": 1}),
         (lambda x: x[np.array([0, 1])], {"to_device": 1}),
         (lambda x: x[x > 2], {"waits": 1}),

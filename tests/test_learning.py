@@ -244,7 +244,7 @@ def test_fg_a_draws_for_each_example_whatever_the_shard(rng, key):
 # --- options, batches --------------------------------------------------------------------------
 
 OF_SAMPLERS = (
-    "normal, rademacher, rank-one, rank-one-normal, unit, orthogonal, orthonormal, varying"
+    "normal, rademacher, rank-one, rank-one-normal, orthogonal, orthonormal, varying, basis"
 )
 
 
@@ -253,15 +253,15 @@ OF_SAMPLERS = (
     [
         ("fg-w", {"tangents": 0}, "fg-w: tangents and tangent-chunk must be at least 1"),
         ("fg-w", {"tangent_chunk": 0}, "fg-w: tangents and tangent-chunk must be at least 1"),
-        ("fg-w", {"sampler": "gauss"}, f"one of {OF_SAMPLERS} or angle:DEG .*, got 'gauss'"),
-        ("fg-w", {"sampler": "angle:0"}, "DEG above 0 and at most 90, got 'angle:0'"),
-        ("fg-w", {"sampler": "angle:91"}, "DEG above 0 and at most 90, got 'angle:91'"),
-        ("fg-w", {"sampler": "angle:wide"}, "DEG above 0 and at most 90, got 'angle:wide'"),
+        ("fg-w", {"sampler": "gauss"}, f"one of {OF_SAMPLERS}, rank-one:R .*, got 'gauss'"),
+        ("fg-w", {"sampler": "angle:0"}, "DEG above 0 and at most 90, .*, got 'angle:0'"),
+        ("fg-w", {"sampler": "angle:91"}, "DEG above 0 and at most 90, .*, got 'angle:91'"),
+        ("fg-w", {"sampler": "angle:wide"}, "DEG above 0 and at most 90, .*, got 'angle:wide'"),
         ("lg-fg-w", {"sampler": "normal:3"}, "got 'normal:3'"),
         (
             "fg-w",
             {"aggregate": "median"},
-            "mean, sum, mean-times-n, projection, largest, steepest, near-best, got 'median'",
+            "mean, sum, mean-times-n, projection, largest, steepest, near-best, .*, got 'median'",
         ),
         ("wp", {"difference": 0.0}, "wp: difference must be above 0, got 0.0"),
         ("fg-a", {"tangents": -1}, "fg-a: tangents must be at least 1, got -1"),
@@ -271,15 +271,15 @@ OF_SAMPLERS = (
         ("fdfa", {"tangents": 0}, "fdfa: tangents must be at least 1, got 0"),
         (
             "fdfa",
-            {"sampler": "unit"},
-            "fdfa: sampler must be one of normal, rademacher, got 'unit'",
+            {"sampler": "normal:unit"},
+            "fdfa: sampler must be one of normal, rademacher, got 'normal:unit'",
         ),
         ("fdfa", {"feedback_rate": 1.5}, "fdfa: feedback_rate must be from 0 to 1, got 1.5"),
         ("dkp", {"feedback_rate": -0.1}, "dkp: feedback_rate must be from 0 to 1, got -0.1"),
         ("dkp", {"feedback_decay": -1.0}, "dkp: feedback_decay must be from 0 to 1, got -1.0"),
         ("ffa", {"feedback_rate": 2.0}, "ffa: feedback_rate must be from 0 to 1, got 2.0"),
         ("fg-a-cv", {"tangents": 0}, "fg-a-cv: tangents must be at least 1, got 0"),
-        ("fg-a-cv", {"guess": "bp"}, "fg-a-cv: guess must be one of fdfa, dfa, got 'bp'"),
+        ("fg-a-cv", {"guess": "bp"}, "fg-a-cv: guess must be one of fdfa, dfa, last, got 'bp'"),
         ("fg-a-cv", {"shrink": -1.0}, "fg-a-cv: shrink must be from 0 to 1, got -1.0"),
         ("fg-a-cv", {"aggregate": "sum"}, "fg-a-cv: aggregate must be one of mean, projection"),
         ("fg-a-cv", {"feedback_rate": float("nan")}, "fg-a-cv: feedback_rate must be .*, got nan"),

@@ -10,7 +10,7 @@ from peers import peer
 
 from dualnet import tree
 from dualnet.errors import TreeError, UsageError
-from dualnet.optim import OPTIMIZERS, SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
+from dualnet.optim import LARS, OPTIMIZERS, SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
 from dualnet.schedules import (
     SCHEDULES,
     Constant,
@@ -108,8 +108,58 @@ def test_first_two_steps_of_adam_by_hand(family, weight_decay, gradients, first,
     np.testing.assert_allclose(state["second_moment"], [6.75, 546.75], rtol=1e-14)
 
 
+def test_first_two_steps_of_lars_by_hand():
+    # Lengths are 5 and 10, and with the decay the ratio is 0.25 * 5 / (10 + 0.5 * 5) = 0.1.
+    optimizer = LARS(trust=0.25, momentum=0.5, weight_decay=0.5)
+    params = {"w": np.array([[3.0, 4.0]]), "b": np.array([3.0, 4.0])}
+    grads = {"w": np.array([[6.0, -8.0]]), "b": np.array([6.0, -8.0])}
+    seen, state = run(optimizer, params, [grads])
+    np.testing.assert_allclose(state["velocity"]["w"], [[0.75, -0.6]], rtol=1e-14)
+    np.testing.assert_allclose(seen[0]["w"], [[2.925, 4.06]], rtol=1e-14)
+    np.testing.assert_allclose(seen[0]["b"], [2.4, 4.8], rtol=1e-14)  # neither ratio nor decay
+    # A gradient of 0 has no direction to be scaled to: what is left is the decay, with ratio 1.
+    nothing = tree.map(np.zeros_like, grads)
+    params, state = optimizer.update(nothing, state, seen[0], 0.1)
+    velocity = 0.5 * np.array([[0.75, -0.6]]) + 0.5 * seen[0]["w"]
+    np.testing.assert_allclose(state["velocity"]["w"], velocity, rtol=1e-14)
+    np.testing.assert_allclose(params["w"], seen[0]["w"] - 0.1 * velocity, rtol=1e-14)
+    np.testing.assert_allclose(params["b"], [2.1, 5.2], rtol=1e-14)
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_lars_agrees_with_its_formula(weight_decay):
+    params, velocities = random_tree(0, np.float64), {}
+    expected = dict(tree.items(params))
+    gradients = [random_tree(step, np.float64) for step in range(1, 21)]
+    for grads in gradients:
+        for path, g in tree.items(grads):
+            p, ratio = expected[path], 1.0
+            if p.ndim >= 2 and p.size:
+                of_p, of_g = (math.sqrt(sum(x * x for x in a.flat)) for a in (p, g))
+                ratio = 0.02 * of_p / (of_g + weight_decay * of_p)
+                g = g + weight_decay * p
+            velocities[path] = 0.7 * velocities.get(path, 0.0) + ratio * g
+            expected[path] = p - 0.1 * velocities[path]
+    seen, _ = run(LARS(momentum=0.7, trust=0.02, weight_decay=weight_decay), params, gradients)
+    for path, leaf in tree.items(seen[-1]):
+        np.testing.assert_allclose(leaf, expected[path], rtol=1e-12, atol=1e-12, err_msg=path)
+
+
+def test_lars_moves_by_a_share_of_the_length_whatever_the_scale_of_gradients(rng):
+    w, g = rng.normal(size=(2, 5, 3, 4))
+    for scale in (1e-6, 1.0, 1e6):
+        (moved,), _ = run(LARS(trust=0.01), w, [scale * g], lr=0.5)
+        assert np.linalg.norm(moved - w) == pytest.approx(0.005 * np.linalg.norm(w), rel=1e-9)
+
+
+def test_lars_leaves_zero():
+    zero, g = np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32)
+    (moved,), _ = run(LARS(weight_decay=0.1), zero, [g])
+    np.testing.assert_allclose(moved, -0.1 * g)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "lars"])  # torch has none
 def test_agrees_with_torch(name, weight_decay):
     torch = peer("torch")
     start = random_tree(0, np.float64)
@@ -251,8 +301,9 @@ class Elsewhere(np.lib.mixins.NDArrayOperatorsMixin):
         return out[0] if out else Elsewhere(result)
 
     def __array_function__(self, function, types, arguments, keywords):
-        assert function in (np.empty_like, np.zeros_like), function
-        return Elsewhere(function(arguments[0].held, *arguments[1:], **keywords))
+        assert function in (np.empty_like, np.zeros_like, np.linalg.norm, np.where), function
+        held = [x.held if isinstance(x, Elsewhere) else x for x in arguments]
+        return Elsewhere(function(*held, **keywords))
 
 
 @every_rule
@@ -395,6 +446,7 @@ def test_hyperparameters_out_of_range(family):
         "beta1": (-0.1, 1.0, math.nan, None),
         "beta2": (-0.1, 1.0, math.nan, None),
         "epsilon": (-1e-8, 0.0, math.nan, math.inf),
+        "trust": (-0.1, 0.0, math.nan, math.inf),
     }
     for field in dataclasses.fields(family):
         for value in wrong[field.name]:
@@ -407,7 +459,7 @@ def test_hyperparameters_out_of_range(family):
 
 
 def test_tables():
-    assert list(OPTIMIZERS) == ["sgd", "momentum", "nesterov", "adam", "adamw"]
+    assert list(OPTIMIZERS) == ["sgd", "momentum", "nesterov", "adam", "adamw", "lars"]
     assert list(SCHEDULES) == [
         "constant",
         "step",
@@ -425,7 +477,7 @@ def test_tables():
     for family in OPTIMIZERS.values():
         with pytest.raises(TypeError):
             family(0.1)
-    assert [family().weight_decay for family in OPTIMIZERS.values()] == [0, 0, 0, 0, 0.01]
+    assert [family().weight_decay for family in OPTIMIZERS.values()] == [0, 0, 0, 0, 0.01, 0]
 
 
 # Schedules

@@ -99,8 +99,18 @@ def test_fg_a_is_unbiased_on_every_kind_of_network(network, rule, rng, key):
     assert_unbiased_for_each_example(of_network(network, rng, key), rule, key)
 
 
-@pytest.mark.parametrize("network", ["mlp", "attention"])
-@pytest.mark.parametrize("guess", ["fdfa", "dfa"])
+# Not "dfa" with attention: what a random matrix guesses there is now and then so far off that a
+# mean of as many draws as a test can take says nothing.
+@pytest.mark.parametrize(
+    ("network", "guess"),
+    [
+        ("mlp", "fdfa"),
+        ("mlp", "dfa"),
+        ("mlp", "last"),
+        ("attention", "fdfa"),
+        ("attention", "last"),
+    ],
+)
 def test_fg_a_cv_is_unbiased_whatever_its_guess(network, guess, rng, key):
     rule = ResidualForwardGradient(1, guess=guess)
     p = of_network(network, rng, key)

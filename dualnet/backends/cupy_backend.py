@@ -68,10 +68,10 @@ class CupyBackend:
         """The array as a NumPy array; waits for it."""
         return self._cupy.asnumpy(x)
 
-    def resident(self, x: np.ndarray) -> Any:
+    def resident(self, x: Any) -> Any:
         """The array on the device if it leaves most of the free memory to others, else x."""
         free, _ = self._cupy.cuda.runtime.memGetInfo()
-        return self.asarray(x) if x.nbytes <= _RESIDENT_SHARE * free else x
+        return self.asarray(x[:]) if x.nbytes <= _RESIDENT_SHARE * free else x
 
     def map(self, f: Callable, items: Iterable) -> list:
         """`[f(x) for x in items]`."""

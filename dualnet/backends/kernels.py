@@ -296,6 +296,16 @@ KERNELS["Momentum.update_leaf"] = _with_velocity("momentum")
 KERNELS["Nesterov.update_leaf"] = _with_velocity("nesterov")
 
 
+@kernel_for("LARS.update_leaf")
+def _lars(rule: Any, g: Any, s: dict, p: Any, lr: float, step: int) -> Any:
+    """Momentum, of a gradient whose lengths CuPy's own sums have found."""
+    if not _serves(g, p):
+        return NotImplemented
+    g = g if len(p.shape) < 2 else rule.adapted(g, p)
+    new = _updated("momentum", g, [s["velocity"]], p, (lr, 0.0, rule.momentum))
+    return NotImplemented if new is None else (new[1], {"velocity": new[0]})
+
+
 def _with_moments(decay_in_gradient: bool) -> Callable:
     def update(rule: Any, g: Any, s: dict, p: Any, lr: float, step: int) -> Any:
         root = math.sqrt(1.0 - rule.beta2**step)

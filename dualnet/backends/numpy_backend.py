@@ -52,7 +52,7 @@ class NumpyBackend:
         """The array as a NumPy array."""
         return np.asarray(x)
 
-    def resident(self, x: np.ndarray) -> np.ndarray:
+    def resident(self, x: Any) -> Any:
         """x itself, which is where it should be."""
         return x
 

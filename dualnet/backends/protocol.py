@@ -37,8 +37,12 @@ class Backend(Protocol):
         """The array as a NumPy array."""
         ...
 
-    def resident(self, x: np.ndarray) -> Any:
-        """The array on this backend if there is room to keep it there; else x itself."""
+    def resident(self, x: Any) -> Any:
+        """The array on this backend if there is room to keep it there; else x itself.
+
+        Args:
+            x: a NumPy array, or what has `nbytes` and gives one for `x[:]`.
+        """
         ...
 
     def map(self, f: Callable, items: Iterable) -> list:

@@ -17,7 +17,7 @@ from dualnet import tree
 from dualnet.check.table import Row, adder
 from dualnet.core.dual import Dual, innermost
 from dualnet.core.engine import primal_at, tangent_at, with_tangent
-from dualnet.optim import SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
+from dualnet.optim import LARS, SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
 from dualnet.tree import Tree
 
 ROWS: list[Row] = []
@@ -69,12 +69,21 @@ def _adamw(p: Any, g: Any, memory: dict, o: AdamW) -> tuple[Any, dict]:
     return (1.0 - LR * o.weight_decay) * p - LR * change, memory
 
 
+def _lars(p: Any, g: Any, memory: dict, o: LARS) -> tuple[Any, dict]:
+    if len(np.shape(p)) > 1:
+        of_p, of_g = (np.sqrt(np.sum(np.square(x))) for x in (p, g))
+        g = o.trust * of_p / (of_g + o.weight_decay * of_p) * (g + o.weight_decay * p)
+    velocity = o.momentum * memory["velocity"] + g
+    return p - LR * velocity, {"velocity": velocity}
+
+
 FORMULAS: dict[type[Optimizer], Formula] = {
     SGD: _sgd,
     Momentum: _momentum,
     Nesterov: _nesterov,
     Adam: _adam,
     AdamW: _adamw,
+    LARS: _lars,
 }
 
 # --- a step as a function ------------------------------------------------------------------------
@@ -156,4 +165,5 @@ for _family in FORMULAS:
     add_step("", _family())
     add_step("weight decay", _family(weight_decay=0.125))  # type: ignore[call-arg]
 add_step("no momentum", Momentum(momentum=0.0))
+add_step("much trust", LARS(trust=2.0, weight_decay=0.5))
 add_step("other decays", Adam(beta1=0.5, beta2=0.75, epsilon=0.125))

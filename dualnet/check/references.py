@@ -6,7 +6,7 @@ The table compares each fused function with its reference here, in value, jvp an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,19 @@ def normalize(x: Any, axes: tuple[int, ...], epsilon: float = 1e-5) -> Any:
 
 def softmax_cross_entropy(logits: Any, labels: Any) -> Any:
     return -np.log(softmax(logits)[arange(len(labels), labels), labels])
+
+
+def info_nce(projections: Any, temperature: float, passed: Callable[[Any], Any]) -> Any:
+    """Pair by pair; `passed` is what becomes of the projections that answer."""
+    n = len(projections) // 2
+    unit = [f / np.sqrt(np.sum(f * f)) for f in projections]
+    losses = []
+    for i in range(2 * n):
+        others = range(n, 2 * n) if i < n else range(n)
+        scores = [np.sum(unit[i] * passed(unit[j])) / temperature for j in others]
+        total = sum(np.exp(score) for score in scores)
+        losses.append(np.log(total) - scores[i % n])
+    return np.stack(losses)
 
 
 def mean_squared_error(outputs: Any, targets: Any) -> Any:

@@ -135,6 +135,39 @@ def convolve_rank_one(x: Any, left: Any, right: Any, geometry: Geometry) -> Any:
     return np.reshape(out, (k, m, rows, columns, q))
 
 
+def convolve_own_rank_one(x: Any, left: Any, right: Any, geometry: Geometry) -> Any:
+    """`convolve_rank_one` with k kernels of every image's own.
+
+    Args:
+        x: `(M, H, W, C)`.
+        left: `(k, M, kh, kw, C/g)`.
+        right: `(k, M, kh, kw, Q)`.
+
+    Returns:
+        `(k, M, rows, columns, Q)`.
+    """
+    k, m, kh, kw, channels = left.shape
+    groups, q = geometry.groups, right.shape[-1]
+    rows, columns = geometry.places(x.shape[1:3])
+    down, across = geometry.stride
+    x = np.pad(x, ((0, 0), *geometry.padding, (0, 0)))
+    height, width = x.shape[1:3]
+    pixels = np.reshape(x, (m, height * width, groups, channels))
+    factors = np.reshape(np.moveaxis(left, 1, 0), (m, 1, k * kh * kw, channels))
+    dots = factors @ np.transpose(pixels, (0, 2, 3, 1))  # (M, groups, k·kh·kw, height·width)
+    dots = np.reshape(dots, (m, groups, k, kh, kw, height, width))
+    picked = [
+        dots[:, :, :, i, j, i::down, j::across][..., :rows, :columns]
+        for i in range(kh)
+        for j in range(kw)
+    ]
+    numbers = np.reshape(np.stack(picked, axis=-1), (m, groups, k, rows * columns, kh * kw))
+    spread = np.reshape(right, (k, m, kh * kw, groups, q // groups))
+    spread = np.transpose(spread, (1, 3, 0, 2, 4))  # (M, groups, k, kh·kw, q / groups)
+    y = np.transpose(numbers @ spread, (2, 0, 3, 1, 4))
+    return np.reshape(y, (k, m, rows, columns, q))
+
+
 # --- parts ---------------------------------------------------------------------------------------
 
 

@@ -5,14 +5,17 @@
 | `None` | nothing | constants: rules skip them |
 | array `(k, *S)` | k directions | k directional derivatives in one pass |
 | `RankOne` | factors `(k, p)` and `(k, q)` | random directions of weight matrices and kernels |
+| `LowRank` | several `RankOne`, to be added up | the same, of higher rank |
+| `per_example.PerExample` | k directions for each example | weights perturbed for each alone |
 | `symbolic.Symbolic` | a recorded expression | transposed, it is reverse mode |
 | `DirectSum` | one tangent from each of several spaces | several questions in one pass |
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +25,17 @@ from dualnet.core.linear import LinearMap, Structured, Tangent
 from dualnet.errors import TangentError
 
 
-class RankOne(Structured):
+class Stack(Structured):
+    """A tangent that holds k directions in another form than one array."""
+
+    k: int
+
+    def dense(self) -> Any:
+        """The array `(k, *S)`."""
+        raise NotImplementedError
+
+
+class RankOne(Stack):
     """k directions of a matrix `(p, q)`, each an outer product `left[i] ⊗ right[i]`.
 
     `x @ w` has the tangent `(x · left[i]) right[i]`, which takes p + q multiplications a row
@@ -54,6 +67,7 @@ class RankOne(Structured):
             )
         self.left = left
         self.right = right
+        self.k = left.shape[0]
         self.shape = (*left.shape[1:], right.shape[-1])
         self.dtype = left.dtype
 
@@ -124,6 +138,35 @@ def _(t: RankOne, c: Any) -> RankOne | None:
     return RankOne(left, t.right) if left.dtype == t.right.dtype else None  # c widens
 
 
+class LowRank(Stack):
+    """k directions of a matrix, each the sum of several outer products.
+
+    Maps act term by term, by the shortcuts of `RankOne`.
+
+    Args:
+        terms: at least one `RankOne`, all of one shape.
+    """
+
+    def __init__(self, terms: Sequence[RankOne]):
+        self.terms = tuple(terms)
+        self.k = self.terms[0].k
+        self.shape = self.terms[0].shape
+        self.dtype = self.terms[0].dtype
+
+    def dense(self) -> Any:
+        """The stack `(k, *b, p, q)`."""
+        return functools.reduce(linear.add, (term.dense() for term in self.terms))
+
+    def act(self, linear_map: LinearMap, params: tuple) -> Tangent:
+        images = [linear_map(term, *params) for term in self.terms]
+        if all(isinstance(image, RankOne) for image in images):
+            return LowRank(images)
+        return functools.reduce(linear.add, images)
+
+    def plus(self, other: Tangent) -> Tangent:
+        return linear.add(self.dense(), dense(other))
+
+
 class DirectSum(Structured):
     """One tangent from each of several spaces, carried side by side through one pass.
 
@@ -157,17 +200,41 @@ class DirectSum(Structured):
 
 
 def dense(t: Tangent) -> Any:
-    """The stack `(k, *S)` of a dense or rank-one tangent."""
-    return t.dense() if isinstance(t, RankOne) else t
+    """The stack `(k, *S)` of a tangent that holds k directions."""
+    return t.dense() if isinstance(t, Stack) else t
 
 
 def directions(t: Tangent) -> int:
-    """k, of a dense or rank-one tangent."""
-    return t.left.shape[0] if isinstance(t, RankOne) else t.shape[0]
+    """k, of a tangent that holds k directions."""
+    return t.k if isinstance(t, Stack) else t.shape[0]
+
+
+def numbers(t: Tangent) -> int:
+    """How many numbers one direction of a dense, rank-one or low-rank tangent consists of."""
+    if isinstance(t, LowRank):
+        return sum(numbers(term) for term in t.terms)
+    factors = (t.left, t.right) if isinstance(t, RankOne) else (t,)
+    return sum(math.prod(f.shape[1:]) for f in factors)
+
+
+def part(t: Tangent, which: slice) -> Tangent:
+    """Some of the directions of a dense, rank-one or low-rank tangent."""
+    if isinstance(t, LowRank):
+        return LowRank([part(term, which) for term in t.terms])
+    return RankOne(t.left[which], t.right[which]) if isinstance(t, RankOne) else t[which]
+
+
+def joined(ts: Sequence[Tangent]) -> Tangent:
+    """The directions of several dense or several rank-one tangents, one after the other."""
+    if isinstance(ts[0], RankOne):
+        return RankOne(*(np.concatenate([getattr(t, f) for t in ts]) for f in ("left", "right")))
+    return np.concatenate(ts)
 
 
 def combine(coefficients: Any, t: Tangent) -> Any:
     """Σ_i coefficients[i] · t[i], an array of the primal's shape; coefficients `(k,)`."""
+    if isinstance(t, LowRank):
+        return functools.reduce(np.add, (combine(coefficients, term) for term in t.terms))
     if isinstance(t, RankOne):
         weighted = np.moveaxis(t.left, 0, -1) * coefficients
         return weighted @ np.moveaxis(t.right, 0, -2)
@@ -177,6 +244,8 @@ def combine(coefficients: Any, t: Tangent) -> Any:
 
 def inner_products(t: Tangent, u: Tangent) -> Any:
     """⟨t[i], u[j]⟩ for all pairs of directions of two stacks of one kind, `(k, l)`."""
+    if isinstance(t, LowRank):
+        return sum(inner_products(a, b) for a in t.terms for b in u.terms)
     if isinstance(t, RankOne):
         pairs = _gram(t.left, u.left) * _gram(t.right, u.right)  # (*b, k, l)
         return np.sum(pairs, axis=tuple(range(pairs.ndim - 2)))

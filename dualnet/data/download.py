@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dualnet.data.idx import chunks, unpacked
 from dualnet.data.sources import SOURCES, RemoteFile
+from dualnet.data.streams import chunks, opened, unpacked
 from dualnet.errors import DataError
 
 TIMEOUT = 30.0
@@ -32,23 +32,22 @@ def fetch(name: str, file: RemoteFile, folder: Path, quiet: bool = False) -> Pat
         quiet: show no progress bar on standard error.
 
     Returns:
-        The path of the new file, `folder/<file name>.gz`.
+        The path of the new file, `folder/<name that mirrors have it by>`.
 
     Raises:
         DataError: if the folder cannot be written or no mirror works; says what each answered.
     """
-    packed_name = f"{file.name}.gz"
     failures = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Inside `folder`, so that os.replace stays on one file system and is atomic.
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
-            partial = Path(temporary) / packed_name
+            partial = Path(temporary) / file.sent_name
             for mirror in SOURCES[name].mirrors:
-                failure = _try_mirror(mirror + packed_name, file, partial, quiet)
+                failure = _try_mirror(mirror + file.sent_name, file, partial, quiet)
                 if failure is None:
-                    os.replace(partial, folder / packed_name)
-                    return folder / packed_name
+                    os.replace(partial, folder / file.sent_name)
+                    return folder / file.sent_name
                 failures.append(f"{mirror}: {failure}")
     except OSError as error:
         raise DataError(
@@ -56,26 +55,31 @@ def fetch(name: str, file: RemoteFile, folder: Path, quiet: bool = False) -> Pat
             f"{by_hand(name)}"
         ) from error
     raise DataError(
-        f"{name}: expected to download {packed_name} into {folder}, but no mirror works "
+        f"{name}: expected to download {file.sent_name} into {folder}, but no mirror works "
         f"({', '.join(failures)}); {by_hand(name)}"
     )
 
 
 def by_hand(name: str) -> str:
     """How to provide a data set without a download, as the end of an error message."""
-    files = ", ".join(file.name for file in SOURCES[name].files)
-    return (
-        f"put {files} (.gz or not) into a folder DIR and name it "
-        f"with --data-dir DIR or the environment variable DUALNET_DATA"
-    )
+    source = SOURCES[name]
+    named = "name it with --data-dir DIR or the environment variable DUALNET_DATA"
+    if source.kept == "folders":
+        return f"get it from {source.page}, unpack it into a folder DIR and {named}"
+    archives = [form.archive for form in source.forms if form.archive]
+    files = ", ".join(source.forms[0].files)
+    if archives:
+        return f"put {' or '.join(archives)}, or {files}, into a folder DIR and {named}"
+    return f"put {files} (.gz or not) into a folder DIR and {named}"
 
 
-def digest(path: Path, at_most: int) -> tuple[int, str]:
-    """Measure a file, decompressed if it is gzip, reading no more than `at_most` bytes.
+def digest(path: Path, at_most: int, *, packed: bool = True) -> tuple[int, str]:
+    """Measure a file, reading no more than `at_most` bytes.
 
     Args:
         path: the file.
-        at_most: bytes after decompression.
+        at_most: bytes, after decompression if there is any.
+        packed: decompress the file if it is gzip.
 
     Returns:
         The length in bytes and the SHA-256 in hexadecimal of what was read.
@@ -84,7 +88,7 @@ def digest(path: Path, at_most: int) -> tuple[int, str]:
         DataError: if the file cannot be read or its gzip data are corrupted.
     """
     length, sha256 = 0, hashlib.sha256()
-    with unpacked(path) as stream:
+    with unpacked(path) if packed else opened(path) as stream:
         for chunk in chunks(stream, at_most):
             length += len(chunk)
             sha256.update(chunk)
@@ -102,12 +106,13 @@ def _try_mirror(url: str, file: RemoteFile, partial: Path, quiet: bool) -> str |
         # ValueError: a header, such as the address of a redirect, that makes no sense.
         return _one_line(getattr(error, "reason", error))
     try:
-        length, sha256 = digest(partial, file.size + 1)
+        length, sha256 = digest(partial, file.size + 1, packed=file.packed)
     except DataError:
         return f"damaged or incomplete after {partial.stat().st_size} bytes"
     if length != file.size:
         found = "more" if length > file.size else str(length)
-        return f"expected {file.size} bytes after decompression, found {found}"
+        unit = "bytes after decompression" if file.packed else "bytes"
+        return f"expected {file.size} {unit}, found {found}"
     if sha256 != file.sha256:
         return f"expected SHA-256 {file.sha256[:12]}..., found {sha256[:12]}..."
     return None

@@ -7,28 +7,20 @@ as bytes arrive, never because a header promises them.
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from dualnet.errors import DataError
+from dualnet.data.streams import FETCH_AGAIN, bad, chunks, unpacked
 
 MAX_BYTES = 1 << 28
 """The largest IDX file that is read, in bytes after decompression: five times MNIST."""
 
-FETCH_AGAIN = "delete it and get it again"
-
 _UNSIGNED_BYTE = 0x08
 _MAX_AXES = 4
-_GZIP_MAGIC = b"\x1f\x8b"
-_CHUNK = 1 << 20
 
 
 def read_idx(
@@ -56,44 +48,8 @@ def read_idx(
         values = bytearray().join(chunks(stream, expected + 1))
     if len(values) != expected:
         found = "more" if len(values) > expected else f"only {len(values)}"
-        raise _bad(path, f"{expected} bytes after the header, for {sizes}", found, remedy)
+        raise bad(path, f"{expected} bytes after the header, for {sizes}", found, remedy)
     return np.frombuffer(values, np.uint8).reshape(sizes)
-
-
-@contextmanager
-def unpacked(path: str | Path, remedy: str = FETCH_AGAIN) -> Iterator[BinaryIO]:
-    """Open a file for reading, through gzip if its first two bytes say so.
-
-    Args:
-        path: the file.
-        remedy: what to do about a bad file, the end of every error message.
-
-    Returns:
-        A context manager that gives a binary stream.
-
-    Raises:
-        DataError: if the file cannot be read; also while the stream is being read.
-    """
-    try:
-        with open(path, "rb") as raw:
-            is_gzip = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-            raw.seek(0)
-            if is_gzip:
-                with gzip.GzipFile(fileobj=raw) as stream:
-                    yield stream  # type: ignore[misc]
-            else:
-                yield raw
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise _bad(path, "intact gzip data", str(error), remedy) from error
-    except OSError as error:
-        raise _bad(path, "a readable file", error.strerror or str(error), remedy) from error
-
-
-def chunks(stream: BinaryIO, at_most: int) -> Iterator[bytes]:
-    """Yield what a stream holds, piece by piece, and stop after `at_most` bytes."""
-    while at_most > 0 and (chunk := stream.read(min(_CHUNK, at_most))):
-        at_most -= len(chunk)
-        yield chunk
 
 
 def _read_sizes(
@@ -101,22 +57,22 @@ def _read_sizes(
 ) -> tuple[int, ...]:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
-        raise _bad(path, "an IDX file, which begins with two zero bytes", repr(magic), remedy)
+        raise bad(path, "an IDX file, which begins with two zero bytes", repr(magic), remedy)
     code, axes = magic[2:]
     if code != _UNSIGNED_BYTE:
-        raise _bad(path, "unsigned bytes, type code 0x08", f"type code {code:#04x}", remedy)
+        raise bad(path, "unsigned bytes, type code 0x08", f"type code {code:#04x}", remedy)
     if not 1 <= axes <= _MAX_AXES:
-        raise _bad(path, f"1 to {_MAX_AXES} axes", str(axes), remedy)
+        raise bad(path, f"1 to {_MAX_AXES} axes", str(axes), remedy)
     header = stream.read(4 * axes)
     if len(header) < 4 * axes:
-        raise _bad(path, f"sizes for {axes} axes", f"{len(header)} bytes", remedy)
+        raise bad(path, f"sizes for {axes} axes", f"{len(header)} bytes", remedy)
     sizes = struct.unpack(f">{axes}I", header)
     if shape is not None and not _fits(sizes, shape):
         wanted = " x ".join("any" if size is None else str(size) for size in shape)
-        raise _bad(path, f"shape {wanted}", " x ".join(str(size) for size in sizes), remedy)
+        raise bad(path, f"shape {wanted}", " x ".join(str(size) for size in sizes), remedy)
     # NumPy refuses some shapes of no elements, such as 0 x 4294967295 x 4294967295.
     if not 1 <= math.prod(sizes) <= MAX_BYTES:
-        raise _bad(path, f"1 to {MAX_BYTES} values", f"a header that says {sizes}", remedy)
+        raise bad(path, f"1 to {MAX_BYTES} values", f"a header that says {sizes}", remedy)
     return sizes
 
 
@@ -124,7 +80,3 @@ def _fits(sizes: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
     return len(sizes) == len(shape) and all(
         want is None or size == want for size, want in zip(sizes, shape, strict=True)
     )
-
-
-def _bad(path: str | Path, expected: str, found: str, remedy: str) -> DataError:
-    return DataError(f"{path}: expected {expected}, found {found}; {remedy}")

@@ -2,78 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from dualnet.data.download import digest
-from dualnet.data.idx import FETCH_AGAIN, read_idx
-from dualnet.data.locate import locate
-from dualnet.data.sources import NAMES, SOURCES, Source
-from dualnet.errors import DataError, UsageError
+from dualnet.data.cache import IMAGES, LABELS, cached
+from dualnet.data.cifar import LAYOUTS, read_cifar
+from dualnet.data.dataset import Dataset, Pair, Rows
+from dualnet.data.folders import Listing, list_classes, list_set, write_decoded
+from dualnet.data.idx_sets import read_digits, read_idx_set
+from dualnet.data.locate import Found, locate, locate_folder
+from dualnet.data.sources import NAMES, SOURCES
+from dualnet.data.streams import FETCH_AGAIN
+from dualnet.errors import UsageError
+from dualnet.random import Key
 
-PIXEL_SCALES = ("standard", "symmetric")
-
-_DIGITS = Path(__file__).parent / "digits"
-_DIGITS_FOR_TEST = slice(3, None, 7)  # digits/SOURCE.md says why
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Images with labels, in a fixed order and a fixed split.
-
-    Args:
-        name: the name it was loaded by.
-        train_images: uint8, (N, height, width, channels), from 0 to `white`.
-        train_labels: int64, (N,), indices into `classes`.
-        test_images: uint8, (M, height, width, channels).
-        test_labels: int64, (M,).
-        classes: one name for each label.
-        white: the pixel value of full intensity.
-    """
-
-    name: str
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    classes: tuple[str, ...]
-    white: int
-
-    @cached_property
-    def training_mean_and_std(self) -> tuple[float, float]:
-        """Mean and standard deviation of all training pixels together."""
-        return float(self.train_images.mean()), float(self.train_images.std()) or 1.0
-
-    def pixels(self, images: np.ndarray, dtype: DTypeLike, scale: str = "standard") -> np.ndarray:
-        """Images as numbers for a network.
-
-        Args:
-            images: uint8, any shape, on any backend.
-            dtype: of the result, a floating-point one.
-            scale: `standard`, mean 0 and standard deviation 1 over all training pixels; or
-                `symmetric`, from -1 (a pixel of 0) to 1 (a pixel of `white`).
-
-        Returns:
-            A new array of the same shape.
-
-        Raises:
-            UsageError: if `images` are not uint8, `dtype` is not floating-point, or there is no
-                such scale.
-        """
-        if images.dtype != np.uint8:
-            raise UsageError(f"pixels: images: expected uint8, got {images.dtype}")
-        if not np.issubdtype(dtype, np.floating):
-            raise UsageError(f"pixels: dtype: expected float32 or float64, got {dtype}")
-        if scale not in PIXEL_SCALES:
-            raise UsageError(f"pixels: scale: expected {' or '.join(PIXEL_SCALES)}, got {scale!r}")
-        if scale == "symmetric":
-            return images.astype(dtype) / (self.white / 2) - 1.0
-        mean, std = self.training_mean_and_std
-        return (images.astype(dtype) - mean) / std
+_LARGEST_SIDE = 1024
+_SCALED = "imagenet-folder"
+"""The set whose images are of many sizes, and scaled when they are decoded."""
 
 
 def load(
@@ -82,6 +29,8 @@ def load(
     *,
     limit_train: int | None = None,
     limit_test: int | None = None,
+    validation: int | None = None,
+    image_size: int | None = None,
     download: bool = True,
     quiet: bool = False,
 ) -> Dataset:
@@ -95,6 +44,10 @@ def load(
         data_dir: a folder with the files, in itself or in a folder `name` of it.
         limit_train: keep the first so many training examples only.
         limit_test: keep the first so many test examples only.
+        validation: take so many of the training examples (after the limit) away, the last of
+            them in a shuffle that is always the same, and test on these instead.
+        image_size: height and width of the images; those of `imagenet-folder` are scaled and cut
+            to it once, 64 if it is not given; those of other sets are enlarged as they are used.
         download: whether files that are in none of the folders may be fetched.
         quiet: show no progress on standard error.
 
@@ -102,95 +55,126 @@ def load(
         The data set.
 
     Raises:
-        UsageError: if there is no such data set, or a limit is not a whole number from 1 to
-            the number of examples.
+        UsageError: if there is no such data set, or a number is not a whole one from 1 to
+            the number of examples, or a number is given that is of no use.
         DataError: if a file is missing and cannot be had, or is not what it should be.
     """
     if name not in NAMES:
         raise UsageError(f"load: name: expected one of {', '.join(NAMES)}, got {name!r}")
     # Twice: what no set can satisfy is said before a download, the rest when sizes are known.
-    _check_limit("limit_train", limit_train)
-    _check_limit("limit_test", limit_test)
+    _check_number("limit_train", limit_train)
+    _check_number("limit_test", limit_test)
+    _check_number("validation", validation)
+    _check_size(name, image_size)
+    if validation is not None and limit_test is not None:
+        raise UsageError("load: limit_test: expected none with validation, which says its size")
     source = SOURCES[name]
-    if source.files:
-        train, test = _read_files(name, locate(name, data_dir, download=download, quiet=quiet))
+    classes = source.classes
+    if source.kept == "folders":
+        listing = list_set(name, locate_folder(name, data_dir))
+        classes = listing.classes
+        _check_number("limit_train", limit_train, len(listing.train))
+        _check_number("limit_test", limit_test, len(listing.test))
+        # Before they are decoded, which takes hours for all of ImageNet.
+        listing = listing.limited(limit_train, limit_test)
+        side = image_size if name == _SCALED and image_size else source.side
+        train, test = _decode(name, listing, side, quiet)
+    elif source.kept == "package":
+        train, test = read_digits(source)
     else:
-        train, test = _read_digits(source)
-    _check_limit("limit_train", limit_train, len(train[1]))
-    _check_limit("limit_test", limit_test, len(test[1]))
-    return Dataset(
+        train, test = _read_files(name, locate(name, data_dir, download=download, quiet=quiet))
+    _check_number("limit_train", limit_train, len(train[1]))
+    _check_number("limit_test", limit_test, len(test[1]))
+    dataset = Dataset(
         name,
         train_images=train[0][:limit_train],
         train_labels=train[1][:limit_train],
         test_images=test[0][:limit_test],
         test_labels=test[1][:limit_test],
-        classes=source.classes,
+        classes=classes,
         white=source.white,
+        on_disk=source.kept == "folders" or name in LAYOUTS,
+        image_size=None if name == _SCALED else image_size,
     )
+    return dataset if validation is None else _validating(dataset, validation)
 
 
-def _check_limit(argument: str, limit: int | None, available: int | None = None) -> None:
-    if limit is None:
-        return
-    whole = isinstance(limit, (int, np.integer)) and not isinstance(limit, bool)
-    if not whole or limit < 1 or (available is not None and limit > available):
-        allowed = "from 1 up" if available is None else f"from 1 to {available}"
-        raise UsageError(f"load: {argument}: expected a whole number {allowed}, got {limit!r}")
+def outline(
+    name: str, data_dir: str | Path | None = None, image_size: int | None = None
+) -> tuple[tuple[int, int, int], int]:
+    """Say what a data set will be like, without reading it.
 
+    Args:
+        name, data_dir, image_size: as for `load`.
 
-def _read_digits(source: Source) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    images, labels = _read_pair(
-        source,
-        _DIGITS / "images-idx3-ubyte.gz",
-        _DIGITS / "labels-idx1-ubyte.gz",
-        "install dualnet again",
-    )
-    test = np.zeros(len(labels), bool)
-    test[_DIGITS_FOR_TEST] = True
-    return (images[~test], labels[~test]), (images[test], labels[test])
+    Returns:
+        The shape of an image, (height, width, channels), and the number of classes.
 
-
-def _read_files(name: str, paths: tuple[Path, ...]) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    train_images, train_labels, test_images, test_labels = paths
+    Raises:
+        UsageError: if an image size is given that is of no use.
+        DataError: if the classes are folders, and there are none.
+    """
+    _check_size(name, image_size)
     source = SOURCES[name]
-    remedy = f"{FETCH_AGAIN}, for instance from {source.mirrors[0]}"
-    train = _read_pair(source, train_images, train_labels, remedy)
-    test = _read_pair(source, test_images, test_labels, remedy)
-    for path in (train_labels, test_labels):
-        _check_set(name, path)
-    return train, test
+    side = image_size or source.side
+    count = len(source.classes) or source.class_count
+    if count is None:
+        count = len(list_classes(name, locate_folder(name, data_dir)))
+    return (side, side, source.channels), count
 
 
-def _check_set(name: str, path: Path) -> None:
-    """MNIST and Fashion-MNIST share all file names, so a folder can be taken for the other."""
-    others = {
-        file.sha256: (other, file.size)
-        for other, source in SOURCES.items()
-        for file in source.files
-        if other != name
-    }
-    most = max(size for _, size in others.values())
-    _, sha256 = digest(path, most + 1)
-    if sha256 in others:
-        raise DataError(
-            f"{path}: expected a file of {name}, found one of {others[sha256][0]}; "
-            f"name the folder of {name}, or ask for {others[sha256][0]}"
+def _validating(dataset: Dataset, count: int) -> Dataset:
+    """Hold some of the training examples back, and test on them."""
+    images, labels = np.asarray(dataset.train_images), dataset.train_labels
+    _check_number("validation", count, len(labels) - 1)
+    shuffle = np.random.Generator(np.random.SFC64(Key(0).fold_in("validation").bits))
+    order = shuffle.permutation(len(labels)).astype(np.int64)
+    kept, held_back = np.sort(order[:-count]), np.sort(order[-count:])
+    return replace(
+        dataset,
+        train_images=Rows(images, kept),
+        train_labels=labels[kept],
+        test_images=Rows(images, held_back),
+        test_labels=labels[held_back],
+        tested_on="validation",
+    )
+
+
+def _check_number(argument: str, number: int | None, available: int | None = None) -> None:
+    if number is None:
+        return
+    whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+    if not whole or number < 1 or (available is not None and number > available):
+        allowed = "from 1 up" if available is None else f"from 1 to {available}"
+        raise UsageError(f"load: {argument}: expected a whole number {allowed}, got {number!r}")
+
+
+def _check_size(name: str, image_size: int | None) -> None:
+    _check_number("image_size", image_size, _LARGEST_SIDE)
+    smallest = 1 if name == _SCALED else SOURCES[name].side
+    if image_size is not None and image_size < smallest:
+        raise UsageError(
+            f"load: image_size: expected at least the {smallest} pixels that {name} has, "
+            f"got {image_size}"
         )
 
 
-def _read_pair(
-    source: Source, images_path: Path, labels_path: Path, remedy: str
-) -> tuple[np.ndarray, np.ndarray]:
-    images = read_idx(images_path, (None, source.side, source.side), remedy=remedy)
-    labels = read_idx(labels_path, (None,), remedy=remedy)
-    if len(images) != len(labels):
-        raise DataError(
-            f"{labels_path}: expected {len(images)} labels, one for each image of "
-            f"{images_path}, found {len(labels)}; {remedy}"
-        )
-    if labels.max() >= len(source.classes):
-        raise DataError(
-            f"{labels_path}: expected labels from 0 to {len(source.classes) - 1}, "
-            f"found {labels.max()}; {remedy}"
-        )
-    return images[..., None], labels.astype(np.int64)
+def _read_files(name: str, found: Found) -> tuple[Pair, Pair]:
+    remedy = f"{FETCH_AGAIN}, for instance from {SOURCES[name].mirrors[0]}"
+    if found.form.kind == "idx":
+        return read_idx_set(name, found, remedy)
+
+    def make(folder: Path) -> None:
+        pairs = read_cifar(name, found, remedy)
+        for images, labels, pair in zip(IMAGES, LABELS, pairs, strict=True):
+            np.save(folder / f"{images}.npy", pair[0])
+            np.save(folder / f"{labels}.npy", pair[1])
+
+    return cached(name, [str(path.absolute()) for path in found.paths], found.paths, make)
+
+
+def _decode(name: str, listing: Listing, side: int, quiet: bool) -> tuple[Pair, Pair]:
+    make = write_decoded(listing, side, resize=name == _SCALED, quiet=quiet)
+    files = (*listing.train, *listing.test)
+    what = [str(files[0].absolute()), len(listing.train), len(listing.test), side]
+    return cached(name, what, files, make)

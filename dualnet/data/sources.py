@@ -7,17 +7,42 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a data set, as it is after decompression; mirrors add `.gz` to the name.
+    """One file of a data set that can be downloaded.
 
     Args:
-        name: its name, without `.gz`.
+        name: its name; without `.gz` if mirrors add that.
         size: its length in bytes.
         sha256: its SHA-256 in hexadecimal.
+        packed: whether mirrors have it as `name.gz`, while size and checksum are those of the
+            file after decompression.
     """
 
     name: str
     size: int
     sha256: str
+    packed: bool = True
+
+    @property
+    def sent_name(self) -> str:
+        """What mirrors call it."""
+        return f"{self.name}.gz" if self.packed else self.name
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way in which the files of a set are kept.
+
+    Args:
+        kind: how they are read: `idx`, or one of CIFAR's, `binary` and `python`.
+        files: their names.
+        folder: the one that they are in, in their archive and where it was unpacked.
+        archive: the tar file that holds them; empty if there is none.
+    """
+
+    kind: str
+    files: tuple[str, ...]
+    folder: str = ""
+    archive: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,31 +53,62 @@ class Source:
         description: one line.
         side: height and width of an image in pixels.
         white: the pixel value of full intensity.
-        classes: one name for each label.
-        files: training images, training labels, test images, test labels; none for a set
-            that is part of the package.
+        classes: one name for each label; none if the folders of the classes say it.
+        channels: 1 for gray, 3 for red, green and blue.
+        class_count: how many classes there must be, where folders name them; None for any.
+        kept: `files`, which are looked for or downloaded; `package`, for a set that is part of
+            it; `folders`, one for each class, which the user has.
+        forms: of files, the first that is found counts.
+        files: those to download, if none of the forms is there.
         mirrors: addresses to which a file's name is added, in the order they are tried.
+        page: where a person gets it, if it cannot be downloaded.
     """
 
     description: str
     side: int
     white: int
     classes: tuple[str, ...]
+    channels: int = 1
+    class_count: int | None = None
+    kept: str = "files"
+    forms: tuple[Form, ...] = ()
     files: tuple[RemoteFile, ...] = ()
     mirrors: tuple[str, ...] = ()
+    page: str = ""
+
+
+_IDX = Form(
+    "idx",
+    (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ),
+)
 
 
 def _four_files(*sha256: str) -> tuple[RemoteFile, ...]:
-    names = (
-        ("train-images-idx3-ubyte", 16 + 60_000 * 28 * 28),
-        ("train-labels-idx1-ubyte", 8 + 60_000),
-        ("t10k-images-idx3-ubyte", 16 + 10_000 * 28 * 28),
-        ("t10k-labels-idx1-ubyte", 8 + 10_000),
-    )
-    return tuple(RemoteFile(*name, digest) for name, digest in zip(names, sha256, strict=True))
+    sizes = (16 + 60_000 * 28 * 28, 8 + 60_000, 16 + 10_000 * 28 * 28, 8 + 10_000)
+    return tuple(RemoteFile(*file) for file in zip(_IDX.files, sizes, sha256, strict=True))
 
 
 _DIGITS = tuple("0123456789")
+
+_CIFAR100 = tuple(
+    """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
+    crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
+    keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain
+    mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain
+    plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+    skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
+    television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+    """.split()
+)
+
+_TORONTO = ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/")
 
 SOURCES = {
     "digits": Source(
@@ -60,12 +116,14 @@ SOURCES = {
         side=8,
         white=16,
         classes=_DIGITS,
+        kept="package",
     ),
     "mnist": Source(
         "70,000 handwritten digits of 28x28 pixels, 11 MB to download",
         side=28,
         white=255,
         classes=_DIGITS,
+        forms=(_IDX,),
         files=_four_files(
             "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -93,6 +151,7 @@ SOURCES = {
             "Bag",
             "Ankle boot",
         ),
+        forms=(_IDX,),
         files=_four_files(
             "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -103,6 +162,85 @@ SOURCES = {
             "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         ),
+    ),
+    "cifar10": Source(
+        "60,000 color photographs of 10 things, 32x32 pixels, 170 MB to download",
+        side=32,
+        white=255,
+        channels=3,
+        classes=tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
+        forms=(
+            Form(
+                "binary",
+                (*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"),
+                folder="cifar-10-batches-bin",
+                archive="cifar-10-binary.tar.gz",
+            ),
+            Form(
+                "python",
+                (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"),
+                folder="cifar-10-batches-py",
+                archive="cifar-10-python.tar.gz",
+            ),
+        ),
+        files=(
+            RemoteFile(
+                "cifar-10-binary.tar.gz",
+                170_052_171,
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+                packed=False,
+            ),
+        ),
+        mirrors=_TORONTO,
+    ),
+    "cifar100": Source(
+        "60,000 color photographs of 100 things, 32x32 pixels, 169 MB to download",
+        side=32,
+        white=255,
+        channels=3,
+        classes=_CIFAR100,
+        forms=(
+            Form(
+                "binary",
+                ("train.bin", "test.bin"),
+                folder="cifar-100-binary",
+                archive="cifar-100-binary.tar.gz",
+            ),
+            Form(
+                "python",
+                ("train", "test"),
+                folder="cifar-100-python",
+                archive="cifar-100-python.tar.gz",
+            ),
+        ),
+        files=(
+            RemoteFile(
+                "cifar-100-binary.tar.gz",
+                168_513_733,
+                "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+                packed=False,
+            ),
+        ),
+        mirrors=_TORONTO,
+    ),
+    "tiny-imagenet": Source(
+        "110,000 color photographs of 200 things, 64x64 pixels, in folders; not downloaded",
+        side=64,
+        white=255,
+        channels=3,
+        classes=(),
+        class_count=200,
+        kept="folders",
+        page="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    ),
+    "imagenet-folder": Source(
+        "your own photographs: train/CLASS/*, val/CLASS/* (--image-size, default 64)",
+        side=64,
+        white=255,
+        channels=3,
+        classes=(),
+        kept="folders",
+        page="https://image-net.org/download",
     ),
 }
 """Every data set by the name it is loaded by."""

@@ -1,10 +1,6 @@
 """Learning rules: how a gradient is estimated.  Start with `rule`, which says what a rule is."""
 
-from dualnet.learning.activity import (
-    ActivityPerturbation,
-    GreedyActivityPerturbation,
-    ResidualForwardGradient,
-)
+from dualnet.learning.activity import ActivityPerturbation, GreedyActivityPerturbation
 from dualnet.learning.aggregate import AGGREGATIONS
 from dualnet.learning.alignment import (
     FeedbackAlignment,
@@ -14,6 +10,7 @@ from dualnet.learning.alignment import (
 )
 from dualnet.learning.backprop import Backprop, GreedyBackprop, LocalBackprop
 from dualnet.learning.feedback import DirectFeedback, DirectKolenPollack, ForwardDirectFeedback
+from dualnet.learning.residual import ResidualForwardGradient
 from dualnet.learning.rule import Measurement, Rule, Step, step
 from dualnet.learning.samplers import SAMPLERS
 from dualnet.learning.task import Shard, Task, correct, cut

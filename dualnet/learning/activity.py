@@ -1,7 +1,8 @@
-"""`fg-a`, `lg-fg-a`, `fg-a-cv`: forward gradients by perturbing the activities."""
+"""`fg-a`, `lg-fg-a`: forward gradients by perturbing the activities."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,18 +10,12 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
-from dualnet.learning.directions import (
-    ActivityDirections,
-    require_choice,
-    require_sampler,
-    require_share,
-)
-from dualnet.learning.feedback import Feedback, project_error
+from dualnet.learning.directions import ActivityDirections, require_choice, require_sampler
 from dualnet.learning.local import Cut, Segment, measure_locally
 from dualnet.learning.rule import Measurement
+from dualnet.learning.separation import Separation, separations, weighted_sum
 from dualnet.learning.sites import hidden_units
 from dualnet.learning.task import Shard, Task
-from dualnet.nn.network import couples_examples
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -41,8 +36,8 @@ class ActivityPerturbation:
     products of the example's directions over all places: the projection of its activity
     gradient onto their span, as in FROG, but for each example in the space of its activities.
 
-    Batch norm lets each example move the others' losses; then d is the batch's total, and the
-    projection that of the whole batch's activity gradient.
+    Batch norm lets each example move the others' losses; for what comes before one, d is the
+    batch's total, and the projection that of the whole batch's activity gradient.
 
     Args:
         tangents: k.
@@ -90,16 +85,22 @@ class ActivityPerturbation:
             for unit in hidden_units(task.network, params)
         }
 
+        greedy = self.locality == "greedy"
+        kept = separations(task, greedy)
+
         def respond(segment: Segment) -> tuple[list, dict]:
             if not segment.cuts:
                 return [], {}
-            coupled = couples_examples(task.network)
-            return corrections(segment.derivatives, segment.cuts, self.aggregate, coupled), {}
+            return corrections(
+                self.shared(segment.derivatives), segment.cuts, self.aggregate, kept
+            ), {}
 
         draw = directions.drawer(shard)
-        return measure_locally(
-            task, params, state, shard, places, draw, self.locality == "greedy", respond
-        )
+        return measure_locally(task, params, state, shard, places, draw, greedy, respond)
+
+    def shared(self, derivatives: Any) -> Any:
+        """The derivatives `(k, n, P, G)` that directions answer to."""
+        return derivatives
 
     def estimate(
         self, total: dict, directions: ActivityDirections, params: Tree, learned: Tree, n: int
@@ -112,117 +113,43 @@ class GreedyActivityPerturbation(ActivityPerturbation):
     """`fg-a` in which every block answers to its own local head alone.
 
     Local heads cut the network: a perturbation's effect ends at the next head, so that fewer
-    directions share one scalar.
+    directions share one scalar.  Where the layers up to the head keep tokens or groups of channels
+    apart, every token and group has a replica of the loss to answer to.
+
+    Args:
+        losses: `replicated`, or `one` for one loss at every head.  `projection` is always that of
+            one.
 
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", §4.
     """
 
+    losses: str = "replicated"
+
     locality: ClassVar[str] = "greedy"
 
-
-@dataclass(frozen=True)
-class ResidualForwardGradient:
-    """g = ĝ + λ Σ_i c_i u_i, where c follows from what the guess ĝ leaves: d_i - ⟨ĝ, u_i⟩.
-
-    `fg-a` with a control variate.  As E[u uᵀ] = I, g is unbiased for every guess that does not
-    depend on the present directions (λ = 1, mean), and its variance is that of a forward gradient
-    of ∇ - ĝ instead of ∇.  The guess is the projected error e·B of FDFA, whose B is learned from
-    the same pass (and used from the next step on), or of DFA, whose B stays as drawn.
-
-    Perturbed is the pre-activation, as in `fg-a`; the guess there is e·B times the activation's
-    slope.
-
-    Args:
-        tangents: k.
-        sampler: `normal` or `rademacher`.
-        guess: `fdfa` or `dfa`.
-        shrink: λ; 1 is unbiased, about k / (q + k) has the least squared error for q activities.
-        aggregate: `mean` or `projection`, of the residual.
-        feedback_rate: β of FDFA's moving average, `Feedback`.
-    """
-
-    tangents: int = 1
-    sampler: str = "normal"
-    guess: str = "fdfa"
-    shrink: float = 1.0
-    aggregate: str = "mean"
-    feedback_rate: float = 0.01
-
     def __post_init__(self) -> None:
-        require_sampler("fg-a-cv", self.tangents, self.sampler)
-        require_choice("fg-a-cv", "aggregate", self.aggregate, AGGREGATIONS)
-        require_choice("fg-a-cv", "guess", self.guess, ("fdfa", "dfa"))
-        require_share("fg-a-cv", "shrink", self.shrink)
-        require_share("fg-a-cv", "feedback_rate", self.feedback_rate)
+        super().__post_init__()
+        require_choice("lg-fg-a", "losses", self.losses, ("replicated", "one"))
 
-    @property
-    def feedback(self) -> Feedback:
-        """How the guess learns."""
-        return Feedback("forward-gradient" if self.guess == "fdfa" else "fixed", self.feedback_rate)
-
-    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
-        return self.feedback.init(key, task, params, state, inputs, place="before")
-
-    def sample(
-        self, key: Key, task: Task, params: Tree, backend: Backend, n: int
-    ) -> ActivityDirections:
-        return ActivityDirections.of(self, key, backend)
-
-    def measure(
-        self,
-        task: Task,
-        params: Tree,
-        state: Tree,
-        learned: Tree,
-        directions: ActivityDirections,
-        shard: Shard,
-    ) -> Measurement:
-        places = {u.before: u.activation for u in hidden_units(task.network, params)}
-
-        def respond(segment: Segment) -> tuple[list, dict]:
-            if not segment.cuts:
-                return [], {}
-            guesses = [guess_at(segment.error, learned[cut.path], cut) for cut in segment.cuts]
-            expected = sum(
-                np.sum(g * cut.directions, axis=tuple(range(2, g.ndim + 1)))
-                for g, cut in zip(guesses, segment.cuts, strict=True)
-            )
-            residual = segment.derivatives - expected
-            coupled = couples_examples(task.network)
-            parts = corrections(residual, segment.cuts, self.aggregate, coupled)
-            errors = [g + self.shrink * c for g, c in zip(guesses, parts, strict=True)]
-            return errors, self.feedback.statistics(segment)
-
-        draw = directions.drawer(shard)
-        return measure_locally(task, params, state, shard, places, draw, False, respond)
-
-    def estimate(
-        self, total: dict, directions: ActivityDirections, params: Tree, learned: Tree, n: int
-    ) -> tuple[Tree, Tree]:
-        return (
-            tree.map(lambda g: g / n, total["gradients"]),
-            self.feedback.update(learned, total.get("feedback"), n),
-        )
-
-
-def guess_at(error: Any, matrix: Any, cut: Cut) -> Any:
-    """The gradient of a pre-activation `(n, *S)` by direct feedback."""
-    guess = project_error(error, matrix)
-    return guess if cut.slope is None else guess * cut.slope
+    def shared(self, derivatives: Any) -> Any:
+        if self.losses == "replicated":
+            return derivatives
+        return np.sum(derivatives, axis=(2, 3), keepdims=True)
 
 
 # --- parts that the rules share -------------------------------------------------------------------
 
 
-def corrections(d: Any, cuts: list[Cut], aggregate: str, coupled: bool) -> list:
-    """Σ_i c_i u_i at every cut, for derivatives d `(k, n)` along all cuts' directions together.
-
-    Where examples are coupled, a direction is one of the batch's activities: all examples answer
-    to the sum of d.
-    """
+def corrections(d: Any, cuts: list[Cut], aggregate: str, kept: Mapping[str, Separation]) -> list:
+    """Σ_i c_i u_i at every cut, for derivatives d `(k, n, P, G)` along all cuts' directions
+    together; `kept` says which of them a place answers to."""
+    if aggregate == "mean":
+        return [weighted_sum(d / len(d), cut.directions, kept[cut.path]) for cut in cuts]
+    one = np.sum(d, axis=(2, 3))
+    coupled = not all(kept[cut.path].examples for cut in cuts)
     if coupled:
-        d = np.broadcast_to(d.sum(1, keepdims=True), d.shape)
-    c = d / len(d) if aggregate == "mean" else projection(d, cuts, coupled)
+        one = np.broadcast_to(np.sum(one, axis=1, keepdims=True), one.shape)
+    c = projection(one, cuts, coupled)
     return [np.einsum("kn,kn...->n...", c, cut.directions) for cut in cuts]
 
 

@@ -13,7 +13,7 @@ from dualnet.backends import Backend
 from dualnet.core.derivatives import value_and_grad
 from dualnet.core.transforms import stop_gradient
 from dualnet.learning.rule import Measurement
-from dualnet.learning.sites import local_heads
+from dualnet.learning.sites import cutting_heads, local_heads
 from dualnet.learning.task import Shard, Task, correct
 from dualnet.nn.network import Context
 from dualnet.random import Key
@@ -28,7 +28,9 @@ def segment_losses(
 ) -> tuple[list, Any, Tree]:
     """Per-example losses `(n,)` of the local heads in order and, last, of the outputs; the
     outputs; the new state."""
-    heads = list(local_heads(task.network)) if locality != "global" else []
+    heads = {} if locality == "global" else dict(local_heads(task.network))
+    if locality == "greedy":
+        heads = cutting_heads(task.network)
     readouts = {f"{head}/linear" if head else "linear" for head in heads}
     losses = []
 

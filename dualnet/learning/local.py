@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,11 @@ from dualnet.core.spaces import DirectSum
 from dualnet.core.symbolic import Symbolic, transpose_all
 from dualnet.core.transforms import jvp, stop_gradient, vjp
 from dualnet.learning.rule import Measurement
-from dualnet.learning.sites import local_heads
+from dualnet.learning.sites import cutting_heads, subtree
 from dualnet.learning.task import Shard, Task, correct
 from dualnet.nn.activations import Activation
+from dualnet.nn.heads import LocalHead
+from dualnet.nn.replicated import replicated
 from dualnet.tree import Tree
 
 Draw = Callable[[str, int, Any, Any], Any]
@@ -65,22 +67,22 @@ class Segment:
         cuts: its places, in order.
         outputs: what its loss is of, `(n, outputs)`.
         dependence: of the outputs on the last unit's weights; None if it has none.
-        effect: how the outputs move with all directions of its cuts, `(k, n, outputs)`, or None.
         losses: `(n,)`.
         error: the losses' derivative by the outputs, `(n, outputs)`.
+        effect: how the outputs move with all directions of its cuts, `(k, n, outputs)`; None in a
+            pass without, and at a local head.
+        derivatives: each example's loss along all directions, `(k, n, P, G)`: of the replicas for
+            P tokens and G groups of channels at a local head, of one loss `(k, n, 1, 1)` at the
+            network's outputs; None in a pass without directions.
     """
 
     cuts: list[Cut]
     outputs: Any
     dependence: Symbolic | None
+    losses: Any
+    error: Any
     effect: Any
-    losses: Any = field(default=None)
-    error: Any = field(default=None)
-
-    @property
-    def derivatives(self) -> Any:
-        """Each example's loss along all directions, `(k, n)`."""
-        return np.sum(self.effect * self.error, axis=tuple(range(2, self.effect.ndim)))
+    derivatives: Any
 
 
 Respond = Callable[[Segment], tuple[list, dict]]
@@ -115,7 +117,6 @@ def measure_locally(
     errors: list[tuple[Symbolic, Any]] = []
     more: dict[str, Any] = {}
     for segment in segments:
-        segment = _with_error(task, segment, shard.targets)
         of_cuts, sums = respond(segment)
         errors += zip([cut.dependence for cut in segment.cuts], of_cuts, strict=True)
         if segment.dependence is not None:
@@ -145,23 +146,28 @@ def _segments(
     draw: Draw | None,
     greedy: bool,
 ) -> tuple[list[Segment], Tree]:
-    heads = list(local_heads(task.network)) if greedy else []
-    readouts = {f"{head}/linear" if head else "linear" for head in heads}
+    heads = cutting_heads(task.network) if greedy else {}
+    readouts = {f"{path}/linear" if path else "linear" for path in heads}
     segments: list[Segment] = []
     cuts: list[Cut] = []
+    readout: list[Any] = []  # of the head whose own tap comes next
     visits: Counter[str] = Counter()
 
     with new_level() as level:
 
         def tap(path: str, z: Any) -> Any:
             nonlocal cuts
-            effect, dependence = parts_at(z, level)
             if path in readouts:
-                segments.append(closed(cuts, z, dependence, effect))
+                readout.append(z)
+                return z
+            effect, dependence = parts_at(z, level)
+            if path in heads:
+                _, of_readout = parts_at(readout[0], level)
+                end = _End(task, shard.targets, cuts, stop_gradient(readout.pop()), of_readout)
+                z = z.primal if isinstance(z, Dual) and z.level is level else z
+                segments.append(end.at_head(heads[path], subtree(params, path), z, effect))
                 cuts = []
                 return z
-            if path in heads:
-                return z.primal if isinstance(z, Dual) and z.level is level else z
             if path not in places or dependence is None:
                 return z
             visits[path] += 1  # a layer may be applied several times
@@ -176,16 +182,9 @@ def _segments(
         context = replace(shard.context, tap=tap)
         outputs, new_state = task.network.apply(duals, state, shard.inputs, context)
         effect, dependence = parts_at(outputs, level)
-        segments.append(closed(cuts, outputs, dependence, effect))
+        end = _End(task, shard.targets, cuts, stop_gradient(outputs), dependence)
+        segments.append(end.at_outputs(effect))
     return segments, stop_gradient(new_state)
-
-
-def closed(cuts: list[Cut], outputs: Any, dependence: Symbolic | None, effect: Any) -> Segment:
-    """A segment at its end, which its directions may not reach: there may be a stop-gradient."""
-    outputs = stop_gradient(outputs)
-    if effect is None and cuts and cuts[0].directions is not None:
-        effect = np.zeros_like(outputs, shape=(len(cuts[0].directions), *outputs.shape))
-    return Segment(cuts, outputs, dependence, effect)
 
 
 def _slope(activation: Activation | None, z: Any) -> Any:
@@ -194,10 +193,56 @@ def _slope(activation: Activation | None, z: Any) -> Any:
     return jvp(activation.function, (z,), (np.ones_like(z),))[1]
 
 
-def _with_error(task: Task, segment: Segment, targets: Any) -> Segment:
-    losses, pull = vjp(lambda outputs: task.loss(outputs, targets), segment.outputs)
-    (error,) = pull(np.ones_like(losses))
-    return replace(segment, losses=losses, error=error)
+@dataclass(frozen=True)
+class _End:
+    """Where a segment closes, which its directions may not reach: there may be a stop-gradient."""
+
+    task: Task
+    targets: Any
+    cuts: list[Cut]
+    outputs: Any
+    dependence: Symbolic | None
+
+    def at_outputs(self, effect: Any) -> Segment:
+        """Of the network's own loss; `effect` of the directions on the outputs."""
+        losses, error = self._losses_and_error()
+        derivatives = None
+        if self._perturbed:
+            effect = self._zeros_like(self.outputs) if effect is None else effect
+            of_examples = np.sum(effect * error, axis=tuple(range(2, effect.ndim)))
+            derivatives = of_examples[:, :, None, None]
+        return self._segment(losses, error, effect, derivatives)
+
+    def at_head(self, head: LocalHead, params: Tree, x: Any, effect: Any) -> Segment:
+        """Of a local head; `effect` of the directions on its input x."""
+        losses, error = self._losses_and_error()
+        derivatives = None
+        if self._perturbed:
+
+            def replicas(x: Any) -> Any:
+                return replicated(
+                    lambda features: self.task.loss(head.readout(params, features), self.targets),
+                    x,
+                    head.groups,
+                )
+
+            effect = self._zeros_like(x) if effect is None else effect
+            _, derivatives = jvp(replicas, (x,), (effect,))
+        return self._segment(losses, error, None, derivatives)
+
+    @property
+    def _perturbed(self) -> bool:
+        return bool(self.cuts) and self.cuts[0].directions is not None
+
+    def _zeros_like(self, x: Any) -> Any:
+        return np.zeros_like(x, shape=(len(self.cuts[0].directions), *x.shape))
+
+    def _losses_and_error(self) -> tuple[Any, Any]:
+        losses, pull = vjp(lambda outputs: self.task.loss(outputs, self.targets), self.outputs)
+        return losses, pull(np.ones_like(losses))[0]
+
+    def _segment(self, losses: Any, error: Any, effect: Any, derivatives: Any) -> Segment:
+        return Segment(self.cuts, self.outputs, self.dependence, losses, error, effect, derivatives)
 
 
 def parts_at(z: Any, level: Level) -> tuple[Any, Any]:

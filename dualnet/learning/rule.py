@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from dualnet import tree
 from dualnet.backends import Backend
 from dualnet.learning.task import Shard, Task, cut
-from dualnet.nn.network import Context, couples_examples
+from dualnet.nn.network import Context
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -103,11 +103,12 @@ def step(
         key: all randomness of this step.
         backend: draws the directions and runs the shards.
         shards: pieces the batch is cut into; the result does not depend on it but for rounding.
-            A network that couples examples (batch norm) gets the batch in one piece.
+            A network that couples examples (batch norm) gets the batch in one piece, and so does
+            a loss that does.
     """
     n = len(inputs)
     context = Context(train=True, key=key.fold_in("network"), backend=backend)
-    pieces = 1 if couples_examples(task.network) else shards
+    pieces = 1 if task.one_piece else shards
     directions = rule.sample(key, task, params, backend, n)
     measure: Callable[[Shard], Measurement] = lambda shard: rule.measure(  # noqa: E731
         task, params, state, learned, directions, shard

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dualnet import tree
+from dualnet.errors import UsageError
 from dualnet.nn.activations import Activation
+from dualnet.nn.blocks import Residual
 from dualnet.nn.heads import LocalHead
 from dualnet.nn.network import Layer, Sequential
 from dualnet.tree import Tree
@@ -75,13 +77,38 @@ def _chains(layer: Layer, path: str) -> Iterator[list[tuple[str, Layer]]]:
     yield run
 
 
-def local_heads(layer: Layer, path: str = "") -> Iterator[str]:
-    """The paths of all local heads, in order."""
+def local_heads(layer: Layer, path: str = "") -> Iterator[tuple[str, LocalHead]]:
+    """All local heads with their paths, in order."""
     if isinstance(layer, LocalHead):
-        yield path
+        yield path, layer
         return
     for name, child in getattr(layer, "layers", ()):
         yield from local_heads(child, f"{path}/{name}" if path else name)
+
+
+def cutting_heads(network: Layer) -> dict[str, LocalHead]:
+    """All local heads by their paths, for a rule under which they cut the network.
+
+    Raises:
+        UsageError: one is on one of several ways through a `Residual`: what comes before would
+            also move the losses that come after, on the other way.
+    """
+    heads = dict(local_heads(network))
+    for path, layer in _containers(network, ""):
+        if isinstance(layer, Residual):
+            for head in heads:
+                if head.startswith(f"{path}/" if path else ""):
+                    raise UsageError(
+                        f"greedy rules: local head {head} is on one of two ways through the "
+                        f"Residual {path}; put it where a block ends"
+                    )
+    return heads
+
+
+def _containers(layer: Layer, path: str) -> Iterator[tuple[str, Layer]]:
+    for name, child in getattr(layer, "layers", ()):
+        yield from _containers(child, f"{path}/{name}" if path else name)
+    yield path, layer
 
 
 def segment_of_each(network: Layer) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.nn.network import Context, Layer
+from dualnet.nn.network import Context, Layer, couples_examples
 from dualnet.tree import Tree
 
 
@@ -54,11 +54,23 @@ class Task:
 
     Attributes:
         network: a layer, usually a `Sequential`.
-        loss: `loss(outputs, targets)`, one value for each example, `(N,)`.
+        loss: `loss(outputs, targets)`, one value for each example, `(N,)`.  A loss that looks at
+            all outputs of a batch says so by an attribute `one_piece = True`; one for which an
+            example's outputs also move the losses of others, by `couples_examples = True`.
     """
 
     network: Layer
     loss: Callable[[Any, Any], Any]
+
+    @property
+    def couples_examples(self) -> bool:
+        """Whether an example can move the losses of others."""
+        return couples_examples(self.network) or getattr(self.loss, "couples_examples", False)
+
+    @property
+    def one_piece(self) -> bool:
+        """Whether a batch must not be cut."""
+        return self.couples_examples or getattr(self.loss, "one_piece", False)
 
     def losses(
         self, params: Tree, state: Tree, shard: Shard, context: Context

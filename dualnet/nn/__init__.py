@@ -9,12 +9,13 @@ from dualnet.nn.blocks import (
     mlp_mixer_block,
     transformer_block,
 )
+from dualnet.nn.contrastive import InfoNCE
 from dualnet.nn.convolution import Conv2d, conv2d
 from dualnet.nn.heads import LocalHead, has_local_heads, with_local_heads
 from dualnet.nn.initial import INITIALIZERS
 from dualnet.nn.layers import Dropout, Flatten, GroupedLinear, Linear, StopGradient
 from dualnet.nn.losses import mean_squared_error, softmax_cross_entropy
-from dualnet.nn.network import Context, Layer, Sequential, couples_examples, walk
+from dualnet.nn.network import Apart, Context, Layer, Sequential, couples_examples, walk
 from dualnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, normalize
 from dualnet.nn.pooling import (
     AdaptiveAveragePool,
@@ -24,6 +25,7 @@ from dualnet.nn.pooling import (
     average_pool,
     max_pool,
 )
+from dualnet.nn.replicated import average, replicated, replicated_by_copies
 from dualnet.nn.tokens import AverageTokens, ClassToken, Patches, Positions, SelectToken
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "INITIALIZERS",
     "Activation",
     "AdaptiveAveragePool",
+    "Apart",
     "AveragePool",
     "AverageTokens",
     "BatchNorm",
@@ -41,6 +44,7 @@ __all__ = [
     "Flatten",
     "GroupNorm",
     "GroupedLinear",
+    "InfoNCE",
     "Layer",
     "LayerNorm",
     "Linear",
@@ -55,6 +59,7 @@ __all__ = [
     "StopGradient",
     "TokenMixing",
     "adaptive_average_pool",
+    "average",
     "average_pool",
     "conv2d",
     "couples_examples",
@@ -66,6 +71,8 @@ __all__ = [
     "mlp_mixer_block",
     "normalize",
     "relu",
+    "replicated",
+    "replicated_by_copies",
     "sigmoid",
     "softmax",
     "softmax_cross_entropy",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from dualnet.core import linear
 from dualnet.core.dispatch import primitive
 from dualnet.core.engine import linearizer
 from dualnet.core.linear import LinearMap, Tangent
-from dualnet.nn.network import Context, Shape
+from dualnet.nn.network import Apart, Context, Shape
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -23,6 +23,8 @@ class Activation:
     """An elementwise function without parameters."""
 
     function: Callable[[Any], Any]
+
+    apart: ClassVar[Apart] = Apart(groups=0)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, in_shape

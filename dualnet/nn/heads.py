@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from dualnet import tree
 from dualnet.errors import UsageError
 from dualnet.nn.layers import Linear, require_count
 from dualnet.nn.network import Context, Layer, Sequential, Shape
+from dualnet.nn.replicated import average
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -53,36 +52,52 @@ class LocalHead:
 
     The readout is the child `linear`, from x averaged over all axes between batch and channels
     to `(N, features)`.  A learning rule with local losses taps its path; what is no part of
-    the result has no derivative otherwise.
+    the result has no derivative otherwise.  For greedy rules it stands where a block ends, not on
+    one of the ways through a `Residual`.
 
     Args:
         features: how many numbers the readout has, for example the classes.
+        groups: G, runs of neighboring channels; forward gradients may have a replica of the loss
+            for each and for each token, see `replicated`.  Divides the channels.
+        weights: how the readout's weights start, a name in `initial.INITIALIZERS`.  A projection
+            for a contrastive loss must not start at zero.
 
-    Params: those of a `Linear` that starts at zero.
+    Params: those of a `Linear`.
 
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4.
     """
 
     features: int
+    groups: int = 1
+    weights: str = "zeros"
 
     def __post_init__(self) -> None:
         require_count("LocalHead", "features", self.features)
+        require_count("LocalHead", "groups", self.groups)
 
     @property
     def layers(self) -> tuple[tuple[str, Layer], ...]:
         """The child, where `walk` finds it."""
-        return (("linear", Linear(self.features, weights="zeros")),)
+        return (("linear", Linear(self.features, weights=self.weights)),)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         if not in_shape:
             raise UsageError("LocalHead: needs an axis of channels, got examples of shape ()")
+        if in_shape[-1] % self.groups:
+            raise UsageError(
+                f"LocalHead: groups must divide the channels, got {self.groups} groups and "
+                f"examples of shape {in_shape}"
+            )
         ((name, linear),) = self.layers
         params, state, _ = linear.init(key.fold_in(name), in_shape[-1:])
         return {name: params}, {name: state}, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
         ((name, linear),) = self.layers
-        between = tuple(range(1, x.ndim - 1))
-        features = np.mean(x, axis=between) if between else x
-        _, new_state = context.child(name, linear, params[name], state[name], features)
+        _, new_state = context.child(name, linear, params[name], state[name], average(x))
         return x, {name: new_state}
+
+    def readout(self, params: Tree, features: Any) -> Any:
+        """`(N, features)` from averaged features `(N, C)`, outside the network."""
+        ((name, linear),) = self.layers
+        return linear.apply(params[name], {}, features, Context())[0]

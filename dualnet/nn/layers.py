@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from dualnet.core.beside import beside
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
 from dualnet.nn.initial import initial
-from dualnet.nn.network import Context, Shape
+from dualnet.nn.network import Apart, Context, Shape
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -33,6 +33,8 @@ class Linear:
     features: int | None
     bias: bool = True
     weights: str = "kaiming"
+
+    apart: ClassVar[Apart] = Apart(groups=1)
 
     def __post_init__(self) -> None:
         if self.features is not None:
@@ -90,6 +92,11 @@ class GroupedLinear:
                 f"{self.features} features"
             )
 
+    @property
+    def apart(self) -> Apart:
+        """The groups, as `Layer` has it."""
+        return Apart(self.groups)
+
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         p = _features_of("GroupedLinear", in_shape)
         if p % self.groups:
@@ -133,6 +140,8 @@ class Flatten:
 class StopGradient:
     """Passes values and no derivatives: what comes after cannot move what comes before."""
 
+    apart: ClassVar[Apart] = Apart(groups=0)
+
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, in_shape
 
@@ -155,6 +164,8 @@ class Dropout:
     """
 
     rate: float
+
+    apart: ClassVar[Apart] = Apart(groups=0)
 
     def __post_init__(self) -> None:
         if not isinstance(self.rate, Real) or not 0 <= self.rate < 1:

@@ -83,11 +83,24 @@ class Context:
         return self.tap(path, y), state
 
 
+@dataclass(frozen=True)
+class Apart:
+    """What a layer keeps apart: `(N, ..., p)` to `(N, ..., q)`, each row to the same row alone.
+
+    Attributes:
+        groups: into how many runs of neighbors the last axis falls that do not reach one another;
+            0 if every entry goes to the same entry alone.
+    """
+
+    groups: int
+
+
 class Layer(Protocol):
     """See the head of this file.
 
     A layer whose training output for one example depends on the other examples says so by a class
-    attribute `couples_examples = True`.
+    attribute `couples_examples = True`; one that keeps rows apart by an attribute `apart`, an
+    `Apart`.
     """
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]: ...

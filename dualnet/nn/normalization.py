@@ -26,7 +26,7 @@ from dualnet.core.linear import LinearMap, Tangent
 from dualnet.errors import UsageError
 from dualnet.nn import normalization_kernels as kernels
 from dualnet.nn.layers import named, require_count
-from dualnet.nn.network import Context, Shape
+from dualnet.nn.network import Apart, Context, Shape
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -154,6 +154,11 @@ class LayerNorm:
                 f"LayerNorm: groups are parts of axis -1, got {self.groups} groups and axes "
                 f"{self.axes}"
             )
+
+    @property
+    def apart(self) -> Apart | None:
+        """Its groups, as `Layer` has it, where rows are normalized one by one."""
+        return Apart(self.groups) if tuple(self.axes) == (-1,) else None
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         if -min(self.axes) > len(in_shape):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from dualnet.errors import UsageError
 from dualnet.nn.initial import TOKEN_DEVIATION, normal
 from dualnet.nn.layers import named, require_inputs
-from dualnet.nn.network import Context, Shape
+from dualnet.nn.network import Apart, Context, Shape
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -90,6 +90,8 @@ class Positions:
     Params: `positions` `(T, C)`.  Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16
     Words", Eq. 1.
     """
+
+    apart: ClassVar[Apart] = Apart(groups=0)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         shape = _tokens_and_channels("Positions", in_shape)

@@ -10,21 +10,27 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from dualnet import tree
+from dualnet.analysis import Point, compare
 from dualnet.backends import Backend
+from dualnet.core.beside import beside
 from dualnet.data import Dataset, batches
+from dualnet.data.augment import Augmentation
 from dualnet.errors import DivergedError
 from dualnet.learning import Rule, Task, correct, step
-from dualnet.nn.network import Context
+from dualnet.nn import softmax_cross_entropy
 from dualnet.optim import Optimizer
 from dualnet.random import Key
 from dualnet.schedules import Schedule
+from dualnet.training.objective import Objective, Supervised
 from dualnet.training.run_folder import COLUMNS
 from dualnet.tree import Tree
 
@@ -39,20 +45,26 @@ class TrainState:
     Attributes:
         params, state, learned, optimizer: the network's parameters and state, what the rule
             learns, what the optimizer remembers; trees of arrays.
+        readout: what the objective learns beside the network.
         position: `(epoch, batch)`, the next batch to train on.
         sums: `(loss, correct, examples, seconds)` of the present epoch so far.
         history: a row for each finished epoch, in the order of `COLUMNS`.
         unread: `(number, loss, correct, examples)` of each step since the last whose loss was
             looked at, still on the device; no part of a checkpoint, as `Trainer.read` empties it.
+        comparisons: `(m, leaves + 1, 3)`, the cosine, angle and norm ratio of every leaf's
+            gradient and of all of them to the exact ones, at each of the m steps so far that
+            were looked at; {} where none ever is.
     """
 
     params: Tree
     state: Tree
     learned: Tree
     optimizer: Tree
+    readout: Tree
     position: np.ndarray
     sums: np.ndarray
     history: np.ndarray
+    comparisons: Tree
     unread: tuple[tuple[int, Any, Any, int], ...] = ()
 
     def as_trees(self) -> dict[str, Tree]:
@@ -74,9 +86,14 @@ class Trainer:
         lr: base learning rate.
         dataset: the examples.
         pixels: how images become numbers, as in `Dataset.pixels`.
+        objective: what the batches are made into, and how answers are judged.
+        augment: what changes training images at random in every step; None for nothing.
         dtype: of pixels and parameters.
         epochs, batch_size, seed: as they say.
-        backend: draws and runs; a batch is cut into `backend.threads` shards.
+        backend: draws and runs.
+        shards: pieces that a batch is cut into; None for `backend.threads`.
+        grad_stats: compare the gradient with the exact one at the first step and every so many
+            after it; None for never.
     """
 
     task: Task
@@ -91,24 +108,32 @@ class Trainer:
     batch_size: int
     seed: int
     backend: Backend
+    objective: Objective = Supervised()  # noqa: RUF009, frozen
+    augment: Augmentation | None = None
+    shards: int | None = None
+    grad_stats: int | None = None
 
     def start(self) -> TrainState:
         """The state before the first step."""
         key = Key(self.seed)
-        in_shape = self.dataset.train_images.shape[1:]
-        params, state, _ = self.task.network.init(key.fold_in("init"), in_shape)
+        params, state, _ = self.task.network.init(key.fold_in("init"), self.dataset.in_shape)
         params, state = (
             tree.map(lambda a: self.backend.asarray(a, self.dtype), t) for t in (params, state)
         )
-        first = self.dataset.train_images[:1]
+        network, x = self.task.network, self._inputs(self.dataset.train_images[:1])
+        classes = len(self.dataset.classes)
         return TrainState(
             params,
             state,
-            self.rule.init(key.fold_in("rule"), self.task, params, state, self._inputs(first)),
+            self.rule.init(key.fold_in("rule"), self.task, params, state, x),
             self.optimizer.init(params),
+            self.objective.init(key.fold_in("readout"), network, params, state, x, classes),
             position=np.zeros(2, np.int64),
             sums=np.zeros(4),
             history=np.zeros((0, len(COLUMNS))),
+            comparisons={}
+            if self.grad_stats is None
+            else np.zeros((0, len(tree.leaves(params)) + 1, 3)),
         )
 
     def train(
@@ -135,8 +160,10 @@ class Trainer:
         step_seconds: list[float] = []
         try:
             # What overflows ends in a loss that is not finite, and that is checked.
-            with np.errstate(all="ignore"):
-                for state in self._states(now, step_seconds, quiet):
+            # Closed at once when interrupted, so that no thread goes on reading batches.
+            states = closing(self._states(now, step_seconds, quiet))
+            with np.errstate(all="ignore"), states as following:
+                for state in following:
                     now = state
                     if now.position[1] == 0:
                         on_epoch(now)
@@ -155,24 +182,21 @@ class Trainer:
         """Yield the state after each step of the present epoch, then after its evaluation."""
         epoch, first = (int(i) for i in now.position)
         n = len(self.dataset.train_images)
-        order = [
-            np.asarray(chosen, like=self.dataset.train_images)
-            for chosen in batches(
-                n, self.batch_size, Key(self.seed).fold_in("order").fold_in(epoch)
-            )
-        ]
-        with tqdm(
+        shuffled = batches(n, self.batch_size, Key(self.seed).fold_in("order").fold_in(epoch))
+        order = [beside(chosen, self.dataset.train_images) for chosen in shuffled]
+        bar = tqdm(
             desc=f"epoch {epoch + 1}/{self.epochs}",
             total=n,
             initial=int(now.sums[2]),
             unit="ex",
             disable=quiet,
             leave=epoch + 1 == self.epochs,
-        ) as bar:
+        )
+        with bar, closing(self.dataset.training_batches(order[first:])) as examples:
             for batch in range(first, len(order)):
                 if not now.unread:
                     began = time.perf_counter()
-                now = self._step(now, epoch * len(order) + batch, order[batch], len(order))
+                now = self._step(now, epoch * len(order) + batch, next(examples), len(order))
                 now = replace(now, position=np.array([epoch, batch + 1]))
                 steps = len(now.unread)
                 if steps == self.backend.read_every or batch + 1 == len(order):
@@ -187,10 +211,15 @@ class Trainer:
         yield now
         return now
 
-    def _step(self, now: TrainState, number: int, chosen: np.ndarray, per_epoch: int) -> TrainState:
-        images = self._inputs(self.dataset.train_images[chosen])
-        labels = self.backend.asarray(self.dataset.train_labels[chosen])
+    def _step(
+        self, now: TrainState, number: int, read: tuple[np.ndarray, np.ndarray], per_epoch: int
+    ) -> TrainState:
         key = Key(self.seed).fold_in("step").fold_in(number)
+        images, labels = self.objective.batch(
+            lambda key: self._inputs(read[0], key),
+            self.backend.asarray(read[1]),
+            key.fold_in("augment"),
+        )
         done = step(
             self.rule,
             self.task,
@@ -201,17 +230,25 @@ class Trainer:
             labels,
             key,
             self.backend,
-            self.backend.threads,
+            self.shards or self.backend.threads,
         )
-        lr = self.lr * self.schedule(number, self.epochs * per_epoch, per_epoch)
-        params, optimizer = self.optimizer.update(done.gradients, now.optimizer, now.params, lr)
+        factor = self.schedule(number, self.epochs * per_epoch, per_epoch)
+        params, optimizer = self.optimizer.update(
+            done.gradients, now.optimizer, now.params, self.lr * factor
+        )
+        readout, hits = self.objective.read(
+            now.readout, self.task.network, now.params, now.state, images, labels, factor
+        )
+        hits = done.correct if hits is None else hits
         return replace(
             now,
             params=params,
             optimizer=optimizer,
             state=done.state,
             learned=done.learned,
-            unread=(*now.unread, (number, done.loss, done.correct, len(chosen))),
+            readout=readout,
+            comparisons=self._compared(now, number, done.gradients, images, labels, key),
+            unread=(*now.unread, (number, done.loss, hits, len(labels))),
         )
 
     def read(self, now: TrainState) -> TrainState:
@@ -233,6 +270,25 @@ class Trainer:
                 )
             sums = np.add(sums, (loss * n, right, n, 0))
         return replace(now, sums=sums, unread=())
+
+    def _compared(
+        self, now: TrainState, number: int, gradients: Tree, images: Any, labels: Any, key: Key
+    ) -> Tree:
+        """The comparisons with that of a step's gradient added, if it is to be looked at."""
+        if self.grad_stats is None or number % self.grad_stats != 0:
+            return now.comparisons
+        point = Point(
+            self.rule,
+            self.task,
+            now.params,
+            now.state,
+            now.learned,
+            self.backend,
+            self.backend.threads,
+        )
+        rows = compare(gradients, point.exact(images, labels, key))
+        new = [[row.cosine, row.angle, row.norm_ratio] for row in rows]
+        return np.concatenate([now.comparisons, [new]])
 
     def _finish_epoch(self, now: TrainState, epoch: int, per_epoch: int) -> TrainState:
         test_loss, test_accuracy = self.evaluate(now)
@@ -259,13 +315,20 @@ class Trainer:
             part = slice(start, start + _EVALUATION_BATCH)
             images = self._inputs(self.dataset.test_images[part])
             labels = self.backend.asarray(self.dataset.test_labels[part])
-            outputs, _ = self.task.network.apply(now.params, now.state, images, Context())
-            loss += float(self.task.loss(outputs, labels).sum())
-            hits += int(correct(outputs, labels))
+            logits = self.objective.logits(
+                now.readout, self.task.network, now.params, now.state, images
+            )
+            loss += float(softmax_cross_entropy(logits, labels).sum())
+            hits += int(correct(logits, labels))
         return loss / n, hits / n
 
-    def _inputs(self, images: Any) -> Any:
-        return self.dataset.pixels(self.backend.asarray(images), self.dtype, self.pixels)
+    def _inputs(self, images: Any, key: Key | None = None) -> Any:
+        """Images as the network gets them; augmented if there is a key, which training has."""
+        change = None
+        if key is not None and self.augment is not None:
+            change = partial(self.augment, key, backend=self.backend)
+        bytes_there = self.backend.asarray(images)  # a quarter of what floats would be to move
+        return self.dataset.pixels(bytes_there, self.dtype, self.pixels, change)
 
 
 def seconds_per_step(step_seconds: list[float]) -> float | None:

@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 
 from dualnet import backends, tree
-from dualnet.data import Dataset
+from dualnet.analysis import TOTAL
+from dualnet.data import AUGMENTATIONS, Dataset
 from dualnet.errors import BackendError, DataError, UsageError
 from dualnet.learning import RULES, Task
-from dualnet.nn import Layer, softmax_cross_entropy
+from dualnet.nn import Layer
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.curve import draw_curve
 from dualnet.training.loop import Trainer, TrainState, seconds_per_step
+from dualnet.training.objective import OBJECTIVES
 from dualnet.training.run_folder import COLUMNS, RunFolder
 from dualnet.training.settings import Settings, build
+from dualnet.tree import Tree
 
 
 def run(
@@ -30,6 +33,7 @@ def run(
     *,
     resume: bool = False,
     quiet: bool = False,
+    published: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate, and fill the run folder.
 
@@ -39,6 +43,7 @@ def run(
         dataset: loaded by the caller.
         folder: where to write; `resume` says that it holds a checkpoint to go on from.
         quiet: no progress bars.
+        published: what the summary is to hold beside the outcome, to compare it with.
 
     Returns:
         What `summary.json` holds.
@@ -57,6 +62,9 @@ def run(
 
     def save(state: TrainState) -> None:
         folder.write_checkpoint(tree.map(trainer.backend.to_host, state.as_trees()))
+        if settings.grad_stats is not None:
+            layers = [path for path, _ in tree.items(state.params)]
+            folder.write_gradients([*layers, TOTAL], settings.grad_stats, state.comparisons)
 
     def save_epoch(state: TrainState) -> None:
         save(state)
@@ -75,10 +83,14 @@ def run(
         **trainer.backend.memory(),
         "seed": settings.seed,
         "dataset": settings.dataset,
+        "tested_on": dataset.tested_on,
         "model": settings.model,
         "parameters": tree.size(now.params),
+        "objective": settings.objective,
         "rule": settings.rule,
         **{f"rule_{name}": value for name, value in settings.rule_options.items()},
+        **last_cosine(now.comparisons),
+        **(published or {}),
         "run_dir": str(folder.path),
     }
     folder.write_json("summary.json", summary)
@@ -89,24 +101,30 @@ def run(
 
 def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Trainer:
     """The trainer that the settings describe, its data where it can stay."""
+    objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
     backend = backends.get(settings.backend, settings.threads, settings.tf32)
-    arrays = ("train_images", "train_labels", "test_images", "test_labels")
-    dataset = replace(
-        dataset, **{name: backend.resident(getattr(dataset, name)) for name in arrays}
-    )
+    if not dataset.on_disk:
+        arrays = ("train_images", "train_labels", "test_images", "test_labels")
+        dataset = replace(
+            dataset, **{name: backend.resident(getattr(dataset, name)) for name in arrays}
+        )
     return Trainer(
-        task=Task(network, softmax_cross_entropy),
+        task=Task(network, objective.loss),
+        objective=objective,
         rule=build(RULES, "rule", settings.rule, settings.rule_options),
         optimizer=build(OPTIMIZERS, "optimizer", settings.optimizer, settings.optimizer_options),
-        schedule=SCHEDULES[settings.schedule](),
+        schedule=build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options),
         lr=settings.lr,
         dataset=dataset,
         pixels=settings.pixels,
+        augment=AUGMENTATIONS[settings.augment](),
         dtype=np.dtype(settings.dtype),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         seed=settings.seed,
         backend=backend,
+        shards=settings.shards,
+        grad_stats=settings.grad_stats,
     )
 
 
@@ -117,14 +135,23 @@ def restored(start: TrainState, settings: Settings, folder: RunFolder) -> TrainS
         DataError: the checkpoint is missing, damaged or does not fit.
         UsageError: the run has done more epochs than the settings ask for.
     """
-    # the history grows, so its length is whatever the checkpoint holds
-    like = {**start.as_trees(), "history": None}
+    # the history and the comparisons grow, so their length is whatever the checkpoint holds
+    grown = tree.map(lambda _: None, start.comparisons)
+    like = {**start.as_trees(), "history": None, "comparisons": grown}
     now = TrainState(**folder.read_checkpoint(like))
     if now.history.shape != (now.position[0], len(COLUMNS)) or now.history.dtype != np.float64:
         raise DataError(
             f"{folder.path / 'checkpoint.npz'} is damaged: at epoch {now.position[0]} it has a "
             f"history {now.history.dtype}{now.history.shape}; start the run anew"
         )
+    pairs = zip(tree.leaves(now.comparisons), tree.leaves(start.comparisons), strict=True)
+    for found, empty in pairs:
+        if (found.shape[1:], found.dtype) != (empty.shape[1:], empty.dtype):
+            raise DataError(
+                f"{folder.path / 'checkpoint.npz'} is damaged: it compares gradients in "
+                f"{found.dtype}{found.shape}, expected {empty.dtype}(m, {empty.shape[1]}, 3); "
+                "start the run anew"
+            )
     if settings.epochs < now.position[0]:
         raise UsageError(
             f"--epochs {settings.epochs}: the run has done {now.position[0]} epochs already"
@@ -154,6 +181,14 @@ def out_of_memory(error: MemoryError, settings: Settings) -> str:
         f"backend {settings.backend}: out of memory with batch size {settings.batch_size}{k}: "
         f"{error}; lower {' or '.join(lower)}, or take a smaller model; the last checkpoint is kept"
     )
+
+
+def last_cosine(comparisons: Tree) -> dict[str, float | None]:
+    """The last comparison's cosine in total, if there are any; None where it is undefined."""
+    if not len(comparisons):
+        return {}
+    cosine = float(comparisons[-1, -1, 0])
+    return {"gradient_cosine": cosine if np.isfinite(cosine) else None}
 
 
 def extended(settings: Settings, epochs: int | None) -> Settings:

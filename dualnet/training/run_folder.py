@@ -4,6 +4,7 @@
 | --- | --- |
 | `config.json` | every setting resolved, versions, machine |
 | `metrics.csv` | a row for each epoch |
+| `gradients.csv` | the gradients' alignment, a row for each layer, if asked for |
 | `checkpoint.npz` | everything needed to go on: arrays only, never pickled objects |
 | `summary.json` | the outcome |
 | `curve.png` | loss and accuracy, if matplotlib is installed |
@@ -30,6 +31,7 @@ from dualnet.training.settings import Settings
 from dualnet.tree import Tree
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds")
+GRADIENT_COLUMNS = ("step", "layer", "cosine", "angle", "norm_ratio")
 
 
 class RunFolder:
@@ -93,6 +95,20 @@ class RunFolder:
         lines = [",".join(COLUMNS)]
         lines += [",".join([str(int(row[0])), *(f"{x:.6g}" for x in row[1:])]) for row in rows]
         self._replace("metrics.csv", ("\n".join(lines) + "\n").encode())
+
+    def write_gradients(self, layers: list[str], every: int, comparisons: np.ndarray) -> None:
+        """Write `gradients.csv`.
+
+        Args:
+            layers: their names.
+            every: steps from one comparison to the next; `step` counts the updates before it.
+            comparisons: `(comparisons, layers, 3)`: cosine, angle in degrees, norm ratio.
+        """
+        lines = [",".join(GRADIENT_COLUMNS)]
+        for i, rows in enumerate(comparisons):
+            for layer, numbers in zip(layers, rows, strict=True):
+                lines.append(",".join([str(i * every), layer, *(f"{x:.6g}" for x in numbers)]))
+        self._replace("gradients.csv", ("\n".join(lines) + "\n").encode())
 
     def write_checkpoint(self, trees: dict[str, Tree]) -> None:
         """Write `checkpoint.npz`: every leaf of every tree under its path."""

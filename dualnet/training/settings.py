@@ -16,15 +16,23 @@ class Settings:
 
     Attributes:
         dataset, limit_train, limit_test: which examples; None for all of them.
+        validation: test on so many of the training examples; None for the test set.
+        image_size: pixels along each side of an image; None for those that the set has.
         model, model_options: a name, and the fields of the model's dataclass.
         rule, rule_options: likewise for the learning rule.
-        optimizer, optimizer_options, schedule: likewise; the schedule with its defaults.
+        optimizer, optimizer_options, schedule, schedule_options: likewise.
         lr: base learning rate.
         epochs, batch_size, seed: as they say.
         pixels: how images become numbers, a name in `data.PIXEL_SCALES`.
+        augment: how training images are changed at random, a name in `data.AUGMENTATIONS`.
         dtype: float32 or float64.
-        backend, threads: where it runs; a batch is cut into `threads` shards.
+        objective, objective_options: a name, and the fields of the objective's dataclass.
+        backend, threads: where it runs.
         tf32: float32 matrix products of lower precision, on CuPy.
+        shards: pieces that a batch is cut into; None for one a thread.
+        grad_stats: gradients are compared with the exact ones every so many steps; None for
+            never.
+        recipe: the published row that the settings started from, a name in `RECIPES`.
     """
 
     dataset: str
@@ -37,21 +45,34 @@ class Settings:
     batch_size: int
     seed: int = 0
     pixels: str = "standard"
+    objective: str = "supervised"
+    augment: str = "none"
     dtype: str = "float32"
     backend: str = "numpy"
     threads: int = 1
     tf32: bool = False
+    shards: int | None = None
     limit_train: int | None = None
     limit_test: int | None = None
+    validation: int | None = None
+    image_size: int | None = None
+    grad_stats: int | None = None
     model_options: dict[str, Any] = field(default_factory=dict)
     rule_options: dict[str, Any] = field(default_factory=dict)
     optimizer_options: dict[str, Any] = field(default_factory=dict)
+    objective_options: dict[str, Any] = field(default_factory=dict)
+    schedule_options: dict[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
                 flag = "--" + name.replace("_", "-")
                 raise UsageError(f"{flag} must be at least 1, got {getattr(self, name)}")
+        for name in ("grad_stats", "shards"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UsageError(f"--lr must be a positive number, got {self.lr}")
         if self.dtype not in ("float32", "float64"):
@@ -110,17 +131,19 @@ def build(table: dict[str, Any], kind: str, name: str, options: dict[str, Any]) 
 
 
 _KINDS: dict[str, Any] = {
+    "bool": bool,
     "str": str,
     "int": int,
-    "bool": bool,
     "float": (int, float),
     "int | None": (int, type(None)),
+    "str | None": (str, type(None)),
     "dict[str, Any]": dict,
 }
 
 
 def _check_kind(where: str, field: dataclasses.Field, value: Any) -> None:
     kind = str(field.type)
-    is_bool = isinstance(value, bool)  # which Python counts as an int
-    if kind in _KINDS and (is_bool != (kind == "bool") or not isinstance(value, _KINDS[kind])):
+    known = kind in _KINDS
+    unlike = isinstance(value, bool) != (kind == "bool")  # to Python a bool is an int, too
+    if known and (unlike or not isinstance(value, _KINDS[kind])):
         raise UsageError(f"{where}: expected {kind}, got {value!r}")

@@ -1,4 +1,4 @@
-// Updates of parameters, each in one pass over memory.  The rules stand in dualnet/optim.py; the
+// Updates of parameters, each in one pass over memory.  The rules stand in dualnet/optim; the
 // order of the operations is that of the lines there.  REAL is float or double.
 
 typedef long long i64;

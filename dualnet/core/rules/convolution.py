@@ -12,9 +12,16 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear
-from dualnet.core.convolution import convolve, convolve_rank_one, convolve_transpose, correlate
+from dualnet.core.convolution import (
+    convolve,
+    convolve_own_rank_one,
+    convolve_rank_one,
+    convolve_transpose,
+    correlate,
+)
 from dualnet.core.engine import rule
 from dualnet.core.linear import LinearMap, Shape, Tangent
+from dualnet.core.per_example import PerExample, product
 from dualnet.core.spaces import RankOne, shortcut
 from dualnet.core.windows import Geometry, Pair, fold, spread, unfold, weigh
 
@@ -107,6 +114,18 @@ def _(t: RankOne, x: Any, geometry: Geometry) -> Tangent | None:
     if t.shape[0] != 1:
         return None
     return np.expand_dims(convolve_rank_one(x, t.left[:, 0], t.right[:, 0], geometry), 1)
+
+
+@product(convolved_by)
+def _(t: PerExample, x: Any, geometry: Geometry) -> Any:
+    if t.rows(len(x)) != 1:
+        raise t.error(f"a batch of {len(x)} images")
+    if isinstance(t.each, RankOne) and t.shape[0] == 1:
+        shape = (t.k, t.examples)
+        left, right = (np.reshape(f, (*shape, *f.shape[2:])) for f in (t.each.left, t.each.right))
+        return np.expand_dims(convolve_own_rank_one(x, left, right, geometry), 1)
+    of_each = [convolved_by(t.of_example(j), x[j : j + 1], geometry) for j in range(len(x))]
+    return np.concatenate(of_each, axis=2)  # (k, 1, M, rows, columns, Q)
 
 
 @convolved_by.transposed

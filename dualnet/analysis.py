@@ -1,0 +1,380 @@
+"""What an estimate of the gradient is worth: its alignment, its bias, the variance it adds.
+
+Every function holds a learning rule against the gradient that the rule estimates, which is exact
+backpropagation of the same losses: `bp`, or `l-bp` and `lg-bp` for rules with local losses.
+Results are lists of rows, one for each leaf of the parameters and a last one, `total`, for all of
+them together as one vector; `table` prints them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dualnet import tree
+from dualnet.backends import Backend
+from dualnet.core.transforms import vjp
+from dualnet.errors import UsageError
+from dualnet.learning import (
+    Backprop,
+    DirectFeedback,
+    GreedyBackprop,
+    LocalBackprop,
+    Rule,
+    Task,
+    step,
+)
+from dualnet.learning.feedback import project_error
+from dualnet.nn.network import Context
+from dualnet.random import Key
+from dualnet.tree import Tree
+
+TOTAL = "total"
+EXACT: dict[str, Rule] = {
+    "global": Backprop(),
+    "local": LocalBackprop(),
+    "greedy": GreedyBackprop(),
+}
+"""Locality of a rule → the rule whose gradient it estimates."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A rule, and where in training it is looked at.
+
+    Attributes:
+        rule, task: what estimates, and the gradient of what.
+        params, state, learned: trees, as for `step`; `learned` stays as it is here.
+        backend: draws the directions.
+        shards: pieces a batch is cut into.
+    """
+
+    rule: Rule
+    task: Task
+    params: Tree
+    state: Tree
+    learned: Tree
+    backend: Backend
+    shards: int = 1
+
+    def estimate(self, inputs: Any, targets: Any, key: Key) -> Tree:
+        """The rule's gradient of the mean loss over a batch."""
+        return self._gradients(self.rule, self.learned, inputs, targets, key)
+
+    def exact(self, inputs: Any, targets: Any, key: Key) -> Tree:
+        """The gradient that the rule estimates.
+
+        The key decides what the network itself draws (dropout), as it does in `estimate`.
+        """
+        locality = getattr(self.rule, "locality", "global")
+        return self._gradients(EXACT[locality], {}, inputs, targets, key)
+
+    def _gradients(self, rule: Rule, learned: Tree, inputs: Any, targets: Any, key: Key) -> Tree:
+        where = (self.task, self.params, self.state, learned)
+        return step(rule, *where, inputs, targets, key, self.backend, self.shards).gradients
+
+
+# --- alignment ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An estimate g beside the exact gradient ∇.
+
+    Attributes:
+        layer: path of a leaf, or `total`.
+        cosine: of the angle between them; NaN where one of them is 0.
+        angle: the angle in degrees, the alignment angle of the papers on feedback.
+        norm_ratio: |g| / |∇|; NaN where ∇ is 0.
+    """
+
+    layer: str
+    cosine: float
+    angle: float
+    norm_ratio: float
+
+
+def compare(estimate: Tree, exact: Tree) -> list[Comparison]:
+    """Cosine, angle and norm ratio of an estimate to the exact gradient.
+
+    Args:
+        estimate, exact: trees of arrays of equal shapes.
+
+    Raises:
+        TreeError: the trees differ in structure.
+    """
+
+    def products(g: Any, e: Any) -> list[float]:
+        g, e = g.astype(np.float64), e.astype(np.float64)
+        return [float(np.vdot(g, e)), float(np.vdot(g, g)), float(np.vdot(e, e))]
+
+    rows = []
+    for layer, (inner, of_estimate, of_exact) in _sums(products, estimate, exact).items():
+        cosine = _ratio(inner, math.sqrt(of_estimate) * math.sqrt(of_exact))
+        cosine = float(np.clip(cosine, -1.0, 1.0))
+        norm_ratio = _ratio(math.sqrt(of_estimate), math.sqrt(of_exact))
+        rows.append(Comparison(layer, cosine, math.degrees(math.acos(cosine)), norm_ratio))
+    return rows
+
+
+def alignment(
+    point: Point, inputs: Any, targets: Any, key: Key, draws: int = 1
+) -> list[Comparison]:
+    """A rule's mean estimate over several draws of its directions beside the exact gradient.
+
+    Args:
+        point: which rule, and where.
+        inputs, targets: the batch, `(N, ...)`.
+        key: all randomness; draws are independent.
+        draws: how many; their mean shows a rule's bias rather than its noise.
+
+    Source: Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
+    Momentum", section 4.4 and Figure 7.
+    """
+    _require("alignment", "draws", draws, 1)
+    estimates, exact = _Moments(), _Moments()
+    for of_draw in key.split(draws):
+        estimates = estimates.including(point.estimate(inputs, targets, of_draw))
+        exact = exact.including(point.exact(inputs, targets, of_draw))
+    return compare(estimates.mean, exact.mean)
+
+
+def error_alignment(point: Point, inputs: Any, targets: Any, key: Key) -> list[Comparison]:
+    """The error e·B that a rule sends to each hidden activity beside the loss's true gradient by
+    that activity, all examples of the batch as one vector.
+
+    Args:
+        point: a rule that sends its error straight to the activities: `dfa`, `dkp`, `fdfa`.
+        inputs, targets: the batch, `(N, ...)`.
+        key: what the network itself draws.
+
+    Returns:
+        A row for each place, in `layer` its path, and `total`.
+
+    Raises:
+        UsageError: the rule is none of these.
+    """
+    if not isinstance(point.rule, DirectFeedback):
+        raise UsageError(
+            "error_alignment: rule: expected one that sends the output error to activities (dfa, "
+            f"dkp, fdfa), got {type(point.rule).__name__}; `alignment` compares any rule's "
+            "gradients"
+        )
+
+    def outputs_of(moved: dict[str, Any]) -> Any:
+        tap = lambda path, h: h + moved[path] if path in moved else h  # noqa: E731
+        context = Context(train=True, key=key.fold_in("network"), tap=tap, backend=point.backend)
+        return point.task.network.apply(point.params, point.state, inputs, context)[0]
+
+    nowhere = {
+        path: np.zeros_like(b, shape=(len(inputs), *b.shape[1:]))
+        for path, b in point.learned.items()
+    }
+    outputs, pull = vjp(outputs_of, nowhere)
+    losses, pull_loss = vjp(lambda y: point.task.loss(y, targets), outputs)
+    (error,) = pull_loss(np.ones_like(losses))
+    (exact,) = pull(error)
+    return compare({path: project_error(error, b) for path, b in point.learned.items()}, exact)
+
+
+# --- bias ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bias:
+    """How far the mean of many estimates is from the exact gradient, in units of its norm.
+
+    Attributes:
+        layer: path of a leaf, or `total`.
+        distance: |mean - ∇| / |∇|.
+        standard_error: the root mean square that `distance` would have without any bias, from
+            the spread of the draws, but no less than rounding leaves.
+        deviations: distance / standard_error.  About 1 for an unbiased rule; whatever the
+            correlations are, it exceeds z at most as often as a normal number exceeds ±z, so
+            that above 4 there is a bias.
+    """
+
+    layer: str
+    distance: float
+    standard_error: float
+    deviations: float
+
+
+def bias(point: Point, inputs: Any, targets: Any, key: Key, draws: int = 100) -> list[Bias]:
+    """The mean of independent estimates on one batch, held against the exact gradient.
+
+    Args:
+        point: which rule, and where.
+        inputs, targets: the batch, `(N, ...)`.
+        key: all randomness.
+        draws: how many estimates, at least 2; the standard error falls as 1 / sqrt(draws).
+
+    Raises:
+        UsageError: too few draws.
+    """
+    _require("bias", "draws", draws, 2)
+    differences, exact = _Moments(), _Moments()
+    for of_draw in key.split(draws):
+        target = point.exact(inputs, targets, of_draw)
+        estimate = point.estimate(inputs, targets, of_draw)
+        # by pairs, so that dropout is the same for both
+        differences = differences.including(tree.map(np.subtract, estimate, target))
+        exact = exact.including(target)
+
+    def squares(mean: Any, variance: Any, target: Any) -> list[float]:
+        return [float(np.square(mean).sum()), float(variance.sum()), float(np.square(target).sum())]
+
+    rounding = max(100.0 * float(np.finfo(p.dtype).eps) for p in tree.leaves(point.params))
+    rows = []
+    for layer, (distance, variance, norm) in _sums(
+        squares, differences.mean, differences.variance, exact.mean
+    ).items():
+        off = _ratio(math.sqrt(distance), math.sqrt(norm))
+        error = max(_ratio(math.sqrt(variance / draws), math.sqrt(norm)), rounding)
+        rows.append(Bias(layer, off, error, off / error))
+    return rows
+
+
+# --- variance -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Variance:
+    """A gradient's variance, summed over the entries of a leaf.
+
+    For an unbiased rule total = data + added.
+
+    Attributes:
+        layer: path of a leaf, or `total`.
+        total: of the estimate, over batches and draws together.
+        data: of the exact gradient, over batches.
+        added: of the estimate over draws, in the mean over batches.
+    """
+
+    layer: str
+    total: float
+    data: float
+    added: float
+
+
+def variance(
+    point: Point,
+    inputs: Any,
+    targets: Any,
+    batch_size: int,
+    key: Key,
+    batches: int = 100,
+    draws: int = 2,
+) -> list[Variance]:
+    """How much of an estimate's variance comes from the data, and how much the rule adds.
+
+    With x the batch and u the rule's directions, Var[g] = Var_x[E_u g] + E_x[Var_u g], and E_u g
+    is the exact gradient of an unbiased rule.  The three are measured each on its own: nothing
+    makes them add up but the theorem.  A biased rule's mean varies otherwise than the exact
+    gradient, so there they need not.
+
+    What a rule learns stays as it is in `point`: the noise of the steps in which `fdfa` learned
+    its feedback shows in none of the three.  What the network draws counts as a draw.
+
+    Args:
+        point: which rule, and where.
+        inputs, targets: the examples from which batches are drawn, `(M, ...)`.
+        batch_size: of the batches; examples are drawn independently, with replacement.
+        key: all randomness.
+        batches: how many, at least 2.
+        draws: estimates on each batch, at least 2.  `total` uses the first of each alone, so for
+            a given time more batches are better than more draws.
+
+    Raises:
+        UsageError: one of the numbers is too small.
+
+    Source: Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
+    Momentum", Proposition 1 (Eq. 16-18), after Wen et al. 2018 and Ren et al. 2023.
+    """
+    for argument, number, least in (
+        ("batch_size", batch_size, 1),
+        ("batches", batches, 2),
+        ("draws", draws, 2),
+    ):
+        _require("variance", argument, number, least)
+    firsts, exact, added = _Moments(), _Moments(), _Moments()
+    for of_batch in key.split(batches):
+        drawn = np.random.Generator(np.random.SFC64(of_batch.bits)).integers(
+            len(inputs), size=batch_size
+        )
+        chosen = point.backend.asarray(drawn)
+        batch = inputs[chosen], targets[chosen]
+        within = _Moments()
+        for i, of_draw in enumerate(of_batch.split(draws)):
+            estimate = point.estimate(*batch, of_draw)
+            within = within.including(estimate)
+            firsts = firsts.including(estimate) if i == 0 else firsts
+        added = added.including(within.variance)
+        exact = exact.including(point.exact(*batch, of_batch))
+    sums = _sums(
+        lambda *parts: [float(part.sum()) for part in parts],
+        firsts.variance,
+        exact.variance,
+        added.mean,
+    )
+    return [Variance(layer, *map(float, parts)) for layer, parts in sums.items()]
+
+
+# --- parts that they share ----------------------------------------------------------------------
+
+
+def table(rows: Sequence[Any]) -> str:
+    """Rows of one kind, each a dataclass of a layer and numbers, as lines of aligned columns."""
+    names = [f.name for f in dataclasses.fields(rows[0])]
+    lines = [names]
+    for row in rows:
+        layer, *numbers = dataclasses.astuple(row)
+        lines.append([layer, *(f"{number:.4g}" for number in numbers)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in lines
+    )
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Running mean and variance of trees, in double precision (Welford's recursion)."""
+
+    count: int = 0
+    mean: Tree = None
+    squares: Tree = None  # sums of squared deviations
+
+    def including(self, sample: Tree) -> _Moments:
+        sample = tree.map(lambda x: x.astype(np.float64), sample)
+        if self.count == 0:
+            return _Moments(1, sample, tree.map(np.zeros_like, sample))
+        n = self.count + 1
+        off = tree.map(np.subtract, sample, self.mean)
+        mean = tree.map(lambda m, d: m + d / n, self.mean, off)
+        squares = tree.map(lambda s, d: s + np.square(d) * ((n - 1) / n), self.squares, off)
+        return _Moments(n, mean, squares)
+
+    @property
+    def variance(self) -> Tree:
+        return tree.map(lambda s: s / (self.count - 1), self.squares)
+
+
+def _sums(f: Callable[..., list[float]], *trees: Tree) -> dict[str, np.ndarray]:
+    """For each leaf what `f` makes of it, sums over its entries; last the sums over all leaves."""
+    of_leaves = dict(tree.items(tree.map(lambda *leaves: np.array(f(*leaves)), *trees)))
+    return {**of_leaves, TOTAL: sum(of_leaves.values())}
+
+
+def _ratio(a: float, b: float) -> float:
+    return float(a) / float(b) if b > 0 else math.nan
+
+
+def _require(function: str, argument: str, number: int, least: int) -> None:
+    if number < least:
+        raise UsageError(f"{function}: {argument}: expected at least {least}, got {number}")

@@ -1,0 +1,88 @@
+"""Reading files out of a tar archive, without writing any of them anywhere."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from dualnet.data.streams import FETCH_AGAIN, bad, unpacked
+from dualnet.errors import DataError
+
+_MOST_MEMBERS = 100
+_BESIDE = 1 << 20
+"""Bytes that an archive may hold beyond the files that are wanted: headers, read-me files."""
+
+
+def read_members(
+    path: Path, wanted: Collection[str], most: int, remedy: str = FETCH_AGAIN
+) -> Iterator[tuple[str, bytes]]:
+    """Read the wanted files of a tar archive, packed with gzip or not, one after the other.
+
+    The whole archive is looked through, and refused if any member is more than a file or a
+    folder in the folder that it would be unpacked into: a link, a device, a path that leaves it.
+
+    Args:
+        path: the archive.
+        wanted: the names of the files.
+        most: bytes in all of them together.
+        remedy: what to do about a bad archive, the end of every error message.
+
+    Returns:
+        Yields `(name, content)` in the archive's order.
+
+    Raises:
+        DataError: if the archive is damaged, holds more than it should, or lacks a wanted file.
+    """
+    missing = set(wanted)
+    try:
+        with unpacked(path, remedy) as stream:
+            limited = _Limited(stream, most + _BESIDE, path, remedy)
+            # "r|": forward only, so that no header can send the reader back.
+            with tarfile.open(fileobj=limited, mode="r|") as archive:  # type: ignore[call-overload]
+                for count, member in enumerate(archive):
+                    _check(member, count, path, remedy)
+                    if member.name not in missing:
+                        continue
+                    if not member.isfile() or member.size > most:
+                        found = f"{member.name!r} of {member.size} bytes"
+                        raise bad(path, f"files of at most {most} bytes", found, remedy)
+                    missing.remove(member.name)
+                    content = archive.extractfile(member)
+                    assert content is not None  # it is a file
+                    yield member.name, content.read()
+            while limited.read(1 << 20):
+                pass  # to the end, where gzip has its checksum
+    except DataError:
+        raise
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
+        # RecursionError: of extended headers that are followed by others, again and again.
+        raise bad(path, "an intact tar archive", str(error), remedy) from error
+    if missing:
+        raise bad(path, f"{min(missing)} in it", "none", remedy)
+
+
+def _check(member: tarfile.TarInfo, count: int, path: Path, remedy: str) -> None:
+    parts = PurePosixPath(member.name)
+    if count >= _MOST_MEMBERS:
+        raise bad(path, f"at most {_MOST_MEMBERS} members", "more", remedy)
+    if not (member.isreg() or member.isdir()) or member.issparse():
+        raise bad(path, "files and folders alone", f"{member.name!r} of another kind", remedy)
+    if parts.is_absolute() or ".." in parts.parts or "\\" in member.name or ":" in member.name:
+        raise bad(path, "members that stay in their folder", repr(member.name), remedy)
+
+
+class _Limited:
+    """A stream that refuses to give more than it should, as an archive bomb would."""
+
+    def __init__(self, stream: BinaryIO, most: int, path: Path, remedy: str) -> None:
+        self.stream, self.left = stream, most
+        self.error = bad(path, f"at most {most} bytes after decompression", "more", remedy)
+
+    def read(self, size: int) -> bytes:
+        content = self.stream.read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise self.error
+        return content

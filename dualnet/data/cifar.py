@@ -1,0 +1,108 @@
+"""Reading the files of CIFAR-10 and CIFAR-100, of the binary and of the pickled version.
+
+A record is one byte for each label (CIFAR-100 has the coarse one first) and 3,072 for the pixels:
+all of red, then green, then blue, each 32 rows of 32.  Source: A. Krizhevsky, "Learning Multiple
+Layers of Features from Tiny Images", 2009; the layouts: https://www.cs.toronto.edu/~kriz/cifar.html.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dualnet.data.archives import read_members
+from dualnet.data.dataset import Pair
+from dualnet.data.locate import Found
+from dualnet.data.pickled import Array, read_pickle
+from dualnet.data.streams import FETCH_AGAIN, bad, read_whole
+
+_SIDE = 32
+_PIXELS = 3 * _SIDE * _SIDE
+_MOST_RECORDS = 60_000
+_BESIDE_PIXELS = 100
+"""The most bytes that a record takes in a pickle beyond its pixels: labels and a file name."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a record of a set is like.
+
+    Args:
+        label_bytes: how many stand before the pixels; the last of them is the label.
+        classes: how many there are.
+        labels: the key of the labels in a pickle.
+    """
+
+    label_bytes: int
+    classes: int
+    labels: bytes
+
+
+LAYOUTS = {"cifar10": Layout(1, 10, b"labels"), "cifar100": Layout(2, 100, b"fine_labels")}
+
+
+def read_cifar(name: str, found: Found, remedy: str = FETCH_AGAIN) -> tuple[Pair, Pair]:
+    """Read all files of a set, or their archive.
+
+    Args:
+        name: `cifar10` or `cifar100`.
+        found: where they are; the last one is for test.
+        remedy: what to do about a bad file, the end of every error message.
+
+    Returns:
+        The training and the test set.
+
+    Raises:
+        DataError: if a file cannot be read or is not what it should be.
+    """
+    read = {"binary": _read_binary, "python": _read_python}[found.form.kind]
+    layout = LAYOUTS[name]
+    most = _MOST_RECORDS * (_PIXELS + _BESIDE_PIXELS)
+    pairs = {}
+    if found.archived:
+        (archive,) = found.paths
+        wanted = {f"{found.form.folder}/{file}": file for file in found.form.files}
+        for member, content in read_members(archive, wanted, most, remedy):
+            pairs[wanted[member]] = read(content, layout, f"{archive}: {member}", remedy)
+    else:
+        for file, path in zip(found.form.files, found.paths, strict=True):
+            pairs[file] = read(read_whole(path, most, remedy), layout, str(path), remedy)
+    *training, test = (pairs[file] for file in found.form.files)
+    images, labels = zip(*training, strict=True)
+    return (np.concatenate(images), np.concatenate(labels)), test
+
+
+def _read_binary(content: bytes, layout: Layout, where: str, remedy: str) -> Pair:
+    record = layout.label_bytes + _PIXELS
+    count, rest = divmod(len(content), record)
+    if rest or not 1 <= count <= _MOST_RECORDS:
+        expected = f"1 to {_MOST_RECORDS} records of {record} bytes"
+        raise bad(where, expected, f"{len(content)} bytes", remedy)
+    records = np.frombuffer(content, np.uint8).reshape(count, record)
+    labels = records[:, layout.label_bytes - 1].astype(np.int64)
+    return _checked(records[:, layout.label_bytes :], labels, layout, where, remedy)
+
+
+def _read_python(content: bytes, layout: Layout, where: str, remedy: str) -> Pair:
+    held, key = read_pickle(content, where, remedy), layout.labels.decode()
+    if not (isinstance(held, dict) and {b"data", layout.labels} <= held.keys()):
+        raise bad(where, f"a dict with data and {key}", "something else", remedy)
+    data, labels = held[b"data"], held[layout.labels]
+    if not (isinstance(data, Array) and len(data.shape) == 2 and data.shape[1] == _PIXELS):
+        raise bad(where, f"data of shape any x {_PIXELS}", "something else", remedy)
+    if not (isinstance(labels, list) and all(type(label) is int for label in labels)):
+        raise bad(where, f"{key} in a list of numbers", "something else", remedy)
+    if len(labels) != data.shape[0]:
+        raise bad(where, f"{data.shape[0]} labels, one for each image", str(len(labels)), remedy)
+    return _checked(data.values(), np.array(labels, np.int64), layout, where, remedy)
+
+
+def _checked(
+    pixels: np.ndarray, labels: np.ndarray, layout: Layout, where: str, remedy: str
+) -> Pair:
+    for worst in (labels.min(), labels.max()):
+        if not 0 <= worst < layout.classes:
+            raise bad(where, f"labels from 0 to {layout.classes - 1}", str(worst), remedy)
+    images = pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), labels

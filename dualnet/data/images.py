@@ -1,0 +1,105 @@
+"""Decoding image files, with Pillow (extra `images`), which is imported here alone."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from dualnet.data.streams import bad
+from dualnet.errors import DataError
+
+SUFFIXES = (".jpeg", ".jpg", ".png")
+"""What the names of image files end in, in small letters."""
+
+MAX_PIXELS = 1 << 26
+"""The largest image that is decoded; the largest of ImageNet has 61 million pixels."""
+
+_MAX_BYTES = 1 << 27
+_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+_AT_ONCE = 256
+_REMEDY = "replace it or remove it"
+
+
+def decode(
+    files: Sequence[Path], side: int, out: np.ndarray, *, resize: bool, quiet: bool = False
+) -> None:
+    """Decode image files into an array, in several threads.
+
+    Args:
+        files: JPEG or PNG files; gray, palette and CMYK images become red, green and blue.
+        side: height and width of the result in pixels.
+        out: uint8, (len(files), side, side, 3), for instance mapped into memory; written to.
+        resize: scale images so that their smaller side fits, and cut off what is too long at
+            both ends alike; otherwise, images of another size are an error.
+        quiet: no progress bar.
+
+    Raises:
+        DataError: if Pillow is missing, or a file is damaged, too large or no image.
+    """
+    _need_pillow()
+    read = partial(read_image, side=side, resize=resize)
+    with (
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+        tqdm(total=len(files), desc="decoding images", unit="img", disable=quiet) as bar,
+    ):
+        warnings.simplefilter("ignore")  # about palettes, and bombs that are refused below
+        for start in range(0, len(files), _AT_ONCE):
+            part = files[start : start + _AT_ONCE]
+            for row, image in enumerate(threads.map(read, part), start):
+                out[row] = image
+            bar.update(len(part))
+
+
+def read_image(path: Path, side: int, resize: bool) -> np.ndarray:
+    """Decode one image file: see `decode`.
+
+    Returns:
+        A new uint8 array, (side, side, 3).
+    """
+    from PIL import Image, ImageOps
+
+    size = os.path.getsize(path) if path.is_file() else None
+    if size is None or size > _MAX_BYTES:
+        found = "none" if size is None else f"{size} bytes"
+        raise bad(path, f"a file of at most {_MAX_BYTES} bytes", found, _REMEDY)
+    try:
+        # Nothing is decoded before its size and kind are seen to be harmless; of Pillow's many
+        # formats, the two that data sets are made of.
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                found = f"{width} x {height}"
+                raise bad(path, f"at most {MAX_PIXELS} pixels", found, _REMEDY)
+            if image.mode not in _MODES:
+                raise bad(path, f"one of the modes {' '.join(_MODES)}", image.mode, _REMEDY)
+            if not resize and (width, height) != (side, side):
+                raise bad(path, f"{side} x {side} pixels", f"{width} x {height}", _REMEDY)
+            if resize:  # a JPEG can be decoded at half its size, a quarter ...: much faster
+                image.draft(None, (2 * side, 2 * side))
+                fitted = ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
+            else:
+                fitted = image.convert("RGB")
+            return np.asarray(fitted)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds for files that are damaged
+        found = " ".join(str(error).split()) or type(error).__name__
+        raise bad(path, "an intact JPEG or PNG image", found, _REMEDY) from error
+
+
+def _need_pillow() -> None:
+    try:
+        import PIL  # noqa: F401
+    except ImportError:
+        raise DataError(
+            "image folders: expected Pillow, which decodes them, found none; "
+            "pip install 'dualnet[images]'"
+        ) from None

@@ -1,0 +1,70 @@
+"""The contrastive loss: a view finds the other one of its image among those of the whole batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dualnet.core.beside import arange
+from dualnet.core.transforms import stop_gradient
+from dualnet.errors import UsageError
+from dualnet.nn.losses import softmax_cross_entropy
+
+
+@dataclass(frozen=True)
+class InfoNCE:
+    """-log softmax_j(⟨f_i, f'_j⟩ / τ)_i with f, f' the projections of two views, of length 1.
+
+    Every view of every image asks in turn, the N views of the other kind answer.  With a
+    stop-gradient on what answers, a projection moves its own example's loss alone, as forward
+    gradients of activities need it: without, every loss depends on the whole batch.
+
+    Called with projections `(2N, D)`, those of first views and then, in the same order, those
+    of second views, and with targets, which it does not look at; gives losses `(2N,)`.
+
+    Args:
+        temperature: τ, above 0.
+        stop: whether there is the stop-gradient.
+
+    Source: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding",
+    Eq. 4; two views: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual
+    Representations", section 2.1; stop-gradient: Ren et al. 2023, "Scaling Forward Gradient With
+    Local Losses", section 5 and Fig. 4.
+    """
+
+    temperature: float = 0.1
+    stop: bool = True
+
+    one_piece: ClassVar[bool] = True  # the values need all views of the batch
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise UsageError(f"InfoNCE: temperature must be above 0, got {self.temperature}")
+
+    @property
+    def couples_examples(self) -> bool:
+        """Whether a projection moves the losses of others."""
+        return not self.stop
+
+    def __call__(self, projections: Any, targets: Any) -> Any:
+        if projections.ndim != 2 or len(projections) % 2 or not len(projections):
+            raise UsageError(
+                "InfoNCE: expected projections (2N, D) of first and of second views, got "
+                f"{projections.shape}"
+            )
+        n = len(projections) // 2
+        asking = normalized(projections)
+        answering = stop_gradient(asking) if self.stop else asking
+        own = arange(n, asking)
+        first = asking[:n] @ np.swapaxes(answering[n:], 0, 1) / self.temperature
+        second = asking[n:] @ np.swapaxes(answering[:n], 0, 1) / self.temperature
+        losses = (softmax_cross_entropy(first, own), softmax_cross_entropy(second, own))
+        return np.concatenate(losses)
+
+
+def normalized(x: Any) -> Any:
+    """Rows scaled to length 1; a row of zeros stays."""
+    least = float(np.finfo(x.dtype).eps) ** 2  # keeps slopes within what an optimizer can square
+    return x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + least)

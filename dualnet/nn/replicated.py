@@ -1,0 +1,102 @@
+"""One loss for every token and group of channels: equal values, each with a derivative of its own.
+
+A local head reads features averaged over the tokens p of x `(N, P, C)`.  Its loss L depends on all
+tokens and channels; the replica L[p, g] has the same value, but only group g of token p may
+move it.  So a perturbation of one part of x answers to a scalar that the others do not disturb.
+With e the derivative of L by the averaged features,
+
+    dL[n, p, g] = ⟨e[n, g], dx[n, p, g]⟩ / P
+
+and the replicas' derivatives add up to that of L.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dualnet.core.beside import arange
+from dualnet.core.transforms import stop_gradient, vjp
+from dualnet.errors import UsageError
+
+Loss = Callable[[Any], Any]
+"""`loss(features)`: `(N, C)` to `(N,)`, where features of one example move no other's loss."""
+
+
+def average(x: Any) -> Any:
+    """x over all axes between batch and channels: `(N, ..., C)` to `(N, C)`."""
+    between = tuple(range(1, x.ndim - 1))
+    return np.mean(x, axis=between) if between else x
+
+
+def replicated(loss: Loss, x: Any, groups: int = 1) -> Any:
+    """The replicas of a loss: features and loss are computed once, however many replicas.
+
+    First derivatives by x are those of the replicas.  What the loss itself closes over (the weights
+    of a head) moves each replica by 1 / (P·groups) of what it moves the loss, so that the sum over
+    replicas keeps its scale.  Derivatives of derivatives are not meant: e is a constant.
+
+    Args:
+        loss: of the averaged features, `(N, C)` to `(N,)`.
+        x: `(N, *T, C)`; T are the axes of tokens, P in all, and may be none.
+        groups: G, runs of C / G neighboring channels.
+
+    Returns:
+        `(N, P, groups)`.
+
+    Raises:
+        UsageError: groups does not divide the channels.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4 and Fig. 3; the
+    fused form of Fig. 5.
+    """
+    parts = _by_token_and_group("replicated", x, groups)
+    still = average(stop_gradient(x))
+    value, pull = vjp(loss, still)
+    (error,) = stop_gradient(pull(np.ones_like(stop_gradient(value))))
+    n, tokens, _, width = parts.shape
+    error = np.reshape(error, (n, 1, groups, width))
+    moved = parts - stop_gradient(parts)  # zeros, and the tangent of x
+    shares = np.sum(moved * error, axis=-1) / tokens
+    rest = stop_gradient(value)
+    own = (value - rest) / (tokens * groups)
+    return np.reshape(rest + own, (n, 1, 1)) + shares
+
+
+def replicated_by_copies(loss: Loss, x: Any, groups: int = 1) -> Any:
+    """`replicated`, as it is defined: a copy of x for every replica, all but one part of it under
+    stop-gradient.
+
+    The reference for the fused form, at P·groups times its work and memory.
+    """
+    parts = _by_token_and_group("replicated_by_copies", x, groups)
+    n, tokens, _, width = parts.shape
+    still = stop_gradient(parts)
+    replicas = arange(tokens * groups, x)
+    ours = np.reshape(np.equal(replicas[:, None], replicas), (-1, 1, tokens, groups, 1))
+    copies = np.where(ours, parts, still)  # (P·G, N, P, G, C/G)
+    features = np.reshape(np.mean(copies, axis=2), (tokens * groups, n, groups * width))
+    losses = []
+    for copy in features:
+        fixed = loss(stop_gradient(copy))  # moved by what the loss closes over alone
+        losses.append(
+            loss(copy)
+            - fixed
+            + stop_gradient(fixed) * (1 - 1 / len(features))
+            + fixed / len(features)
+        )
+    return np.reshape(np.stack(losses, axis=-1), (n, tokens, groups))
+
+
+def _by_token_and_group(function: str, x: Any, groups: int) -> Any:
+    """x `(N, *T, C)` as `(N, P, groups, C / groups)`."""
+    if x.ndim < 2 or groups < 1 or x.shape[-1] % groups:
+        raise UsageError(
+            f"{function}: expected x (N, ..., C) and a number of groups that divides C, got "
+            f"{x.shape} and {groups}"
+        )
+    n, *tokens, channels = x.shape
+    return np.reshape(x, (n, math.prod(tokens), groups, channels // groups))

@@ -1,0 +1,100 @@
+"""Gradient descent: plain, with momentum, with Nesterov's momentum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from dualnet.optim.optimizer import Array, Optimizer, plus_decay, scaled
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent: p <- p - lr (g + wd p).
+
+    Args:
+        weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
+
+    Source: Rumelhart, Hinton & Williams 1986, "Learning representations by back-propagating
+    errors", equation 8.
+    """
+
+    weight_decay: float = 0.0
+
+    def update_leaf(
+        self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
+    ) -> tuple[Array, dict[str, Array]]:
+        if self.weight_decay:
+            g = plus_decay(g, self.weight_decay, p)
+        new_p = scaled(g, lr)
+        np.subtract(p, new_p, out=new_p)
+        return new_p, {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Momentum(Optimizer):
+    """Gradient descent with momentum: v <- momentum v + g + wd p; p <- p - lr v.
+
+    The learning rate scales the velocity v when it is applied, not when it is gathered, so
+    a change of rate takes full effect at once (as in PyTorch; the source gathers lr g).
+
+    Args:
+        momentum: share of the velocity that is kept, at least 0 and below 1.
+        weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
+
+    Source: Rumelhart, Hinton & Williams 1986, "Learning representations by back-propagating
+    errors", equation 9.
+    """
+
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+    state_names: ClassVar[tuple[str, ...]] = ("velocity",)
+
+    def update_leaf(
+        self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
+    ) -> tuple[Array, dict[str, Array]]:
+        if self.weight_decay:
+            g = plus_decay(g, self.weight_decay, p)
+        velocity = scaled(s["velocity"], self.momentum)
+        velocity += g
+        new_p = scaled(velocity, lr)
+        np.subtract(p, new_p, out=new_p)
+        return new_p, {"velocity": velocity}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nesterov(Optimizer):
+    """Nesterov momentum: v <- momentum v + g'; p <- p - lr (g' + momentum v); g' = g + wd p.
+
+    The parameters held here are the looked-ahead ones, at which the source takes its
+    gradient: so the gradient is wanted where the parameters are, as by every other rule.
+
+    Args:
+        momentum: share of the velocity that is kept, at least 0 and below 1.
+        weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
+
+    Source: Sutskever et al. 2013, "On the importance of initialization and momentum in deep
+    learning", equations 3 and 4, in the variables of Bengio et al. 2013, "Advances in
+    optimizing recurrent networks", section 3.5.
+    """
+
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+    state_names: ClassVar[tuple[str, ...]] = ("velocity",)
+
+    def update_leaf(
+        self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
+    ) -> tuple[Array, dict[str, Array]]:
+        if self.weight_decay:
+            g = plus_decay(g, self.weight_decay, p)
+        velocity = scaled(s["velocity"], self.momentum)
+        velocity += g
+        new_p = scaled(velocity, self.momentum)
+        new_p += g
+        new_p *= lr
+        np.subtract(p, new_p, out=new_p)
+        return new_p, {"velocity": velocity}

@@ -1,0 +1,59 @@
+"""LARS: each array has a rate of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from dualnet.optim.optimizer import Array, Optimizer, plus_decay, scaled
+
+
+@dataclass(frozen=True, kw_only=True)
+class LARS(Optimizer):
+    """Momentum with a rate for each array: v <- momentum v + r (g + wd p); p <- p - lr v.
+
+    r = trust |p| / (|g| + wd |p|), so that without momentum an update moves an array by at most
+    the share lr trust of its length, whatever the scale of its gradient.  Where |p| or |g| is 0,
+    r is 1: weights that start at zero could never leave it otherwise.  Arrays of fewer than two
+    axes (biases, gains of norms) have r = 1 and no weight decay, as is usual.
+    The learning rate scales the velocity when it is applied, as in `Momentum`; the source
+    gathers lr r (g + wd p).
+
+    Args:
+        momentum: share of the velocity that is kept, at least 0 and below 1.
+        trust: how far an array may move in one update of rate 1, as a share of its length.
+        weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
+
+    Source: You, Gitman & Ginsburg 2017, "Large batch training of convolutional networks",
+    algorithm 1, which has neither exception.
+    """
+
+    momentum: float = 0.9
+    trust: float = 0.001
+    weight_decay: float = 0.0
+
+    state_names: ClassVar[tuple[str, ...]] = ("velocity",)
+
+    def update_leaf(
+        self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
+    ) -> tuple[Array, dict[str, Array]]:
+        velocity = scaled(s["velocity"], self.momentum)
+        if len(p.shape) < 2:
+            velocity += g
+        else:
+            velocity += self.adapted(g, p)
+        new_p = scaled(velocity, lr)
+        np.subtract(p, new_p, out=new_p)
+        return new_p, {"velocity": velocity}
+
+    def adapted(self, g: Array, p: Array) -> Array:
+        """r (g + wd p)."""
+        p_length, g_length = np.linalg.norm(p), np.linalg.norm(g)
+        known = (p_length > 0.0) & (g_length > 0.0)
+        above = np.where(known, self.trust * p_length, 1.0)
+        below = np.where(known, g_length + self.weight_decay * p_length, 1.0)
+        if self.weight_decay:
+            g = plus_decay(g, self.weight_decay, p)
+        return g * (above / below)

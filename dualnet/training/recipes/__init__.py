@@ -1,0 +1,27 @@
+"""Recipes: rows of the papers' tables that `train.py --recipe NAME` starts from."""
+
+from __future__ import annotations
+
+import difflib
+
+from dualnet.errors import UsageError
+from dualnet.training.recipes import fdfa, ren
+from dualnet.training.recipes.recipe import Recipe
+
+RECIPES: dict[str, Recipe] = {**fdfa.RECIPES, **ren.RECIPES}
+"""Every recipe by its name, which ends in that of its rule."""
+
+__all__ = ["RECIPES", "Recipe", "find_recipe"]
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of a name.
+
+    Raises:
+        UsageError: there is none; says which names are like it.
+    """
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.5)
+        like = f"did you mean {', '.join(close)}?" if close else "they are fdfa-… and ren-…;"
+        raise UsageError(f"--recipe: there is no {name!r}; {like} --list shows all of them")
+    return RECIPES[name]

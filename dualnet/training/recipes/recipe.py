@@ -1,0 +1,25 @@
+"""What a recipe is: one published row, with all that a run needs to stand beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row of a paper's table as flags of the command line.
+
+    Attributes:
+        settings: flag, with `_` for `-`, to value.  What a recipe leaves out has no influence on
+            its row, or is the same in all of dualnet.
+        accuracy: the published test accuracy, from 0 to 1.
+        source: paper and table.
+        ours: what is not as in the source, or not given there, and why; the name of a setting, or
+            in words what no flag says.  All other settings are published.
+    """
+
+    settings: dict[str, Any]
+    accuracy: float
+    source: str
+    ours: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,105 @@
+"""LocalMixer: a mixer whose every block answers to losses of its own.
+
+The published sizes are named size / patches a side / groups:
+
+    S/1/1    MNIST     LocalMixer(width=256, patches=1, groups=1, depth=1), 271,892 parameters
+    M/1/16   MNIST     LocalMixer(width=512, patches=1, groups=16, depth=1), 429,076
+    M/8/16   CIFAR-10  LocalMixer(width=512, patches=8, groups=16, depth=4), 918,770: the default
+    L/8/64   CIFAR-10  LocalMixer(width=2048, patches=8, groups=64, depth=4), 13,074,674
+    L/32/64  ImageNet  LocalMixer(width=2048, patches=32, groups=64, depth=4),
+                       26,556,296 with 1000 classes
+
+Every block has a local head and the network one more at its end, all with weights of their own:
+that is what these counts say.
+
+Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4, and their
+published code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualnet.errors import UsageError
+from dualnet.nn import (
+    Activation,
+    AverageTokens,
+    GroupedLinear,
+    Layer,
+    LayerNorm,
+    Linear,
+    LocalHead,
+    Patches,
+    Sequential,
+    StopGradient,
+    mixer_block,
+    relu,
+)
+from dualnet.nn.layers import require_count
+
+
+@dataclass(frozen=True)
+class LocalMixer:
+    """Patches, `depth` blocks with a local head each, and a linear output of averaged tokens.
+
+    The first block makes tokens of patches; the others are `mixer_block`.  Every linear layer
+    stands between two layer norms without gain and bias.
+
+    Args:
+        width: C, channels of a token.
+        patches: along each side of the image; there are P = patches² tokens.
+        groups: G, in which the last linear layer of a block works; divides C.
+        depth: blocks.
+        readout: the output only reads: what comes before it learns from the local losses alone.
+            So for the rules that have them; without them nothing but the output would learn.
+    """
+
+    width: int = 512
+    patches: int = 8
+    groups: int = 16
+    depth: int = 4
+    readout: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("width", "patches", "groups", "depth"):
+            require_count("local-mixer", name, getattr(self, name))
+        if self.width % self.groups:
+            raise UsageError(
+                f"local-mixer: groups must divide width, got {self.groups} and {self.width}"
+            )
+
+    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
+        """The layers, for examples of shape `in_shape`."""
+        if len(in_shape) != 3 or in_shape[0] % self.patches or in_shape[1] % self.patches:
+            raise UsageError(
+                f"local-mixer: expected images (H, W, C) that divide into {self.patches} by "
+                f"{self.patches} patches, got {in_shape}; choose other patches"
+            )
+        height, width, _ = in_shape
+        size = (height // self.patches, width // self.patches)
+        layers: list[tuple[str, Layer]] = [("patches", Patches(size))]
+        for i in range(1, self.depth + 1):
+            layers.append((f"block{i}", self._block(first=i == 1)))
+            layers.append((f"head{i}", LocalHead(classes, self.groups)))
+        layers.append(("average", AverageTokens()))
+        if self.readout:
+            layers.append(("stop", StopGradient()))
+        return Sequential((*layers, ("output", Linear(classes, weights="zeros"))))
+
+    def _block(self, first: bool) -> Sequential:
+        if not first:
+            return mixer_block(self.patches**2, self.width, self.groups)
+        token_norm = LayerNorm(gain=False, bias=False)
+        group_norm = LayerNorm(groups=self.groups, gain=False, bias=False)
+        return Sequential(
+            (
+                ("norm1", token_norm),
+                ("linear", Linear(self.width, weights="scaled-normal")),
+                ("norm2", token_norm),
+                ("relu1", Activation(relu)),
+                ("norm3", group_norm),
+                ("groups", GroupedLinear(self.width, self.groups, weights="scaled-normal")),
+                ("norm4", group_norm),
+                ("relu2", Activation(relu)),
+            )
+        )

@@ -1,0 +1,64 @@
+"""MLP-Mixer: MLPMixer(), 17,032,082 parameters on MNIST, 17,110,026 on CIFAR-10.
+
+Sources: Tolstikhin et al. 2021, "MLP-Mixer: An all-MLP Architecture for Vision", section 2; the
+sizes are those of Flügel et al. 2024, "Beyond Backpropagation: Optimization with Multi-Tangent
+Forward Gradients", in their published code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualnet import Key
+from dualnet.nn import (
+    AverageTokens,
+    Layer,
+    LayerNorm,
+    Linear,
+    Patches,
+    Sequential,
+    mlp_mixer_block,
+)
+from dualnet.nn.layers import require_count
+from models.vit import patch_size
+
+
+@dataclass(frozen=True)
+class MLPMixer:
+    """Patches as tokens, `depth` blocks of two MLPs, and a linear output of averaged tokens.
+
+    Args:
+        width: C, channels of a token.
+        depth: blocks.
+        token_width: hidden units of the MLP over the tokens of a channel.
+        mlp_width: hidden units of the MLP over the channels of a token.
+        patch: height and width of a patch in pixels; None for 4 with images of less than 64
+            pixels, and 16 otherwise.
+    """
+
+    width: int = 512
+    depth: int = 8
+    token_width: int = 256
+    mlp_width: int = 2048
+    patch: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "token_width", "mlp_width"):
+            require_count("mlp-mixer", name, getattr(self, name))
+
+    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
+        """The layers, for examples of shape `in_shape`."""
+        patches = Patches(patch_size(self.patch, in_shape))
+        _, _, (tokens, _) = patches.init(Key(0), in_shape)
+        block = mlp_mixer_block(tokens, self.width, self.token_width, self.mlp_width)
+        blocks: list[tuple[str, Layer]] = [(f"block{i}", block) for i in range(1, self.depth + 1)]
+        return Sequential(
+            (
+                ("patches", patches),
+                ("linear", Linear(self.width)),
+                *blocks,
+                ("norm", LayerNorm()),
+                ("average", AverageTokens()),
+                ("output", Linear(classes)),
+            )
+        )

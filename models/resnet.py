@@ -1,0 +1,125 @@
+"""Residual networks: the small one of [DKH], and ResNet18.
+
+    [DKH]   ResNet(), 37,642 parameters on MNIST
+    [HE]    ResNet18(), 11,689,512 with 224 by 224 pixels, 3 channels and 1000 classes
+
+[DKH] says of its network only that it has 4 residual blocks of one layer each and 32 channels; the
+convolution before them and the average over all pixels after them are ours.
+
+Sources: [DKH] "Forward Gradients Are Not All You Need", section 4.4; [HE] He et al. 2016, "Deep
+Residual Learning for Image Recognition", Table 1, and section 4.2 for small images; ResNet18 as
+torchvision has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualnet.nn import (
+    Activation,
+    AdaptiveAveragePool,
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool,
+    Residual,
+    Sequential,
+    relu,
+)
+from dualnet.nn.layers import require_count
+
+SMALL = 64
+"""Images of less height get a network that keeps their size longer."""
+
+
+@dataclass(frozen=True)
+class ResNet:
+    """A convolution, `depth` residual blocks of one convolution each, and a linear output.
+
+    Args:
+        width: channels.
+        depth: residual blocks.
+        batch_norm: between each convolution and what follows it.
+    """
+
+    width: int = 32
+    depth: int = 4
+    batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        require_count("resnet", "width", self.width)
+        require_count("resnet", "depth", self.depth)
+
+    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
+        """The layers, for examples of shape `in_shape`."""
+        layers = [*self._convolution(), ("relu", Activation(relu))]
+        for i in range(1, self.depth + 1):
+            block = Residual((("block", Sequential(self._convolution())),))
+            layers += [(f"block{i}", block), (f"relu{i}", Activation(relu))]
+        return Sequential((*layers, *_readout(classes)))
+
+    def _convolution(self) -> tuple[tuple[str, Layer], ...]:
+        convolution = ("conv", Conv2d(self.width, 3, padding=1))
+        return (convolution, ("norm", BatchNorm())) if self.batch_norm else (convolution,)
+
+
+@dataclass(frozen=True)
+class ResNet18:
+    """Four stages of two residual blocks of two convolutions, with batch norm.
+
+    Images of 64 pixels and more first meet a 7×7 convolution of stride 2 and a max pool of
+    stride 2; smaller ones a 3×3 convolution of stride 1 and no pool, as is usual for CIFAR.
+
+    Args:
+        width: channels of the first stage; each further stage has twice as many.
+    """
+
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        require_count("resnet18", "width", self.width)
+
+    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
+        """The layers, for examples of shape `in_shape`."""
+        activation = Activation(relu)
+        if in_shape[0] < SMALL:
+            layers = _convolution("", self.width, 3)
+        else:
+            layers = _convolution("", self.width, 7, stride=2)
+        layers.append(("relu", activation))
+        if in_shape[0] >= SMALL:
+            layers.append(("pool", MaxPool(3, stride=2, padding=1)))
+        channels = self.width
+        for stage in range(1, 5):
+            for block in (1, 2):
+                shrinks = stage > 1 and block == 1
+                channels *= 2 if shrinks else 1
+                name = f"stage{stage}-block{block}"
+                layers += [(name, _basic_block(channels, shrinks)), (f"{name}-relu", activation)]
+        return Sequential((*layers, *_readout(classes)))
+
+
+def _basic_block(channels: int, shrinks: bool) -> Residual:
+    """Two convolutions beside the input; one that shrinks halves height and width."""
+    stride = 2 if shrinks else 1
+    first, second = _convolution("1", channels, 3, stride), _convolution("2", channels, 3)
+    block = ("block", Sequential((*first, ("relu", Activation(relu)), *second)))
+    if not shrinks:
+        return Residual((block,))
+    return Residual((block, ("shortcut", Sequential(tuple(_convolution("", channels, 1, stride))))))
+
+
+def _convolution(name: str, channels: int, kernel: int, stride: int = 1) -> list[tuple[str, Layer]]:
+    """A convolution that keeps height and width but for its stride, and a batch norm."""
+    convolution = Conv2d(channels, kernel, stride, padding=kernel // 2, bias=False)
+    return [(f"conv{name}", convolution), (f"norm{name}", BatchNorm())]
+
+
+def _readout(classes: int) -> tuple[tuple[str, Layer], ...]:
+    return (
+        ("average", AdaptiveAveragePool(1)),
+        ("flatten", Flatten()),
+        ("output", Linear(classes)),
+    )

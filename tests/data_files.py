@@ -1,0 +1,126 @@
+"""Files of data sets, made by hand: what the tests of data sets and of hostile files share."""
+
+import io
+import os
+import struct
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+REAL = Path(
+    os.environ.get("DUALNET_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
+)
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def records(images, *labels):
+    """CIFAR's binary form of images (N, 32, 32, 3) and of one or two lists of labels."""
+    planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    columns = [np.array(column, np.uint8)[:, None] for column in labels]
+    return np.concatenate([*columns, planes], axis=1).tobytes()
+
+
+# Opcodes of Python 2's protocol 2, as the official files have them.
+
+
+def short(text):
+    return b"U" + bytes([len(text)]) + text
+
+
+def whole(number):
+    for form, code, top in (("<B", b"K", 256), ("<H", b"M", 1 << 16)):
+        if 0 <= number < top:
+            return code + struct.pack(form, number)
+    return b"J" + struct.pack("<i", number)
+
+
+def listed(items):
+    return b"](" + b"".join(items) + b"e"
+
+
+def mapped(items):
+    return b"}(" + b"".join(short(key) + value for key, value in items.items()) + b"u"
+
+
+def array(shape, content, dtype=b"u1", fortran=b"\x89", length=None):
+    """A NumPy array as Python 2 pickled it."""
+    sizes = b"(" + b"".join(map(whole, shape)) + b"t"
+    make = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    kind = b"cnumpy\ndtype\n" + short(dtype) + b"K\x00K\x01\x87R(K\x03U\x01|NNN" + 2 * whole(-1)
+    text = b"T" + struct.pack("<i", len(content) if length is None else length) + content
+    return make + b"(K\x01" + sizes + kind + b"K\x00tb" + fortran + text + b"tb"
+
+
+def pickled(value):
+    return b"\x80\x02" + value + b"."
+
+
+def python_batch(images, labels, key=b"labels"):
+    """CIFAR's pickled form; the memo is used as Python 2 does, for what occurs once, too."""
+    data = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    names = [short(b"frog_%d.png" % n) + b"r" + struct.pack("<I", n) for n in range(len(images))]
+    return pickled(
+        mapped(
+            {
+                b"batch_label": short(b"training batch 1 of 5") + b"q\x01",
+                key: listed(map(whole, labels)),
+                b"data": array(data.shape, data.tobytes()),
+                b"filenames": listed(names),
+            }
+        )
+    )
+
+
+def tar(members, mode="w:gz"):
+    """A tar archive of `(TarInfo or name, content)`."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:
+        for info, content in members:
+            if isinstance(info, str):
+                info = tarfile.TarInfo(info)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def image_bytes(pixels, kind="PNG", mode=None, **how):
+    """An encoded image of pixels (height, width, 3)."""
+    out = io.BytesIO()
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(out, kind, **how)
+    return out.getvalue()
+
+
+def photographs(rng, count, height, width):
+    """Smooth random images, which JPEG does little harm to."""
+    slopes = rng.normal(size=(count, 2, 3)) * 2
+    rows, columns = np.mgrid[:height, :width]
+    waves = np.einsum("nac,ahw->nhwc", slopes, np.stack([rows / height, columns / width]))
+    return np.uint8(127.5 + 120 * np.sin(waves))
+
+
+def put_tiny_imagenet(folder, rng, per_class=2, classes=200, kind="JPEG"):
+    """Tiny ImageNet's folders; returns the mean color of each file by name."""
+    names = [f"n{1000 + 7 * n:08d}" for n in range(classes)]
+    colors, lines = {}, []
+    for number, name in enumerate(names):
+        for n in range(per_class):
+            file = folder / "train" / name / "images" / f"{name}_{n}.JPEG"
+            color = rng.integers(0, 256, 3)
+            write(file, image_bytes(np.full((64, 64, 3), color, np.uint8), kind, quality=95))
+            colors[file.name] = (number, color)
+        write(folder / "train" / name / f"{name}_boxes.txt", b"not an image")
+        file = folder / "val" / "images" / f"val_{number}.JPEG"
+        color = rng.integers(0, 256, 3)
+        write(file, image_bytes(np.full((64, 64, 3), color, np.uint8), kind, quality=95))
+        colors[file.name] = (number, color)
+        lines.append(f"{file.name}\t{name}\t0\t32\t44\t62\n")
+    write(folder / "val" / "val_annotations.txt", "".join(lines).encode())
+    return colors

@@ -1,0 +1,130 @@
+"""Contrastive learning: the loss, what it couples, and the training of projections and read-out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from learning_problems import assert_close, assert_unbiased, estimates, problem
+
+import dualnet as dn
+from dualnet.errors import UsageError
+from dualnet.learning import GreedyActivityPerturbation, GreedyBackprop, Task
+from dualnet.learning.separation import separations
+from dualnet.nn import (
+    Activation,
+    GroupedLinear,
+    InfoNCE,
+    LayerNorm,
+    Linear,
+    LocalHead,
+    replicated,
+    replicated_by_copies,
+    tanh,
+)
+
+N, D = 3, 4
+
+
+def jacobian_by_view(loss, rng):
+    """|∂ loss_i / ∂ f_j| summed over f_j's entries, `(2N, 2N)`."""
+    f = rng.standard_normal((2 * N, D))
+    return np.abs(dn.jacfwd(lambda f: loss(f, None))(f)).sum(-1)
+
+
+def test_with_a_stop_gradient_a_projection_moves_its_own_loss_alone(rng):
+    moves = jacobian_by_view(InfoNCE(0.5), rng)
+    assert np.all(np.diagonal(moves) > 0) and not np.any(moves - np.diag(np.diagonal(moves)))
+    both_ways = jacobian_by_view(InfoNCE(0.5, stop=False), rng)
+    assert np.all(both_ways[:N, N:] > 0) and np.all(both_ways[N:, :N] > 0)
+
+
+def test_the_loss_is_small_where_views_agree_and_pairs_differ():
+    f = np.concatenate([np.eye(N, D), 3.0 * np.eye(N, D)])  # length does not count
+    agree = InfoNCE(0.1)(f, None)
+    assert np.max(agree) < 1e-3
+    np.testing.assert_allclose(InfoNCE(0.1)(np.ones((2 * N, D)), None), np.log(N))
+    assert np.min(InfoNCE(0.1)(np.concatenate([f[:N], f[N:][::-1]]), None)[[0, 2]]) > 5
+
+
+def test_a_projection_of_zeros_is_no_nan():
+    losses, slopes = dn.jvp(
+        lambda f: InfoNCE()(f, None), (np.zeros((2, 2), np.float32),), (np.ones((2, 2), "f"),)
+    )
+    assert np.all(np.isfinite(losses)) and losses.dtype == np.float32
+    assert np.all(np.isfinite(np.square(slopes)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: InfoNCE(0.0), "InfoNCE: temperature must be above 0, got 0.0"),
+        (lambda: InfoNCE()(np.ones((3, 2)), None), r"InfoNCE: expected projections .2N, D."),
+        (lambda: InfoNCE()(np.ones((2, 2, 2)), None), r"InfoNCE: expected projections .2N, D."),
+    ],
+)
+def test_what_the_loss_refuses(call, message):
+    with pytest.raises(UsageError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [(np.float64, 1e-12), (np.float32, 1e-6)])
+def test_replicated_losses_equal_their_definition(dtype, allowed, rng):
+    x = rng.standard_normal((2 * N, 5, 4)).astype(dtype)
+    w, t = rng.standard_normal((4, D)).astype(dtype), rng.standard_normal((2, *x.shape))
+    (value, moved), (slow_value, slow_moved) = (
+        dn.jvp(
+            lambda x: form(lambda f: InfoNCE(0.5)(f @ w, None), x, 2),  # noqa: B023
+            (x,),
+            (t.astype(dtype),),
+        )
+        for form in (replicated, replicated_by_copies)
+    )
+    assert np.max(np.abs(value - slow_value)) <= allowed * np.max(slow_value)
+    assert np.max(np.abs(moved - slow_moved)) <= allowed * np.max(np.abs(slow_moved))
+
+
+NETWORK = (
+    ("embed", Linear(8)),
+    ("norm", LayerNorm()),
+    ("tanh", Activation(tanh)),
+    ("head1", LocalHead(D, groups=2, weights="kaiming")),
+    ("groups", GroupedLinear(8, 2)),
+    ("tanh2", Activation(tanh)),
+    ("head2", LocalHead(D, groups=2, weights="kaiming")),
+    ("output", Linear(D)),
+)
+
+
+def contrastive_problem(rng, key, loss):
+    p = problem(rng, key, *NETWORK, n=2 * N)
+    return replace(p, task=Task(p.task.network, loss))
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_lg_fg_a_is_unbiased(stop, rng, key):
+    """Without the stop-gradient all examples answer to the batch's total."""
+    p = contrastive_problem(rng, key, InfoNCE(0.5, stop))
+    assert separations(p.task, greedy=True)["norm"].examples == stop
+    exact = p.step(GreedyBackprop(), key).gradients
+    assert_unbiased(estimates(p, GreedyActivityPerturbation(30), key, 300), exact)
+
+
+def test_a_batch_is_not_cut(rng, key):
+    p = contrastive_problem(rng, key, InfoNCE(0.5))
+    whole = p.step(GreedyBackprop(), key).gradients
+    assert_close(p.step(GreedyBackprop(), key, shards=3).gradients, whole, 1e-15)
+
+
+def test_the_stop_gradient_takes_noise_away(rng, key):
+    variances = [
+        estimates(
+            contrastive_problem(np.random.default_rng(1), key, InfoNCE(0.5, stop)),
+            GreedyActivityPerturbation(4),
+            key,
+            100,
+        )
+        .var(0)
+        .sum()
+        for stop in (True, False)
+    ]
+    assert variances[0] < 0.5 * variances[1]

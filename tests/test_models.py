@@ -1,0 +1,458 @@
+"""The papers' networks: parameter counts to the unit, what they are made of, that every learning
+rule trains every one of them, and the command line's defaults for them.
+
+tests/test_models_peers.py holds them against torch.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from dualnet import Key, backends, tree
+from dualnet.errors import UsageError
+from dualnet.learning import RULES, Task, step
+from dualnet.nn import Context, LocalHead, StopGradient, couples_examples, softmax_cross_entropy
+from dualnet.training.settings import Settings
+from models import (
+    CNN,
+    CNN4,
+    MLP,
+    MODELS,
+    AlexNet,
+    LeNet5,
+    LocalMixer,
+    MLPMixer,
+    ResNet,
+    ResNet18,
+    ViT,
+)
+
+MNIST, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
+
+
+def initial(model, in_shape, classes=10):
+    return model.network(in_shape, classes).init(Key(0), in_shape)
+
+
+# --- counts --------------------------------------------------------------------------------------
+
+PUBLISHED = [
+    (MLP(512, 2), MNIST, 10, 669_706),
+    (MLP(800, 1), MNIST, 10, 636_010),
+    (MLP(800, 2), MNIST, 10, 1_276_810),
+    (MLP(800, 3), MNIST, 10, 1_917_610),
+    (MLP(1000, 1), CIFAR, 10, 3_083_010),
+    (MLP(1000, 2), CIFAR, 10, 4_084_010),
+    (MLP(1000, 3), CIFAR, 10, 5_085_010),
+    (LocalMixer(256, 1, 1, 1), MNIST, 10, 271_892),
+    (LocalMixer(512, 1, 16, 1), MNIST, 10, 429_076),
+    (LocalMixer(512, 8, 16, 4), CIFAR, 10, 918_770),
+    (LocalMixer(2048, 8, 64, 4), CIFAR, 10, 13_074_674),
+    (ResNet18(), IMAGENET, 1000, 11_689_512),
+]
+"""What the papers say, and torchvision."""
+
+WRITTEN = {
+    "mlp": [(MLP(batch_norm=True), MNIST, 10, 669_706 + 2 * 2 * 512)],
+    "cnn": [
+        (CNN(), MNIST, 10, 15 * 26 + 40 * (15 * 25 + 1) + 128 * (4 * 4 * 40 + 1) + 10 * 129),
+        (
+            CNN("15C5-40C5-P2-128", batch_norm=True),
+            MNIST,
+            10,
+            15 * (26 + 2) + 40 * (15 * 25 + 1 + 2) + 128 * (10 * 10 * 40 + 1 + 2) + 10 * 129,
+        ),
+        (CNN4(), MNIST, 10, 64 * 10 + 3 * 64 * (64 * 9 + 1) + 1024 * 1025 + 10 * 1025),
+    ],
+    "lenet5": [(LeNet5(), MNIST, 10, 6 * 28 + 16 * (6 * 25 + 3) + 120 * 257 + 84 * 121 + 10 * 85)],
+    # torchvision's 61,100,840 with 900 classes less, and gain and bias for 1152 channels
+    "alexnet": [
+        (AlexNet(), IMAGENET, 100, 61_100_840 - 900 * 4097 + 2 * 1152),
+        (AlexNet(linear_norm=True), IMAGENET, 100, 61_100_840 - 900 * 4097 + 2 * (1152 + 8192)),
+    ],
+    "resnet": [(ResNet(), MNIST, 10, 32 * 10 + 4 * 32 * (32 * 9 + 1) + 10 * 33)],
+    "vit": [
+        (
+            ViT(),
+            MNIST,
+            10,
+            (16 + 1 + 1 + 50) * 256  # patches, class token, positions of 49 tokens and it
+            + 6 * (4 * 256 * 257 + 512 * 257 + 256 * 513 + 4 * 256)
+            + (2 * 256 + 10 * 257),
+        )
+    ],
+    "mlp_mixer": [
+        (
+            MLPMixer(),
+            CIFAR,
+            10,
+            512 * 49
+            + 8 * (256 * 65 + 64 * 257 + 2048 * 513 + 512 * 2049 + 4 * 512)
+            + (2 * 512 + 10 * 513),
+        )
+    ],
+}
+"""By arithmetic, for each file of models."""
+
+COUNTS = PUBLISHED + [row for rows in WRITTEN.values() for row in rows]
+
+
+@pytest.mark.parametrize(("model", "in_shape", "classes", "count"), COUNTS, ids=str)
+def test_parameter_counts(model, in_shape, classes, count):
+    params, _, out_shape = initial(model, in_shape, classes)
+    assert tree.size(params) == count
+    assert out_shape == (classes,)
+
+
+@pytest.mark.parametrize("file", [*WRITTEN, "local_mixer"])
+def test_counts_in_docstrings(file):
+    """What a file says of its networks is what is counted here, or follows."""
+    text = (Path(train.__file__).parent / "models" / f"{file}.py").read_text().split('"""')[1]
+    rows = WRITTEN.get(file, [row for row in PUBLISHED if isinstance(row[0], LocalMixer)])
+    for *_, count in rows:
+        assert f"{count:,}" in text
+
+
+def test_the_largest_local_mixer_fits_its_images():
+    params, _, _ = initial(LocalMixer(2048, 32, 64, 4), IMAGENET, 1000)
+    assert params["block1"]["linear"]["w"].shape == (7 * 7 * 3, 2048)
+    assert tree.size(params) == 26_556_296
+
+
+# --- what they are made of -----------------------------------------------------------------------
+
+
+def mixer_by_formula(params, images, patches, groups, depth):
+    """LocalMixer's outputs by its definition, in NumPy without any of dualnet's layers."""
+
+    def norm(x):
+        variance = x.var(axis=-1, keepdims=True)
+        return (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(variance + 1e-5)
+
+    def by_group(f, x):
+        return f(x.reshape(*x.shape[:-1], groups, -1)).reshape(x.shape)
+
+    def linear(p, x):
+        return norm(norm(x) @ p["w"] + p["b"])
+
+    def grouped(p, x):
+        parts = by_group(norm, x).reshape(*x.shape[:-1], groups, -1)
+        return by_group(norm, np.einsum("npgc,gcd->npgd", parts, p["w"]).reshape(x.shape) + p["b"])
+
+    n, height, width, channels = images.shape
+    h, w = height // patches, width // patches
+    cut = images.reshape(n, patches, h, patches, w, channels).transpose(0, 1, 3, 2, 4, 5)
+    x = cut.reshape(n, patches**2, h * w * channels)
+    x = np.maximum(linear(params["block1"]["linear"], x), 0)
+    x = np.maximum(grouped(params["block1"]["groups"], x), 0)
+    for i in range(2, depth + 1):
+        block = params[f"block{i}"]["residual"]["block"]
+        y = np.swapaxes(x, 1, 2)
+        y = np.maximum(linear(block["tokens"]["mix"]["linear"], y), 0)
+        y = np.swapaxes(y, 1, 2)
+        y = np.maximum(linear(block["channels"]["linear"], y), 0)
+        x = np.maximum(grouped(block["groups"]["linear"], y) + x, 0)
+    return x, x.mean(axis=1) @ params["output"]["w"] + params["output"]["b"]
+
+
+@pytest.mark.parametrize(("patches", "depth"), [(1, 1), (2, 1), (2, 3)])
+def test_local_mixer_is_its_definition(patches, depth, key, rng):
+    network = LocalMixer(12, patches, 3, depth).network((4, 6, 2), 5)
+    params, state, _ = network.init(key, (4, 6, 2))
+    params = tree.map(lambda p: p + rng.normal(0, 0.5, p.shape), params)
+    images = rng.standard_normal((3, 4, 6, 2))
+    features, outputs = mixer_by_formula(params, images, patches, 3, depth)
+    seen = {}
+
+    def tap(path, y):
+        seen[path] = y
+        return y
+
+    y, _ = network.apply(params, state, images, Context(tap=tap))
+    np.testing.assert_allclose(y, outputs, rtol=1e-9, atol=1e-9)
+    head = params[f"head{depth}"]["linear"]
+    readout = features.mean(axis=1) @ head["w"] + head["b"]
+    np.testing.assert_allclose(seen[f"head{depth}/linear"], readout, rtol=1e-9, atol=1e-9)
+
+
+def test_local_mixer_starts_as_published():
+    params, _, _ = initial(LocalMixer(512, 4, 4, 2), CIFAR)
+    block = params["block2"]["residual"]["block"]
+    for w, fan_in in [
+        (params["block1"]["linear"]["w"], 8 * 8 * 3),
+        (params["block1"]["groups"]["w"], 128),
+        (block["tokens"]["mix"]["linear"]["w"], 16),
+        (block["channels"]["linear"]["w"], 512),
+    ]:
+        expected = min(2 / math.sqrt(fan_in), 0.1)
+        assert np.std(w) == pytest.approx(expected, rel=5 / math.sqrt(2 * w.size))
+    for head in ("head1", "head2"):
+        assert not np.any(params[head]["linear"]["w"])
+    assert not np.any(params["output"]["w"])
+
+
+def test_local_mixer_has_a_head_after_each_block():
+    network = LocalMixer(8, 2, 2, 3).network(CIFAR, 10)
+    names = [name for name, _ in network.layers]
+    blocks = ["block1", "head1", "block2", "head2", "block3", "head3"]
+    assert names == ["patches", *blocks, "average", "stop", "output"]
+    kinds = {name: type(layer) for name, layer in network.layers}
+    assert kinds["head2"] is LocalHead and kinds["stop"] is StopGradient
+    trains = LocalMixer(8, 2, 2, 3, readout=False).network(CIFAR, 10)
+    assert [name for name, _ in trains.layers] == [name for name in names if name != "stop"]
+
+
+def test_batch_norm_is_after_each_hidden_layer():
+    for model in (MLP(8, 2, batch_norm=True), CNN("2C3-P2-4-5", batch_norm=True)):
+        names = [name for name, _ in model.network(MNIST, 10).layers]
+        hidden = [i for i, name in enumerate(names) if name.startswith(("conv", "hidden"))]
+        assert len(hidden) > 1 and couples_examples(model.network(MNIST, 10))
+        for i in hidden:
+            assert names[i + 1].startswith("norm") and names[i + 2].startswith("relu")
+        assert names[-1] == "output"
+
+
+def test_small_images_keep_their_size_longer():
+    large, small = (ResNet18(4).network(shape, 10).layers for shape in ((64, 64, 3), CIFAR))
+    assert "pool" in dict(large) and "pool" not in dict(small)
+    assert (dict(large)["conv"].kernel, dict(small)["conv"].kernel) == (7, 3)
+    for patch, side in [(4, 32), (4, 60), (16, 64), (16, 224)]:
+        params, _, _ = initial(ViT(8, 1, 2, 8), (side, side, 3))
+        assert params["embed"]["linear"]["w"].shape[0] == patch**2 * 3
+
+
+# --- mistakes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CNN("15C5-x"), "cnn: plan must be .* got '15C5-x'"),
+        (lambda: CNN("128-15C5"), "cnn: plan must be convolutions and pools, then linear layers"),
+        (lambda: CNN4("64C"), "cnn: plan must be"),
+        (lambda: LocalMixer(width=10, groups=4), "groups must divide width, got 4 and 10"),
+        (lambda: LocalMixer(depth=0), "local-mixer: depth must be an int of at least 1, got 0"),
+        (lambda: LocalMixer().network(MNIST, 10), r"8 by 8 patches, got \(28, 28, 1\); choose"),
+        (lambda: LocalMixer().network((64,), 10), "expected images"),
+        (lambda: ViT(width=10, heads=4), "vit: heads must divide width, got 4 and 10"),
+        (lambda: ViT(depth=0), "vit: depth must be"),
+        (lambda: MLPMixer(token_width=0), "mlp-mixer: token_width must be"),
+        (lambda: ResNet(width=0), "resnet: width must be"),
+        (lambda: ResNet18(width=0), "resnet18: width must be"),
+        (lambda: AlexNet(channels=0), "alexnet: channels must be"),
+        (lambda: AlexNet().network(CIFAR, 10), "alexnet: expected images .* at least 63 by 63"),
+        (lambda: LeNet5().network((8, 8, 1), 10), "lenet5: expected images .* at least 16 by 16"),
+    ],
+)
+def test_mistakes_are_named(make, message):
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(("model", "smallest"), [(LeNet5(), 16), (AlexNet(1, 2), 63)])
+def test_the_smallest_images_are_large_enough(model, smallest):
+    _, _, out_shape = initial(model, (smallest, smallest, 1))
+    assert out_shape == (10,)
+    with pytest.raises(UsageError, match=f"at least {smallest}"):
+        initial(model, (smallest, smallest - 1, 1))
+
+
+# --- every rule trains every network -------------------------------------------------------------
+
+REDUCED = {
+    "mlp": (MLP(32), MNIST),
+    "mlp, batch norm": (MLP(32, batch_norm=True), MNIST),
+    "cnn": (CNN("3C5-P2-4C5-P2-16"), MNIST),
+    "cnn, published code": (CNN("3C5-4C5-P2-16", batch_norm=True), CIFAR),
+    "cnn4": (CNN4("3C3-3C3-P2-3C3-3C3-P2-16"), CIFAR),
+    "lenet5": (LeNet5(), MNIST),
+    "alexnet": (AlexNet(3, 16), (64, 64, 3)),
+    "resnet": (ResNet(3), MNIST),
+    "resnet, batch norm": (ResNet(3, 2, batch_norm=True), MNIST),
+    "resnet18": (ResNet18(1), CIFAR),
+    "vit": (ViT(8, 2, 2, 12), MNIST),
+    "mlp-mixer": (MLPMixer(8, 2, 6, 12), MNIST),
+    "local-mixer": (LocalMixer(16, 2, 4, 2), CIFAR),
+}
+FULL = {
+    "cnn": (CNN(), MNIST),
+    "cnn, published code": (CNN("15C5-40C5-P2-128", batch_norm=True), CIFAR),
+    "cnn4": (CNN4(), MNIST),
+    "alexnet": (AlexNet(linear_norm=True), IMAGENET),
+    "resnet": (ResNet(), MNIST),
+    "resnet18": (ResNet18(), CIFAR),
+    "vit": (ViT(), CIFAR),
+    "mlp-mixer": (MLPMixer(), CIFAR),
+    "local-mixer": (LocalMixer(), CIFAR),
+}
+
+
+def settings_of(model, rule):
+    (name,) = (name for name, cls in MODELS.items() if type(model) is cls)
+    options = dataclasses.asdict(model) | train.fitting_options(name, "none", rule)
+    rule_options = {f.name: f.default for f in dataclasses.fields(RULES[rule])}
+    return Settings(
+        dataset="none",
+        model=name,
+        rule=rule,
+        optimizer="sgd",
+        schedule="constant",
+        lr=0.1,
+        epochs=1,
+        batch_size=4,
+        model_options=options,
+        rule_options=rule_options,
+    )
+
+
+def one_step(model, in_shape, rule, key, rng, batch=4):
+    """The network that training would use, and the outcome of its first step.
+
+    Heads that start at zero send nothing back, so all parameters are moved a little.
+    """
+    network = train.network_of(settings_of(model, rule), in_shape, 10)
+    params, state, _ = network.init(key.fold_in("init"), in_shape)
+    params = tree.map(lambda p: p + 0.05 * rng.standard_normal(p.shape, np.float32), params)
+    images = rng.standard_normal((batch, *in_shape), np.float32)
+    labels = rng.integers(0, 10, batch)
+    task, chosen = Task(network, softmax_cross_entropy), RULES[rule]()
+    learned = chosen.init(key.fold_in("learned"), task, params, state, images)
+    for i in range(2):  # matrices that start at zero have learned something by the second
+        step_key, backend = key.fold_in(i), backends.get("numpy", 1)
+        made = step(chosen, task, params, state, learned, images, labels, step_key, backend)
+        learned = made.learned
+    return params, made
+
+
+def check_step(model, in_shape, rule, key, rng, batch=4):
+    params, made = one_step(model, in_shape, rule, key, rng, batch)
+    assert np.isfinite(made.loss)
+    idle = set()
+    for path, g in tree.items(made.gradients):
+        assert g.dtype == np.float32 and np.isfinite(g).all(), path
+        if not np.any(g):
+            idle.add(path)
+    heads = {path for path, _ in tree.items(params) if path.startswith("head")}
+    if train.locality(rule) == "global":
+        assert idle <= heads  # a rule without local losses has no use for local heads
+    else:
+        assert not idle
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", REDUCED)
+def test_every_rule_trains_every_network(name, rule, key, rng):
+    check_step(*REDUCED[name], rule, key, rng)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", FULL)
+def test_every_rule_trains_every_network_in_full_size(name, rule, key, rng):
+    check_step(*FULL[name], rule, key, rng, batch=2)
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+def ask(capsys, *arguments):
+    code = train.exit_code([str(a) for a in arguments])
+    return code, *capsys.readouterr()
+
+
+DATASETS = ("digits", "mnist", "cifar10")
+TOO_SMALL = {("lenet5", "digits"), *(("alexnet", name) for name in DATASETS)}
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("model", MODELS)
+def test_describe(model, dataset, capsys):
+    code, out, err = ask(capsys, "--describe", "--model", model, "--dataset", dataset)
+    if (model, dataset) in TOO_SMALL:
+        assert code == 2 and f"{model}: expected images" in err
+        return
+    assert (code, err) == (0, "")
+    described = json.loads(out)
+    shapes = [s for layer in described["layers"] for s in layer["parameters"].values()]
+    assert described["parameters"] == sum(map(math.prod, shapes)) > 0
+    assert described["model"] == model
+
+
+def test_describe_alexnet(capsys):
+    flags = ("--model", "alexnet", "--dataset", "tiny-imagenet", "--width", 32, "--channels", 8)
+    code, out, _ = ask(capsys, "--describe", *flags)
+    described = json.loads(out)
+    assert (code, described["input_shape"], described["classes"]) == (0, [64, 64, 3], 200)
+    assert described["layers"][-1]["parameters"] == {"w": [32, 200], "b": [200]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        (("--model", "local-mixer", "--dataset", "mnist"), 429_076),
+        (("--model", "local-mixer", "--dataset", "mnist", "--width", 256, "--groups", 1), 271_892),
+        (("--model", "mlp", "--dataset", "mnist"), 669_706),
+        (("--model", "mlp", "--dataset", "mnist", "--batch-norm"), 671_754),
+        (("--model", "cnn", "--dataset", "mnist"), 98_768),
+        (
+            (*("--model", "cnn", "--dataset", "mnist"), "--batch-norm", "--plan=15C5-40C5-P2-128"),
+            529_214,
+        ),
+    ],
+)
+def test_published_networks_by_flags(arguments, count, capsys):
+    code, out, err = ask(capsys, "--describe", *arguments)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["parameters"] == count
+
+
+@pytest.mark.parametrize(
+    ("arguments", "readout"),
+    [
+        (("--rule", "lg-fg-a"), True),
+        (("--rule", "l-bp"), True),
+        (("--rule", "bp"), False),
+        (("--rule", "wp"), False),
+        (("--rule", "bp", "--readout"), True),
+        (("--rule", "lg-bp", "--no-readout"), False),
+    ],
+)
+def test_local_losses_make_the_output_a_readout(arguments, readout, capsys):
+    code, out, _ = ask(capsys, "--describe", "--model", "local-mixer", *arguments)
+    described = json.loads(out)
+    assert (code, described["readout"]) == (0, readout)
+    assert ("stop" in [layer["name"] for layer in described["layers"]]) == readout
+
+
+def test_a_switch_that_the_model_does_not_have(capsys):
+    code, _, err = ask(capsys, "--describe", "--model", "vit", "--batch-norm")
+    assert code == 2 and "--batch-norm is of no use to --model vit; it is for mlp, cnn" in err
+
+
+def test_a_mixer_learns_by_local_losses_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dualnet.training.run.draw_curve", lambda *_: None)  # takes seconds
+    flags = (
+        "--model",
+        "local-mixer",
+        "--width",
+        64,
+        "--limit-train",
+        1000,
+        "--groups",
+        4,
+        "--rule",
+        "lg-fg-a",
+    )
+    code, _, _ = ask(capsys, *flags, "--epochs", 1, "--quiet", "--run-dir", "run")
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert code == 0 and summary["test_accuracy"] > 0.5  # by chance 0.1
+    code, _, _ = ask(capsys, "--resume", "run", "--epochs", 2, "--quiet")
+    config = json.loads(Path("run/config.json").read_text())
+    assert code == 0 and json.loads(Path("run/summary.json").read_text())["epochs"] == 2
+    assert config["settings"]["model_options"]["readout"] is True

@@ -1,0 +1,349 @@
+"""Recipes: that each says what its source says, that nothing in it is misspelt or forgotten on the
+way to a run, and what the command line makes of them.
+
+The numbers here are typed from the papers, not taken from the table that is tested.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dualnet.training.run as run_module
+import train
+from dualnet import Key, data, tree
+from dualnet.errors import UsageError
+from dualnet.nn import LocalHead
+from dualnet.nn.initial import INITIALIZERS
+from dualnet.schedules import SCHEDULES
+from dualnet.training.recipes import RECIPES, find_recipe
+from dualnet.training.settings import build
+
+IN_WORDS = {"initial weights", "read-out"}
+"""What recipes call ours that is no setting."""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DUALNET_DATA", raising=False)
+    monkeypatch.setattr(run_module, "draw_curve", lambda *_: False)
+
+
+def resolve(*argv):
+    return train.resolve(train.make_parser().parse_args([str(a) for a in argv]))
+
+
+def ask(capsys, *argv):
+    code = train.exit_code([str(a) for a in argv])
+    return code, *capsys.readouterr()
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+SCORES = {
+    "fdfa-mlp2-mnist-bp": 0.9825,
+    "fdfa-mlp2-cifar10-fdfa": 0.5574,
+    "fdfa-mlp3-fashion-mnist-lg-fg-a": 0.8241,
+    "fdfa-mlp4-mnist-dkp": 0.9827,
+    "fdfa-mlp4-fashion-mnist-fg-w": 0.7172,
+    "fdfa-mlp4-cifar10-dfa": 0.5361,
+    "fdfa-cnn-mnist-fg-a": 0.9663,
+    "fdfa-cnn-cifar10-fdfa": 0.6696,
+    "fdfa-alexnet-cifar100-fdfa": 0.5727,
+    "fdfa-alexnet-tiny-imagenet-lg-fg-a": 0.0290,
+    "ren-s-1-1-mnist-lg-fg-a": 1 - 0.0324,
+    "ren-m-1-16-mnist-lg-fg-w": 1 - 0.0566,
+    "ren-m-8-16-cifar10-lg-fg-a": 1 - 0.3068,
+    "ren-m-8-16-cifar10-fa": 1 - 0.3994,
+    "ren-l-32-64-imagenet-bp": 1 - 0.3682,
+    "ren-l-32-64-imagenet-lg-fg-a": 1 - 0.5837,
+    "ren-contrastive-lg-fg-a": 1 - 0.3288,
+    "ren-contrastive-dfa": 1 - 0.4609,
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_are_those_of_the_papers(name):
+    assert find_recipe(name).accuracy == pytest.approx(SCORES[name], abs=1e-9)
+
+
+def test_all_rows_are_there():
+    rules = {"bp", "fg-w", "fg-a", "lg-fg-a", "dfa", "dkp", "fdfa"}
+    small = ("mnist", "fashion-mnist", "cifar10")
+    rows = {
+        f"fdfa-{network}-{dataset}-{rule}"
+        for network in ("mlp2", "mlp3", "mlp4", "cnn")
+        for dataset in small
+        for rule in rules
+        if (network, rule) != ("mlp2", "lg-fg-a")  # the one that the paper does not have
+    }
+    large = ("cifar100", "tiny-imagenet")
+    rows |= {f"fdfa-alexnet-{dataset}-{rule}" for dataset in large for rule in rules}
+    chained = {"bp", "l-bp", "lg-bp", "fa", "l-fa", "lg-fa", "dfa"}
+    perturbing = {"fg-w", "fg-a", "lg-fg-w", "lg-fg-a"}
+    sizes = ("s-1-1-mnist", "m-1-16-mnist", "m-8-16-cifar10", "l-32-64-imagenet")
+    rows |= {f"ren-{size}-{rule}" for size in sizes for rule in chained | perturbing}
+    rows |= {f"ren-contrastive-{rule}" for rule in (chained - {"l-fa"}) | perturbing}
+    assert set(RECIPES) == rows
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_setting_of_a_recipe_reaches_the_run(name):
+    recipe, settings = RECIPES[name], resolve("--recipe", name)
+    assert name.endswith(f"-{recipe.settings['rule']}") and 0 < recipe.accuracy < 1
+    reached = train.by_name(settings)
+    assert {key: reached[key] for key in recipe.settings} == recipe.settings
+    assert set(recipe.ours) <= set(recipe.settings) | IN_WORDS and all(recipe.ours.values())
+    # Whatever else a run depends on is at rest.
+    for key in ("limit_train", "limit_test", "validation"):
+        assert reached[key] is None
+    assert train.published(settings)["recipe"]["changed"] == []
+    trainer_schedule = build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options)
+    assert 0 < trainer_schedule(0, 100, 10) <= 1
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_only_what_the_source_says_is_called_published(name):
+    """FDFA gives everything but how our feedback matrices learn; Ren et al. give ImageNet's."""
+    ours = set(RECIPES[name].ours) - IN_WORDS
+    paper, *_ = name.split("-")
+    if paper == "fdfa":
+        learns = RECIPES[name].settings["rule"] in ("dkp", "fdfa")
+        assert ours - {"augment"} == ({"feedback_rate"} if learns else set())
+    elif "imagenet" in name:
+        assert ours == {"augment", "weight_decay"}
+    else:
+        assert ours >= {"optimizer", "lr", "schedule", "epochs", "batch_size", "weight_decay"}
+
+
+def test_the_rate_falls_as_published():
+    settings = resolve("--recipe", "fdfa-mlp4-mnist-bp")
+    fall = build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options)
+    assert settings.lr == 1e-4
+    assert [fall(n, 938_00, 938) for n in (0, 937, 938, 1876)] == [1, 1, 0.95, 0.95**2]
+    settings = resolve("--recipe", "ren-l-32-64-imagenet-lg-fg-a")
+    rise = build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options)
+    per_epoch = 5005
+    factors = [rise(n * per_epoch, 120 * per_epoch, per_epoch) for n in (5, 10, 65)]
+    assert factors == pytest.approx([0.5, 1.0, 0.5], abs=1e-4)
+    assert resolve("--recipe", "ren-contrastive-bp").lr == pytest.approx(0.8)
+
+
+def test_forward_gradients_see_views_that_differ_less():
+    augment = {n: resolve("--recipe", f"ren-contrastive-{n}").augment for n in ("lg-bp", "lg-fg-a")}
+    assert augment == {"lg-bp": "contrastive", "lg-fg-a": "contrastive-large"}
+    crops = {name: data.AUGMENTATIONS[name]().steps[0].area[0] for name in augment.values()}
+    assert crops == {"contrastive": 0.08, "contrastive-large": 0.3}
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+PARAMETERS = {
+    "fdfa-mlp2-mnist": 636_010,
+    "fdfa-mlp2-fashion-mnist": 636_010,
+    "fdfa-mlp2-cifar10": 3_083_010,
+    "fdfa-mlp3-mnist": 1_276_810,
+    "fdfa-mlp3-fashion-mnist": 1_276_810,
+    "fdfa-mlp3-cifar10": 4_084_010,
+    "fdfa-mlp4-mnist": 1_917_610,
+    "fdfa-mlp4-fashion-mnist": 1_917_610,
+    "fdfa-mlp4-cifar10": 5_085_010,
+    "ren-s-1-1-mnist": 271_892,
+    "ren-m-1-16-mnist": 429_076,
+    "ren-m-8-16-cifar10": 918_770,
+}
+"""As the papers say."""
+
+
+@pytest.fixture
+def no_numbers(monkeypatch):
+    """Weights take no memory and no time, so that the largest networks are built at once."""
+    for name in INITIALIZERS:
+        monkeypatch.setitem(
+            INITIALIZERS, name, lambda _key, shape, _fan_in: np.broadcast_to(np.float32(0), shape)
+        )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_network_is_the_published_one(name, no_numbers):
+    settings = resolve("--recipe", name)
+    if settings.dataset == "imagenet-folder":
+        in_shape, classes = (224, 224, 3), 1000
+    else:
+        in_shape, classes = data.outline(settings.dataset, None, settings.image_size)
+    network = train.network_of(settings, in_shape, classes)
+    params, _, out_shape = network.init(Key(0), in_shape)
+    assert out_shape == ((128,) if settings.objective == "contrastive" else (classes,))
+    group = name.removesuffix(f"-{settings.rule}")
+    count = tree.size(params)
+    if name.startswith("fdfa"):  # in Ren et al. every network has its heads, used or not
+        heads = [path for path, layer in network.layers if isinstance(layer, LocalHead)]
+        assert bool(heads) == (settings.rule == "lg-fg-a")
+        count -= sum(tree.size(params[head]) for head in heads)
+    if group in PARAMETERS:
+        assert count == PARAMETERS[group]
+    if "alexnet" in name:
+        assert in_shape == (224, 224, 3)
+        assert params["conv1"]["w"].shape == (11, 11, 3, 64)
+        assert params["hidden6"]["w"].shape == (6 * 6 * 256, 4096)
+        assert params["output"]["w"].shape == (4096, {"cifar100": 100}.get(settings.dataset, 200))
+    if "cnn" in name:
+        side = {28: 4, 32: 5}[in_shape[0]]
+        assert params["hidden5"]["w"].shape == (side * side * 40, 128)
+    if "imagenet" in group and name.startswith("ren"):
+        assert params["block1"]["linear"]["w"].shape == (7 * 7 * 3, 2048)
+
+
+# --- flag beats recipe beats default -------------------------------------------------------------
+
+
+def test_a_flag_beats_a_recipe_and_a_recipe_a_default():
+    plain, recipe = resolve("--dataset", "mnist"), resolve("--recipe", "fdfa-mlp4-mnist-fdfa")
+    both = resolve("--recipe", "fdfa-mlp4-mnist-fdfa", "--lr", 0.5, "--width", 7, "--tangents", 3)
+    assert (plain.lr, recipe.lr, both.lr) == (1e-3, 1e-4, 0.5)
+    assert (plain.epochs, recipe.epochs, both.epochs) == (10, 100, 100)
+    assert (plain.pixels, recipe.pixels, both.pixels) == ("standard", "symmetric", "symmetric")
+    widths = [s.model_options["width"] for s in (plain, recipe, both)]
+    assert widths == [512, 800, 7] and both.model_options["depth"] == 3
+    assert (recipe.rule_options["tangents"], both.rule_options["tangents"]) == (1, 3)
+    assert (plain.recipe, recipe.recipe, both.recipe) == (None, *["fdfa-mlp4-mnist-fdfa"] * 2)
+    changed = train.published(both)["recipe"]["changed"]
+    assert sorted(changed) == ["lr", "tangents", "width"]
+
+
+def test_what_a_recipe_says_of_one_optimizer_is_not_for_another():
+    recipe = "ren-l-32-64-imagenet-bp"
+    assert resolve("--recipe", recipe).optimizer_options["weight_decay"] == 1e-4
+    other = resolve("--recipe", recipe, "--optimizer", "sgd", "--rule", "fg-w")
+    assert other.optimizer_options == {"weight_decay": 0.0}
+    assert (other.lr, other.schedule_options["warmup"]) == (0.05, 10 / 120)
+    assert other.rule_options["tangents"] == 1
+    assert {"optimizer", "rule", "weight_decay"} <= set(train.published(other)["recipe"]["changed"])
+
+
+def test_where_and_from_which_seed_a_recipe_runs_does_not_change_it():
+    flags = "--seed 3 --threads 2 --shards 4 --grad-stats 10".split()
+    settings = resolve("--recipe", "ren-s-1-1-mnist-bp", *flags)
+    assert (settings.seed, settings.threads) == (3, 2)
+    assert train.published(settings)["recipe"]["changed"] == []
+    settings = resolve("--recipe", "ren-s-1-1-mnist-bp", "--limit-test", 10, "--dtype", "float64")
+    assert sorted(train.published(settings)["recipe"]["changed"]) == ["dtype", "limit_test"]
+
+
+def test_a_schedule_falls_by_its_options(capsys):
+    flags = "--width 4 --lr 0.1 --limit-train 64 --limit-test 20 --epochs 3 --quiet --run-dir run"
+    fall = "--schedule exponential --factor 0.5".split()
+    code, _, err = ask(capsys, *flags.split(), *fall)
+    assert code == 0, err
+    rows = [line.split(",") for line in Path("run/metrics.csv").read_text().splitlines()]
+    assert [float(row[rows[0].index("lr")]) for row in rows[1:]] == [0.1, 0.05, 0.025]
+
+
+def test_schedules_have_flags(capsys):
+    settings = resolve("--schedule", "step", "--times", 0.2, 0.6, 0.9, "--factor", 0.5)
+    assert settings.schedule_options == {"factor": 0.5, "times": [0.2, 0.6, 0.9]}
+    code, _, err = ask(capsys, "--warmup", 0.1)
+    assert code == 2
+    assert "--warmup is of no use to --schedule cosine; it is for warmup-cosine" in err
+    code, _, err = ask(capsys, "--schedule", "exponential", "--every", "day")
+    assert code == 2 and 'expected every "epoch" or "step", got \'day\'' in err
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+SHORT = "--dataset digits --limit-train 96 --limit-test 50 --epochs 1 --batch-size 32 --quiet"
+
+
+def test_a_run_says_what_it_reached_and_what_was_to_be_reached(capsys):
+    flags = [*SHORT.split(), "--width", 16, "--run-dir", "run"]
+    code, out, err = ask(capsys, "--recipe", "fdfa-mlp4-mnist-dkp", *flags)
+    assert code == 0, err
+    settings = json.loads(Path("run/config.json").read_text())["settings"]
+    assert settings["recipe"] == "fdfa-mlp4-mnist-dkp"
+    assert settings["model_options"]["depth"] == 3 and settings["lr"] == 1e-4
+    assert settings["schedule_options"] == {"factor": 0.95, "every": "epoch"}
+    summary = json.loads(Path("run/summary.json").read_text())
+    changed = ["dataset", "epochs", "batch_size", "limit_train", "limit_test", "width"]
+    assert summary["recipe"]["changed"] == changed
+    assert summary["recipe"]["test_accuracy"] == 0.9827
+    assert "Table 1" in summary["recipe"]["source"]
+    assert "feedback_rate" in summary["recipe"]["ours"]
+    last = out.splitlines()[-1]
+    assert f"reached {summary['test_accuracy']:.4f}, published 0.9827" in last
+    assert last.endswith(
+        "changed here: --dataset, --epochs, --batch-size, --limit-train, --limit-test, --width"
+    )
+
+    code, out, _ = ask(capsys, "--resume", "run", "--epochs", 2, "--quiet", "--json")
+    summary = json.loads(out)
+    assert (code, summary["epochs"]) == (0, 2)
+    assert summary["recipe"]["name"] == "fdfa-mlp4-mnist-dkp"
+    code, out, err = ask(capsys, "--resume", "run", "--recipe", "fdfa-mlp4-mnist-dkp")
+    assert (code, out) == (2, "") and "--recipe cannot be changed on --resume" in err
+
+
+def test_several_seeds_of_a_recipe(capsys):
+    flags = [*SHORT.split(), "--width", 8, "--seeds", 1, 2]
+    code, out, err = ask(capsys, "--recipe", "fdfa-mlp2-cifar10-bp", *flags)
+    assert code == 0, err
+    assert "published 0.5620" in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("rule", ["bp", "lg-fg-a"])
+def test_a_contrastive_recipe_runs(rule, capsys):
+    small = "--width 16 --groups 4 --patches 2 --depth 2 --json".split()
+    code, out, err = ask(capsys, "--recipe", f"ren-contrastive-{rule}", *SHORT.split(), *small)
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary["objective"] == "contrastive" and np.isfinite(summary["train_loss"])
+
+
+def test_list_shows_recipes_by_network(capsys):
+    code, out, _ = ask(capsys, "--list")
+    (line,) = [line for line in out.splitlines() if line.split()[0] == "fdfa-mlp4-mnist"]
+    assert code == 0 and line.split(maxsplit=1)[1] == (
+        "bp 98.46, fg-w 80.03, fg-a 83.40, lg-fg-a 86.89, dfa 98.15, dkp 98.27, fdfa 98.32"
+    )
+    # Each is named by its line and one of the rules there.
+    shown = {
+        f"{line.split()[0]}-{row.split()[0]}"
+        for line in out.partition("recipes")[2].splitlines()[1:]
+        for row in line.split(maxsplit=1)[1].split(", ")
+    }
+    assert shown == set(RECIPES)
+
+
+def test_describe_says_what_is_ours(capsys):
+    code, out, _ = ask(capsys, "--describe", "--recipe", "fdfa-mlp4-mnist-dfa")
+    described = json.loads(out)
+    assert code == 0 and described["parameters"] == 1_917_610
+    assert described["recipe"]["ours"] == find_recipe("fdfa-mlp4-mnist-dfa").ours != {}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "fdfa-mlp4-mnst-dkp",
+            "there is no 'fdfa-mlp4-mnst-dkp'; did you mean fdfa-mlp4-mnist-dkp",
+        ),
+        ("ren-m-8-16-lg-fg-a", "did you mean .*ren-m-8-16-cifar10-lg-fg-a"),
+        ("?", "there is no '\\?'; they are fdfa-… and ren-…; --list shows all of them"),
+    ],
+)
+def test_an_unknown_recipe(name, says, capsys):
+    with pytest.raises(UsageError, match=says):
+        find_recipe(name)
+    code, out, err = ask(capsys, "--recipe", name)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_a_config_that_names_an_unknown_recipe(capsys):
+    flags = [*SHORT.split(), "--width", 8, "--run-dir", "run"]
+    assert ask(capsys, "--recipe", "fdfa-mlp2-mnist-bp", *flags)[0] == 0
+    config = Path("run/config.json")
+    config.write_text(config.read_text().replace("fdfa-mlp2-mnist-bp", "fdfa-mlp2-mnist-pb"))
+    code, _, err = ask(capsys, "--resume", "run")
+    assert code != 0 and "there is no 'fdfa-mlp2-mnist-pb'" in err

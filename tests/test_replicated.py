@@ -1,0 +1,493 @@
+"""Replicated losses: the fused form against its definition, and who answers to which replica."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from learning_problems import (
+    BACKEND,
+    WITH_BATCH_NORM,
+    assert_close,
+    assert_unbiased,
+    block,
+    estimates,
+    problem,
+)
+
+import dualnet as dn
+from dualnet import tree
+from dualnet.errors import UsageError
+from dualnet.learning import RULES, GreedyActivityPerturbation, GreedyBackprop, Task
+from dualnet.learning.directions import ActivityDirections
+from dualnet.learning.separation import Separation, separations
+from dualnet.learning.sites import hidden_units, subtree
+from dualnet.nn import (
+    Activation,
+    AverageTokens,
+    BatchNorm,
+    Context,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GroupedLinear,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    LocalHead,
+    Patches,
+    Positions,
+    Residual,
+    Sequential,
+    StopGradient,
+    TokenMixing,
+    average,
+    mixer_block,
+    replicated,
+    replicated_by_copies,
+    softmax_cross_entropy,
+    tanh,
+    transformer_block,
+    walk,
+)
+
+N, CLASSES, K = 4, 3, 2
+SHAPES = [((), 6, 1), ((), 6, 3), ((5,), 4, 1), ((5,), 4, 2), ((2, 3), 4, 4)]
+
+
+def a_loss(rng, tokens, channels, dtype):
+    """x, head weights, tangents of both, and the loss of averaged features and head weights."""
+    draw = lambda *shape: rng.standard_normal(shape).astype(dtype)  # noqa: E731
+    x, w = draw(N, *tokens, channels), draw(channels, CLASSES)
+    labels = rng.integers(0, CLASSES, N)
+    loss = lambda features, w: softmax_cross_entropy(features @ w, labels)  # noqa: E731
+    return (x, w), (draw(K, *x.shape), draw(K, *w.shape)), loss
+
+
+@pytest.mark.parametrize(("tokens", "channels", "groups"), SHAPES)
+@pytest.mark.parametrize(("dtype", "allowed"), [(np.float64, 1e-12), (np.float32, 1e-6)])
+def test_the_fused_form_equals_its_definition(tokens, channels, groups, dtype, allowed, rng):
+    primals, tangents, loss = a_loss(rng, tokens, channels, dtype)
+    forms = [
+        dn.jvp(lambda x, w: form(lambda f: loss(f, w), x, groups), primals, tangents)  # noqa: B023
+        for form in (replicated, replicated_by_copies)
+    ]
+    (value, moved), (slow_value, slow_moved) = forms
+    assert value.shape == (N, int(np.prod(tokens)), groups) and value.dtype == dtype
+    assert moved.shape == (K, *value.shape) and moved.dtype == dtype
+    scale = np.max(np.abs(slow_moved))
+    assert np.max(np.abs(value - slow_value)) <= allowed * np.max(slow_value)
+    assert np.max(np.abs(moved - slow_moved)) <= allowed * scale
+
+
+@pytest.mark.parametrize(("tokens", "channels", "groups"), SHAPES)
+def test_the_shares_add_up_to_the_derivative(tokens, channels, groups, rng):
+    primals, tangents, loss = a_loss(rng, tokens, channels, np.float64)
+    value, moved = dn.jvp(
+        lambda x, w: replicated(lambda f: loss(f, w), x, groups), primals, tangents
+    )
+    plain, whole = dn.jvp(lambda x, w: loss(average(x), w), primals, tangents)
+    np.testing.assert_allclose(moved.sum((2, 3)), whole, rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(value, np.broadcast_to(plain[:, None, None], value.shape))
+    by_share = dn.grad(lambda x, w: replicated(lambda f: loss(f, w), x, groups).sum(), (0, 1))
+    exact = dn.grad(lambda x, w: loss(average(x), w).sum(), (0, 1))
+    assert_close(by_share(*primals), exact(*primals), 1e-12)
+
+
+def test_only_its_own_part_moves_a_replica(rng):
+    (x, w), _, loss = a_loss(rng, (5,), 4, np.float64)
+    jacobian = dn.jacfwd(lambda x: replicated(lambda f: loss(f, w), x, 2))(x)
+    moves = np.reshape(jacobian, (N, 5, 2, N, 5, 2, 2))
+    for n, p, g in np.ndindex(N, 5, 2):
+        others = moves[n, p, g].copy()
+        assert np.all(others[n, p, g] != 0)
+        others[n, p, g] = 0
+        assert not np.any(others)
+
+
+def test_groups_that_do_not_divide_are_refused():
+    for form in (replicated, replicated_by_copies):
+        with pytest.raises(UsageError, match=f"{form.__name__}: expected x .* got .2, 3, 4. and 3"):
+            form(lambda f: f.sum(1), np.zeros((2, 3, 4)), 3)
+    with pytest.raises(UsageError, match="LocalHead: groups must divide the channels, got 3"):
+        LocalHead(2, groups=3).init(dn.Key(0), (5, 4))
+
+
+# --- what layers keep apart --------------------------------------------------------------------
+
+DECLARED = [
+    Linear(6),
+    GroupedLinear(8, 2),
+    LayerNorm(),
+    LayerNorm(groups=2),
+    Activation(tanh),
+    Dropout(0.3),
+    Positions(),
+    StopGradient(),
+]
+
+
+@pytest.mark.parametrize("layer", DECLARED, ids=str)
+def test_layers_keep_apart_what_they_say(layer, key, rng):
+    rows, channels = 3, 4
+    params, state, (_, out) = layer.init(key, (rows, channels))
+    context = Context(train=True, key=key)
+    x = rng.standard_normal((1, rows, channels))
+    f = lambda x: layer.apply(params, state, x, context)[0][0]  # noqa: E731
+    moves = np.reshape(np.abs(dn.jacfwd(f)(x)), (rows, out, rows, channels))
+    assert not np.any(moves * (1 - np.eye(rows))[:, None, :, None]), "rows meet"
+    groups = layer.apart.groups or channels
+    parts = np.reshape(moves, (rows, groups, out // groups, rows, groups, channels // groups))
+    assert not np.any(parts * (1 - np.eye(groups))[:, None, None, :, None]), "groups meet"
+
+
+def test_every_layer_that_keeps_something_apart_is_tested():
+    from dualnet import nn
+
+    of_package = {
+        name for name, kind in vars(nn).items() if isinstance(kind, type) and hasattr(kind, "apart")
+    }
+    assert of_package == {type(layer).__name__ for layer in DECLARED}
+    assert LayerNorm(axes=(-2, -1)).apart is None
+
+
+PATCHES, GROUPS = 4, 2
+MIXER = (
+    ("patches", Patches(2)),
+    ("embed", block(Linear(8), LayerNorm(gain=False, bias=False), Activation(tanh))),
+    ("groups", block(GroupedLinear(8, GROUPS), LayerNorm(groups=GROUPS), Activation(tanh))),
+    ("head0", LocalHead(CLASSES, GROUPS)),
+    ("block", mixer_block(PATCHES, 8, GROUPS)),
+    ("head1", LocalHead(CLASSES, GROUPS)),
+    ("mean", AverageTokens()),
+    ("stop", StopGradient()),
+    ("output", Linear(CLASSES)),
+)
+IN_BLOCK = "block/residual/block/"
+
+
+def a_task(*layers):
+    return Task(Sequential(layers), softmax_cross_entropy)
+
+
+def test_what_a_mixer_keeps_apart():
+    kept = separations(a_task(*MIXER), greedy=True)
+    assert kept["embed/1"] == Separation(True, True, GROUPS)
+    assert kept["groups/1"] == Separation(True, True, GROUPS)
+    assert kept["patches"] == Separation(True, True, 1)
+    assert kept[IN_BLOCK + "tokens/mix/after"] == Separation(True, True, 1, swapped=True)
+    assert kept[IN_BLOCK + "channels/after"] == Separation(True, True, GROUPS)
+    assert kept[IN_BLOCK + "groups/after"] == Separation(True, True, GROUPS)
+    assert kept["head0"] == Separation(True, False, 1)  # token mixing comes next
+    assert kept["mean"] == Separation()
+    assert all(not s.tokens for s in separations(a_task(*MIXER), greedy=False).values())
+
+
+class Twice:
+    """A container that nobody here knows: its layer is applied, and what came in is shifted."""
+
+    def __init__(self, layer):
+        self.layers = (("inner", layer),)
+
+    def init(self, key, in_shape):
+        params, state, shape = self.layers[0][1].init(key, in_shape)
+        return {"inner": params}, {"inner": state}, shape
+
+    def apply(self, params, state, x, context):
+        ((name, layer),) = self.layers
+        y, inner = context.child(name, layer, params[name], state[name], x)
+        return y + np.roll(y, 1, axis=1), {name: inner}
+
+
+NETWORKS = {
+    "mixer": ((4, 4, 2), MIXER),
+    "convolution": (
+        (4, 4, 2),
+        (
+            ("conv", Conv2d(4, 2)),
+            ("relu", Activation(tanh)),
+            ("mix", Residual((("block", block(Linear(4), LayerNorm())),))),
+            ("head", LocalHead(CLASSES)),
+            ("mean", AverageTokens()),
+            ("output", Linear(CLASSES)),
+        ),
+    ),
+    "unknown container": (
+        (3, 4),
+        (
+            ("first", Linear(4)),
+            ("twice", Twice(block(Linear(4), Activation(tanh)))),
+            ("tanh", Activation(tanh)),
+            ("head", LocalHead(CLASSES, 2)),
+            ("mean", AverageTokens()),
+            ("output", Linear(CLASSES)),
+        ),
+    ),
+    "batch norm": (
+        (3, 4),
+        (
+            ("first", Linear(4)),
+            ("norm", BatchNorm()),
+            ("tanh", Activation(tanh)),
+            ("head", LocalHead(CLASSES, 2)),
+            ("mean", AverageTokens()),
+            ("output", Linear(CLASSES)),
+        ),
+    ),
+}
+
+
+def with_heads(name, rng, key, **options):
+    shape, layers = NETWORKS[name]
+    layers = tuple(
+        (n, AverageTokens()) if isinstance(layer, AverageTokens) and len(shape) == 2 else (n, layer)
+        for n, layer in layers
+    )
+    if name == "convolution":  # from (N, H, W, C) to one row an example
+        from dualnet.nn import AdaptiveAveragePool, Flatten
+
+        pool = block(AdaptiveAveragePool(1), Flatten())
+        layers = tuple((n, pool if n == "mean" else layer) for n, layer in layers)
+    return problem(rng, key, *layers, in_shape=shape, **options)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_part_of_an_activity_reaches_more_than_separations_say(name, rng, key):
+    """Each part of each activity is moved, and what moves under the next head is looked at."""
+    p = with_heads(name, rng, key, n=2)
+    network = p.task.network
+    heads = {path: layer for path, layer in network.layers if isinstance(layer, LocalHead)}
+    kept = separations(p.task, greedy=True)
+    order = [path for path, _ in walk(network)]
+    seen = {}
+
+    def activities(path, moved=None):
+        """The activity at a place, and the inputs of the heads, the place's moved by `moved`."""
+        result = {}
+
+        def tap(here, y):
+            if here == path:
+                y = y if moved is None else y + moved
+                result[path] = y
+            if here in heads:
+                result[here] = y
+                return dn.stop_gradient(y)
+            return y
+
+        network.apply(p.params, p.state, p.x, Context(train=True, tap=tap))
+        return result
+
+    for path in order:
+        if path.startswith("head") or path in ("stop", "output", "mean"):
+            continue
+        start = activities(path)[path]
+        following = [h for h in heads if order.index(f"{h}/linear") > order.index(path)]
+        if not following:
+            continue
+        head, sep = following[0], kept[path]
+        jacobian = dn.jacfwd(lambda m: activities(path, m)[head])(np.zeros_like(start))  # noqa: B023
+        n = len(start)
+        after = activities(path)[head]
+        groups, channels = heads[head].groups, after.shape[-1]
+        tokens = after[0].size // channels
+        moves = np.reshape(
+            np.abs(jacobian), (n, tokens, groups, channels // groups, n, start[0].size)
+        ).sum(3)
+        seen[path] = sep
+        if sep.examples:
+            assert not np.any(moves * (1 - np.eye(n))[:, None, None, :, None]), path
+        own = np.swapaxes(start, 1, 2) if sep.swapped else start
+        index = np.reshape(np.arange(start[0].size), start.shape[1:])
+        index = (np.swapaxes(index, 0, 1) if sep.swapped else index).reshape(-1, own.shape[-1])
+        if sep.tokens:
+            for t in range(tokens):
+                others = [i for i in range(tokens) if i != t]
+                assert not np.any(moves[:, others][..., index[t]]), path
+        if sep.groups > 1:
+            width = own.shape[-1] // groups
+            for g in range(groups):
+                others = [i for i in range(groups) if i != g]
+                of_group = index[:, g * width : (g + 1) * width].ravel()
+                assert not np.any(moves[:, :, others][..., of_group]), path
+    assert any(s.tokens for s in seen.values())
+
+
+# --- the rule ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["convolution", "unknown container", "batch norm"])
+def test_lg_fg_a_is_unbiased_with_replicated_losses(name, rng, key):
+    p = with_heads(name, rng, key)
+    k = 1
+    if name == "batch norm":
+        k = 20  # copies of an example would change its batch
+    else:
+        p = p.repeated(20)
+    exact = p.step(GreedyBackprop(), key).gradients
+    assert_unbiased(estimates(p, GreedyActivityPerturbation(k), key, 200), exact)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_expectation_on_whole_networks(name, rng, key, monkeypatch):
+    p = with_heads(name, rng, key, n=3)
+    exact = p.step(GreedyBackprop(), key).gradients
+    assert_close(expectation(p, key, monkeypatch), exact, 1e-12)
+
+
+def test_replicas_take_away_noise(rng, key):
+    """Of P·G parts of an activity one disturbs the scalar instead of all."""
+    p = with_heads("mixer", rng, key)
+    variances = [
+        estimates(p, GreedyActivityPerturbation(losses=losses), key, 60).var(0).sum()
+        for losses in ("replicated", "one")
+    ]
+    assert variances[0] < 0.5 * variances[1]
+
+
+def test_an_example_before_a_batch_norm_answers_to_the_whole_batch(key):
+    before = separations(a_task(*WITH_BATCH_NORM), greedy=False)
+    assert not before["hidden"].examples
+    assert before["block/norm"].examples and before["block/tanh"].examples
+
+
+def test_every_unit_has_a_separation(rng, key):
+    p = with_heads("mixer", rng, key)
+    kept = separations(p.task, greedy=True)
+    units = hidden_units(p.task.network, p.params)
+    assert len(units) == 5
+    for unit in units:
+        assert {unit.weights, unit.before, unit.after} <= set(kept)
+        assert tree.leaves(subtree(p.params, unit.weights))
+
+
+def test_lg_fg_a_draws_the_same_whole_and_in_shards(rng, key):
+    p = with_heads("mixer", rng, key)
+    rule = GreedyActivityPerturbation(3)
+    whole = p.step(rule, key, BACKEND).gradients
+    assert_close(p.step(rule, key, BACKEND, shards=3).gradients, whole, 1e-12)
+
+
+# --- exactly, without draws ----------------------------------------------------------------------
+
+
+def expectation(p, key, monkeypatch, rule=GreedyActivityPerturbation, **options):
+    """E of the rule's gradients: each direction moves one entry of one example's activity."""
+    places = [getattr(u, options.get("place", "before")) for u in units_of(p)]
+    sizes = Counter()
+
+    def tap(path, y):
+        if path in places:
+            sizes[path] += y.size
+        return y
+
+    # the key that `step` gives the network, for the masks of dropout
+    context = Context(train=True, key=key.fold_in("network"), tap=tap)
+    p.task.network.apply(p.params, p.state, p.x, context)
+    firsts = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
+    k = sum(sizes.values())
+
+    def drawer(_directions, _shard):
+        def draw(path, visit, z, slope):
+            assert visit == 1
+            u = np.zeros((k, z.size))
+            u[firsts[path] + np.arange(z.size), np.arange(z.size)] = np.sqrt(k)
+            u = np.reshape(u, (k, *z.shape))
+            return u if slope is None else np.where(slope == 0, 0, u)
+
+        return draw
+
+    monkeypatch.setattr(ActivityDirections, "drawer", drawer)
+    return p.step(rule(k, **options), key).gradients
+
+
+def units_of(p):
+    return hidden_units(p.task.network, p.params)
+
+
+def res(*ways):
+    return Residual(tuple(zip(("block", "shortcut"), ways, strict=False)))
+
+
+def mix(*layers):
+    return TokenMixing((("mix", block(*layers)),))
+
+
+TANH = Activation(tanh)
+CHAINS = {
+    "mixing in a residual with a shortcut": (
+        (3, 4),
+        (Linear(4), TANH, res(mix(Linear(3), TANH), Linear(4)), TANH, LocalHead(CLASSES, 2)),
+    ),
+    "a residual in mixing": (
+        (3, 4),
+        (Linear(4), TANH, mix(res(block(Linear(3), TANH), Linear(3))), TANH, LocalHead(CLASSES, 2)),
+    ),
+    "nested mixing": ((3, 4), (Linear(4), TANH, mix(TANH, mix(Linear(4), TANH)), LocalHead(3, 2))),
+    "a head in mixing": ((4, 4), (Linear(4), TANH, mix(LocalHead(3, 2), Linear(4), TANH))),
+    "a head in mixing of another size": ((3, 4), (Linear(4), TANH, mix(LocalHead(3), Linear(3)))),
+    "heads one behind the other": (
+        (3, 4),
+        (
+            Linear(4),
+            TANH,
+            LocalHead(3, 2),
+            LocalHead(3),
+            GroupedLinear(4, 2),
+            TANH,
+            LocalHead(3, 4),
+        ),
+    ),
+    "more groups than the layer has": (
+        (3, 4),
+        (Linear(4), TANH, GroupedLinear(8, 2), LayerNorm(groups=2), TANH, LocalHead(3, 4)),
+    ),
+    "fewer groups than the layer has": (
+        (3, 4),
+        (Linear(4), TANH, GroupedLinear(8, 4), LayerNorm(groups=4), TANH, LocalHead(3, 2)),
+    ),
+    "batch norm in a residual": (
+        (3, 4),
+        (Linear(4), TANH, res(block(BatchNorm(), Linear(4))), TANH, LocalHead(3, 2)),
+    ),
+    "positions and dropout": (
+        (3, 4),
+        (Linear(4), Positions(), TANH, Dropout(0.3), LocalHead(3), Linear(4), TANH),
+    ),
+    "images": (
+        (4, 4, 2),
+        (Conv2d(4, 2), LayerNorm(), TANH, LocalHead(3), Conv2d(4, 1), GroupNorm(2), TANH),
+    ),
+    "images normalized whole": (
+        (2, 2, 2),
+        (Linear(4), LayerNorm(axes=(-3, -2, -1)), TANH, LocalHead(3, 2), Linear(4), TANH),
+    ),
+    "attention": ((3, 4), (transformer_block(4, 2, 3), LocalHead(3, 2), Linear(4), TANH)),
+}
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_expectation_is_the_gradient_of_lg_bp(name, place, rng, key, monkeypatch):
+    shape, layers = CHAINS[name]
+    ending = (Flatten(), Linear(CLASSES))
+    named = tuple((f"layer{i}", layer) for i, layer in enumerate((*layers, *ending)))
+    p = problem(rng, key, *named, in_shape=shape, n=2)
+    exact = p.step(GreedyBackprop(), key).gradients
+    assert_close(expectation(p, key, monkeypatch, place=place), exact, 1e-12)
+    assert_close(expectation(p, key, monkeypatch, place=place, losses="one"), exact, 1e-12)
+
+
+@pytest.mark.parametrize("rule", ["lg-bp", "lg-fg-a", "lg-fg-w", "lg-fa"])
+def test_a_head_on_one_of_two_ways_is_refused(rule, rng, key):
+    inside = res(block(Linear(4), LocalHead(3)))
+    p = problem(rng, key, ("a", Linear(4)), ("way", inside), ("out", Linear(3)), in_shape=(4,))
+    message = "local head way/block/1 is on one of two ways through the Residual way"
+    with pytest.raises(UsageError, match=message):
+        p.step(RULES[rule](), key)
+    p.step(RULES[rule.replace("lg-", "")](), key)
+
+
+def test_nothing_after_the_last_head_is_no_problem(rng, key):
+    layers = (("a", Linear(4)), ("head", LocalHead(4)), ("tanh", Activation(tanh)))
+    p = problem(rng, key, *layers)
+    for options in ({"sampler": "orthogonal"}, {"aggregate": "corrected-mean"}):
+        p.step(RULES["lg-fg-w"](3, **options), key)
