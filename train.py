@@ -250,6 +250,11 @@ def resolve(args: argparse.Namespace) -> Settings:
         schedule_options=options["schedule"],
         recipe=args.recipe,
     )
+    if settings.objective == "contrastive" and settings.batch_size < 2:
+        raise UsageError(
+            "--batch-size must be at least 2 for --objective contrastive: an image is told apart "
+            "from others, got 1"
+        )
     check(settings)
     return settings
 
@@ -354,7 +359,8 @@ def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> di
             published=published(settings),
         )
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; go on with --resume {folder.path}") from None
+        where = "" if args.data_dir is None else f" --data-dir {args.data_dir}"
+        raise Interrupted(f"interrupted; go on with --resume {folder.path}{where}") from None
 
 
 def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
@@ -450,6 +456,8 @@ def main(argv: list[str]) -> None:
     if args.seeds is None:
         report(train(settings, RunFolder(base), args), args)
         return
+    for folder in (base, *(base / f"seed-{s}" for s in args.seeds)):
+        RunFolder(folder).require_unused()
     summaries = [
         train(dataclasses.replace(settings, seed=s), RunFolder(base / f"seed-{s}"), args)
         for s in args.seeds

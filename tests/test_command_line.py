@@ -447,3 +447,32 @@ def test_a_run_cannot_go_back_to_fewer_epochs(ask, mistake):
     code, _, err = ask(*TINY, "--epochs", 2, "--run-dir", "run")
     assert code == 0, err
     mistake(2, "the run has done 2 epochs already", "--resume", "run", "--epochs", 1)
+
+
+def test_a_batch_of_one_under_batch_norm_is_refused_before_training(capsys):
+    line = "--batch-norm --limit-train 33 --limit-test 20 --epochs 1 --batch-size 32 --quiet"
+    assert train.exit_code([*line.split(), "--run-dir", "run"]) == 2
+    error = capsys.readouterr().err
+    assert "--batch-size 32 leaves a last batch of one of 33 images" in error
+    assert not Path("run").exists()
+
+
+def test_contrastive_learning_needs_two_images(capsys):
+    line = ["--objective", "contrastive", "--batch-size", "1"]
+    assert train.exit_code([*TINY, *line]) == 2
+    assert "--batch-size must be at least 2 for --objective contrastive" in capsys.readouterr().err
+
+
+def test_seeds_do_not_run_into_a_folder_that_holds_a_run(capsys):
+    assert train.exit_code([*TINY, "--run-dir", "run"]) == 0
+    before = Path("run/summary.json").read_bytes()
+    assert train.exit_code([*TINY, "--run-dir", "run", "--seeds", "0", "1"]) == 2
+    assert "--run-dir run holds a run already" in capsys.readouterr().err
+    assert Path("run/summary.json").read_bytes() == before and not Path("run/seed-0").exists()
+
+
+def test_resuming_a_finished_run_changes_nothing():
+    assert train.exit_code([*TINY, "--run-dir", "run"]) == 0
+    before = {p.name: p.read_bytes() for p in Path("run").iterdir()}
+    assert train.exit_code(["--resume", "run", "--quiet"]) == 0
+    assert {p.name: p.read_bytes() for p in Path("run").iterdir()} == before

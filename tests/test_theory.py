@@ -89,7 +89,6 @@ def test_fg_a_is_unbiased(place, sampler, k, rng, key):
         # Not "after" here: where all units of a group are off, the norm that follows magnifies
         # what is put in after the activation 316-fold.
         ("mixer", ActivityPerturbation(1)),
-        ("mixer", ActivityPerturbation(3, "rademacher")),
         ("attention", ActivityPerturbation(1)),
         ("attention", ActivityPerturbation(3, "rademacher", "after")),
     ],

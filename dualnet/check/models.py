@@ -35,7 +35,8 @@ def add_model(
 
     `lift` is added to the biases of norms, and a sixth of it to their gains, so that the ReLUs
     behind are on and differ: in a window whose units are all off a max pool meets nothing but
-    ties, and a norm of nearly equal entries is too steep for differences.
+    ties, and a norm of nearly equal entries is too steep for differences.  Outputs are so large
+    then that a softmax is all or nothing, and their mean is looked at instead of a loss.
     """
     network = MODELS[name](**options).network(in_shape, CLASSES)
     context = Context(train=True, key=Key(0))
@@ -47,6 +48,8 @@ def add_model(
 
     def loss(_xp: Any, here: Tree) -> Any:
         outputs, _ = network.apply(here["params"], here["state"], here["x"], context)
+        if lift:
+            return np.mean(outputs)
         labels = beside(LABELS[:batch], outputs)
         return np.mean(softmax_cross_entropy(outputs, labels))
 

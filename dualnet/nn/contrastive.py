@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -40,8 +41,10 @@ class InfoNCE:
     one_piece: ClassVar[bool] = True  # the values need all views of the batch
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise UsageError(f"InfoNCE: temperature must be above 0, got {self.temperature}")
+        if not 0 < self.temperature < math.inf:
+            raise UsageError(
+                f"InfoNCE: --temperature must be a number above 0, got {self.temperature}"
+            )
 
     @property
     def couples_examples(self) -> bool:
@@ -65,6 +68,10 @@ class InfoNCE:
 
 
 def normalized(x: Any) -> Any:
-    """Rows scaled to length 1; a row of zeros stays."""
-    least = float(np.finfo(x.dtype).eps) ** 2  # keeps slopes within what an optimizer can square
-    return x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + least)
+    """Rows scaled to length 1; a row of zeros stays, and has no direction to turn into.
+
+    Such rows occur: a small crop may be all background, and layer norm makes zeros of that.
+    """
+    squares = np.sum(x * x, axis=-1, keepdims=True)
+    live = np.greater(squares, 0)
+    return np.where(live, x / np.sqrt(np.where(live, squares, 1)), 0)

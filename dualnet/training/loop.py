@@ -24,9 +24,10 @@ from dualnet.backends import Backend
 from dualnet.core.beside import beside
 from dualnet.data import Dataset, batches
 from dualnet.data.augment import Augmentation
-from dualnet.errors import DivergedError
+from dualnet.errors import DivergedError, UsageError
 from dualnet.learning import Rule, Task, correct, step
 from dualnet.nn import softmax_cross_entropy
+from dualnet.nn.network import Context
 from dualnet.optim import Optimizer
 from dualnet.random import Key
 from dualnet.schedules import Schedule
@@ -121,6 +122,7 @@ class Trainer:
             tree.map(lambda a: self.backend.asarray(a, self.dtype), t) for t in (params, state)
         )
         network, x = self.task.network, self._inputs(self.dataset.train_images[:1])
+        self._require_whole_batches(params, state, x)
         classes = len(self.dataset.classes)
         return TrainState(
             params,
@@ -135,6 +137,21 @@ class Trainer:
             if self.grad_stats is None
             else np.zeros((0, len(tree.leaves(params)) + 1, 3)),
         )
+
+    def _require_whole_batches(self, params: Tree, state: Tree, x: Any) -> None:
+        """Refuse at once what batch norm would refuse at the end of the first epoch: a batch of
+        one example x that has no variance."""
+        n = len(self.dataset.train_images)
+        last = n % self.batch_size or self.batch_size
+        if last > 1 or not self.task.couples_examples:
+            return
+        views, _ = self.objective.batch(lambda _key: x, np.zeros(1), Key(0))
+        try:
+            self.task.network.apply(params, state, views, Context(train=True, key=Key(0)))
+        except UsageError as error:
+            raise UsageError(
+                f"--batch-size {self.batch_size} leaves a last batch of one of {n} images: {error}"
+            ) from None
 
     def train(
         self,
@@ -284,7 +301,7 @@ class Trainer:
             now.state,
             now.learned,
             self.backend,
-            self.backend.threads,
+            self.shards or self.backend.threads,
         )
         rows = compare(gradients, point.exact(images, labels, key))
         new = [[row.cosine, row.angle, row.norm_ratio] for row in rows]

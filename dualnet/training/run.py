@@ -56,6 +56,9 @@ def run(
     now = trainer.start()
     if resume:
         now = restored(now, settings, folder)
+        done = folder.summary() if now.position[0] == settings.epochs else None
+        if done is not None:
+            return done
         folder.write_settings(settings)  # there may be more epochs now
     else:
         folder.create(settings)

@@ -50,16 +50,20 @@ class RunFolder:
         Raises:
             UsageError: the folder holds a run already, or cannot be made.
         """
-        if (self.path / "config.json").exists():
-            raise UsageError(
-                f"--run-dir {self.path} holds a run already; go on with it by "
-                f"--resume {self.path}, or choose another folder"
-            )
+        self.require_unused()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--run-dir {self.path}: {error.strerror or error}") from error
         self.write_settings(settings)
+
+    def require_unused(self) -> None:
+        """Raise a UsageError if the folder holds a run already."""
+        if (self.path / "config.json").exists():
+            raise UsageError(
+                f"--run-dir {self.path} holds a run already; go on with it by "
+                f"--resume {self.path}, or choose another folder"
+            )
 
     def write_settings(self, settings: Settings) -> None:
         """Write `config.json`."""
@@ -89,6 +93,14 @@ class RunFolder:
     def write_json(self, name: str, data: dict[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
         self._replace(name, (json.dumps(data, indent=2) + "\n").encode())
+
+    def summary(self) -> dict[str, Any] | None:
+        """What `summary.json` holds; None if it is not there, or damaged."""
+        try:
+            data = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return data if isinstance(data, dict) else None
 
     def write_metrics(self, rows: np.ndarray) -> None:
         """Write `metrics.csv` from rows in the order of `COLUMNS`."""
