@@ -337,7 +337,10 @@ def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> di
     """Load the data and do one run."""
     # say at once if it cannot be used, and what `auto` is
     backend = backends.get(settings.backend, settings.threads, settings.tf32)
-    settings = dataclasses.replace(settings, backend=backend.name)
+    tf32 = settings.tf32 and backend.name == "cupy"  # `auto` drops what is of no use to its choice
+    settings = dataclasses.replace(
+        settings, backend=backend.name, threads=backend.threads, tf32=tf32
+    )
     dataset = data.load(
         settings.dataset,
         args.data_dir,

@@ -23,7 +23,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -137,6 +137,37 @@ def line(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
+def timings(
+    backend: Any, small: bool, peaks: Peaks, rounds: int, deadline: float
+) -> Iterator[dict[str, Any]]:
+    """Measure and print each workload, until the deadline; a failure is one of the results."""
+    try:
+        from benchmarks.gpu_workloads import workloads
+
+        makers = list(workloads(backend, small))
+    except Exception as error:  # a peer that is not installed, or not for this card
+        yield failure("all workloads", error)
+        return
+    for i, make in enumerate(makers):
+        if time.perf_counter() > deadline:
+            yield {"what": f"out of time for {len(makers) - i} more"}
+            return
+        try:
+            outcome = measure(make(), peaks, rounds)
+        except Exception as error:
+            yield failure(f"workload {i + 1}", error)
+            continue
+        print(line(outcome), flush=True)
+        yield asdict(outcome)
+
+
+def failure(what: str, error: Exception) -> dict[str, Any]:
+    """What stands in the place of an outcome; printed too."""
+    why = f"{type(error).__name__}: {str(error).strip()[:300]}"
+    print(f"{what} cannot: {why}", flush=True)
+    return {"what": what, "failed": why}
+
+
 def surroundings(backend: Any) -> dict[str, Any]:
     """The card, the driver, and the versions of everything that is compared."""
     versions = {}
@@ -181,6 +212,7 @@ def command(arguments: list[str], seconds: float) -> dict[str, Any]:
         "exit_code": code,  # None: it ran out of time
         "seconds": time.perf_counter() - began,
         "last_line": (out.strip().splitlines() or [""])[-1],
+        "output": out.strip()[-8000:],  # names what failed
         "errors": err.strip()[-2000:],
     }
 
@@ -196,8 +228,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     args = parser.parse_args(argv)
     # before JAX is first imported: else it takes most of the card's memory for itself
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from benchmarks.gpu_workloads import workloads
-
     deadline = time.perf_counter() + 60.0 * args.minutes
     name = "numpy" if args.host else "cupy"
     backend = backends.get(name)
@@ -209,18 +239,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     peaks = measured_peaks(backend, 256 if args.small else 8192, args.rounds)
     result["peaks"] = asdict(peaks)
     result["timings"] = []
-    for workload in workloads(backend, args.small):
-        if time.perf_counter() > deadline - 60.0 * args.minutes / 2:  # leave half to the checks
-            result["timings"].append({"what": "out of time for more"})
-            break
-        outcome = measure(workload, peaks, args.rounds)
-        print(line(outcome), flush=True)
-        result["timings"].append(asdict(outcome))
+    half = deadline - 60.0 * args.minutes / 2  # the other is for the checks, which come anyway
+    for timing in timings(backend, args.small, peaks, args.rounds, half):
+        result["timings"].append(timing)
         write()
     if not args.small:
         for part, arguments in {
             "check": ["-m", "dualnet.check", "--backend", name, "--json"],
-            "tests": ["-m", "pytest", "-m", "gpu", "-x", "-q"],
+            "tests": ["-m", "pytest", "-m", "gpu", "-q", "--tb=line"],
         }.items():
             result[part] = command(arguments, deadline - time.perf_counter())
             print(f"{part}: exit code {result[part]['exit_code']}", flush=True)

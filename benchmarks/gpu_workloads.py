@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -43,21 +44,29 @@ class Workload:
     memory: dict[str, Callable[[], int]] = field(default_factory=dict)
 
 
-def workloads(backend: Any, small: bool) -> Iterator[Workload]:
-    """All workloads, each made when its turn comes."""
+def workloads(backend: Any, small: bool) -> Iterator[Callable[[], Workload]]:
+    """A maker of each workload, called when its turn comes.
+
+    Raises:
+        RuntimeError: a peer's build is not for the device; it would be timed on the host.
+    """
+    if backend.name == "cupy" and not torch.cuda.is_available():
+        raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")
+    if backend.name == "cupy" and jax.default_backend() != "gpu":
+        raise RuntimeError(f"JAX {jax.__version__} sees no CUDA device")
     # On a device, torch's convolutions and JAX's products would else round their factors.
     torch.backends.cudnn.allow_tf32 = False
     jax.config.update("jax_default_matmul_precision", "highest")
     width, batch = (32, 8) if small else (1024, 256)
     for k in (2,) if small else (1, 16, 64):
-        yield mlp_jvp(backend, width, batch, k)
+        yield partial(mlp_jvp, backend, width, batch, k)
     k = 4 if small else 64
     for sampler in ("rank-one", "normal"):
-        yield mlp_step(backend, width, batch, k, sampler)
-    yield rule_steps(backend, width, batch)
-    yield convolution(backend, *((2, 6, 4, 2) if small else (32, 32, 64, 4)))
-    yield normalized_linear(backend, *((64, 16, 2) if small else (8192, 512, 4)))
-    yield draws(backend, 1 << (10 if small else 26))
+        yield partial(mlp_step, backend, width, batch, k, sampler)
+    yield partial(rule_steps, backend, width, batch)
+    yield partial(convolution, backend, *((2, 6, 4, 2) if small else (32, 32, 64, 4)))
+    yield partial(normalized_linear, backend, *((64, 16, 2) if small else (8192, 512, 4)))
+    yield partial(draws, backend, 1 << (10 if small else 26))
 
 
 def _device(backend: Any) -> str:

@@ -22,12 +22,22 @@ LACKING = {"linalg.diagonal", "linalg.outer", "linalg.trace"}
 """What NumPy has and CuPy does not, of the functions that have a derivative rule."""
 
 LACKING_ARGUMENTS = {
+    **{name: {"where"} for name in ("all", "any", "mean")},
+    **{name: {"where", "initial"} for name in ("amax", "amin", "max", "min", "prod", "sum")},
+    **{name: {"where", "mean", "correction"} for name in ("std", "var")},
+    **{name: {"device"} for name in ("asarray", "empty", "eye", "full", "ones", "zeros")},
+    **{name: {"device"} for name in ("empty_like", "full_like", "ones_like", "zeros_like")},
+    "arange": {"device"},
+    "argsort": {"order", "stable"},
+    "astype": {"device"},
     "clip": {"min", "max"},
+    "linalg.cholesky": {"upper"},
     "reshape": {"shape"},
-    "sort": {"stable"},
-    "std": {"correction"},
-    "var": {"correction"},
+    "sort": {"order", "stable"},
+    "take": {"mode"},
 }
+"""What NumPy's functions take and CuPy's do not; `np.eye`, `np.full` and `np.ones` hand on a
+`device=` of their own accord when they are called with `like=`."""
 
 WAITS = {
     *("allclose", "argwhere", "bincount", "delete", "flatnonzero", "nonzero", "unique"),
@@ -36,6 +46,7 @@ WAITS = {
 """Functions that look at numbers on the way."""
 
 TAKES_HOST_INDICES = {"delete", "take", "take_along_axis"}
+JOINS = {"column_stack", "concatenate", "dstack", "hstack", "stack", "vstack"}
 _CREATES = {
     "asarray",
     "array",
@@ -127,6 +138,8 @@ class ndarray:
         for argument in LACKING_ARGUMENTS.get(name, ()):
             if argument in kwargs:
                 raise TypeError(f"{name}() got an unexpected keyword argument {argument!r}")
+        if name in JOINS and any(not hasattr(x, "__array_function__") for x in args[0]):
+            raise TypeError("Argument has incorrect type (expected cupy._core.core._ndarray_base)")
         if name in WAITS:
             counts["waits"] += 1
         hosts = len(list(_host_arrays((*args, *kwargs.values()))))
@@ -181,9 +194,10 @@ class ndarray:
 
     def _key(self, key):
         for x in key if isinstance(key, tuple) else (key,):
-            if isinstance(x, np.ndarray):
+            if isinstance(x, (np.ndarray, list)):
                 counts["to_device"] += 1
-            if isinstance(x, (np.ndarray, ndarray)) and x.dtype == bool:
+            is_mask = isinstance(x, (np.ndarray, ndarray)) and x.dtype == bool
+            if isinstance(x, bool) or is_mask:
                 counts["waits"] += 1
         return _inside(key)
 
@@ -191,7 +205,7 @@ class ndarray:
         return _outside(self._held[self._key(key)])
 
     def __setitem__(self, key, value):
-        if isinstance(value, np.ndarray):
+        if isinstance(value, (np.ndarray, list, tuple)):
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         self._held[self._key(key)] = _inside(value)
 

@@ -190,6 +190,18 @@ def test_no_step_moves_anything_or_waits(name, cupy_backend, rng, key):
         assert not happened, f"{rule}: {dict(happened)}"
 
 
+@pytest.mark.parametrize("row", [r for r in ROWS if r.family == "models"], ids=lambda row: row.name)
+def test_no_model_moves_anything_or_waits(row, cupy_backend, rng, key):
+    if type(cupy_backend.asarray(0)) is not fake_cupy.ndarray:
+        pytest.skip("only the stand-in counts")
+    here = row.arrays(rng, np.float32)
+    there = moved(here, cupy_backend)
+    v = moved(random_directions(key, here, 2), cupy_backend)
+    with fake_cupy.counted() as happened:
+        dn.jvp(row, there, v)
+    assert happened in ({}, {"to_device": 1}), dict(happened)  # the labels, which the row brings
+
+
 @BOTH
 @pytest.mark.parametrize(
     "options",
@@ -621,11 +633,18 @@ def test_threads_are_for_numpy():
         backends.get("cupy", threads=2)
 
 
-def test_without_cupy(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "driver, remedy",
+    [
+        (None, "cuda12 or cuda13, whichever fits"),
+        (12080, r"pip install 'dualnet\[cuda12\]'"),
+        (13010, r"pip install 'dualnet\[cuda13\]'"),
+    ],
+)
+def test_without_cupy(driver, remedy, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(
-        BackendError, match=r"CuPy cannot be imported .* cuda12 or cuda13"
-    ) as raised:
+    monkeypatch.setattr("dualnet.backends.cupy_backend.driver_version", lambda: driver)
+    with pytest.raises(BackendError, match=f"CuPy cannot be imported .*{remedy}") as raised:
         backends.get("cupy")
     assert raised.value.exit_code == 5
     assert backends.get("auto", threads=2).threads == 2
@@ -650,6 +669,23 @@ def test_without_a_device(count, capsys):
 def test_auto_takes_the_device():
     with fake_cupy.installed():
         assert backends.get("auto").name == "cupy"
+
+
+@pytest.mark.parametrize("device", (False, True))
+def test_auto_drops_what_is_of_no_use_to_its_choice(device, tmp_path, monkeypatch):
+    import train
+
+    monkeypatch.setattr("dualnet.training.run.draw_curve", lambda *_: False)
+    size = ["--epochs", "1", "--limit-train", "64", "--limit-test", "20", "--width", "8"]
+    with fake_cupy.installed() as cupy:
+        cupy.cuda.runtime.getDeviceCount = lambda: int(device)
+        flags = ["--backend", "auto", "--threads", "2", "--tf32", "--rule", "bp", "--quiet"]
+        train.main([*flags, *size, "--run-dir", str(tmp_path)])
+    used = json.loads((tmp_path / "config.json").read_text())["settings"]
+    expected = {"backend": "cupy", "threads": 1, "tf32": True}
+    if not device:
+        expected = {"backend": "numpy", "threads": 2, "tf32": False}
+    assert expected.items() <= used.items()
 
 
 def test_nothing_imports_cupy_unless_asked():

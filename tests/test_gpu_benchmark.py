@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -43,6 +44,24 @@ def test_a_command_that_takes_too_long_is_stopped():
     done = gpu.command(["-c", "print('begun', flush=True); import time; time.sleep(60)"], 1.0)
     assert done["exit_code"] is None and done["seconds"] < 20
     assert gpu.command(["-c", "print(1); print('last')"], 60.0)["last_line"] == "last"
+
+
+@pytest.mark.parametrize("broken", ("import", "workload"))
+def test_checks_come_whatever_the_peers_do(broken, tmp_path, monkeypatch):
+    def useless(*_):
+        raise RuntimeError("not for this card")
+
+    workloads = SimpleNamespace(workloads=lambda *_: iter([useless]))
+    monkeypatch.setitem(
+        sys.modules, "benchmarks.gpu_workloads", None if broken == "import" else workloads
+    )
+    peaks = gpu.Peaks(flops=1e9, bytes=5e8)
+    monkeypatch.setattr(gpu, "measured_peaks", lambda *_: peaks)
+    monkeypatch.setattr(gpu, "command", lambda arguments, _: {"exit_code": 0})
+    result = gpu.main(["--host", "--json", str(tmp_path / "gpu.json")])
+    assert result["check"] == result["tests"] == {"exit_code": 0}
+    (timing,) = result["timings"]
+    assert "gpu_workloads" in timing["failed"] or "not for this card" in timing["failed"]
 
 
 @pytest.mark.slow

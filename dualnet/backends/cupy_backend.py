@@ -115,20 +115,22 @@ def _imported() -> Any:
         import cupy
     except ImportError as error:
         raise BackendError(
-            f"backend cupy: CuPy cannot be imported ({error}); install the extra "
-            f"{_fitting_extra()}, as in pip install 'dualnet[cuda12]', or use --backend numpy"
+            f"backend cupy: CuPy cannot be imported ({error}); {_fitting_extra()}; or use "
+            "--backend numpy"
         ) from None
     return cupy
 
 
 def _fitting_extra() -> str:
-    """The extra for the driver that is here."""
+    """Which extra to install for the driver that is here."""
     major = (driver_version() or 0) // 1000
-    if major >= 13:
-        return f"cuda13 (the driver here supports CUDA {major})"
-    if major == 12:
-        return "cuda12 (the driver here supports CUDA 12)"
-    return "cuda12 or cuda13, whichever fits the driver (none was found here)"
+    if major < 12:
+        return (
+            "install the extra cuda12 or cuda13, whichever fits the driver (none was found here), "
+            "as in pip install 'dualnet[cuda12]'"
+        )
+    extra = f"cuda{min(major, 13)}"
+    return f"pip install 'dualnet[{extra}]', as the driver here supports CUDA {major}"
 
 
 def driver_version() -> int | None:

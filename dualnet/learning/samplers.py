@@ -169,7 +169,7 @@ def unit(mix: Mix | None) -> Mix:
     """Directions, or mixtures of them, scaled to length 1 (but for those that are 0)."""
 
     def scaled(gram: Any, n: int) -> Any:
-        mixture = np.eye(len(gram), like=gram) if mix is None else mix(gram, n)
+        mixture = np.identity(len(gram), like=gram) if mix is None else mix(gram, n)
         squares = np.sum(mixture @ gram * mixture, axis=1)
         return mixture / np.sqrt(np.where(squares > 0, squares, 1.0))[:, None]
 

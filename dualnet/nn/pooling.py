@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.core.beside import arange
 from dualnet.core.dispatch import primitive
 from dualnet.core.dual import primal_of
 from dualnet.core.engine import linearizer
@@ -98,11 +99,10 @@ def adaptive_average_pool(x: Any, size: Sizes) -> Any:
 
 def _cell_means(cells: int, length: int, x: Any) -> Any:
     """The matrix `(cells, length)` that takes the means, an array of x's kind."""
-    i, place = np.arange(cells)[:, None], np.arange(length)
+    i, place = arange(cells, x)[:, None], arange(length, x)
     inside = (place >= i * length // cells) & (place < -(-(i + 1) * length // cells))
     dtype = np.result_type(x.dtype, np.float32) if x.dtype.kind in "iub" else x.dtype
-    means = (inside / inside.sum(axis=1, keepdims=True)).astype(dtype)
-    return np.asarray(means, like=primal_of(x))
+    return (inside / inside.sum(axis=1, keepdims=True)).astype(dtype)
 
 
 def _geometry(name: str, x: Any, window: Sizes, stride: Sizes | None, padding: Any) -> Geometry:
