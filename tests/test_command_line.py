@@ -20,6 +20,8 @@ from dualnet import data
 from dualnet.learning import AGGREGATIONS, RULES, SAMPLERS
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
+from dualnet.training.flags import OPTION_HELP
+from dualnet.training.settings import option_table
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 
@@ -220,6 +222,11 @@ def test_help_names_every_flag(capsys):
     out = capsys.readouterr().out
     for flag in ("--rule", "--tangents", "--tangent-chunk", "--momentum", "--resume", "--describe"):
         assert f"{flag} " in out
+
+
+def test_every_option_of_ours_has_a_help_text():
+    options = {name for table in train.TABLES.values() for name in option_table(table)}
+    assert set(OPTION_HELP) == options
 
 
 def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(tmp_path):
