@@ -20,6 +20,8 @@ from dualnet import data
 from dualnet.learning import AGGREGATIONS, RULES, SAMPLERS
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
+from dualnet.training.flags import OPTION_HELP
+from dualnet.training.settings import option_table
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 
@@ -222,6 +224,11 @@ def test_help_names_every_flag(capsys):
         assert f"{flag} " in out
 
 
+def test_every_option_of_ours_has_a_help_text():
+    options = {name for table in train.TABLES.values() for name in option_table(table)}
+    assert set(OPTION_HELP) == options
+
+
 def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(tmp_path):
     child = subprocess.Popen(
         [sys.executable, TRAIN, "--list"],
@@ -408,18 +415,20 @@ def test_a_damaged_checkpoint_is_exit_code_3(ask, mistake):
         ('"settings": {', '"settings": [], "x": {'),
         ("{", "["),
         ("}", ""),
+        (None, "[1, 2]"),
     ],
 )
 def test_settings_that_make_no_sense_are_exit_code_3(old, new, ask, mistake):
     ask(*TINY, "--rule", "fg-w", "--run-dir", "run")
     file = Path("run/config.json")
     text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new, 1))
+    assert old is None or old in text
+    file.write_text(new if old is None else text.replace(old, new, 1))
     if old == '"seed": 0,':  # it has a default, so it may be absent
         assert ask("--resume", "run", "--quiet")[0] == 0
     else:
-        mistake(3, r"run/config\.json is damaged: ", "--resume", "run")
+        what = "it holds no settings" if old is None or new.startswith('"settings"') else ""
+        mistake(3, rf"run/config\.json is damaged: {what}", "--resume", "run")
 
 
 def test_a_config_with_a_wrong_byte_never_ends_in_a_traceback(ask, rng):

@@ -426,19 +426,20 @@ def test_data_stays_on_the_host_where_it_does_not_fit(cupy_backend, digits, netw
 
 
 @pytest.mark.usefixtures("cupy_by_name")
-def test_out_of_memory_says_what_to_lower(digits, network, tmp_path, monkeypatch):
+@pytest.mark.parametrize("during", ["init", "measure"])
+def test_out_of_memory_says_what_to_lower(during, digits, network, tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise fake_cupy.OutOfMemoryError("Out of memory allocating 8 bytes")
 
     options = {"tangents": 64, "tangent_chunk": 16}
-    monkeypatch.setattr(RULES["fg-w"], "measure", full)
+    monkeypatch.setattr(RULES["fg-w"], during, full)
     with pytest.raises(BackendError) as raised:
         chosen = settings("fg-w", rule_options=options)
         run(chosen, network, digits, RunFolder(tmp_path), quiet=True)
     assert str(raised.value) == (
         "backend cupy: out of memory with batch size 32, k = 64, --tangent-chunk 16: Out of memory "
-        "allocating 8 bytes; lower --tangent-chunk or --batch-size, or take a smaller model; the "
-        "last checkpoint is kept"
+        "allocating 8 bytes; lower --tangent-chunk or --batch-size, or take a smaller model; what "
+        "was checkpointed is kept"
     )
 
 

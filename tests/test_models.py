@@ -17,6 +17,7 @@ from dualnet import Key, backends, tree
 from dualnet.errors import UsageError
 from dualnet.learning import RULES, Task, step
 from dualnet.nn import Context, LocalHead, StopGradient, couples_examples, softmax_cross_entropy
+from dualnet.training.resolve import fitting_options, locality
 from dualnet.training.settings import Settings
 from models import (
     CNN,
@@ -294,7 +295,7 @@ FULL = {
 
 def settings_of(model, rule):
     (name,) = (name for name, cls in MODELS.items() if type(model) is cls)
-    options = dataclasses.asdict(model) | train.fitting_options(name, "none", rule)
+    options = dataclasses.asdict(model) | fitting_options(MODELS, name, "none", rule)
     rule_options = {f.name: f.default for f in dataclasses.fields(RULES[rule])}
     return Settings(
         dataset="none",
@@ -338,7 +339,7 @@ def check_step(model, in_shape, rule, key, rng, batch=4):
         if not np.any(g):
             idle.add(path)
     heads = {path for path, _ in tree.items(params) if path.startswith("head")}
-    if train.locality(rule) == "global":
+    if locality(rule) == "global":
         assert idle <= heads  # a rule without local losses has no use for local heads
     else:
         assert not idle

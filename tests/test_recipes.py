@@ -18,6 +18,7 @@ from dualnet.nn import LocalHead
 from dualnet.nn.initial import INITIALIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.recipes import RECIPES, find_recipe
+from dualnet.training.resolve import resolve as from_flags
 from dualnet.training.settings import build
 
 IN_WORDS = {"initial weights", "read-out"}
@@ -32,7 +33,7 @@ def elsewhere(monkeypatch, tmp_path):
 
 
 def resolve(*argv):
-    return train.resolve(train.make_parser().parse_args([str(a) for a in argv]))
+    return from_flags(train.parse([str(a) for a in argv]), train.TABLES)
 
 
 def ask(capsys, *argv):

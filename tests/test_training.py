@@ -224,6 +224,23 @@ def test_a_run_folder_holds_what_it_should(train, tmp_path, digits):
     assert summary["parameters"] == tree.size(params)
 
 
+def test_large_images_are_judged_in_smaller_batches(train, monkeypatch, digits):
+    whole = train("whole", epochs=1)
+    counts, inputs = [], Trainer._inputs
+
+    def counted(self, images, key=None):
+        if key is None:
+            counts.append(len(images))
+        return inputs(self, images, key)
+
+    monkeypatch.setattr(Trainer, "_inputs", counted)
+    monkeypatch.setattr(loop_module, "_EVALUATION_PIXELS", 7 * 64)
+    parts = train("parts", epochs=1)
+    _, *judged = counts  # the first was one image, for its shape
+    assert set(judged[:-1]) == {7} and sum(judged) == len(digits.test_images)
+    assert parts["test_loss"] == pytest.approx(whole["test_loss"], rel=1e-5)
+
+
 def test_a_folder_with_a_run_is_not_written_over(train, tmp_path):
     train("run", epochs=1)
     before = (tmp_path / "run" / "checkpoint.npz").read_bytes()

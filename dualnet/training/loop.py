@@ -37,6 +37,7 @@ from dualnet.tree import Tree
 
 _WARM_UP_STEPS = 5
 _EVALUATION_BATCH = 1000
+_EVALUATION_PIXELS = _EVALUATION_BATCH * 32 * 32
 
 
 @dataclass(frozen=True)
@@ -328,8 +329,10 @@ class Trainer:
     def evaluate(self, now: TrainState) -> tuple[float, float]:
         """Mean loss and accuracy on the test images, in evaluation mode."""
         loss, hits, n = 0.0, 0, len(self.dataset.test_images)
-        for start in range(0, n, _EVALUATION_BATCH):
-            part = slice(start, start + _EVALUATION_BATCH)
+        height, width, _ = self.dataset.in_shape
+        at_once = max(1, min(_EVALUATION_BATCH, _EVALUATION_PIXELS // (height * width)))
+        for start in range(0, n, at_once):
+            part = slice(start, start + at_once)
             images = self._inputs(self.dataset.test_images[part])
             labels = self.backend.asarray(self.dataset.test_labels[part])
             logits = self.objective.logits(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -52,8 +54,9 @@ def run(
         DivergedError, DataError, UsageError, BackendError: see `dualnet.errors`.
     """
     began = time.perf_counter()
-    trainer = make_trainer(settings, network, dataset)
-    now = trainer.start()
+    with out_of_memory_explained(settings):
+        trainer = make_trainer(settings, network, dataset)
+        now = trainer.start()
     if resume:
         now = restored(now, settings, folder)
         done = folder.summary() if now.position[0] == settings.epochs else None
@@ -74,10 +77,8 @@ def run(
         folder.write_metrics(state.history)
 
     save(now)
-    try:
+    with out_of_memory_explained(settings):
         now, step_seconds = trainer.train(now, save_epoch, save, quiet)
-    except MemoryError as error:
-        raise BackendError(out_of_memory(error, settings)) from error
     summary = {
         **outcome(now.history),
         "seconds_per_step": seconds_per_step(step_seconds),
@@ -169,21 +170,26 @@ def outcome(history: np.ndarray) -> dict[str, Any]:
     return {**{name: float(last[name]) for name in names}, "epochs": len(history)}
 
 
-def out_of_memory(error: MemoryError, settings: Settings) -> str:
-    """What to say when a step does not fit, and which settings would make it fit."""
-    options = settings.rule_options
-    k = f", k = {options['tangents']}" if "tangents" in options else ""
-    lower = ["--batch-size"]
-    if "tangent_chunk" in options:
-        chunk = options["tangent_chunk"]
-        k += f", {'no --tangent-chunk' if chunk is None else f'--tangent-chunk {chunk}'}"
-        lower.insert(0, "--tangent-chunk")
-    elif "tangents" in options:
-        lower.insert(0, "--tangents")
-    return (
-        f"backend {settings.backend}: out of memory with batch size {settings.batch_size}{k}: "
-        f"{error}; lower {' or '.join(lower)}, or take a smaller model; the last checkpoint is kept"
-    )
+@contextmanager
+def out_of_memory_explained(settings: Settings) -> Iterator[None]:
+    """A MemoryError as a BackendError that says which settings would make the work fit."""
+    try:
+        yield
+    except MemoryError as error:
+        options = settings.rule_options
+        k = f", k = {options['tangents']}" if "tangents" in options else ""
+        lower = ["--batch-size"]
+        if "tangent_chunk" in options:
+            chunk = options["tangent_chunk"]
+            k += f", {'no --tangent-chunk' if chunk is None else f'--tangent-chunk {chunk}'}"
+            lower.insert(0, "--tangent-chunk")
+        elif "tangents" in options:
+            lower.insert(0, "--tangents")
+        raise BackendError(
+            f"backend {settings.backend}: out of memory with batch size {settings.batch_size}{k}: "
+            f"{error}; lower {' or '.join(lower)}, or take a smaller model; what was checkpointed "
+            "is kept"
+        ) from error
 
 
 def last_cosine(comparisons: Tree) -> dict[str, float | None]:

@@ -82,12 +82,14 @@ class RunFolder:
         file = self.path / "config.json"
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(data, dict) or not isinstance(data.get("settings"), dict):
+                raise ValueError("it holds no settings")
             settings = Settings.from_json(data["settings"])
             check(settings)
             return settings
         except (FileNotFoundError, NotADirectoryError):
             raise UsageError(f"--resume {self.path}: no run there (no config.json)") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{file} is damaged: {error}; start the run anew") from error
 
     def write_json(self, name: str, data: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,12 +68,11 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
-                flag = "--" + name.replace("_", "-")
-                raise UsageError(f"{flag} must be at least 1, got {getattr(self, name)}")
+                raise UsageError(f"{flag(name)} must be at least 1, got {getattr(self, name)}")
         for name in ("grad_stats", "shards"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+                raise UsageError(f"{flag(name)} must be at least 1, got {value}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UsageError(f"--lr must be a positive number, got {self.lr}")
         if self.dtype not in ("float32", "float64"):
@@ -108,7 +108,27 @@ class Settings:
         return cls(**data)
 
 
-def build(table: dict[str, Any], kind: str, name: str, options: dict[str, Any]) -> Any:
+Tables = Mapping[str, Mapping[str, type]]
+"""Kind of choice (`model`, `rule`, …) → name → dataclass, whose fields are its options."""
+
+
+def option_table(table: Mapping[str, type]) -> dict[str, tuple[type, list[str]]]:
+    """Each option of a table's dataclasses: its type, and whose it is."""
+    options: dict[str, tuple[type, list[str]]] = {}
+    kinds = {"int": int, "float": float, "str": str, "bool": bool, "tuple[float,": tuple}
+    for owner, cls in table.items():
+        for f in dataclasses.fields(cls):
+            kind = kinds[str(f.type).partition(" ")[0]]
+            options.setdefault(f.name, (kind, []))[1].append(owner)
+    return options
+
+
+def flag(name: str) -> str:
+    """The flag of an option."""
+    return "--" + name.replace("_", "-")
+
+
+def build(table: Mapping[str, Any], kind: str, name: str, options: dict[str, Any]) -> Any:
     """Make the dataclass that a table has under a name.
 
     Args:

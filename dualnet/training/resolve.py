@@ -1,0 +1,150 @@
+"""From flags to settings: what was asked for, then what a recipe says, then what fits."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from dualnet import backends, data
+from dualnet.errors import UsageError
+from dualnet.learning import RULES
+from dualnet.training.recipes import find_recipe
+from dualnet.training.settings import Settings, Tables, build, flag, option_table
+
+DEFAULTS: dict[str, Any] = {
+    "dataset": "digits",
+    "pixels": "standard",
+    "model": "mlp",
+    "objective": "supervised",
+    "rule": "fg-a",
+    "optimizer": "adam",
+    "schedule": "cosine",
+}
+
+DATASET_DEFAULTS = {
+    "digits": {"epochs": 60, "batch_size": 32},
+    "mnist": {"epochs": 10, "batch_size": 64},
+    "fashion-mnist": {"epochs": 10, "batch_size": 64},
+    "cifar10": {"epochs": 10, "batch_size": 128},
+    "cifar100": {"epochs": 10, "batch_size": 128},
+    "tiny-imagenet": {"epochs": 10, "batch_size": 128},
+    "imagenet-folder": {"epochs": 10, "batch_size": 128},
+}
+_ONE_PATCH = {"patches": 1, "depth": 1}  # LocalMixer M/1/16
+MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {  # where a model's own are for other data
+    "mlp": {"digits": {"width": 128}, "cifar10": {"width": 1024}, "cifar100": {"width": 1024}},
+    "cnn": {"digits": {"plan": "15C3-P2-40C3-128"}},
+    "cnn4": {"digits": {"plan": "64C3-64C3-P2-64C1-64C1-P2-1024"}},
+    "local-mixer": {"digits": _ONE_PATCH, "mnist": _ONE_PATCH, "fashion-mnist": _ONE_PATCH},
+}
+LR_DEFAULTS = {"fg-w": 5e-4, "lg-fg-w": 5e-4, "wp": 5e-4}  # 1e-3 for all others
+
+
+def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
+    """Settings from flags, then the recipe, then defaults.
+
+    Args:
+        args: what `flags.make_parser(tables, …)` has read.
+        tables: what there is to choose from.
+
+    Raises:
+        UsageError: a flag that nothing uses, or a choice that cannot be made.
+    """
+    flags = {name: value for name, value in vars(args).items() if value is not None}
+    recipe = {} if args.recipe is None else find_recipe(args.recipe).settings
+    chosen = {**DEFAULTS, **recipe, **flags}
+    dataset, rule = chosen["dataset"], chosen["rule"]
+    if args.data_dir is not None and data.SOURCES[dataset].kept == "package":
+        raise UsageError(f"--data-dir is of no use to --dataset {dataset}: it ships with us")
+    options = {}
+    for kind, table in tables.items():
+        name = chosen[kind]
+        fields = {f.name: f.default for f in dataclasses.fields(table[name])}
+        for option, (_, users) in option_table(table).items():
+            if option in flags and option not in fields:
+                raise UsageError(
+                    f"{flag(option)} is of no use to --{kind} {name}; it is for {', '.join(users)}"
+                )
+        # What a recipe says of one optimizer is of no use to another.
+        given = {**recipe, **flags} if recipe.get(kind) == name else flags
+        fitting = fitting_options(tables["model"], name, dataset, rule) if kind == "model" else {}
+        options[kind] = {**fields, **fitting, **{o: given[o] for o in fields if o in given}}
+    chosen = {
+        "lr": LR_DEFAULTS.get(rule, 1e-3),
+        "augment": "contrastive" if chosen["objective"] == "contrastive" else "none",
+        **DATASET_DEFAULTS[dataset],
+        **chosen,
+    }
+    settings = Settings(
+        dataset=dataset,
+        model=chosen["model"],
+        rule=rule,
+        optimizer=chosen["optimizer"],
+        schedule=chosen["schedule"],
+        lr=chosen["lr"],
+        epochs=chosen["epochs"],
+        batch_size=chosen["batch_size"],
+        seed=args.seed or 0,
+        pixels=chosen["pixels"],
+        objective=chosen["objective"],
+        augment=chosen["augment"],
+        dtype=args.dtype,
+        backend=args.backend,
+        threads=args.threads,
+        tf32=args.tf32,
+        shards=args.shards,
+        limit_train=args.limit_train,
+        limit_test=args.limit_test,
+        validation=args.validation,
+        image_size=chosen.get("image_size"),
+        grad_stats=args.grad_stats,
+        model_options=options["model"],
+        rule_options=options["rule"],
+        optimizer_options=options["optimizer"],
+        objective_options=options["objective"],
+        schedule_options=options["schedule"],
+        recipe=args.recipe,
+    )
+    if settings.objective == "contrastive" and settings.batch_size < 2:
+        raise UsageError(
+            "--batch-size must be at least 2 for --objective contrastive: an image is told apart "
+            "from others, got 1"
+        )
+    check(settings, tables)
+    return settings
+
+
+def fitting_options(
+    models: Mapping[str, type], model: str, dataset: str, rule: str
+) -> dict[str, Any]:
+    """Options by which a model fits data and rule, where its own defaults do not."""
+    options = dict(MODEL_DEFAULTS.get(model, {}).get(dataset, {}))
+    if hasattr(models[model], "readout"):
+        options["readout"] = locality(rule) != "global"
+    return options
+
+
+def locality(rule: str) -> str:
+    """Whether local heads count for a rule; those that do not say so ignore them."""
+    return getattr(RULES[rule], "locality", "global")
+
+
+def check(settings: Settings, tables: Tables) -> None:
+    """Raise a UsageError unless everything that the settings name is there and can be made."""
+    named = {
+        "dataset": data.NAMES,
+        "pixels": data.PIXEL_SCALES,
+        "augment": data.AUGMENTATIONS,
+        "backend": backends.NAMES,
+    }
+    for kind, names in named.items():
+        if getattr(settings, kind) not in names:
+            raise UsageError(
+                f"{kind}: expected one of {', '.join(names)}, got {getattr(settings, kind)!r}"
+            )
+    for kind, table in tables.items():
+        build(table, kind, getattr(settings, kind), getattr(settings, f"{kind}_options"))
+    if settings.recipe is not None:
+        find_recipe(settings.recipe)
