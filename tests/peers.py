@@ -6,11 +6,11 @@ import os
 import pytest
 
 REQUIRED = "DUALNET_REQUIRE_PEERS"
-"""Set this variable where the extra `bench` is installed, so that nothing can skip unseen."""
+"""Set this variable where the peers are installed, so that nothing can skip unseen."""
 
 
 def peer(name):
     """The module, or a skipped test."""
     if os.environ.get(REQUIRED):
         return importlib.import_module(name)
-    return pytest.importorskip(name, reason=f"{name} is not installed (extra `bench`)")
+    return pytest.importorskip(name, reason=f"{name} is not installed")

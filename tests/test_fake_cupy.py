@@ -7,6 +7,7 @@ import fake_cupy
 import numpy as np
 import pytest
 from fake_cupy import LACKING, LACKING_ARGUMENTS, ndarray
+from peers import peer
 
 from dualnet.core.dispatch import RULES
 
@@ -100,7 +101,7 @@ def test_kernels_get_what_they_take():
 
 
 def test_it_lacks_what_cupy_lacks():
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    cupy = peer("cupy")
     special = pytest.importorskip("cupyx.scipy.special")
 
     def has(fn):
@@ -118,7 +119,7 @@ def test_it_lacks_what_cupy_lacks():
 
 
 def test_it_lacks_the_arguments_that_cupy_lacks():
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    cupy = peer("cupy")
     created = [getattr(np, name) for name in fake_cupy._CREATES]
     for f in (*(f for f in RULES if hasattr(f, "_implementation")), *created):
         try:

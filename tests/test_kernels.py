@@ -2,10 +2,12 @@
 
 import ctypes
 import importlib.util
+import os
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from peers import REQUIRED
 
 SOURCES = sorted(
     path.name
@@ -30,6 +32,7 @@ def nvrtc():
             return ctypes.CDLL(name)
         except OSError:
             continue
+    assert not os.environ.get(REQUIRED), "NVRTC is required, and not here"
     pytest.skip("NVRTC is not here (pip install nvidia-cuda-nvrtc-cu12)")
 
 

@@ -62,6 +62,7 @@ class Module:
 
 _WINDOWS = Module("windows")
 _NORMALIZATION = Module("normalization")
+_ACTIVATIONS = Module("activations")
 _LOSSES = Module("losses", threads=128)
 _OPTIMIZERS = Module("optimizers")
 
@@ -226,6 +227,18 @@ def _tangent(t: Any, y: Any, s: Any, view: Any) -> Any:
     arguments = (*_flat(t, y, s), out, np.int64(y.size), np.int64(blocks), *sizes)
     _NORMALIZATION.launch("tangent", t.dtype, k * blocks, *arguments)
     return out
+
+
+# --- activations ---------------------------------------------------------------------------------
+
+
+@kernel_for("_relu_and_slope")
+def _relu_and_slope(x: Any) -> Any:
+    if not _serves(x):
+        return NotImplemented
+    y, slope = cupy.empty(x.shape, x.dtype), cupy.empty(x.shape, x.dtype)
+    _ACTIVATIONS.over(x.size, "relu", x.dtype, *_flat(x), y, slope, np.int64(x.size))
+    return y, slope
 
 
 # --- losses --------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from dualnet.backends.replaceable import replaceable
 from dualnet.core import linear
 from dualnet.core.dispatch import primitive
 from dualnet.core.engine import linearizer
@@ -41,8 +42,13 @@ def relu(x: Any) -> Any:
 
 @linearizer(relu)
 def _relu(x: Any) -> Any:
-    mask = np.greater(x, 0).astype(x.dtype)
-    return relu(x), lambda t: linear.scale(t, mask)
+    out, slope = _relu_and_slope(x)
+    return out, lambda t: linear.scale(t, slope)
+
+
+@replaceable
+def _relu_and_slope(x: Any) -> tuple[Any, Any]:
+    return relu(x), np.greater(x, 0).astype(x.dtype)
 
 
 @primitive

@@ -1,0 +1,47 @@
+"""What the tests of the CuPy backend share: the same draws on both sides, and what is the same."""
+
+import numpy as np
+import pytest
+
+from dualnet import backends, tree
+
+HOST = backends.get("numpy")
+ALLOWED = {np.float32: 1e-5, np.float64: 1e-12}
+BOTH = pytest.mark.parametrize("dtype", (np.float32, np.float64), ids=("float32", "float64"))
+
+
+class SameDraws:
+    """A backend with NumPy's random numbers, so that both sides compute the same thing."""
+
+    def __init__(self, backend):
+        self._backend = backend
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+    def normal(self, *args):
+        return self._backend.asarray(HOST.normal(*args))
+
+    def signs(self, *args):
+        return self._backend.asarray(HOST.signs(*args))
+
+    def uniform(self, *args):
+        return self._backend.asarray(HOST.uniform(*args))
+
+
+def moved(t, backend):
+    return tree.map(backend.asarray, t)
+
+
+def moved_back(t, backend):
+    return tree.map(backend.to_host, t)
+
+
+def assert_same(got, expected, backend, allowed, what=""):
+    """Leaf by leaf, relative to the largest entry of all leaves."""
+    got = [backend.to_host(x) for x in tree.leaves(got)]
+    expected = [np.asarray(x) for x in tree.leaves(expected)]
+    sizes = [np.max(np.abs(e[np.isfinite(e)]), initial=0.0) for e in expected]
+    for g, e in zip(got, expected, strict=True):
+        assert g.shape == e.shape and g.dtype == e.dtype, (what, g.shape, g.dtype, e.shape, e.dtype)
+        np.testing.assert_allclose(g, e, rtol=allowed, atol=allowed * max(sizes), err_msg=what)
