@@ -2,10 +2,10 @@
 
     python -m benchmarks.gpu [--json FILE] [--minutes N] [--rounds N] [--host --small]
 
-Timed steps beside torch (eager and compiled) and jitted JAX on the same card, the verifier
-(`python -m dualnet.check --backend cupy`), and the tests marked `gpu`; one JSON file with all of
-it, written anew after each part, so that a run cut short leaves what it had.  Needs the extra
-`bench` with builds of torch and JAX for the card.
+Timed steps beside torch (eager and compiled) and jitted JAX on the same card, the main job
+(`python train.py --backend cupy`), the verifier (`python -m dualnet.check --backend cupy`), and
+the tests marked `gpu`; one JSON file with all of it, written anew after each part, so that a run
+cut short leaves what it had.  Needs the extra `bench` with builds of torch and JAX for the card.
 
 Each time is the median of rounds in which the contenders take turns, warm-up and compilation
 apart, and each turn waits for the device.  All multiply in full float32.  `floor` is what a step
@@ -22,6 +22,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -34,6 +35,7 @@ import numpy as np
 from benchmarks.timing import take_turns
 from dualnet import backends
 
+TRAIN = str(Path(__file__).parent.parent / "train.py")
 FILE = Path(__file__).parent / "results" / "gpu.json"
 
 
@@ -244,7 +246,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         result["timings"].append(timing)
         write()
     if not args.small:
+        run = Path(tempfile.mkdtemp(prefix="dualnet-")) / "run"
         for part, arguments in {
+            "training": [TRAIN, "--backend", name, "--json", "--quiet", "--run-dir", str(run)],
             "check": ["-m", "dualnet.check", "--backend", name, "--json"],
             "tests": ["-m", "pytest", "-m", "gpu", "-q", "--tb=line"],
         }.items():

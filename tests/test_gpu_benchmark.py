@@ -44,6 +44,8 @@ def test_a_command_that_takes_too_long_is_stopped():
     done = gpu.command(["-c", "print('begun', flush=True); import time; time.sleep(60)"], 1.0)
     assert done["exit_code"] is None and done["seconds"] < 20
     assert gpu.command(["-c", "print(1); print('last')"], 60.0)["last_line"] == "last"
+    described = gpu.command([gpu.TRAIN, "--describe"], 60.0)["last_line"]
+    assert json.loads(described)["model"] == "mlp"
 
 
 @pytest.mark.parametrize("broken", ("import", "workload"))
@@ -59,7 +61,7 @@ def test_checks_come_whatever_the_peers_do(broken, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "measured_peaks", lambda *_: peaks)
     monkeypatch.setattr(gpu, "command", lambda arguments, _: {"exit_code": 0})
     result = gpu.main(["--host", "--json", str(tmp_path / "gpu.json")])
-    assert result["check"] == result["tests"] == {"exit_code": 0}
+    assert all(result[part] == {"exit_code": 0} for part in ("training", "check", "tests"))
     (timing,) = result["timings"]
     assert "gpu_workloads" in timing["failed"] or "not for this card" in timing["failed"]
 
