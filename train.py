@@ -27,7 +27,7 @@ from dualnet.training.flags import make_parser
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.recipes import RECIPES, find_recipe
 from dualnet.training.resolve import check, locality, resolve
-from dualnet.training.run import extended, run
+from dualnet.training.run import extended, out_of_memory_explained, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings, Tables, build, flag
 from models import MODELS
@@ -108,7 +108,8 @@ def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> di
         image_size=settings.image_size,
         quiet=args.quiet,
     )
-    network = network_of(settings, dataset.in_shape, len(dataset.classes))
+    with out_of_memory_explained(settings):
+        network = network_of(settings, dataset.in_shape, len(dataset.classes))
     try:
         return run(
             settings,
@@ -127,8 +128,9 @@ def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> di
 def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
     """What `--describe` prints."""
     in_shape, classes = data.outline(settings.dataset, data_dir, settings.image_size)
-    network = network_of(settings, in_shape, classes)
-    params, _, _ = network.init(Key(settings.seed), in_shape)
+    with out_of_memory_explained(settings):
+        network = network_of(settings, in_shape, classes)
+        params, _, _ = network.init(Key(settings.seed), in_shape)
     return {
         "model": settings.model,
         **settings.model_options,
@@ -256,7 +258,8 @@ def report(summary: dict[str, Any], args: argparse.Namespace) -> None:
         return
     spread = f" ± {summary['test_accuracy_std']:.4f}" if "test_accuracy_std" in summary else ""
     accuracy = f"{summary['tested_on']} accuracy {summary['test_accuracy']:.4f}{spread}"
-    print(f"{accuracy} after {summary['epochs']} epochs")
+    epochs = summary["epochs"]
+    print(f"{accuracy} after {epochs} epoch{'s' if epochs > 1 else ''}")
     print(f"run folder    {summary['run_dir']}")
     if "recipe" in summary:
         recipe = summary["recipe"]

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.timing import take_turns
-from dualnet import backends
+from dualnet import Key, backends
 
 TRAIN = str(Path(__file__).parent.parent / "train.py")
 FILE = Path(__file__).parent / "results" / "gpu.json"
@@ -76,7 +76,7 @@ class Peaks:
 
 def measured_peaks(backend: Any, size: int, rounds: int) -> Peaks:
     """From a square matrix product and a copy of matrices of that size."""
-    a = backend.normal(backends_key("peaks"), (size, size), np.float32)
+    a = backend.normal(Key(0).fold_in("peaks"), (size, size), np.float32)
 
     def waiting(work: Callable) -> Callable:
         def whole() -> None:
@@ -88,13 +88,6 @@ def measured_peaks(backend: Any, size: int, rounds: int) -> Peaks:
     contenders = {"product": waiting(lambda: a @ a), "copy": waiting(lambda: a.copy())}
     seconds = take_turns(contenders, rounds)
     return Peaks(2.0 * size**3 / seconds["product"], 2.0 * a.nbytes / seconds["copy"])
-
-
-def backends_key(name: str) -> Any:
-    """A key for data that only timings depend on."""
-    from dualnet import Key
-
-    return Key(0).fold_in(name)
 
 
 def measure(workload: Any, peaks: Peaks, rounds: int) -> Outcome:

@@ -24,14 +24,15 @@ TRAIN = Path(__file__).parent.parent / "train.py"
 
 
 def run(command: str, data_dir: str | None) -> dict:
-    """The summary of one run."""
+    """The summary of one run; ends with its exit code where it fails, as it has said why."""
     where = ["--data-dir", data_dir] if data_dir else []
     done = subprocess.run(
         [sys.executable, str(TRAIN), *shlex.split(command), *where, "--json"],
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
     )
+    if done.returncode:
+        sys.exit(done.returncode)
     return json.loads(done.stdout.splitlines()[-1])
 
 

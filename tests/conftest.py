@@ -1,6 +1,6 @@
 """Fixtures shared by all tests: random numbers that can be replayed, and the `gpu` marker.
 
-The seed is drawn afresh for every run, so that the suite does not test the same numbers for ever,
+The seed is drawn afresh for every run, so that the suite does not test the same numbers forever,
 and shown with every failure; DUALNET_TEST_SEED=n repeats a run.  Each test has a stream of its
 own, so a test repeats alone as it ran among the others.
 """

@@ -137,7 +137,7 @@ def test_the_summary_is_the_last_line_and_progress_goes_elsewhere(ask):
 def test_quiet_says_nothing_on_the_way(ask):
     code, out, err = ask(*TINY, "--run-dir", "run")
     assert (code, err) == (0, "")
-    assert re.fullmatch(r"test accuracy 0\.\d{4} after 1 epochs\nrun folder    run\n", out)
+    assert re.fullmatch(r"test accuracy 0\.\d{4} after 1 epoch\nrun folder    run\n", out)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -274,8 +274,8 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(tmp_path):
         ("--depth -1", "depth >= 0"),
         ("--activation step", "activation must be one of relu, tanh, gelu, sigmoid, got 'step'"),
         ("--tangents 0", "tangents must be at least 1, got 0"),
-        ("--tangents 0 --rule fg-w", "tangents and tangent-chunk must be at least 1"),
-        ("--tangent-chunk 0 --rule fg-w", "tangents and tangent-chunk must be at least 1"),
+        ("--tangents 0 --rule fg-w", "tangent-chunk must be at least 1, got 0 and None"),
+        ("--tangent-chunk 0 --rule fg-w", "tangent-chunk must be at least 1, got 1 and 0"),
         ("--sampler gauss --rule fg-w", "sampler must be one of normal, .*got 'gauss'"),
         ("--sampler rank-one", "sampler must be one of normal, rademacher, got 'rank-one'"),
         ("--aggregate best --rule fg-w", "aggregate must be one of mean, sum, .* got 'best'"),
@@ -286,9 +286,9 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(tmp_path):
         ("--seeds 1 2 1", "--seeds must differ, got 1 2 1"),
         ("--data-dir .", "--data-dir is of no use to --dataset digits"),
         ("--seeds", "--seeds: expected at least one argument"),
-        ("--limit-train 0", "limit_train: expected a whole number from 1 up, got 0"),
+        ("--limit-train 0", "--limit-train must be at least 1, got 0"),
         ("--limit-train 100000", r"limit_train: expected a whole number from 1 to \d+, got 100000"),
-        ("--limit-test -1", "limit_test: expected a whole number from 1 up, got -1"),
+        ("--limit-test -1", "--limit-test must be at least 1, got -1"),
         ("--describe --width 0", "expected width >= 1"),
         ("--resume nowhere", "--resume nowhere: no run there"),
         ("--resume nowhere --lr 1", "--lr cannot be changed on --resume"),
@@ -311,6 +311,16 @@ def test_a_run_folder_that_cannot_be_one(place, mistake):
     Path("file").write_text("")
     mistake(2, f"--run-dir {place}: ", *TINY, "--run-dir", place)
     mistake(2, f"--resume {place}: no run there", "--resume", place)
+
+
+def test_a_run_folder_that_cannot_be_written_to(mistake):
+    mistake(2, "--run-dir a+: File name too long", *TINY, "--run-dir", 300 * "a")
+    Path("run/config.json.partial").mkdir(parents=True)  # stands for any refusal, to root as well
+    mistake(2, "--run-dir run: ", *TINY, "--run-dir", "run")
+
+
+def test_a_model_that_does_not_fit_into_memory_cannot_be_described(mistake):
+    mistake(5, "backend numpy: out of memory", "--describe", "--width", 10**10)
 
 
 def test_cupy_where_there_is_none_is_exit_code_5(mistake):
@@ -478,6 +488,15 @@ def test_seeds_do_not_run_into_a_folder_that_holds_a_run(capsys):
     assert train.exit_code([*TINY, "--run-dir", "run", "--seeds", "0", "1"]) == 2
     assert "--run-dir run holds a run already" in capsys.readouterr().err
     assert Path("run/summary.json").read_bytes() == before and not Path("run/seed-0").exists()
+
+
+def test_the_summary_of_seeds_is_not_written_over(capsys):
+    assert train.exit_code([*TINY, "--run-dir", "runs", "--seeds", "0", "1"]) == 0
+    before = Path("runs/summary.json").read_bytes()
+    for more in ([], ["--seeds", "2", "3"]):
+        assert train.exit_code([*TINY, "--run-dir", "runs", *more]) == 2
+        assert "--run-dir runs holds the summary of several seeds" in capsys.readouterr().err
+    assert Path("runs/summary.json").read_bytes() == before and not Path("runs/seed-2").exists()
 
 
 def test_resuming_a_finished_run_changes_nothing():

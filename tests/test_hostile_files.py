@@ -430,7 +430,7 @@ def test_image_of_another_size_in_tiny_imagenet(tmp_path, rng):
 
 
 def test_what_is_no_file_is_not_opened():
-    """A pipe would be waited for, for ever."""
+    """A pipe would be waited for forever."""
     os.remove(put_image(JPEG) + "/train/cat/1.jpeg")
     os.mkfifo("mine/train/cat/1.jpeg")
     refused("imagenet-folder", "mine", "expected a file of at most .* bytes, found none")

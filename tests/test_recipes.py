@@ -1,5 +1,5 @@
-"""Recipes: that each says what its source says, that nothing in it is misspelt or forgotten on the
-way to a run, and what the command line makes of them.
+"""Recipes: that each says what its source says, that nothing in it is misspelled or forgotten on
+the way to a run, and what the command line makes of them.
 
 The numbers here are typed from the papers, not taken from the table that is tested.
 """

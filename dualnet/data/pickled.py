@@ -200,7 +200,7 @@ class _Machine:
         version, shape, dtype, fortran, content = state
         if version != 1 or type(fortran) is not bool or type(dtype) is not _Dtype:
             raise _Refused("an array that is not one of bytes")
-        # Few axes: the product of a million sizes would take for ever.
+        # Few axes: the product of a million sizes would take forever.
         if type(shape) is not tuple or not 1 <= len(shape) <= _MAX_AXES:
             raise _Refused("an array without sizes")
         if not all(type(n) is int and n > 0 for n in shape):

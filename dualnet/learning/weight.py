@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -71,7 +72,10 @@ class WeightPerturbation:
 
     def __post_init__(self) -> None:
         if self.tangents < 1 or (self.tangent_chunk is not None and self.tangent_chunk < 1):
-            raise UsageError("fg-w: tangents and tangent-chunk must be at least 1")
+            raise UsageError(
+                f"fg-w: tangents and tangent-chunk must be at least 1, got {self.tangents} and "
+                f"{self.tangent_chunk}"
+            )
         sampler_of(self.sampler)
         if self.aggregate not in AGGREGATIONS:
             raise UsageError(
@@ -184,8 +188,8 @@ class FiniteDifferences(WeightPerturbation):
                 "independent directions"
             )
         super().__post_init__()
-        if not self.difference > 0:
-            raise UsageError(f"wp: difference must be above 0, got {self.difference}")
+        if not 0 < self.difference < math.inf:
+            raise UsageError(f"wp: difference must be above 0 and finite, got {self.difference}")
 
     def sample(
         self, key: Key, task: Task, params: Tree, backend: Backend, n: int
@@ -193,7 +197,7 @@ class FiniteDifferences(WeightPerturbation):
         if getattr(task.loss, "stop", False):
             raise UsageError(
                 "wp: a difference passes through the stop-gradient of the contrastive loss; use "
-                "fg-w, or no stop"
+                "fg-w, or --no-stop"
             )
         return super().sample(key, task, params, backend, n)
 

@@ -30,10 +30,11 @@ OPTION_HELP = {
     "readout": "the output only reads, local losses train the rest (rules with local losses: yes)",
     "tangents": "k, random directions in one pass",
     "tangent_chunk": "at most so many tangents at once, to bound memory",
-    "sampler": f"distribution of the directions: {', '.join(SAMPLERS)}",
+    "sampler": f"distribution of the directions: {', '.join(SAMPLERS)}, rank-one:R, angle:DEG; any "
+    "with :unit behind it for length 1 (of activities: normal or rademacher)",
     "independent": "each example has directions of its own",
     "place": "perturb before or after the non-linearity",
-    "guess": "where the guess comes from: fdfa or dfa",
+    "guess": "where the guess comes from: fdfa, dfa or last (the last estimate)",
     "shrink": "factor of the correction; 1 is unbiased",
     "feedback_rate": "how fast feedback matrices learn",
     "feedback_decay": "weight decay of feedback matrices",
@@ -94,7 +95,9 @@ def make_parser(tables: Tables, description: str) -> Parser:
     what.add_argument(
         "--validation", type=int, metavar="N", help="test on N of the training images instead"
     )
-    what.add_argument("--image-size", type=int, metavar="N", help="pixels (imagenet-folder: 64)")
+    what.add_argument(
+        "--image-size", type=int, metavar="N", help="height and width (imagenet-folder: 64)"
+    )
     what.add_argument(
         "--pixels", choices=data.PIXEL_SCALES, help=f"their scale, default {DEFAULTS['pixels']}"
     )

@@ -18,7 +18,8 @@ import platform
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -48,18 +49,23 @@ class RunFolder:
         """Make the folder and write `config.json`.
 
         Raises:
-            UsageError: the folder holds a run already, or cannot be made.
+            UsageError: the folder holds a run already, or cannot be made or written to.
         """
         self.require_unused()
-        try:
+        with self._reachable():
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--run-dir {self.path}: {error.strerror or error}") from error
         self.write_settings(settings)
 
     def require_unused(self) -> None:
-        """Raise a UsageError if the folder holds a run already."""
-        if (self.path / "config.json").exists():
+        """Raise a UsageError if the folder holds a run already, or cannot be looked into."""
+        with self._reachable():
+            run, seeds = ((self.path / f"{name}.json").exists() for name in ("config", "summary"))
+        if seeds and not run:
+            raise UsageError(
+                f"--run-dir {self.path} holds the summary of several seeds already; choose another "
+                "folder"
+            )
+        if run:
             raise UsageError(
                 f"--run-dir {self.path} holds a run already; go on with it by "
                 f"--resume {self.path}, or choose another folder"
@@ -76,7 +82,7 @@ class RunFolder:
             check: raises a UsageError where a name or an option does not exist.
 
         Raises:
-            UsageError: there is no such run.
+            UsageError: there is no such run, or it cannot be read.
             DataError: the file is damaged.
         """
         file = self.path / "config.json"
@@ -89,7 +95,9 @@ class RunFolder:
             return settings
         except (FileNotFoundError, NotADirectoryError):
             raise UsageError(f"--resume {self.path}: no run there (no config.json)") from None
-        except (OSError, ValueError, TypeError) as error:
+        except OSError as error:
+            raise UsageError(f"--resume {self.path}: {error.strerror or error}") from error
+        except (ValueError, TypeError) as error:
             raise DataError(f"{file} is damaged: {error}; start the run anew") from error
 
     def write_json(self, name: str, data: dict[str, Any]) -> None:
@@ -130,11 +138,12 @@ class RunFolder:
             f"{name}:{path}": leaf for name, t in trees.items() for path, leaf in tree.items(t)
         }
         temporary = self.path / "checkpoint.partial"
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path / "checkpoint.npz")
+        with self._reachable():
+            with open(temporary, "wb") as file:
+                np.savez(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path / "checkpoint.npz")
 
     def read_checkpoint(self, like: dict[str, Tree]) -> dict[str, Tree]:
         """The trees in `checkpoint.npz`.
@@ -183,8 +192,17 @@ class RunFolder:
 
     def _replace(self, name: str, content: bytes) -> None:
         temporary = self.path / f"{name}.partial"
-        temporary.write_bytes(content)
-        os.replace(temporary, self.path / name)
+        with self._reachable():
+            temporary.write_bytes(content)
+            os.replace(temporary, self.path / name)
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        """An OSError (no permission, a full disk) as a UsageError that names the folder."""
+        try:
+            yield
+        except OSError as error:
+            raise UsageError(f"--run-dir {self.path}: {error.strerror or error}") from error
 
 
 def surroundings() -> dict[str, Any]:

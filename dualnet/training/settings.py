@@ -69,7 +69,7 @@ class Settings:
         for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{flag(name)} must be at least 1, got {getattr(self, name)}")
-        for name in ("grad_stats", "shards"):
+        for name in ("grad_stats", "shards", "limit_train", "limit_test", "validation"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{flag(name)} must be at least 1, got {value}")

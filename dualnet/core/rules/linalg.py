@@ -152,7 +152,7 @@ def _without_repeats(t: Any, term: str, x: Any) -> tuple[Any, str]:
 
 
 def _explicit(spec: str, operands: Sequence) -> tuple[list[str], str]:
-    """The terms and the result with implicit results and ellipses spelt out, and no k."""
+    """The terms and the result with implicit results and ellipses spelled out, and no k."""
     if not isinstance(spec, str):
         raise MissingRuleError("np.einsum: only the string form has a derivative rule")
     inputs, arrow, result = spec.replace(" ", "").partition("->")
