@@ -82,6 +82,19 @@ def results(name):
     return json.loads((ROOT / "benchmarks/results" / name).read_text(encoding="utf-8"))
 
 
+def test_contrastive_features_beat_random_ones_unless_gradients_go_both_ways():
+    """By several standard errors of 10,000 test images, which are half a percent."""
+    found = {
+        contrastive.ROWS[row["command"].removeprefix(contrastive.NETWORK)]: row
+        for row in results("contrastive.json")
+    }
+    random = found.pop("random features")["test_accuracy"]
+    without = found.pop("without the stop-gradient")["test_accuracy"]
+    assert without < random + 0.01
+    for row in found.values():
+        assert row["test_accuracy"] > random + 0.03 and row["losses"][1] < row["losses"][0] - 0.3
+
+
 def test_the_order_of_the_published_table_holds():
     """Of rules whose published accuracies are further apart than three of our seeds' spreads."""
     rows = {rules.options_of(row["command"]): row for row in results("rules.json")}
@@ -107,6 +120,8 @@ def test_the_tables_of_the_readme_are_the_committed_results():
         assert {row["command"] for row in rows} == set(experiment.COMMANDS)
         for row in rows:
             assert experiment.as_line(row) in text
+            if "curve" in row:
+                assert experiment.curve_line(row) in text
     for row in results("mlp_jvp.json")["rows"]:
         times = " | ".join(f"{1e3 * row['seconds'][n]:.1f}" for n in ("dualnet", "torch", "jax"))
         assert f"| {times} | {row['ratio']:.2f} |" in text

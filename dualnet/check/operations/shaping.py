@@ -95,6 +95,12 @@ row(np.moveaxis, "several", lambda xp, x: xp.moveaxis(x, (0, -1), (1, 0)), (2, 3
 
 # --- entries in another order, some repeated or left out -----------------------------------------
 
+
+def _counts(xp: Any) -> Any:
+    """A list, as CuPy takes no array here; but an array for JAX, which takes no list."""
+    return [1, 0, 3] if xp is np else np.array([1, 0, 3])
+
+
 for _fn, _note, _f in (
     (np.flip, "", lambda xp, x: xp.flip(x)),
     (np.flip, "axis", lambda xp, x: xp.flip(x, 0)),
@@ -112,7 +118,7 @@ for _fn, _note, _f in (
     (np.tile, "new axis", lambda xp, x: xp.tile(x, (2, 1, 2))),
     (np.repeat, "", lambda xp, x: xp.repeat(x, 2)),
     (np.repeat, "axis", lambda xp, x: xp.repeat(x, 2, axis=0)),
-    (np.repeat, "counts", lambda xp, x: xp.repeat(x, [1, 0, 3], axis=-1)),
+    (np.repeat, "counts", lambda xp, x: xp.repeat(x, _counts(xp), axis=-1)),
 ):
     row(_fn, _note, _f, (2, 3), exact=True)
 row(np.rot90, "rank 3", lambda xp, x: xp.rot90(x, axes=(1, 2)), (2, 3, 3), exact=True)
