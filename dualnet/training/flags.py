@@ -123,7 +123,10 @@ def make_parser(tables: Tables, description: str) -> Parser:
     where.add_argument("--backend", choices=backends.NAMES, default="numpy")
     where.add_argument("--threads", type=int, default=1, metavar="N", help="shards at a time")
     where.add_argument(
-        "--shards", type=int, metavar="N", help="pieces of a batch that fit the cache (threads)"
+        "--shards",
+        type=int,
+        metavar="N",
+        help="pieces that a batch is cut into, to bound memory (threads)",
     )
     where.add_argument("--tf32", action="store_true", help="rounder float32 matrix products (cupy)")
     where.add_argument("--dtype", choices=("float32", "float64"), default="float32")
