@@ -476,10 +476,18 @@ def test_a_batch_of_one_under_batch_norm_is_refused_before_training(capsys):
     assert not Path("run").exists()
 
 
-def test_contrastive_learning_needs_two_images(capsys):
-    line = ["--objective", "contrastive", "--batch-size", "1"]
-    assert train.exit_code([*TINY, *line]) == 2
-    assert "--batch-size must be at least 2 for --objective contrastive" in capsys.readouterr().err
+@pytest.mark.parametrize("batch, images", [(1, 20), (19, 20), (32, 1)])
+def test_contrastive_learning_needs_two_images(batch, images, capsys):
+    line = f"--objective contrastive --epochs 1 --batch-size {batch} --limit-train {images}"
+    assert train.exit_code([*line.split(), "--limit-test", "9", "--run-dir", "run"]) == 2
+    error = capsys.readouterr().err
+    assert f"--batch-size {batch} leaves a last batch of 1 of {images} images, and the " in error
+    assert "contrastive loss tells 2 or more apart" in error and not Path("run").exists()
+
+
+def test_differences_are_refused_under_a_stop_gradient_before_training(capsys):
+    assert train.exit_code([*TINY, *"--objective contrastive --rule wp --run-dir run".split()]) == 2
+    assert "use fg-w, or --no-stop" in capsys.readouterr().err and not Path("run").exists()
 
 
 def test_seeds_do_not_run_into_a_folder_that_holds_a_run(capsys):

@@ -191,15 +191,22 @@ class FiniteDifferences(WeightPerturbation):
         if not 0 < self.difference < math.inf:
             raise UsageError(f"wp: difference must be above 0 and finite, got {self.difference}")
 
+    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
+        self._require_no_stop(task)  # before a run has a folder
+        return super().init(key, task, params, state, inputs)
+
     def sample(
         self, key: Key, task: Task, params: Tree, backend: Backend, n: int
     ) -> SharedDirections | IndependentDirections:
+        self._require_no_stop(task)
+        return super().sample(key, task, params, backend, n)
+
+    def _require_no_stop(self, task: Task) -> None:
         if getattr(task.loss, "stop", False):
             raise UsageError(
                 "wp: a difference passes through the stop-gradient of the contrastive loss; use "
                 "fg-w, or --no-stop"
             )
-        return super().sample(key, task, params, backend, n)
 
     def along(self, losses: Any, params: Tree, tangents: Tree) -> tuple[Any, Any, Any]:
         value, aux = losses(params)

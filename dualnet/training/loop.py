@@ -140,10 +140,16 @@ class Trainer:
         )
 
     def _require_whole_batches(self, params: Tree, state: Tree, x: Any) -> None:
-        """Refuse at once what batch norm would refuse at the end of the first epoch: a batch of
-        one example x that has no variance."""
+        """Refuse at once a last batch that the objective could not learn from, and what batch norm
+        would refuse at the end of the first epoch: a batch of one example x, without variance."""
         n = len(self.dataset.train_images)
         last = n % self.batch_size or self.batch_size
+        if last < self.objective.fewest:
+            raise UsageError(
+                f"--batch-size {self.batch_size} leaves a last batch of {last} of {n} images, and "
+                f"the {type(self.objective).__name__.lower()} loss tells {self.objective.fewest} "
+                "or more apart"
+            )
         if last > 1 or not self.task.couples_examples:
             return
         views, _ = self.objective.batch(lambda _key: x, np.zeros(1), Key(0))

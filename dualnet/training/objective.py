@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -26,7 +26,13 @@ READOUT_LR = 1e-2
 
 class Objective(Protocol):
     """See the head of this file.  `readout` is what it learns beside the network: a tree of its
-    parameters and of its optimizer's memory, {} if it learns nothing."""
+    parameters and of its optimizer's memory, {} if it learns nothing.
+
+    Attributes:
+        fewest: images that a batch must have for its loss to say anything.
+    """
+
+    fewest: ClassVar[int]
 
     @property
     def loss(self) -> Callable[[Any, Any], Any]:
@@ -69,6 +75,8 @@ class Objective(Protocol):
 @dataclass(frozen=True)
 class Supervised:
     """Softmax cross-entropy of the outputs and the label."""
+
+    fewest: ClassVar[int] = 1
 
     @property
     def loss(self) -> Callable[[Any, Any], Any]:
@@ -121,6 +129,8 @@ class Contrastive:
     projection: int = 128
     temperature: float = 0.1
     stop: bool = True
+
+    fewest: ClassVar[int] = 2  # one is told apart from the others
 
     def __post_init__(self) -> None:
         if self.projection < 1:

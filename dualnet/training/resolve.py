@@ -107,11 +107,6 @@ def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
         schedule_options=options["schedule"],
         recipe=args.recipe,
     )
-    if settings.objective == "contrastive" and settings.batch_size < 2:
-        raise UsageError(
-            "--batch-size must be at least 2 for --objective contrastive: an image is told apart "
-            "from others, got 1"
-        )
     check(settings, tables)
     return settings
 
