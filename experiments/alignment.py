@@ -19,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-from experiments.mnist import run
+from experiments.runs import run
 
 EPOCHS, BATCHES = 3, 938
 NETWORK = f"--dataset mnist --epochs {EPOCHS} --schedule constant --grad-stats 10 --rule "

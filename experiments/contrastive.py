@@ -11,10 +11,9 @@ Rows that FILE has already are not run again.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from experiments.mnist import run
+from experiments.runs import column, rows, run
 
 NETWORK = (
     "--dataset cifar10 --limit-train 5000 --objective contrastive "
@@ -40,30 +39,21 @@ def as_line(row: dict) -> str:
     )
 
 
-def losses(summary: dict) -> list[float]:
-    """Training loss of the first and of the last epoch."""
-    lines = (Path(summary["run_dir"]) / "metrics.csv").read_text().splitlines()
-    column = lines[0].split(",").index("train_loss")
-    return [float(line.split(",")[column]) for line in (lines[1], lines[-1])]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", help="where the files of CIFAR-10 are")
     parser.add_argument("--out", type=Path, help="also write the summaries here, as JSON")
     args = parser.parse_args()
-    known: dict[str, dict] = {}
-    if args.out and args.out.exists():
-        known = {row["command"]: row for row in json.loads(args.out.read_text())}
+
+    def make(command: str) -> dict:
+        summary = run(command, args.data_dir)
+        first, *_, last = column(summary, "train_loss")
+        return {**summary, "losses": [first, last]}
+
     print("| | `--rule …` | loss, first → last epoch | read-out |")
     print("| --- | --- | --- | --- |")
-    for command in COMMANDS:
-        if command not in known:
-            summary = run(command, args.data_dir)
-            known[command] = {"command": command, **summary, "losses": losses(summary)}
-        if args.out:
-            args.out.write_text(json.dumps(list(known.values()), indent=2) + "\n")
-        print(as_line(known[command]), flush=True)
+    for row in rows(COMMANDS, args.out, make):
+        print(as_line(row), flush=True)
 
 
 if __name__ == "__main__":

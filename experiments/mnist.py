@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import subprocess
-import sys
 from pathlib import Path
+
+from experiments.runs import run
 
 COMMANDS = (
     "--dataset mnist --rule bp --epochs 5",
@@ -20,20 +19,6 @@ COMMANDS = (
     "--dataset mnist --rule fg-a --epochs 10 --pixels symmetric",
     "--dataset mnist --rule fg-w --tangents 64 --sampler rank-one --epochs 10",
 )
-TRAIN = Path(__file__).parent.parent / "train.py"
-
-
-def run(command: str, data_dir: str | None) -> dict:
-    """The summary of one run; ends with its exit code where it fails, as it has said why."""
-    where = ["--data-dir", data_dir] if data_dir else []
-    done = subprocess.run(
-        [sys.executable, str(TRAIN), *shlex.split(command), *where, "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    if done.returncode:
-        sys.exit(done.returncode)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:

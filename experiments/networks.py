@@ -10,10 +10,9 @@ FILE has already are not run again.  DIR, or DUALNET_DATA, holds the data sets.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from experiments.mnist import run
+from experiments.runs import column, rows, run
 
 MIXER = "--model local-mixer --batch-size 128 "
 PUBLISHED = {  # test accuracy in %, and after how many epochs, where the paper says it
@@ -43,13 +42,6 @@ def as_line(row: dict) -> str:
     )
 
 
-def curve(summary: dict) -> list[float]:
-    """Test accuracy after each epoch."""
-    lines = (Path(summary["run_dir"]) / "metrics.csv").read_text().splitlines()
-    column = lines[0].split(",").index("test_accuracy")
-    return [float(line.split(",")[column]) for line in lines[1:]]
-
-
 def curve_line(row: dict) -> str:
     """The test accuracies of all epochs."""
     return " ".join(f"{100 * accuracy:.1f}" for accuracy in row["curve"])
@@ -61,22 +53,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the summaries here, as JSON")
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose command has it")
     args = parser.parse_args()
-    known: dict[str, dict] = {}
-    if args.out and args.out.exists():
-        known = {row["command"]: row for row in json.loads(args.out.read_text())}
+
+    def make(command: str) -> dict:
+        summary = run(command, args.data_dir)
+        return {**summary, "curve": column(summary, "test_accuracy")}
+
     print("| `python train.py …` | test accuracy | published | minutes |")
     print("| --- | --- | --- | --- |")
-    for command in PUBLISHED:
-        if args.only not in command:
-            continue
-        if command not in known:
-            summary = run(command, args.data_dir)
-            known[command] = {"command": command, **summary, "curve": curve(summary)}
-        row = known[command]
-        if args.out:
-            args.out.write_text(json.dumps(list(known.values()), indent=2) + "\n")
+    made = []
+    for row in rows((c for c in COMMANDS if args.only in c), args.out, make):
+        made.append(row)
         print(as_line(row), flush=True)
-    for row in known.values():
+    for row in made:
         if "curve" in row:
             print(f"`{row['command']}`, %, epoch by epoch: {curve_line(row)}")
 

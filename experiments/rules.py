@@ -11,10 +11,9 @@ other, for a machine that has nothing else to do.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from experiments.mnist import run
+from experiments.runs import rows, run
 
 NETWORK = "--dataset mnist --width 800 --depth 1 --epochs 5 "
 PUBLISHED = {
@@ -71,19 +70,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the summaries here, as JSON")
     parser.add_argument("--times", action="store_true", help="measure the seconds a step anew")
     args = parser.parse_args()
-    known: dict[str, dict] = {}
-    if args.out and args.out.exists():
-        known = {row["command"]: row for row in json.loads(args.out.read_text())}
+
+    def timed(row: dict) -> dict:
+        if not args.times:
+            return row
+        short = NETWORK.replace("--epochs 5", "--epochs 1") + options_of(row["command"]) + SHORT
+        return {**row, "seconds_per_step": run(short, args.data_dir)["seconds_per_step"]}
+
     print("| `--rule …` | test accuracy | published, 100 epochs | ms a step |")
     print("| --- | --- | --- | --- |")
-    for command in COMMANDS:
-        row = known.get(command) or {"command": command, **run(command, args.data_dir)}
-        if args.times:
-            short = NETWORK.replace("--epochs 5", "--epochs 1") + options_of(command) + SHORT
-            row["seconds_per_step"] = run(short, args.data_dir)["seconds_per_step"]
-        known[command] = row
-        if args.out:
-            args.out.write_text(json.dumps(list(known.values()), indent=2) + "\n")
+    for row in rows(COMMANDS, args.out, lambda command: run(command, args.data_dir), timed):
         print(as_line(row), flush=True)
 
 
