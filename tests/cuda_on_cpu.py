@@ -44,7 +44,8 @@ class Program:
         flags = ["-x", "c++", "-std=c++17", "-include", str(_HEADER), *definitions]
         found = re.findall(r'extern "C" __global__ void (\w+)\(([^)]*)\)', _expanded(source))
         (real,) = (option[7:] for option in definitions if option.startswith("-DREAL="))
-        self.parameters = {name: _parameters(text, real) for name, text in found}
+        structs = dict(re.findall(r"struct (\w+) \{\n((?:    \w+ \w+\[\d+\];\n)+)\}", source))
+        self.parameters = {name: _parameters(text, real, structs) for name, text in found}
         self.barriers = "__syncthreads" in source
         launchers = "".join(
             f'extern "C" void launch_{name}(void** a, unsigned b, unsigned t, bool s) '
@@ -65,17 +66,22 @@ class Program:
         self._library = ctypes.CDLL(str(library))
 
     def launch(self, name, blocks, threads, arguments):
-        """Run a kernel on NumPy arrays and scalars, which must be of exactly its types."""
+        """Run a kernel on NumPy arrays (None for a null pointer), scalars and structs, which must
+        be of exactly its types."""
         parameters = self.parameters[name]
         assert len(arguments) == len(parameters), f"{name} takes {parameters}"
         pointers = (ctypes.c_void_p * len(arguments))()
         kept = []
         for i, (argument, (dtype, is_array)) in enumerate(zip(arguments, parameters, strict=True)):
-            assert isinstance(argument, np.ndarray if is_array else np.generic), (name, i, argument)
-            assert argument.dtype == dtype, (name, i, argument.dtype, dtype)
+            if argument is not None or not is_array:
+                by_value = not is_array and dtype.kind == "V"  # a struct, as an array of one
+                expected = np.ndarray if is_array or by_value else np.generic
+                assert isinstance(argument, expected), (name, i, argument)
+                assert argument.dtype == dtype, (name, i, argument.dtype, dtype)
+                assert not by_value or argument.size == 1, (name, i)
             if is_array:
-                assert argument.flags.c_contiguous, (name, i)
-                value = ctypes.c_void_p(argument.ctypes.data)
+                assert argument is None or argument.flags.c_contiguous, (name, i)
+                value = ctypes.c_void_p(None if argument is None else argument.ctypes.data)
                 pointers[i] = ctypes.cast(ctypes.pointer(value), ctypes.c_void_p)
                 kept.append(value)
             else:
@@ -93,12 +99,15 @@ def _expanded(source):
     return source
 
 
-def _parameters(text, real):
-    """`(dtype, is it an array)` of each parameter in a list of declarations."""
+def _parameters(text, real, structs):
+    """`(dtype, is it an array)` of each parameter in a list of declarations; `structs` has the
+    fields, arrays of numbers, of each type that a parameter may have by value."""
     result = []
     for declaration in text.split(","):
         words = declaration.replace("const ", "").replace("REAL", real).replace("*", " * ").split()
         is_array = "*" in words
         kind = " ".join(words[: words.index("*")] if is_array else words[:-1])
-        result.append((np.dtype(_SCALARS[kind]), is_array))
+        fields = re.findall(r"(\w+) (\w+)\[(\d+)\];", structs.get(kind, ""))
+        of_fields = [(name, _SCALARS[of], (int(n),)) for of, name, n in fields]
+        result.append((np.dtype(of_fields or _SCALARS[kind]), is_array))
     return result

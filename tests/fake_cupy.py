@@ -3,8 +3,10 @@
 Arrays hold a NumPy array that nothing but `get` hands out.  They answer NumPy's protocols by
 CuPy's rules: host arrays as operands are refused, implicit conversions raise, functions and
 arguments that CuPy lacks are missing, numbers come as arrays without axes.  `counts` says how
-often something went from host to device or back, or made the host wait.  Kernels are compiled for
-the host (`cuda_on_cpu`).  `tests/test_fake_cupy.py` holds it against CuPy where that is installed.
+often something went from host to device or back, or made the host wait.  While a stream captures,
+whatever is done is also recorded, to be done again on the same memory when its graph is launched;
+to move anything or to wait is an error then.  Kernels are compiled for the host (`cuda_on_cpu`).
+`tests/test_fake_cupy.py` holds it against CuPy where that is installed.
 """
 
 import contextlib
@@ -17,6 +19,38 @@ from cuda_on_cpu import Program
 
 counts = Counter()
 """`to_device`, `to_host` and `waits`."""
+
+recorder = types.SimpleNamespace(tape=None)
+"""`tape`: what was done since a stream began to capture; None while none does."""
+
+
+def count(kind, times=1):
+    """Something moved, or the host waited."""
+    if times and recorder.tape is not None:
+        raise RuntimeError(f"the current stream is capturing, so {kind} is not allowed")
+    counts[kind] += times
+
+
+def done(compute):
+    """What `compute()` gives, as fake arrays; recorded if a stream captures."""
+    result = _outside(compute())
+    if recorder.tape is not None:
+
+        def again():
+            _refill(result, compute())
+
+        recorder.tape.append(again)
+    return result
+
+
+def _refill(held, new):
+    if isinstance(held, ndarray):
+        if held._held.flags.writeable:  # else it is a view of what is filled already
+            held._held[...] = new
+    elif isinstance(held, (list, tuple)):
+        for h, n in zip(held, new, strict=True):
+            _refill(h, n)
+
 
 LACKING = {"linalg.diagonal", "linalg.outer", "linalg.trace"}
 """What NumPy has and CuPy does not, of the functions that have a derivative rule."""
@@ -99,6 +133,12 @@ def _host_arrays(values):
             yield from _host_arrays(x)
 
 
+def _small_and_many(arrays):
+    """Whether CuPy joins them by one kernel, which takes their addresses from the device."""
+    one_dtype = len({x.dtype for x in arrays}) == 1
+    return len(arrays) > 8 and one_dtype and sum(x.nbytes for x in arrays) < len(arrays) << 21
+
+
 def _on_device(x):
     """Whether x is a fake array, or made of some; a list of numbers is moved like a host array."""
     return any(map(_on_device, x)) if isinstance(x, (list, tuple)) else isinstance(x, ndarray)
@@ -128,8 +168,8 @@ class ndarray:
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
         if out:
             kwargs["out"] = tuple(x._held for x in out)
-        result = ufunc(*map(_inside, inputs), **kwargs)
-        return out[0] if out else _outside(result)
+        result = done(lambda: ufunc(*map(_inside, inputs), **kwargs))
+        return out[0] if out else result
 
     def __array_function__(self, function, types_, args, kwargs):
         name = ".".join([*function.__module__.split(".")[1:], function.__name__])
@@ -141,14 +181,16 @@ class ndarray:
         if name in JOINS and any(not hasattr(x, "__array_function__") for x in args[0]):
             raise TypeError("Argument has incorrect type (expected cupy._core.core._ndarray_base)")
         if name in WAITS:
-            counts["waits"] += 1
+            count("waits")
+        if name in JOINS and _small_and_many(args[0]):
+            count("to_device")  # their addresses
         hosts = len(list(_host_arrays((*args, *kwargs.values()))))
         if name in ("asarray", "array"):
-            counts["to_device"] += not _on_device(args[0])
+            count("to_device", not _on_device(args[0]))
         elif name in _CREATES:
-            counts["to_device"] += hosts
+            count("to_device", hosts)
         elif hosts and name in TAKES_HOST_INDICES:
-            counts["to_device"] += hosts
+            count("to_device", hosts)
         elif hosts:
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
         if (
@@ -157,8 +199,10 @@ class ndarray:
             and (np.shape(args[0])[:-2] != np.shape(args[1])[:-2])
         ):
             raise ValueError("a must have (..., M, M) shape and b must have (..., M, K)")
-        result = function(*map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()})
-        return result if name in ("shape", "ndim", "size", "result_type") else _outside(result)
+        compute = lambda: function(  # noqa: E731
+            *map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()}
+        )
+        return compute() if name in ("shape", "ndim", "size", "result_type") else done(compute)
 
     # --- from device to host ---
 
@@ -166,7 +210,7 @@ class ndarray:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
 
     def get(self):
-        counts["to_host"] += 1
+        count("to_host")
         return self._held.copy()
 
     def item(self):
@@ -195,19 +239,21 @@ class ndarray:
     def _key(self, key):
         for x in key if isinstance(key, tuple) else (key,):
             if isinstance(x, (np.ndarray, list)):
-                counts["to_device"] += 1
+                count("to_device")
             is_mask = isinstance(x, (np.ndarray, ndarray)) and x.dtype == bool
             if isinstance(x, bool) or is_mask:
-                counts["waits"] += 1
+                count("waits")
         return _inside(key)
 
     def __getitem__(self, key):
-        return _outside(self._held[self._key(key)])
+        key = self._key(key)
+        return done(lambda: self._held[key])
 
     def __setitem__(self, key, value):
         if isinstance(value, (np.ndarray, list, tuple)):
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-        self._held[self._key(key)] = _inside(value)
+        key = self._key(key)
+        done(lambda: self._held.__setitem__(key, _inside(value)))
 
     def __len__(self):
         return len(self._held)
@@ -228,10 +274,13 @@ class ndarray:
     mT = property(lambda self: ndarray(self._held.mT))
 
     def astype(self, dtype, copy=True):
-        return ndarray(self._held.astype(dtype, copy=copy))
+        return done(lambda: self._held.astype(dtype, copy=copy))
 
     def copy(self):
-        return ndarray(self._held.copy())
+        return done(self._held.copy)
+
+    def view(self, dtype):
+        return ndarray(self._held.view(dtype))
 
 
 def _operator(ufunc):
@@ -271,10 +320,11 @@ def _method(name):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
         if set(kwargs) & LACKING_ARGUMENTS.get(name, set()) - {"min", "max"}:
             raise TypeError(f"{name}() got an unexpected keyword argument")
-        result = getattr(self._held, name)(
-            *map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()}
+        return done(
+            lambda: getattr(self._held, name)(
+                *map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()}
+            )
         )
-        return _outside(result)
 
     return method
 
@@ -295,7 +345,7 @@ for _name in (
 def asarray(x, dtype=None):
     if isinstance(x, ndarray):
         return x if dtype is None or x.dtype == dtype else x.astype(dtype)
-    counts["to_device"] += 1
+    count("to_device")
     return ndarray(np.array(x, dtype))
 
 
@@ -313,14 +363,63 @@ class RawModule:
         def run(grid, block, arguments):
             assert len(grid) == len(block) == 1
             held = [a._held if isinstance(a, ndarray) else a for a in arguments]
-            self._program.launch(name, grid[0], block[0], held)
+            done(lambda: self._program.launch(name, grid[0], block[0], held))
 
         return run
 
 
-class _Stream:
+class Stream:
+    """CuPy's, of which the null stream cannot capture."""
+
+    def __init__(self, null=False, non_blocking=False):
+        self._can_capture = non_blocking
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
     def synchronize(self):
-        counts["waits"] += 1
+        count("waits")
+
+    def begin_capture(self):
+        assert self._can_capture and recorder.tape is None
+        recorder.tape = []
+
+    def end_capture(self):
+        tape, recorder.tape = recorder.tape, None
+        if tape is None:
+            raise RuntimeError("the stream is not capturing")
+        return Graph(tape)
+
+
+class Graph:
+    """What was recorded, to be done again."""
+
+    def __init__(self, tape):
+        self._tape = tape
+
+    def launch(self):
+        assert recorder.tape is None
+        for again in self._tape:
+            again()
+
+
+class MemoryPool:
+    """Figures without memory."""
+
+    def malloc(self, size):
+        raise AssertionError("arrays here are NumPy's")
+
+    def free_all_blocks(self):
+        pass
+
+    def total_bytes(self):
+        return 1 << 20
+
+    def used_bytes(self):
+        return 1 << 19
 
 
 class OutOfMemoryError(MemoryError):
@@ -328,9 +427,14 @@ class OutOfMemoryError(MemoryError):
 
 
 def _on_arrays(function):
-    return lambda *args, **kwargs: _outside(
-        function(*map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()})
+    return lambda *args, **kwargs: done(
+        lambda: function(*map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()})
     )
+
+
+def _copyto(there, here):
+    assert there.dtype == here.dtype and there.shape == here.shape
+    done(lambda: np.copyto(there._held, here._held))
 
 
 def modules():
@@ -341,6 +445,8 @@ def modules():
     cupy.ndarray, cupy.RawModule, cupy.asarray, cupy.asnumpy = ndarray, RawModule, asarray, asnumpy
     # what is not set by a kernel must not be right by chance
     cupy.empty = lambda shape, dtype: ndarray(np.full(shape, 99, dtype))
+    cupy.empty_like = lambda x: cupy.empty(x.shape, x.dtype)
+    cupy.copyto = _copyto
     for name in ("zeros", "ones", "ascontiguousarray", "where", "broadcast_to"):
         setattr(cupy, name, _on_arrays(getattr(np, name)))
     cupy.linalg = types.SimpleNamespace(eigh=_on_arrays(np.linalg.eigh))
@@ -352,10 +458,13 @@ def modules():
     )
     cupy.cuda = types.SimpleNamespace(
         runtime=runtime,
-        get_current_stream=_Stream,
+        get_current_stream=Stream,
+        Stream=Stream,
+        MemoryPool=MemoryPool,
+        using_allocator=lambda _malloc: contextlib.nullcontext(),
         memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     )
-    pool = types.SimpleNamespace(total_bytes=lambda: 1 << 20, used_bytes=lambda: 1 << 19)
+    pool = MemoryPool()
     cupy.get_default_memory_pool = lambda: pool
     core = types.ModuleType("cupy._core")
     products = types.ModuleType("cupy._core._routines_linalg")
@@ -366,7 +475,18 @@ def modules():
     return {"cupy": cupy, "cupy._core": core, "cupy._core._routines_linalg": products}
 
 
-_OURS = ("dualnet.backends.kernels", "dualnet.backends.cupy_backend")
+_OURS = tuple(
+    f"dualnet.backends.{name}"
+    for name in (
+        "cublas",
+        "cupy_backend",
+        "graphs",
+        "kernels",
+        "later",
+        "launching",
+        "optimizer_kernels",
+    )
+)
 
 
 @contextlib.contextmanager

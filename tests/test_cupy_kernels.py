@@ -11,11 +11,28 @@ from cupy_comparisons import ALLOWED, BOTH, assert_same, moved
 from dualnet.backends import replaceable
 from dualnet.core.windows import Geometry, fold, spread, unfold, weigh
 from dualnet.learning.aggregate import least_norm
+from dualnet.learning.separation import summed_by_part
 from dualnet.nn import normalization_kernels as normalization
 from dualnet.nn import softmax_cross_entropy
 from dualnet.nn.activations import _relu_and_slope
 from dualnet.nn.losses import _losses_and_errors
 from dualnet.optim import OPTIMIZERS
+
+# --- sums of directions --------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("swapped", (False, True))
+@pytest.mark.parametrize("tokens, groups, of_tokens", [(1, 1, 1), (5, 1, 1), (5, 3, 5), (5, 3, 1)])
+def test_sums_by_part(tokens, groups, of_tokens, swapped, dtype, cupy_backend, rng):
+    k, n, channels = 4, 7, 6
+    sizes = (groups, channels, tokens) if swapped else (tokens, groups, channels)
+    d = rng.standard_normal((k, n, of_tokens, groups)).astype(dtype)
+    u = rng.standard_normal((k, n, *sizes)).astype(dtype)
+    expected = summed_by_part(d, u, swapped)
+    got = summed_by_part(*moved((d, u), cupy_backend), swapped)
+    assert_same(got, expected, cupy_backend, ALLOWED[dtype])
+
 
 # --- random numbers ------------------------------------------------------------------------------
 
@@ -95,10 +112,10 @@ def philox(bits, block):
 
 
 def test_every_kernel_replaces_something(cupy_backend):
-    kernels = importlib.import_module("dualnet.backends.kernels")
+    launching = importlib.import_module("dualnet.backends.launching")
     updates = {family.update_leaf.__qualname__ for family in OPTIMIZERS.values()}
-    assert set(kernels.KERNELS) <= replaceable.REPLACEABLE | updates
-    assert updates <= set(kernels.KERNELS)
+    assert set(launching.KERNELS) <= replaceable.REPLACEABLE | updates
+    assert updates <= set(launching.KERNELS)
 
 
 @BOTH

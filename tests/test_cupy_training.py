@@ -96,7 +96,7 @@ def test_training_with_every_choice(name, cupy_backend, digits):
     trainer = make_trainer(chosen, network, digits)
     here = steps_of(replace(trainer, backend=HOST, dataset=digits), 3)
     there = steps_of(replace(trainer, backend=SameDraws(cupy_backend)), 3)
-    for part in ("params", "optimizer", "learned", "readout"):
+    for part in ("params", "memories", "learned", "readout"):
         assert_same(getattr(there, part), getattr(here, part), cupy_backend, 1e-9, part)
     np.testing.assert_allclose(there.sums[:3], here.sums[:3], rtol=1e-9)
     if type(cupy_backend.asarray(0)) is not fake_cupy.ndarray:

@@ -55,10 +55,18 @@ class CupyBackend:
         self._cupy = _imported()
         _require_device(self._cupy)
         _choose_precision(tf32)
-        from dualnet.backends import kernels  # needs CuPy
+        from dualnet.backends import (  # all of which need CuPy
+            graphs,
+            kernels,  # noqa: F401, which fills KERNELS
+            later,
+            launching,
+            optimizer_kernels,  # noqa: F401, too
+        )
 
-        self._draws = kernels.Module("draws")
-        put_kernels(self._cupy.ndarray, kernels.KERNELS)
+        self._repeated, self._key_words = graphs.Repeated, later.key_words
+        self._draws = launching.Module("draws")
+        self._pools: list[Any] = [self._cupy.get_default_memory_pool()]
+        put_kernels(self._cupy.ndarray, launching.KERNELS)
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:
         """The array on the device."""
@@ -94,19 +102,26 @@ class CupyBackend:
         self._cupy.cuda.get_current_stream().synchronize()
 
     def memory(self) -> dict[str, int]:
-        """Bytes that CuPy's memory pool holds, which is the most that were in use at once plus
-        what its blocks waste; and those in use now."""
-        pool = self._cupy.get_default_memory_pool()
-        return {"device_pool_bytes": pool.total_bytes(), "device_used_bytes": pool.used_bytes()}
+        """Bytes that CuPy's memory pools hold, which is the most that were in use at once plus
+        what their blocks waste; and those in use now."""
+        return {
+            "device_pool_bytes": sum(pool.total_bytes() for pool in self._pools),
+            "device_used_bytes": sum(pool.used_bytes() for pool in self._pools),
+        }
+
+    def repeated(self, function: Callable) -> Callable:
+        """The function, recorded as a CUDA graph when it has run often enough; see `Repeated`."""
+        self._pools.append(self._cupy.cuda.MemoryPool())
+        return self._repeated(function, self._pools[-1])
 
     def _drawn(self, kind: str, key: Key, shape: tuple[int, ...], dtype: Any, start: int) -> Any:
         out = self._cupy.empty(shape, dtype)
         size = math.prod(shape)
         if size:
             quads = -(-(start + size) // _DRAWS_PER_THREAD) - start // _DRAWS_PER_THREAD
-            key_words = (key.bits & (2**64 - 1), key.bits >> 64)
-            numbers = (np.uint64(n) for n in (size, start, *key_words))
-            self._draws.over(quads, kind, out.dtype, out, *numbers)
+            words, later = self._key_words(key)
+            numbers = (np.uint64(n) for n in (size, start, *words))
+            self._draws.over(quads, kind, out.dtype, out, *numbers, later)
         return out
 
 

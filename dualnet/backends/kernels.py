@@ -1,4 +1,4 @@
-"""CUDA kernels beside the functions that they replace, and how they are compiled and launched.
+"""CUDA kernels beside the functions that they replace.
 
 A kernel's first lines give the place of each argument; the sources in the folder `cuda` say what
 it computes.  Whatever a kernel does not serve, it leaves to the function written in NumPy's calls.
@@ -7,94 +7,43 @@ it computes.  Whatever a kernel does not serve, it leaves to the function writte
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from importlib.resources import files
 from typing import Any
 
 import cupy
 import numpy as np
 
-KERNELS: dict[str, Callable] = {}
-"""Name of a replaceable function → what CuPy arrays get in its place."""
-
-_REAL = {"float32": "float", "float64": "double"}
-
-
-def source(name: str) -> str:
-    """The CUDA source `cuda/NAME.cu`."""
-    return (files("dualnet.backends") / "cuda" / f"{name}.cu").read_text(encoding="utf-8")
-
-
-class Module:
-    """One source file, compiled when first used, once for each floating-point dtype.
-
-    Args:
-        name: of the file in `cuda`, without its suffix.
-        threads: in a block; a power of 2.
-    """
-
-    def __init__(self, name: str, threads: int = 256):
-        self.name = name
-        self.threads = threads
-        self._compiled: dict[str, Any] = {}
-
-    def launch(self, kernel: str, dtype: Any, blocks: int, *arguments: Any) -> None:
-        """Run a kernel, unless it has nothing to do.
-
-        Args:
-            kernel: its name in the source.
-            dtype: float32 or float64, what REAL is.
-            blocks: how many blocks of threads.
-            arguments: CuPy arrays, contiguous, and NumPy scalars of the very types it takes.
-        """
-        if not blocks:
-            return
-        real = _REAL[np.dtype(dtype).name]
-        if real not in self._compiled:
-            options = ("--std=c++17", f"-DREAL={real}", f"-DTHREADS={self.threads}")
-            self._compiled[real] = cupy.RawModule(code=source(self.name), options=options)
-        self._compiled[real].get_function(kernel)((blocks,), (self.threads,), arguments)
-
-    def over(self, size: int, kernel: str, dtype: Any, *arguments: Any) -> None:
-        """Run a kernel with one thread for each of `size` numbers."""
-        self.launch(kernel, dtype, -(-size // self.threads), *arguments)
-
+from dualnet.backends.launching import Module, flat, kernel_for, serves
 
 _WINDOWS = Module("windows")
 _NORMALIZATION = Module("normalization")
 _ACTIVATIONS = Module("activations")
 _LOSSES = Module("losses", threads=128)
-_OPTIMIZERS = Module("optimizers")
-
-
-def kernel_for(name: str) -> Callable:
-    """Decorator: what to call in the place of the replaceable function of that name."""
-
-    def keep(function: Callable) -> Callable:
-        KERNELS[name] = function
-        return function
-
-    return keep
-
-
-def _serves(*arrays: Any) -> bool:
-    """Whether these are CuPy arrays of one dtype that the sources are written for."""
-    dtypes = {a.dtype for a in arrays}
-    on_device = all(isinstance(a, cupy.ndarray) for a in arrays)
-    return on_device and len(dtypes) == 1 and dtypes.pop().name in _REAL
-
-
-def _flat(*arrays: Any) -> list[Any]:
-    return [cupy.ascontiguousarray(a) for a in arrays]
+_COMBINATIONS = Module("combinations")
 
 
 _DEVICE_BYTES = 1 << 28
+_FEW = 8
 
 
 @kernel_for("bytes_at_a_time")
 def _bytes_at_a_time(like: Any, in_cache: int) -> int:
     """Large pieces, as each is a launch; but no more temporaries than fit beside all else."""
     return _DEVICE_BYTES
+
+
+@kernel_for("_concatenated")
+def _concatenated(axis: int, *arrays: Any) -> Any:
+    """CuPy's own takes the addresses of many arrays from the host; of few it copies each."""
+    if len(arrays) <= _FEW or not all(isinstance(a, cupy.ndarray) for a in arrays):
+        return NotImplemented
+    ends = np.cumsum([0, *(a.shape[axis] for a in arrays)]).tolist()
+    axis %= arrays[0].ndim
+    shape = list(arrays[0].shape)
+    shape[axis] = ends[-1]
+    out = cupy.empty(tuple(shape), np.result_type(*(a.dtype for a in arrays)))
+    for a, start, end in zip(arrays, ends[:-1], ends[1:], strict=True):
+        out[(slice(None),) * axis + (slice(start, end),)] = a
+    return out
 
 
 # --- windows -------------------------------------------------------------------------------------
@@ -119,60 +68,60 @@ def _view(padded: Any, geometry: Any) -> Any:
 
 @kernel_for("unfold")
 def _unfold(x: Any, geometry: Any) -> Any:
-    if not _serves(x):
+    if not serves(x):
         return NotImplemented
     m, *image, c = x.shape
     places = geometry.places(tuple(image))
     out = cupy.empty((m, *places, math.prod(geometry.window), c), x.dtype)
     sizes = _geometry(geometry, tuple(image), c, places)
-    _WINDOWS.over(out.size, "unfold", x.dtype, *_flat(x), out, np.int64(out.size), *sizes)
+    _WINDOWS.over(out.size, "unfold", x.dtype, *flat(x), out, np.int64(out.size), *sizes)
     return out
 
 
 @kernel_for("fold")
 def _fold(y: Any, geometry: Any, image: tuple) -> Any:
-    if not _serves(y):
+    if not serves(y):
         return NotImplemented
     out = cupy.empty((y.shape[0], *image, y.shape[-1]), y.dtype)
     sizes = _geometry(geometry, image, y.shape[-1], y.shape[1:3])
-    _WINDOWS.over(out.size, "fold", y.dtype, *_flat(y), out, np.int64(out.size), *sizes)
+    _WINDOWS.over(out.size, "fold", y.dtype, *flat(y), out, np.int64(out.size), *sizes)
     return out
 
 
 @kernel_for("weigh")
 def _weigh(x: Any, weights: Any, geometry: Any) -> Any:
-    if not _serves(x, weights):
+    if not serves(x, weights):
         return NotImplemented
     k, m, *image, c = x.shape
     out = cupy.empty((k, m, *weights.shape[2:4], c), x.dtype)
     sizes = np.int64(out.size), np.int64(m)
     of_windows = _geometry(geometry, tuple(image), c, weights.shape[2:4])
-    _WINDOWS.over(out.size, "weigh", x.dtype, *_flat(x, weights), out, *sizes, *of_windows)
+    _WINDOWS.over(out.size, "weigh", x.dtype, *flat(x, weights), out, *sizes, *of_windows)
     return out
 
 
 @kernel_for("spread")
 def _spread(y: Any, weights: Any, geometry: Any, image: tuple) -> Any:
-    if not _serves(y, weights):
+    if not serves(y, weights):
         return NotImplemented
     k, m, *places, c = y.shape
     out = cupy.empty((k, m, *image, c), y.dtype)
     sizes = np.int64(out.size), np.int64(m)
     of_windows = _geometry(geometry, image, c, tuple(places))
-    _WINDOWS.over(out.size, "spread", y.dtype, *_flat(y, weights), out, *sizes, *of_windows)
+    _WINDOWS.over(out.size, "spread", y.dtype, *flat(y, weights), out, *sizes, *of_windows)
     return out
 
 
 @kernel_for("zeros_plus")
 def _zeros_plus(x: Any, positions: Any, shape: tuple) -> Any:
     """Where several numbers meet at one place, the order in which they are added is not fixed."""
-    if not _serves(x):
+    if not serves(x):
         return NotImplemented
     k, n, size = x.shape[0], math.prod(positions.shape), math.prod(shape)
     out = cupy.zeros((k, *shape), x.dtype)
     positions = cupy.asarray(positions, np.int64)
     sizes = (np.int64(number) for number in (k, n, size))
-    _WINDOWS.over(k * n, "scatter", x.dtype, *_flat(x, positions), out, *sizes)
+    _WINDOWS.over(k * n, "scatter", x.dtype, *flat(x, positions), out, *sizes)
     return out
 
 
@@ -195,11 +144,11 @@ def _runs(view: Any, directions: int = 1) -> tuple[int, int, list] | None:
 @kernel_for("normalized_in_view")
 def _normalized(x: Any, view: Any, epsilon: float) -> Any:
     runs = _runs(view)
-    if runs is None or not _serves(x):
+    if runs is None or not serves(x):
         return NotImplemented
     y, s = cupy.empty(x.shape, x.dtype), cupy.empty(view.kept, x.dtype)
     blocks, _, sizes = runs
-    arguments = (*_flat(x), y, s, *sizes, x.dtype.type(epsilon))
+    arguments = (*flat(x), y, s, *sizes, x.dtype.type(epsilon))
     _NORMALIZATION.launch("normalized", x.dtype, blocks, *arguments)
     return y, s
 
@@ -207,11 +156,11 @@ def _normalized(x: Any, view: Any, epsilon: float) -> Any:
 @kernel_for("moments_in_view")
 def _moments(x: Any, view: Any) -> Any:
     runs = _runs(view)
-    if runs is None or not _serves(x):
+    if runs is None or not serves(x):
         return NotImplemented
     mean, variance = cupy.empty(view.kept, x.dtype), cupy.empty(view.kept, x.dtype)
     blocks, _, sizes = runs
-    arguments = (*_flat(x), mean, variance, *sizes)
+    arguments = (*flat(x), mean, variance, *sizes)
     _NORMALIZATION.launch("moments", x.dtype, blocks, *arguments)
     return mean, variance
 
@@ -220,11 +169,11 @@ def _moments(x: Any, view: Any) -> Any:
 def _tangent(t: Any, y: Any, s: Any, view: Any) -> Any:
     k = t.shape[0]
     runs = _runs(view, k)
-    if runs is None or t.shape[1:] != y.shape or not _serves(t, y, s):
+    if runs is None or t.shape[1:] != y.shape or not serves(t, y, s):
         return NotImplemented
     out = cupy.empty(t.shape, t.dtype)
     blocks, _, sizes = runs
-    arguments = (*_flat(t, y, s), out, np.int64(y.size), np.int64(blocks), *sizes)
+    arguments = (*flat(t, y, s), out, np.int64(y.size), np.int64(blocks), *sizes)
     _NORMALIZATION.launch("tangent", t.dtype, k * blocks, *arguments)
     return out
 
@@ -234,10 +183,10 @@ def _tangent(t: Any, y: Any, s: Any, view: Any) -> Any:
 
 @kernel_for("_relu_and_slope")
 def _relu_and_slope(x: Any) -> Any:
-    if not _serves(x):
+    if not serves(x):
         return NotImplemented
     y, slope = cupy.empty(x.shape, x.dtype), cupy.empty(x.shape, x.dtype)
-    _ACTIVATIONS.over(x.size, "relu", x.dtype, *_flat(x), y, slope, np.int64(x.size))
+    _ACTIVATIONS.over(x.size, "relu", x.dtype, *flat(x), y, slope, np.int64(x.size))
     return y, slope
 
 
@@ -246,11 +195,11 @@ def _relu_and_slope(x: Any) -> Any:
 
 @kernel_for("_losses_and_errors")
 def _losses_and_errors(logits: Any, labels: Any) -> Any:
-    if not (_serves(logits) and isinstance(labels, cupy.ndarray)):
+    if not (serves(logits) and isinstance(labels, cupy.ndarray)):
         return NotImplemented
     n, classes = logits.shape
     losses, errors = cupy.empty(n, logits.dtype), cupy.empty(logits.shape, logits.dtype)
-    arguments = (*_flat(logits, labels.astype(np.int64, copy=False)), losses, errors)
+    arguments = (*flat(logits, labels.astype(np.int64, copy=False)), losses, errors)
     _LOSSES.launch("cross_entropy", logits.dtype, n, *arguments, np.int32(classes))
     return losses, errors
 
@@ -260,6 +209,22 @@ def _losses(logits: Any, labels: Any) -> Any:
     """By the same kernel, so that a loss is the same with and without its derivative."""
     both = _losses_and_errors(logits, labels)
     return both if both is NotImplemented else both[0]
+
+
+# --- directions ----------------------------------------------------------------------------------
+
+
+@kernel_for("summed_by_part")
+def _summed_by_part(d: Any, parts: Any, swapped: bool) -> Any:
+    if not serves(d, parts):
+        return NotImplemented
+    k, n, *sizes = parts.shape
+    groups, channels, tokens = sizes if swapped else (*sizes[1:], sizes[0])
+    out = cupy.empty(parts.shape[1:], parts.dtype)
+    numbers = (k, n, tokens, groups, channels, *d.shape[2:], swapped)
+    arguments = (*flat(d, parts), out, np.int64(out.size), *map(np.int32, numbers))
+    _COMBINATIONS.over(out.size, "weighted_sum", parts.dtype, *arguments)
+    return out
 
 
 # --- linear systems ------------------------------------------------------------------------------
@@ -272,68 +237,3 @@ def _least_norm(g: Any, right: Any, rounding: float) -> Any:
     kept = values > rounding * values[-1]
     inverse = cupy.where(kept, 1.0 / cupy.where(kept, values, 1.0), 0.0)
     return vectors @ (inverse * (vectors.T @ right))
-
-
-# --- optimizers ----------------------------------------------------------------------------------
-
-
-def _updated(
-    kernel: str, g: Any, memories: list, p: Any, numbers: tuple[float, ...]
-) -> list[Any] | None:
-    """The new memories and, last, the new parameter; None where the kernel does not serve."""
-    if not _serves(g, *memories, p):
-        return None
-    new = [cupy.empty(p.shape, p.dtype) for _ in (*memories, p)]
-    scalars = (p.dtype.type(x) for x in numbers)
-    arrays = _flat(g, *memories, p)
-    _OPTIMIZERS.over(p.size, kernel, p.dtype, *arrays, *new, np.int64(p.size), *scalars)
-    return new
-
-
-@kernel_for("SGD.update_leaf")
-def _sgd(rule: Any, g: Any, s: dict, p: Any, lr: float, step: int) -> Any:
-    new = _updated("sgd", g, [], p, (lr, rule.weight_decay))
-    return NotImplemented if new is None else (new[0], {})
-
-
-def _with_velocity(kernel: str) -> Callable:
-    def update(rule: Any, g: Any, s: dict, p: Any, lr: float, step: int) -> Any:
-        numbers = (lr, rule.weight_decay, rule.momentum)
-        new = _updated(kernel, g, [s["velocity"]], p, numbers)
-        return NotImplemented if new is None else (new[1], {"velocity": new[0]})
-
-    return update
-
-
-KERNELS["Momentum.update_leaf"] = _with_velocity("momentum")
-KERNELS["Nesterov.update_leaf"] = _with_velocity("nesterov")
-
-
-@kernel_for("LARS.update_leaf")
-def _lars(rule: Any, g: Any, s: dict, p: Any, lr: float, step: int) -> Any:
-    """Momentum, of a gradient whose lengths CuPy's own sums have found."""
-    if not _serves(g, p):
-        return NotImplemented
-    g = g if len(p.shape) < 2 else rule.adapted(g, p)
-    new = _updated("momentum", g, [s["velocity"]], p, (lr, 0.0, rule.momentum))
-    return NotImplemented if new is None else (new[1], {"velocity": new[0]})
-
-
-def _with_moments(decay_in_gradient: bool) -> Callable:
-    def update(rule: Any, g: Any, s: dict, p: Any, lr: float, step: int) -> Any:
-        root = math.sqrt(1.0 - rule.beta2**step)
-        rate = lr * root / (1.0 - rule.beta1**step)
-        decay = rule.weight_decay if decay_in_gradient else 0.0
-        kept = 1.0 if decay_in_gradient else 1.0 - lr * rule.weight_decay
-        betas = (rule.beta1, 1.0 - rule.beta1, rule.beta2, 1.0 - rule.beta2)
-        numbers = (rate, rule.epsilon * root, decay, kept, *betas)
-        new = _updated("adam", g, [s["first_moment"], s["second_moment"]], p, numbers)
-        if new is None:
-            return NotImplemented
-        return new[2], {"first_moment": new[0], "second_moment": new[1]}
-
-    return update
-
-
-KERNELS["Adam.update_leaf"] = _with_moments(decay_in_gradient=True)
-KERNELS["AdamW.update_leaf"] = _with_moments(decay_in_gradient=False)

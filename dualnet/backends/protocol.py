@@ -49,6 +49,20 @@ class Backend(Protocol):
         """`[f(x) for x in items]`."""
         ...
 
+    def repeated(self, function: Callable) -> Callable:
+        """A pure function of arrays that is called again and again, in the quickest form.
+
+        Args:
+            function: `function(carried, batch, key, numbers) -> (carried, results)`: trees of
+                arrays, a key and numbers by name.  What it carries from call to call keeps its
+                shapes; of the numbers it makes multiples alone, for optimizers.
+
+        Returns:
+            A function of the same arguments.  The arrays of `carried` that it returns stay as
+            they are until the call after the next.
+        """
+        ...
+
     def normal(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> Any:
         """Standard normal numbers.
 

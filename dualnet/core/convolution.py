@@ -26,6 +26,7 @@ import numpy as np
 
 from dualnet.backends.replaceable import bytes_at_a_time
 from dualnet.core.dispatch import primitive
+from dualnet.core.joining import stacked
 from dualnet.core.windows import Geometry, Pair, fold, pad, view
 
 _BLOCK_BYTES = 4 << 20
@@ -161,7 +162,7 @@ def convolve_own_rank_one(x: Any, left: Any, right: Any, geometry: Geometry) -> 
         for i in range(kh)
         for j in range(kw)
     ]
-    numbers = np.reshape(np.stack(picked, axis=-1), (m, groups, k, rows * columns, kh * kw))
+    numbers = np.reshape(stacked(picked, axis=-1), (m, groups, k, rows * columns, kh * kw))
     spread = np.reshape(right, (k, m, kh * kw, groups, q // groups))
     spread = np.transpose(spread, (1, 3, 0, 2, 4))  # (M, groups, k, kh·kw, q / groups)
     y = np.transpose(numbers @ spread, (2, 0, 3, 1, 4))

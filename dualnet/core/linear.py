@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.core.joining import concatenated
 from dualnet.core.scatter import zeros_plus, zeros_with
 
 Shape = tuple[int, ...]
@@ -348,7 +349,7 @@ def concatenate(ts: Sequence[Tangent | None], shapes: Sequence[Shape], axis: int
         np.zeros_like(like, shape=(like.shape[0], *shape)) if t is None else t
         for t, shape in zip(ts, shapes, strict=True)
     ]
-    return np.concatenate(stacks, axis)
+    return concatenated(stacks, axis)
 
 
 @LinearMap

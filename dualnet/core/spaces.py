@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear
+from dualnet.core.joining import concatenated
 from dualnet.core.linear import LinearMap, Structured, Tangent
 from dualnet.errors import TangentError
 
@@ -227,8 +228,8 @@ def part(t: Tangent, which: slice) -> Tangent:
 def joined(ts: Sequence[Tangent]) -> Tangent:
     """The directions of several dense or several rank-one tangents, one after the other."""
     if isinstance(ts[0], RankOne):
-        return RankOne(*(np.concatenate([getattr(t, f) for t in ts]) for f in ("left", "right")))
-    return np.concatenate(ts)
+        return RankOne(*(concatenated([getattr(t, f) for t in ts]) for f in ("left", "right")))
+    return concatenated(ts)
 
 
 def combine(coefficients: Any, t: Tangent) -> Any:

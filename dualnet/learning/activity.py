@@ -10,10 +10,11 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
+from dualnet.core.joining import concatenated
 from dualnet.learning.directions import ActivityDirections, require_choice, require_sampler
 from dualnet.learning.local import Cut, Segment, measure_locally
 from dualnet.learning.rule import Measurement
-from dualnet.learning.separation import Separation, separations, weighted_sum
+from dualnet.learning.separation import Separation, separations, summed_by_part, weighted_sum
 from dualnet.learning.sites import hidden_units
 from dualnet.learning.task import Shard, Task
 from dualnet.random import Key
@@ -150,7 +151,14 @@ def corrections(d: Any, cuts: list[Cut], aggregate: str, kept: Mapping[str, Sepa
     if coupled:
         one = np.broadcast_to(np.sum(one, axis=1, keepdims=True), one.shape)
     c = projection(one, cuts, coupled)
-    return [np.einsum("kn,kn...->n...", c, cut.directions) for cut in cuts]
+    return [_alike(c, cut.directions) for cut in cuts]
+
+
+def _alike(c: Any, u: Any) -> Any:
+    """Σ_i c_i u_i, c `(k, n)` the same for a whole activity: u `(k, n, *S)`."""
+    k, n = c.shape
+    sums = summed_by_part(np.reshape(c, (k, n, 1, 1)), np.reshape(u, (k, n, 1, 1, -1)), False)
+    return np.reshape(sums, u.shape[1:])
 
 
 def projection(d: Any, cuts: list[Cut], coupled: bool) -> Any:
@@ -162,7 +170,7 @@ def projection(d: Any, cuts: list[Cut], coupled: bool) -> Any:
         np.reshape(np.swapaxes(c.directions, 0, 1), (d.shape[1], len(d), -1)).astype(np.float64)
         for c in cuts
     ]
-    u = np.concatenate(stacks, axis=-1)
+    u = concatenated(stacks, axis=-1)
     gram = u @ np.swapaxes(u, 1, 2)  # (n, k, k)
     if coupled:
         gram = gram.sum(0, keepdims=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.backends import Backend
+from dualnet.core.joining import stacked
 from dualnet.errors import UsageError
 from dualnet.learning.local import Draw
 from dualnet.learning.task import Shard
@@ -44,7 +45,7 @@ class ActivityDirections:
         def draw(path: str, visit: int, z: Any, slope: Any) -> Any:
             of_place = self.key.fold_in(path).fold_in(visit)
             first = shard.context.start * (z.size // max(1, len(z)))
-            u = np.stack(
+            u = stacked(
                 [
                     self.draw_array(of_place.fold_in(i), z.shape, z.dtype, first)
                     for i in range(self.k)

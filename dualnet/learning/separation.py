@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import replaceable
 from dualnet.learning.task import Task
 from dualnet.nn.blocks import Residual, TokenMixing
 from dualnet.nn.heads import LocalHead
@@ -113,14 +114,31 @@ def weighted_sum(d: Any, u: Any, kept: Separation) -> Any:
         d = np.broadcast_to(np.sum(d, axis=1, keepdims=True), d.shape)
     if kept.groups == 1:
         d = np.sum(d, axis=3, keepdims=True)
-    p = "p" if kept.tokens else ""
     if not kept.tokens:
-        d = np.sum(d, axis=2)
+        d = np.sum(d, axis=2, keepdims=True)
     shape, groups = u.shape[1:], kept.groups
-    if kept.swapped and (kept.tokens or groups > 1):
+    swapped = kept.swapped and (kept.tokens or groups > 1)
+    if swapped:
         n, channels, tokens = shape
         parts = np.reshape(u, (len(u), n, groups, channels // groups, tokens))
-        return np.reshape(np.einsum(f"kn{p}g,kngcp->ngcp", d, parts), shape)
-    n, *rows, channels = shape
-    parts = np.reshape(u, (len(u), n, prod(rows), groups, channels // groups))
-    return np.reshape(np.einsum(f"kn{p}g,knpgc->npgc", d, parts), shape)
+    else:
+        n, *rows, channels = shape
+        parts = np.reshape(u, (len(u), n, prod(rows), groups, channels // groups))
+    return np.reshape(summed_by_part(d, parts, swapped), shape)
+
+
+@replaceable
+def summed_by_part(d: Any, parts: Any, swapped: bool) -> Any:
+    """Σ_i d_i u_i.
+
+    Args:
+        d: `(k, n, P or 1, G)`.
+        parts: u, `(k, n, P, G, c)`, or `(k, n, G, c, P)` if swapped.
+
+    Returns:
+        As u without k.
+    """
+    p, d = ("", d[:, :, 0]) if d.shape[2] == 1 else ("p", d)
+    if swapped:
+        return np.einsum(f"kn{p}g,kngcp->ngcp", d, parts)
+    return np.einsum(f"kn{p}g,knpgc->npgc", d, parts)

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from dualnet import tree
 from dualnet.backends import Backend
+from dualnet.core.joining import stacked
 from dualnet.core.spaces import dense
 from dualnet.core.transforms import jvp
 from dualnet.errors import UsageError
@@ -121,7 +120,7 @@ class WeightPerturbation:
             of_segments, outputs, new_state = segment_losses(
                 task, p, state, shard, shard.context, self.locality
             )
-            return np.stack(of_segments), (outputs, new_state)
+            return stacked(of_segments), (outputs, new_state)
 
         contributions = []
         most = self._most_in_a_pass(task, params, state, directions, shard)
@@ -215,4 +214,4 @@ class FiniteDifferences(WeightPerturbation):
         for i in range(len(tree.leaves(stacks)[0])):
             moved = tree.map(lambda p, v: p + self.difference * v[i], params, stacks)  # noqa: B023
             differences.append((losses(moved)[0] - value) / self.difference)
-        return value, np.stack(differences), aux
+        return value, stacked(differences), aux

@@ -11,6 +11,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
+from dualnet.core.joining import concatenated, stacked
 from dualnet.core.per_example import PerExample
 from dualnet.core.spaces import combine, directions, inner_products, joined, numbers, part
 from dualnet.learning.aggregate import Aggregation
@@ -152,7 +153,7 @@ class SharedDirections:
 
     def together(self, contributions: list) -> dict[str, Any]:
         """Those of all passes as one, to be added up over shards."""
-        return {"derivatives": np.concatenate(contributions)}
+        return {"derivatives": concatenated(contributions)}
 
     def gradients(self, total: dict[str, Any], n: int, aggregate: Aggregation) -> Tree:
         """The estimate from what all shards measured.
@@ -164,7 +165,7 @@ class SharedDirections:
         """
         d = total["derivatives"] / n
         # one column a loss: coefficients for the parameters that answer to it
-        c = np.stack([self.coefficients(d[:, i], aggregate, i) for i in range(d.shape[1])], 1)
+        c = stacked([self.coefficients(d[:, i], aggregate, i) for i in range(d.shape[1])], 1)
         parts = (
             combined(tangents, c[start:stop], self.segments)
             for (start, stop), tangents in zip(self.bounds, self.chunks(), strict=True)

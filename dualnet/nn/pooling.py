@@ -12,6 +12,7 @@ from dualnet.core.beside import arange
 from dualnet.core.dispatch import primitive
 from dualnet.core.dual import primal_of
 from dualnet.core.engine import linearizer
+from dualnet.core.joining import stacked
 from dualnet.core.rules.convolution import weighed
 from dualnet.core.windows import Geometry, shifts, unfold
 from dualnet.errors import UsageError
@@ -57,7 +58,7 @@ def _(x: Any, geometry: Geometry) -> Any:
     out = _largest(x, geometry)
     winner, padded = primal_of(out), _pad_by_nothing(primal_of(x), geometry)
     hits = [np.equal(padded[:, a, b], winner) for a, b in shifts(geometry, winner.shape[1:3])]
-    weights = np.stack(hits).astype(winner.dtype)
+    weights = stacked(hits).astype(winner.dtype)
     weights /= np.sum(weights, axis=0)
     return out, lambda t: weighed(t, weights, geometry)
 

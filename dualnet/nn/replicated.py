@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.core.beside import arange
+from dualnet.core.joining import stacked
 from dualnet.core.transforms import stop_gradient, vjp
 from dualnet.errors import UsageError
 
@@ -88,7 +89,7 @@ def replicated_by_copies(loss: Loss, x: Any, groups: int = 1) -> Any:
             + stop_gradient(fixed) * (1 - 1 / len(features))
             + fixed / len(features)
         )
-    return np.reshape(np.stack(losses, axis=-1), (n, tokens, groups))
+    return np.reshape(stacked(losses, axis=-1), (n, tokens, groups))
 
 
 def _by_token_and_group(function: str, x: Any, groups: int) -> Any:

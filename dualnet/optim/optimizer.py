@@ -61,6 +61,10 @@ class Optimizer:
         Raises:
             UsageError: if a leaf is not a floating-point array.
         """
+        return _state(0, self.memories(params))
+
+    def memories(self, params: tree.Tree) -> dict[str, tree.Tree]:
+        """What `init` makes without the count, for a caller that counts and uses `apply`."""
         where = f"{type(self).__name__}.init"
         columns: dict[str, list[Array]] = {name: [] for name in self.state_names}
         for path, p in tree.items(params):
@@ -68,7 +72,7 @@ class Optimizer:
             fresh = self.init_leaf(p)
             for name in self.state_names:
                 columns[name].append(fresh[name])
-        return _state(0, params, columns)
+        return _by_name(params, columns)
 
     def update(
         self, grads: tree.Tree, state: dict[str, Any], params: tree.Tree, lr: float
@@ -101,17 +105,40 @@ class Optimizer:
         memories = {name: state[name] for name in self.state_names}
         _check_alike(where, params, {"gradient": grads, **memories})
         step = int(state["step"]) + 1
+        new_params, memories = self.apply(grads, memories, params, rate, step)
+        return new_params, _state(step, memories)
+
+    def apply(
+        self,
+        grads: tree.Tree,
+        memories: dict[str, tree.Tree],
+        params: tree.Tree,
+        lr: float,
+        step: int,
+    ) -> tuple[tree.Tree, dict[str, tree.Tree]]:
+        """The update alone: without checks, and the caller counts.
+
+        Args:
+            grads: tree like `params`.
+            memories: for every name in `state_names`, a tree like `params`.
+            params: tree of floating-point arrays.
+            lr: learning rate.
+            step: the number of this update, from 1.
+
+        Returns:
+            The new parameters and the new memories.
+        """
         columns: dict[str, list[Array]] = {name: [] for name in self.state_names}
 
         def update_one(p: Array, g: Array, *memory: Array) -> Array:
             old = dict(zip(self.state_names, memory, strict=True))
-            new_p, new = or_kernel(type(self).update_leaf, self, g, old, p, rate, step)
+            new_p, new = or_kernel(type(self).update_leaf, self, g, old, p, lr, step)
             for name in self.state_names:
                 columns[name].append(new[name])
             return new_p
 
         new_params = tree.map(update_one, params, grads, *memories.values())
-        return new_params, _state(step, params, columns)
+        return new_params, _by_name(params, columns)
 
     def init_leaf(self, p: Array) -> dict[str, Array]:
         """The state of one parameter before the first update: zeros of its shape and dtype."""
@@ -146,9 +173,12 @@ def plus_decay(g: Array, weight_decay: float, p: Array) -> Array:
     return decayed
 
 
-def _state(step: int, params: tree.Tree, columns: dict[str, list[Array]]) -> dict[str, Any]:
-    memory = {name: tree.unflatten(params, column) for name, column in columns.items()}
-    return {"step": np.array(step, dtype=np.int64), **memory}
+def _by_name(params: tree.Tree, columns: dict[str, list[Array]]) -> dict[str, tree.Tree]:
+    return {name: tree.unflatten(params, column) for name, column in columns.items()}
+
+
+def _state(step: int, memories: dict[str, tree.Tree]) -> dict[str, Any]:
+    return {"step": np.array(step, dtype=np.int64), **memories}
 
 
 def _checked(where: str, name: str, value: Any) -> float:

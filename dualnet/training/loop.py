@@ -1,9 +1,5 @@
-"""The training loop.
-
-All that changes is one value, a `TrainState`; a step makes a new one from the old.  Shuffles and
-random directions are functions of (seed, epoch) and (seed, step), so a state is all that is
-needed to go on: a run that was stopped at any moment and resumed gives the same numbers.
-"""
+"""The training loop: all that changes is one value, a `TrainState`; a step makes a new one from the
+old."""
 
 from __future__ import annotations
 
@@ -33,46 +29,12 @@ from dualnet.random import Key
 from dualnet.schedules import Schedule
 from dualnet.training.objective import Objective, Supervised
 from dualnet.training.run_folder import COLUMNS
+from dualnet.training.state import CARRIED, TrainState
 from dualnet.tree import Tree
 
 _WARM_UP_STEPS = 5
 _EVALUATION_BATCH = 1000
 _EVALUATION_PIXELS = _EVALUATION_BATCH * 32 * 32
-
-
-@dataclass(frozen=True)
-class TrainState:
-    """Where a run stands.
-
-    Attributes:
-        params, state, learned, optimizer: the network's parameters and state, what the rule
-            learns, what the optimizer remembers; trees of arrays.
-        readout: what the objective learns beside the network.
-        position: `(epoch, batch)`, the next batch to train on.
-        sums: `(loss, correct, examples, seconds)` of the present epoch so far.
-        history: a row for each finished epoch, in the order of `COLUMNS`.
-        unread: `(number, loss, correct, examples)` of each step since the last whose loss was
-            looked at, still on the device; no part of a checkpoint, as `Trainer.read` empties it.
-        comparisons: `(m, leaves + 1, 3)`, the cosine, angle and norm ratio of every leaf's
-            gradient and of all of them to the exact ones, at each of the m steps so far that
-            were looked at; {} where none ever is.
-    """
-
-    params: Tree
-    state: Tree
-    learned: Tree
-    optimizer: Tree
-    readout: Tree
-    position: np.ndarray
-    sums: np.ndarray
-    history: np.ndarray
-    comparisons: Tree
-    unread: tuple[tuple[int, Any, Any, int], ...] = ()
-
-    def as_trees(self) -> dict[str, Tree]:
-        """For a checkpoint; of a state whose losses are read."""
-        assert not self.unread
-        return {name: value for name, value in vars(self).items() if name != "unread"}
 
 
 States = Generator[TrainState, None, TrainState]
@@ -96,6 +58,7 @@ class Trainer:
         shards: pieces that a batch is cut into; None for `backend.threads`.
         grad_stats: compare the gradient with the exact one at the first step and every so many
             after it; None for never.
+        graph: let the backend record a step and repeat it.
     """
 
     task: Task
@@ -114,6 +77,7 @@ class Trainer:
     augment: Augmentation | None = None
     shards: int | None = None
     grad_stats: int | None = None
+    graph: bool = False
 
     def start(self) -> TrainState:
         """The state before the first step."""
@@ -129,7 +93,7 @@ class Trainer:
             params,
             state,
             self.rule.init(key.fold_in("rule"), self.task, params, state, x),
-            self.optimizer.init(params),
+            self.optimizer.memories(params),
             self.objective.init(key.fold_in("readout"), network, params, state, x, classes),
             position=np.zeros(2, np.int64),
             sums=np.zeros(4),
@@ -198,11 +162,14 @@ class Trainer:
 
     def _states(self, now: TrainState, step_seconds: list[float], quiet: bool) -> States:
         """Yield the state after each step and after each epoch's evaluation."""
+        advance = self.backend.repeated(self._advance) if self.graph else self._advance
         while now.position[0] < self.epochs:
-            now = yield from self._epoch(now, step_seconds, quiet)
+            now = yield from self._epoch(now, advance, step_seconds, quiet)
         return now
 
-    def _epoch(self, now: TrainState, step_seconds: list[float], quiet: bool) -> States:
+    def _epoch(
+        self, now: TrainState, advance: Callable, step_seconds: list[float], quiet: bool
+    ) -> States:
         """Yield the state after each step of the present epoch, then after its evaluation."""
         epoch, first = (int(i) for i in now.position)
         n = len(self.dataset.train_images)
@@ -220,7 +187,8 @@ class Trainer:
             for batch in range(first, len(order)):
                 if not now.unread:
                     began = time.perf_counter()
-                now = self._step(now, epoch * len(order) + batch, next(examples), len(order))
+                number = epoch * len(order) + batch
+                now = self._step(now, advance, number, next(examples), len(order))
                 now = replace(now, position=np.array([epoch, batch + 1]))
                 steps = len(now.unread)
                 if steps == self.backend.read_every or batch + 1 == len(order):
@@ -236,44 +204,74 @@ class Trainer:
         return now
 
     def _step(
-        self, now: TrainState, number: int, read: tuple[np.ndarray, np.ndarray], per_epoch: int
+        self,
+        now: TrainState,
+        advance: Callable,
+        number: int,
+        read: tuple[np.ndarray, np.ndarray],
+        per_epoch: int,
     ) -> TrainState:
         key = Key(self.seed).fold_in("step").fold_in(number)
-        images, labels = self.objective.batch(
-            lambda key: self._inputs(read[0], key),
-            self.backend.asarray(read[1]),
+        factor = self.schedule(number, self.epochs * per_epoch, per_epoch)
+        images, labels = map(self.backend.asarray, read)  # bytes: a quarter of floats to move
+        carried, seen = advance(
+            {name: getattr(now, name) for name in CARRIED},
+            {"images": images, "labels": labels},
+            key,
+            {"factor": factor, "count": number + 1},
+        )
+        return replace(
+            now,
+            **carried,
+            comparisons=self._compared(now, number, seen, key),
+            unread=(*now.unread, (number, seen["loss"], seen["correct"], len(labels))),
+        )
+
+    def _advance(
+        self, carried: dict[str, Tree], batch: dict[str, Any], key: Key, numbers: dict[str, Any]
+    ) -> tuple[dict[str, Tree], dict[str, Any]]:
+        """A step, as a pure function of arrays; see `Backend.repeated`.
+
+        Args:
+            carried: by the names in `CARRIED`.
+            batch: `images` as they are in the data set, and `labels`.
+            key: all randomness.
+            numbers: `factor` of the learning rate, and `count`, the number of the step from 1.
+
+        Returns:
+            `carried` anew, and what is seen of the step: its `loss`, how many are `correct`;
+            and, if gradients are to be compared, these and the batch as the network got it.
+        """
+        inputs, targets = self.objective.batch(
+            lambda key: self._inputs(batch["images"], key),
+            batch["labels"],
             key.fold_in("augment"),
         )
+        params, state, network = carried["params"], carried["state"], self.task.network
         done = step(
             self.rule,
             self.task,
-            now.params,
-            now.state,
-            now.learned,
-            images,
-            labels,
+            params,
+            state,
+            carried["learned"],
+            inputs,
+            targets,
             key,
             self.backend,
             self.shards or self.backend.threads,
         )
-        factor = self.schedule(number, self.epochs * per_epoch, per_epoch)
-        params, optimizer = self.optimizer.update(
-            done.gradients, now.optimizer, now.params, self.lr * factor
+        factor, count = numbers["factor"], numbers["count"]
+        new_params, memories = self.optimizer.apply(
+            done.gradients, carried["memories"], params, self.lr * factor, count
         )
         readout, hits = self.objective.read(
-            now.readout, self.task.network, now.params, now.state, images, labels, factor
+            carried["readout"], network, params, state, inputs, targets, factor, count
         )
-        hits = done.correct if hits is None else hits
-        return replace(
-            now,
-            params=params,
-            optimizer=optimizer,
-            state=done.state,
-            learned=done.learned,
-            readout=readout,
-            comparisons=self._compared(now, number, done.gradients, images, labels, key),
-            unread=(*now.unread, (number, done.loss, hits, len(labels))),
-        )
+        seen = {"loss": done.loss, "correct": done.correct if hits is None else hits}
+        if self.grad_stats is not None:
+            seen |= {"gradients": done.gradients, "inputs": inputs, "targets": targets}
+        new = (new_params, done.state, done.learned, memories, readout)
+        return dict(zip(CARRIED, new, strict=True)), seen
 
     def read(self, now: TrainState) -> TrainState:
         """The same state, the losses of its steps looked at and added up.
@@ -295,9 +293,7 @@ class Trainer:
             sums = np.add(sums, (loss * n, right, n, 0))
         return replace(now, sums=sums, unread=())
 
-    def _compared(
-        self, now: TrainState, number: int, gradients: Tree, images: Any, labels: Any, key: Key
-    ) -> Tree:
+    def _compared(self, now: TrainState, number: int, seen: dict[str, Any], key: Key) -> Tree:
         """The comparisons with that of a step's gradient added, if it is to be looked at."""
         if self.grad_stats is None or number % self.grad_stats != 0:
             return now.comparisons
@@ -310,7 +306,7 @@ class Trainer:
             self.backend,
             self.shards or self.backend.threads,
         )
-        rows = compare(gradients, point.exact(images, labels, key))
+        rows = compare(seen["gradients"], point.exact(seen["inputs"], seen["targets"], key))
         new = [[row.cosine, row.angle, row.norm_ratio] for row in rows]
         return np.concatenate([now.comparisons, [new]])
 
@@ -353,8 +349,7 @@ class Trainer:
         change = None
         if key is not None and self.augment is not None:
             change = partial(self.augment, key, backend=self.backend)
-        bytes_there = self.backend.asarray(images)  # a quarter of what floats would be to move
-        return self.dataset.pixels(bytes_there, self.dtype, self.pixels, change)
+        return self.dataset.pixels(self.backend.asarray(images), self.dtype, self.pixels, change)
 
 
 def seconds_per_step(step_seconds: list[float]) -> float | None:

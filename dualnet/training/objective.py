@@ -26,7 +26,7 @@ READOUT_LR = 1e-2
 
 class Objective(Protocol):
     """See the head of this file.  `readout` is what it learns beside the network: a tree of its
-    parameters and of its optimizer's memory, {} if it learns nothing.
+    parameters and of its optimizer's memories, {} if it learns nothing.
 
     Attributes:
         fewest: images that a batch must have for its loss to say anything.
@@ -62,9 +62,11 @@ class Objective(Protocol):
         x: Any,
         labels: Any,
         lr: float,
+        count: int,
     ) -> tuple[Tree, Any]:
-        """`readout` after a step on the examples x, lr a factor of its own learning rate; and how
-        many of x it named right before, None if the network's outputs are the answer."""
+        """`readout` after a step on the examples x, the step `count` (from 1) and with lr a factor
+        of its own learning rate; and how many of x it named right before, None if the network's
+        outputs are the answer."""
         ...
 
     def logits(self, readout: Tree, network: Layer, params: Tree, state: Tree, x: Any) -> Any:
@@ -102,6 +104,7 @@ class Supervised:
         x: Any,
         labels: Any,
         lr: float,
+        count: int,
     ) -> tuple[Tree, Any]:
         return readout, None
 
@@ -152,7 +155,7 @@ class Contrastive:
             "w": np.zeros_like(features, shape=(features.shape[1], classes)),
             "b": np.zeros_like(features, shape=(classes,)),
         }
-        return {"params": weights, "optimizer": Adam().init(weights)}
+        return {"params": weights, "memories": Adam().memories(weights)}
 
     def batch(self, view: View, labels: Any, key: Key) -> tuple[Any, Any]:
         views = [view(key.fold_in(i)) for i in ("first", "second")]
@@ -167,6 +170,7 @@ class Contrastive:
         x: Any,
         labels: Any,
         lr: float,
+        count: int,
     ) -> tuple[Tree, Any]:
         features = self._features(network, params, state, x)
 
@@ -175,10 +179,10 @@ class Contrastive:
             return softmax_cross_entropy(logits, labels).mean(), logits
 
         (_, logits), gradients = value_and_grad(loss, has_aux=True)(readout["params"])
-        weights, memory = Adam().update(
-            gradients, readout["optimizer"], readout["params"], READOUT_LR * lr
+        weights, memories = Adam().apply(
+            gradients, readout["memories"], readout["params"], READOUT_LR * lr, count
         )
-        return {"params": weights, "optimizer": memory}, correct(logits, labels)
+        return {"params": weights, "memories": memories}, correct(logits, labels)
 
     def logits(self, readout: Tree, network: Layer, params: Tree, state: Tree, x: Any) -> Any:
         features = self._features(network, params, state, x)

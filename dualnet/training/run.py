@@ -20,10 +20,11 @@ from dualnet.nn import Layer
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.curve import draw_curve
-from dualnet.training.loop import Trainer, TrainState, seconds_per_step
+from dualnet.training.loop import Trainer, seconds_per_step
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.run_folder import COLUMNS, RunFolder
 from dualnet.training.settings import Settings, build
+from dualnet.training.state import TrainState
 from dualnet.tree import Tree
 
 

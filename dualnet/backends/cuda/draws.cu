@@ -5,7 +5,9 @@
 // Philox4x32 with 10 rounds.  Of the 128 bits of a key, 64 are Philox's key and 64 the upper half
 // of its counter; the lower half counts blocks of four words.
 //
-// REAL is float or double.  A thread makes entries 4 q to 4 q + 3 of the sequence.
+// REAL is float or double.  A thread makes entries 4 q to 4 q + 3 of the sequence.  The key's two
+// words are arguments, or, where `later` is no null pointer, stand there: a recorded step is
+// repeated with the same arguments, but another key.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -88,7 +90,8 @@ __device__ inline void four_signs(u64 key, u64 stream, u64 q, REAL* four) {
 typedef void FourOf(u64 key, u64 stream, u64 q, REAL* four);
 
 template <FourOf four_of>
-__device__ inline void draw(REAL* out, u64 size, u64 start, u64 key, u64 stream) {
+__device__ inline void draw(REAL* out, u64 size, u64 start, u64 key, u64 stream, const u64* later) {
+    if (later) key = later[0], stream = later[1];
     u64 q = start / 4 + (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (4 * q >= start + size) return;
     REAL four[4];
@@ -97,14 +100,17 @@ __device__ inline void draw(REAL* out, u64 size, u64 start, u64 key, u64 stream)
         if (i >= start && i < start + size) out[i - start] = four[i - 4 * q];
 }
 
-extern "C" __global__ void normal(REAL* out, u64 size, u64 start, u64 key, u64 stream) {
-    draw<four_normal>(out, size, start, key, stream);
+extern "C" __global__ void normal(
+    REAL* out, u64 size, u64 start, u64 key, u64 stream, const u64* later) {
+    draw<four_normal>(out, size, start, key, stream, later);
 }
 
-extern "C" __global__ void uniform(REAL* out, u64 size, u64 start, u64 key, u64 stream) {
-    draw<four_uniform>(out, size, start, key, stream);
+extern "C" __global__ void uniform(
+    REAL* out, u64 size, u64 start, u64 key, u64 stream, const u64* later) {
+    draw<four_uniform>(out, size, start, key, stream, later);
 }
 
-extern "C" __global__ void signs(REAL* out, u64 size, u64 start, u64 key, u64 stream) {
-    draw<four_signs>(out, size, start, key, stream);
+extern "C" __global__ void signs(
+    REAL* out, u64 size, u64 start, u64 key, u64 stream, const u64* later) {
+    draw<four_signs>(out, size, start, key, stream, later);
 }

@@ -20,6 +20,7 @@ from dualnet.core.convolution import (
     correlate,
 )
 from dualnet.core.engine import rule
+from dualnet.core.joining import concatenated
 from dualnet.core.linear import LinearMap, Shape, Tangent
 from dualnet.core.per_example import PerExample, product
 from dualnet.core.spaces import RankOne, shortcut
@@ -125,7 +126,7 @@ def _(t: PerExample, x: Any, geometry: Geometry) -> Any:
         left, right = (np.reshape(f, (*shape, *f.shape[2:])) for f in (t.each.left, t.each.right))
         return np.expand_dims(convolve_own_rank_one(x, left, right, geometry), 1)
     of_each = [convolved_by(t.of_example(j), x[j : j + 1], geometry) for j in range(len(x))]
-    return np.concatenate(of_each, axis=2)  # (k, 1, M, rows, columns, Q)
+    return concatenated(of_each, axis=2)  # (k, 1, M, rows, columns, Q)
 
 
 @convolved_by.transposed

@@ -17,6 +17,7 @@ from dualnet.core import linear
 from dualnet.core.beside import arange, beside
 from dualnet.core.dual import astype, primal_of
 from dualnet.core.engine import composed, linearizer, rule
+from dualnet.core.joining import concatenated
 from dualnet.core.rules.reductions import axes_from_end
 from dualnet.errors import MissingRuleError
 
@@ -155,19 +156,27 @@ def _pad(x: Any, pad_width: Any, mode: Any = "constant", **how: Any) -> Any:
 # --- joining ---
 
 
-def _concatenated(ts: list, out: Any, arrays: Sequence, axis: int | None = 0, **_: Any) -> Any:
-    if not isinstance(ts, list):  # one array, to be joined along its first axis
-        ts = [linear.index(ts, (i,)) for i in range(len(arrays))]
-    if axis is None:
-        arrays = [np.ravel(a) for a in arrays]
-        ts = [
-            t if t is None else linear.reshape(t, a.shape) for t, a in zip(ts, arrays, strict=True)
-        ]
-    (a,) = axes_from_end(axis or 0, out.ndim)
-    return linear.concatenate(ts, [np.shape(x) for x in arrays], a)
+@linearizer(np.concatenate)
+def _concatenate(arrays: Sequence, axis: int | None = 0, **how: Any) -> Any:
+    if how or axis is None or not isinstance(arrays, (list, tuple)):
+        out = np.concatenate(arrays, axis, **how)
+    else:
+        out = concatenated(arrays, axis)
 
+    def of_tangents(ts: Any) -> Any:
+        parts = arrays
+        if not isinstance(ts, list):  # one array, to be joined along its first axis
+            ts = [linear.index(ts, (i,)) for i in range(len(parts))]
+        if axis is None:
+            parts = [np.ravel(a) for a in parts]
+            ts = [
+                t if t is None else linear.reshape(t, a.shape)
+                for t, a in zip(ts, parts, strict=True)
+            ]
+        (a,) = axes_from_end(axis or 0, out.ndim)
+        return linear.concatenate(ts, [np.shape(x) for x in parts], a)
 
-rule(np.concatenate, _concatenated)
+    return out, of_tangents
 
 
 @composed(np.stack)

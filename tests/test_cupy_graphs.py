@@ -1,0 +1,271 @@
+"""Steps recorded as a CUDA graph and repeated: the same runs as without, bit for bit."""
+
+from dataclasses import replace
+
+import fake_cupy
+import numpy as np
+import pytest
+from cupy_comparisons import HOST, moved_back
+from learning_problems import EVERY_RULE
+from test_cupy_training import CHOICES, built, cupy_by_name, settings  # noqa: F401
+
+from dualnet import data, tree
+from dualnet.nn import (
+    Activation,
+    BatchNorm,
+    Conv2d,
+    Dropout,
+    Flatten,
+    LayerNorm,
+    Linear,
+    LocalHead,
+    MaxPool,
+    Sequential,
+    relu,
+)
+from dualnet.optim import OPTIMIZERS
+from dualnet.random import Key
+from dualnet.training.run import make_trainer
+
+pytestmark = pytest.mark.usefixtures("cupy_by_name")
+
+CARRIED = ("params", "state", "learned", "memories", "readout")
+
+
+@pytest.fixture
+def digits():
+    return data.load("digits", limit_train=100, limit_test=50)
+
+
+def advanced(trainer, epochs=2):
+    """The last state, the losses on the way, and what the steps were made with."""
+    made = []
+
+    def repeated(function):
+        made.append(type(trainer.backend).repeated(trainer.backend, function))
+        return made[-1]
+
+    backend = trainer.backend
+    backend.repeated = repeated
+    try:
+        now, _ = trainer.train(trainer.start(), lambda _: None, lambda _: None, quiet=True)
+    finally:
+        del backend.repeated
+    return now, made
+
+
+def assert_the_same_run(trainer, backend):
+    """With and without a graph."""
+    plain, made = advanced(trainer)
+    assert not made
+    recorded, (made,) = advanced(replace(trainer, graph=True))
+    assert made.refusal is None and made.recorded, made.refusal
+    for name in CARRIED:
+        pairs = zip(
+            tree.items(moved_back(getattr(recorded, name), backend)),
+            tree.items(moved_back(getattr(plain, name), backend)),
+            strict=True,
+        )
+        for (path, got), (_, expected) in pairs:
+            np.testing.assert_array_equal(got, expected, err_msg=f"{name} {path}")
+    np.testing.assert_array_equal(recorded.history[:, :-1], plain.history[:, :-1])
+
+
+SMALL = Sequential(
+    (
+        ("conv", Conv2d(4, 3)),
+        ("norm", BatchNorm()),
+        ("relu", Activation(relu)),
+        ("pool", MaxPool(3)),
+        ("flat", Flatten()),
+        ("first", Linear(6)),
+        ("layer norm", LayerNorm()),
+        ("drop", Dropout(0.25)),
+        ("head", LocalHead(10)),
+        ("last", Linear(10)),
+    )
+)
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
+def test_every_rule(rule, cupy_backend, digits):
+    trainer = make_trainer(settings("bp"), SMALL, digits)
+    assert_the_same_run(replace(trainer, rule=rule), cupy_backend)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer(optimizer, cupy_backend, digits):
+    trainer = make_trainer(settings("fg-w", optimizer), built(digits), digits)
+    assert_the_same_run(trainer, cupy_backend)
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice(name, dtype, cupy_backend, digits):
+    chosen = settings(**CHOICES[name], dtype=dtype)
+    digits = replace(digits, image_size=chosen.image_size)
+    trainer = make_trainer(chosen, built(digits, chosen.objective), digits)
+    assert_the_same_run(trainer, cupy_backend)
+
+
+# --- a function by itself ------------------------------------------------------------------------
+
+
+def drifting(backend):
+    """A function with all that a step has, and the arguments for its calls."""
+
+    def function(carried, batch, key, numbers):
+        x = carried["x"] + batch + backend.normal(key.fold_in("a").fold_in(3), (4,), np.float64)
+        (moved,) = tree.leaves(
+            OPTIMIZERS["adam"]().apply(
+                [x], carried["memories"], [x], 2 * numbers["lr"], numbers["n"]
+            )[0]
+        )
+        memories = tree.map(lambda m: m + 1, carried["memories"])
+        return {"x": moved, "memories": memories}, {"sum": x.sum(), "x": x}
+
+    x = backend.asarray(np.arange(4.0))
+    start = {"x": x, "memories": OPTIMIZERS["adam"]().memories([x])}
+    return function, start
+
+
+def called(function, carried, number, backend, rows=4):
+    batch = backend.asarray(np.full(rows, number / 10) if rows > 1 else np.array(number / 10))
+    return function(
+        carried, batch, Key(5).fold_in(number), {"lr": 0.1 / (number + 1), "n": number + 1}
+    )
+
+
+def same(got, expected, backend):
+    for a, b in zip(tree.leaves(got), tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(backend.to_host(a), backend.to_host(b))
+
+
+def test_a_function_is_repeated(cupy_backend):
+    """Where it was plain twice; batches of another shape are plain too, and lose nothing."""
+    function, start = drifting(cupy_backend)
+    calls = []
+
+    def counting(*arguments):
+        calls.append(len(arguments))
+        return function(*arguments)
+
+    repeated = cupy_backend.repeated(counting)
+    expected = got = start
+    for number, (rows, known) in enumerate(
+        [(4, 1), (4, 2), (4, 3), (4, 3), (1, 4), (4, 4), (1, 5), (1, 6), (1, 7), (4, 7), (4, 7)]
+    ):
+        expected, seen = called(function, expected, number, cupy_backend, rows)
+        got, saw = called(repeated, got, number, cupy_backend, rows)
+        same((got, saw), (expected, seen), cupy_backend)
+        assert len(calls) == known, number
+
+
+def test_a_state_stays_until_the_call_after_the_next(cupy_backend):
+    function, now = drifting(cupy_backend)
+    repeated = cupy_backend.repeated(function)
+    for number in range(4):
+        now, seen = called(repeated, now, number, cupy_backend)
+    was = moved_back((now, seen), cupy_backend)
+    later, _ = called(repeated, now, 4, cupy_backend)
+    same(moved_back((now, seen), cupy_backend), was, HOST)
+    again, _ = called(repeated, now, 4, cupy_backend)  # from the older state, on its own shelf
+    same(again, later, cupy_backend)
+
+
+def test_what_cannot_be_recorded_goes_on_without(cupy_backend, capsys):
+    function, start = drifting(cupy_backend)
+
+    def looking(carried, batch, key, numbers):
+        assert float(batch.sum()) < 100  # to look is to wait
+        return function(carried, batch, key, numbers)
+
+    repeated = cupy_backend.repeated(looking)
+    expected = got = start
+    for number in range(5):
+        expected, _ = called(function, expected, number, cupy_backend)
+        got, _ = called(repeated, got, number, cupy_backend)
+        same(got, expected, cupy_backend)
+    assert not repeated.recorded
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "--graph: this step cannot be recorded (" in said
+
+
+@pytest.mark.parametrize(
+    "carried, refusal",
+    [
+        (lambda x: x.astype(np.float32), "what is carried from step to step does not keep its"),
+        (lambda x: x[:3], "what is carried from step to step does not keep its"),
+        (lambda x: 3.0, "attribute"),
+    ],
+)
+def test_what_is_carried_keeps_its_shape(carried, refusal, cupy_backend, capsys):
+    x = cupy_backend.asarray(np.arange(4.0))
+    function = lambda *_: ({"x": carried(x)}, {})  # noqa: E731
+    repeated = cupy_backend.repeated(function)
+    for number in range(4):
+        called(repeated, {"x": x}, number, cupy_backend)
+    assert not repeated.recorded and refusal in capsys.readouterr().err
+
+
+def test_what_interrupts_a_recording_ends_it(cupy_backend):
+    function, now = drifting(cupy_backend)
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    repeated = cupy_backend.repeated(interrupted)
+    for number in range(2):
+        now, _ = called(repeated, now, number, cupy_backend)
+    with pytest.raises(KeyboardInterrupt):
+        called(repeated, now, 2, cupy_backend)
+    assert fake_cupy.recorder.tape is None
+    called(repeated, now, 2, cupy_backend)
+    assert repeated.recorded
+
+
+def test_more_than_there_is_room_for(cupy_backend, capsys):
+    def function(carried, batch, key, numbers):
+        for i in range(1 << 15):
+            cupy_backend._key_words(key.fold_in(i))
+        return carried, {}
+
+    repeated = cupy_backend.repeated(function)
+    for number in range(3):
+        called(repeated, {"x": cupy_backend.asarray(np.ones(2))}, number, cupy_backend)
+    assert repeated.recorded
+    repeated = cupy_backend.repeated(
+        lambda carried, batch, key, numbers: (
+            function(carried, batch, key, numbers),
+            cupy_backend._key_words(key),
+        )[0]
+    )
+    for number in range(3):
+        called(repeated, {"x": cupy_backend.asarray(np.ones(2))}, number, cupy_backend)
+    assert "more than 65536 words" in capsys.readouterr().err
+
+
+def test_a_recorded_step_moves_nothing_and_calls_nothing(cupy_backend, digits, monkeypatch):
+    if type(cupy_backend.asarray(0)) is not fake_cupy.ndarray:
+        pytest.skip("only the stand-in counts")
+    trainer = make_trainer(replace(settings("fg-a"), batch_size=10), built(digits), digits)
+    states = replace(trainer, graph=True)._states(trainer.start(), [], True)
+    with np.errstate(all="ignore"):  # while a device records, nothing is computed
+        for _ in range(4):
+            next(states)
+    launched = []
+    launch = fake_cupy.Program.launch
+    monkeypatch.setattr(
+        fake_cupy.Program,
+        "launch",
+        lambda self, name, *a: (launched.append(name), launch(self, name, *a)),
+    )
+    monkeypatch.setattr(type(trainer.rule), "sample", None)  # not called again
+    with fake_cupy.counted() as happened:
+        next(states)
+    states.close()
+    assert not happened and launched[0] == "put" and launched.count("put") == 1
