@@ -3,9 +3,10 @@
     python -m benchmarks.gpu [--json FILE] [--minutes N] [--rounds N] [--host --small]
 
 Timed steps beside torch (eager and compiled) and jitted JAX on the same card, the main job
-(`python train.py --backend cupy`), the verifier (`python -m dualnet.check --backend cupy`), and
-the tests marked `gpu`; one JSON file with all of it, written anew after each part, so that a run
-cut short leaves what it had.  Needs the extra `bench` with builds of torch and JAX for the card.
+(`python train.py --backend cupy`, with and without `--graph`), the verifier
+(`python -m dualnet.check --backend cupy`), and the tests marked `gpu`; one JSON file with all of
+it, written anew after each part, so that a run cut short leaves what it had.  Needs the extra
+`bench` with builds of torch and JAX for the card.
 
 Each time is the median of rounds in which the contenders take turns, warm-up and compilation
 apart, and each turn waits for the device.  All multiply in full float32.  `floor` is what a step
@@ -239,9 +240,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         result["timings"].append(timing)
         write()
     if not args.small:
-        run = Path(tempfile.mkdtemp(prefix="dualnet-")) / "run"
+        runs = Path(tempfile.mkdtemp(prefix="dualnet-"))
+        train = [TRAIN, "--backend", name, "--json", "--quiet", "--run-dir"]
+        recorded = {"training, recorded": [*train, str(runs / "recorded"), "--graph"]}
         for part, arguments in {
-            "training": [TRAIN, "--backend", name, "--json", "--quiet", "--run-dir", str(run)],
+            "training": [*train, str(runs / "plain")],
+            **({} if args.host else recorded),
             "check": ["-m", "dualnet.check", "--backend", name, "--json"],
             "tests": ["-m", "pytest", "-m", "gpu", "-q", "--tb=line"],
         }.items():

@@ -113,16 +113,26 @@ class _Problem:
 
         return lambda: self.backend.to_host(dn.jvp(loss, (self.params,), (tangents,))[1])
 
-    def step(self, rule: Rule) -> Callable:
-        sgd = SGD()
-        params, memory, number = self.params, sgd.init(self.params), 0
-        learned = rule.init(dn.Key(0), self.task, params, self.state, self.x)
+    def steps(self, rule: Rule, name: str = "dualnet") -> dict[str, Callable]:
+        """A step with SGD: as it is called, and as the backend repeats it."""
+        learned = rule.init(dn.Key(0), self.task, self.params, self.state, self.x)
+
+        def advance(carried: Any, batch: Any, key: Any, numbers: Any) -> tuple[Any, Any]:
+            params, where = carried["params"], (batch["x"], batch["y"])
+            done = step(rule, self.task, params, self.state, learned, *where, key, self.backend)
+            params, _ = SGD().apply(done.gradients, {}, params, numbers["lr"], numbers["count"])
+            return {"params": params}, done.loss
+
+        repeated = self.backend.repeated(advance)
+        return {name: self._steps(advance), f"{name} repeated": self._steps(repeated)}
+
+    def _steps(self, advance: Callable) -> Callable:
+        carried, number = {"params": self.params}, 0
 
         def work() -> None:
-            nonlocal params, memory, number
-            key, where = dn.Key(number), (self.x, self.y)
-            done = step(rule, self.task, params, self.state, learned, *where, key, self.backend)
-            params, memory = sgd.update(done.gradients, memory, params, LR)
+            nonlocal carried, number
+            batch, numbers = {"x": self.x, "y": self.y}, {"lr": LR, "count": number + 1}
+            carried, _ = advance(carried, batch, dn.Key(number), numbers)
             number += 1
             self.backend.synchronize()
 
@@ -149,11 +159,11 @@ def mlp_step(backend: Any, width: int, batch: int, k: int, sampler: str) -> Work
     """A whole `fg-w` step: draw, evaluate, aggregate, update; the peers' directions are dense."""
     p = _Problem(backend, width, batch)
     rank_one = sampler == "rank-one"
-    ours = p.step(WeightPerturbation(tangents=k, sampler=sampler))
+    ours = p.steps(WeightPerturbation(tangents=k, sampler=sampler))
     directions = p.parameters * k * (0 if rank_one else 1)
     return Workload(
         f"MLP fg-w step, batch {batch}, k = {k}, ours {sampler}",
-        {"dualnet": ours} | {peer.name: peer.step(k) for peer in p.peers},
+        ours | {peer.name: peer.step(k) for peer in p.peers},
         # x w and ẋ w; x ẇ and Σ c ẇ are of no order beside them where ẇ has rank one
         flops=2.0 * batch * p.weights * (1 + k) + 2.0 * directions * (batch + 1),
         # directions are written once and read twice, parameters read and written
@@ -165,10 +175,7 @@ def mlp_step(backend: Any, width: int, batch: int, k: int, sampler: str) -> Work
 def rule_steps(backend: Any, width: int, batch: int) -> Workload:
     """A step of `bp` and of `fg-a`, beside backpropagation by the peers."""
     p = _Problem(backend, width, batch)
-    contenders = {
-        "dualnet bp": p.step(Backprop()),
-        "dualnet fg-a": p.step(ActivityPerturbation()),
-    }
+    contenders = p.steps(Backprop(), "dualnet bp") | p.steps(ActivityPerturbation(), "dualnet fg-a")
     for peer in p.peers:
         contenders[peer.name] = _backprop(peer)
     return Workload(

@@ -280,7 +280,9 @@ class ndarray:
         return done(self._held.copy)
 
     def view(self, dtype):
-        return ndarray(self._held.view(dtype))
+        there = self._held.view(dtype)
+        assert there.ctypes.data % there.itemsize == 0, "a kernel reads where its type may be"
+        return ndarray(there)
 
 
 def _operator(ufunc):

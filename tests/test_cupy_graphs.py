@@ -228,6 +228,25 @@ def test_what_interrupts_a_recording_ends_it(cupy_backend):
     assert repeated.recorded
 
 
+def test_many_draws_and_arrays_of_all_sizes(cupy_backend):
+    """More words than one launch takes along; arrays that do not end where the next may begin."""
+
+    def function(carried, batch, key, numbers):
+        drawn = [cupy_backend.normal(key.fold_in(i), x.shape, x.dtype) for i, x in carried.items()]
+        new = {i: x + u for (i, x), u in zip(carried.items(), drawn, strict=True)}
+        return new, {}
+
+    dtypes = (np.float32, np.float64)
+    start = {str(i): cupy_backend.asarray(np.zeros(i % 3, dtypes[i % 2])) for i in range(300)}
+    repeated = cupy_backend.repeated(function)
+    expected = got = start
+    for number in range(5):
+        expected, _ = called(function, expected, number, cupy_backend)
+        got, _ = called(repeated, got, number, cupy_backend)
+    same(got, expected, cupy_backend)
+    assert repeated.recorded
+
+
 def test_more_than_there_is_room_for(cupy_backend, capsys):
     def function(carried, batch, key, numbers):
         for i in range(1 << 15):
