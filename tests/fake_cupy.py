@@ -348,6 +348,7 @@ def asarray(x, dtype=None):
     if isinstance(x, ndarray):
         return x if dtype is None or x.dtype == dtype else x.astype(dtype)
     count("to_device")
+    streams.current[-1].moved += 1
     return ndarray(np.array(x, dtype))
 
 
@@ -371,16 +372,28 @@ class RawModule:
 
 
 class Stream:
-    """CuPy's, of which the null stream cannot capture."""
+    """CuPy's, of which the null stream cannot capture.
 
-    def __init__(self, null=False, non_blocking=False):
+    Work is done at once, whatever its stream; `streams.waited` holds for each wait the stream, the
+    one whose work it waits for, and how many arrays that had moved till then.
+    """
+
+    def __init__(self, non_blocking=False):
         self._can_capture = non_blocking
+        self.moved = 0
 
     def __enter__(self):
+        streams.current.append(self)
         return self
 
     def __exit__(self, *_):
-        pass
+        streams.current.pop()
+
+    def record(self):
+        return self, self.moved
+
+    def wait_event(self, event):
+        streams.waited.append((self, *event))
 
     def synchronize(self):
         count("waits")
@@ -394,6 +407,10 @@ class Stream:
         if tape is None:
             raise RuntimeError("the stream is not capturing")
         return Graph(tape)
+
+
+streams = types.SimpleNamespace(current=[Stream()], waited=[])
+"""`current`: the null stream, and those entered since."""
 
 
 class Graph:
@@ -460,7 +477,7 @@ def modules():
     )
     cupy.cuda = types.SimpleNamespace(
         runtime=runtime,
-        get_current_stream=Stream,
+        get_current_stream=lambda: streams.current[-1],
         Stream=Stream,
         MemoryPool=MemoryPool,
         using_allocator=lambda _malloc: contextlib.nullcontext(),

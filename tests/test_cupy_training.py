@@ -142,6 +142,25 @@ def test_a_set_on_disk_is_read_by_the_host(cupy_backend, digits, network):
     assert_same(steps_of(streamed, 2).params, resident, cupy_backend, 1e-7)
 
 
+def test_each_batch_is_moved_while_the_one_before_is_in_use(cupy_backend):
+    batches = [(np.full(3, i), np.array([i])) for i in range(4)]
+    on_stand_in = type(cupy_backend.asarray(0)) is fake_cupy.ndarray
+    main, before = fake_cupy.streams.current[-1], 0
+    ahead = cupy_backend.ahead(iter(batches))
+    for number, (host, moved) in enumerate(zip(batches, (2, 3, 4, 4), strict=True)):
+        fake_cupy.streams.waited.clear()
+        here = next(ahead)
+        for a, b in zip(here, host, strict=True):
+            np.testing.assert_array_equal(cupy_backend.to_host(a), b)
+        if on_stand_in:
+            *by_moving, (waiting, moving, arrays) = fake_cupy.streams.waited
+            assert waiting is main and arrays == 2 * (number + 1) and moving.moved == 2 * moved
+            # what is moved waits for all that main was asked for
+            assert [w[:2] for w in by_moving] == [(moving, main)] * (moved - before)
+        before = moved
+    assert list(ahead) == list(cupy_backend.ahead([])) == []
+
+
 @pytest.mark.usefixtures("cupy_by_name")
 def test_rows_of_a_set_go_to_the_device(cupy_backend, digits, network):
     kept = Rows(digits.train_images, np.arange(3, 103))

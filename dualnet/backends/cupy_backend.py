@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,29 @@ class CupyBackend:
         """The array on the device if it leaves most of the free memory to others, else x."""
         free, _ = self._cupy.cuda.runtime.memGetInfo()
         return self.asarray(x[:]) if x.nbytes <= _RESIDENT_SHARE * free else x
+
+    def ahead(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
+        """Batches of arrays on the device, each moved while the one before it is in use."""
+        moving = self._cupy.cuda.Stream(non_blocking=True)
+
+        def moved(batch: tuple) -> tuple[tuple, Any]:
+            # the memory may be that of a batch which what was asked for so far still reads
+            moving.wait_event(self._cupy.cuda.get_current_stream().record())
+            with moving:
+                return tuple(map(self.asarray, batch)), moving.record()
+
+        def there(batch: tuple, done: Any) -> tuple:
+            self._cupy.cuda.get_current_stream().wait_event(done)
+            return batch
+
+        before = None
+        for batch in batches:
+            after = moved(batch)
+            if before is not None:
+                yield there(*before)
+            before = after
+        if before is not None:
+            yield there(*before)
 
     def map(self, f: Callable, items: Iterable) -> list:
         """`[f(x) for x in items]`."""

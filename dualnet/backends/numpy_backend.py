@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
@@ -66,6 +66,10 @@ class NumpyBackend:
     def repeated(self, function: Callable) -> Callable:
         """The function itself: asking for work costs nothing here."""
         return function
+
+    def ahead(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
+        """The batches, which are where they should be."""
+        yield from batches
 
     def map(self, f: Callable, items: Iterable) -> list:
         """`[f(x) for x in items]`, on threads if there are several."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +43,10 @@ class Backend(Protocol):
         Args:
             x: a NumPy array, or what has `nbytes` and gives one for `x[:]`.
         """
+        ...
+
+    def ahead(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
+        """Batches of arrays on this backend, each moved while the one before it is in use."""
         ...
 
     def map(self, f: Callable, items: Iterable) -> list:

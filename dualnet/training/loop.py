@@ -183,7 +183,8 @@ class Trainer:
             disable=quiet,
             leave=epoch + 1 == self.epochs,
         )
-        with bar, closing(self.dataset.training_batches(order[first:])) as examples:
+        read = self.dataset.training_batches(order[first:])
+        with bar, closing(read), closing(self.backend.ahead(read)) as examples:
             for batch in range(first, len(order)):
                 if not now.unread:
                     began = time.perf_counter()
@@ -208,12 +209,12 @@ class Trainer:
         now: TrainState,
         advance: Callable,
         number: int,
-        read: tuple[np.ndarray, np.ndarray],
+        batch: tuple[Any, Any],
         per_epoch: int,
     ) -> TrainState:
         key = Key(self.seed).fold_in("step").fold_in(number)
         factor = self.schedule(number, self.epochs * per_epoch, per_epoch)
-        images, labels = map(self.backend.asarray, read)  # bytes: a quarter of floats to move
+        images, labels = batch
         carried, seen = advance(
             {name: getattr(now, name) for name in CARRIED},
             {"images": images, "labels": labels},
