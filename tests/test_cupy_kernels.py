@@ -12,6 +12,7 @@ from dualnet.backends import replaceable
 from dualnet.core.windows import Geometry, fold, spread, unfold, weigh
 from dualnet.learning.aggregate import least_norm
 from dualnet.learning.separation import summed_by_part
+from dualnet.learning.symmetric import eigen, inverse_factor
 from dualnet.nn import normalization_kernels as normalization
 from dualnet.nn import softmax_cross_entropy
 from dualnet.nn.activations import _relu_and_slope
@@ -205,6 +206,50 @@ def test_windows(geometry, dtype, cupy_backend, rng):
     ):
         got = function(*moved(arguments, cupy_backend), *more)
         assert_same(got, function(*arguments, *more), cupy_backend, 10 * ALLOWED[dtype])
+
+
+@BOTH
+@pytest.mark.parametrize("k, rank", [(1, 1), (2, 2), (5, 5), (8, 3), (13, 13), (16, 16), (5, 0)])
+def test_eigenvectors(k, rank, dtype, cupy_backend, rng):
+    v = rng.standard_normal((3, k, rank)).astype(dtype)
+    v[1] *= 1e-3
+    g = v @ np.swapaxes(v, 1, 2)
+    values, vectors = map(cupy_backend.to_host, eigen(cupy_backend.asarray(g)))
+    assert values.dtype == vectors.dtype == dtype
+    size = np.abs(g).max(axis=(1, 2), keepdims=True) + np.finfo(dtype).tiny
+    allowed = 10 * ALLOWED[dtype] * size
+    expected = np.linalg.eigvalsh(g)
+    assert (np.abs(np.sort(values) - expected) <= allowed[..., 0]).all()
+    back = vectors * values[:, None] @ np.swapaxes(vectors, 1, 2)
+    assert (np.abs(back - g) <= allowed).all()
+    along = np.swapaxes(vectors, 1, 2) @ vectors
+    np.testing.assert_allclose(along, np.broadcast_to(np.eye(k), along.shape), atol=allowed.max())
+
+
+@BOTH
+@pytest.mark.parametrize("k", (1, 2, 7, 24))
+def test_inverse_factor(k, dtype, cupy_backend, rng):
+    v = rng.standard_normal((k, 4 * k)).astype(dtype)
+    g = v @ v.T
+    got = inverse_factor(cupy_backend.asarray(g))
+    assert_same(got, inverse_factor(g), cupy_backend, 10 * ALLOWED[dtype])
+    indefinite = cupy_backend.asarray(np.diag(np.arange(k, dtype=dtype) - 0.5))
+    assert not np.isfinite(cupy_backend.to_host(inverse_factor(indefinite))).all()
+
+
+def test_larger_matrices_are_left_to_the_library(cupy_backend, rng):
+    v = rng.standard_normal((300, 310))
+    g, d = v @ v.T, rng.standard_normal(300)
+    there = cupy_backend.asarray(g)
+    assert_same(
+        least_norm(there, cupy_backend.asarray(d), 1e-12),
+        least_norm(g, d, 1e-12),
+        cupy_backend,
+        1e-6,
+    )
+    assert_same(inverse_factor(there), inverse_factor(g), cupy_backend, 1e-9)
+    values, _ = eigen(there[None])
+    np.testing.assert_allclose(cupy_backend.to_host(values)[0], np.linalg.eigvalsh(g), rtol=1e-8)
 
 
 @pytest.mark.parametrize("k, n", ((5, 40), (8, 3)), ids=("regular", "singular"))

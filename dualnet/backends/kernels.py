@@ -19,6 +19,7 @@ _NORMALIZATION = Module("normalization")
 _ACTIVATIONS = Module("activations")
 _LOSSES = Module("losses", threads=128)
 _COMBINATIONS = Module("combinations")
+_SYMMETRIC = Module("symmetric")
 
 
 _DEVICE_BYTES = 1 << 28
@@ -230,10 +231,40 @@ def _summed_by_part(d: Any, parts: Any, swapped: bool) -> Any:
 # --- linear systems ------------------------------------------------------------------------------
 
 
+_MOST_DIRECTIONS = 256
+"""As in cuda/symmetric.cu.  Larger matrices need cuSOLVER, which cannot be recorded."""
+
+
+def _small(g: Any) -> bool:
+    return serves(g) and g.shape[-1] <= _MOST_DIRECTIONS
+
+
+@kernel_for("eigen")
+def _eigen(g: Any) -> Any:
+    if not _small(g):
+        return NotImplemented
+    n, k, _ = g.shape
+    diagonal, vectors = g.copy(), cupy.empty(g.shape, g.dtype)
+    values = cupy.empty((n, k), g.dtype)
+    rounding = g.dtype.type(np.finfo(g.dtype).eps / 2)
+    _SYMMETRIC.launch("eigen", g.dtype, n, diagonal, vectors, values, np.int32(k), rounding)
+    return values, vectors
+
+
+@kernel_for("inverse_factor")
+def _inverse_factor(g: Any) -> Any:
+    if not _small(g):
+        return NotImplemented
+    out = cupy.empty(g.shape, g.dtype)
+    _SYMMETRIC.launch("inverse_cholesky", g.dtype, 1, g.copy(), out, np.int32(len(g)))
+    return out
+
+
 @kernel_for("least_norm")
 def _least_norm(g: Any, right: Any, rounding: float) -> Any:
     """By eigenvectors: the same solution, without asking the device which case it is."""
-    values, vectors = cupy.linalg.eigh(g)
-    kept = values > rounding * values[-1]
+    found = _eigen(g[None])
+    values, vectors = cupy.linalg.eigh(g) if found is NotImplemented else (x[0] for x in found)
+    kept = values > rounding * values.max()
     inverse = cupy.where(kept, 1.0 / cupy.where(kept, values, 1.0), 0.0)
     return vectors @ (inverse * (vectors.T @ right))

@@ -16,6 +16,7 @@ from dualnet.learning.local import Cut, Segment, measure_locally
 from dualnet.learning.rule import Measurement
 from dualnet.learning.separation import Separation, separations, summed_by_part, weighted_sum
 from dualnet.learning.sites import hidden_units
+from dualnet.learning.symmetric import eigen
 from dualnet.learning.task import Shard, Task
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -174,9 +175,9 @@ def projection(d: Any, cuts: list[Cut], coupled: bool) -> Any:
     gram = u @ np.swapaxes(u, 1, 2)  # (n, k, k)
     if coupled:
         gram = gram.sum(0, keepdims=True)
-    values, vectors = np.linalg.eigh(gram)
+    values, vectors = eigen(gram)
     rounding = max(float(np.finfo(d.dtype).eps), len(d) * float(np.finfo(np.float64).eps))
-    kept = values > rounding * values[:, -1:]
+    kept = values > rounding * np.max(values, axis=-1, keepdims=True)
     inverse = np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)
     c = vectors @ (inverse[..., None] * (np.swapaxes(vectors, 1, 2) @ d.T[..., None]))
     return np.swapaxes(c[..., 0], 0, 1).astype(d.dtype)

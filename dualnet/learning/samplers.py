@@ -21,6 +21,7 @@ from dualnet.backends import Backend
 from dualnet.core.beside import arange
 from dualnet.core.spaces import LowRank, RankOne
 from dualnet.errors import UsageError
+from dualnet.learning.symmetric import inverse_factor
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -139,7 +140,7 @@ def orthonormal(gram: Any, n: int) -> Any:
         raise UsageError(
             f"only {n} directions of {n} parameters can be orthogonal, not {len(gram)}"
         )
-    return np.linalg.inv(np.linalg.cholesky(gram))
+    return inverse_factor(gram)
 
 
 def orthogonal(gram: Any, n: int) -> Any:
