@@ -12,6 +12,7 @@ import sys
 import types
 from collections import Counter
 
+import fake_cublas
 import numpy as np
 from cuda_on_cpu import Program
 
@@ -224,6 +225,7 @@ class ndarray:
     itemsize = property(lambda self: self._held.itemsize)
     nbytes = property(lambda self: self._held.nbytes)
     strides = property(lambda self: self._held.strides)
+    data = property(lambda self: types.SimpleNamespace(ptr=self._held.ctypes.data))
     T = property(lambda self: ndarray(self._held.T))
     mT = property(lambda self: ndarray(self._held.mT))
 
@@ -232,6 +234,9 @@ class ndarray:
 
     def copy(self):
         return ndarray(self._held.copy())
+
+    def view(self, dtype):
+        return ndarray(self._held.view(dtype))
 
 
 def _operator(ufunc):
@@ -343,16 +348,19 @@ def modules():
     cupy.empty = lambda shape, dtype: ndarray(np.full(shape, 99, dtype))
     for name in ("zeros", "ones", "ascontiguousarray", "where", "broadcast_to"):
         setattr(cupy, name, _on_arrays(getattr(np, name)))
+    cupy.may_share_memory = lambda a, b: np.may_share_memory(a._held, b._held)
     cupy.linalg = types.SimpleNamespace(eigh=_on_arrays(np.linalg.eigh))
     tricks = types.SimpleNamespace(as_strided=_on_arrays(np.lib.stride_tricks.as_strided))
     cupy.lib = types.SimpleNamespace(stride_tricks=tricks)
     runtime = types.SimpleNamespace(
         memGetInfo=lambda: (1 << 30, 1 << 31),
         getDeviceCount=lambda: 1,
+        **{name: getattr(fake_cublas, name) for name in DATA_TYPES},
     )
     cupy.cuda = types.SimpleNamespace(
         runtime=runtime,
         get_current_stream=_Stream,
+        get_cublas_handle=lambda: fake_cublas.HANDLE,
         memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     )
     pool = types.SimpleNamespace(total_bytes=lambda: 1 << 20, used_bytes=lambda: 1 << 19)
@@ -363,21 +371,37 @@ def modules():
     products.chosen = []
     products.set_compute_type = lambda dtype, kind: products.chosen.append((dtype, kind))
     core._routines_linalg = products
-    return {"cupy": cupy, "cupy._core": core, "cupy._core._routines_linalg": products}
+    return {
+        **{"cupy": cupy, "cupy._core": core, "cupy._core._routines_linalg": products},
+        **_libraries(),
+    }
 
 
-_OURS = ("dualnet.backends.kernels", "dualnet.backends.cupy_backend")
+DATA_TYPES = ("CUDA_R_32F", "CUDA_R_64F", "CUDA_R_16BF")
+
+
+def _libraries():
+    """The package in which CuPy keeps NVIDIA's libraries."""
+    names = ("cupy_backends", "cupy_backends.cuda", "cupy_backends.cuda.libs")
+    packages = {name: types.ModuleType(name) for name in names}
+    packages["cupy_backends.cuda.libs"].cublas = fake_cublas
+    return {**packages, "cupy_backends.cuda.libs.cublas": fake_cublas}
+
+
+_OURS = tuple(f"dualnet.backends.{name}" for name in ("cupy_backend", "kernels", "products"))
 
 
 @contextlib.contextmanager
 def installed():
     """`import cupy` means this, and dualnet's modules that import it are imported anew."""
     import dualnet.backends as package
+    from dualnet.backends import replaceable
 
-    theirs = ("cupy", "cupy._core", "cupy._core._routines_linalg")
+    theirs = modules()
     before = {name: sys.modules.pop(name, None) for name in (*theirs, *_OURS)}
+    kernels = dict(replaceable._KERNELS)
     attributes = {name: package.__dict__.pop(name.rpartition(".")[2], None) for name in _OURS}
-    sys.modules.update(modules())
+    sys.modules.update(theirs)
     try:
         yield sys.modules["cupy"]
     finally:
@@ -389,3 +413,5 @@ def installed():
             package.__dict__.pop(name.rpartition(".")[2], None)
             if module is not None:
                 setattr(package, name.rpartition(".")[2], module)
+        replaceable._KERNELS.clear()
+        replaceable._KERNELS.update(kernels)

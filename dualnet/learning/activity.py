@@ -10,6 +10,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
+from dualnet.backends.replaceable import matrix_product
 from dualnet.learning.directions import ActivityDirections, require_choice, require_sampler
 from dualnet.learning.local import Cut, Segment, measure_locally
 from dualnet.learning.rule import Measurement
@@ -163,7 +164,7 @@ def projection(d: Any, cuts: list[Cut], coupled: bool) -> Any:
         for c in cuts
     ]
     u = np.concatenate(stacks, axis=-1)
-    gram = u @ np.swapaxes(u, 1, 2)  # (n, k, k)
+    gram = matrix_product(u, np.swapaxes(u, 1, 2))  # (n, k, k)
     if coupled:
         gram = gram.sum(0, keepdims=True)
     values, vectors = np.linalg.eigh(gram)
