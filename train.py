@@ -75,6 +75,7 @@ def published(settings: Settings) -> dict[str, Any]:
 def by_name(settings: Settings) -> dict[str, Any]:
     """Every setting and option under the name of its flag."""
     named = {**vars(settings)}
+    named[named.pop("products")] = True  # --tf32 and --bf16 are flags of their own
     for kind in TABLES:
         named |= named.pop(f"{kind}_options")
     return named
@@ -94,10 +95,11 @@ def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> A
 def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
     """Load the data and do one run."""
     # say at once if it cannot be used, and what `auto` is
-    backend = backends.get(settings.backend, settings.threads, settings.tf32)
-    tf32 = settings.tf32 and backend.name == "cupy"  # `auto` drops what is of no use to its choice
+    backend = backends.get(settings.backend, settings.threads, settings.products)
+    # `auto` drops what is of no use to its choice
+    products = settings.products if backend.name == "cupy" else "full"
     settings = dataclasses.replace(
-        settings, backend=backend.name, threads=backend.threads, tf32=tf32
+        settings, backend=backend.name, threads=backend.threads, products=products
     )
     dataset = data.load(
         settings.dataset,

@@ -1,6 +1,7 @@
 """Everything there is to find out on a CUDA device, by one command, in under ten minutes.
 
     python -m benchmarks.gpu [--json FILE] [--minutes N] [--rounds N] [--host --small]
+    python -m benchmarks.gpu --products bf16 --json gpu-bf16.json   # or tf32; of all contenders
 
 Timed steps beside torch (eager and compiled) and jitted JAX on the same card, the main job
 (`python train.py --backend cupy`, with and without `--graph`), the verifier
@@ -9,10 +10,10 @@ it, written anew after each part, so that a run cut short leaves what it had.  N
 `bench` with builds of torch and JAX for the card.
 
 Each time is the median of rounds in which the contenders take turns, warm-up and compilation
-apart, and each turn waits for the device.  All multiply in full float32.  `floor` is what a step
-cannot beat: its arithmetic at the rate of the largest matrix product measured here, or its bytes
-at the rate of the largest copy, whichever is more.  `--host --small` runs the same code on the
-host, to see that it works.
+apart, and each turn waits for the device.  All multiply in full float32, unless `--products` lets
+all of them round factors.  `floor` is what a step cannot beat: its arithmetic at the rate of the
+largest matrix product measured here, or its bytes at the rate of the largest copy, whichever is
+more.  `--host --small` runs the same code on the host, to see that it works.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import numpy as np
 
 from benchmarks.timing import take_turns
 from dualnet import Key, backends
+from dualnet.backends.replaceable import matrix_product
 
 TRAIN = str(Path(__file__).parent.parent / "train.py")
 FILE = Path(__file__).parent / "results" / "gpu.json"
@@ -86,7 +88,10 @@ def measured_peaks(backend: Any, size: int, rounds: int) -> Peaks:
 
         return whole
 
-    contenders = {"product": waiting(lambda: a @ a), "copy": waiting(lambda: a.copy())}
+    contenders = {
+        "product": waiting(lambda: matrix_product(a, a)),
+        "copy": waiting(lambda: a.copy()),
+    }
     seconds = take_turns(contenders, rounds)
     return Peaks(2.0 * size**3 / seconds["product"], 2.0 * a.nbytes / seconds["copy"])
 
@@ -134,13 +139,13 @@ def line(outcome: Outcome) -> str:
 
 
 def timings(
-    backend: Any, small: bool, peaks: Peaks, rounds: int, deadline: float
+    backend: Any, small: bool, products: str, peaks: Peaks, rounds: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
     """Measure and print each workload, until the deadline; a failure is one of the results."""
     try:
         from benchmarks.gpu_workloads import workloads
 
-        makers = list(workloads(backend, small))
+        makers = list(workloads(backend, small, products))
     except Exception as error:  # a peer that is not installed, or not for this card
         yield failure("all workloads", error)
         return
@@ -220,14 +225,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--minutes", type=float, default=9.5, help="for all parts together")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--host", action="store_true", help="on the host: NumPy, and peers' CPU")
+    parser.add_argument("--products", choices=backends.PRODUCTS, default="full")
     parser.add_argument("--small", action="store_true", help="small sizes, no tests")
     args = parser.parse_args(argv)
     # before JAX is first imported: else it takes most of the card's memory for itself
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     deadline = time.perf_counter() + 60.0 * args.minutes
     name = "numpy" if args.host else "cupy"
-    backend = backends.get(name)
-    result: dict[str, Any] = {"backend": name, "small": args.small, **surroundings(backend)}
+    backend = backends.get(name, products=args.products)
+    how = {"backend": name, "products": args.products, "small": args.small}
+    result: dict[str, Any] = {**how, **surroundings(backend)}
 
     def write() -> None:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
@@ -236,12 +243,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     result["peaks"] = asdict(peaks)
     result["timings"] = []
     half = deadline - 60.0 * args.minutes / 2  # the other is for the checks, which come anyway
-    for timing in timings(backend, args.small, peaks, args.rounds, half):
+    for timing in timings(backend, args.small, args.products, peaks, args.rounds, half):
         result["timings"].append(timing)
         write()
     if not args.small:
         runs = Path(tempfile.mkdtemp(prefix="dualnet-"))
-        train = [TRAIN, "--backend", name, "--json", "--quiet", "--run-dir"]
+        rounding = [] if args.products == "full" else [f"--{args.products}"]
+        train = [TRAIN, "--backend", name, *rounding, "--json", "--quiet", "--run-dir"]
         recorded = {"training, recorded": [*train, str(runs / "recorded"), "--graph"]}
         for part, arguments in {
             "training": [*train, str(runs / "plain")],

@@ -25,6 +25,13 @@ from models import MLP
 
 FLOAT = 4  # bytes
 
+_ROUNDING = {
+    # products: what torch and JAX call it, and how far apart, of the largest entry, results may be
+    "full": ("highest", "highest", 1e-3),
+    "tf32": ("high", "tensorfloat32", 1e-2),
+    "bf16": ("medium", "bfloat16", 1e-1),
+}
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -44,8 +51,14 @@ class Workload:
     memory: dict[str, Callable[[], int]] = field(default_factory=dict)
 
 
-def workloads(backend: Any, small: bool) -> Iterator[Callable[[], Workload]]:
+def workloads(backend: Any, small: bool, products: str) -> Iterator[Callable[[], Workload]]:
     """A maker of each workload, called when its turn comes.
+
+    Args:
+        backend: whose arrays dualnet computes with.
+        small: to see that it works.
+        products: how all contenders may round factors, a name in `backends.PRODUCTS`; the backend
+            was made with the same.
 
     Raises:
         RuntimeError: a peer's build is not for the device; it would be timed on the host.
@@ -54,9 +67,11 @@ def workloads(backend: Any, small: bool) -> Iterator[Callable[[], Workload]]:
         raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")
     if backend.name == "cupy" and jax.default_backend() != "gpu":
         raise RuntimeError(f"JAX {jax.__version__} sees no CUDA device")
-    # On a device, torch's convolutions and JAX's products would else round their factors.
-    torch.backends.cudnn.allow_tf32 = False
-    jax.config.update("jax_default_matmul_precision", "highest")
+    by_torch, by_jax, allowed = _ROUNDING[products]
+    # On a device, torch's convolutions and JAX's products would else round as they please.
+    torch.backends.cudnn.allow_tf32 = products != "full"
+    torch.set_float32_matmul_precision(by_torch)
+    jax.config.update("jax_default_matmul_precision", by_jax)
     width, batch = (32, 8) if small else (1024, 256)
     for k in (2,) if small else (1, 16, 64):
         yield partial(mlp_jvp, backend, width, batch, k)
@@ -64,8 +79,8 @@ def workloads(backend: Any, small: bool) -> Iterator[Callable[[], Workload]]:
     for sampler in ("rank-one", "normal"):
         yield partial(mlp_step, backend, width, batch, k, sampler)
     yield partial(rule_steps, backend, width, batch)
-    yield partial(convolution, backend, *((2, 6, 4, 2) if small else (32, 32, 64, 4)))
-    yield partial(normalized_linear, backend, *((64, 16, 2) if small else (8192, 512, 4)))
+    yield partial(convolution, backend, *((2, 6, 4, 2) if small else (32, 32, 64, 4)), allowed)
+    yield partial(normalized_linear, backend, *((64, 16, 2) if small else (8192, 512, 4)), allowed)
     yield partial(draws, backend, 1 << (10 if small else 26))
 
 
@@ -214,7 +229,13 @@ def _backprop(peer: Torch | Jax) -> Callable:
 
 
 def _jvp_by_all(
-    backend: Any, ours: Callable, by_torch: Callable, by_jax: Callable, arrays: tuple, stacks: tuple
+    backend: Any,
+    ours: Callable,
+    by_torch: Callable,
+    by_jax: Callable,
+    arrays: tuple,
+    stacks: tuple,
+    allowed: float,
 ) -> dict[str, Callable]:
     """The jvp along stacks of tangents of all arguments; the peers' functions take images
     (or rows) and weights in the very layout that dualnet does."""
@@ -247,6 +268,7 @@ def _jvp_by_all(
         backend.to_host(dualnet()),
         waiting(of_torch)().cpu().numpy(),
         np.asarray(of_jax(*tangents)),
+        allowed=allowed,
     )
     return {
         "dualnet": dualnet,
@@ -256,12 +278,12 @@ def _jvp_by_all(
     }
 
 
-def _require_agreement(ours: np.ndarray, *others: np.ndarray) -> None:
+def _require_agreement(ours: np.ndarray, *others: np.ndarray, allowed: float) -> None:
     """Refuse to time contenders that do not compute the same thing."""
     size = float(np.abs(ours).max())
     for other in others:
         worst = float(np.abs(ours - other).max())
-        if not worst < 1e-3 * size:
+        if not worst < allowed * size:
             raise AssertionError(f"not the same work: they differ by {worst} of {size}")
 
 
@@ -269,7 +291,9 @@ def _normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
-def convolution(backend: Any, images: int, side: int, channels: int, k: int) -> Workload:
+def convolution(
+    backend: Any, images: int, side: int, channels: int, k: int, allowed: float
+) -> Workload:
     """3×3, of images and kernel."""
     x, w = _normal(images, side, side, channels), _normal(3, 3, channels, channels)
     stacks = _normal(k, *x.shape), _normal(k, *w.shape)
@@ -285,7 +309,13 @@ def convolution(backend: Any, images: int, side: int, channels: int, k: int) -> 
     return Workload(
         f"conv 3x3 of images and kernel, {images} of {side}x{side}x{channels}, k = {k}",
         _jvp_by_all(
-            backend, lambda x, w: nn.conv2d(x, w, padding=1), by_torch, by_jax, (x, w), stacks
+            backend,
+            lambda x, w: nn.conv2d(x, w, padding=1),
+            by_torch,
+            by_jax,
+            (x, w),
+            stacks,
+            allowed,
         ),
         flops=2.0 * x.size * 9 * channels * (1 + 2 * k),
         bytes=FLOAT * (2.0 * x.size + w.size) * (1 + k),
@@ -293,7 +323,7 @@ def convolution(backend: Any, images: int, side: int, channels: int, k: int) -> 
     )
 
 
-def normalized_linear(backend: Any, rows: int, width: int, k: int) -> Workload:
+def normalized_linear(backend: Any, rows: int, width: int, k: int, allowed: float) -> Workload:
     """Layer norm, linear, layer norm, ReLU, of input, weights and bias."""
     arrays = _normal(rows, width), _normal(width, width) / width**0.5, _normal(width)
     stacks = tuple(_normal(k, *a.shape) for a in arrays)
@@ -315,7 +345,7 @@ def normalized_linear(backend: Any, rows: int, width: int, k: int) -> Workload:
 
     return Workload(
         f"LN-linear-LN-ReLU, {rows} rows of {width}, k = {k}",
-        _jvp_by_all(backend, ours, by_torch, by_jax, arrays, stacks),
+        _jvp_by_all(backend, ours, by_torch, by_jax, arrays, stacks, allowed),
         flops=2.0 * rows * width * width * (1 + 2 * k),
         bytes=FLOAT * 2.0 * rows * width * (1 + k),
         memory=_memory(backend),

@@ -22,6 +22,8 @@ _SCALARS = {
     "unsigned long long": np.uint64,
     "i64": np.int64,
     "u64": np.uint64,
+    "u32": np.uint32,
+    "u16": np.uint16,
     "int": np.int32,
     "float": np.float32,
     "double": np.float64,

@@ -10,10 +10,12 @@ to move anything or to wait is an error then.  Kernels are compiled for the host
 """
 
 import contextlib
+import importlib
 import sys
 import types
 from collections import Counter
 
+import fake_cublas
 import numpy as np
 from cuda_on_cpu import Program
 
@@ -270,6 +272,7 @@ class ndarray:
     itemsize = property(lambda self: self._held.itemsize)
     nbytes = property(lambda self: self._held.nbytes)
     strides = property(lambda self: self._held.strides)
+    data = property(lambda self: types.SimpleNamespace(ptr=self._held.ctypes.data))
     T = property(lambda self: ndarray(self._held.T))
     mT = property(lambda self: ndarray(self._held.mT))
 
@@ -380,6 +383,7 @@ class Stream:
 
     def __init__(self, non_blocking=False):
         self._can_capture = non_blocking
+        self.ptr = id(self) if non_blocking else 0
         self.moved = 0
 
     def __enter__(self):
@@ -463,21 +467,24 @@ def modules():
     cupy.__version__ = "14.fake"
     cupy.ndarray, cupy.RawModule, cupy.asarray, cupy.asnumpy = ndarray, RawModule, asarray, asnumpy
     # what is not set by a kernel must not be right by chance
-    cupy.empty = lambda shape, dtype: ndarray(np.full(shape, 99, dtype))
+    cupy.empty = lambda shape, dtype: done(lambda: np.full(shape, 99, dtype))
     cupy.empty_like = lambda x: cupy.empty(x.shape, x.dtype)
     cupy.copyto = _copyto
     for name in ("zeros", "ones", "ascontiguousarray", "where", "broadcast_to"):
         setattr(cupy, name, _on_arrays(getattr(np, name)))
+    cupy.may_share_memory = lambda a, b: np.may_share_memory(a._held, b._held)
     cupy.linalg = types.SimpleNamespace(eigh=_on_arrays(np.linalg.eigh))
     tricks = types.SimpleNamespace(as_strided=_on_arrays(np.lib.stride_tricks.as_strided))
     cupy.lib = types.SimpleNamespace(stride_tricks=tricks)
     runtime = types.SimpleNamespace(
         memGetInfo=lambda: (1 << 30, 1 << 31),
+        getDevice=lambda: 0,
         getDeviceCount=lambda: 1,
     )
     cupy.cuda = types.SimpleNamespace(
         runtime=runtime,
         get_current_stream=lambda: streams.current[-1],
+        get_cublas_handle=lambda: fake_cublas.HANDLE,
         Stream=Stream,
         MemoryPool=MemoryPool,
         using_allocator=lambda _malloc: contextlib.nullcontext(),
@@ -494,16 +501,27 @@ def modules():
     return {"cupy": cupy, "cupy._core": core, "cupy._core._routines_linalg": products}
 
 
+def _cublas():
+    """The library, called on the stream that it was told of; recorded if that captures."""
+
+    def on_stream(function):
+        def call(*arguments):
+            expected = {"stream": streams.current[-1].ptr, "workspace": True}
+            assert fake_cublas.chosen == expected, fake_cublas.chosen
+            done(lambda: function(*arguments))
+
+        return call
+
+    names = ("cublasGemmEx", "cublasGemmStridedBatchedEx")
+    products = {name: on_stream(getattr(fake_cublas, name)) for name in names}
+    return types.SimpleNamespace(**{**vars(fake_cublas), **products})
+
+
 _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
-        "cublas",
-        "cupy_backend",
-        "graphs",
-        "kernels",
-        "later",
-        "launching",
-        "optimizer_kernels",
+        *("cublas", "cupy_backend", "graphs", "kernels", "later", "launching"),
+        *("optimizer_kernels", "products"),
     )
 )
 
@@ -512,11 +530,14 @@ _OURS = tuple(
 def installed():
     """`import cupy` means this, and dualnet's modules that import it are imported anew."""
     import dualnet.backends as package
+    from dualnet.backends import replaceable
 
-    theirs = ("cupy", "cupy._core", "cupy._core._routines_linalg")
+    theirs = modules()
     before = {name: sys.modules.pop(name, None) for name in (*theirs, *_OURS)}
+    kernels = dict(replaceable._KERNELS)
     attributes = {name: package.__dict__.pop(name.rpartition(".")[2], None) for name in _OURS}
-    sys.modules.update(modules())
+    sys.modules.update(theirs)
+    importlib.import_module("dualnet.backends.cublas")._library = _cublas
     try:
         yield sys.modules["cupy"]
     finally:
@@ -528,3 +549,5 @@ def installed():
             package.__dict__.pop(name.rpartition(".")[2], None)
             if module is not None:
                 setattr(package, name.rpartition(".")[2], module)
+        replaceable._KERNELS.clear()
+        replaceable._KERNELS.update(kernels)

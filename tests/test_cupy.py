@@ -172,15 +172,28 @@ def test_every_sampler_and_aggregation(options, dtype, cupy_backend, rng, key):
 # --- which backend, and what is missing -----------------------------------------------------------
 
 
-def test_float32_products_are_exact_unless_asked(monkeypatch):
+def test_float32_products_are_exact_unless_asked(rng):
+    x = rng.standard_normal((2, 8, 8)).astype(np.float32)
+    exact, errors = np.matmul(*x.astype(np.float64)), []
+    before = dict(replaceable._KERNELS)
     with fake_cupy.installed():
-        backends.get("cupy")
-        backends.get("cupy", tf32=True)
+        for products in (None, "tf32", "bf16"):
+            backend = backends.get("cupy", **({"products": products} if products else {}))
+            got = backend.to_host(replaceable.matrix_product(*map(backend.asarray, x)))
+            errors.append(np.abs(got - exact).max())
         from cupy._core import _routines_linalg
 
-        assert [kind for _, kind in _routines_linalg.chosen] == ["default", "tf32"]
-    with pytest.raises(UsageError, match="--tf32 is of no use to --backend numpy"):
-        backends.get("numpy", tf32=True)
+        assert [kind for _, kind in _routines_linalg.chosen] == ["default", "tf32", "tf32"]
+    assert 1e-9 < errors[0] < 1e-5 < errors[1] < errors[2] / 3
+    assert replaceable._KERNELS == before
+
+
+@pytest.mark.parametrize("products", ("tf32", "bf16"))
+def test_rounded_products_are_for_cupy(products):
+    with pytest.raises(UsageError, match=f"--{products} is of no use to --backend numpy; it is"):
+        backends.get("numpy", products=products)
+    with pytest.raises(UsageError, match="products: expected one of full, tf32, bf16, got 'fp8'"):
+        backends.get("cupy", products="fp8")
 
 
 def test_threads_are_for_numpy():
@@ -226,20 +239,21 @@ def test_auto_takes_the_device():
         assert backends.get("auto").name == "cupy"
 
 
+@pytest.mark.parametrize("products", ("tf32", "bf16"))
 @pytest.mark.parametrize("device", (False, True))
-def test_auto_drops_what_is_of_no_use_to_its_choice(device, tmp_path, monkeypatch):
+def test_auto_drops_what_is_of_no_use_to_its_choice(device, products, tmp_path, monkeypatch):
     import train
 
     monkeypatch.setattr("dualnet.training.run.draw_curve", lambda *_: False)
     size = ["--epochs", "1", "--limit-train", "64", "--limit-test", "20", "--width", "8"]
     with fake_cupy.installed() as cupy:
         cupy.cuda.runtime.getDeviceCount = lambda: int(device)
-        flags = ["--backend", "auto", "--threads", "2", "--tf32", "--rule", "bp", "--quiet"]
+        flags = ["--backend", "auto", "--threads", "2", f"--{products}", "--rule", "bp", "--quiet"]
         train.main([*flags, *size, "--run-dir", str(tmp_path)])
     used = json.loads((tmp_path / "config.json").read_text())["settings"]
-    expected = {"backend": "cupy", "threads": 1, "tf32": True}
+    expected = {"backend": "cupy", "threads": 1, "products": products}
     if not device:
-        expected = {"backend": "numpy", "threads": 2, "tf32": False}
+        expected = {"backend": "numpy", "threads": 2, "products": "full"}
     assert expected.items() <= used.items()
 
 

@@ -1,8 +1,13 @@
 """The stand-in for CuPy is as strict as CuPy, and counts what it should."""
 
+import contextlib
+import ctypes
 import functools
+import importlib
 import inspect
+import re
 
+import fake_cublas
 import fake_cupy
 import numpy as np
 import pytest
@@ -136,6 +141,128 @@ def test_it_lacks_the_arguments_that_cupy_lacks():
     for name, arguments in LACKING_ARGUMENTS.items():
         there = functools.reduce(getattr, name.split("."), cupy)
         assert not arguments & set(inspect.signature(there).parameters), name
+
+
+_C_TYPES = {
+    "intptr_t": ctypes.c_void_p,
+    "int": ctypes.c_int,
+    "size_t": ctypes.c_void_p,
+    "long long": ctypes.c_longlong,
+}
+
+
+def test_cublas_is_called_as_it_is():
+    runtime = peer("cupy").cuda.runtime
+    cublas = peer("cupy_backends.cuda.libs.cublas")
+    ours = importlib.import_module("dualnet.backends.cublas")
+    for name in ("R_32F", "R_64F", "R_16BF"):
+        known = getattr(runtime, f"CUDA_{name}")
+        assert getattr(ours, name) == getattr(fake_cublas, f"CUDA_{name}") == known
+    for name in ("COMPUTE_32F", "COMPUTE_32F_FAST_TF32", "COMPUTE_64F"):
+        assert getattr(ours, name) == getattr(cublas, f"CUBLAS_{name}")
+    assert ours._ALGORITHM == cublas.CUBLAS_GEMM_DEFAULT
+    constants = [name for name in vars(fake_cublas) if name.startswith("CUBLAS_")]
+    assert len(constants) == 6
+    for name in constants:
+        assert getattr(fake_cublas, name) == getattr(cublas, name)
+    for name in ("gemmEx", "gemmStridedBatchedEx"):
+        arguments = re.search(r"\((.*)\)", getattr(cublas, name).__doc__)[1].split(", ")
+        there = [argument.split()[-1] for argument in arguments]
+        here = inspect.signature(getattr(fake_cublas, f"cublas{name[0].upper()}{name[1:]}"))
+        assert there == list(here.parameters)
+        types = [_C_TYPES[" ".join(argument.split()[:-1])] for argument in arguments]
+        names = list(here.parameters)
+        pointers = [names.index(p) for p in ("handle", "alpha", "A", "B", "beta", "C")]
+        for i in pointers:
+            types[i] = ctypes.c_void_p
+        assert tuple(types) == ours._ARGUMENTS[f"cublas{name[0].upper()}{name[1:]}"]
+
+
+def test_cupy_has_what_products_ask_for():
+    cupy = peer("cupy")
+    assert callable(cupy.cuda.get_cublas_handle) and hasattr(cupy.ndarray, "data")
+    for function in (cupy.may_share_memory, cupy.ascontiguousarray, cupy.ndarray.view):
+        assert callable(function)
+
+
+def product_of(x, y, out, **changes):
+    """out = x y for column-major matrices, by a call of which some arguments are changed."""
+    (m, k), n = x.shape, y.shape[1]
+    one, zero = np.ones((), x.dtype), np.zeros((), x.dtype)
+    kind, compute = {"float32": (0, 68), "float64": (1, 70)}[x.dtype.name]
+    arguments = {
+        **{"handle": fake_cublas.HANDLE, "transa": 0, "transb": 0, "m": m, "n": n, "k": k},
+        **{"alpha": one.ctypes.data, "beta": zero.ctypes.data},
+        **{"A": x.ctypes.data, "Atype": kind, "lda": m},
+        **{"B": y.ctypes.data, "Btype": kind, "ldb": k},
+        **{"C": out.ctypes.data, "Ctype": kind, "ldc": m},
+        **{"computeType": compute, "algo": -1},
+    }
+    fake_cublas.cublasGemmEx(**{**arguments, **changes})
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+def test_products_are_those_of_blas(dtype, rng):
+    x, y = (np.asfortranarray(rng.standard_normal(s).astype(dtype)) for s in ((3, 4), (4, 2)))
+    out = np.full((3, 2), np.nan, dtype, order="F")
+    product_of(x, y, out)
+    np.testing.assert_allclose(out, x @ y, rtol=1e-5)
+    two = np.full((), 2, dtype)
+    product_of(x, y, out, alpha=two.ctypes.data, beta=two.ctypes.data)
+    np.testing.assert_allclose(out, 4 * (x @ y), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lda": 2},
+        {"ldb": 3},
+        {"ldc": 2},
+        {"m": -1},
+        {"transa": 3},
+        {"Atype": 14},
+        {"Atype": 1, "Btype": 1},
+        {"Atype": 14, "Btype": 14, "computeType": 70},
+        {"computeType": 70},
+        {"algo": 99},
+        {"handle": 0},
+        {"ldc": 3.0},
+    ],
+    ids=str,
+)
+def test_products_refuse_what_blas_refuses(wrong):
+    x, y, out = (np.zeros(shape, np.float32, order="F") for shape in ((3, 4), (4, 2), (3, 2)))
+    product_of(x, y, out)
+    with pytest.raises(AssertionError):
+        product_of(x, y, out, **wrong)
+    with pytest.raises(AssertionError, match="a result overlaps a factor"):
+        product_of(x, y, out, C=x.ctypes.data)
+
+
+def test_results_may_not_overlap():
+    x, out = np.zeros((3, 4), np.float32), np.zeros(64, np.float32)
+    one, at = np.ones((), np.float32), x.ctypes.data
+    for step, ldc, fits in (
+        (9, 3, True),
+        (3, 9, True),
+        (8, 3, False),
+        (1, 3, False),
+        (0, 3, False),
+    ):
+        factors = (0, 0, 3, 3, 3, one.ctypes.data, at, 0, 3, 0, at, 0, 3, 0, one.ctypes.data)
+        call = (fake_cublas.HANDLE, *factors, out.ctypes.data, 0, ldc, step, 3, 68, -1)
+        with contextlib.nullcontext() if fits else pytest.raises(AssertionError, match="results"):
+            fake_cublas.cublasGemmStridedBatchedEx(*call)
+
+
+def test_tf32_keeps_11_bits(rng):
+    x = rng.standard_normal(1000).astype(np.float32)
+    mantissa, exponent = np.frexp(x.astype(np.float64))
+    np.testing.assert_array_equal(
+        fake_cublas.tf32(x), np.ldexp(np.rint(mantissa * 2**11) / 2**11, exponent)
+    )
+    special = np.array([np.inf, -np.inf, np.nan, 0], np.float32)
+    np.testing.assert_array_equal(fake_cublas.tf32(special), special)
 
 
 NEVER_ASKED = {"like", "subok", "ndmax", "kwargs", "obj", "keepdims"}

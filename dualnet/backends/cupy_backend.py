@@ -34,8 +34,9 @@ class CupyBackend:
 
     Args:
         threads: must be 1: the device spreads its work by itself.
-        tf32: float32 matrix products with factors rounded to 11 bits, several times faster; without
-            it they are exact to float32's rounding.
+        products: how the factors of float32 matrix products are rounded, which makes them several
+            times faster: `full` (not at all), `tf32` (to 11 bits) or `bf16` (to 8).  Under `bf16`,
+            products that are not `replaceable.matrix_product`, which are CuPy's own, round to 11.
 
     Raises:
         BackendError: CuPy, a driver or a device is missing; says which.
@@ -45,7 +46,7 @@ class CupyBackend:
     name = "cupy"
     read_every = 50
 
-    def __init__(self, threads: int = 1, tf32: bool = False):
+    def __init__(self, threads: int = 1, products: str = "full"):
         if threads != 1:
             raise UsageError(
                 f"--threads is of no use to --backend cupy, which takes a batch in one piece; got "
@@ -54,7 +55,7 @@ class CupyBackend:
         self.threads = 1
         self._cupy = _imported()
         _require_device(self._cupy)
-        _choose_precision(tf32)
+        _choose_precision(products)
         from dualnet.backends import (  # all of which need CuPy
             graphs,
             kernels,  # noqa: F401, which fills KERNELS
@@ -62,11 +63,12 @@ class CupyBackend:
             launching,
             optimizer_kernels,  # noqa: F401, too
         )
+        from dualnet.backends.products import product_kernels
 
         self._repeated, self._key_words = graphs.Repeated, later.key_words
         self._draws = launching.Module("draws")
         self._pools: list[Any] = [self._cupy.get_default_memory_pool()]
-        put_kernels(self._cupy.ndarray, launching.KERNELS)
+        put_kernels(self._cupy.ndarray, launching.KERNELS | product_kernels(products))
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:
         """The array on the device."""
@@ -202,9 +204,12 @@ def _require_device(cupy: Any) -> None:
         raise BackendError(f"backend cupy: the device computes {total} where 12 is right")
 
 
-def _choose_precision(tf32: bool) -> None:
-    """Whether float32 matrix products may round their factors; CUPY_TF32 does not decide it."""
-    from cupy._core import _routines_linalg as products
+def _choose_precision(products: str) -> None:
+    """Whether CuPy's own float32 products may round their factors; CUPY_TF32 does not decide it.
 
-    kind = products.COMPUTE_TYPE_TF32 if tf32 else products.COMPUTE_TYPE_DEFAULT
-    products.set_compute_type(np.float32, kind)
+    They know no bfloat16: who lets factors be rounded to 8 bits gets theirs rounded to 11.
+    """
+    from cupy._core import _routines_linalg as own
+
+    kind = own.COMPUTE_TYPE_DEFAULT if products == "full" else own.COMPUTE_TYPE_TF32
+    own.set_compute_type(np.float32, kind)

@@ -13,6 +13,7 @@ import cupy
 import numpy as np
 
 from dualnet.backends.launching import Module, flat, kernel_for, serves
+from dualnet.backends.replaceable import exact_product
 
 _WINDOWS = Module("windows")
 _NORMALIZATION = Module("normalization")
@@ -267,4 +268,4 @@ def _least_norm(g: Any, right: Any, rounding: float) -> Any:
     values, vectors = cupy.linalg.eigh(g) if found is NotImplemented else (x[0] for x in found)
     kept = values > rounding * values.max()
     inverse = cupy.where(kept, 1.0 / cupy.where(kept, values, 1.0), 0.0)
-    return vectors @ (inverse * (vectors.T @ right))
+    return exact_product(vectors, inverse * exact_product(vectors.T, right))

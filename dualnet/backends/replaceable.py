@@ -11,6 +11,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 REPLACEABLE: set[str] = set()
 """The qualified names of all functions so decorated."""
 
@@ -58,3 +60,21 @@ def bytes_at_a_time(like: Any, in_cache: int) -> int:
     A device has another answer: each piece takes a launch of its own.
     """
     return in_cache
+
+
+@replaceable
+def matrix_product(x: Any, y: Any, out: Any = None) -> Any:
+    """x @ y, of the library's own large products; `out` is given by position, as `np.matmul` takes
+    it, or not at all.
+
+    A device may take the operands as they lie in memory, transposed or repeated, and may round
+    float32 factors where it has been asked to.
+    """
+    return np.matmul(x, y) if out is None else np.matmul(x, y, out=out)
+
+
+@replaceable
+def exact_product(x: Any, y: Any) -> Any:
+    """x @ y of arrays, whose factors no device rounds: where errors would grow, as in the inner
+    products of directions."""
+    return np.matmul(x, y)

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.backends.replaceable import bytes_at_a_time
+from dualnet.backends.replaceable import bytes_at_a_time, matrix_product
 from dualnet.core.dispatch import primitive
 from dualnet.core.joining import stacked
 from dualnet.core.windows import Geometry, Pair, fold, pad, view
@@ -42,7 +42,7 @@ def convolve(x: Any, w: Any, geometry: Geometry) -> Any:
     matrices = _kernel_matrices(w, groups)
     out = np.empty_like(x, shape=(kernels, m * math.prod(places), groups, q // groups))
     for here, rows in _unfolded(x, geometry):
-        np.matmul(rows, matrices, out=np.swapaxes(out[:, here], 1, 2))
+        matrix_product(rows, matrices, np.swapaxes(out[:, here], 1, 2))
     return np.reshape(out, (kernels, m, *places, q))
 
 
@@ -68,7 +68,7 @@ def convolve_transpose(y: Any, w: Any, geometry: Geometry, image: Pair) -> Any:
     outputs = _output_rows(y, groups)
     for a in range(0, m, step):
         b = min(m, a + step)
-        sums = np.sum(outputs[:, :, a * each : b * each] @ matrices, axis=0)
+        sums = np.sum(matrix_product(outputs[:, :, a * each : b * each], matrices), axis=0)
         windows = np.reshape(sums, (groups, b - a, *places, kh * kw, channels))
         windows = np.transpose(windows, (1, 2, 3, 4, 0, 5))
         windows = np.reshape(windows, (b - a, *places, kh * kw, groups * channels))
@@ -90,7 +90,7 @@ def correlate(x: Any, y: Any, geometry: Geometry) -> Any:
     each = math.prod(geometry.window) * channels
     total: Any = np.zeros_like(y, shape=(kernels, groups, each, q // groups))
     for here, rows in _unfolded(x, geometry):
-        total += np.swapaxes(rows, 1, 2) @ outputs[:, :, here]
+        total += matrix_product(np.swapaxes(rows, 1, 2), outputs[:, :, here])
     total = np.swapaxes(total, 1, 2)
     return np.reshape(total, (kernels, *geometry.window, channels, q))
 
@@ -123,7 +123,8 @@ def convolve_rank_one(x: Any, left: Any, right: Any, geometry: Geometry) -> Any:
         padded = pad(x[a : a + step], geometry)
         b, height, width, _ = padded.shape
         pixels = np.reshape(padded, (b * height * width, groups, channels))
-        dots = factors @ np.transpose(pixels, (1, 2, 0))  # (groups, k·kh·kw, b·height·width)
+        dots = matrix_product(factors, np.transpose(pixels, (1, 2, 0)))
+        # (groups, k·kh·kw, b·height·width)
         dots = np.reshape(dots, (groups, k, kh, kw, b, height, width))
         picked = np.empty_like(x, shape=(k, groups, kh, kw, b, rows, columns))
         for i in range(kh):
@@ -132,7 +133,7 @@ def convolve_rank_one(x: Any, left: Any, right: Any, geometry: Geometry) -> Any:
                 picked[:, :, i, j] = np.swapaxes(shifted, 0, 1)
         numbers = np.reshape(picked, (k, groups, kh * kw, b * each))
         here = np.swapaxes(out[:, a * each : (a + b) * each], 1, 2)
-        np.matmul(np.swapaxes(numbers, 2, 3), spread, out=here)
+        matrix_product(np.swapaxes(numbers, 2, 3), spread, here)
     return np.reshape(out, (k, m, rows, columns, q))
 
 
@@ -155,7 +156,8 @@ def convolve_own_rank_one(x: Any, left: Any, right: Any, geometry: Geometry) -> 
     height, width = x.shape[1:3]
     pixels = np.reshape(x, (m, height * width, groups, channels))
     factors = np.reshape(np.moveaxis(left, 1, 0), (m, 1, k * kh * kw, channels))
-    dots = factors @ np.transpose(pixels, (0, 2, 3, 1))  # (M, groups, k·kh·kw, height·width)
+    dots = matrix_product(factors, np.transpose(pixels, (0, 2, 3, 1)))
+    # (M, groups, k·kh·kw, height·width)
     dots = np.reshape(dots, (m, groups, k, kh, kw, height, width))
     picked = [
         dots[:, :, :, i, j, i::down, j::across][..., :rows, :columns]
@@ -165,7 +167,7 @@ def convolve_own_rank_one(x: Any, left: Any, right: Any, geometry: Geometry) -> 
     numbers = np.reshape(stacked(picked, axis=-1), (m, groups, k, rows * columns, kh * kw))
     spread = np.reshape(right, (k, m, kh * kw, groups, q // groups))
     spread = np.transpose(spread, (1, 3, 0, 2, 4))  # (M, groups, k, kh·kw, q / groups)
-    y = np.transpose(numbers @ spread, (2, 0, 3, 1, 4))
+    y = np.transpose(matrix_product(numbers, spread), (2, 0, 3, 1, 4))
     return np.reshape(y, (k, m, rows, columns, q))
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import matrix_product
 from dualnet.core.joining import concatenated
 from dualnet.core.scatter import zeros_plus, zeros_with
 
@@ -111,9 +112,7 @@ def align(t: Tangent, ndim: int) -> Tangent:
     silently pair directions with rows.
     """
     shape = shape_of(t)
-    if len(shape) >= ndim:
-        return t
-    return reshape(t, (1,) * (ndim - len(shape)) + shape)
+    return t if len(shape) >= ndim else reshape(t, (1,) * (ndim - len(shape)) + shape)
 
 
 def _align_with(t: Tangent, operand: Any) -> Tangent:
@@ -233,8 +232,8 @@ def _(ct: Tangent, _shape: Shape, _dtype: Any) -> Tangent:
 def matmul(t: Tangent, y: Any) -> Tangent:
     """t @ y for t `(k, ..., m, n)` and a constant y `(..., n, p)`."""
     if y.ndim == 2:  # one product for all directions
-        return np.reshape(np.matmul(_rows(t), y), (*t.shape[:-1], y.shape[1]))
-    return np.matmul(align(t, y.ndim), y)
+        return np.reshape(matrix_product(_rows(t), y), (*t.shape[:-1], y.shape[1]))
+    return matrix_product(align(t, y.ndim), y)
 
 
 @matmul.transposed
@@ -246,8 +245,8 @@ def _(ct: Tangent, shape: Shape, y: Any) -> Tangent:
 def matmul_from_left(t: Tangent, x: Any) -> Tangent:
     """x @ t for a constant x `(..., m, n)` and t `(k, ..., n, p)`."""
     if t.ndim == 3 and x.ndim > 2:  # t is a stack of plain matrices: all rows of x at once
-        return np.reshape(np.matmul(_rows(x), t), (t.shape[0], *x.shape[:-1], t.shape[-1]))
-    return np.matmul(x, align(t, x.ndim))
+        return np.reshape(matrix_product(_rows(x), t), (t.shape[0], *x.shape[:-1], t.shape[-1]))
+    return matrix_product(x, align(t, x.ndim))
 
 
 @matmul_from_left.transposed

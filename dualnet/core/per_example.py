@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import matrix_product
 from dualnet.core import linear
 from dualnet.core.linear import LinearMap, Shape, Tangent
 from dualnet.core.spaces import RankOne, Stack, dense, directions, part
@@ -137,9 +138,10 @@ def _(t: PerExample, x: Any) -> Any:
     if isinstance(t.each, RankOne):
         left, right = (np.reshape(f, (k, n, *f.shape[1:])) for f in (t.each.left, t.each.right))
         left = np.moveaxis(left, (0, 1), (-2, -3))  # (*stack, n, k, p)
-        inner = np.moveaxis(left @ np.swapaxes(x, -1, -2), -2, 0)  # (k, *stack, n, rows)
+        inner = matrix_product(left, np.swapaxes(x, -1, -2))
+        inner = np.moveaxis(inner, -2, 0)  # (k, *stack, n, rows)
         y = inner[..., None] * np.moveaxis(right, 1, -2)[..., None, :]
     else:
         w = np.reshape(t.each, (k, n, *t.shape))
-        y = x @ np.moveaxis(w, 1, -3)
+        y = matrix_product(x, np.moveaxis(w, 1, -3))
     return np.reshape(y, (k, *lead, q))

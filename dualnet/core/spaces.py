@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import exact_product, matrix_product
 from dualnet.core import linear
 from dualnet.core.joining import concatenated
 from dualnet.core.linear import LinearMap, Structured, Tangent
@@ -108,11 +109,11 @@ def _(t: RankOne, x: Any) -> Tangent | None:
     if len(t.shape) == 2:
         k, q = t.right.shape
         rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-        inner = np.matmul(t.left, np.swapaxes(rows, 0, 1))  # (k, rows): k leads in memory too
+        inner = matrix_product(t.left, np.swapaxes(rows, 0, 1))  # (k, rows), as it lies in memory
         return np.reshape(inner[:, :, None] * t.right[:, None, :], (k, *x.shape[:-1], q))
     if x.shape[:-2] != t.shape[:-2]:
         return None
-    inner = np.moveaxis(x @ np.moveaxis(t.left, 0, -1), -1, 0)  # (k, *b, rows)
+    inner = np.moveaxis(matrix_product(x, np.moveaxis(t.left, 0, -1)), -1, 0)  # (k, *b, rows)
     return inner[..., None] * t.right[..., None, :]
 
 
@@ -238,9 +239,9 @@ def combine(coefficients: Any, t: Tangent) -> Any:
         return functools.reduce(np.add, (combine(coefficients, term) for term in t.terms))
     if isinstance(t, RankOne):
         weighted = np.moveaxis(t.left, 0, -1) * coefficients
-        return weighted @ np.moveaxis(t.right, 0, -2)
+        return matrix_product(weighted, np.moveaxis(t.right, 0, -2))
     rows = np.reshape(t, (t.shape[0], math.prod(t.shape[1:])))
-    return np.reshape(coefficients @ rows, t.shape[1:])
+    return np.reshape(matrix_product(coefficients, rows), t.shape[1:])
 
 
 def inner_products(t: Tangent, u: Tangent) -> Any:
@@ -251,9 +252,9 @@ def inner_products(t: Tangent, u: Tangent) -> Any:
         pairs = _gram(t.left, u.left) * _gram(t.right, u.right)  # (*b, k, l)
         return np.sum(pairs, axis=tuple(range(pairs.ndim - 2)))
     size = math.prod(t.shape[1:])
-    return np.reshape(t, (t.shape[0], size)) @ np.reshape(u, (u.shape[0], size)).T
+    return exact_product(np.reshape(t, (t.shape[0], size)), np.reshape(u, (u.shape[0], size)).T)
 
 
 def _gram(a: Any, b: Any) -> Any:
     """The inner products along the last axis of a `(k, *b, p)` and b `(l, *b, p)`, `(*b, k, l)`."""
-    return np.moveaxis(a, 0, -2) @ np.moveaxis(b, 0, -1)
+    return exact_product(np.moveaxis(a, 0, -2), np.moveaxis(b, 0, -1))

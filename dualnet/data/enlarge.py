@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import exact_product
 from dualnet.core.beside import arange
 
 
@@ -24,8 +25,8 @@ def enlarged(images: Any, side: int) -> Any:
     rows, columns = (
         _interpolation(length, side, images).astype(images.dtype) for length in (height, width)
     )
-    x = np.matmul(rows, images.reshape(n, height, width * channels))
-    return np.matmul(columns, x.reshape(n, side, width, channels))
+    x = exact_product(rows, images.reshape(n, height, width * channels))
+    return exact_product(columns, x.reshape(n, side, width, channels))
 
 
 def _interpolation(length: int, side: int, images: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
+from dualnet.backends.replaceable import exact_product
 from dualnet.core.joining import concatenated
 from dualnet.learning.directions import ActivityDirections, require_choice, require_sampler
 from dualnet.learning.local import Cut, Segment, measure_locally
@@ -172,12 +173,13 @@ def projection(d: Any, cuts: list[Cut], coupled: bool) -> Any:
         for c in cuts
     ]
     u = concatenated(stacks, axis=-1)
-    gram = u @ np.swapaxes(u, 1, 2)  # (n, k, k)
+    gram = exact_product(u, np.swapaxes(u, 1, 2))  # (n, k, k)
     if coupled:
         gram = gram.sum(0, keepdims=True)
     values, vectors = eigen(gram)
     rounding = max(float(np.finfo(d.dtype).eps), len(d) * float(np.finfo(np.float64).eps))
     kept = values > rounding * np.max(values, axis=-1, keepdims=True)
     inverse = np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)
-    c = vectors @ (inverse[..., None] * (np.swapaxes(vectors, 1, 2) @ d.T[..., None]))
+    along = exact_product(np.swapaxes(vectors, 1, 2), d.T[..., None].astype(vectors.dtype))
+    c = exact_product(vectors, inverse[..., None] * along)
     return np.swapaxes(c[..., 0], 0, 1).astype(d.dtype)

@@ -15,6 +15,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
+from dualnet.backends.replaceable import matrix_product
 from dualnet.errors import UsageError
 from dualnet.learning.directions import ActivityDirections, require_sampler, require_share
 from dualnet.learning.local import Cut, Places, Segment, measure_locally
@@ -30,7 +31,7 @@ from dualnet.tree import Tree
 def project_error(error: Any, matrix: Any) -> Any:
     """e B: errors `(n, outputs)` and B `(outputs, *S)` to `(n, *S)`."""
     rows = np.reshape(matrix, (len(matrix), math.prod(matrix.shape[1:])))
-    return np.reshape(error @ rows, (len(error), *matrix.shape[1:]))
+    return np.reshape(matrix_product(error, rows), (len(error), *matrix.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Feedback:
 def _outer(a: Any, b: Any) -> Any:
     """Σ_n a_n ⊗ b_n."""
     rows = np.reshape(b, (len(b), math.prod(b.shape[1:])))
-    return np.reshape(a.T @ rows, (a.shape[1], *b.shape[1:]))
+    return np.reshape(matrix_product(a.T, rows), (a.shape[1], *b.shape[1:]))
 
 
 @dataclass(frozen=True)

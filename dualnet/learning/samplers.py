@@ -18,6 +18,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
+from dualnet.backends.replaceable import exact_product
 from dualnet.core.beside import arange
 from dualnet.core.spaces import LowRank, RankOne
 from dualnet.errors import UsageError
@@ -171,7 +172,7 @@ def unit(mix: Mix | None) -> Mix:
 
     def scaled(gram: Any, n: int) -> Any:
         mixture = np.identity(len(gram), like=gram) if mix is None else mix(gram, n)
-        squares = np.sum(mixture @ gram * mixture, axis=1)
+        squares = np.sum(exact_product(mixture, gram) * mixture, axis=1)
         return mixture / np.sqrt(np.where(squares > 0, squares, 1.0))[:, None]
 
     return scaled

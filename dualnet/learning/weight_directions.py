@@ -11,6 +11,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
+from dualnet.backends.replaceable import exact_product
 from dualnet.core.joining import concatenated, stacked
 from dualnet.core.per_example import PerExample
 from dualnet.core.spaces import combine, directions, inner_products, joined, numbers, part
@@ -187,8 +188,9 @@ class SharedDirections:
         if self.sampler.mix is None:
             return aggregate(d, gram, n)
         mixture = self.sampler.mix(gram(), n)
-        mixed = functools.cache(lambda: mixture @ gram() @ mixture.T)
-        return (mixture.T @ aggregate((mixture @ d).astype(d.dtype), mixed, n)).astype(d.dtype)
+        mixed = functools.cache(lambda: exact_product(exact_product(mixture, gram()), mixture.T))
+        c = aggregate(exact_product(mixture, d).astype(d.dtype), mixed, n)
+        return exact_product(mixture.T, c).astype(d.dtype)
 
     def size(self, segment: int) -> int:
         """How many parameters answer to a loss."""

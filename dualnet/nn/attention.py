@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import matrix_product
 from dualnet.errors import UsageError
 from dualnet.nn.activations import softmax
 from dualnet.nn.layers import Linear, named, require_count, require_inputs
@@ -72,6 +73,7 @@ class MultiHeadAttention:
 
         *inward, (name, outward) = self.layers
         queries, keys, values = (by_head(child(name, layer, x)) for name, layer in inward)
-        scores = queries @ np.swapaxes(keys, -1, -2) / math.sqrt(channels // self.heads)
-        gathered = np.swapaxes(softmax(scores) @ values, 1, 2)  # (N, T, h, C/h)
+        scores = matrix_product(queries, np.swapaxes(keys, -1, -2))
+        weights = softmax(scores / math.sqrt(channels // self.heads))
+        gathered = np.swapaxes(matrix_product(weights, values), 1, 2)  # (N, T, h, C/h)
         return child(name, outward, np.reshape(gathered, x.shape)), new_state

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from dualnet.backends.replaceable import matrix_product
 from dualnet.core.beside import beside
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
@@ -56,10 +57,10 @@ class Linear:
                 f"(..., {w.shape[0]}), got {x.shape}"
             )
         if x.ndim == 2:
-            y = x @ w
+            y = matrix_product(x, w)
         else:  # one product for all rows: x @ w would make one for each matrix of x
             rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-            y = np.reshape(rows @ w, (*x.shape[:-1], w.shape[-1]))
+            y = np.reshape(matrix_product(rows, w), (*x.shape[:-1], w.shape[-1]))
         return (y + params["b"] if self.bias else y), state
 
 
@@ -120,7 +121,7 @@ class GroupedLinear:
                 f"(..., {groups * fan_in}), got {x.shape}"
             )
         rows = np.reshape(x, (math.prod(x.shape[:-1]), groups, fan_in))
-        by_group = np.swapaxes(rows, 0, 1) @ w  # (G, rows, q/G)
+        by_group = matrix_product(np.swapaxes(rows, 0, 1), w)  # (G, rows, q/G)
         y = np.reshape(np.swapaxes(by_group, 0, 1), (*x.shape[:-1], self.features))
         return (y + params["b"] if self.bias else y), state
 

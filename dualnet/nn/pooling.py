@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import matrix_product
 from dualnet.core.beside import arange
 from dualnet.core.dispatch import primitive
 from dualnet.core.dual import primal_of
@@ -94,8 +95,8 @@ def adaptive_average_pool(x: Any, size: Sizes) -> Any:
             f"{x.shape} and {size!r}"
         )
     n, h, w, c = x.shape
-    by_rows = np.reshape(_cell_means(rows, h, x) @ np.reshape(x, (n, h, w * c)), (n, rows, w, c))
-    return _cell_means(columns, w, x) @ by_rows
+    by_rows = matrix_product(_cell_means(rows, h, x), np.reshape(x, (n, h, w * c)))
+    return matrix_product(_cell_means(columns, w, x), np.reshape(by_rows, (n, rows, w, c)))
 
 
 def _cell_means(cells: int, length: int, x: Any) -> Any:

@@ -128,7 +128,16 @@ def make_parser(tables: Tables, description: str) -> Parser:
         metavar="N",
         help="pieces that a batch is cut into, to bound memory (threads)",
     )
-    where.add_argument("--tf32", action="store_true", help="rounder float32 matrix products (cupy)")
+    rounding = where.add_mutually_exclusive_group()
+    for name, bits in (("tf32", 11), ("bf16", 8)):
+        rounding.add_argument(
+            flag(name),
+            dest="products",
+            action="store_const",
+            const=name,
+            default="full",
+            help=f"factors of float32 matrix products rounded to {bits} bits (cupy)",
+        )
     where.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     where.add_argument("--run-dir", metavar="DIR", help="default runs/DATASET-MODEL-RULE-TIME")
     where.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")

@@ -93,7 +93,7 @@ def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
         dtype=args.dtype,
         backend=args.backend,
         threads=args.threads,
-        tf32=args.tf32,
+        products=args.products,
         shards=args.shards,
         limit_train=args.limit_train,
         limit_test=args.limit_test,
@@ -133,6 +133,7 @@ def check(settings: Settings, tables: Tables) -> None:
         "pixels": data.PIXEL_SCALES,
         "augment": data.AUGMENTATIONS,
         "backend": backends.NAMES,
+        "products": backends.PRODUCTS,
     }
     for kind, names in named.items():
         if getattr(settings, kind) not in names:

@@ -107,7 +107,7 @@ def run(
 def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Trainer:
     """The trainer that the settings describe, its data where it can stay."""
     objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
-    backend = backends.get(settings.backend, settings.threads, settings.tf32)
+    backend = backends.get(settings.backend, settings.threads, settings.products)
     if not dataset.on_disk:
         arrays = ("train_images", "train_labels", "test_images", "test_labels")
         dataset = replace(

@@ -29,7 +29,8 @@ class Settings:
         dtype: float32 or float64.
         objective, objective_options: a name, and the fields of the objective's dataclass.
         backend, threads: where it runs.
-        tf32: float32 matrix products of lower precision, on CuPy.
+        products: how the factors of float32 matrix products are rounded, on CuPy: a name in
+            `backends.PRODUCTS`.
         shards: pieces that a batch is cut into; None for one a thread.
         grad_stats: gradients are compared with the exact ones every so many steps; None for
             never.
@@ -51,7 +52,7 @@ class Settings:
     dtype: str = "float32"
     backend: str = "numpy"
     threads: int = 1
-    tf32: bool = False
+    products: str = "full"
     shards: int | None = None
     limit_train: int | None = None
     limit_test: int | None = None
@@ -77,6 +78,10 @@ class Settings:
             raise UsageError(f"--lr must be a positive number, got {self.lr}")
         if self.dtype not in ("float32", "float64"):
             raise UsageError(f"--dtype must be float32 or float64, got {self.dtype}")
+        if self.products != "full" and self.dtype != "float32":
+            raise UsageError(
+                f"--{self.products} is of no use to --dtype {self.dtype}; it is for float32"
+            )
 
     def as_json(self) -> dict[str, Any]:
         """A dict that `from_json` reads."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.replaceable import matrix_product
 from dualnet.core import linear
 from dualnet.core.beside import arange
 from dualnet.core.dispatch import primitive
@@ -32,7 +33,12 @@ def _matmul_by_y(t: Any, out: Any, x: Any, y: Any) -> Any:
     return product if min(x.ndim, y.ndim) > 1 else linear.reshape(product, out.shape)
 
 
-rule(np.matmul, _matmul_by_x, _matmul_by_y)
+@linearizer(np.matmul)
+def _matmul(x: Any, y: Any) -> Any:
+    x, y = operand(x), operand(y)
+    out = matrix_product(x, y)
+    return out, (lambda t: _matmul_by_x(t, out, x, y), lambda t: _matmul_by_y(t, out, x, y))
+
 
 # --- products that are an einsum: the tangent is the einsum of t and the other factor ---
 

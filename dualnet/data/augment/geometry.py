@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.backends import Backend
+from dualnet.backends.replaceable import exact_product
 from dualnet.core.beside import arange
 from dualnet.data.augment.step import check_range, draw
 from dualnet.errors import UsageError
@@ -173,7 +174,7 @@ def _interpolation(first: Any, length: Any, size: int, whole: int) -> Any:
 def _along_rows_and_columns(rows: Any, columns: Any, images: Any) -> Any:
     """Apply matrices `(N, S, H)` and `(N, T, W)` to images `(N, H, W, C)`: `(N, S, T, C)`."""
     n, height, width, channels = images.shape
-    x = np.matmul(rows, images.reshape(n, height, width * channels))
+    x = exact_product(rows, images.reshape(n, height, width * channels))
     x = x.reshape(n, -1, width, channels).transpose(0, 2, 1, 3)
-    x = np.matmul(columns, x.reshape(n, width, -1))
+    x = exact_product(columns, x.reshape(n, width, -1))
     return x.reshape(n, columns.shape[1], -1, channels).transpose(0, 2, 1, 3)
