@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import importlib
 import inspect
 import re
+import sys
 
 import fake_cublas
 import fake_cupy
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from fake_cupy import LACKING, LACKING_ARGUMENTS, ndarray
 from peers import peer
+from test_cupy_products import WITHOUT_COPIES
 
 from dualnet.core.dispatch import RULES
 
@@ -161,6 +164,37 @@ def test_cupy_has_what_products_ask_for():
     assert callable(cupy.cuda.get_cublas_handle) and hasattr(cupy.ndarray, "data")
     for function in (cupy.may_share_memory, cupy.ascontiguousarray, cupy.ndarray.view):
         assert callable(function)
+
+
+# "sums of nothing" are filled in by a kernel
+@pytest.mark.parametrize("name", [n for n in WITHOUT_COPIES if n != "sums of nothing"])
+def test_real_arrays_are_multiplied_as_fake_ones(name, monkeypatch, rng):
+    """At addresses of the host, as what products ask of CuPy's arrays needs no device."""
+    cupy = peer("cupy")
+    libraries = importlib.import_module("cupy_backends.cuda.libs")
+    monkeypatch.setitem(vars(libraries), "cublas", fake_cublas)
+    monkeypatch.setattr(cupy.cuda, "get_cublas_handle", lambda: fake_cublas.HANDLE)
+    monkeypatch.setattr(cupy, "empty", lambda shape, dtype: at_host(np.full(shape, 7, dtype)))
+
+    def at_host(array):
+        memory = cupy.cuda.UnownedMemory(array.ctypes.data, max(1, array.nbytes), array, 0)
+        made.append(array)
+        return cupy.ndarray(array.shape, array.dtype, cupy.cuda.MemoryPointer(memory, 0))
+
+    made = []
+    x_shape, y_shape, view, calls = WITHOUT_COPIES[name]
+    here = rng.standard_normal(x_shape), rng.standard_normal(y_shape)
+    there = view(*map(at_host, here))
+    ours = "dualnet.backends.products"
+    monkeypatch.delitem(sys.modules, ours, raising=False)
+    fake_cublas.calls.clear()
+    try:
+        importlib.import_module(ours).matrix_product_in("full")(*there)
+    finally:
+        del sys.modules[ours]  # it holds a stand-in
+    assert len(fake_cublas.calls) == calls
+    assert len(made) == 3  # nothing but the operands and the result
+    np.testing.assert_allclose(made[-1], np.matmul(*view(*here)), rtol=1e-12, atol=1e-12)
 
 
 def product_of(x, y, out, **changes):
