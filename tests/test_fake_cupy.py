@@ -6,6 +6,8 @@ import functools
 import importlib
 import inspect
 import re
+import subprocess
+from pathlib import Path
 
 import fake_cublas
 import fake_cupy
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from fake_cupy import LACKING, LACKING_ARGUMENTS, ndarray
 from peers import peer
+from test_cupy_products import WITHOUT_COPIES
 
 from dualnet.core.dispatch import RULES
 
@@ -151,9 +154,31 @@ _C_TYPES = {
 }
 
 
-def test_cublas_is_called_as_it_is():
-    runtime = peer("cupy").cuda.runtime
-    cublas = peer("cupy_backends.cuda.libs.cublas")
+@pytest.fixture
+def cublas_of_cupy(tmp_path):
+    """CuPy's module, which tells what it calls; without the library an empty one will do."""
+    package = Path(peer("cupy").__file__).parent.with_name("cupy_backends")
+    (module,) = (package / "cuda" / "libs").glob("cublas.*.so")
+    listed = subprocess.run(["nm", "-D", str(module)], capture_output=True, text=True, check=True)
+    asked = re.findall(r" U (cublas\w+)", listed.stdout)
+    needed = subprocess.run(["objdump", "-p", str(module)], capture_output=True, text=True)
+    (name,) = re.findall(r"NEEDED\s+(libcublas\.so\.\d+)", needed.stdout)
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        empty = tmp_path / name
+        text = "".join(f"int {function}() {{ return 1; }}\n" for function in asked)
+        versions = tmp_path / "versions"
+        versions.write_text(f"{name} {{ global: *; }};")
+        linker = f"-Wl,-soname,{name},--version-script={versions}"
+        flags = ["-shared", "-fPIC", linker, "-x", "c", "-", "-o", str(empty)]
+        subprocess.run(["gcc", *flags], input=text, text=True, check=True)
+        ctypes.CDLL(str(empty), ctypes.RTLD_GLOBAL)
+    return importlib.import_module("cupy_backends.cuda.libs.cublas")
+
+
+def test_cublas_is_called_as_it_is(cublas_of_cupy):
+    runtime, cublas = peer("cupy").cuda.runtime, cublas_of_cupy
     ours = importlib.import_module("dualnet.backends.cublas")
     for name in ("R_32F", "R_64F", "R_16BF"):
         known = getattr(runtime, f"CUDA_{name}")
@@ -183,6 +208,32 @@ def test_cupy_has_what_products_ask_for():
     assert callable(cupy.cuda.get_cublas_handle) and hasattr(cupy.ndarray, "data")
     for function in (cupy.may_share_memory, cupy.ascontiguousarray, cupy.ndarray.view):
         assert callable(function)
+
+
+# "sums of nothing" are filled in by a kernel
+@pytest.mark.parametrize("name", [n for n in WITHOUT_COPIES if n != "sums of nothing"])
+def test_real_arrays_are_multiplied_as_fake_ones(name, monkeypatch, rng):
+    """At addresses of the host, as what products ask of CuPy's arrays needs no device."""
+    cupy = peer("cupy")
+    ours = importlib.import_module("dualnet.backends.products")
+    monkeypatch.setattr(ours.cublas, "_library", lambda: fake_cublas)
+    monkeypatch.setattr(ours.cublas, "_ready", lambda: fake_cublas.HANDLE)
+    monkeypatch.setattr(cupy, "empty", lambda shape, dtype: at_host(np.full(shape, 7, dtype)))
+
+    def at_host(array):
+        memory = cupy.cuda.UnownedMemory(array.ctypes.data, max(1, array.nbytes), array, 0)
+        made.append(array)
+        return cupy.ndarray(array.shape, array.dtype, cupy.cuda.MemoryPointer(memory, 0))
+
+    made = []
+    x_shape, y_shape, view, calls = WITHOUT_COPIES[name]
+    here = rng.standard_normal(x_shape), rng.standard_normal(y_shape)
+    there = view(*map(at_host, here))
+    fake_cublas.calls.clear()
+    ours.product_kernels("full")["matrix_product"](*there)
+    assert len(fake_cublas.calls) == calls
+    assert len(made) == 3  # nothing but the operands and the result
+    np.testing.assert_allclose(made[-1], np.matmul(*view(*here)), rtol=1e-12, atol=1e-12)
 
 
 def product_of(x, y, out, **changes):

@@ -30,14 +30,15 @@ _MOST_CALLS = 16
 """What takes more calls than that for one product is copied, so that it takes fewer.  Not measured:
 a call is some microseconds, and so is a copy of a few MB."""
 
-_FULL = {"float32": cublas.COMPUTE_32F, "float64": cublas.COMPUTE_64F}
+# by the letters of dtypes, as their names are slow to find out
+_FULL = {"f": cublas.COMPUTE_32F, "d": cublas.COMPUTE_64F}
 _DATA = {
-    "float32": cublas.R_32F,
-    "float64": cublas.R_64F,
-    "uint16": cublas.R_16BF,  # how bfloat16 is kept here
+    "f": cublas.R_32F,
+    "d": cublas.R_64F,
+    "H": cublas.R_16BF,  # bfloat16 is kept here in uint16
 }
-_HOST = {name: (np.ones((), name), np.zeros((), name)) for name in _FULL}  # kept, as pointed to
-_ONE_AND_ZERO = {name: tuple(c.ctypes.data for c in both) for name, both in _HOST.items()}
+_HOST = {char: (np.ones((), char), np.zeros((), char)) for char in _FULL}  # kept, as pointed to
+_ONE_AND_ZERO = {char: tuple(c.ctypes.data for c in both) for char, both in _HOST.items()}
 
 
 def product_kernels(products: str) -> dict[str, Callable]:
@@ -65,25 +66,27 @@ def _matrix_product(products: str, x: Any, y: Any, out: Any = None) -> Any:
     if shapes is None:
         return NotImplemented
     shape, of_matrices = shapes
-    out = cupy.empty(shape, x.dtype) if out is None else out
+    is_new = out is None
+    out = cupy.empty(shape, x.dtype) if is_new else out
     if not out.size:
         return out
     if not x.size:  # sums of nothing
         out[...] = 0
         return out
     row, column = (slice(None) if a.ndim > 1 else None for a in (x, y))
-    target = out[..., row, column]
+    target = out[..., row, column] if len(shape) < len(of_matrices) else out
     # of a vector every entry is used once: a product with one is over before rounding would be
-    rounded = products if min(of_matrices[-2:]) > 1 and out.dtype == np.float32 else "full"
+    rounded = products if min(of_matrices[-2:]) > 1 and out.dtype.char == "f" else "full"
     x = _as_factor(x if row else x[None], rounded)
     y = _as_factor(y if column else y[:, None], rounded)
-    result = target if _can_be_written(target, x, y) else cupy.empty(of_matrices, out.dtype)
+    writable = is_new or _can_be_written(target, x, y)
+    result = target if writable else cupy.empty(of_matrices, out.dtype)
     axes = _axes(of_matrices[:-2], x, y, result)
     if _calls(axes) > _MOST_CALLS:
         x, y = (a if _is_one_row(a) else cupy.ascontiguousarray(a) for a in (x, y))
         result = result if _is_one_row(result) else cupy.empty(of_matrices, out.dtype)
         axes = _axes(of_matrices[:-2], x, y, result)
-    compute = _FULL[out.dtype.name] if rounded != "tf32" else cublas.COMPUTE_32F_FAST_TF32
+    compute = _FULL[out.dtype.char] if rounded != "tf32" else cublas.COMPUTE_32F_FAST_TF32
     _multiply(x, y, result, axes, compute)
     if result is not target:
         target[...] = result
@@ -98,14 +101,16 @@ def _result_shapes(x: Any, y: Any, out: Any) -> tuple[tuple, tuple] | None:
     arrays = (x, y) if out is None else (x, y, out)
     if not all(isinstance(a, cupy.ndarray) and a.dtype == x.dtype for a in arrays):
         return None
-    if x.dtype.name not in _FULL or not (x.ndim and y.ndim):
+    if x.dtype.char not in _FULL or not (x.ndim and y.ndim):
         return None
     if x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
         return None
-    try:
-        batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-    except ValueError:
-        return None
+    batch, other = x.shape[:-2], y.shape[:-2]
+    if batch != other:
+        try:
+            batch = np.broadcast_shapes(batch, other)
+        except ValueError:
+            return None
     rows, columns = x.shape[-2:-1], y.shape[-1:] if y.ndim > 1 else ()
     shape = (*batch, *rows, *columns)
     if out is not None and out.shape != shape:
@@ -202,14 +207,14 @@ def _multiply(x: Any, y: Any, out: Any, axes: list[_Axis], compute: int) -> None
     # a result whose columns are contiguous is, to BLAS, not transposed
     first, second, sizes = (0, 1, (m, p, n)) if turned[2] else (1, 0, (p, m, n))
     transpose = [int(turned[i] != turned[2]) for i in (first, second)]
-    one, zero = _ONE_AND_ZERO[out.dtype.name]
+    one, zero = _ONE_AND_ZERO[out.dtype.char]
     (count, *steps), *others = sorted(axes, reverse=True) or [(1, 0, 0, 0)]
     for position in itertools.product(*(range(axis[0]) for axis in others)):
         told = []
         for i, a in enumerate(operands):
             start = sum(j * axis[1 + i] for j, axis in zip(position, others, strict=True))
             where = a.data.ptr + start * a.itemsize
-            told.append((where, _DATA[a.dtype.name], leading[i], *((steps[i],) if axes else ())))
+            told.append((where, _DATA[a.dtype.char], leading[i], *((steps[i],) if axes else ())))
         factors = (*transpose, *sizes, one, *told[first], *told[second])
         if axes:
             cublas.gemm_strided_batched(*factors, zero, *told[2], count, compute)
