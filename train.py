@@ -40,7 +40,7 @@ TABLES: Tables = {
     "schedule": SCHEDULES,
 }
 
-COMPARABLE_ANYWAY = ("recipe", "seed", "backend", "threads", "shards", "grad_stats")
+COMPARABLE_ANYWAY = ("recipe", "seed", "backend", "threads", "shards", "graph", "grad_stats")
 """Settings that leave the expected score of a recipe what it is."""
 
 
@@ -97,9 +97,9 @@ def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> di
     # say at once if it cannot be used, and what `auto` is
     backend = backends.get(settings.backend, settings.threads, settings.products)
     # `auto` drops what is of no use to its choice
-    products = settings.products if backend.name == "cupy" else "full"
+    dropped = {} if backend.name == "cupy" else {"products": "full", "graph": False}
     settings = dataclasses.replace(
-        settings, backend=backend.name, threads=backend.threads, products=products
+        settings, backend=backend.name, threads=backend.threads, **dropped
     )
     dataset = data.load(
         settings.dataset,

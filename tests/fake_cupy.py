@@ -33,6 +33,12 @@ def count(kind, times=1):
     counts[kind] += times
 
 
+def refused_if_recorded(name):
+    """What needs a library that CuPy does not call while a stream captures."""
+    if recorder.tape is not None and name.rpartition(".")[2] in CALLS_LIBRARIES:
+        raise NotImplementedError(f"calling a library for {name} during stream capture")
+
+
 def done(compute):
     """What `compute()` gives, as fake arrays; recorded if a stream captures."""
     result = _outside(compute())
@@ -74,6 +80,12 @@ LACKING_ARGUMENTS = {
 }
 """What NumPy's functions take and CuPy's do not; `np.eye`, `np.full` and `np.ones` hand on a
 `device=` of their own accord when they are called with `like=`."""
+
+CALLS_LIBRARIES = {
+    *("dot", "einsum", "inner", "matmul", "tensordot", "vdot"),
+    *("cholesky", "det", "eigh", "eigvalsh", "inv", "pinv", "qr", "slogdet", "solve", "svd"),
+}
+"""By their last names, what CuPy hands to cuBLAS or cuSOLVER, but not while a stream captures."""
 
 WAITS = {
     *("allclose", "argwhere", "bincount", "delete", "flatnonzero", "nonzero", "unique"),
@@ -170,6 +182,7 @@ class ndarray:
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
         if out:
             kwargs["out"] = tuple(x._held for x in out)
+        refused_if_recorded(ufunc.__name__)
         result = done(lambda: ufunc(*map(_inside, inputs), **kwargs))
         return out[0] if out else result
 
@@ -182,6 +195,7 @@ class ndarray:
                 raise TypeError(f"{name}() got an unexpected keyword argument {argument!r}")
         if name in JOINS and any(not hasattr(x, "__array_function__") for x in args[0]):
             raise TypeError("Argument has incorrect type (expected cupy._core.core._ndarray_base)")
+        refused_if_recorded(name)
         if name in WAITS:
             count("waits")
         if name in JOINS and _small_and_many(args[0]):
@@ -325,6 +339,7 @@ def _method(name):
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
         if set(kwargs) & LACKING_ARGUMENTS.get(name, set()) - {"min", "max"}:
             raise TypeError(f"{name}() got an unexpected keyword argument")
+        refused_if_recorded(name)
         return done(
             lambda: getattr(self._held, name)(
                 *map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()}
@@ -473,7 +488,7 @@ def modules():
     for name in ("zeros", "ones", "ascontiguousarray", "where", "broadcast_to"):
         setattr(cupy, name, _on_arrays(getattr(np, name)))
     cupy.may_share_memory = lambda a, b: np.may_share_memory(a._held, b._held)
-    cupy.linalg = types.SimpleNamespace(eigh=_on_arrays(np.linalg.eigh))
+    cupy.linalg = types.SimpleNamespace(eigh=np.linalg.eigh)  # which asks the array
     tricks = types.SimpleNamespace(as_strided=_on_arrays(np.lib.stride_tricks.as_strided))
     cupy.lib = types.SimpleNamespace(stride_tricks=tricks)
     runtime = types.SimpleNamespace(

@@ -248,12 +248,13 @@ def test_auto_drops_what_is_of_no_use_to_its_choice(device, products, tmp_path, 
     size = ["--epochs", "1", "--limit-train", "64", "--limit-test", "20", "--width", "8"]
     with fake_cupy.installed() as cupy:
         cupy.cuda.runtime.getDeviceCount = lambda: int(device)
-        flags = ["--backend", "auto", "--threads", "2", f"--{products}", "--rule", "bp", "--quiet"]
+        flags = ["--backend", "auto", "--threads", "2", f"--{products}", "--graph"]
+        flags += ["--rule", "bp", "--quiet"]
         train.main([*flags, *size, "--run-dir", str(tmp_path)])
     used = json.loads((tmp_path / "config.json").read_text())["settings"]
-    expected = {"backend": "cupy", "threads": 1, "products": products}
+    expected = {"backend": "cupy", "threads": 1, "products": products, "graph": True}
     if not device:
-        expected = {"backend": "numpy", "threads": 2, "products": "full"}
+        expected = {"backend": "numpy", "threads": 2, "products": "full", "graph": False}
     assert expected.items() <= used.items()
 
 

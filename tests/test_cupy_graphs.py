@@ -192,6 +192,24 @@ def test_what_cannot_be_recorded_goes_on_without(cupy_backend, capsys):
 
 
 @pytest.mark.parametrize(
+    "work",
+    [
+        lambda x: x @ x,
+        lambda x: np.einsum("i,i->", x, x),
+        lambda x: np.linalg.eigh(x[:, None] * x),
+        lambda x: x.dot(x),
+        lambda x: np.stack([x] * 9),
+    ],
+)
+def test_what_cupy_does_not_record_goes_on_without(work, cupy_backend, capsys):
+    repeated = cupy_backend.repeated(lambda carried, *_: (carried, {"seen": work(carried["x"])}))
+    for number in range(4):
+        called(repeated, {"x": cupy_backend.asarray(np.arange(4.0))}, number, cupy_backend)
+    assert not repeated.recorded
+    assert "--graph: this step cannot be recorded (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "carried, refusal",
     [
         (lambda x: x.astype(np.float32), "what is carried from step to step does not keep its"),

@@ -491,6 +491,7 @@ def test_a_member_that_is_no_array_is_refused(finished):
             {"dtype": "float64", "products": "bf16"},
             "--bf16 is of no use to --dtype float64; it is for float32",
         ),
+        ({"graph": True}, "--graph is of no use to --backend numpy; it is for cupy"),
     ],
 )
 def test_settings_out_of_range_name_their_flag(changes, message):
@@ -529,7 +530,7 @@ def test_missing_settings_are_named():
     ("name", "options", "message"),
     [
         ("cnn", {}, "model: expected one of mlp, got 'cnn'"),
-        ("mlp", {"widht": 3}, "model mlp: it has no option widht"),
+        ("mlp", {"widht": 3}, "model mlp: it has no option 'widht'"),
         ("mlp", {"width": 8.0}, "model mlp: width: expected int, got 8.0"),
         ("mlp", {"activation": None}, "model mlp: activation: expected str, got None"),
         ("mlp", {"width": 0}, "mlp: expected width >= 1"),

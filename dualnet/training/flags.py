@@ -138,6 +138,9 @@ def make_parser(tables: Tables, description: str) -> Parser:
             default="full",
             help=f"factors of float32 matrix products rounded to {bits} bits (cupy)",
         )
+    where.add_argument(
+        "--graph", action="store_true", help="record a step once and repeat it as a whole (cupy)"
+    )
     where.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     where.add_argument("--run-dir", metavar="DIR", help="default runs/DATASET-MODEL-RULE-TIME")
     where.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")

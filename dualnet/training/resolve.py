@@ -94,6 +94,7 @@ def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
         backend=args.backend,
         threads=args.threads,
         products=args.products,
+        graph=args.graph,
         shards=args.shards,
         limit_train=args.limit_train,
         limit_test=args.limit_test,

@@ -130,6 +130,7 @@ def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Traine
         backend=backend,
         shards=settings.shards,
         grad_stats=settings.grad_stats,
+        graph=settings.graph,
     )
 
 

@@ -31,6 +31,7 @@ class Settings:
         backend, threads: where it runs.
         products: how the factors of float32 matrix products are rounded, on CuPy: a name in
             `backends.PRODUCTS`.
+        graph: on CuPy, a step is recorded as a CUDA graph and repeated.
         shards: pieces that a batch is cut into; None for one a thread.
         grad_stats: gradients are compared with the exact ones every so many steps; None for
             never.
@@ -53,6 +54,7 @@ class Settings:
     backend: str = "numpy"
     threads: int = 1
     products: str = "full"
+    graph: bool = False
     shards: int | None = None
     limit_train: int | None = None
     limit_test: int | None = None
@@ -82,6 +84,8 @@ class Settings:
             raise UsageError(
                 f"--{self.products} is of no use to --dtype {self.dtype}; it is for float32"
             )
+        if self.graph and self.backend == "numpy":
+            raise UsageError("--graph is of no use to --backend numpy; it is for cupy")
 
     def as_json(self) -> dict[str, Any]:
         """A dict that `from_json` reads."""
@@ -150,7 +154,7 @@ def build(table: Mapping[str, Any], kind: str, name: str, options: dict[str, Any
     known = {f.name: f for f in dataclasses.fields(table[name])}
     for option, value in options.items():
         if option not in known:
-            raise UsageError(f"{kind} {name}: it has no option {option}")
+            raise UsageError(f"{kind} {name}: it has no option {option!r}")
         _check_kind(f"{kind} {name}: {option}", known[option], value)
     return table[name](**options)
 
