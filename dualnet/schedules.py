@@ -33,7 +33,8 @@ class Schedule:
             What the base learning rate is multiplied by, from 0 to 1.
 
         Raises:
-            UsageError: if `step` lies outside the run, or one of the others is below 1.
+            UsageError: if `step` lies outside the run, one of the others is below 1, or the factor
+                is negative or not finite.
         """
         where = type(self).__name__
         if total_steps < 1 or steps_per_epoch < 1:
@@ -46,7 +47,10 @@ class Schedule:
                 f"{where}: expected a step from 0 to total_steps = {total_steps}, got {step}; "
                 "give the length of the whole run, resumed parts included"
             )
-        return float(self.factor_at(step, total_steps, steps_per_epoch))
+        factor = float(self.factor_at(step, total_steps, steps_per_epoch))
+        if not 0.0 <= factor < math.inf:
+            raise UsageError(f"{where}: expected a factor from 0 to 1, got {factor} at step {step}")
+        return factor
 
     def factor_at(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         """The factor, for arguments that have been checked."""

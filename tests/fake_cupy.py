@@ -22,8 +22,9 @@ from cuda_on_cpu import Program
 counts = Counter()
 """`to_device`, `to_host` and `waits`."""
 
-recorder = types.SimpleNamespace(tape=None)
-"""`tape`: what was done since a stream began to capture; None while none does."""
+recorder = types.SimpleNamespace(tape=None, malloc=None)
+"""`tape`: what was done since a stream began to capture; None while none does.  `malloc`: where
+memory comes from, if not from the default pool."""
 
 
 def count(kind, times=1):
@@ -419,6 +420,8 @@ class Stream:
 
     def begin_capture(self):
         assert self._can_capture and recorder.tape is None
+        # of blocks of the default pool nobody would know that a graph works there
+        assert recorder.malloc is not None and recorder.malloc.__self__ is not DEFAULT_POOL
         recorder.tape = []
 
     def end_capture(self):
@@ -444,11 +447,21 @@ class Graph:
             again()
 
 
+class CUDARuntimeError(RuntimeError):
+    """CuPy's."""
+
+
 class MemoryPool:
-    """Figures without memory."""
+    """Figures without memory, as arrays here are NumPy's."""
+
+    def __init__(self, allocator=None):
+        self.allocator = allocator
 
     def malloc(self, size):
-        raise AssertionError("arrays here are NumPy's")
+        return self.allocator(size)
+
+    def set_limit(self, *, size):
+        assert size == 0
 
     def free_all_blocks(self):
         pass
@@ -458,6 +471,18 @@ class MemoryPool:
 
     def used_bytes(self):
         return 1 << 19
+
+
+DEFAULT_POOL = MemoryPool()
+
+
+@contextlib.contextmanager
+def using_allocator(malloc):
+    recorder.malloc = malloc
+    try:
+        yield
+    finally:
+        recorder.malloc = None
 
 
 class OutOfMemoryError(MemoryError):
@@ -495,6 +520,7 @@ def modules():
         memGetInfo=lambda: (1 << 30, 1 << 31),
         getDevice=lambda: 0,
         getDeviceCount=lambda: 1,
+        CUDARuntimeError=CUDARuntimeError,
     )
     cupy.cuda = types.SimpleNamespace(
         runtime=runtime,
@@ -502,11 +528,12 @@ def modules():
         get_cublas_handle=lambda: fake_cublas.HANDLE,
         Stream=Stream,
         MemoryPool=MemoryPool,
-        using_allocator=lambda _malloc: contextlib.nullcontext(),
+        Memory=lambda size: size,
+        MemoryPointer=lambda memory, offset: (memory, offset),
+        using_allocator=using_allocator,
         memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     )
-    pool = MemoryPool()
-    cupy.get_default_memory_pool = lambda: pool
+    cupy.get_default_memory_pool = lambda: DEFAULT_POOL
     core = types.ModuleType("cupy._core")
     products = types.ModuleType("cupy._core._routines_linalg")
     products.COMPUTE_TYPE_DEFAULT, products.COMPUTE_TYPE_TF32 = "default", "tf32"

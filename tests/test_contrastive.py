@@ -7,6 +7,7 @@ import pytest
 from learning_problems import assert_close, assert_unbiased, estimates, problem
 
 import dualnet as dn
+from dualnet import data
 from dualnet.errors import UsageError
 from dualnet.learning import GreedyActivityPerturbation, GreedyBackprop, Task
 from dualnet.learning.separation import separations
@@ -21,6 +22,10 @@ from dualnet.nn import (
     replicated_by_copies,
     tanh,
 )
+from dualnet.training.objective import Contrastive
+from dualnet.training.run import make_trainer
+from dualnet.training.settings import Settings
+from models import MODELS
 
 N, D = 3, 4
 
@@ -130,3 +135,20 @@ def test_the_stop_gradient_takes_noise_away(rng, key):
         for stop in (True, False)
     ]
     assert variances[0] < 0.5 * variances[1]
+
+
+def test_accuracy_is_of_images_not_of_views():
+    """A batch has two views of each image, and the read-out names the class of both."""
+    digits = data.load("digits", limit_train=40, limit_test=10)
+    chosen = Settings(
+        *("digits", "mlp", "bp", "sgd", "constant", 1e-3, 1, 40),
+        objective="contrastive",
+        augment="contrastive",
+    )
+    outline = MODELS["mlp"](width=8, depth=1)
+    network = Contrastive().network(lambda outputs: outline.network(digits.in_shape, outputs), 10)
+    trainer = make_trainer(chosen, network, digits)
+    now = next(trainer._states(trainer.start(), [], True))
+    assert now.sums[2] == 40
+    # before its first step the read-out is all zeros and names the first class
+    assert now.sums[1] == np.count_nonzero(digits.train_labels == 0) > 0

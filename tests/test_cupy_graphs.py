@@ -1,5 +1,7 @@
 """Steps recorded as a CUDA graph and repeated: the same runs as without, bit for bit."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import fake_cupy
@@ -25,6 +27,7 @@ from dualnet.nn import (
 )
 from dualnet.optim import OPTIMIZERS
 from dualnet.random import Key
+from dualnet.training.objective import READOUT_LR
 from dualnet.training.run import make_trainer
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")
@@ -91,6 +94,41 @@ SMALL = Sequential(
 def test_every_rule(rule, cupy_backend, digits):
     trainer = make_trainer(settings("bp"), SMALL, digits)
     assert_the_same_run(replace(trainer, rule=rule), cupy_backend)
+
+
+def test_numbers_of_two_optimizers(cupy_backend, digits):
+    """AdamW beside the read-out's Adam, at the same rate: other numbers for the same kernel."""
+    chosen = replace(settings("bp", "adamw", objective="contrastive"), lr=READOUT_LR)
+    trainer = make_trainer(chosen, built(digits, "contrastive"), digits)
+    assert_the_same_run(trainer, cupy_backend)
+
+
+def test_compared_gradients(cupy_backend, digits):
+    trainer = make_trainer(settings("fg-a", grad_stats=2), built(digits), digits)
+    plain, _ = advanced(trainer)
+    recorded, (made,) = advanced(replace(trainer, graph=True))
+    assert made.recorded and len(plain.comparisons) == 4
+    np.testing.assert_array_equal(recorded.comparisons, plain.comparisons)
+
+
+def test_a_run_resumed_in_an_epoch(cupy_backend, digits):
+    trainer = make_trainer(replace(settings("fdfa"), batch_size=10), built(digits), digits)
+    whole, _ = advanced(trainer)
+    with np.errstate(all="ignore"):
+        states = replace(trainer, graph=True)._states(trainer.start(), [], True)
+        stopped = trainer.read([next(states) for _ in range(6)][-1])
+        stopped = tree.map(cupy_backend.to_host, stopped.as_trees())  # the next steps change it
+        states.close()
+    like = trainer.start()
+    back = {
+        name: tree.map(cupy_backend.asarray, stopped[name]) if name in CARRIED else stopped[name]
+        for name in like.as_trees()
+    }
+    now, _ = replace(trainer, graph=True).train(
+        replace(like, **back), lambda _: None, lambda _: None, quiet=True
+    )
+    same(now.params, whole.params, cupy_backend)
+    np.testing.assert_array_equal(now.history[:, :-1], whole.history[:, :-1])
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -224,6 +262,82 @@ def test_what_is_carried_keeps_its_shape(carried, refusal, cupy_backend, capsys)
     for number in range(4):
         called(repeated, {"x": x}, number, cupy_backend)
     assert not repeated.recorded and refusal in capsys.readouterr().err
+
+
+def test_what_is_returned_is_arrays(cupy_backend, capsys):
+    for result in (3.0, np.ones(2)):
+        repeated = cupy_backend.repeated(lambda carried, *_: (carried, {"n": result}))  # noqa: B023
+        for number in range(4):
+            called(repeated, {"x": cupy_backend.asarray(np.ones(2))}, number, cupy_backend)
+        assert not repeated.recorded
+        assert "TypeError: result n is no array: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [lambda n: n == 4, lambda n: bool(n), lambda n: n > 1, lambda n: n + 1, lambda n: float(n)],
+)
+def test_a_number_does_not_say_what_it_is(asks, cupy_backend, capsys):
+    def function(carried, batch, key, numbers):
+        asks(numbers["n"])
+        return carried, {}
+
+    repeated = cupy_backend.repeated(function)
+    for number in range(4):
+        called(repeated, {"x": cupy_backend.asarray(np.ones(2))}, number, cupy_backend)
+    assert not repeated.recorded and "TypeError" in capsys.readouterr().err
+
+
+def test_batches_of_two_sizes_in_turn(cupy_backend):
+    function, expected = drifting(cupy_backend)
+    repeated, got = cupy_backend.repeated(function), expected
+    for number in range(8):
+        expected, _ = called(function, expected, number, cupy_backend, 4 if number % 2 else 1)
+        got, _ = called(repeated, got, number, cupy_backend, 4 if number % 2 else 1)
+    assert repeated.recorded
+    same(got, expected, cupy_backend)
+
+
+def test_memory_is_counted_while_it_is_held(cupy_backend):
+    before = cupy_backend.memory()
+    repeated = cupy_backend.repeated(lambda *_: None)
+    counted = cupy_backend.memory()
+    assert counted["device_pool_bytes"] - before["device_pool_bytes"] == repeated.pool.total_bytes()
+    assert counted["device_used_bytes"] - before["device_used_bytes"] == repeated.pool.used_bytes()
+    del repeated
+    assert cupy_backend.memory() == before
+
+
+def test_without_memory_nothing_recorded_is_given_away(cupy_backend, monkeypatch):
+    """CuPy's pools answer CUDA's own error by giving away what is free, and asking again."""
+    cupy = cupy_backend._cupy
+    if type(cupy_backend.asarray(0)) is not fake_cupy.ndarray:
+        pytest.skip("only the stand-in can be out of memory")
+
+    def full(size):
+        raise cupy.cuda.runtime.CUDARuntimeError("out of memory")
+
+    repeated = cupy_backend.repeated(lambda *_: None)
+    assert repeated.pool.malloc(64) == (64, 0)
+    monkeypatch.setattr(cupy.cuda, "Memory", full)
+    with pytest.raises(MemoryError, match="no 1,024 bytes more for a recording"):
+        repeated.pool.malloc(1024)
+
+
+def test_a_refused_recording_holds_nothing(cupy_backend, capsys):
+    held = []
+
+    def function(carried, batch, key, numbers):
+        new = carried["x"] + 1
+        held.append(weakref.ref(new))
+        return {"x": new}, {"seen": float(batch.sum())}
+
+    repeated = cupy_backend.repeated(function)
+    x = {"x": cupy_backend.asarray(np.ones(2))}
+    for number in range(3):
+        called(repeated, x, number, cupy_backend)
+    gc.collect()
+    assert repeated.refusal and not any(ref() is not None for ref in held)
 
 
 def test_what_interrupts_a_recording_ends_it(cupy_backend):

@@ -69,6 +69,7 @@ class _Handle:
     def follow(self, stream: int) -> None:
         """Work on a stream from now on."""
         if stream != self._stream:
+            self._stream = None  # until both are done
             _call("cublasSetStream_v2", self.pointer, stream)
             # to choose a stream is to lose the workspace
             _call("cublasSetWorkspace_v2", self.pointer, self._workspace.data.ptr, _WORKSPACE_BYTES)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
+import weakref
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
@@ -67,7 +68,7 @@ class CupyBackend:
 
         self._repeated, self._key_words = graphs.Repeated, later.key_words
         self._draws = launching.Module("draws")
-        self._pools: list[Any] = [self._cupy.get_default_memory_pool()]
+        self._recorded: weakref.WeakSet[Any] = weakref.WeakSet()
         put_kernels(self._cupy.ndarray, launching.KERNELS | product_kernels(products))
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:
@@ -127,17 +128,19 @@ class CupyBackend:
         self._cupy.cuda.get_current_stream().synchronize()
 
     def memory(self) -> dict[str, int]:
-        """Bytes that CuPy's memory pools hold, which is the most that were in use at once plus
-        what their blocks waste; and those in use now."""
+        """Bytes that CuPy's memory pools hold, and those of them in use now.  Without a recorded
+        step they hold the most that were in use at once, and what their blocks waste."""
+        pools = [self._cupy.get_default_memory_pool(), *(f.pool for f in self._recorded)]
         return {
-            "device_pool_bytes": sum(pool.total_bytes() for pool in self._pools),
-            "device_used_bytes": sum(pool.used_bytes() for pool in self._pools),
+            "device_pool_bytes": sum(pool.total_bytes() for pool in pools),
+            "device_used_bytes": sum(pool.used_bytes() for pool in pools),
         }
 
     def repeated(self, function: Callable) -> Callable:
         """The function, recorded as a CUDA graph when it has run often enough; see `Repeated`."""
-        self._pools.append(self._cupy.cuda.MemoryPool())
-        return self._repeated(function, self._pools[-1])
+        repeated = self._repeated(function)
+        self._recorded.add(repeated)
+        return repeated
 
     def _drawn(self, kind: str, key: Key, shape: tuple[int, ...], dtype: Any, start: int) -> Any:
         out = self._cupy.empty(shape, dtype)

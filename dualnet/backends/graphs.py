@@ -8,6 +8,7 @@ into which its arguments are copied, and `after`, from which its results are.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -27,24 +28,27 @@ _ALIGNMENT = 256
 
 
 class Repeated:
-    """A function whose work is recorded when it has been called with arrays of one shape often
-    enough; calls with other shapes are plain ones, and so are all if it cannot be recorded, which
-    is said on standard error.
+    """A function whose work is recorded when it has been called often enough with arrays of the
+    same shapes; calls with other shapes are plain ones, and so are all if it cannot be recorded,
+    which is said on standard error.
 
     Args:
         function: `function(carried, batch, key, numbers) -> (carried, results)`, pure: trees of
             CuPy arrays, a key, numbers by name; `carried` comes back as it went in, in structure,
             shapes and dtypes.  What depends on the key it must draw on the backend, and of the
             numbers it may only make multiples and give them to an optimizer.
-        pool: where a recorded function's own memory comes from; what it has once taken it keeps.
+
+    Attributes:
+        pool: where a recorded function's own memory comes from.
+        refusal: why it cannot be recorded, if so.
     """
 
-    def __init__(self, function: Callable, pool: Any):
+    def __init__(self, function: Callable):
         self._function = function
-        self._pool = pool
-        self._seen: tuple[list, int] = ([], 0)
+        self._seen: Counter[tuple] = Counter()
         self._recording: _Recording | None = None
-        self.refusal: Exception | None = None
+        self.pool = _pool()
+        self.refusal: str | None = None
 
     @property
     def recorded(self) -> bool:
@@ -56,26 +60,27 @@ class Repeated:
     ) -> tuple[dict[str, Tree], Tree]:
         """As the function.  Of a repetition, the arrays of `carried` stay as they are until the
         call after the next."""
-        if self._recording is None and self._seen_often(carried, batch):
-            self._record(carried, batch, numbers)
+        if self._recording is None and self.refusal is None and self._seen_often(carried, batch):
+            self._record(carried, batch, list(numbers))
         if self._recording is None or not self._recording.fits(carried, batch):
             return self._function(carried, batch, key, numbers)
         return self._recording.repeat(carried, batch, Now(key, numbers))
 
     def _seen_often(self, carried: Tree, batch: Tree) -> bool:
         outline = _outline((carried, batch))
-        before, times = self._seen
-        self._seen = outline, times + 1 if outline == before else 1
-        return self._seen[1] > _PLAIN_CALLS and self.refusal is None
+        self._seen[outline] += 1
+        return self._seen[outline] > _PLAIN_CALLS
 
-    def _record(self, carried: Tree, batch: Tree, numbers: dict[str, float]) -> None:
+    def _record(self, carried: Tree, batch: Tree, numbers: list[str]) -> None:
         try:
-            self._recording = _Recording(self._function, carried, batch, list(numbers), self._pool)
+            self._recording = _Recording(self._function, carried, batch, numbers, self.pool)
         except Exception as error:  # whatever CUDA's libraries, or CuPy, do not allow meanwhile
-            self.refusal = error
+            # not the error itself, whose traceback holds all arrays of the attempt
+            self.refusal = f"{type(error).__name__}: {error}"
+        if self.refusal is not None:
+            self.pool.free_all_blocks()
             print(
-                f"--graph: this step cannot be recorded ({type(error).__name__}: {error}); it goes "
-                "on without",
+                f"--graph: this step cannot be recorded ({self.refusal}); it goes on without",
                 file=sys.stderr,
             )
 
@@ -98,6 +103,7 @@ class _Recording:
                 new, self._results = function(
                     self._before.arrays, self._batch, LaterKey(self._slots), later
                 )
+                _require_arrays(self._results)
                 self._after = _Places(new)
                 self._after.take(new)
             except BaseException:
@@ -152,8 +158,30 @@ class _Places:
         tree.map(cupy.copyto, self.arrays, values)
 
 
-def _outline(arrays: Tree) -> list[tuple]:
-    return [(path, x.shape, x.dtype) for path, x in tree.items(arrays)]
+def _pool() -> Any:
+    """Memory for what is recorded: once taken it is kept, also when there is no more."""
+
+    def take(size: int) -> Any:
+        try:
+            return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            # of CUDA's own error a pool makes another attempt, for which it gives away blocks that
+            # are free now, but in which recorded kernels will work
+            raise MemoryError(f"no {size:,} bytes more for a recording") from error
+
+    pool = cupy.cuda.MemoryPool(take)
+    pool.set_limit(size=0)  # CUPY_GPU_MEMORY_LIMIT, which ends in the same attempt
+    return pool
+
+
+def _require_arrays(results: Tree) -> None:
+    for path, x in tree.items(results):
+        if not isinstance(x, cupy.ndarray):
+            raise TypeError(f"result {path or 'at the root'} is no array: {type(x).__name__}")
+
+
+def _outline(arrays: Tree) -> tuple:
+    return tuple((path, x.shape, x.dtype) for path, x in tree.items(arrays))
 
 
 def _is(some: dict[str, Tree], others: dict[str, Tree]) -> bool:

@@ -116,9 +116,10 @@ def _derived(path: tuple, keys: dict[tuple, Key]) -> Key:
     return keys[path]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LaterNumber:
-    """Stands for a number of a step, or a multiple of it."""
+    """Stands for a number of a step, or a multiple of it; whatever asks what number it is meets a
+    TypeError, as what it then did would be recorded for good."""
 
     slots: Slots
     name: str
@@ -128,6 +129,18 @@ class LaterNumber:
         return replace(self, factor=self.factor * factor)
 
     __rmul__ = __mul__
+
+    def __bool__(self) -> bool:
+        raise TypeError(f"the number {self.name} is not known while a step is recorded")
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError(f"the number {self.name} is not known while a step is recorded")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def by_name(self) -> tuple[str, float]:
+        """What it is, for the name of a place."""
+        return self.name, self.factor
 
     def at(self, now: Now) -> float:
         """The number that it stands for."""
@@ -156,5 +169,6 @@ def placed(
     if not (isinstance(lr, LaterNumber) and isinstance(step, LaterNumber)):
         return formula(lr, step), None
     at = lambda now, _keys: formula(lr.at(now), step.at(now))  # noqa: E731
-    place = lr.slots.place((name, lr, step, np.dtype(dtype).name), dtype, size, at)
+    name = (name, lr.by_name(), step.by_name(), np.dtype(dtype).name)
+    place = lr.slots.place(name, dtype, size, at)
     return (0.0,) * size, place

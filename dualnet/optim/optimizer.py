@@ -103,7 +103,6 @@ class Optimizer:
                 f"make one with {type(self).__name__}().init(params)"
             )
         memories = {name: state[name] for name in self.state_names}
-        _check_alike(where, params, {"gradient": grads, **memories})
         step = int(state["step"]) + 1
         new_params, memories = self.apply(grads, memories, params, rate, step)
         return new_params, _state(step, memories)
@@ -116,7 +115,7 @@ class Optimizer:
         lr: float,
         step: int,
     ) -> tuple[tree.Tree, dict[str, tree.Tree]]:
-        """The update alone: without checks, and the caller counts.
+        """The update alone: the caller counts, and sees to it that lr is at least 0.
 
         Args:
             grads: tree like `params`.
@@ -127,7 +126,11 @@ class Optimizer:
 
         Returns:
             The new parameters and the new memories.
+
+        Raises:
+            TreeError, UsageError: as `update`, but for lr.
         """
+        _check_alike(f"{type(self).__name__}.update", params, {"gradient": grads, **memories})
         columns: dict[str, list[Array]] = {name: [] for name in self.state_names}
 
         def update_one(p: Array, g: Array, *memory: Array) -> Array:

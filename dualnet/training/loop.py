@@ -291,7 +291,7 @@ class Trainer:
                     f"{self.lr:g}) or raise --tangents if the rule has it; the last good "
                     "checkpoint is kept"
                 )
-            sums = np.add(sums, (loss * n, right, n, 0))
+            sums = np.add(sums, (loss * n, right / self.objective.views, n, 0))
         return replace(now, sums=sums, unread=())
 
     def _compared(self, now: TrainState, number: int, seen: dict[str, Any], key: Key) -> Tree:

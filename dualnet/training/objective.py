@@ -30,9 +30,11 @@ class Objective(Protocol):
 
     Attributes:
         fewest: images that a batch must have for its loss to say anything.
+        views: inputs that `batch` makes of each image.
     """
 
     fewest: ClassVar[int]
+    views: ClassVar[int]
 
     @property
     def loss(self) -> Callable[[Any, Any], Any]:
@@ -64,8 +66,8 @@ class Objective(Protocol):
         lr: float,
         count: int,
     ) -> tuple[Tree, Any]:
-        """`readout` after a step on the examples x, the step `count` (from 1) and with lr a factor
-        of its own learning rate; and how many of x it named right before, None if the network's
+        """`readout` after a step on the inputs x, the step `count` (from 1) and with lr a factor of
+        its own learning rate; and how many of x it named right before, None if the network's
         outputs are the answer."""
         ...
 
@@ -79,6 +81,7 @@ class Supervised:
     """Softmax cross-entropy of the outputs and the label."""
 
     fewest: ClassVar[int] = 1
+    views: ClassVar[int] = 1
 
     @property
     def loss(self) -> Callable[[Any, Any], Any]:
@@ -134,6 +137,7 @@ class Contrastive:
     stop: bool = True
 
     fewest: ClassVar[int] = 2  # one is told apart from the others
+    views: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.projection < 1:
