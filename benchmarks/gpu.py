@@ -1,7 +1,7 @@
 """Everything there is to find out on a CUDA device, by one command, in under ten minutes.
 
     python -m benchmarks.gpu [--json FILE] [--minutes N] [--rounds N] [--host --small]
-    python -m benchmarks.gpu --products bf16 --json gpu-bf16.json   # or tf32; of all contenders
+    python -m benchmarks.gpu --products bf16   # or tf32; of all contenders
 
 Timed steps beside torch (eager and compiled) and jitted JAX on the same card, the main job
 (`python train.py --backend cupy`, with and without `--graph`), the verifier
@@ -11,9 +11,10 @@ it, written anew after each part, so that a run cut short leaves what it had.  N
 
 Each time is the median of rounds in which the contenders take turns, warm-up and compilation
 apart, and each turn waits for the device.  All multiply in full float32, unless `--products` lets
-all of them round factors.  `floor` is what a step cannot beat: its arithmetic at the rate of the
-largest matrix product measured here, or its bytes at the rate of the largest copy, whichever is
-more.  `--host --small` runs the same code on the host, to see that it works.
+all of them round factors (to bfloat16 only dualnet does, as torch offers TF32 at most).  `floor`
+is what a step cannot beat: its arithmetic at the rate of the largest matrix product measured here,
+or its bytes at the rate of the largest copy, whichever is more.  `--host --small` runs the same
+code on the host, to see that it works.
 """
 
 from __future__ import annotations
@@ -221,13 +222,17 @@ def command(arguments: list[str], seconds: float) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run all parts and return what the JSON file holds."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path, default=FILE)
+    parser.add_argument("--json", type=Path, help="default results/gpu.json, or gpu-tf32.json …")
     parser.add_argument("--minutes", type=float, default=9.5, help="for all parts together")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--host", action="store_true", help="on the host: NumPy, and peers' CPU")
     parser.add_argument("--products", choices=backends.PRODUCTS, default="full")
     parser.add_argument("--small", action="store_true", help="small sizes, no tests")
     args = parser.parse_args(argv)
+    if args.host and args.products != "full":
+        parser.error(f"--products {args.products} is for a device")
+    ending = "" if args.products == "full" else f"-{args.products}"
+    file = args.json or FILE.with_stem(FILE.stem + ending)
     # before JAX is first imported: else it takes most of the card's memory for itself
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     deadline = time.perf_counter() + 60.0 * args.minutes
@@ -237,7 +242,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     result: dict[str, Any] = {**how, **surroundings(backend)}
 
     def write() -> None:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+        file.write_text(json.dumps(result, indent=2) + "\n")
 
     peaks = measured_peaks(backend, 256 if args.small else 8192, args.rounds)
     result["peaks"] = asdict(peaks)

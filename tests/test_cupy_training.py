@@ -147,6 +147,7 @@ def test_each_batch_is_moved_while_the_one_before_is_in_use(cupy_backend):
     on_stand_in = type(cupy_backend.asarray(0)) is fake_cupy.ndarray
     main, before = fake_cupy.streams.current[-1], 0
     ahead = cupy_backend.ahead(iter(batches))
+    moved_before = cupy_backend._moving.moved if on_stand_in else 0
     for number, (host, moved) in enumerate(zip(batches, (2, 3, 4, 4), strict=True)):
         fake_cupy.streams.waited.clear()
         here = next(ahead)
@@ -154,11 +155,17 @@ def test_each_batch_is_moved_while_the_one_before_is_in_use(cupy_backend):
             np.testing.assert_array_equal(cupy_backend.to_host(a), b)
         if on_stand_in:
             *by_moving, (waiting, moving, arrays) = fake_cupy.streams.waited
-            assert waiting is main and arrays == 2 * (number + 1) and moving.moved == 2 * moved
+            assert waiting is main and arrays - moved_before == 2 * (number + 1)
+            assert moving.moved - moved_before == 2 * moved
             # what is moved waits for all that main was asked for
             assert [w[:2] for w in by_moving] == [(moving, main)] * (moved - before)
         before = moved
     assert list(ahead) == list(cupy_backend.ahead([])) == []
+    there = [tuple(map(cupy_backend.asarray, batch)) for batch in batches]
+    fake_cupy.streams.waited.clear()
+    for batch, here in zip(cupy_backend.ahead(there), there, strict=True):
+        assert batch is here
+    assert not fake_cupy.streams.waited  # they need not be moved
 
 
 @pytest.mark.usefixtures("cupy_by_name")

@@ -92,11 +92,13 @@ def _handle(_device: int) -> _Handle:
 def _library() -> Any:
     cupy.cuda.get_cublas_handle()  # CuPy knows where the library is, and loads it
     major = cupy.cuda.runtime.runtimeGetVersion() // 1000
-    library = ctypes.CDLL(
-        f"cublas64_{major}.dll" if sys.platform == "win32" else f"libcublas.so.{major}"
-    )
-    for name, arguments in _ARGUMENTS.items():
-        getattr(library, name).argtypes = arguments
+    name = f"cublas64_{major}.dll" if sys.platform == "win32" else f"libcublas.so.{major}"
+    try:
+        library = ctypes.CDLL(name)
+        for function, arguments in _ARGUMENTS.items():
+            getattr(library, function).argtypes = arguments
+    except (OSError, AttributeError) as error:
+        raise BackendError(f"backend cupy: cuBLAS ({name}) cannot be used: {error}") from None
     return library
 
 

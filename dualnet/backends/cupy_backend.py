@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.backends.replaceable import put_kernels
+from dualnet.backends.replaceable import exact_product, put_kernels
 from dualnet.errors import BackendError, UsageError
 from dualnet.random import Key
 
@@ -35,9 +35,10 @@ class CupyBackend:
 
     Args:
         threads: must be 1: the device spreads its work by itself.
-        products: how the factors of float32 matrix products are rounded, which makes them several
-            times faster: `full` (not at all), `tf32` (to 11 bits) or `bf16` (to 8).  Under `bf16`,
-            products that are not `replaceable.matrix_product`, which are CuPy's own, round to 11.
+        products: how the factors of float32 matrix products may be rounded, so that they are
+            faster: `full` (not at all), `tf32` (to 11 bits) or `bf16` (to 8).  Of products that
+            are not `replaceable.matrix_product` but CuPy's own, those of two matrices may round to
+            11 bits under both.  The choice is one for the whole process: the last.
 
     Raises:
         BackendError: CuPy, a driver or a device is missing; says which.
@@ -70,6 +71,8 @@ class CupyBackend:
         self._draws = launching.Module("draws")
         self._recorded: weakref.WeakSet[Any] = weakref.WeakSet()
         put_kernels(self._cupy.ndarray, launching.KERNELS | product_kernels(products))
+        _require_products(self._cupy)
+        self._moving = self._cupy.cuda.Stream(non_blocking=True)
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:
         """The array on the device."""
@@ -86,16 +89,18 @@ class CupyBackend:
 
     def ahead(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
         """Batches of arrays on the device, each moved while the one before it is in use."""
-        moving = self._cupy.cuda.Stream(non_blocking=True)
 
         def moved(batch: tuple) -> tuple[tuple, Any]:
+            if all(isinstance(array, self._cupy.ndarray) for array in batch):
+                return batch, None
             # the memory may be that of a batch which what was asked for so far still reads
-            moving.wait_event(self._cupy.cuda.get_current_stream().record())
-            with moving:
-                return tuple(map(self.asarray, batch)), moving.record()
+            self._moving.wait_event(self._cupy.cuda.get_current_stream().record())
+            with self._moving:
+                return tuple(map(self.asarray, batch)), self._moving.record()
 
         def there(batch: tuple, done: Any) -> tuple:
-            self._cupy.cuda.get_current_stream().wait_event(done)
+            if done is not None:
+                self._cupy.cuda.get_current_stream().wait_event(done)
             return batch
 
         before = None
@@ -205,6 +210,14 @@ def _require_device(cupy: Any) -> None:
         ) from error
     if total != 12.0:
         raise BackendError(f"backend cupy: the device computes {total} where 12 is right")
+
+
+def _require_products(cupy: Any) -> None:
+    """Multiply as training does: a cuBLAS that cannot is found out now."""
+    square = cupy.ones((2, 2), np.float32)
+    total = float(exact_product(square, square).sum())
+    if total != 8.0:
+        raise BackendError(f"backend cupy: cuBLAS computes {total} where 8 is right")
 
 
 def _choose_precision(products: str) -> None:

@@ -27,8 +27,11 @@ from dualnet.backends.launching import Module
 _ROUNDING = Module("rounding")
 
 _MOST_CALLS = 16
-"""What takes more calls than that for one product is copied, so that it takes fewer.  Not measured:
-a call is some microseconds, and so is a copy of a few MB."""
+"""Where a product would take more calls than that, operands are copied so that it takes fewer, if
+copies are no larger than the result.  Not measured: a call is some microseconds, and so is a copy
+of a few MB."""
+_LARGEST_EXTENT = 2**31 - 1
+"""What cuBLAS counts with an int; more is left to CuPy, which says so."""
 
 # by the letters of dtypes, as their names are slow to find out
 _FULL = {"f": cublas.COMPUTE_32F, "d": cublas.COMPUTE_64F}
@@ -73,18 +76,22 @@ def _matrix_product(products: str, x: Any, y: Any, out: Any = None) -> Any:
     if not x.size:  # sums of nothing
         out[...] = 0
         return out
-    row, column = (slice(None) if a.ndim > 1 else None for a in (x, y))
-    target = out[..., row, column] if len(shape) < len(of_matrices) else out
+    x_is_vector, y_is_vector = x.ndim == 1, y.ndim == 1
+    rows, columns = (None if is_vector else slice(None) for is_vector in (x_is_vector, y_is_vector))
+    target = out[..., rows, columns] if x_is_vector or y_is_vector else out
     # of a vector every entry is used once: a product with one is over before rounding would be
     rounded = products if min(of_matrices[-2:]) > 1 and out.dtype.char == "f" else "full"
-    x = _as_factor(x if row else x[None], rounded)
-    y = _as_factor(y if column else y[:, None], rounded)
+    x = _as_factor(x[None] if x_is_vector else x, rounded)
+    y = _as_factor(y[:, None] if y_is_vector else y, rounded)
     writable = is_new or _can_be_written(target, x, y)
     result = target if writable else cupy.empty(of_matrices, out.dtype)
     axes = _axes(of_matrices[:-2], x, y, result)
     if _calls(axes) > _MOST_CALLS:
         x, y = (a if _is_one_row(a) else cupy.ascontiguousarray(a) for a in (x, y))
         result = result if _is_one_row(result) else cupy.empty(of_matrices, out.dtype)
+        axes = _axes(of_matrices[:-2], x, y, result)
+    if _calls(axes) > _MOST_CALLS:  # an operand is repeated, but not for the whole batch
+        x, y = _written_out(x, y, of_matrices[:-2], result.nbytes)
         axes = _axes(of_matrices[:-2], x, y, result)
     compute = _FULL[out.dtype.char] if rounded != "tf32" else cublas.COMPUTE_32F_FAST_TF32
     _multiply(x, y, result, axes, compute)
@@ -114,6 +121,8 @@ def _result_shapes(x: Any, y: Any, out: Any) -> tuple[tuple, tuple] | None:
     rows, columns = x.shape[-2:-1], y.shape[-1:] if y.ndim > 1 else ()
     shape = (*batch, *rows, *columns)
     if out is not None and out.shape != shape:
+        return None
+    if max((*x.shape, *y.shape), default=0) > _LARGEST_EXTENT or math.prod(batch) > _LARGEST_EXTENT:
         return None
     return shape, (*batch, *(rows or (1,)), *(columns or (1,)))
 
@@ -186,6 +195,21 @@ def _axes(batch: tuple[int, ...], *arrays: Any) -> list[_Axis]:
             n *= axes.pop()[0]
         axes.append((n, *step))
     return axes
+
+
+def _written_out(x: Any, y: Any, batch: tuple[int, ...], most: int) -> tuple[Any, Any]:
+    """Both operands with a matrix of its own for each place of the batch, if none of the copies
+    takes more bytes than that; else as they are."""
+    shapes = [(*batch, *a.shape[-2:]) for a in (x, y)]
+    repeated = [a.shape != shape for a, shape in zip((x, y), shapes, strict=True)]
+    sizes = [math.prod(shape) * x.itemsize for shape in shapes]
+    if any(many and size > most for many, size in zip(repeated, sizes, strict=True)):
+        return x, y
+    first, second = (
+        cupy.ascontiguousarray(cupy.broadcast_to(a, shape)) if many else a
+        for a, shape, many in zip((x, y), shapes, repeated, strict=True)
+    )
+    return first, second
 
 
 def _is_one_row(a: Any) -> bool:

@@ -46,7 +46,11 @@ class Backend(Protocol):
         ...
 
     def ahead(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
-        """Batches of arrays on this backend, each moved while the one before it is in use."""
+        """Batches of arrays on this backend.
+
+        Where they must be moved, each is while the one before it is in use; so one more is read
+        than was given out, and what reading raises comes early.
+        """
         ...
 
     def map(self, f: Callable, items: Iterable) -> list:

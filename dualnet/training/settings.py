@@ -84,6 +84,8 @@ class Settings:
             raise UsageError(
                 f"--{self.products} is of no use to --dtype {self.dtype}; it is for float32"
             )
+        if self.products != "full" and self.backend == "numpy":
+            raise UsageError(f"--{self.products} is of no use to --backend numpy; it is for cupy")
         if self.graph and self.backend == "numpy":
             raise UsageError("--graph is of no use to --backend numpy; it is for cupy")
 
