@@ -452,7 +452,7 @@ def test_a_product_with_a_vector_is_not_rounded(cupy_backend, rounding, rng):
     assert_same(got, x @ y, cupy_backend, ALLOWED[np.float32])
 
 
-def test_exact_products_are_not_rounded(cupy_backend, rounding, rng):
+def test_exact_products_are_not_rounded(cupy_backend, rounding, happened, rng):
     """Inner products of directions, dense and of rank one, and images made larger."""
     rounding("bf16")
     x, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((6, 7), (7, 5)))
@@ -461,6 +461,7 @@ def test_exact_products_are_not_rounded(cupy_backend, rounding, rng):
     wider = y.astype(np.float64)
     got = replaceable.exact_product(*moved((x, wider), cupy_backend))
     assert_same(got, x @ wider, cupy_backend, ALLOWED[np.float64])
+    assert happened["calls"] == 2  # both by the library, which a recorded step may call
     dense = rng.standard_normal((4, 5, 6)).astype(np.float32)
     factors = [rng.standard_normal((4, n)).astype(np.float32) for n in (5, 6)]
     for t, there in (
