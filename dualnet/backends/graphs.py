@@ -95,6 +95,7 @@ class _Recording:
         self._before = _Places(carried)
         self._batch = tree.map(cupy.empty_like, batch)
         later = {name: LaterNumber(self._slots, name) for name in numbers}
+        self._before.take(carried)  # by the kernels that `_after` needs, which are loaded now
         cupy.get_default_memory_pool().free_all_blocks()  # what plain calls leave is needed now
         stream = cupy.cuda.Stream(non_blocking=True)
         with stream, cupy.cuda.using_allocator(pool.malloc):
