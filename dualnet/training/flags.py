@@ -136,7 +136,7 @@ def make_parser(tables: Tables, description: str) -> Parser:
             action="store_const",
             const=name,
             default="full",
-            help=f"factors of float32 matrix products rounded to {bits} bits (cupy)",
+            help=f"float32 matrix products may round factors to {bits} bits (cupy)",
         )
     where.add_argument(
         "--graph", action="store_true", help="record a step once and repeat it as a whole (cupy)"
