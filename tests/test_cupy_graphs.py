@@ -28,7 +28,8 @@ from dualnet.nn import (
 from dualnet.optim import OPTIMIZERS
 from dualnet.random import Key
 from dualnet.training.objective import READOUT_LR
-from dualnet.training.run import make_trainer
+from dualnet.training.run import make_trainer, run
+from dualnet.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")
 
@@ -146,6 +147,15 @@ def test_every_choice(name, dtype, cupy_backend, digits):
     digits = replace(digits, image_size=chosen.image_size)
     trainer = make_trainer(chosen, built(digits, chosen.objective), digits)
     assert_the_same_run(trainer, cupy_backend)
+
+
+def test_a_run_tells_the_memory_of_its_recording(cupy_backend, digits, tmp_path):
+    plain, recorded = (
+        run(chosen, built(digits), digits, RunFolder(tmp_path / name), quiet=True)
+        for name, chosen in (("plain", settings("bp")), ("recorded", settings("bp", graph=True)))
+    )
+    assert plain["test_loss"] == recorded["test_loss"]
+    assert recorded["device_pool_bytes"] > plain["device_pool_bytes"] > 0
 
 
 # --- a function by itself ------------------------------------------------------------------------

@@ -73,9 +73,12 @@ def run(
             layers = [path for path, _ in tree.items(state.params)]
             folder.write_gradients([*layers, TOTAL], settings.grad_stats, state.comparisons)
 
+    memory: dict[str, int] = {}
+
     def save_epoch(state: TrainState) -> None:
         save(state)
         folder.write_metrics(state.history)
+        memory.update(trainer.backend.memory())  # while a recorded step still holds its own
 
     save(now)
     with out_of_memory_explained(settings):
@@ -85,7 +88,7 @@ def run(
         "seconds_per_step": seconds_per_step(step_seconds),
         "seconds": time.perf_counter() - began,
         "peak_memory_bytes": peak_memory_bytes(),
-        **trainer.backend.memory(),
+        **memory,
         "seed": settings.seed,
         "dataset": settings.dataset,
         "tested_on": dataset.tested_on,
