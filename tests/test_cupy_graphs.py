@@ -10,6 +10,7 @@ import pytest
 from cupy_comparisons import HOST, moved_back
 from learning_problems import EVERY_RULE
 from test_cupy_training import CHOICES, built, cupy_by_name, settings  # noqa: F401
+from test_models import REDUCED
 
 from dualnet import data, tree
 from dualnet.nn import (
@@ -95,6 +96,21 @@ SMALL = Sequential(
 def test_every_rule(rule, cupy_backend, digits):
     trainer = make_trainer(settings("bp"), SMALL, digits)
     assert_the_same_run(replace(trainer, rule=rule), cupy_backend)
+
+
+@pytest.mark.parametrize("rule", ("fg-w", "fg-a"))
+@pytest.mark.parametrize("name", [name for name in REDUCED if name != "alexnet"])
+def test_every_network(name, rule, cupy_backend, digits, rng):
+    model, in_shape = REDUCED[name]
+    shown = replace(
+        digits,
+        train_images=rng.integers(0, 256, (24, *in_shape)).astype(np.uint8),
+        test_images=rng.integers(0, 256, (2, *in_shape)).astype(np.uint8),
+        train_labels=rng.integers(0, 10, 24),
+        test_labels=rng.integers(0, 10, 2),
+    )
+    chosen = replace(settings(rule), batch_size=4, epochs=1)
+    assert_the_same_run(make_trainer(chosen, model.network(in_shape, 10), shown), cupy_backend)
 
 
 def test_numbers_of_two_optimizers(cupy_backend, digits):
