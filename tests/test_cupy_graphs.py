@@ -13,6 +13,8 @@ from test_cupy_training import CHOICES, built, cupy_by_name, settings  # noqa: F
 from test_models import REDUCED
 
 from dualnet import data, tree
+from dualnet.learning import SAMPLERS
+from dualnet.learning.aggregate import AGGREGATIONS
 from dualnet.nn import (
     Activation,
     BatchNorm,
@@ -96,6 +98,15 @@ SMALL = Sequential(
 def test_every_rule(rule, cupy_backend, digits):
     trainer = make_trainer(settings("bp"), SMALL, digits)
     assert_the_same_run(replace(trainer, rule=rule), cupy_backend)
+
+
+@pytest.mark.parametrize("option", [*SAMPLERS, "angle:45", "rank-one:3", *AGGREGATIONS])
+def test_every_sampler_and_aggregation(option, cupy_backend, digits):
+    kind = "aggregate" if option in AGGREGATIONS else "sampler"
+    chosen = replace(
+        settings("fg-w", rule_options={"tangents": 5, kind: option}), batch_size=10, epochs=1
+    )
+    assert_the_same_run(make_trainer(chosen, built(digits), digits), cupy_backend)
 
 
 @pytest.mark.parametrize("rule", ("fg-w", "fg-a"))
@@ -257,6 +268,17 @@ def test_what_cannot_be_recorded_goes_on_without(cupy_backend, capsys):
     assert said.count("\n") == 1 and "--graph: this step cannot be recorded (" in said
 
 
+def refusal_of(function, backend, capsys):
+    """What is said of a function that is called often enough, and cannot be recorded."""
+    repeated = backend.repeated(function)
+    for number in range(4):
+        called(repeated, {"x": backend.asarray(np.arange(4.0))}, number, backend)
+    assert not repeated.recorded
+    said = capsys.readouterr().err
+    assert said.startswith("--graph: this step cannot be recorded (")
+    return said
+
+
 @pytest.mark.parametrize(
     "work",
     [
@@ -268,11 +290,7 @@ def test_what_cannot_be_recorded_goes_on_without(cupy_backend, capsys):
     ],
 )
 def test_what_cupy_does_not_record_goes_on_without(work, cupy_backend, capsys):
-    repeated = cupy_backend.repeated(lambda carried, *_: (carried, {"seen": work(carried["x"])}))
-    for number in range(4):
-        called(repeated, {"x": cupy_backend.asarray(np.arange(4.0))}, number, cupy_backend)
-    assert not repeated.recorded
-    assert "--graph: this step cannot be recorded (" in capsys.readouterr().err
+    refusal_of(lambda carried, *_: (carried, {"n": work(carried["x"])}), cupy_backend, capsys)
 
 
 @pytest.mark.parametrize(
@@ -285,20 +303,13 @@ def test_what_cupy_does_not_record_goes_on_without(work, cupy_backend, capsys):
 )
 def test_what_is_carried_keeps_its_shape(carried, refusal, cupy_backend, capsys):
     x = cupy_backend.asarray(np.arange(4.0))
-    function = lambda *_: ({"x": carried(x)}, {})  # noqa: E731
-    repeated = cupy_backend.repeated(function)
-    for number in range(4):
-        called(repeated, {"x": x}, number, cupy_backend)
-    assert not repeated.recorded and refusal in capsys.readouterr().err
+    assert refusal in refusal_of(lambda *_: ({"x": carried(x)}, {}), cupy_backend, capsys)
 
 
-def test_what_is_returned_is_arrays(cupy_backend, capsys):
-    for result in (3.0, np.ones(2)):
-        repeated = cupy_backend.repeated(lambda carried, *_: (carried, {"n": result}))  # noqa: B023
-        for number in range(4):
-            called(repeated, {"x": cupy_backend.asarray(np.ones(2))}, number, cupy_backend)
-        assert not repeated.recorded
-        assert "TypeError: result n is no array: " in capsys.readouterr().err
+@pytest.mark.parametrize("result", (3.0, np.ones(2)), ids=("a number", "a host array"))
+def test_what_is_returned_is_arrays(result, cupy_backend, capsys):
+    said = refusal_of(lambda carried, *_: (carried, {"n": result}), cupy_backend, capsys)
+    assert "TypeError: result n is no array: " in said
 
 
 @pytest.mark.parametrize(
@@ -310,10 +321,7 @@ def test_a_number_does_not_say_what_it_is(asks, cupy_backend, capsys):
         asks(numbers["n"])
         return carried, {}
 
-    repeated = cupy_backend.repeated(function)
-    for number in range(4):
-        called(repeated, {"x": cupy_backend.asarray(np.ones(2))}, number, cupy_backend)
-    assert not repeated.recorded and "TypeError" in capsys.readouterr().err
+    assert "TypeError" in refusal_of(function, cupy_backend, capsys)
 
 
 def test_batches_of_two_sizes_in_turn(cupy_backend):

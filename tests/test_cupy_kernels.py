@@ -9,10 +9,10 @@ import pytest
 from cupy_comparisons import ALLOWED, BOTH, assert_same, moved
 
 from dualnet.backends import replaceable
+from dualnet.backends.symmetric import eigen, inverse_factor
 from dualnet.core.windows import Geometry, fold, spread, unfold, weigh
 from dualnet.learning.aggregate import least_norm
 from dualnet.learning.separation import summed_by_part
-from dualnet.learning.symmetric import eigen, inverse_factor
 from dualnet.nn import normalization_kernels as normalization
 from dualnet.nn import softmax_cross_entropy
 from dualnet.nn.activations import _relu_and_slope

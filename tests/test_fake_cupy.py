@@ -210,6 +210,19 @@ def test_cupy_has_what_products_ask_for():
         assert callable(function)
 
 
+def test_cupy_has_what_recordings_ask_for():
+    cupy = peer("cupy")
+    there, here = (module.cuda for module in (cupy, fake_cupy.modules()["cupy"]))
+    for name in ("Stream", "MemoryPool"):
+        own = [n for n, f in vars(getattr(here, name)).items() if callable(f)]
+        assert all(callable(getattr(getattr(there, name), n)) for n in own), name
+    for name in ("Memory", "MemoryPointer", "using_allocator", "get_current_stream"):
+        assert callable(getattr(there, name)) and callable(getattr(here, name))
+    assert callable(there.Graph.launch) and callable(cupy.copyto) and callable(cupy.empty_like)
+    assert issubclass(there.runtime.CUDARuntimeError, Exception)
+    assert callable(there.runtime.getDevice) and callable(there.runtime.runtimeGetVersion)
+
+
 # "sums of nothing" are filled in by a kernel
 @pytest.mark.parametrize("name", [n for n in WITHOUT_COPIES if n != "sums of nothing"])
 def test_real_arrays_are_multiplied_as_fake_ones(name, monkeypatch, rng):

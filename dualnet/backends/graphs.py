@@ -1,8 +1,8 @@
 """A pure function of arrays, recorded once as a CUDA graph and repeated from then on.
 
-A step of training is dozens or hundreds of short kernels, and asking for each takes the host longer
-than the device needs for a small one.  A graph is asked for as a whole.  It works in places of its
-own: `before`, into which its arguments are copied, and `after`, from which its results are.
+A step of training is many short kernels, for each of which the host has to ask.  A graph is asked
+for as a whole.  It works in places of its own: `before`, into which its arguments are copied, and
+`after`, from which its results are.
 """
 
 from __future__ import annotations

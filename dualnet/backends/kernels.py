@@ -13,7 +13,7 @@ import cupy
 import numpy as np
 
 from dualnet.backends.launching import Module, flat, kernel_for, serves
-from dualnet.backends.replaceable import exact_product
+from dualnet.backends.symmetric import solution_by_eigenvectors
 
 _WINDOWS = Module("windows")
 _NORMALIZATION = Module("normalization")
@@ -244,11 +244,12 @@ def _small(g: Any) -> bool:
 def _eigen(g: Any) -> Any:
     if not _small(g):
         return NotImplemented
-    n, k, _ = g.shape
+    *several, k, _ = g.shape
     diagonal, vectors = g.copy(), cupy.empty(g.shape, g.dtype)
-    values = cupy.empty((n, k), g.dtype)
+    values = cupy.empty((*several, k), g.dtype)
     rounding = g.dtype.type(np.finfo(g.dtype).eps / 2)
-    _SYMMETRIC.launch("eigen", g.dtype, n, diagonal, vectors, values, np.int32(k), rounding)
+    arguments = (diagonal, vectors, values, np.int32(k), rounding)
+    _SYMMETRIC.launch("eigen", g.dtype, math.prod(several), *arguments)
     return values, vectors
 
 
@@ -261,11 +262,4 @@ def _inverse_factor(g: Any) -> Any:
     return out
 
 
-@kernel_for("least_norm")
-def _least_norm(g: Any, right: Any, rounding: float) -> Any:
-    """By eigenvectors: the same solution, without asking the device which case it is."""
-    found = _eigen(g[None])
-    values, vectors = cupy.linalg.eigh(g) if found is NotImplemented else (x[0] for x in found)
-    kept = values > rounding * values.max()
-    inverse = cupy.where(kept, 1.0 / cupy.where(kept, values, 1.0), 0.0)
-    return exact_product(vectors, inverse * exact_product(vectors.T, right))
+kernel_for("least_norm")(solution_by_eigenvectors)  # NumPy's own way asks which case it is

@@ -31,7 +31,7 @@ _MOST_CALLS = 16
 copies are no larger than the result.  Not measured: a call is some microseconds, and so is a copy
 of a few MB."""
 _LARGEST_EXTENT = 2**31 - 1
-"""What cuBLAS counts with an int; more is left to CuPy, which says so."""
+"""What cuBLAS counts with an int; more is left to CuPy."""
 
 # by the letters of dtypes, as their names are slow to find out
 _FULL = {"f": cublas.COMPUTE_32F, "d": cublas.COMPUTE_64F}

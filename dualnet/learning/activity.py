@@ -11,13 +11,13 @@ import numpy as np
 from dualnet import tree
 from dualnet.backends import Backend
 from dualnet.backends.replaceable import exact_product
+from dualnet.backends.symmetric import solution_by_eigenvectors
 from dualnet.core.joining import concatenated
 from dualnet.learning.directions import ActivityDirections, require_choice, require_sampler
 from dualnet.learning.local import Cut, Segment, measure_locally
 from dualnet.learning.rule import Measurement
 from dualnet.learning.separation import Separation, separations, summed_by_part, weighted_sum
 from dualnet.learning.sites import hidden_units
-from dualnet.learning.symmetric import eigen
 from dualnet.learning.task import Shard, Task
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -176,10 +176,6 @@ def projection(d: Any, cuts: list[Cut], coupled: bool) -> Any:
     gram = exact_product(u, np.swapaxes(u, 1, 2))  # (n, k, k)
     if coupled:
         gram = gram.sum(0, keepdims=True)
-    values, vectors = eigen(gram)
     rounding = max(float(np.finfo(d.dtype).eps), len(d) * float(np.finfo(np.float64).eps))
-    kept = values > rounding * np.max(values, axis=-1, keepdims=True)
-    inverse = np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)
-    along = exact_product(np.swapaxes(vectors, 1, 2), d.T[..., None].astype(vectors.dtype))
-    c = exact_product(vectors, inverse[..., None] * along)
-    return np.swapaxes(c[..., 0], 0, 1).astype(d.dtype)
+    c = solution_by_eigenvectors(gram, d.T.astype(np.float64), rounding)
+    return np.swapaxes(c, 0, 1).astype(d.dtype)

@@ -19,10 +19,10 @@ import numpy as np
 from dualnet import tree
 from dualnet.backends import Backend
 from dualnet.backends.replaceable import exact_product
+from dualnet.backends.symmetric import inverse_factor
 from dualnet.core.beside import arange
 from dualnet.core.spaces import LowRank, RankOne
 from dualnet.errors import UsageError
-from dualnet.learning.symmetric import inverse_factor
 from dualnet.random import Key
 from dualnet.tree import Tree
 

@@ -3,6 +3,12 @@
 
 const int MOST = 256;
 
+__device__ inline void turn(REAL* x, REAL* y, REAL cosine, REAL sine) {
+    REAL before = *x;
+    *x = cosine * before - sine * *y;
+    *y = sine * before + cosine * *y;
+}
+
 // A becomes diagonal by rotations in planes (p, q), each of which clears A_pq; V gathers them, so
 // that V diag(values) V^T is A.  The pairs of a round have no index in common, so all of them turn
 // at once, and k - 1 rounds (k, if k is odd) meet every pair.
@@ -39,20 +45,14 @@ extern "C" __global__ void eigen(REAL* all_a, REAL* all_v, REAL* values, int k, 
             for (int i = threadIdx.x; i < pairs * k; i += THREADS) {
                 int p = first[i / k], q = second[i / k], j = i % k;
                 if (sine[i / k] == 0) continue;
-                REAL c = cosine[i / k], s = sine[i / k], x = a[p * k + j], y = a[q * k + j];
-                a[p * k + j] = c * x - s * y;
-                a[q * k + j] = s * x + c * y;
+                turn(a + p * k + j, a + q * k + j, cosine[i / k], sine[i / k]);
             }
             __syncthreads();
             for (int i = threadIdx.x; i < pairs * k; i += THREADS) {
                 int p = first[i / k], q = second[i / k], j = i % k;
                 if (sine[i / k] == 0) continue;
-                REAL c = cosine[i / k], s = sine[i / k], x = a[j * k + p], y = a[j * k + q];
-                a[j * k + p] = c * x - s * y;
-                a[j * k + q] = s * x + c * y;
-                x = v[j * k + p], y = v[j * k + q];
-                v[j * k + p] = c * x - s * y;
-                v[j * k + q] = s * x + c * y;
+                turn(a + j * k + p, a + j * k + q, cosine[i / k], sine[i / k]);
+                turn(v + j * k + p, v + j * k + q, cosine[i / k], sine[i / k]);
             }
             __syncthreads();
         }
