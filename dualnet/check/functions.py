@@ -146,7 +146,7 @@ row(
     _largest,
     "",
     lambda _xp, x: _largest(x, Geometry((2, 2), (1, 2))),
-    far_apart(1, 3, 4, 1),
+    far_apart(2, 5, 6, 2),
 )
 for _size in ((1, 1), (2, 3), (3, 4), (5, 6)):
     row(
