@@ -1,373 +1,28 @@
 """A stand-in for CuPy 14 without a device: as strict about host and device, and it counts.
 
-Arrays hold a NumPy array that nothing but `get` hands out.  They answer NumPy's protocols by
-CuPy's rules: host arrays as operands are refused, implicit conversions raise, functions and
-arguments that CuPy lacks are missing, numbers come as arrays without axes.  `counts` says how
-often something went from host to device or back, or made the host wait.  While a stream captures,
-whatever is done is also recorded, to be done again on the same memory when its graph is launched;
-to move anything or to wait is an error then.  Kernels are compiled for the host (`cuda_on_cpu`).
-`tests/test_fake_cupy.py` holds it against CuPy where that is installed.
+Its arrays are those of `fake_arrays`; its streams, graphs and memory those of `fake_cuda`, which
+also counts and records.  Kernels are compiled for the host (`cuda_on_cpu`), and the library that
+multiplies has a stand-in of its own (`fake_cublas`).  `tests/test_fake_cupy.py` holds them against
+CuPy where that is installed.
 """
 
 import contextlib
 import importlib
 import sys
 import types
-from collections import Counter
 
 import fake_cublas
+import fake_cuda
 import numpy as np
 from cuda_on_cpu import Program
-
-counts = Counter()
-"""`to_device`, `to_host` and `waits`."""
-
-recorder = types.SimpleNamespace(tape=None, malloc=None)
-"""`tape`: what was done since a stream began to capture; None while none does.  `malloc`: where
-memory comes from, if not from the default pool."""
-
-
-def count(kind, times=1):
-    """Something moved, or the host waited."""
-    if times and recorder.tape is not None:
-        raise RuntimeError(f"the current stream is capturing, so {kind} is not allowed")
-    counts[kind] += times
-
-
-def refused_if_recorded(name):
-    """What needs a library that CuPy does not call while a stream captures."""
-    if recorder.tape is not None and name.rpartition(".")[2] in CALLS_LIBRARIES:
-        raise NotImplementedError(f"calling a library for {name} during stream capture")
-
-
-def done(compute):
-    """What `compute()` gives, as fake arrays; recorded if a stream captures."""
-    result = _outside(compute())
-    if recorder.tape is not None:
-
-        def again():
-            _refill(result, compute())
-
-        recorder.tape.append(again)
-    return result
-
-
-def _refill(held, new):
-    if isinstance(held, ndarray):
-        if held._held.flags.writeable:  # else it is a view of what is filled already
-            held._held[...] = new
-    elif isinstance(held, (list, tuple)):
-        for h, n in zip(held, new, strict=True):
-            _refill(h, n)
-
-
-LACKING = {"linalg.diagonal", "linalg.outer", "linalg.trace"}
-"""What NumPy has and CuPy does not, of the functions that have a derivative rule."""
-
-LACKING_ARGUMENTS = {
-    **{name: {"where"} for name in ("all", "any", "mean")},
-    **{name: {"where", "initial"} for name in ("amax", "amin", "max", "min", "prod", "sum")},
-    **{name: {"where", "mean", "correction"} for name in ("std", "var")},
-    **{name: {"device"} for name in ("asarray", "empty", "eye", "full", "ones", "zeros")},
-    **{name: {"device"} for name in ("empty_like", "full_like", "ones_like", "zeros_like")},
-    "arange": {"device"},
-    "argsort": {"order", "stable"},
-    "astype": {"device"},
-    "clip": {"min", "max"},
-    "linalg.cholesky": {"upper"},
-    "reshape": {"shape"},
-    "sort": {"order", "stable"},
-    "take": {"mode"},
-}
-"""What NumPy's functions take and CuPy's do not; `np.eye`, `np.full` and `np.ones` hand on a
-`device=` of their own accord when they are called with `like=`."""
-
-CALLS_LIBRARIES = {
-    *("dot", "einsum", "inner", "matmul", "tensordot", "vdot"),
-    *("cholesky", "det", "eigh", "eigvalsh", "inv", "pinv", "qr", "slogdet", "solve", "svd"),
-}
-"""By their last names, what CuPy hands to cuBLAS or cuSOLVER, but not while a stream captures."""
-
-WAITS = {
-    *("allclose", "argwhere", "bincount", "delete", "flatnonzero", "nonzero", "unique"),
-    *("linalg.lstsq", "linalg.matrix_rank", "lib.stride_tricks.sliding_window_view"),
-}
-"""Functions that look at numbers on the way."""
-
-TAKES_HOST_INDICES = {"delete", "take", "take_along_axis"}
-JOINS = {"column_stack", "concatenate", "dstack", "hstack", "stack", "vstack"}
-_CREATES = {
-    "asarray",
-    "array",
-    "arange",
-    "empty",
-    "eye",
-    "full",
-    "identity",
-    "ones",
-    "tri",
-    "zeros",
-}
-_COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal"}
-
-
-@contextlib.contextmanager
-def counted():
-    """A Counter of what happens inside."""
-    before = Counter(counts)
-    during = Counter()
-    yield during
-    during.update({kind: n - before[kind] for kind, n in counts.items() if n != before[kind]})
-
-
-def _inside(x):
-    """Fake arrays as the NumPy arrays that they hold, in lists and tuples too."""
-    if isinstance(x, ndarray):
-        return x._held
-    if isinstance(x, (list, tuple)) and any(isinstance(i, (ndarray, list, tuple)) for i in x):
-        return type(x)(map(_inside, x)) if not hasattr(x, "_fields") else type(x)(*map(_inside, x))
-    return x
-
-
-def _outside(x):
-    """NumPy arrays and numbers as fake arrays."""
-    if isinstance(x, (np.ndarray, np.generic)):
-        return ndarray(np.asarray(x))
-    if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return type(x)(*map(_outside, x))
-    if isinstance(x, (list, tuple)):
-        return type(x)(map(_outside, x))
-    return x
-
-
-def _host_arrays(values):
-    for x in values:
-        if isinstance(x, np.ndarray):
-            yield x
-        elif isinstance(x, (list, tuple)):
-            yield from _host_arrays(x)
-
-
-def _small_and_many(arrays):
-    """Whether CuPy joins them by one kernel, which takes their addresses from the device."""
-    one_dtype = len({x.dtype for x in arrays}) == 1
-    return len(arrays) > 8 and one_dtype and sum(x.nbytes for x in arrays) < len(arrays) << 21
-
-
-def _on_device(x):
-    """Whether x is a fake array, or made of some; a list of numbers is moved like a host array."""
-    return any(map(_on_device, x)) if isinstance(x, (list, tuple)) else isinstance(x, ndarray)
-
-
-class ndarray:
-    """See the head of this file."""
-
-    __hash__ = None
-
-    def __init__(self, held):
-        self._held = held
-
-    # --- the two protocols ---
-
-    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
-        if method != "__call__":
-            return NotImplemented
-        operands = (*inputs, *(out or ()))
-        for x in operands:
-            known = isinstance(x, (ndarray, np.ndarray, np.generic, bool, int, float))
-            if not known:
-                return NotImplemented
-        if ufunc.__name__ in _COMPARISONS:
-            inputs = [x.item() if isinstance(x, np.ndarray) and not x.ndim else x for x in inputs]
-        if any(isinstance(x, np.ndarray) for x in (*inputs, *(out or ()))):
-            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
-        if out:
-            kwargs["out"] = tuple(x._held for x in out)
-        refused_if_recorded(ufunc.__name__)
-        result = done(lambda: ufunc(*map(_inside, inputs), **kwargs))
-        return out[0] if out else result
-
-    def __array_function__(self, function, types_, args, kwargs):
-        name = ".".join([*function.__module__.split(".")[1:], function.__name__])
-        if name in LACKING or not all(issubclass(t, (ndarray, np.ndarray)) for t in types_):
-            return NotImplemented
-        for argument in LACKING_ARGUMENTS.get(name, ()):
-            if argument in kwargs:
-                raise TypeError(f"{name}() got an unexpected keyword argument {argument!r}")
-        if name in JOINS and any(not hasattr(x, "__array_function__") for x in args[0]):
-            raise TypeError("Argument has incorrect type (expected cupy._core.core._ndarray_base)")
-        refused_if_recorded(name)
-        if name in WAITS:
-            count("waits")
-        if name in JOINS and _small_and_many(args[0]):
-            count("to_device")  # their addresses
-        hosts = len(list(_host_arrays((*args, *kwargs.values()))))
-        if name in ("asarray", "array"):
-            count("to_device", not _on_device(args[0]))
-        elif name in _CREATES:
-            count("to_device", hosts)
-        elif hosts and name in TAKES_HOST_INDICES:
-            count("to_device", hosts)
-        elif hosts:
-            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
-        if (
-            name == "linalg.solve"
-            and np.ndim(args[1]) > 1
-            and (np.shape(args[0])[:-2] != np.shape(args[1])[:-2])
-        ):
-            raise ValueError("a must have (..., M, M) shape and b must have (..., M, K)")
-        compute = lambda: function(  # noqa: E731
-            *map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()}
-        )
-        return compute() if name in ("shape", "ndim", "size", "result_type") else done(compute)
-
-    # --- from device to host ---
-
-    def __array__(self, *_args, **_kwargs):
-        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
-
-    def get(self):
-        count("to_host")
-        return self._held.copy()
-
-    def item(self):
-        return self.get().item()
-
-    def tolist(self):
-        return self.get().tolist()
-
-    def __bool__(self):
-        return bool(self.get())
-
-    def __float__(self):
-        return float(self.get())
-
-    def __int__(self):
-        return int(self.get())
-
-    def __index__(self):
-        return self.get().__index__()
-
-    def __repr__(self):
-        return f"fake {self._held!r}"
-
-    # --- entries ---
-
-    def _key(self, key):
-        for x in key if isinstance(key, tuple) else (key,):
-            if isinstance(x, (np.ndarray, list)):
-                count("to_device")
-            is_mask = isinstance(x, (np.ndarray, ndarray)) and x.dtype == bool
-            if isinstance(x, bool) or is_mask:
-                count("waits")
-        return _inside(key)
-
-    def __getitem__(self, key):
-        key = self._key(key)
-        return done(lambda: self._held[key])
-
-    def __setitem__(self, key, value):
-        if isinstance(value, (np.ndarray, list, tuple)):
-            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-        key = self._key(key)
-        done(lambda: self._held.__setitem__(key, _inside(value)))
-
-    def __len__(self):
-        return len(self._held)
-
-    def __iter__(self):
-        return (self[i] for i in range(len(self)))
-
-    # --- what is known without looking at numbers ---
-
-    shape = property(lambda self: self._held.shape)
-    ndim = property(lambda self: self._held.ndim)
-    size = property(lambda self: self._held.size)
-    dtype = property(lambda self: self._held.dtype)
-    itemsize = property(lambda self: self._held.itemsize)
-    nbytes = property(lambda self: self._held.nbytes)
-    strides = property(lambda self: self._held.strides)
-    data = property(lambda self: types.SimpleNamespace(ptr=self._held.ctypes.data))
-    T = property(lambda self: ndarray(self._held.T))
-    mT = property(lambda self: ndarray(self._held.mT))
-
-    def astype(self, dtype, copy=True):
-        return done(lambda: self._held.astype(dtype, copy=copy))
-
-    def copy(self):
-        return done(self._held.copy)
-
-    def view(self, dtype):
-        there = self._held.view(dtype)
-        assert there.ctypes.data % there.itemsize == 0, "a kernel reads where its type may be"
-        return ndarray(there)
-
-
-def _operator(ufunc):
-    def binary(self, other):
-        if getattr(other, "__array_ufunc__", False) is None:
-            return NotImplemented  # as the other array asks for
-        return ufunc(self, other)
-
-    def reflected(self, other):
-        return ufunc(other, self)
-
-    def in_place(self, other):
-        return ufunc(self, other, out=self)
-
-    return binary, reflected, in_place
-
-
-for _name, _ufunc in {
-    **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide},
-    **{"floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "matmul": np.matmul},
-    **{"and": np.bitwise_and, "or": np.bitwise_or},
-}.items():
-    for _kind, _method in zip(("", "r", "i"), _operator(_ufunc), strict=True):
-        setattr(ndarray, f"__{_kind}{_name}__", _method)
-for _name, _ufunc in {
-    **{"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal},
-    **{"gt": np.greater, "ge": np.greater_equal},
-}.items():
-    setattr(ndarray, f"__{_name}__", _operator(_ufunc)[0])
-for _name, _ufunc in {"neg": np.negative, "pos": np.positive, "abs": np.absolute}.items():
-    setattr(ndarray, f"__{_name}__", lambda self, ufunc=_ufunc: ufunc(self))
-
-
-def _method(name):
-    def method(self, *args, **kwargs):
-        if any(True for _ in _host_arrays((*args, *kwargs.values()))) and name != "take":
-            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
-        if set(kwargs) & LACKING_ARGUMENTS.get(name, set()) - {"min", "max"}:
-            raise TypeError(f"{name}() got an unexpected keyword argument")
-        refused_if_recorded(name)
-        return done(
-            lambda: getattr(self._held, name)(
-                *map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()}
-            )
-        )
-
-    return method
-
-
-for _name in (
-    *(
-        "all any argmax argmin argsort clip cumprod cumsum diagonal dot flatten max mean min"
-    ).split(),
-    *("nonzero prod ravel repeat reshape round squeeze std sum swapaxes take trace").split(),
-    *("transpose var").split(),
-):
-    setattr(ndarray, _name, _method(_name))
-
-
-# --- the module ----------------------------------------------------------------------------------
+from fake_arrays import done, inside, ndarray
 
 
 def asarray(x, dtype=None):
     if isinstance(x, ndarray):
         return x if dtype is None or x.dtype == dtype else x.astype(dtype)
-    count("to_device")
-    streams.current[-1].moved += 1
+    fake_cuda.count("to_device")
+    fake_cuda.streams.current[-1].moved += 1
     return ndarray(np.array(x, dtype))
 
 
@@ -384,120 +39,21 @@ class RawModule:
     def get_function(self, name):
         def run(grid, block, arguments):
             assert len(grid) == len(block) == 1
-            held = [a._held if isinstance(a, ndarray) else a for a in arguments]
+            held = [inside(a) for a in arguments]
             done(lambda: self._program.launch(name, grid[0], block[0], held))
 
         return run
 
 
-class Stream:
-    """CuPy's, of which the null stream cannot capture.
-
-    Work is done at once, whatever its stream; `streams.waited` holds for each wait the stream, the
-    one whose work it waits for, and how many arrays that had moved till then.
-    """
-
-    def __init__(self, non_blocking=False):
-        self._can_capture = non_blocking
-        self.ptr = id(self) if non_blocking else 0
-        self.moved = 0
-
-    def __enter__(self):
-        streams.current.append(self)
-        return self
-
-    def __exit__(self, *_):
-        streams.current.pop()
-
-    def record(self):
-        return self, self.moved
-
-    def wait_event(self, event):
-        streams.waited.append((self, *event))
-
-    def synchronize(self):
-        count("waits")
-
-    def begin_capture(self):
-        assert self._can_capture and recorder.tape is None
-        # of blocks of the default pool nobody would know that a graph works there
-        assert recorder.malloc is not None and recorder.malloc.__self__ is not DEFAULT_POOL
-        recorder.tape = []
-
-    def end_capture(self):
-        tape, recorder.tape = recorder.tape, None
-        if tape is None:
-            raise RuntimeError("the stream is not capturing")
-        return Graph(tape)
-
-
-streams = types.SimpleNamespace(current=[Stream()], waited=[])
-"""`current`: the null stream, and those entered since."""
-
-
-class Graph:
-    """What was recorded, to be done again."""
-
-    def __init__(self, tape):
-        self._tape = tape
-
-    def launch(self):
-        assert recorder.tape is None
-        for again in self._tape:
-            again()
-
-
-class CUDARuntimeError(RuntimeError):
-    """CuPy's."""
-
-
-class MemoryPool:
-    """Figures without memory, as arrays here are NumPy's."""
-
-    def __init__(self, allocator=None):
-        self.allocator = allocator
-
-    def malloc(self, size):
-        return self.allocator(size)
-
-    def set_limit(self, *, size):
-        assert size == 0
-
-    def free_all_blocks(self):
-        pass
-
-    def total_bytes(self):
-        return 1 << 20
-
-    def used_bytes(self):
-        return 1 << 19
-
-
-DEFAULT_POOL = MemoryPool()
-
-
-@contextlib.contextmanager
-def using_allocator(malloc):
-    recorder.malloc = malloc
-    try:
-        yield
-    finally:
-        recorder.malloc = None
-
-
-class OutOfMemoryError(MemoryError):
-    """CuPy's."""
-
-
 def _on_arrays(function):
     return lambda *args, **kwargs: done(
-        lambda: function(*map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()})
+        lambda: function(*map(inside, args), **{k: inside(v) for k, v in kwargs.items()})
     )
 
 
 def _copyto(there, here):
     assert there.dtype == here.dtype and there.shape == here.shape
-    done(lambda: np.copyto(there._held, here._held))
+    done(lambda: np.copyto(inside(there), inside(here)))
 
 
 def modules():
@@ -512,7 +68,7 @@ def modules():
     cupy.copyto = _copyto
     for name in ("zeros", "ones", "ascontiguousarray", "where", "broadcast_to"):
         setattr(cupy, name, _on_arrays(getattr(np, name)))
-    cupy.may_share_memory = lambda a, b: np.may_share_memory(a._held, b._held)
+    cupy.may_share_memory = lambda a, b: np.may_share_memory(inside(a), inside(b))
     cupy.linalg = types.SimpleNamespace(eigh=np.linalg.eigh)  # which asks the array
     tricks = types.SimpleNamespace(as_strided=_on_arrays(np.lib.stride_tricks.as_strided))
     cupy.lib = types.SimpleNamespace(stride_tricks=tricks)
@@ -520,20 +76,20 @@ def modules():
         memGetInfo=lambda: (1 << 30, 1 << 31),
         getDevice=lambda: 0,
         getDeviceCount=lambda: 1,
-        CUDARuntimeError=CUDARuntimeError,
+        CUDARuntimeError=fake_cuda.CUDARuntimeError,
     )
     cupy.cuda = types.SimpleNamespace(
         runtime=runtime,
-        get_current_stream=lambda: streams.current[-1],
+        get_current_stream=lambda: fake_cuda.streams.current[-1],
         get_cublas_handle=lambda: fake_cublas.HANDLE,
-        Stream=Stream,
-        MemoryPool=MemoryPool,
+        Stream=fake_cuda.Stream,
+        MemoryPool=fake_cuda.MemoryPool,
         Memory=lambda size: size,
         MemoryPointer=lambda memory, offset: (memory, offset),
-        using_allocator=using_allocator,
-        memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+        using_allocator=fake_cuda.using_allocator,
+        memory=types.SimpleNamespace(OutOfMemoryError=fake_cuda.OutOfMemoryError),
     )
-    cupy.get_default_memory_pool = lambda: DEFAULT_POOL
+    cupy.get_default_memory_pool = lambda: fake_cuda.DEFAULT_POOL
     core = types.ModuleType("cupy._core")
     products = types.ModuleType("cupy._core._routines_linalg")
     products.COMPUTE_TYPE_DEFAULT, products.COMPUTE_TYPE_TF32 = "default", "tf32"
@@ -548,7 +104,7 @@ def _cublas():
 
     def on_stream(function):
         def call(*arguments):
-            expected = {"stream": streams.current[-1].ptr, "workspace": True}
+            expected = {"stream": fake_cuda.streams.current[-1].ptr, "workspace": True}
             assert fake_cublas.chosen == expected, fake_cublas.chosen
             done(lambda: function(*arguments))
 

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import fake_arrays
+import fake_cuda
 import fake_cupy
 import numpy as np
 import pytest
@@ -125,25 +127,25 @@ def test_a_step_of_every_rule(name, rule, dtype, cupy_backend, rng, key):
     ],
 )
 def test_no_step_moves_anything_or_waits(name, cupy_backend, rng, key):
-    if type(cupy_backend.asarray(0)) is not fake_cupy.ndarray:
+    if type(cupy_backend.asarray(0)) is not fake_arrays.ndarray:
         pytest.skip("only the stand-in counts")
     in_shape, layers = PROBLEMS[name]
     p = on(cupy_backend, problem(rng, key, *layers, in_shape=in_shape, dtype=np.float32))
     for rule in EVERY_RULE:
         learned = rule.init(key, p.task, p.params, p.state, p.x)
-        with fake_cupy.counted() as happened:
+        with fake_cuda.counted() as happened:
             p.step(rule, key, cupy_backend, learned=learned)
         assert not happened, f"{rule}: {dict(happened)}"
 
 
 @pytest.mark.parametrize("row", [r for r in ROWS if r.family == "models"], ids=lambda row: row.name)
 def test_no_model_moves_anything_or_waits(row, cupy_backend, rng, key):
-    if type(cupy_backend.asarray(0)) is not fake_cupy.ndarray:
+    if type(cupy_backend.asarray(0)) is not fake_arrays.ndarray:
         pytest.skip("only the stand-in counts")
     here = row.arrays(rng, np.float32)
     there = moved(here, cupy_backend)
     v = moved(random_directions(key, here, 2), cupy_backend)
-    with fake_cupy.counted() as happened:
+    with fake_cuda.counted() as happened:
         dn.jvp(row, there, v)
     assert happened in ({}, {"to_device": 1}), dict(happened)  # the labels, which the row brings
 
@@ -163,7 +165,7 @@ def test_every_sampler_and_aggregation(options, dtype, cupy_backend, rng, key):
     p = problem(rng, key, dtype=dtype)
     rule = WeightPerturbation(tangents=5, **options)
     expected = p.step(rule, key)
-    with fake_cupy.counted() as happened:
+    with fake_cuda.counted() as happened:
         got = on(cupy_backend, p).step(rule, key, SameDraws(cupy_backend), learned={})
     assert "waits" not in happened and "to_host" not in happened
     assert_same(got.gradients, expected.gradients, cupy_backend, 1e4 * ALLOWED[dtype])

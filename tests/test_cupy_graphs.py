@@ -4,7 +4,9 @@ import gc
 import weakref
 from dataclasses import replace
 
-import fake_cupy
+import cuda_on_cpu
+import fake_arrays
+import fake_cuda
 import numpy as np
 import pytest
 from cupy_comparisons import HOST, moved_back
@@ -347,7 +349,7 @@ def test_memory_is_counted_while_it_is_held(cupy_backend):
 def test_without_memory_nothing_recorded_is_given_away(cupy_backend, monkeypatch):
     """CuPy's pools answer CUDA's own error by giving away what is free, and asking again."""
     cupy = cupy_backend._cupy
-    if type(cupy_backend.asarray(0)) is not fake_cupy.ndarray:
+    if type(cupy_backend.asarray(0)) is not fake_arrays.ndarray:
         pytest.skip("only the stand-in can be out of memory")
 
     def full(size):
@@ -391,7 +393,7 @@ def test_what_interrupts_a_recording_ends_it(cupy_backend):
         now, _ = called(repeated, now, number, cupy_backend)
     with pytest.raises(KeyboardInterrupt):
         called(repeated, now, 2, cupy_backend)
-    assert fake_cupy.recorder.tape is None
+    assert fake_cuda.recorder.tape is None
     called(repeated, now, 2, cupy_backend)
     assert repeated.recorded
 
@@ -437,7 +439,7 @@ def test_more_than_there_is_room_for(cupy_backend, capsys):
 
 
 def test_a_recorded_step_moves_nothing_and_calls_nothing(cupy_backend, digits, monkeypatch):
-    if type(cupy_backend.asarray(0)) is not fake_cupy.ndarray:
+    if type(cupy_backend.asarray(0)) is not fake_arrays.ndarray:
         pytest.skip("only the stand-in counts")
     trainer = make_trainer(replace(settings("fg-a"), batch_size=10), built(digits), digits)
     states = replace(trainer, graph=True)._states(trainer.start(), [], True)
@@ -445,14 +447,14 @@ def test_a_recorded_step_moves_nothing_and_calls_nothing(cupy_backend, digits, m
         for _ in range(4):
             next(states)
     launched = []
-    launch = fake_cupy.Program.launch
+    launch = cuda_on_cpu.Program.launch
     monkeypatch.setattr(
-        fake_cupy.Program,
+        cuda_on_cpu.Program,
         "launch",
         lambda self, name, *a: (launched.append(name), launch(self, name, *a)),
     )
     monkeypatch.setattr(type(trainer.rule), "sample", None)  # not called again
-    with fake_cupy.counted() as happened:
+    with fake_cuda.counted() as happened:
         next(states)
     states.close()
     assert not happened and launched[0] == "put" and launched.count("put") == 1

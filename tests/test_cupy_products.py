@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
-import fake_cupy
+import fake_arrays
 import numpy as np
 import pytest
 from cupy_comparisons import ALLOWED, BOTH, assert_same, moved, moved_back
@@ -32,7 +32,7 @@ HALF_UNIT = {"full": 0.0, "tf32": 2.0**-11, "bf16": 2.0**-8}
 
 def may_differ(rounded, backend):
     """Whether and how a device makes TF32 of float32 is its own affair; it may cut bits off."""
-    return rounded == "tf32" and type(backend.asarray(0)) is not fake_cupy.ndarray
+    return rounded == "tf32" and type(backend.asarray(0)) is not fake_arrays.ndarray
 
 
 def largest_error(rounded, backend):
@@ -350,12 +350,12 @@ def test_host_arrays_are_refused(cupy_backend):
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_large_product_of_a_step_is_cupys_own(name, rule, cupy_backend, rng, key, monkeypatch):
-    if type(cupy_backend.asarray(0)) is not fake_cupy.ndarray:
+    if type(cupy_backend.asarray(0)) is not fake_arrays.ndarray:
         pytest.skip("only the stand-in can be watched")
-    ours = fake_cupy.ndarray.__array_ufunc__
+    ours = fake_arrays.ndarray.__array_ufunc__
 
     def watched(self, ufunc, method, *inputs, **kwargs):
-        arrays = all(type(x) is fake_cupy.ndarray and x.dtype == np.float32 for x in inputs)
+        arrays = all(type(x) is fake_arrays.ndarray and x.dtype == np.float32 for x in inputs)
         if ufunc is np.matmul and arrays:
             assert max(x.ndim for x in inputs) < 3, [x.shape for x in inputs]
         return ours(self, ufunc, method, *inputs, **kwargs)
@@ -365,7 +365,7 @@ def test_no_large_product_of_a_step_is_cupys_own(name, rule, cupy_backend, rng, 
     fields = ("params", "state", "x", "labels")
     p = replace(p, **{field: moved(getattr(p, field), cupy_backend) for field in fields})
     learned = rule.init(key, p.task, p.params, p.state, p.x)
-    monkeypatch.setattr(fake_cupy.ndarray, "__array_ufunc__", watched)
+    monkeypatch.setattr(fake_arrays.ndarray, "__array_ufunc__", watched)
     p.step(rule, key, cupy_backend, learned=learned)
 
 

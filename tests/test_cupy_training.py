@@ -3,7 +3,8 @@ step that moves or waits for anything."""
 
 from dataclasses import replace
 
-import fake_cupy
+import fake_arrays
+import fake_cuda
 import numpy as np
 import pytest
 from cupy_comparisons import HOST, SameDraws, assert_same, moved_back
@@ -53,15 +54,15 @@ def cupy_by_name(cupy_backend, monkeypatch):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("rule", ("bp", "fg-w", "fg-a", "fdfa"))
 def test_no_training_step_moves_anything_or_waits(rule, optimizer, cupy_backend, digits, network):
-    if type(cupy_backend.asarray(0)) is not fake_cupy.ndarray:
+    if type(cupy_backend.asarray(0)) is not fake_arrays.ndarray:
         pytest.skip("only the stand-in counts")
     trainer = make_trainer(settings(rule, optimizer), network, digits)
     states = trainer._states(trainer.start(), [], True)
     next(states)  # pixels' mean and deviation are looked at
-    with fake_cupy.counted() as happened:
+    with fake_cuda.counted() as happened:
         now = [next(states) for _ in range(4)][-1]
     assert not happened, dict(happened)
-    with fake_cupy.counted() as happened:
+    with fake_cuda.counted() as happened:
         read = trainer.read(now)
     assert happened == {"to_host": 2} and read.sums[2] == 5 * 32 and len(now.unread) == 5
 
@@ -99,11 +100,11 @@ def test_training_with_every_choice(name, cupy_backend, digits):
     for part in ("params", "memories", "learned", "readout"):
         assert_same(getattr(there, part), getattr(here, part), cupy_backend, 1e-9, part)
     np.testing.assert_allclose(there.sums[:3], here.sums[:3], rtol=1e-9)
-    if type(cupy_backend.asarray(0)) is not fake_cupy.ndarray:
+    if type(cupy_backend.asarray(0)) is not fake_arrays.ndarray:
         return  # only the stand-in counts
     states = trainer._states(trainer.start(), [], True)
     next(states)
-    with fake_cupy.counted() as happened:
+    with fake_cuda.counted() as happened:
         next(states)
     states.close()
     assert not happened, dict(happened)
@@ -119,7 +120,7 @@ def test_augmentation_of_colors(name, cupy_backend, rng, key):
     there = cupy_backend.asarray(images)
     got = augment(key, there, SameDraws(cupy_backend), start=2)
     assert_same(got, augment(key, images, HOST, start=2), cupy_backend, 1e-12)
-    with fake_cupy.counted() as happened:
+    with fake_cuda.counted() as happened:
         augment(key, there, cupy_backend)
     assert not happened
 
@@ -144,17 +145,17 @@ def test_a_set_on_disk_is_read_by_the_host(cupy_backend, digits, network):
 
 def test_each_batch_is_moved_while_the_one_before_is_in_use(cupy_backend):
     batches = [(np.full(3, i), np.array([i])) for i in range(4)]
-    on_stand_in = type(cupy_backend.asarray(0)) is fake_cupy.ndarray
-    main, before = fake_cupy.streams.current[-1], 0
+    on_stand_in = type(cupy_backend.asarray(0)) is fake_arrays.ndarray
+    main, before = fake_cuda.streams.current[-1], 0
     ahead = cupy_backend.ahead(iter(batches))
     moved_before = cupy_backend._moving.moved if on_stand_in else 0
     for number, (host, moved) in enumerate(zip(batches, (2, 3, 4, 4), strict=True)):
-        fake_cupy.streams.waited.clear()
+        fake_cuda.streams.waited.clear()
         here = next(ahead)
         for a, b in zip(here, host, strict=True):
             np.testing.assert_array_equal(cupy_backend.to_host(a), b)
         if on_stand_in:
-            *by_moving, (waiting, moving, arrays) = fake_cupy.streams.waited
+            *by_moving, (waiting, moving, arrays) = fake_cuda.streams.waited
             assert waiting is main and arrays - moved_before == 2 * (number + 1)
             assert moving.moved - moved_before == 2 * moved
             # what is moved waits for all that main was asked for
@@ -162,10 +163,10 @@ def test_each_batch_is_moved_while_the_one_before_is_in_use(cupy_backend):
         before = moved
     assert list(ahead) == list(cupy_backend.ahead([])) == []
     there = [tuple(map(cupy_backend.asarray, batch)) for batch in batches]
-    fake_cupy.streams.waited.clear()
+    fake_cuda.streams.waited.clear()
     for batch, here in zip(cupy_backend.ahead(there), there, strict=True):
         assert batch is here
-    assert not fake_cupy.streams.waited  # they need not be moved
+    assert not fake_cuda.streams.waited  # they need not be moved
 
 
 @pytest.mark.usefixtures("cupy_by_name")
@@ -249,7 +250,7 @@ def test_data_stays_on_the_host_where_it_does_not_fit(cupy_backend, digits, netw
 @pytest.mark.parametrize("during", ["init", "measure"])
 def test_out_of_memory_says_what_to_lower(during, digits, network, tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
-        raise fake_cupy.OutOfMemoryError("Out of memory allocating 8 bytes")
+        raise fake_cuda.OutOfMemoryError("Out of memory allocating 8 bytes")
 
     options = {"tangents": 64, "tangent_chunk": 16}
     monkeypatch.setattr(RULES["fg-w"], during, full)

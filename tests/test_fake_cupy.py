@@ -9,11 +9,14 @@ import re
 import subprocess
 from pathlib import Path
 
+import cuda_on_cpu
+import fake_arrays
 import fake_cublas
+import fake_cuda
 import fake_cupy
 import numpy as np
 import pytest
-from fake_cupy import LACKING, LACKING_ARGUMENTS, ndarray
+from fake_arrays import LACKING, LACKING_ARGUMENTS, ndarray
 from peers import peer
 from test_cupy_products import WITHOUT_COPIES
 
@@ -49,7 +52,7 @@ def x():
     ],
 )
 def test_it_refuses_what_cupy_refuses(use, x):
-    with fake_cupy.counted() as happened, pytest.raises(TypeError):
+    with fake_cuda.counted() as happened, pytest.raises(TypeError):
         use(x)
     assert not happened
 
@@ -80,7 +83,7 @@ def test_it_refuses_a_host_array_as_value(x):
     ],
 )
 def test_it_counts(use, expected, x):
-    with fake_cupy.counted() as happened:
+    with fake_cuda.counted() as happened:
         use(x)
     assert happened == expected
 
@@ -92,7 +95,7 @@ def test_numbers_are_arrays_without_axes(x):
 
 def test_kernels_get_what_they_take():
     code = 'extern "C" __global__ void f(const REAL* x, int n) {}'
-    if fake_cupy.Program.__init__.__globals__["COMPILER"] is None:
+    if cuda_on_cpu.Program.__init__.__globals__["COMPILER"] is None:
         pytest.skip("g++ is not here")
     run = fake_cupy.RawModule(code=code, options=("-DREAL=float",)).get_function("f")
     good = ndarray(np.zeros((2, 3), np.float32))
@@ -128,7 +131,7 @@ def test_it_lacks_what_cupy_lacks():
 
 def test_it_lacks_the_arguments_that_cupy_lacks():
     cupy = peer("cupy")
-    created = [getattr(np, name) for name in fake_cupy._CREATES]
+    created = [getattr(np, name) for name in fake_arrays.CREATES]
     for f in (*(f for f in RULES if hasattr(f, "_implementation")), *created):
         try:
             name = ".".join([*f.__module__.split(".")[1:], f.__name__])

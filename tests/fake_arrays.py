@@ -1,0 +1,318 @@
+"""A stand-in for CuPy's arrays: as strict as they are about what is on the host.
+
+They hold a NumPy array that nothing but `get` hands out, and answer NumPy's protocols by CuPy's
+rules: host arrays as operands are refused, implicit conversions raise, functions and arguments that
+CuPy lacks are missing, numbers come as arrays without axes.
+"""
+
+import types
+
+import numpy as np
+from fake_cuda import count, recorder
+
+LACKING = {"linalg.diagonal", "linalg.outer", "linalg.trace"}
+"""What NumPy has and CuPy does not, of the functions that have a derivative rule."""
+
+LACKING_ARGUMENTS = {
+    **{name: {"where"} for name in ("all", "any", "mean")},
+    **{name: {"where", "initial"} for name in ("amax", "amin", "max", "min", "prod", "sum")},
+    **{name: {"where", "mean", "correction"} for name in ("std", "var")},
+    **{name: {"device"} for name in ("asarray", "empty", "eye", "full", "ones", "zeros")},
+    **{name: {"device"} for name in ("empty_like", "full_like", "ones_like", "zeros_like")},
+    "arange": {"device"},
+    "argsort": {"order", "stable"},
+    "astype": {"device"},
+    "clip": {"min", "max"},
+    "linalg.cholesky": {"upper"},
+    "reshape": {"shape"},
+    "sort": {"order", "stable"},
+    "take": {"mode"},
+}
+"""What NumPy's functions take and CuPy's do not; `np.eye`, `np.full` and `np.ones` hand on a
+`device=` of their own accord when they are called with `like=`."""
+
+CALLS_LIBRARIES = {
+    *("dot", "einsum", "inner", "matmul", "tensordot", "vdot"),
+    *("cholesky", "det", "eigh", "eigvalsh", "inv", "pinv", "qr", "slogdet", "solve", "svd"),
+}
+"""By their last names, what CuPy hands to cuBLAS or cuSOLVER, but not while a stream captures."""
+
+WAITS = {
+    *("allclose", "argwhere", "bincount", "delete", "flatnonzero", "nonzero", "unique"),
+    *("linalg.lstsq", "linalg.matrix_rank", "lib.stride_tricks.sliding_window_view"),
+}
+"""Functions that look at numbers on the way."""
+
+TAKES_HOST_INDICES = {"delete", "take", "take_along_axis"}
+JOINS = {"column_stack", "concatenate", "dstack", "hstack", "stack", "vstack"}
+CREATES = {
+    *("arange", "array", "asarray", "empty", "eye", "full", "identity", "ones", "tri", "zeros"),
+}
+_COMPARISONS = {"greater", "greater_equal", "less", "less_equal", "equal", "not_equal"}
+
+
+def refused_if_recorded(name):
+    """What needs a library that CuPy does not call while a stream captures."""
+    if recorder.tape is not None and name.rpartition(".")[2] in CALLS_LIBRARIES:
+        raise NotImplementedError(f"calling a library for {name} during stream capture")
+
+
+def done(compute):
+    """What `compute()` gives, as fake arrays; recorded if a stream captures."""
+    result = _outside(compute())
+    if recorder.tape is not None:
+
+        def again():
+            _refill(result, compute())
+
+        recorder.tape.append(again)
+    return result
+
+
+def _refill(held, new):
+    if isinstance(held, ndarray):
+        if held._held.flags.writeable:  # else it is a view of what is filled already
+            held._held[...] = new
+    elif isinstance(held, (list, tuple)):
+        for h, n in zip(held, new, strict=True):
+            _refill(h, n)
+
+
+def inside(x):
+    """Fake arrays as the NumPy arrays that they hold, in lists and tuples too."""
+    if isinstance(x, ndarray):
+        return x._held
+    if isinstance(x, (list, tuple)) and any(isinstance(i, (ndarray, list, tuple)) for i in x):
+        return type(x)(map(inside, x)) if not hasattr(x, "_fields") else type(x)(*map(inside, x))
+    return x
+
+
+def _outside(x):
+    """NumPy arrays and numbers as fake arrays."""
+    if isinstance(x, (np.ndarray, np.generic)):
+        return ndarray(np.asarray(x))
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*map(_outside, x))
+    if isinstance(x, (list, tuple)):
+        return type(x)(map(_outside, x))
+    return x
+
+
+def _host_arrays(values):
+    for x in values:
+        if isinstance(x, np.ndarray):
+            yield x
+        elif isinstance(x, (list, tuple)):
+            yield from _host_arrays(x)
+
+
+def _small_and_many(arrays):
+    """Whether CuPy joins them by one kernel, which takes their addresses from the device."""
+    one_dtype = len({x.dtype for x in arrays}) == 1
+    return len(arrays) > 8 and one_dtype and sum(x.nbytes for x in arrays) < len(arrays) << 21
+
+
+def _on_device(x):
+    """Whether x is a fake array, or made of some; a list of numbers is moved like a host array."""
+    return any(map(_on_device, x)) if isinstance(x, (list, tuple)) else isinstance(x, ndarray)
+
+
+class ndarray:
+    """See the head of this file."""
+
+    __hash__ = None
+
+    def __init__(self, held):
+        self._held = held
+
+    # --- the two protocols ---
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
+        if method != "__call__":
+            return NotImplemented
+        operands = (*inputs, *(out or ()))
+        for x in operands:
+            known = isinstance(x, (ndarray, np.ndarray, np.generic, bool, int, float))
+            if not known:
+                return NotImplemented
+        if ufunc.__name__ in _COMPARISONS:
+            inputs = [x.item() if isinstance(x, np.ndarray) and not x.ndim else x for x in inputs]
+        if any(isinstance(x, np.ndarray) for x in (*inputs, *(out or ()))):
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        if out:
+            kwargs["out"] = tuple(x._held for x in out)
+        refused_if_recorded(ufunc.__name__)
+        result = done(lambda: ufunc(*map(inside, inputs), **kwargs))
+        return out[0] if out else result
+
+    def __array_function__(self, function, types_, args, kwargs):
+        name = ".".join([*function.__module__.split(".")[1:], function.__name__])
+        if name in LACKING or not all(issubclass(t, (ndarray, np.ndarray)) for t in types_):
+            return NotImplemented
+        for argument in LACKING_ARGUMENTS.get(name, ()):
+            if argument in kwargs:
+                raise TypeError(f"{name}() got an unexpected keyword argument {argument!r}")
+        if name in JOINS and any(not hasattr(x, "__array_function__") for x in args[0]):
+            raise TypeError("Argument has incorrect type (expected cupy._core.core._ndarray_base)")
+        refused_if_recorded(name)
+        if name in WAITS:
+            count("waits")
+        if name in JOINS and _small_and_many(args[0]):
+            count("to_device")  # their addresses
+        hosts = len(list(_host_arrays((*args, *kwargs.values()))))
+        if name in ("asarray", "array"):
+            count("to_device", not _on_device(args[0]))
+        elif name in CREATES:
+            count("to_device", hosts)
+        elif hosts and name in TAKES_HOST_INDICES:
+            count("to_device", hosts)
+        elif hosts:
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        if (
+            name == "linalg.solve"
+            and np.ndim(args[1]) > 1
+            and (np.shape(args[0])[:-2] != np.shape(args[1])[:-2])
+        ):
+            raise ValueError("a must have (..., M, M) shape and b must have (..., M, K)")
+        compute = lambda: function(  # noqa: E731
+            *map(inside, args), **{k: inside(v) for k, v in kwargs.items()}
+        )
+        return compute() if name in ("shape", "ndim", "size", "result_type") else done(compute)
+
+    # --- from device to host ---
+
+    def __array__(self, *_args, **_kwargs):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+    def get(self):
+        count("to_host")
+        return self._held.copy()
+
+    def item(self):
+        return self.get().item()
+
+    def tolist(self):
+        return self.get().tolist()
+
+    def __bool__(self):
+        return bool(self.get())
+
+    def __float__(self):
+        return float(self.get())
+
+    def __int__(self):
+        return int(self.get())
+
+    def __index__(self):
+        return self.get().__index__()
+
+    def __repr__(self):
+        return f"fake {self._held!r}"
+
+    # --- entries ---
+
+    def _key(self, key):
+        for x in key if isinstance(key, tuple) else (key,):
+            if isinstance(x, (np.ndarray, list)):
+                count("to_device")
+            is_mask = isinstance(x, (np.ndarray, ndarray)) and x.dtype == bool
+            if isinstance(x, bool) or is_mask:
+                count("waits")
+        return inside(key)
+
+    def __getitem__(self, key):
+        key = self._key(key)
+        return done(lambda: self._held[key])
+
+    def __setitem__(self, key, value):
+        if isinstance(value, (np.ndarray, list, tuple)):
+            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+        key = self._key(key)
+        done(lambda: self._held.__setitem__(key, inside(value)))
+
+    def __len__(self):
+        return len(self._held)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    # --- what is known without looking at numbers ---
+
+    shape = property(lambda self: self._held.shape)
+    ndim = property(lambda self: self._held.ndim)
+    size = property(lambda self: self._held.size)
+    dtype = property(lambda self: self._held.dtype)
+    itemsize = property(lambda self: self._held.itemsize)
+    nbytes = property(lambda self: self._held.nbytes)
+    strides = property(lambda self: self._held.strides)
+    data = property(lambda self: types.SimpleNamespace(ptr=self._held.ctypes.data))
+    T = property(lambda self: ndarray(self._held.T))
+    mT = property(lambda self: ndarray(self._held.mT))
+
+    def astype(self, dtype, copy=True):
+        return done(lambda: self._held.astype(dtype, copy=copy))
+
+    def copy(self):
+        return done(self._held.copy)
+
+    def view(self, dtype):
+        there = self._held.view(dtype)
+        assert there.ctypes.data % there.itemsize == 0, "a kernel reads where its type may be"
+        return ndarray(there)
+
+
+def _operator(ufunc):
+    def binary(self, other):
+        if getattr(other, "__array_ufunc__", False) is None:
+            return NotImplemented  # as the other array asks for
+        return ufunc(self, other)
+
+    def reflected(self, other):
+        return ufunc(other, self)
+
+    def in_place(self, other):
+        return ufunc(self, other, out=self)
+
+    return binary, reflected, in_place
+
+
+for _name, _ufunc in {
+    **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide},
+    **{"floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "matmul": np.matmul},
+    **{"and": np.bitwise_and, "or": np.bitwise_or},
+}.items():
+    for _kind, _method in zip(("", "r", "i"), _operator(_ufunc), strict=True):
+        setattr(ndarray, f"__{_kind}{_name}__", _method)
+for _name, _ufunc in {
+    **{"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal},
+    **{"gt": np.greater, "ge": np.greater_equal},
+}.items():
+    setattr(ndarray, f"__{_name}__", _operator(_ufunc)[0])
+for _name, _ufunc in {"neg": np.negative, "pos": np.positive, "abs": np.absolute}.items():
+    setattr(ndarray, f"__{_name}__", lambda self, ufunc=_ufunc: ufunc(self))
+
+
+def _method(name):
+    def method(self, *args, **kwargs):
+        if any(True for _ in _host_arrays((*args, *kwargs.values()))) and name != "take":
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        if set(kwargs) & LACKING_ARGUMENTS.get(name, set()) - {"min", "max"}:
+            raise TypeError(f"{name}() got an unexpected keyword argument")
+        refused_if_recorded(name)
+        return done(
+            lambda: getattr(self._held, name)(
+                *map(inside, args), **{k: inside(v) for k, v in kwargs.items()}
+            )
+        )
+
+    return method
+
+
+for _name in (
+    *(
+        "all any argmax argmin argsort clip cumprod cumsum diagonal dot flatten max mean min"
+    ).split(),
+    *("nonzero prod ravel repeat reshape round squeeze std sum swapaxes take trace").split(),
+    *("transpose var").split(),
+):
+    setattr(ndarray, _name, _method(_name))

@@ -1,0 +1,132 @@
+"""A stand-in for the CUDA that CuPy shows: streams, graphs and pools of memory; and it counts.
+
+`counts` says how often something went from host to device or back, or made the host wait.  While a
+stream captures, whatever is done is also recorded, to be done again when its graph is launched; to
+move anything or to wait is an error then.
+"""
+
+import contextlib
+import types
+from collections import Counter
+
+counts = Counter()
+"""`to_device`, `to_host` and `waits`."""
+
+recorder = types.SimpleNamespace(tape=None, malloc=None)
+"""`tape`: what was done since a stream began to capture; None while none does.  `malloc`: where
+memory comes from, if not from the default pool."""
+
+
+def count(kind, times=1):
+    """Something moved, or the host waited."""
+    if times and recorder.tape is not None:
+        raise RuntimeError(f"the current stream is capturing, so {kind} is not allowed")
+    counts[kind] += times
+
+
+@contextlib.contextmanager
+def counted():
+    """A Counter of what happens inside."""
+    before = Counter(counts)
+    during = Counter()
+    yield during
+    during.update({kind: n - before[kind] for kind, n in counts.items() if n != before[kind]})
+
+
+class Stream:
+    """CuPy's, of which the null stream cannot capture.
+
+    Work is done at once, whatever its stream; `streams.waited` holds for each wait the stream, the
+    one whose work it waits for, and how many arrays that had moved till then.
+    """
+
+    def __init__(self, non_blocking=False):
+        self._can_capture = non_blocking
+        self.ptr = id(self) if non_blocking else 0
+        self.moved = 0
+
+    def __enter__(self):
+        streams.current.append(self)
+        return self
+
+    def __exit__(self, *_):
+        streams.current.pop()
+
+    def record(self):
+        return self, self.moved
+
+    def wait_event(self, event):
+        streams.waited.append((self, *event))
+
+    def synchronize(self):
+        count("waits")
+
+    def begin_capture(self):
+        assert self._can_capture and recorder.tape is None
+        # of blocks of the default pool nobody would know that a graph works there
+        assert recorder.malloc is not None and recorder.malloc.__self__ is not DEFAULT_POOL
+        recorder.tape = []
+
+    def end_capture(self):
+        tape, recorder.tape = recorder.tape, None
+        if tape is None:
+            raise RuntimeError("the stream is not capturing")
+        return Graph(tape)
+
+
+streams = types.SimpleNamespace(current=[Stream()], waited=[])
+"""`current`: the null stream, and those entered since."""
+
+
+class Graph:
+    """What was recorded, to be done again."""
+
+    def __init__(self, tape):
+        self._tape = tape
+
+    def launch(self):
+        assert recorder.tape is None
+        for again in self._tape:
+            again()
+
+
+class CUDARuntimeError(RuntimeError):
+    """CuPy's."""
+
+
+class MemoryPool:
+    """Figures without memory, as arrays here are NumPy's."""
+
+    def __init__(self, allocator=None):
+        self.allocator = allocator
+
+    def malloc(self, size):
+        return self.allocator(size)
+
+    def set_limit(self, *, size):
+        assert size == 0
+
+    def free_all_blocks(self):
+        pass
+
+    def total_bytes(self):
+        return 1 << 20
+
+    def used_bytes(self):
+        return 1 << 19
+
+
+DEFAULT_POOL = MemoryPool()
+
+
+@contextlib.contextmanager
+def using_allocator(malloc):
+    recorder.malloc = malloc
+    try:
+        yield
+    finally:
+        recorder.malloc = None
+
+
+class OutOfMemoryError(MemoryError):
+    """CuPy's."""
