@@ -251,8 +251,8 @@ OF_SAMPLERS = (
 @pytest.mark.parametrize(
     ("rule", "options", "message"),
     [
-        ("fg-w", {"tangents": 0}, "fg-w: tangents and tangent-chunk must be at least 1"),
-        ("fg-w", {"tangent_chunk": 0}, "fg-w: tangents and tangent-chunk must be at least 1"),
+        ("fg-w", {"tangents": 0}, "fg-w: tangents must be at least 1, got 0"),
+        ("fg-w", {"tangent_chunk": 0}, "fg-w: tangent-chunk must be at least 1, got 0"),
         ("fg-w", {"sampler": "gauss"}, f"one of {OF_SAMPLERS}, rank-one:R .*, got 'gauss'"),
         ("fg-w", {"sampler": "angle:0"}, "DEG above 0 and at most 90, .*, got 'angle:0'"),
         ("fg-w", {"sampler": "angle:91"}, "DEG above 0 and at most 90, .*, got 'angle:91'"),

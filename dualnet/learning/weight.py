@@ -70,11 +70,9 @@ class WeightPerturbation:
     locality: ClassVar[str] = "global"
 
     def __post_init__(self) -> None:
-        if self.tangents < 1 or (self.tangent_chunk is not None and self.tangent_chunk < 1):
-            raise UsageError(
-                f"fg-w: tangents and tangent-chunk must be at least 1, got {self.tangents} and "
-                f"{self.tangent_chunk}"
-            )
+        for option, value in (("tangents", self.tangents), ("tangent-chunk", self.tangent_chunk)):
+            if value is not None and value < 1:
+                raise UsageError(f"fg-w: {option} must be at least 1, got {value}")
         sampler_of(self.sampler)
         if self.aggregate not in AGGREGATIONS:
             raise UsageError(
