@@ -63,8 +63,8 @@ def numbers(key, count, each, start=0, dtype=np.float64):
 
 
 def within(count, n, p):
-    """Whether a count of n trials is as near to n p as five standard deviations."""
-    return abs(count - n * p) <= 5 * math.sqrt(n * p * (1 - p))
+    """Whether a count of n trials is as near to n p as six standard deviations."""
+    return abs(count - n * p) <= 6 * math.sqrt(n * p * (1 - p))
 
 
 # --- what holds for each of them -----------------------------------------------------------------

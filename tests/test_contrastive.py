@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from learning_problems import assert_close, assert_unbiased, estimates, problem
+from learning_problems import assert_close, assert_unbiased, estimates, largest_sum, problem
 
 import dualnet as dn
 from dualnet import data
@@ -18,6 +18,7 @@ from dualnet.nn import (
     LayerNorm,
     Linear,
     LocalHead,
+    average,
     replicated,
     replicated_by_copies,
     tanh,
@@ -54,6 +55,7 @@ def test_the_loss_is_small_where_views_agree_and_pairs_differ():
 def test_a_projection_of_zeros_moves_nothing(rng):
     """Nor does a view without any content blow up what is learned from the others."""
     f = rng.standard_normal((2 * N, D)).astype(np.float32)
+    f /= np.linalg.norm(f, axis=1, keepdims=True)  # what is short is moved far
     f[1] = 0
     losses, slopes = dn.jvp(lambda f: InfoNCE()(f, None), (f,), (np.ones_like(f),))
     assert np.all(np.isfinite(losses)) and losses.dtype == slopes.dtype == np.float32
@@ -74,20 +76,20 @@ def test_what_the_loss_refuses(call, message):
         call()
 
 
-@pytest.mark.parametrize(("dtype", "allowed"), [(np.float64, 1e-12), (np.float32, 1e-6)])
+# short projections magnify rounding errors
+@pytest.mark.parametrize(("dtype", "allowed"), [(np.float64, 1e-12), (np.float32, 5e-6)])
 def test_replicated_losses_equal_their_definition(dtype, allowed, rng):
     x = rng.standard_normal((2 * N, 5, 4)).astype(dtype)
     w, t = rng.standard_normal((4, D)).astype(dtype), rng.standard_normal((2, *x.shape))
+    t = t.astype(dtype)
+    loss = lambda f: InfoNCE(0.5)(f @ w, None)  # noqa: E731
     (value, moved), (slow_value, slow_moved) = (
-        dn.jvp(
-            lambda x: form(lambda f: InfoNCE(0.5)(f @ w, None), x, 2),  # noqa: B023
-            (x,),
-            (t.astype(dtype),),
-        )
+        dn.jvp(lambda x: form(loss, x, 2), (x,), (t,))  # noqa: B023
         for form in (replicated, replicated_by_copies)
     )
     assert np.max(np.abs(value - slow_value)) <= allowed * np.max(slow_value)
-    assert np.max(np.abs(moved - slow_moved)) <= allowed * np.max(np.abs(slow_moved))
+    scale = largest_sum(lambda x: loss(average(x)), (x,), (t,))
+    assert np.max(np.abs(moved - slow_moved)) <= allowed * scale
 
 
 NETWORK = (
@@ -113,7 +115,7 @@ def test_lg_fg_a_is_unbiased(stop, rng, key):
     p = contrastive_problem(rng, key, InfoNCE(0.5, stop))
     assert separations(p.task, greedy=True)["norm"].examples == stop
     exact = p.step(GreedyBackprop(), key).gradients
-    assert_unbiased(estimates(p, GreedyActivityPerturbation(30), key, 300), exact)
+    assert_unbiased(p, GreedyActivityPerturbation(30), key, 300, exact)
 
 
 def test_a_batch_is_not_cut(rng, key):

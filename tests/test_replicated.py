@@ -11,6 +11,7 @@ from learning_problems import (
     assert_unbiased,
     block,
     estimates,
+    largest_sum,
     problem,
 )
 
@@ -74,8 +75,8 @@ def test_the_fused_form_equals_its_definition(tokens, channels, groups, dtype, a
     (value, moved), (slow_value, slow_moved) = forms
     assert value.shape == (N, int(np.prod(tokens)), groups) and value.dtype == dtype
     assert moved.shape == (K, *value.shape) and moved.dtype == dtype
-    scale = np.max(np.abs(slow_moved))
     assert np.max(np.abs(value - slow_value)) <= allowed * np.max(slow_value)
+    scale = largest_sum(lambda x, w: loss(average(x), w), primals, tangents)
     assert np.max(np.abs(moved - slow_moved)) <= allowed * scale
 
 
@@ -323,7 +324,7 @@ def test_lg_fg_a_is_unbiased_with_replicated_losses(name, rng, key):
     else:
         p = p.repeated(20)
     exact = p.step(GreedyBackprop(), key).gradients
-    assert_unbiased(estimates(p, GreedyActivityPerturbation(k), key, 200), exact)
+    assert_unbiased(p, GreedyActivityPerturbation(k), key, 200, exact)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -335,12 +336,13 @@ def test_the_expectation_on_whole_networks(name, rng, key, monkeypatch):
 
 def test_replicas_take_away_noise(rng, key):
     """Of P·G parts of an activity one disturbs the scalar instead of all."""
-    p = with_heads("mixer", rng, key)
-    variances = [
-        estimates(p, GreedyActivityPerturbation(losses=losses), key, 60).var(0).sum()
-        for losses in ("replicated", "one")
-    ]
-    assert variances[0] < 0.5 * variances[1]
+
+    def variance(p, losses):
+        return estimates(p, GreedyActivityPerturbation(losses=losses), key, 40).var(0).sum()
+
+    several = [with_heads("mixer", rng, key.fold_in(i)) for i in range(5)]
+    left = [variance(p, "replicated") / variance(p, "one") for p in several]
+    assert np.median(left) < 0.8  # mostly a fifth, and one of 30 above 0.6
 
 
 def test_an_example_before_a_batch_norm_answers_to_the_whole_batch(key):

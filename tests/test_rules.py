@@ -167,7 +167,7 @@ def test_fg_w_leaves_local_heads_alone_in_the_mean(rng, key):
     p = problem(rng, key, *WITH_HEADS)
     exact = p.exact()
     assert not flat([exact["head1"], exact["head2"]]).any()
-    assert_unbiased(estimates(p, WeightPerturbation(60), key, 400), exact)
+    assert_unbiased(p, WeightPerturbation(60), key, 400, exact)
 
 
 @pytest.mark.parametrize("rule", named(EVERY_RULE))
@@ -328,17 +328,19 @@ def test_fg_a_cv_without_a_guess_is_fg_a_and_with_shrink_0_its_guess(rng, key):
 
 def test_the_guess_of_fg_a_cv_removes_variance_with_batch_norm_too(rng, key):
     """What other examples move is guessed as well: a better guess, a smaller variance."""
-    p = problem(rng, key, *WITH_BATCH_NORM, n=12)
     rule = ResidualForwardGradient(4, feedback_rate=0.1)
-    nothing = learned = tree.map(np.zeros_like, p.learned(rule))
-    for i in range(200):
-        learned = p.step(rule, key.fold_in(i), learned=learned).learned
 
-    def variance(learned):
-        rows = [flat(p.step(rule, key.fold_in(i), learned=learned).gradients) for i in range(100)]
-        return np.var(rows, axis=0).sum()
+    def variance(p, learned):
+        return estimates(p, rule, key, 60, learned=learned).var(0).sum()
 
-    assert variance(learned) < 0.6 * variance(nothing)
+    def left(p):
+        nothing = learned = tree.map(np.zeros_like, p.learned(rule))
+        for i in range(150):
+            learned = p.step(rule, key.fold_in(i), learned=learned).learned
+        return variance(p, learned) / variance(p, nothing)
+
+    several = [problem(rng, key.fold_in(i), *WITH_BATCH_NORM, n=12) for i in range(5)]
+    assert np.median([left(p) for p in several]) < 0.8  # mostly a sixth, and one of 60 above 0.6
 
 
 def test_the_feedback_that_dkp_learns_by_hand(rng, key):

@@ -12,6 +12,7 @@ from learning_problems import (
     WITH_HEADS,
     Problem,
     assert_unbiased,
+    bounded,
     directions_of,
     distance,
     estimates,
@@ -51,7 +52,7 @@ UNBIASED_SAMPLERS = ["normal", "rademacher", "rank-one", "rank-one-normal", "ort
 @pytest.mark.parametrize("sampler", UNBIASED_SAMPLERS)
 def test_fg_w_is_unbiased(sampler, rng, key):
     p = problem(rng, key)
-    assert_unbiased(estimates(p, WeightPerturbation(PER_STEP, sampler), key, STEPS), p.exact())
+    assert_unbiased(p, WeightPerturbation(PER_STEP, sampler), key, STEPS)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +65,12 @@ def test_fg_w_is_unbiased(sampler, rng, key):
 )
 def test_fg_w_is_unbiased_on_every_kind_of_network(network, sampler, rng, key):
     p = of_network(network, rng, key)
-    assert_unbiased(estimates(p, WeightPerturbation(PER_STEP, sampler), key, STEPS), p.exact())
+    assert_unbiased(p, WeightPerturbation(PER_STEP, sampler), key, STEPS)
 
 
 def assert_unbiased_for_each_example(p, rule, key, exact=None):
     """With k tangents, so many draws are so many / k copies of each example."""
-    rows = estimates(p.repeated(OF_EXAMPLE // rule.tangents), rule, key, STEPS)
-    assert_unbiased(rows, p.exact() if exact is None else exact)
+    assert_unbiased(p.repeated(OF_EXAMPLE // rule.tangents), rule, key, STEPS, exact)
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
@@ -129,13 +129,13 @@ def test_fg_a_cv_is_unbiased_whatever_its_guess(network, guess, rng, key):
 def test_rules_for_activities_are_unbiased_with_batch_norm(rule, rng, key):
     """Each example moves the others' losses: its own derivative alone would miss that."""
     p = problem(rng, key, *WITH_BATCH_NORM)
-    assert_unbiased(estimates(p, rule, key, STEPS), p.exact())
+    assert_unbiased(p, rule, key, STEPS)
 
 
 def test_lg_fg_w_is_unbiased_for_the_gradient_of_lg_bp(rng, key):
     p = problem(rng, key, *WITH_HEADS)
-    rows = estimates(p, GreedyWeightPerturbation(PER_STEP), key, STEPS)
-    assert_unbiased(rows, p.step(GreedyBackprop(), key).gradients)
+    exact = p.step(GreedyBackprop(), key).gradients
+    assert_unbiased(p, GreedyWeightPerturbation(PER_STEP), key, STEPS, exact)
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
@@ -177,7 +177,7 @@ def test_the_variance_of_each_component_of_a_forward_gradient(sampler, sign, rng
         rows = terms(p, WeightPerturbation(400_000, sampler), key)
         stated = g @ g + sign * g * g  # no component of g is small
         # the standard error of a variance of d v is at most sqrt(24 / 400,000) = 0.8 %
-        assert np.max(np.abs(rows.var(0) / stated - 1)) < 0.03
+        assert np.max(np.abs(rows.var(0) / stated - 1)) < 0.05
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_the_total_variance_of_fg_w(sampler, factor, allowed, rng, key):
     """(n + 1) |∇f|² for normal entries; (n - 1) |∇f|² for all signs, rank-one ones too."""
     p = one_matrix(rng, 3, 4)
     g = flat(p.exact())
-    rows = terms(p, WeightPerturbation(200_000, sampler), key)
+    rows = terms(p, WeightPerturbation(400_000, sampler), key)
     assert abs(rows.var(0).sum() / (factor * g @ g) - 1) < allowed
 
 
@@ -202,7 +202,7 @@ BATCH = 2
 
 def every_batch(rng, p, q):
     """Six examples, and the indices of all batches of two that can be drawn from them."""
-    x, targets = rng.standard_normal((6, p)), rng.standard_normal((6, q))
+    x, targets = bounded(rng, 6, p), bounded(rng, 6, q)
     return x, targets, list(itertools.product(range(6), repeat=BATCH))
 
 
@@ -221,7 +221,7 @@ def test_the_variance_of_fg_w_over_directions_and_data(rng, key):
     rule = WeightPerturbation(8000)
     rows = [terms(on(list(b)), rule, key.fold_in(i)) for i, b in enumerate(batches)]
     stated = (p * q + 2) / BATCH * data + (p * q + 1) * square
-    assert abs(np.concatenate(rows).var(0).mean() / stated - 1) < 0.03
+    assert abs(np.concatenate(rows).var(0).mean() / stated - 1) < 0.04  # 7 of those found
 
 
 def test_the_variance_of_fg_a_over_directions_and_data(rng, key):
@@ -229,7 +229,7 @@ def test_the_variance_of_fg_a_over_directions_and_data(rng, key):
 
     Many batches at once: each has inputs, and copies of the weights, of its own.
     """
-    p, q, copies, steps = 2, 3, 10, 300
+    p, q, copies, steps = 2, 3, 10, 600
     x, targets, batches = every_batch(rng, p, 2)
     network = Sequential((("hidden", Linear(q, bias=False)), ("output", Linear(2))))
     params, state, _ = network.init(key, (p,))
@@ -262,7 +262,7 @@ def test_the_variance_of_fg_a_over_directions_and_data(rng, key):
         ]
     )
     stated = (q + 2) / BATCH * data + (q + 1) / BATCH * square
-    assert abs(rows.var(0).mean() / stated - 1) < 0.03
+    assert abs(rows.var(0).mean() / stated - 1) < 0.05  # 7 of the standard deviations found
     assert np.max(np.abs(rows.mean(0) - exact.mean(0))) < 0.03 * np.sqrt(stated)
 
 

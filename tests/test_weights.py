@@ -15,8 +15,8 @@ from learning_problems import (
     assert_close,
     assert_unbiased,
     block,
+    bounded,
     directions_of,
-    estimates,
     flat,
     problem,
 )
@@ -149,15 +149,14 @@ def test_independent_directions_are_unbiased_on_every_kind_of_network(network, r
     p = problem(rng, key, *layers, in_shape=shape)
     rule = WeightPerturbation(2, "rank-one", independent=True)
     # each copy of an example has directions of its own; the mixer has the most weights by far
-    rows = estimates(p.repeated(150 if network == "mixer" else 50), rule, key, 100)
-    assert_unbiased(rows, p.exact())
+    assert_unbiased(p.repeated(150 if network == "mixer" else 50), rule, key, 100)
 
 
 def test_lg_fg_w_with_independent_directions_is_unbiased(rng, key):
     p = problem(rng, key, *WITH_HEADS)
     rule = GreedyWeightPerturbation(2, "rank-one", independent=True)
-    rows = estimates(p.repeated(30), rule, key, 100)
-    assert_unbiased(rows, p.step(GreedyBackprop(), key).gradients)
+    exact = p.step(GreedyBackprop(), key).gradients
+    assert_unbiased(p.repeated(30), rule, key, 100, exact)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +178,7 @@ def test_the_variance_over_directions_and_data(rule, of_data, of_square, rng, ke
     batch many estimates at once, as the gradients of copies that share nothing.
     """
     p, q, size, draws = 3, 2, 3, 1500
-    x, targets = rng.standard_normal((4, p)), rng.standard_normal((4, q))
+    x, targets = bounded(rng, 4, p), bounded(rng, 4, q)
     task = Task(Sequential((("output", Linear(q, bias=False)),)), mean_squared_error)
     params = {"output": {"w": rng.uniform(0.5, 1.5, (p, q))}}
     whole = Problem(task, params, {"output": {}}, x, targets)
@@ -232,7 +231,8 @@ def test_every_direction_of_every_example_and_leaf_is_independent(rng, key):
     assert abs((v[:, 1:] * v[:, :-1]).mean((0, 1))).max() < bound, "examples share draws"
     rows = v.reshape(2000, 84)
     assert abs(rows.T @ rows / 2000 - np.eye(84)).max() < bound
-    assert len(np.unique(rows, axis=0)) == 2000
+    # 34 signs decide a row, so in one of 8,000 sessions two are equal
+    assert len(np.unique(rows, axis=0)) >= 1998
 
 
 def test_draws_follow_the_example_and_the_tangent_alone(rng, key):
