@@ -262,7 +262,8 @@ def test_layers(layer, rng, key):
     in_shape = (7, 6, 4)
     params, state, out_shape = layer.init(key, in_shape)
     assert state == {} and all(p.dtype == np.float32 for p in dn.tree.leaves(params))
-    x = rng.standard_normal((3, *in_shape))
+    n = 3 * math.prod(in_shape)
+    x = rng.permutation(np.linspace(-2, 2, n)).reshape(3, *in_shape)  # no two near one another
 
     def f(params, x):
         return layer.apply(params, state, x, Context(train=True))[0]
