@@ -1,6 +1,7 @@
 """Data sets of color images: CIFAR in its forms, folders of images, the cache, reading ahead."""
 
 import io
+import itertools
 import json
 import os
 import pickle
@@ -388,20 +389,17 @@ def test_tiny_imagenet(tmp_path, rng):
     assert data.train_images.shape == (400, 64, 64, 3)
     assert data.test_images.shape == (200, 64, 64, 3)
     assert len(data.classes) == 200 and data.classes[1] == "n00001007"
-    expected = {(n, *color.tolist()) for n, color in colors.values()}
-    seen = set()
-    for images, labels in (
-        (data.train_images, data.train_labels),
-        (data.test_images, data.test_labels),
+    for images, labels, prefix in (
+        (data.train_images, data.train_labels, "n"),
+        (data.test_images, data.test_labels, "val_"),
     ):
-        for image, label in zip(images, labels, strict=True):
-            gap = {
-                tuple(e): np.abs(image - np.array(e[1:])).max() for e in expected if e[0] == label
-            }
-            nearest = min(gap, key=gap.get)
-            assert gap[nearest] <= 3  # JPEG
-            seen.add(nearest)
-    assert seen == expected
+        for label in range(200):
+            found = images[labels == label].astype(int)
+            drawn = [c for file, (n, c) in colors.items() if n == label and file.startswith(prefix)]
+            assert len(found) == len(drawn)
+            # Each file is one of the images, in some order: two colors may be nearly the same.
+            orders = itertools.permutations(np.array(drawn)[:, None, None])
+            assert min(np.abs(found - order).max() for order in orders) <= 3  # JPEG
     assert len(set(data.train_labels[:20].tolist())) > 10  # classes are mixed
     few = load("tiny-imagenet", tmp_path, limit_train=10, limit_test=5, quiet=True)
     np.testing.assert_array_equal(few.train_images, data.train_images[:10])
@@ -525,9 +523,8 @@ def test_reading_goes_on_during_a_step_but_not_too_far():
 
     with closing(read_ahead(read, range(99))) as ahead:
         assert next(ahead) == 0
-        for _ in range(1000):
-            if len(began) == 3:
-                break
+        deadline = time.monotonic() + 60  # on a busy machine the thread waits for its turn
+        while len(began) < 3 and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(0.02)
         assert [n for n, _ in began] == [0, 1, 2]  # the one in use, and two ahead
