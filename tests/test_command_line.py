@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -97,21 +98,27 @@ def environment():
     return {**inherited, "OPENBLAS_NUM_THREADS": "1"}
 
 
+def seconds_of_children():
+    """What the children that have ended computed: on a busy machine they wait for longer."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 # --- what it does ------------------------------------------------------------------------------
 
 
 def test_without_flags_it_learns_the_digits_by_a_forward_gradient(tmp_path):
-    began = time.perf_counter()
+    before = seconds_of_children()
     done = subprocess.run(
         [sys.executable, TRAIN, "--json"],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - began < 60
+    assert seconds_of_children() - before < 60
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["rule"].startswith("fg-") and summary["dataset"] == "digits"
     assert summary["test_accuracy"] >= 0.93
