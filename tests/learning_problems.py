@@ -208,11 +208,41 @@ NETWORKS = {
 def problem(rng, key, *layers, n=4, in_shape=(6,), dtype=np.float64):
     """A classification problem; without layers that of `MLP`."""
     task = Task(Sequential(layers or MLP), softmax_cross_entropy)
-    params, state, (classes,) = task.network.init(key, in_shape)
-    # Biases and heads start at 0, gains at 1, where a mistake about them would not show.
-    params = tree.map(lambda p: (p + 0.1 * rng.standard_normal(p.shape)).astype(dtype), params)
-    x = rng.standard_normal((n, *in_shape)).astype(dtype)
-    return Problem(task, params, state, x, rng.integers(0, classes, n))
+    initial, state, (classes,) = task.network.init(key, in_shape)
+
+    def drawn():
+        # Biases and heads start at 0, gains at 1, where a mistake about them would not show.
+        params = tree.map(lambda p: (p + 0.1 * rng.standard_normal(p.shape)).astype(dtype), initial)
+        x = rng.standard_normal((n, *in_shape)).astype(dtype)
+        return Problem(task, params, state, x, rng.integers(0, classes, n))
+
+    draws = (drawn() for _ in range(100))
+    return next(p for p in draws if every_relu_is_on(task.network, p.params, state, p.x, key))
+
+
+def layers_and_inputs(network, params, state, x, key=None):
+    """Every layer of a network in training, with what comes into it."""
+    seen = []
+
+    def around(path, layer, params, state, x, context):
+        seen.append((layer, x))
+        return layer.apply(params, state, x, context)
+
+    network.apply(params, state, x, Context(train=True, key=key, around=around))
+    return seen
+
+
+def is_relu(layer):
+    return isinstance(layer, Activation) and layer.function is relu
+
+
+def every_relu_is_on(network, params, state, x, key=None):
+    """Whether each ReLU lets something through.
+
+    Of a few units now and then all are off for all examples, and most derivatives are 0.
+    """
+    seen = layers_and_inputs(network, params, state, x, key)
+    return all(np.any(z > 0) for layer, z in seen if is_relu(layer))
 
 
 def bounded(rng, *shape):

@@ -113,7 +113,8 @@ def test_all_shards_and_chunks_of_a_step_see_one_dropout_mask(rule, rng, key):
         assert_same(p.step(rule, key, NumpyBackend(threads), shards), whole)
     if isinstance(rule, WeightPerturbation):
         assert_same(p.step(replace(rule, tangent_chunk=3), key), whole)
-    assert not np.isclose(p.step(rule, key.fold_in("other")).loss, whole.loss, rtol=1e-6)
+    other = p.step(rule, key.fold_in("other")).loss  # of another mask: off by more than rounding
+    assert not np.isclose(other, whole.loss, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
