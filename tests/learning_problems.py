@@ -210,14 +210,21 @@ def problem(rng, key, *layers, n=4, in_shape=(6,), dtype=np.float64):
     task = Task(Sequential(layers or MLP), softmax_cross_entropy)
     initial, state, (classes,) = task.network.init(key, in_shape)
 
-    def drawn():
+    def draw(_):
         # Biases and heads start at 0, gains at 1, where a mistake about them would not show.
         params = tree.map(lambda p: (p + 0.1 * rng.standard_normal(p.shape)).astype(dtype), initial)
         x = rng.standard_normal((n, *in_shape)).astype(dtype)
         return Problem(task, params, state, x, rng.integers(0, classes, n))
 
-    draws = (drawn() for _ in range(100))
-    return next(p for p in draws if every_relu_is_on(task.network, p.params, state, p.x, key))
+    return drawn_until(lambda p: every_relu_is_on(task.network, p.params, state, p.x, key), draw)
+
+
+def drawn_until(good, draw):
+    """The first that is good of `draw(0)`, `draw(1)`, …"""
+    for i in range(100):
+        if good(drawn := draw(i)):
+            return drawn
+    raise AssertionError("none of 100 draws will do")
 
 
 def layers_and_inputs(network, params, state, x, key=None):
@@ -295,8 +302,8 @@ def assert_unbiased(p, rule, key, steps, exact=None):
     errors: each component, and as the last the part along `exact`.
 
     Where the random network makes them noisy, up to eight times as many steps are done.  Of 7,000
-    components, which a session has, one lies further off in 1 of 100,000 sessions if all had 100
-    steps, and in 1 of a million with 200.
+    components, which a run of the suite has, one lies further off in 1 of 100,000 runs if all had
+    100 steps, and in 1 of a million with 200.
     """
     exact = flat(p.exact() if exact is None else exact)
     rows = estimates(p, rule, key, steps)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from learning_problems import every_relu_is_on
+from learning_problems import drawn_until, every_relu_is_on
 
 import train
 from dualnet import Key, backends, tree
@@ -319,14 +319,13 @@ def one_step(model, in_shape, rule, key, rng, batch=4):
     """
     network = train.network_of(settings_of(model, rule), in_shape, 10)
 
-    def drawn(key):
-        params, state, _ = network.init(key, in_shape)
+    def draw(i):
+        params, state, _ = network.init(key.fold_in("init").fold_in(i), in_shape)
         params = tree.map(lambda p: p + 0.05 * rng.standard_normal(p.shape, np.float32), params)
         return params, state, rng.standard_normal((batch, *in_shape), np.float32)
 
-    draws = (drawn(key.fold_in("init").fold_in(i)) for i in range(100))
     # of few units now and then all are off
-    params, state, images = next(at for at in draws if every_relu_is_on(network, *at, key))
+    params, state, images = drawn_until(lambda at: every_relu_is_on(network, *at, key), draw)
     labels = rng.integers(0, 10, batch)
     task, chosen = Task(network, softmax_cross_entropy), RULES[rule]()
     learned = chosen.init(key.fold_in("learned"), task, params, state, images)

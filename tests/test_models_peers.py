@@ -6,7 +6,7 @@ DUALNET_TEST_SEED=n repeats a run (see conftest).
 
 import numpy as np
 import pytest
-from learning_problems import is_relu, layers_and_inputs
+from learning_problems import drawn_until, is_relu, layers_and_inputs
 from peers import peer
 
 import dualnet as dn
@@ -305,15 +305,15 @@ def compare(name, key, rng, worst, dtype, tolerance):
     network = model.network(in_shape, CLASSES)
     initial, state, _ = network.init(key, in_shape)
 
-    def drawn():
+    def draw(_):
         params = tree.map(
             lambda p: (p + 0.05 * rng.standard_normal(p.shape)).astype(dtype), initial
         )
         return params, rng.standard_normal((4, *in_shape)).astype(dtype)
 
-    draws = (drawn() for _ in range(100))
-    far = dtype == np.float64
-    params, images = next(at for at in draws if far or nearest_kink(network, state, *at) > 1e-5)
+    params, images = drawn_until(
+        lambda at: dtype == np.float64 or nearest_kink(network, state, *at) > 1e-5, draw
+    )
     labels = rng.permutation(CLASSES)[: len(images)]  # not all right, with losses of mere rounding
 
     def losses(params):

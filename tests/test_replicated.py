@@ -342,7 +342,7 @@ def test_replicas_take_away_noise(rng, key):
 
     several = [with_heads("mixer", rng, key.fold_in(i)) for i in range(5)]
     left = [variance(p, "replicated") / variance(p, "one") for p in several]
-    assert np.median(left) < 0.8  # mostly a fifth, and one of 30 above 0.6
+    assert np.median(left) < 0.8  # of some problems it is more
 
 
 def test_an_example_before_a_batch_norm_answers_to_the_whole_batch(key):

@@ -340,7 +340,7 @@ def test_the_guess_of_fg_a_cv_removes_variance_with_batch_norm_too(rng, key):
         return variance(p, learned) / variance(p, nothing)
 
     several = [problem(rng, key.fold_in(i), *WITH_BATCH_NORM, n=12) for i in range(5)]
-    assert np.median([left(p) for p in several]) < 0.8  # mostly a sixth, and one of 60 above 0.6
+    assert np.median([left(p) for p in several]) < 0.8  # of some problems it is more
 
 
 def test_the_feedback_that_dkp_learns_by_hand(rng, key):

@@ -221,7 +221,8 @@ def test_the_variance_of_fg_w_over_directions_and_data(rng, key):
     rule = WeightPerturbation(8000)
     rows = [terms(on(list(b)), rule, key.fold_in(i)) for i, b in enumerate(batches)]
     stated = (p * q + 2) / BATCH * data + (p * q + 1) * square
-    assert abs(np.concatenate(rows).var(0).mean() / stated - 1) < 0.04  # 7 of those found
+    # over seeds, the standard deviation of the ratio is a seventh of what is allowed
+    assert abs(np.concatenate(rows).var(0).mean() / stated - 1) < 0.04
 
 
 def test_the_variance_of_fg_a_over_directions_and_data(rng, key):
@@ -262,7 +263,8 @@ def test_the_variance_of_fg_a_over_directions_and_data(rng, key):
         ]
     )
     stated = (q + 2) / BATCH * data + (q + 1) / BATCH * square
-    assert abs(rows.var(0).mean() / stated - 1) < 0.05  # 7 of the standard deviations found
+    # again seven standard deviations
+    assert abs(rows.var(0).mean() / stated - 1) < 0.05
     assert np.max(np.abs(rows.mean(0) - exact.mean(0))) < 0.03 * np.sqrt(stated)
 
 

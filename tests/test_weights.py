@@ -231,7 +231,7 @@ def test_every_direction_of_every_example_and_leaf_is_independent(rng, key):
     assert abs((v[:, 1:] * v[:, :-1]).mean((0, 1))).max() < bound, "examples share draws"
     rows = v.reshape(2000, 84)
     assert abs(rows.T @ rows / 2000 - np.eye(84)).max() < bound
-    # 34 signs decide a row, so in one of 8,000 sessions two are equal
+    # 34 signs decide a row, so in one of 8,000 runs two are equal
     assert len(np.unique(rows, axis=0)) >= 1998
 
 
