@@ -75,7 +75,7 @@ def published(settings: Settings) -> dict[str, Any]:
 def by_name(settings: Settings) -> dict[str, Any]:
     """Every setting and option under the name of its flag."""
     named = {**vars(settings)}
-    named[named.pop("products")] = True  # --tf32 and --bf16 are flags of their own
+    named[named.pop("matmul_precision")] = True  # --tf32 and --bf16 are flags of their own
     for kind in TABLES:
         named |= named.pop(f"{kind}_options")
     return named
@@ -95,9 +95,9 @@ def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> A
 def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
     """Load the data and do one run."""
     # say at once if it cannot be used, and what `auto` is
-    backend = backends.get(settings.backend, settings.threads, settings.products)
+    backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
     # `auto` drops what is of no use to its choice
-    dropped = {} if backend.name == "cupy" else {"products": "full", "graph": False}
+    dropped = {} if backend.name == "cupy" else {"matmul_precision": "full", "graph": False}
     settings = dataclasses.replace(
         settings, backend=backend.name, threads=backend.threads, **dropped
     )

@@ -37,7 +37,7 @@ import numpy as np
 
 from benchmarks.timing import take_turns
 from dualnet import Key, backends
-from dualnet.backends.replaceable import matrix_product
+from dualnet.backends.overridable import matrix_product
 
 TRAIN = str(Path(__file__).parent.parent / "train.py")
 FILE = Path(__file__).parent / "results" / "gpu.json"
@@ -140,13 +140,13 @@ def line(outcome: Outcome) -> str:
 
 
 def timings(
-    backend: Any, small: bool, products: str, peaks: Peaks, rounds: int, deadline: float
+    backend: Any, small: bool, matmul_precision: str, peaks: Peaks, rounds: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
     """Measure and print each workload, until the deadline; a failure is one of the results."""
     try:
         from benchmarks.gpu_workloads import workloads
 
-        makers = list(workloads(backend, small, products))
+        makers = list(workloads(backend, small, matmul_precision))
     except Exception as error:  # a peer that is not installed, or not for this card
         yield failure("all workloads", error)
         return
@@ -226,19 +226,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--minutes", type=float, default=9.5, help="for all parts together")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--host", action="store_true", help="on the host: NumPy, and peers' CPU")
-    parser.add_argument("--products", choices=backends.PRODUCTS, default="full")
+    parser.add_argument("--products", choices=backends.MATMUL_PRECISIONS, default="full")
     parser.add_argument("--small", action="store_true", help="small sizes, no tests")
     args = parser.parse_args(argv)
     if args.host and args.products != "full":
-        parser.error(f"--products {args.products} is for a device")
-    ending = "" if args.products == "full" else f"-{args.products}"
+        parser.error(f"--products {args.matmul_precision} is for a device")
+    ending = "" if args.products == "full" else f"-{args.matmul_precision}"
     file = args.json or FILE.with_stem(FILE.stem + ending)
     # before JAX is first imported: else it takes most of the card's memory for itself
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     deadline = time.perf_counter() + 60.0 * args.minutes
     name = "numpy" if args.host else "cupy"
-    backend = backends.get(name, products=args.products)
-    how = {"backend": name, "products": args.products, "small": args.small}
+    backend = backends.get(name, matmul_precision=args.matmul_precision)
+    how = {"backend": name, "matmul_precision": args.matmul_precision, "small": args.small}
     result: dict[str, Any] = {**how, **surroundings(backend)}
 
     def write() -> None:
@@ -248,12 +248,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     result["peaks"] = asdict(peaks)
     result["timings"] = []
     half = deadline - 60.0 * args.minutes / 2  # the other is for the checks, which come anyway
-    for timing in timings(backend, args.small, args.products, peaks, args.rounds, half):
+    for timing in timings(backend, args.small, args.matmul_precision, peaks, args.rounds, half):
         result["timings"].append(timing)
         write()
     if not args.small:
         runs = Path(tempfile.mkdtemp(prefix="dualnet-"))
-        rounding = [] if args.products == "full" else [f"--{args.products}"]
+        rounding = [] if args.products == "full" else [f"--{args.matmul_precision}"]
         train = [TRAIN, "--backend", name, *rounding, "--json", "--quiet", "--run-dir"]
         recorded = {"training, recorded": [*train, str(runs / "recorded"), "--graph"]}
         for part, arguments in {

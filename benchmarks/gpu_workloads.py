@@ -51,14 +51,14 @@ class Workload:
     memory: dict[str, Callable[[], int]] = field(default_factory=dict)
 
 
-def workloads(backend: Any, small: bool, products: str) -> Iterator[Callable[[], Workload]]:
+def workloads(backend: Any, small: bool, matmul_precision: str) -> Iterator[Callable[[], Workload]]:
     """A maker of each workload, called when its turn comes.
 
     Args:
         backend: whose arrays dualnet computes with.
         small: to see that it works.
-        products: how all contenders may round factors, a name in `backends.PRODUCTS`; the backend
-            was made with the same.
+        matmul_precision: how all contenders may round factors, a name in
+            `backends.MATMUL_PRECISIONS`; the backend was made with the same.
 
     Raises:
         RuntimeError: a peer's build is not for the device; it would be timed on the host.
@@ -67,9 +67,9 @@ def workloads(backend: Any, small: bool, products: str) -> Iterator[Callable[[],
         raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")
     if backend.name == "cupy" and jax.default_backend() != "gpu":
         raise RuntimeError(f"JAX {jax.__version__} sees no CUDA device")
-    by_torch, by_jax, allowed = _ROUNDING[products]
+    by_torch, by_jax, allowed = _ROUNDING[matmul_precision]
     # On a device, torch's convolutions and JAX's products would else round as they please.
-    torch.backends.cudnn.allow_tf32 = products != "full"
+    torch.backends.cudnn.allow_tf32 = matmul_precision != "full"
     torch.set_float32_matmul_precision(by_torch)
     jax.config.update("jax_default_matmul_precision", by_jax)
     width, batch = (32, 8) if small else (1024, 256)
@@ -138,7 +138,7 @@ class _Problem:
             params, _ = SGD().apply(done.gradients, {}, params, numbers["lr"], numbers["count"])
             return {"params": params}, done.loss
 
-        repeated = self.backend.repeated(advance)
+        repeated = self.backend.recorded(advance)
         return {name: self._steps(advance), f"{name} repeated": self._steps(repeated)}
 
     def _steps(self, advance: Callable) -> Callable:

@@ -1,8 +1,7 @@
 """dualnet: forward-mode automatic differentiation with k tangents at once, and training by it."""
 
-from dualnet import tree
-from dualnet.core import linear
-from dualnet.core.checking import check_jvp, check_vjp
+from dualnet import images, linear, tree  # noqa: F401, images registers its rules
+from dualnet.checking import check_jvp, check_vjp
 from dualnet.core.custom import custom_jvp
 from dualnet.core.derivatives import grad, hvp, jacfwd, jacrev, value_and_grad
 from dualnet.core.dual import Dual

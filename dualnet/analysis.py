@@ -29,7 +29,7 @@ from dualnet.learning import (
     Task,
     step,
 )
-from dualnet.learning.feedback import project_error
+from dualnet.learning.direct_feedback import project_error
 from dualnet.nn.network import Context
 from dualnet.random import Key
 from dualnet.tree import Tree

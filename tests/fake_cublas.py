@@ -2,7 +2,7 @@
 
 As BLAS has it, matrices are stored column after column, with `ld` entries from one column to the
 next.  What cuBLAS refuses or leaves undefined is an AssertionError here.  `calls` keeps the names
-of the functions called.  `tests/test_fake_cupy.py` holds the constants against CuPy's.
+of the functions called.  `tests/cupy_backend/test_fake_cupy.py` holds the constants against CuPy's.
 """
 
 import ctypes

@@ -2,8 +2,8 @@
 
 Its arrays are those of `fake_arrays`; its streams, graphs and memory those of `fake_cuda`, which
 also counts and records.  Kernels are compiled for the host (`cuda_on_cpu`), and the library that
-multiplies has a stand-in of its own (`fake_cublas`).  `tests/test_fake_cupy.py` holds them against
-CuPy where that is installed.
+multiplies has a stand-in of its own (`fake_cublas`).
+`tests/cupy_backend/test_fake_cupy.py` holds them against CuPy where that is installed.
 """
 
 import contextlib
@@ -124,7 +124,7 @@ _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
         *("cublas", "cupy_backend", "graphs", "kernels", "later", "launching"),
-        *("optimizer_kernels", "products"),
+        *("optimizer_kernels", "matmul_precision"),
     )
 )
 
@@ -133,11 +133,11 @@ _OURS = tuple(
 def installed():
     """`import cupy` means this, and dualnet's modules that import it are imported anew."""
     import dualnet.backends as package
-    from dualnet.backends import replaceable
+    from dualnet.backends import overridable
 
     theirs = modules()
     before = {name: sys.modules.pop(name, None) for name in (*theirs, *_OURS)}
-    kernels = dict(replaceable._KERNELS)
+    kernels = dict(overridable._KERNELS)
     attributes = {name: package.__dict__.pop(name.rpartition(".")[2], None) for name in _OURS}
     sys.modules.update(theirs)
     importlib.import_module("dualnet.backends.cublas")._library = _cublas
@@ -152,5 +152,5 @@ def installed():
             package.__dict__.pop(name.rpartition(".")[2], None)
             if module is not None:
                 setattr(package, name.rpartition(".")[2], module)
-        replaceable._KERNELS.clear()
-        replaceable._KERNELS.update(kernels)
+        overridable._KERNELS.clear()
+        overridable._KERNELS.update(kernels)

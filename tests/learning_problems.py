@@ -13,6 +13,7 @@ from dualnet.core.spaces import dense
 from dualnet.learning import (
     ActivityPerturbation,
     Backprop,
+    ControlVariate,
     DirectFeedback,
     DirectKolenPollack,
     FeedbackAlignment,
@@ -25,7 +26,6 @@ from dualnet.learning import (
     LearnedFeedbackAlignment,
     LocalBackprop,
     LocalFeedbackAlignment,
-    ResidualForwardGradient,
     Shard,
     Task,
     WeightPerturbation,
@@ -76,9 +76,9 @@ EVERY_RULE = [
     ActivityPerturbation(tangents=3, aggregate="projection"),
     GreedyActivityPerturbation(tangents=3),
     GreedyActivityPerturbation(losses="one"),
-    ResidualForwardGradient(tangents=2, feedback_rate=0.1),
-    ResidualForwardGradient(tangents=3, guess="dfa", aggregate="projection"),
-    ResidualForwardGradient(guess="last", feedback_rate=0.5),
+    ControlVariate(tangents=2, feedback_rate=0.1),
+    ControlVariate(tangents=3, guess="dfa", aggregate="projection"),
+    ControlVariate(guess="last", feedback_rate=0.5),
 ]
 """At least one of each, with options that show."""
 

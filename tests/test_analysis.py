@@ -30,13 +30,13 @@ from dualnet.errors import DataError, TreeError, UsageError
 from dualnet.learning import (
     ActivityPerturbation,
     Backprop,
+    ControlVariate,
     DirectFeedback,
     FeedbackAlignment,
     GreedyBackprop,
     GreedyFeedbackAlignment,
     LocalBackprop,
     LocalFeedbackAlignment,
-    ResidualForwardGradient,
     Task,
     WeightPerturbation,
 )
@@ -147,7 +147,7 @@ def test_the_error_that_feedback_sends_is_held_against_the_true_one(rng, key):
 
 # --- bias --------------------------------------------------------------------------------------
 
-UNBIASED = [WeightPerturbation(4), ActivityPerturbation(2), ResidualForwardGradient(2)]
+UNBIASED = [WeightPerturbation(4), ActivityPerturbation(2), ControlVariate(2)]
 
 
 @pytest.mark.parametrize("rule", UNBIASED, ids=str)
@@ -160,7 +160,7 @@ def test_an_unbiased_rule_shows_no_bias(rule, rng, key):
 def test_shrinking_is_found_to_be_a_bias(rng, key):
     """With feedback 0 the mean of `fg-a-cv --shrink 0.1` is a tenth of the hidden gradients."""
     p = problem(rng, key)
-    rule = ResidualForwardGradient(4, shrink=0.1)
+    rule = ControlVariate(4, shrink=0.1)
     learned = tree.map(np.zeros_like, p.learned(rule))
     rows = by_layer(bias(*at(p, rule, learned), key, draws=100))
     for layer in ("hidden1/w", "hidden2/w", "total"):

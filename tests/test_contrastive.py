@@ -10,7 +10,7 @@ import dualnet as dn
 from dualnet import data
 from dualnet.errors import UsageError
 from dualnet.learning import GreedyActivityPerturbation, GreedyBackprop, Task
-from dualnet.learning.separation import separations
+from dualnet.learning.independence import separations
 from dualnet.nn import (
     Activation,
     GroupedLinear,

@@ -6,10 +6,22 @@ import numpy as np
 import pytest
 
 import dualnet as dn
-from dualnet.core import convolution, spaces
-from dualnet.core.convolution import convolve, convolve_rank_one, convolve_transpose, correlate
-from dualnet.core.windows import Geometry, fold, spread, unfold, weigh
+from dualnet.core import spaces
 from dualnet.errors import UsageError
+from dualnet.images import convolution
+from dualnet.images.convolution import (
+    convolve,
+    convolve_rank_one,
+    convolve_transpose,
+    kernel_gradient,
+)
+from dualnet.images.windows import (
+    Geometry,
+    fold,
+    unfold,
+    weighted_window_sum,
+    weighted_window_sum_transpose,
+)
 from dualnet.nn import (
     AdaptiveAveragePool,
     AveragePool,
@@ -116,7 +128,7 @@ def test_the_other_two_are_its_transposes(geometry, rng):
     ct = rng.standard_normal(y.shape)
     expected = np.vdot(y, ct)
     assert math.isclose(np.vdot(x, convolve_transpose(ct, w, geometry, IMAGE)), expected)
-    assert math.isclose(np.vdot(w, correlate(x, ct, geometry)), expected)
+    assert math.isclose(np.vdot(w, kernel_gradient(x, ct, geometry)), expected)
 
 
 @every_geometry
@@ -127,7 +139,7 @@ def test_derivatives_of_all_three_close_among_themselves(geometry, kernels, rng,
     for f, primals in (
         (lambda x, w: convolve(x, w, geometry), (x, w)),
         (lambda y, w: convolve_transpose(y, w, geometry, IMAGE), (y, w)),
-        (lambda x, y: correlate(x, y, geometry), (x, y)),
+        (lambda x, y: kernel_gradient(x, y, geometry), (x, y)),
     ):
         report = dn.check_jvp(f, primals, order=2, linear=True, tolerance=1e-12, key=key)
         worst("convolution, first order", report.first_order, str(geometry))
@@ -142,17 +154,19 @@ def test_weighted_sums_of_windows(geometry, rng, key, monkeypatch):
     windows = np.stack([unfold(part, geometry) for part in x])
     weights = rng.standard_normal((windows.shape[-2], *windows.shape[1:4], 4))
     expected = np.sum(windows * np.moveaxis(weights, 0, -2), axis=-2)
-    np.testing.assert_allclose(weigh(x, weights, geometry), expected, atol=1e-13)
+    np.testing.assert_allclose(weighted_window_sum(x, weights, geometry), expected, atol=1e-13)
     y = rng.standard_normal(expected.shape)
     for f, primal in (
-        (lambda x: weigh(x, weights, geometry), x),
-        (lambda y: spread(y, weights, geometry, IMAGE), y),
+        (lambda x: weighted_window_sum(x, weights, geometry), x),
+        (lambda y: weighted_window_sum_transpose(y, weights, geometry, IMAGE), y),
     ):
         dn.check_jvp(f, (primal,), order=2, linear=True, tolerance=1e-12, key=key)
         dn.check_vjp(f, (primal,), tolerance=1e-12, key=key)
-    assert math.isclose(np.vdot(y, expected), np.vdot(x, spread(y, weights, geometry, IMAGE)))
-    monkeypatch.setattr("dualnet.core.windows._RUN_BYTES", 1)  # one image at a time
-    np.testing.assert_allclose(weigh(x, weights, geometry), expected, atol=1e-13)
+    assert math.isclose(
+        np.vdot(y, expected), np.vdot(x, weighted_window_sum_transpose(y, weights, geometry, IMAGE))
+    )
+    monkeypatch.setattr("dualnet.images.windows._RUN_BYTES", 1)  # one image at a time
+    np.testing.assert_allclose(weighted_window_sum(x, weights, geometry), expected, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", [n for n, g in GEOMETRIES.items() if g.groups == 1])
@@ -190,7 +204,7 @@ def test_results_do_not_depend_on_how_many_images_are_unfolded_at_once(geometry,
         return (
             convolve(x, w, geometry),
             convolve_transpose(ct, w, geometry, IMAGE),
-            correlate(x, ct, geometry),
+            kernel_gradient(x, ct, geometry),
             convolve_rank_one(x, left, right, geometry),
         )
 
@@ -319,7 +333,10 @@ W = np.zeros((3, 3, 4, 8))
         (lambda: conv2d(X, W, groups=2.0), "conv2d: groups must be an int of at least 1, got 2.0"),
         (lambda: conv2d(X, W, padding=None), "conv2d: padding must be an int or two, got None"),
         (lambda: unfold(X, Geometry((8, 3))), "unfold: a window of 8x3 does not fit into .* 7x6"),
-        (lambda: Geometry((9, 9)).places((7, 6), "MaxPool"), "MaxPool: a window of 9x9 does not"),
+        (
+            lambda: Geometry((9, 9)).output_size((7, 6), "MaxPool"),
+            "MaxPool: a window of 9x9 does not",
+        ),
         (lambda: conv2d(X, W, padding=-1), "padding must be at least 0, got -1"),
         (lambda: conv2d(X, W, padding=(1, 2, 3)), r"expected padding .* got \(1, 2, 3\)$"),
         (lambda: conv2d(X, np.zeros((8, 3, 4, 8))), "window of 8x3 does not fit into .* 7x6"),

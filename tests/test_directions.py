@@ -20,23 +20,24 @@ from learning_problems import (
 
 import dualnet as dn
 from dualnet import tree
-from dualnet.core.spaces import LowRank, RankOne, dense
+from dualnet.core.spaces import RankOne
 from dualnet.errors import UsageError
 from dualnet.learning import (
     AGGREGATIONS,
     SAMPLERS,
     ActivityPerturbation,
+    ControlVariate,
     GreedyActivityPerturbation,
     GreedyBackprop,
     GreedyWeightPerturbation,
-    ResidualForwardGradient,
     Task,
     WeightPerturbation,
     cut,
-    weight_directions,
 )
 from dualnet.learning.aggregate import projection
-from dualnet.learning.samplers import Sampler, sampler_of
+from dualnet.learning.directions import weights
+from dualnet.learning.directions.low_rank import LowRank, dense
+from dualnet.learning.directions.samplers import Sampler, sampler_of
 from dualnet.nn import Context, Linear, Sequential, softmax_cross_entropy
 
 EVERY_SAMPLER = [*SAMPLERS, "rank-one:3", "angle:30", "normal:unit", "rank-one:3:unit"]
@@ -83,9 +84,9 @@ def test_a_chunk_counts_what_the_directions_need(sampler, monkeypatch):
     params = {"w": np.zeros((300, 200), np.float32), "scale": np.zeros((), np.float64)}
     size = 300 + 200 if sampler.startswith("rank-one") else 300 * 200
     one = 4 * (3 if "3" in sampler and "rank" in sampler else 1) * size + 8
-    assert weight_directions.direction_bytes(BACKEND, sampler_of(sampler), params) == one
-    monkeypatch.setattr(weight_directions, "TANGENT_BYTES", 7 * one + one // 2)
-    assert weight_directions.within_memory(one) == 7 and weight_directions.within_memory(9**9) == 1
+    assert weights.direction_bytes(BACKEND, sampler_of(sampler), params) == one
+    monkeypatch.setattr(weights, "TANGENT_BYTES", 7 * one + one // 2)
+    assert weights.directions_that_fit(one) == 7 and weights.directions_that_fit(9**9) == 1
 
 
 class Counted(WeightPerturbation):
@@ -103,11 +104,11 @@ def test_a_pass_counts_the_activations_of_images(sampler, rng, key, monkeypatch)
     p = problem(rng, key, *layers, in_shape=shape, n=6)
     of_example = 2 * 3 * 3 * 4 * p.x.itemsize  # a 2x2 window leaves 3x3 of 4x4 pixels
     (shard,) = cut(p.x, p.labels, 1)
-    got = weight_directions.activation_bytes(p.task.network, p.params, p.state, shard)
+    got = weights.activation_bytes(p.task.network, p.params, p.state, shard)
     assert got == of_example
     whole = p.step(WeightPerturbation(8, sampler, "projection"), key).gradients
     monkeypatch.setattr(Counted, "passes", [], raising=False)
-    monkeypatch.setattr(weight_directions, "TANGENT_BYTES", 3 * 6 * of_example)
+    monkeypatch.setattr(weights, "TANGENT_BYTES", 3 * 6 * of_example)
     for shards in (1, 3):
         Counted.passes.clear()
         got = p.step(Counted(8, sampler, "projection"), key, shards=shards).gradients
@@ -435,7 +436,7 @@ def test_activity_projection_is_the_projection_of_each_examples_gradient(k, rng,
         assert_close(got, p.exact(), 1e-8)
 
 
-@pytest.mark.parametrize("make", [ActivityPerturbation, ResidualForwardGradient])
+@pytest.mark.parametrize("make", [ActivityPerturbation, ControlVariate])
 @pytest.mark.parametrize(
     ("layers", "k"), [(MLP, 12), (WITH_BATCH_NORM, 4 * 10 + 3)], ids=["plain", "batch norm"]
 )

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 import dualnet as dn
-from dualnet.core import dispatch
-from dualnet.core.dispatch import RULES, name_of
+from dualnet.core import dual
+from dualnet.core.dual import RULES
 from dualnet.core.engine import composed
+from dualnet.core.refusals import name_of
 from dualnet.nn import Context, walk
 from experiments import contrastive, networks, rules
 
@@ -38,7 +39,7 @@ def test_the_code_of_the_design_page_works(monkeypatch):
     assert shape == (3,) and np.array_equal(y, np.full((2, 3), 2.0))
     assert [path for path, _ in walk(layer)] == ["scale"]
 
-    monkeypatch.setattr(dispatch, "RULES", dict(dispatch.RULES))
+    monkeypatch.setattr(dual, "RULES", dict(dual.RULES))
     exec(compile(trapezoid, "design.md", "exec"), names)
     y, x = np.array([[1.0, 4.0, 9.0], [0.0, 2.0, 1.0]]), np.array([0.0, 0.5, 2.0])
     dn.check_jvp(lambda y: np.trapezoid(y, x), (y,), order=2)

@@ -11,7 +11,7 @@ from peers import peer
 
 import dualnet as dn
 from dualnet import tree
-from dualnet.core.windows import Geometry, unfold
+from dualnet.images.windows import Geometry, unfold
 from dualnet.nn import Context, MaxPool, softmax_cross_entropy
 from models import CNN, CNN4, AlexNet, LeNet5, MLPMixer, ResNet, ResNet18, ViT
 

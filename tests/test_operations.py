@@ -1,5 +1,6 @@
 """Every derivative rule against finite differences, and a few answers worked out by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,9 +11,11 @@ from dualnet import linear, tree
 from dualnet.check.operations import OPERATIONS
 from dualnet.check.operations.methods import METHODS
 from dualnet.check.operations.zero import ZERO, ZERO_METHODS
-from dualnet.core import dispatch, transforms
-from dualnet.core.checking import DerivativeError
+from dualnet.checking.checks import DerivativeError
+from dualnet.core import dual, transforms
 from dualnet.core.dual import Dual
+from dualnet.core.refusals import name_of
+from dualnet.errors import TangentError
 
 every_row = pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: row.name)
 FLOAT32_TOLERANCE = 2e-5
@@ -33,15 +36,15 @@ def ks(arrays):
 def test_every_function_with_a_rule_is_in_the_table():
     ours = {
         fn
-        for fn in dispatch.RULES
-        if (getattr(fn, "__module__", None) or "numpy").startswith(("numpy", "dualnet.core"))
+        for fn in dual.RULES
+        if (getattr(fn, "__module__", None) or "numpy").startswith(
+            ("numpy", "dualnet.core", "dualnet.images")
+        )
     }
     covered = {row.covers for row in OPERATIONS if not isinstance(row.covers, str)}
     assert not covered & ZERO.keys()
     missing = ours - covered - ZERO.keys()
-    assert not missing, (
-        f"no row in dualnet/check/operations for {[*map(dispatch.name_of, missing)]}"
-    )
+    assert not missing, f"no row in dualnet/check/operations for {[*map(name_of, missing)]}"
     assert covered | ZERO.keys() <= ours
 
 
@@ -62,10 +65,14 @@ def test_rows_reach_the_rule_they_are_about(monkeypatch, rng):
     reached = set()
 
     def spy(fn, rule):
-        return lambda level, args, kwargs: (reached.add(fn), rule(level, args, kwargs))[1]
+        def evaluate(*arguments):
+            reached.add(fn)
+            return rule.evaluate(*arguments)
 
-    for fn, rule in list(dispatch.RULES.items()):
-        monkeypatch.setitem(dispatch.RULES, fn, spy(fn, rule))
+        return dataclasses.replace(rule, evaluate=evaluate)
+
+    for fn, rule in list(dual.RULES.items()):
+        monkeypatch.setitem(dual.RULES, fn, spy(fn, rule))
     for row in OPERATIONS:
         reached.clear()
         arrays = row.arrays(rng)
@@ -185,7 +192,7 @@ def same(a, b):
 
 
 ZERO_CALLS = {
-    **{dispatch.name_of(fn): lambda x, call=call: call(np, x) for fn, call in ZERO.items()},
+    **{name_of(fn): lambda x, call=call: call(np, x) for fn, call in ZERO.items()},
     **{f"method {name}": call for name, call in ZERO_METHODS.items()},
 }
 
@@ -424,14 +431,13 @@ def test_a_forgotten_axis_is_found():
     )
     dn.check_jvp(f, (X,))  # axes from the end are right for any k
     f = custom(lambda x: np.sum(x, axis=0), lambda t, out, x: np.sum(t, axis=0))  # sums over k
-    with pytest.raises(DerivativeError, match=r"expected"):
+    with pytest.raises(TangentError, match=r"the leading axis is that of the k = 2 directions"):
         dn.check_jvp(f, (X,), k=2)
 
 
 def test_a_forgotten_broadcast_is_found():
-    # y of shape (3,) against x of (2, 3): the stack of t must be aligned first
-    f = custom(lambda x, y: x * y, lambda t, out, x, y: t * y, lambda t, out, x, y: t[:, :] * x)
-    with pytest.raises((DerivativeError, ValueError), match=r"one pass|broadcast|expected"):
+    f = custom(lambda x, y: x + y, lambda t, out, x, y: t, lambda t, out, x, y: t)
+    with pytest.raises(TangentError, match=r"by argument 1 returned .*use dn.linear.broadcast_to"):
         dn.check_jvp(f, (X, Y), k=2)
     dn.check_jvp(
         custom(

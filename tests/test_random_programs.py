@@ -26,9 +26,9 @@ from random_programs import KINDS, Program, Step, normal, programs
 
 import dualnet as dn
 from dualnet import nn, tree
-from dualnet.core.checking import one_of, random_directions
-from dualnet.core.comparison import STEP, largest
-from dualnet.core.rules import convolution
+from dualnet.checking.checks import one_of, random_directions
+from dualnet.checking.comparison import STEP, largest
+from dualnet.images import rules as image_rules
 from dualnet.nn import normalization
 
 # hypothesis keeps what it reads in the sources even without a database; not in the checkout
@@ -193,7 +193,7 @@ def too_large(linear_map):
 @pytest.mark.parametrize(
     ("linear_map", "part", "culprits"),
     [
-        (convolution.convolved, "transpose", ["Conv2d"]),
+        (image_rules.conv_of_image_tangent, "transpose", ["Conv2d"]),
         (normalization.tangent_of_normalized, "forward", ["Norm", "block"]),
     ],
 )

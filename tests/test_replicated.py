@@ -19,9 +19,9 @@ import dualnet as dn
 from dualnet import tree
 from dualnet.errors import UsageError
 from dualnet.learning import RULES, GreedyActivityPerturbation, GreedyBackprop, Task
-from dualnet.learning.directions import ActivityDirections
-from dualnet.learning.separation import Separation, separations
-from dualnet.learning.sites import hidden_units, subtree
+from dualnet.learning.directions.activities import ActivityDirections
+from dualnet.learning.independence import Separation, separations
+from dualnet.learning.sites import hidden_units
 from dualnet.nn import (
     Activation,
     AverageTokens,
@@ -358,7 +358,7 @@ def test_every_unit_has_a_separation(rng, key):
     assert len(units) == 5
     for unit in units:
         assert {unit.weights, unit.before, unit.after} <= set(kept)
-        assert tree.leaves(subtree(p.params, unit.weights))
+        assert tree.leaves(tree.subtree(p.params, unit.weights))
 
 
 def test_lg_fg_a_draws_the_same_whole_and_in_shards(rng, key):

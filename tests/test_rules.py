@@ -21,7 +21,7 @@ from peers import peer
 
 import dualnet as dn
 from dualnet import tree
-from dualnet.core.dispatch import primitive
+from dualnet.core.dual import primitive
 from dualnet.core.engine import rule as derivative_rule
 from dualnet.core.linear import LinearMap
 from dualnet.errors import UsageError
@@ -29,6 +29,7 @@ from dualnet.learning import (
     RULES,
     ActivityPerturbation,
     Backprop,
+    ControlVariate,
     DirectFeedback,
     DirectKolenPollack,
     FeedbackAlignment,
@@ -39,7 +40,6 @@ from dualnet.learning import (
     LearnedFeedbackAlignment,
     LocalBackprop,
     LocalFeedbackAlignment,
-    ResidualForwardGradient,
     WeightPerturbation,
     cut,
 )
@@ -311,24 +311,24 @@ def test_fg_a_cv_is_exact_where_its_guess_is(rng, key):
     p = problem(rng, key, *layers)
     after_two = p.params["output"]["w"].T
     jacobians = {"one": after_two @ p.params["two"]["w"].T, "two": after_two}
-    done = p.step(ResidualForwardGradient(), key, learned=jacobians)
+    done = p.step(ControlVariate(), key, learned=jacobians)
     assert_close(done.gradients, p.exact(), 1e-12)
 
 
 def test_fg_a_cv_without_a_guess_is_fg_a_and_with_shrink_0_its_guess(rng, key):
     p = problem(rng, key)
-    nothing = tree.map(np.zeros_like, p.learned(ResidualForwardGradient()))
-    done = p.step(ResidualForwardGradient(3), key, learned=nothing)
+    nothing = tree.map(np.zeros_like, p.learned(ControlVariate()))
+    done = p.step(ControlVariate(3), key, learned=nothing)
     assert_close(done.gradients, p.step(ActivityPerturbation(3), key).gradients, 1e-12)
-    drawn = p.learned(ResidualForwardGradient())
-    guess = p.step(ResidualForwardGradient(shrink=0.0), key, learned=drawn).gradients
+    drawn = p.learned(ControlVariate())
+    guess = p.step(ControlVariate(shrink=0.0), key, learned=drawn).gradients
     by_activity = {"relu1": drawn["hidden1"], "tanh2": drawn["hidden2"]}
     assert_close(guess, p.step(DirectFeedback(), key, learned=by_activity).gradients, 1e-12)
 
 
 def test_the_guess_of_fg_a_cv_removes_variance_with_batch_norm_too(rng, key):
     """What other examples move is guessed as well: a better guess, a smaller variance."""
-    rule = ResidualForwardGradient(4, feedback_rate=0.1)
+    rule = ControlVariate(4, feedback_rate=0.1)
 
     def variance(p, learned):
         return estimates(p, rule, key, 60, learned=learned).var(0).sum()
@@ -382,7 +382,7 @@ def test_the_feedback_that_fdfa_learns_tends_to_the_jacobian(sampler, rng, key):
 def test_the_feedback_that_fg_a_cv_learns_tends_to_the_jacobian(rng, key):
     """Directions go in before the activation, and say what lies after it."""
     p = problem(rng, key, n=64)
-    rule = ResidualForwardGradient(8, feedback_rate=0.1)
+    rule = ControlVariate(8, feedback_rate=0.1)
     learned = rule.init(key, p.task, p.params, p.state, p.x)
     for i in range(250):
         learned = p.step(rule, key.fold_in(i), learned=learned).learned
@@ -541,7 +541,7 @@ def test_a_stop_gradient_before_the_last_layer(rule, rng, key):
     )
     p = problem(rng, key, *layers)
     done = p.step(rule, key)
-    if not isinstance(rule, (WeightPerturbation, DirectFeedback, ResidualForwardGradient)):
+    if not isinstance(rule, (WeightPerturbation, DirectFeedback, ControlVariate)):
         assert_close(done.gradients, p.exact(), 1e-12)
     assert np.isfinite(flat(done.gradients)).all() and np.isfinite(flat([done.learned, 0.0])).all()
 

@@ -23,12 +23,12 @@ from learning_problems import (
 from dualnet import tree
 from dualnet.learning import (
     ActivityPerturbation,
+    ControlVariate,
     FiniteDifferences,
     ForwardDirectFeedback,
     GreedyActivityPerturbation,
     GreedyBackprop,
     GreedyWeightPerturbation,
-    ResidualForwardGradient,
     Task,
     WeightPerturbation,
     cut,
@@ -111,7 +111,7 @@ def test_fg_a_is_unbiased_on_every_kind_of_network(network, rule, rng, key):
     ],
 )
 def test_fg_a_cv_is_unbiased_whatever_its_guess(network, guess, rng, key):
-    rule = ResidualForwardGradient(1, guess=guess)
+    rule = ControlVariate(1, guess=guess)
     p = of_network(network, rng, key)
     assert np.linalg.norm(flat(p.learned(rule))) > 0.5  # `Problem.step` starts from this
     assert_unbiased_for_each_example(p, rule, key)
@@ -122,7 +122,7 @@ def test_fg_a_cv_is_unbiased_whatever_its_guess(network, guess, rng, key):
     [
         ActivityPerturbation(PER_STEP),
         ActivityPerturbation(PER_STEP, place="after"),
-        ResidualForwardGradient(PER_STEP),
+        ControlVariate(PER_STEP),
     ],
     ids=str,
 )

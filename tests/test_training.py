@@ -484,11 +484,11 @@ def test_a_member_that_is_no_array_is_refused(finished):
         ({"lr": float("inf")}, "--lr must be a positive number, got inf"),
         ({"dtype": "float16"}, "--dtype must be float32 or float64, got float16"),
         (
-            {"dtype": "float64", "products": "tf32"},
+            {"dtype": "float64", "matmul_precision": "tf32"},
             "--tf32 is of no use to --dtype float64; it is for float32",
         ),
         (
-            {"dtype": "float64", "products": "bf16"},
+            {"dtype": "float64", "matmul_precision": "bf16"},
             "--bf16 is of no use to --dtype float64; it is for float32",
         ),
         ({"graph": True}, "--graph is of no use to --backend numpy; it is for cupy"),

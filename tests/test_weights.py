@@ -24,7 +24,6 @@ from learning_problems import (
 import dualnet as dn
 from dualnet import tree
 from dualnet.backends import NumpyBackend
-from dualnet.core.per_example import PerExample
 from dualnet.core.spaces import RankOne, dense
 from dualnet.errors import TangentError, UsageError
 from dualnet.learning import (
@@ -36,6 +35,7 @@ from dualnet.learning import (
     cut,
 )
 from dualnet.learning.aggregate import AGGREGATIONS
+from dualnet.learning.directions.per_example import PerExample
 from dualnet.nn import (
     AverageTokens,
     ClassToken,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.backends.replaceable import exact_product, put_kernels
+from dualnet.backends.overridable import exact_product, put_kernels
 from dualnet.errors import BackendError, UsageError
 from dualnet.random import Key
 
@@ -35,9 +35,9 @@ class CupyBackend:
 
     Args:
         threads: must be 1: the device spreads its work by itself.
-        products: how the factors of float32 matrix products may be rounded, so that they are
-            faster: `full` (not at all), `tf32` (to 11 bits) or `bf16` (to 8).  Of products that
-            are not `replaceable.matrix_product` but CuPy's own, those of two matrices may round to
+        matmul_precision: how the factors of float32 matrix products may be rounded, so that
+            they are faster: `full` (not at all), `tf32` (to 11 bits) or `bf16` (to 8).  Of products that
+            are not `overridable.matrix_product` but CuPy's own, those of two matrices may round to
             11 bits under both.  The choice is one for the whole process: the last.
 
     Raises:
@@ -48,7 +48,7 @@ class CupyBackend:
     name = "cupy"
     read_every = 50
 
-    def __init__(self, threads: int = 1, products: str = "full"):
+    def __init__(self, threads: int = 1, matmul_precision: str = "full"):
         if threads != 1:
             raise UsageError(
                 f"--threads is of no use to --backend cupy, which takes a batch in one piece; got "
@@ -57,20 +57,20 @@ class CupyBackend:
         self.threads = 1
         self._cupy = _imported()
         _require_device(self._cupy)
-        _choose_precision(products)
+        _choose_precision(matmul_precision)
         from dualnet.backends import (  # all of which need CuPy
             graphs,
             kernels,  # noqa: F401, which fills KERNELS
-            later,
             launching,
             optimizer_kernels,  # noqa: F401, too
+            placeholders,
         )
         from dualnet.backends.products import product_kernels
 
-        self._repeated, self._key_words = graphs.Repeated, later.key_words
+        self._repeated, self._key_words = graphs.Repeated, placeholders.key_words
         self._draws = launching.Module("draws")
         self._recorded: weakref.WeakSet[Any] = weakref.WeakSet()
-        put_kernels(self._cupy.ndarray, launching.KERNELS | product_kernels(products))
+        put_kernels(self._cupy.ndarray, launching.KERNELS | product_kernels(matmul_precision))
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)
 
@@ -82,12 +82,12 @@ class CupyBackend:
         """The array as a NumPy array; waits for it."""
         return self._cupy.asnumpy(x)
 
-    def resident(self, x: Any) -> Any:
+    def keep_on_device(self, x: Any) -> Any:
         """The array on the device if it leaves most of the free memory to others, else x."""
         free, _ = self._cupy.cuda.runtime.memGetInfo()
         return self.asarray(x[:]) if x.nbytes <= _RESIDENT_SHARE * free else x
 
-    def ahead(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
+    def prefetch(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
         """Batches of arrays on the device, each moved while the one before it is in use."""
 
         def moved(batch: tuple) -> tuple[tuple, Any]:
@@ -141,7 +141,7 @@ class CupyBackend:
             "device_used_bytes": sum(pool.used_bytes() for pool in pools),
         }
 
-    def repeated(self, function: Callable) -> Callable:
+    def recorded(self, function: Callable) -> Callable:
         """The function, recorded as a CUDA graph when it has run often enough; see `Repeated`."""
         repeated = self._repeated(function)
         self._recorded.add(repeated)
@@ -220,12 +220,12 @@ def _require_products(cupy: Any) -> None:
         raise BackendError(f"backend cupy: cuBLAS computes {total} where 8 is right")
 
 
-def _choose_precision(products: str) -> None:
+def _choose_precision(matmul_precision: str) -> None:
     """Whether CuPy's own float32 products may round their factors; CUPY_TF32 does not decide it.
 
     They know no bfloat16: who lets factors be rounded to 8 bits gets theirs rounded to 11.
     """
     from cupy._core import _routines_linalg as own
 
-    kind = own.COMPUTE_TYPE_DEFAULT if products == "full" else own.COMPUTE_TYPE_TF32
+    kind = own.COMPUTE_TYPE_DEFAULT if matmul_precision == "full" else own.COMPUTE_TYPE_TF32
     own.set_compute_type(np.float32, kind)

@@ -16,7 +16,7 @@ import cupy
 import numpy as np
 
 from dualnet import tree
-from dualnet.backends.later import LaterKey, LaterNumber, Now, Slots
+from dualnet.backends.placeholders import Now, PlaceholderKey, PlaceholderNumber, Slots
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -94,7 +94,7 @@ class _Recording:
         self._slots = Slots()
         self._before = _Places(carried)
         self._batch = tree.map(cupy.empty_like, batch)
-        later = {name: LaterNumber(self._slots, name) for name in numbers}
+        later = {name: PlaceholderNumber(self._slots, name) for name in numbers}
         self._before.take(carried)  # by the kernels that `_after` needs, which are loaded now
         cupy.get_default_memory_pool().free_all_blocks()  # what plain calls leave is needed now
         stream = cupy.cuda.Stream(non_blocking=True)
@@ -102,7 +102,7 @@ class _Recording:
             stream.begin_capture()
             try:
                 new, self._results = function(
-                    self._before.arrays, self._batch, LaterKey(self._slots), later
+                    self._before.arrays, self._batch, PlaceholderKey(self._slots), later
                 )
                 _require_arrays(self._results)
                 self._after = _Places(new)

@@ -57,7 +57,7 @@ def _geometry(g: Any, image: tuple, channels: int, places: tuple) -> list[Any]:
     return [np.int32(n) for n in numbers]
 
 
-@kernel_for("view")
+@kernel_for("window_view")
 def _view(padded: Any, geometry: Any) -> Any:
     """CuPy's own sliding_window_view copies the window's size to the device and waits for it."""
     m, h, w, *rest = padded.shape
@@ -73,7 +73,7 @@ def _unfold(x: Any, geometry: Any) -> Any:
     if not serves(x):
         return NotImplemented
     m, *image, c = x.shape
-    places = geometry.places(tuple(image))
+    places = geometry.output_size(tuple(image))
     out = cupy.empty((m, *places, math.prod(geometry.window), c), x.dtype)
     sizes = _geometry(geometry, tuple(image), c, places)
     _WINDOWS.over(out.size, "unfold", x.dtype, *flat(x), out, np.int64(out.size), *sizes)
@@ -90,7 +90,7 @@ def _fold(y: Any, geometry: Any, image: tuple) -> Any:
     return out
 
 
-@kernel_for("weigh")
+@kernel_for("weighted_window_sum")
 def _weigh(x: Any, weights: Any, geometry: Any) -> Any:
     if not serves(x, weights):
         return NotImplemented
@@ -98,11 +98,13 @@ def _weigh(x: Any, weights: Any, geometry: Any) -> Any:
     out = cupy.empty((k, m, *weights.shape[2:4], c), x.dtype)
     sizes = np.int64(out.size), np.int64(m)
     of_windows = _geometry(geometry, tuple(image), c, weights.shape[2:4])
-    _WINDOWS.over(out.size, "weigh", x.dtype, *flat(x, weights), out, *sizes, *of_windows)
+    _WINDOWS.over(
+        out.size, "weighted_window_sum", x.dtype, *flat(x, weights), out, *sizes, *of_windows
+    )
     return out
 
 
-@kernel_for("spread")
+@kernel_for("weighted_window_sum_transpose")
 def _spread(y: Any, weights: Any, geometry: Any, image: tuple) -> Any:
     if not serves(y, weights):
         return NotImplemented
@@ -110,11 +112,19 @@ def _spread(y: Any, weights: Any, geometry: Any, image: tuple) -> Any:
     out = cupy.empty((k, m, *image, c), y.dtype)
     sizes = np.int64(out.size), np.int64(m)
     of_windows = _geometry(geometry, image, c, tuple(places))
-    _WINDOWS.over(out.size, "spread", y.dtype, *flat(y, weights), out, *sizes, *of_windows)
+    _WINDOWS.over(
+        out.size,
+        "weighted_window_sum_transpose",
+        y.dtype,
+        *flat(y, weights),
+        out,
+        *sizes,
+        *of_windows,
+    )
     return out
 
 
-@kernel_for("zeros_plus")
+@kernel_for("scatter_add_zeros")
 def _zeros_plus(x: Any, positions: Any, shape: tuple) -> Any:
     """Where several numbers meet at one place, the order in which they are added is not fixed."""
     if not serves(x):

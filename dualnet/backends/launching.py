@@ -10,7 +10,7 @@ import cupy
 import numpy as np
 
 KERNELS: dict[str, Callable] = {}
-"""Name of a replaceable function → what CuPy arrays get in its place."""
+"""Name of a overridable function → what CuPy arrays get in its place."""
 
 _REAL = {"float32": "float", "float64": "double"}
 
@@ -64,7 +64,7 @@ def serves(*arrays: Any) -> bool:
 
 
 def kernel_for(name: str) -> Callable:
-    """Decorator: what to call in the place of the replaceable function of that name."""
+    """Decorator: what to call in the place of the overridable function of that name."""
 
     def keep(function: Callable) -> Callable:
         KERNELS[name] = function

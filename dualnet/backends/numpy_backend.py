@@ -52,7 +52,7 @@ class NumpyBackend:
         """The array as a NumPy array."""
         return np.asarray(x)
 
-    def resident(self, x: Any) -> Any:
+    def keep_on_device(self, x: Any) -> Any:
         """x itself, which is where it should be."""
         return x
 
@@ -63,11 +63,11 @@ class NumpyBackend:
         """Nothing: the host's memory is all there is."""
         return {}
 
-    def repeated(self, function: Callable) -> Callable:
+    def recorded(self, function: Callable) -> Callable:
         """The function itself: asking for work costs nothing here."""
         return function
 
-    def ahead(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
+    def prefetch(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
         """The batches, which are where they should be."""
         yield from batches
 

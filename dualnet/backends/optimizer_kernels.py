@@ -1,7 +1,7 @@
 """The optimizers' updates, each as one kernel; the rules stand in `dualnet.optim`.
 
 What a kernel takes of the learning rate and the number of the step is a formula of both, as a
-recorded step knows neither (`later`).
+recorded step knows neither (`placeholders`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import cupy
 import numpy as np
 
-from dualnet.backends.later import placed
 from dualnet.backends.launching import KERNELS, Module, flat, kernel_for, serves
+from dualnet.backends.placeholders import placed
 
 _OPTIMIZERS = Module("optimizers")
 

@@ -44,15 +44,15 @@ _HOST = {char: (np.ones((), char), np.zeros((), char)) for char in _FULL}  # kep
 _ONE_AND_ZERO = {char: tuple(c.ctypes.data for c in both) for char, both in _HOST.items()}
 
 
-def product_kernels(products: str) -> dict[str, Callable]:
-    """What CuPy arrays get in the place of `replaceable.matrix_product` and `exact_product`.
+def product_kernels(matmul_precision: str) -> dict[str, Callable]:
+    """What CuPy arrays get in the place of `overridable.matrix_product` and `exact_product`.
 
     Args:
-        products: how float32 factors are rounded, a name in `backends.PRODUCTS`; float64 ones
-            never are.
+        matmul_precision: how float32 factors are rounded, a name in
+            `backends.MATMUL_PRECISIONS`; float64 ones never are.
     """
     return {
-        "matrix_product": functools.partial(_matrix_product, products),
+        "matrix_product": functools.partial(_matrix_product, matmul_precision),
         "exact_product": _exact_product,
     }
 
@@ -64,7 +64,7 @@ def _exact_product(x: Any, y: Any) -> Any:
     return _matrix_product("full", x, y)
 
 
-def _matrix_product(products: str, x: Any, y: Any, out: Any = None) -> Any:
+def _matrix_product(matmul_precision: str, x: Any, y: Any, out: Any = None) -> Any:
     shapes = _result_shapes(x, y, out)
     if shapes is None:
         return NotImplemented
@@ -80,7 +80,7 @@ def _matrix_product(products: str, x: Any, y: Any, out: Any = None) -> Any:
     rows, columns = (None if is_vector else slice(None) for is_vector in (x_is_vector, y_is_vector))
     target = out[..., rows, columns] if x_is_vector or y_is_vector else out
     # of a vector every entry is used once: a product with one is over before rounding would be
-    rounded = products if min(of_matrices[-2:]) > 1 and out.dtype.char == "f" else "full"
+    rounded = matmul_precision if min(of_matrices[-2:]) > 1 and out.dtype.char == "f" else "full"
     x = _as_factor(x[None] if x_is_vector else x, rounded)
     y = _as_factor(y[:, None] if y_is_vector else y, rounded)
     writable = is_new or _can_be_written(target, x, y)

@@ -37,7 +37,7 @@ class Backend(Protocol):
         """The array as a NumPy array."""
         ...
 
-    def resident(self, x: Any) -> Any:
+    def keep_on_device(self, x: Any) -> Any:
         """The array on this backend if there is room to keep it there; else x itself.
 
         Args:
@@ -45,7 +45,7 @@ class Backend(Protocol):
         """
         ...
 
-    def ahead(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
+    def prefetch(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
         """Batches of arrays on this backend.
 
         Where they must be moved, each is while the one before it is in use; so one more is read
@@ -57,7 +57,7 @@ class Backend(Protocol):
         """`[f(x) for x in items]`."""
         ...
 
-    def repeated(self, function: Callable) -> Callable:
+    def recorded(self, function: Callable) -> Callable:
         """A pure function of arrays that is called again and again, in the quickest form.
 
         Args:

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.backends.replaceable import exact_product, replaceable
+from dualnet.backends.overridable import exact_product, overridable
 
 
-@replaceable
+@overridable
 def eigen(g: Any) -> tuple[Any, Any]:
     """Eigenvalues `(..., k)`, in any order, and the eigenvectors that are the columns of
     `(..., k, k)`, of symmetric matrices g `(..., k, k)`."""
     return np.linalg.eigh(g)
 
 
-@replaceable
+@overridable
 def inverse_factor(g: Any) -> Any:
     """L⁻¹, where L is lower triangular and L Lᵀ is g `(k, k)`.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from dualnet.check import references
 from dualnet.check.table import Row, adder, distinct, far_apart
-from dualnet.core.windows import Geometry
+from dualnet.images.windows import Geometry
 from dualnet.nn import (
     adaptive_average_pool,
     average_pool,

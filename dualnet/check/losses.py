@@ -8,7 +8,7 @@ import numpy as np
 
 from dualnet.check import references
 from dualnet.check.table import Row, adder
-from dualnet.core.beside import beside
+from dualnet.core.arrays import asarray_like
 from dualnet.core.transforms import stop_gradient
 from dualnet.nn import (
     InfoNCE,
@@ -32,17 +32,19 @@ def _with_value_times(n: int, loss: Any) -> Any:
 
 def _head_loss(features: Any, weights: Any) -> Any:
     logits = features @ weights
-    return softmax_cross_entropy(logits, beside(LABELS[1::2], logits))
+    return softmax_cross_entropy(logits, asarray_like(LABELS[1::2], logits))
 
 
 for _note, _labels in (("", LABELS), ("unsigned labels", LABELS.astype(np.uint8))):
     row(
         softmax_cross_entropy,
         _note,
-        lambda _xp, logits, labels=_labels: softmax_cross_entropy(logits, beside(labels, logits)),
+        lambda _xp, logits, labels=_labels: softmax_cross_entropy(
+            logits, asarray_like(labels, logits)
+        ),
         (4, 5),
         composed=lambda _xp, logits: references.softmax_cross_entropy(
-            logits, beside(LABELS, logits)
+            logits, asarray_like(LABELS, logits)
         ),
     )
 for _shape in ((3,), (4, 2), (2, 3, 2)):

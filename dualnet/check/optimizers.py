@@ -15,8 +15,8 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.check.table import Row, adder
-from dualnet.core.dual import Dual, innermost
-from dualnet.core.engine import primal_at, tangent_at, with_tangent
+from dualnet.core.dual import Dual, innermost_level
+from dualnet.core.engine import take_apart
 from dualnet.optim import LARS, SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
 from dualnet.tree import Tree
 
@@ -99,13 +99,14 @@ class Step:
         duals = [x for x in tree.leaves((params, gradients, memory)) if isinstance(x, Dual)]
         if not duals:
             return self.by_code(params, gradients, memory)
-        level = innermost(duals, {}, type(self.optimizer).update)
-        outside = tree.map(lambda x: primal_at(x, level), (params, gradients, memory))
-        return tree.map(
-            lambda value, y: with_tangent(value, tangent_at(y, level), level),
-            self(_xp, *outside),
-            self.by_formula(_xp, params, gradients, memory),
-        )
+        level = innermost_level(duals)
+        given = (params, gradients, memory)
+        outside = tree.unflatten(given, take_apart(tree.leaves(given), level)[0])
+        values = self(_xp, *outside)
+        by_formula = self.by_formula(_xp, params, gradients, memory)
+        tangents = take_apart(tree.leaves_like(values, by_formula), level)[1]
+        pairs = zip(tree.leaves(values), tangents, strict=True)
+        return tree.unflatten(values, [x if t is None else Dual(x, t, level) for x, t in pairs])
 
     def by_code(self, params: Tree, gradients: Tree, memory: Tree) -> Tree:
         state = {"step": np.array(STEPS - 1), **memory}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.core.beside import arange
+from dualnet.core.arrays import arange_like
 
 Pair = tuple[int, int]
 Sides = tuple[Pair, Pair]
@@ -41,7 +41,7 @@ def normalize(x: Any, axes: tuple[int, ...], epsilon: float = 1e-5) -> Any:
 
 
 def softmax_cross_entropy(logits: Any, labels: Any) -> Any:
-    return -np.log(softmax(logits)[arange(len(labels), labels), labels])
+    return -np.log(softmax(logits)[arange_like(len(labels), labels), labels])
 
 
 def info_nce(projections: Any, temperature: float, passed: Callable[[Any], Any]) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
-from dualnet.core.dispatch import name_of
+from dualnet.core.refusals import name_of
 from dualnet.tree import Tree
 
 Draw = Callable[[np.random.Generator], Tree]

@@ -11,8 +11,8 @@ import numpy as np
 from dualnet import backends, tree
 from dualnet.backends import Backend
 from dualnet.check.table import Row
-from dualnet.core.checking import check_jvp, check_vjp, random_directions
-from dualnet.core.comparison import (
+from dualnet.checking.checks import check_jvp, check_vjp, random_directions
+from dualnet.checking.comparison import (
     AGAINST_SAME,
     FIRST_ORDER,
     SECOND_ORDER,

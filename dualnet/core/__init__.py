@@ -1,11 +1,8 @@
-"""Dual numbers, tangent spaces, derivative rules and transforms.
+"""Dual numbers, linear operations, derivative rules and transforms.
 
-Reading order: `dual` (a value and its tangent), `engine` (how functions are evaluated on duals),
-`linear` (what may be done to tangents, and the transposes), `symbolic` (reverse mode), `spaces`
-(what else tangents can be), `rules` (the derivatives), `transforms` and `derivatives` (jvp, vjp,
-grad, ...), `custom`, `checking` and `comparison`; and, for images, `windows` and `convolution`.
+`README.md` in this folder gives the reading order and follows one call through it.
 """
 
-from dualnet.core import rules
+from dualnet.core import tables
 
-__all__ = ["rules"]
+__all__ = ["tables"]

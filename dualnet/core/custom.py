@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
-from dualnet.core.dispatch import primitive
-from dualnet.core.engine import linearizer, rule
+import numpy as np
+
+from dualnet.core.dual import primitive
+from dualnet.core.engine import aligned, linearizer, rule
+from dualnet.types import Array, Tangent
 
 
 def custom_jvp(f: Callable) -> CustomJvp:
-    """Decorator: a function of arrays whose derivative rule you state yourself.
+    """Make a function of arrays whose derivative rule you state yourself (a decorator).
 
-    State it in one of two ways, once:
+    You state it once, in one of two ways:
 
-    * `f.defjvps(*rules)`: for each argument a linear map `(t, out, *primals)` from its tangent
-      stack t `(k, *S)` to the result's; None for an argument that cannot
-      carry a tangent (differentiating by it is an error).
-    * `@f.deflinearizer`: a function of the same arguments that returns `(out, maps)`, where the
-      maps may share what was computed.
+    * `f.defjvps(*rules)` takes for each argument a linear map `(t, out, *primals)` from its tangent
+      stack t `(k, *S)` to the result's `(k, *out.shape)`, or None for an argument that cannot
+      carry a tangent (to differentiate by it is an error).
+    * `@f.deflinearizer` takes a function of the same arguments that returns `(out, maps)`, where
+      the maps of t alone may share what was computed.
 
     Write the maps with operators, or with the functions of `dn.linear`, and count axes from the
-    end: the same map then serves k directions, reverse mode and nested transforms.
+    end: the same map then serves k directions, reverse mode and nested transforms.  Where the
+    arguments broadcast against each other to the shape of the result, t arrives with the rank of
+    the result, so that `t * y` is right for a t of fewer axes than y.  A map that does not give the
+    shape of the result is refused with an error.
 
         @dn.custom_jvp
         def softplus(x):
@@ -46,8 +53,42 @@ class CustomJvp:
 
     def defjvps(self, *rules: Callable | None) -> None:
         """Give the linear map of each argument."""
-        rule(self._f, *rules)
+        rule(self._f, *(None if r is None else _aligned_where_broadcast(r) for r in rules))
 
     def deflinearizer(self, function: Callable) -> Callable:
-        """Decorator that gives result and maps in one function."""
-        return linearizer(self._f)(function)
+        """Give the result and the maps in one function (a decorator)."""
+
+        @functools.wraps(function)
+        def with_aligned_maps(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+            out, maps = function(*args, **kwargs)
+
+            def on_aligned(linear_map: Callable | None) -> Callable | None:
+                if linear_map is None:
+                    return None
+                of_rule = _aligned_where_broadcast(lambda t, _out, *_primals: linear_map(t))
+                return lambda t: of_rule(t, out, *args)
+
+            return out, on_aligned(maps) if callable(maps) else tuple(map(on_aligned, maps))
+
+        linearizer(self._f)(with_aligned_maps)
+        return function
+
+
+def _aligned_where_broadcast(linear_map: Callable) -> Callable:
+    """Make a rule's map that gets t with the rank of the result where the arguments broadcast.
+
+    Whether they do is read off the shapes: those of the arguments together give the result's.
+    """
+    of_aligned = aligned(linear_map)
+
+    @functools.wraps(linear_map)
+    def of_tangent(t: Tangent, out: Array, *primals: Any, **params: Any) -> Tangent:
+        shapes = [p.shape for p in primals if hasattr(p, "shape")]
+        try:
+            broadcasts = np.broadcast_shapes(*shapes) == out.shape
+        except ValueError:
+            broadcasts = False
+        align = broadcasts and not isinstance(t, list)
+        return (of_aligned if align else linear_map)(t, out, *primals, **params)
+
+    return of_tangent

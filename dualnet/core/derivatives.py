@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
-from dualnet.core.beside import arange
+from dualnet.core.arguments import is_float
+from dualnet.core.arrays import arange_like
 from dualnet.core.dual import primal_of
-from dualnet.core.transforms import is_float, jvp, vjp
+from dualnet.core.transforms import jvp, vjp
 from dualnet.errors import TangentError
 from dualnet.tree import Tree
 
@@ -164,8 +165,8 @@ def _basis(leaf: Any, chunk: int | None) -> Any:
     size, shape, dtype = np.size(primal_of(leaf)), np.shape(leaf), np.result_type(primal_of(leaf))
     step = max(1, size if chunk is None else chunk)
     for start in range(0, max(size, 1), step):
-        ones_at = start + arange(min(step, size - start), leaf)
-        rows = np.equal(arange(size, leaf), ones_at[:, None]).astype(dtype)
+        ones_at = start + arange_like(min(step, size - start), leaf)
+        rows = np.equal(arange_like(size, leaf), ones_at[:, None]).astype(dtype)
         yield np.reshape(rows, (rows.shape[0], *shape))
 
 

@@ -1,42 +1,44 @@
 """`Dual`: a value and its tangent.
 
-The finite difference (f(x + εv) − f(x)) / ε asks how f changes along v.  Forward mode gets the
-same answer exactly: every value travels with its tangent, `(x, ẋ)`, and every function has a
-rule that says how the tangent of its result follows from those of its arguments, linearly.
+The finite difference (f(x + εv) − f(x)) / ε asks how f changes along v.  Forward mode gives the
+same answer exactly: every value travels with its tangent, `(x, ẋ)`, and every function has a rule
+that says how the tangent of its result follows from the tangents of its arguments, linearly.
 
-Conventions, used everywhere:
+These conventions hold everywhere:
 
-* A tangent of a primal of shape `S` is a stack `(k, *S)` of k directions, or a structured
-  tangent that stands for one (`core.spaces`).  No tangent at all means constant: the argument
-  is simply not a `Dual`.
-* A rule has the signature `(t, out, *primals, **params)`: t is the tangent of one argument,
-  out the result, primals and params the arguments of the call.  It is linear in t.
+* A tangent of a primal of shape `S` is a stack `(k, *S)` of k directions, or a structured tangent
+  that stands for one (`core.spaces`).  A constant has no tangent: it is simply no `Dual`.
+* A rule has the signature `(t, out, *primals, **params)`: t is the tangent of one argument, out is
+  the result, and primals and params are the arguments of the call.  A rule is linear in t.
 * Each call of a transform opens a `Level`.  Where duals of several levels meet, the innermost
-  (largest) level is handled first and all others count as part of the primals.  Telling
-  levels apart is what keeps nested derivatives right: in
+  (newest) level is handled first, and all others count as part of the primals.  Levels keep nested
+  derivatives apart.  In
 
       d(lambda x: x * d(lambda y: x + y)(1.0))(1.0)
 
-  the answer is 1, because inside the inner derivative x is a constant.  If the inner d could
-  not tell its own tangent from that of x, it would count x's too and answer 2.
+  the answer is 1, because inside the inner derivative x is a constant.  A program that could not
+  tell the inner tangent from the tangent of x would count both and answer 2.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dualnet.core import linear
-from dualnet.core.dispatch import Traced, name_of, rule_of
-from dualnet.errors import DualConversionError, EscapedDualError, MissingRuleError
+from dualnet.core import refusals
+from dualnet.types import Array, Tangent
 
 
 class Level:
-    """The identity of one call of a transform; `serial` orders nested calls."""
+    """The identity of one call of a transform; `serial` orders nested calls.
+
+    A level is used as a context manager: duals of a level that was left are refused.
+    """
 
     __slots__ = ("open", "serial")
     _serial = itertools.count(1)
@@ -45,138 +47,173 @@ class Level:
         self.serial = next(Level._serial)
         self.open = True
 
+    def __enter__(self) -> Level:
+        return self
 
-@contextmanager
-def new_level() -> Iterator[Level]:
-    """Open a level for the duration of one transform; duals of it are refused afterwards."""
-    level = Level()
-    try:
-        yield level
-    finally:
-        level.open = False
+    def __exit__(self, *_error: object) -> None:
+        self.open = False
 
 
-def _method(fn: Any) -> Any:
-    """An operator or method that is the NumPy function `fn` with the dual first."""
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How a function is evaluated where duals are among its arguments.
 
-    def method(self: Dual, *args: Any, **kwargs: Any) -> Any:
-        if args and isinstance(args[0], linear.Structured):
-            return NotImplemented  # x * t in a rule: t knows what to do
-        if kwargs.pop("out", None) is not None:
-            raise _in_place(f"{name_of(fn)} with out=")
-        return self.handle(fn, (self, *args), kwargs)
+    Attributes:
+        evaluate: `evaluate(level, args, kwargs)` gives the result; `level` is the innermost one.
+        positional: how many arguments it takes by position at the most.
+        keywords: the arguments that it takes by keyword; None if it takes any.
+    """
 
-    return method
+    evaluate: Callable[[Level, tuple, dict], Any]
+    positional: float
+    keywords: frozenset[str] | None
+
+
+RULES: dict[Callable, Rule] = {}
+"""The rule of every function that has one.  `core.engine` fills the table."""
+
+
+def evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
+    """Evaluate `fn` on arguments among which are duals.  Every call on a Dual arrives here.
+
+    Raises:
+        MissingRuleError: `fn`, or one of its arguments, has no derivative rule.
+        EscapedDualError: a dual is used whose transform has returned.
+    """
+    rule = RULES.get(fn)
+    if rule is None:
+        raise refusals.missing_rule(fn)
+    if len(args) > rule.positional or (
+        kwargs and rule.keywords is not None and not kwargs.keys() <= rule.keywords
+    ):
+        raise refusals.missing_argument(fn, rule.positional, rule.keywords, args, kwargs)
+    level = innermost_level(args)
+    if level is None or (kwargs and any(isinstance(v, Dual) for v in kwargs.values())):
+        raise refusals.out_of_place(fn)
+    if not level.open:
+        raise refusals.escaped(fn)
+    return rule.evaluate(level, args, kwargs)
+
+
+def innermost_level(args: Iterable) -> Level | None:
+    """Find the newest level among the arguments; lists and tuples of arrays are looked into."""
+    found: Level | None = None
+    for arg in args:
+        if isinstance(arg, Dual):
+            if found is None or arg.level.serial > found.serial:
+                found = arg.level
+        elif isinstance(arg, (list, tuple)):
+            for item in arg:
+                if isinstance(item, Dual) and (found is None or item.level.serial > found.serial):
+                    found = item.level
+    return found
+
+
+def primitive(fn: Callable) -> Callable:
+    """Let a function of arrays that NumPy does not have take duals too (a decorator).
+
+    Its rule is registered as that of a NumPy function is, by one of the forms in `core.engine`.
+    """
+
+    @functools.wraps(fn)
+    def dispatching(*args: Any, **kwargs: Any) -> Any:
+        if innermost_level(args) is None and not any(isinstance(v, Dual) for v in kwargs.values()):
+            return fn(*args, **kwargs)
+        return evaluate(dispatching, args, kwargs)
+
+    return dispatching
+
+
+def _operator(fn: Callable) -> Any:
+    """Make the operator that is the NumPy function `fn`, with the dual on the left."""
+
+    def operator(self: Dual, other: Any) -> Any:
+        if getattr(other, "__array_ufunc__", self) is None:
+            return NotImplemented  # NumPy's convention: the other side knows what to do
+        return evaluate(fn, (self, other), {})
+
+    return operator
 
 
 def _reflected(fn: Callable) -> Any:
-    """The reflected operator: the dual comes second."""
+    """Make the operator that is the NumPy function `fn`, with the dual on the right."""
 
-    def method(self: Dual, other: Any) -> Any:
-        return self.handle(fn, (other, self), {})
+    def operator(self: Dual, other: Any) -> Any:
+        return evaluate(fn, (other, self), {})
+
+    return operator
+
+
+def _method(fn: Callable) -> Any:
+    """Make the method that is the NumPy function `fn`, with the dual as its first argument."""
+
+    def method(self: Dual, *args: Any, **kwargs: Any) -> Any:
+        refusals.require_no_out(fn, kwargs)
+        return evaluate(fn, (self, *args), kwargs)
 
     return method
 
 
-def _in_place(what: str) -> DualConversionError:
-    return DualConversionError(
-        f"{what} writes in place, and duals are immutable. Use the result of the function: "
-        "y = np.add(x, 1), x = x + v, np.where(mask, v, x), np.concatenate or np.stack"
-    )
-
-
-class Dual(Traced):
-    """A primal and its tangent.  Made by transforms; behaves like a NumPy array.
+class Dual:
+    """A primal and its tangent.  Transforms make duals; they behave like NumPy arrays.
 
     Attributes:
-        primal: the value: an array, or a Dual of an outer transform.
-        tangent: a stack `(k, *primal.shape)` or a structured tangent of the primal's dtype.
-        level: the transform it belongs to.
+        primal: the value, an array or a Dual of an outer transform.
+        tangent: a stack `(k, *primal.shape)` or a structured tangent, of the primal's dtype.
+        level: the transform that the dual belongs to.
     """
 
     __slots__ = ("level", "primal", "tangent")
 
-    def __init__(self, primal: Any, tangent: Any, level: Level):
+    def __init__(self, primal: Array, tangent: Tangent, level: Level):
         self.primal = primal
         self.tangent = tangent
         self.level = level
 
-    # --- the two protocols ---
+    # --- NumPy's two protocols: a foreign array is asked what a function means to it ---
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__":
-            raise MissingRuleError(
-                f"np.{ufunc.__name__}.{method} has no derivative rule; write np.sum, np.prod, "
-                "np.max, np.cumsum, ... instead"
-            )
-        if kwargs.pop("out", None) is not None:
-            raise _in_place(f"np.{ufunc.__name__} with out= (or an operator such as +=)")
-        return self.handle(ufunc, inputs, kwargs)
+            raise refusals.ufunc_method(ufunc, method)
+        if kwargs:
+            refusals.require_no_out(ufunc, kwargs)
+        return evaluate(ufunc, inputs, kwargs)
 
     def __array_function__(self, fn: Callable, _types: Any, args: tuple, kwargs: dict) -> Any:
-        if kwargs.pop("out", None) is not None:
-            raise _in_place(f"{name_of(fn)} with out=")
-        return self.handle(fn, args, kwargs)
+        if kwargs:
+            refusals.require_no_out(fn, kwargs)
+        return evaluate(fn, args, kwargs)
 
-    def handle(self, fn: Callable, args: tuple, kwargs: dict) -> Any:
-        """Evaluate `fn` on arguments among which are duals."""
-        return rule_of(fn)(innermost(args, kwargs, fn), args, kwargs)
-
-    # --- what must not happen silently ---
+    # --- what must not happen without a word ---
 
     def __array__(self, *_args: Any, **_kwargs: Any) -> Any:
-        raise DualConversionError(
-            f"a Dual of shape {self.shape} cannot become a plain array: its tangent would be lost. "
-            "Writing `a[i] = dual` into an array? Collect the parts and use np.stack or "
-            "np.where. Want the value alone? Use dn.stop_gradient(x)"
-        )
+        raise refusals.no_plain_array(self.shape)
 
     def _no_number(self) -> Any:
-        raise DualConversionError(
-            "a Dual cannot become a Python number: its tangent would be lost. Use NumPy functions "
-            "(np.exp instead of math.exp), or dn.stop_gradient(x) for the value alone"
-        )
+        raise refusals.no_python_number()
 
-    __float__ = __int__ = __index__ = __complex__ = _no_number
-    item = tolist = _no_number
+    __float__ = __int__ = __index__ = __complex__ = item = tolist = _no_number
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise _in_place("x[i] = v")
+        raise refusals.in_place("x[i] = v")
 
     def sort(self, *_args: Any, **_kwargs: Any) -> None:
-        raise _in_place("x.sort()")
+        raise refusals.in_place("x.sort()")
 
     def __bool__(self) -> bool:
-        return bool(self.primal)  # branches look at the primal only
+        return bool(self.primal)  # branches look at primals only
 
     def __repr__(self) -> str:
         return f"Dual(primal={self.primal!r}, tangent={self.tangent!r})"
 
     # --- what arrays have ---
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.primal.shape
-
-    @property
-    def ndim(self) -> int:
-        return self.primal.ndim
-
-    @property
-    def size(self) -> int:
-        return self.primal.size
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.primal.dtype
-
-    @property
-    def T(self) -> Any:
-        return np.transpose(self)
-
-    @property
-    def mT(self) -> Any:
-        return np.swapaxes(self, -1, -2)
+    shape = property(lambda self: self.primal.shape)
+    ndim = property(lambda self: self.primal.ndim)
+    size = property(lambda self: self.primal.size)
+    dtype = property(lambda self: self.primal.dtype)
+    T = property(lambda self: np.transpose(self))
+    mT = property(lambda self: np.swapaxes(self, -1, -2))
 
     def __len__(self) -> int:
         return len(self.primal)
@@ -188,7 +225,7 @@ class Dual(Traced):
         return getitem(self, key)
 
     def astype(self, dtype: Any, **_kwargs: Any) -> Any:
-        """Another dtype; a conversion to integers or booleans drops the tangent."""
+        """Convert to another dtype; a conversion to integers or booleans drops the tangent."""
         return astype(self, dtype)
 
     def reshape(self, *shape: Any, **kwargs: Any) -> Any:
@@ -198,90 +235,46 @@ class Dual(Traced):
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
     def copy(self, *_args: Any, **_kwargs: Any) -> Any:
-        return self  # immutable, so itself
+        return self  # a dual is immutable, so it is its own copy
 
     # --- operators and methods that are NumPy functions ---
 
-    __add__, __radd__ = _method(np.add), _reflected(np.add)
-    __sub__, __rsub__ = _method(np.subtract), _reflected(np.subtract)
-    __mul__, __rmul__ = _method(np.multiply), _reflected(np.multiply)
-    __truediv__, __rtruediv__ = _method(np.divide), _reflected(np.divide)
-    __floordiv__, __rfloordiv__ = _method(np.floor_divide), _reflected(np.floor_divide)
-    __mod__, __rmod__ = _method(np.remainder), _reflected(np.remainder)
-    __pow__, __rpow__ = _method(np.power), _reflected(np.power)
-    __matmul__, __rmatmul__ = _method(np.matmul), _reflected(np.matmul)
-    __neg__ = _method(np.negative)
-    __pos__ = _method(np.positive)
-    __abs__ = _method(np.absolute)
-    __eq__ = _method(np.equal)
-    __ne__ = _method(np.not_equal)
-    __lt__ = _method(np.less)
-    __le__ = _method(np.less_equal)
-    __gt__ = _method(np.greater)
-    __ge__ = _method(np.greater_equal)
+    __add__, __radd__ = _operator(np.add), _reflected(np.add)
+    __sub__, __rsub__ = _operator(np.subtract), _reflected(np.subtract)
+    __mul__, __rmul__ = _operator(np.multiply), _reflected(np.multiply)
+    __truediv__, __rtruediv__ = _operator(np.divide), _reflected(np.divide)
+    __floordiv__, __rfloordiv__ = _operator(np.floor_divide), _reflected(np.floor_divide)
+    __mod__, __rmod__ = _operator(np.remainder), _reflected(np.remainder)
+    __pow__, __rpow__ = _operator(np.power), _reflected(np.power)
+    __matmul__, __rmatmul__ = _operator(np.matmul), _reflected(np.matmul)
+    __eq__, __ne__ = _operator(np.equal), _operator(np.not_equal)
+    __lt__, __le__ = _operator(np.less), _operator(np.less_equal)
+    __gt__, __ge__ = _operator(np.greater), _operator(np.greater_equal)
     __hash__ = None  # type: ignore[assignment]  # as for arrays: == is elementwise
 
-    sum = _method(np.sum)
-    mean = _method(np.mean)
-    prod = _method(np.prod)
-    max = _method(np.max)
-    min = _method(np.min)
-    var = _method(np.var)
-    std = _method(np.std)
-    cumsum = _method(np.cumsum)
-    cumprod = _method(np.cumprod)
-    trace = _method(np.trace)
-    dot = _method(np.dot)
-    clip = _method(np.clip)
-    round = _method(np.round)
-    ravel = _method(np.ravel)
-    flatten = _method(np.ravel)
-    squeeze = _method(np.squeeze)
-    swapaxes = _method(np.swapaxes)
-    repeat = _method(np.repeat)
-    take = _method(np.take)
-    diagonal = _method(np.diagonal)
-    argmax = _method(np.argmax)
-    argmin = _method(np.argmin)
-    argsort = _method(np.argsort)
-    nonzero = _method(np.nonzero)
-    any = _method(np.any)
-    all = _method(np.all)
+    __neg__, __pos__, __abs__ = _method(np.negative), _method(np.positive), _method(np.absolute)
+    sum, mean, prod = _method(np.sum), _method(np.mean), _method(np.prod)
+    max, min, var, std = _method(np.max), _method(np.min), _method(np.var), _method(np.std)
+    cumsum, cumprod, trace = _method(np.cumsum), _method(np.cumprod), _method(np.trace)
+    dot, clip, round, take = _method(np.dot), _method(np.clip), _method(np.round), _method(np.take)
+    ravel, flatten, squeeze = _method(np.ravel), _method(np.ravel), _method(np.squeeze)
+    swapaxes, repeat, diagonal = _method(np.swapaxes), _method(np.repeat), _method(np.diagonal)
+    argmax, argmin, argsort = _method(np.argmax), _method(np.argmin), _method(np.argsort)
+    nonzero, any, all = _method(np.nonzero), _method(np.any), _method(np.all)
 
 
-def getitem(x: Any, key: Any) -> Any:
-    """`x[key]` as a function, so that indexing has a rule like everything else."""
-    return x.handle(getitem, (x, key), {}) if isinstance(x, Dual) else x[key]
+def getitem(x: Array, key: Any) -> Array:
+    """Evaluate `x[key]`: a function, so that indexing has a rule like everything else."""
+    return evaluate(getitem, (x, key), {}) if isinstance(x, Dual) else x[key]
 
 
-def astype(x: Any, dtype: Any) -> Any:
-    """`x.astype(dtype)` as a function."""
-    return x.handle(astype, (x, dtype), {}) if isinstance(x, Dual) else x.astype(dtype)
-
-
-def innermost(args: Iterable, kwargs: dict, fn: Callable) -> Level:
-    """The largest level among the arguments (looking into lists and tuples of arrays)."""
-    found: Level | None = None
-    for arg in args:
-        for x in arg if isinstance(arg, (list, tuple)) else (arg,):
-            if isinstance(x, Dual) and (found is None or x.level.serial > found.serial):
-                found = x.level
-    if found is None or any(isinstance(v, Dual) for v in kwargs.values()):
-        raise MissingRuleError(
-            f"{name_of(fn)}: pass arrays that carry tangents by position, not by keyword or in "
-            "nested lists (np.stack builds an array from duals)"
-        )
-    if not found.open:
-        raise EscapedDualError(
-            f"{name_of(fn)} met a Dual whose transform has already returned. A value was kept "
-            "from inside the differentiated function (in a list, an attribute, a closure); return "
-            "it instead, with has_aux=True where it is not to be differentiated"
-        )
-    return found
+def astype(x: Array, dtype: Any) -> Array:
+    """Evaluate `x.astype(dtype)`: a function, as `getitem` is."""
+    return evaluate(astype, (x, dtype), {}) if isinstance(x, Dual) else x.astype(dtype)
 
 
 def primal_of(x: Any) -> Any:
-    """The plain value under all levels."""
+    """Find the plain value under all levels."""
     while isinstance(x, Dual):
         x = x.primal
     return x

@@ -1,7 +1,16 @@
-"""The engine: how a function is evaluated on duals, and the forms its rule can take.
+"""The engine: the forms that a derivative rule can take, and what each does with duals.
 
-A function's arguments are taken apart at the innermost level: primals go into the function
-itself, tangents through the rule's linear maps, and the contributions are added.
+A function's arguments are taken apart at the innermost level: the primals go into the function
+itself, the tangents go through the rule's linear maps, and what the maps return is added up.
+
+    rule             a linear map `(t, out, *primals, **params)` for each argument
+    elementwise      the same for functions that broadcast
+    linearizer       one function that returns the result and the maps, which share what it computed
+    composed         the function written with others that have rules
+    zero_derivative  functions whose result does not move with small changes of their arguments
+
+A mistake in a rule is refused here: a map whose result does not have the shape `(k, *out.shape)`
+raises an error that names the function and the argument.
 """
 
 from __future__ import annotations
@@ -14,156 +23,69 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.core import linear
-from dualnet.core.dispatch import name_of, register
-from dualnet.core.dual import Dual, Level, primal_of
-from dualnet.errors import MissingRuleError
-
-
-def primal_at(x: Any, level: Level) -> Any:
-    """The argument as it is outside `level`; lists and tuples of arrays item by item."""
-    if isinstance(x, Dual):
-        return x.primal if x.level is level else x
-    if isinstance(x, (list, tuple)) and any(isinstance(item, Dual) for item in x):
-        return [primal_at(item, level) for item in x]
-    return x
-
-
-def tangent_at(x: Any, level: Level) -> Any:
-    """Its tangent at `level`, None if there is none; a list of tangents for a list of arrays."""
-    if isinstance(x, Dual):
-        return x.tangent if x.level is level else None
-    if isinstance(x, (list, tuple)):
-        tangents = [tangent_at(item, level) for item in x if isinstance(item, Dual)]
-        if any(t is not None for t in tangents):
-            return [tangent_at(item, level) for item in x]
-    return None
-
-
-def operand(x: Any) -> Any:
-    """Where a function expects an array: the array that a list of numbers stands for."""
-    if isinstance(x, (list, tuple)) and not any(hasattr(item, "dtype") for item in x):
-        return np.asarray(x)
-    return x
-
-
-def with_tangent(out: Any, t: Any, level: Level) -> Any:
-    """The Dual of a result; the plain result where no tangent reached it."""
-    if t is None:
-        return out
-    if linear.shape_of(t) != out.shape:
-        t = linear.broadcast_to(t, out.shape)
-    if t.dtype != out.dtype:
-        t = linear.cast(t, out.dtype)
-    return Dual(out, t, level)
-
-
-# --- registration: the forms a rule can take -----------------------------------------------------
-
-
-def _register(fn: Callable, evaluate: Callable, parts: Iterable[Callable], leading: int) -> None:
-    """Register `evaluate`, refusing arguments that the functions a rule is made of do not take.
-
-    Without this, `np.sum(x, where=mask)` would end in a TypeError about a function that its
-    reader has never seen.  The first `leading` parameters of the parts are not arguments.
-    """
-    known: set[str] | None = None  # None: any keyword
-    most = math.inf
-    for part in parts:
-        parameters = inspect.signature(part).parameters.values()
-        kinds = [p.kind for p in parameters]
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            names = {p.name for p in parameters}
-            known = names if known is None else known & names
-        if inspect.Parameter.VAR_POSITIONAL not in kinds:
-            most = min(most, kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) - leading)
-
-    def checked(level: Level, args: tuple, kwargs: dict) -> Any:
-        unknown = [f"{name}=" for name in kwargs if known is not None and name not in known]
-        if len(args) > most:
-            unknown.append(f"number {most + 1} by position")
-        if unknown:
-            raise MissingRuleError(
-                f"{name_of(fn)}: the argument {unknown[0]} has no derivative rule; leave it out, "
-                "or use another function for it (np.where for where=, x.astype for dtype=)"
-            )
-        return evaluate(level, args, kwargs)
-
-    register(fn, checked)
-
-
-def _applied(linear_map: Callable, out: Any, primals: list, kwargs: dict, t: Any) -> Any:
-    return linear_map(t, out, *primals, **kwargs)
-
-
-def _contributions(fn: Callable, args: tuple, level: Level, maps: Sequence) -> Any:
-    """The sum over the arguments of what each one's map makes of its tangent."""
-    total = None
-    for position, argument in enumerate(args):
-        t = tangent_at(argument, level)
-        if t is None:
-            continue
-        if position >= len(maps) or maps[position] is None:
-            raise MissingRuleError(
-                f"{name_of(fn)} cannot be differentiated by argument {position}; "
-                "pass dn.stop_gradient(x) there"
-            )
-        contribution = maps[position](t)
-        total = contribution if total is None else linear.add(total, contribution)
-    return total
+from dualnet.core import linear, refusals
+from dualnet.core.dual import RULES, Dual, Level, Rule, primal_of
+from dualnet.core.linear import StructuredTangent
+from dualnet.types import Array, Tangent
 
 
 def rule(fn: Callable, *by_argument: Callable | None) -> None:
     """Register `fn` by one linear map `(t, out, *primals, **params)` for each argument.
 
-    None marks an argument that cannot carry a tangent (an index, a shape).  For an argument
-    that is a sequence of arrays, t is the list of their tangents, None where absent.
+    None marks an argument that cannot carry a tangent (an index, a shape).  Where an argument is a
+    sequence of arrays, t is the list of their tangents, None where one has none.
     """
+    arrays = tuple(position for position, m in enumerate(by_argument) if m is not None)
 
     def evaluate(level: Level, args: tuple, kwargs: dict) -> Any:
-        primals = [primal_at(a, level) for a in args]
-        for position, linear_map in enumerate(by_argument[: len(args)]):
-            if linear_map is not None:
+        primals, tangents = take_apart(args, level)
+        for position in arrays:
+            if position < len(primals) and isinstance(primals[position], (list, tuple)):
                 primals[position] = operand(primals[position])
         out = fn(*primals, **kwargs)
-        maps = [
-            None if m is None else functools.partial(_applied, m, out, primals, kwargs)
-            for m in by_argument
-        ]
-        return with_tangent(out, _contributions(fn, args, level, maps), level)
+        return _with_tangent(fn, level, out, tangents, by_argument, (out, *primals), kwargs)
 
     _register(fn, evaluate, filter(None, by_argument), leading=2)
 
 
 def elementwise(fn: Callable, *by_argument: Callable | None) -> None:
-    """Like `rule`, for functions that broadcast: t arrives with the rank of the result, so a
-    map can be written with operators, as in `lambda t, out, x, y: t * y`."""
+    """Register a function that broadcasts its arguments, otherwise as `rule` does.
 
-    def aligned(linear_map: Callable | None) -> Callable | None:
-        if linear_map is None:
-            return None
+    Every t arrives with the rank of the result, so that a map can be written with operators, as in
+    `lambda t, out, x, y: t * y`.  A map must give the shape of the result; where none of its
+    operands does, `moves_alike` stretches t.
+    """
+    rule(fn, *(None if m is None else aligned(m) for m in by_argument))
 
-        @functools.wraps(linear_map)
-        def of_aligned(t: Any, out: Any, *primals: Any, **kwargs: Any) -> Any:
-            return linear_map(linear.align(t, out.ndim), out, *primals, **kwargs)
 
-        return of_aligned
+def aligned(linear_map: Callable) -> Callable:
+    """Make a rule's map that gets t with the rank of the result."""
 
-    rule(fn, *(aligned(linear_map) for linear_map in by_argument))
+    @functools.wraps(linear_map)
+    def of_aligned(t: Tangent, out: Array, *primals: Any, **params: Any) -> Tangent:
+        return linear_map(linear.align(t, out.ndim), out, *primals, **params)
+
+    return of_aligned
+
+
+def moves_alike(t: Tangent, out: Array, *_primals: Any) -> Tangent:
+    """Map t to itself, stretched to the result's shape: the result moves as the argument does."""
+    return linear.stretch(t, out.shape)
 
 
 def linearizer(fn: Callable) -> Callable:
-    """Decorator: register `fn` by a function of the same arguments that returns `(out, maps)`.
+    """Register `fn` by a function of the same arguments that returns `(out, maps)` (a decorator).
 
-    `maps` holds one linear map for each array argument (None where it cannot carry a tangent),
-    or is a single map where only the first can.  The maps may share whatever was computed.
+    `maps` holds one linear map of t alone for each array argument (None where it cannot carry a
+    tangent), or is a single map where only the first argument can.
     """
 
     def decorate(function: Callable) -> Callable:
         def evaluate(level: Level, args: tuple, kwargs: dict) -> Any:
-            out, maps = function(*(primal_at(a, level) for a in args), **kwargs)
+            primals, tangents = take_apart(args, level)
+            out, maps = function(*primals, **kwargs)
             maps = (maps,) if callable(maps) else maps
-            return with_tangent(out, _contributions(fn, args, level, maps), level)
+            return _with_tangent(fn, level, out, tangents, maps, (), {})
 
         _register(fn, evaluate, [function], leading=0)
         return function
@@ -172,31 +94,137 @@ def linearizer(fn: Callable) -> Callable:
 
 
 def composed(*fns: Callable) -> Callable:
-    """Decorator: register `fns` by a function of the same arguments, written with functions
-    that have rules.  For functions that only move entries: the primal is then exactly NumPy's."""
+    """Register `fns` by a function of the same arguments, written with functions that have rules.
+
+    It is for functions that only move entries: the primal is then exactly NumPy's.
+    """
 
     def decorate(function: Callable) -> Callable:
         for fn in fns:
-            _register(
-                fn, lambda _level, args, kwargs: function(*args, **kwargs), [function], leading=0
-            )
+            evaluate = lambda _level, args, kwargs: function(*args, **kwargs)  # noqa: E731
+            _register(fn, evaluate, [function], leading=0)
         return function
 
     return decorate
 
 
 def zero_derivative(*fns: Callable) -> None:
-    """Register functions whose result does not move with small changes of their arguments:
-    comparisons, floor, sign, argmax, ...  They see plain values and return plain values."""
+    """Register functions that see plain values and return plain values.
+
+    Comparisons, floor, sign, argmax and their like do not move with small changes.
+    """
 
     def evaluator(fn: Callable) -> Callable:
-        def evaluate(_level: Level, args: tuple, kwargs: dict) -> Any:
-            return fn(*map(_plain, args), **kwargs)
-
-        return evaluate
+        return lambda _level, args, kwargs: fn(*map(_plain, args), **kwargs)
 
     for fn in fns:
-        register(fn, evaluator(fn))
+        register(fn, Rule(evaluator(fn), math.inf, None))
+
+
+def register(fn: Callable, entry: Rule) -> None:
+    """Give `fn` its rule.  A second rule for the same function is an error, not a change."""
+    if fn in RULES:
+        raise ValueError(
+            f"{refusals.name_of(fn)} has a derivative rule already; two would hide a mistake"
+        )
+    RULES[fn] = entry
+
+
+def operand(x: Any) -> Any:
+    """Turn a list of numbers into an array, where a function expects an array."""
+    if isinstance(x, (list, tuple)) and not any(hasattr(item, "dtype") for item in x):
+        return np.asarray(x)
+    return x
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+def _register(fn: Callable, evaluate: Callable, parts: Iterable[Callable], leading: int) -> None:
+    """Register `evaluate` for the arguments that all the functions of which the rule is made take.
+
+    The first `leading` parameters of the parts are no arguments of `fn`.
+    """
+    known: frozenset[str] | None = None  # None: any keyword
+    positional = math.inf
+    for part in parts:
+        parameters = inspect.signature(part).parameters.values()
+        kinds = [p.kind for p in parameters]
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            names = frozenset(p.name for p in parameters)
+            known = names if known is None else known & names
+        if inspect.Parameter.VAR_POSITIONAL not in kinds:
+            count = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) - leading
+            positional = min(positional, count)
+    register(fn, Rule(evaluate, positional, known))
+
+
+def take_apart(args: tuple, level: Level) -> tuple[list, list]:
+    """Separate the arguments' primals and tangents at a level.
+
+    A tangent is None where an argument has none.  A list or tuple of arrays, some of them duals,
+    becomes a list of primals and a list of tangents.
+    """
+    primals, tangents = [], []
+    for x in args:
+        t = None
+        if isinstance(x, Dual):
+            if x.level is level:
+                x, t = x.primal, x.tangent
+        elif isinstance(x, (list, tuple)) and any(isinstance(item, Dual) for item in x):
+            x, t = take_apart(x, level)  # type: ignore[arg-type]
+            t = t if any(item is not None for item in t) else None
+        primals.append(x)
+        tangents.append(t)
+    return primals, tangents
+
+
+def _with_tangent(
+    fn: Callable,
+    level: Level,
+    out: Any,
+    tangents: list,
+    maps: Sequence[Callable | None],
+    operands: tuple,
+    params: dict,
+) -> Any:
+    """Pair a result with the sum of what the maps make of the arguments' tangents.
+
+    The result itself is returned where no argument has a tangent.
+    """
+    total = None
+    for position, t in enumerate(tangents):
+        if t is None:
+            continue
+        linear_map = maps[position] if position < len(maps) else None
+        if linear_map is None:
+            raise refusals.no_derivative_by(fn, position)
+        image = linear_map(t, *operands, **params)
+        _require_fit(fn, position, t, image, out)
+        total = image if total is None else linear.add(total, image)
+    if total is None:
+        return out
+    if total.dtype != out.dtype:  # the result's dtype decides, as in NumPy
+        total = linear.cast(total, out.dtype)
+    return Dual(out, total, level)
+
+
+def _require_fit(fn: Callable, position: int, t: Any, image: Any, out: Any) -> None:
+    """Refuse what a map returned unless it is a tangent of the result, of as many directions."""
+    shape, expected = getattr(image, "shape", None), getattr(out, "shape", None)
+    if expected is None:
+        raise refusals.no_array(fn, out)
+    if isinstance(image, StructuredTangent):
+        if shape != expected:
+            raise refusals.misfit(fn, position, shape, None, expected)
+        return
+    if isinstance(t, list):
+        t = next(item for item in t if item is not None)
+    k = t.k if isinstance(t, StructuredTangent) else t.shape[0]
+    if shape is None or k is None:
+        raise refusals.no_tangent(fn, position, image)
+    if shape != (k, *expected):
+        raise refusals.misfit(fn, position, shape, k, expected)
 
 
 def _plain(x: Any) -> Any:

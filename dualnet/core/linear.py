@@ -1,85 +1,93 @@
-"""The linear operations: the whole vocabulary that derivative rules may use on tangents.
+"""The linear operations: the vocabulary that derivative rules use on tangents.
 
-A rule says only one thing: the linear map from the tangents of its arguments to the tangent
-of its result.  It says it with the functions of this file, and each of them is written down
-twice: what it does to a stack of tangents, and its transpose (written with the same
-functions).  Forward mode needs the first, reverse mode is nothing but the second.
+A rule says only one thing: the linear map from the tangent of an argument to the tangent of the
+result.  It says it with operators and the functions of this file, and each of them is written down
+twice: what it does to a stack of tangents, and its transpose, written with the same functions.
+Forward mode needs the first, and reverse mode is nothing but the second.
 
-Shapes: a tangent of a primal of shape `S` is a stack `(k, *S)`: k directions, k leading, the
-letter k for nothing else.  Shapes and axes given to these functions never mention k, and axes
-count from the end, so one line serves every kind of tangent:
+Shapes: a tangent of a primal of shape `S` is a stack `(k, *S)` of k directions.  The letter k means
+nothing else.  Shapes and axes given to these functions never mention k, and axes count from the
+end, so that one line serves every kind of tangent:
 
 * an array, or a `Dual` of an outer transform (nesting), is acted on directly;
-* a `Structured` tangent answers for itself through its method `act`:
-  `symbolic.Symbolic` records what was done, for later evaluation or transposition;
-  `spaces.RankOne` and `spaces.DirectSum` do something cheaper than a dense stack would.
+* a `StructuredTangent` answers for itself by `apply_map`: `symbolic.Symbolic` records what was
+  done, and `spaces.RankOne` does something cheaper than a dense stack would.
+
+Here are the maps that the story needs; `core.tables.linear_maps` has the rest.  Users find all of
+them in `dn.linear`.
 """
 
 from __future__ import annotations
 
-import builtins
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from dualnet.backends.replaceable import matrix_product
-from dualnet.core.joining import concatenated
-from dualnet.core.scatter import zeros_plus, zeros_with
-
-Shape = tuple[int, ...]
-Tangent = Any  # an array or Dual of shape `(k, *S)`, or a Structured tangent
+from dualnet.backends.overridable import matrix_product
+from dualnet.core import refusals
+from dualnet.types import Array, Axes, Cotangent, Shape, Stack, Tangent
 
 
 class LinearMap:
-    """One word of the vocabulary: a function linear in its first argument, and its transpose.
+    """A function that is linear in its first argument, and its transpose.
 
-    `forward(t, *params)` maps a stack `(k, *S)` to a stack `(k, *R)` for any k, zero
-    included.  `transpose(ct, shape, *params)` maps a cotangent stack `(k, *R)` back to
-    `(k, *S)`, where `shape` is `S`.
+    `forward(t, *params)` maps a stack `(k, *S)` to a stack `(k, *R)` for any k, zero included.
+    `transpose(ct, shape, *params)` maps a cotangent stack `(k, *R)` back to `(k, *S)`, where
+    `shape` is `S`.
     """
 
-    def __init__(self, forward: Callable[..., Tangent]):
+    def __init__(self, forward: Callable[..., Stack]):
         self.forward = forward
         self.__name__ = forward.__name__
         self.__doc__ = forward.__doc__
 
     def __call__(self, t: Tangent, *params: Any) -> Tangent:
-        if isinstance(t, Structured):
-            return t.act(self, params)
+        if isinstance(t, StructuredTangent):
+            return t.apply_map(self, params)
         return self.forward(t, *params)
 
     def transposed(self, transpose: Callable[..., Tangent]) -> None:
-        """Decorator that gives the transpose."""
+        """Give the map its transpose (a decorator)."""
         self.transpose = transpose
 
     def __repr__(self) -> str:
         return f"linear.{self.__name__}"
 
 
-class Structured:
-    """A tangent that is not a dense stack.  `shape` is the primal's shape, without k."""
+class StructuredTangent:
+    """A tangent that is no dense stack.
+
+    Attributes:
+        shape: the primal's shape, without k.
+        dtype: the primal's dtype.
+        k: how many directions it holds; None where it only records or combines.
+    """
 
     shape: Shape
     dtype: np.dtype
+    k: int | None = None
 
     __array_ufunc__ = None  # NumPy arrays on the left hand over to the operators below
 
-    def act(self, linear_map: LinearMap, params: tuple) -> Tangent:
-        """The image of this tangent under `linear_map(·, *params)`."""
+    def apply_map(self, linear_map: LinearMap, params: tuple) -> Tangent:
+        """Return the image of this tangent under `linear_map(·, *params)`."""
         raise NotImplementedError
 
-    def plus(self, other: Tangent) -> Tangent:
-        """The sum of this tangent and another of the same transform."""
+    def add(self, other: Tangent) -> Tangent:
+        """Return the sum of this tangent and another of the same shape and transform."""
         raise NotImplementedError
 
-    def __mul__(self, c: Any) -> Tangent:
+    def __array_function__(self, fn: Callable, _types: Any, _args: tuple, _kwargs: dict) -> Any:
+        raise refusals.tangent_in_function(fn)
+
+    def __mul__(self, c: Array) -> Tangent:
         return scale(self, c)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, c: Any) -> Tangent:
+    def __truediv__(self, c: Array) -> Tangent:
         return divide(self, c)
 
     def __neg__(self) -> Tangent:
@@ -93,68 +101,52 @@ class Structured:
     def __sub__(self, other: Tangent) -> Tangent:
         return add(self, -other)
 
-    def __matmul__(self, y: Any) -> Tangent:
+    def __matmul__(self, y: Array) -> Tangent:
         return matmul(self, y)
 
-    def __rmatmul__(self, x: Any) -> Tangent:
+    def __rmatmul__(self, x: Array) -> Tangent:
         return matmul_from_left(self, x)
 
 
 def shape_of(t: Tangent) -> Shape:
-    """The primal's shape, without k."""
-    return t.shape if isinstance(t, Structured) else t.shape[1:]
+    """Return the primal's shape, without k."""
+    return t.shape if isinstance(t, StructuredTangent) else t.shape[1:]
 
 
 def align(t: Tangent, ndim: int) -> Tangent:
-    """Insert unit axes after k until the primal's rank is `ndim`.
+    """Insert unit axes behind k until the primal's rank is `ndim`.
 
-    Without this, a stack `(k, 3)` met by an operand `(2, 3)` would fail, or for k = 2
-    silently pair directions with rows.
+    Without this, a stack `(k, 3)` met by an operand `(2, 3)` would fail, or for k = 2 silently
+    pair directions with rows.
     """
     shape = shape_of(t)
     return t if len(shape) >= ndim else reshape(t, (1,) * (ndim - len(shape)) + shape)
 
 
-def _align_with(t: Tangent, operand: Any) -> Tangent:
-    return align(t, getattr(operand, "ndim", 0))
-
-
-# --- sums ------------------------------------------------------------------------------------
-
-
 def add(t: Tangent, u: Tangent) -> Tangent:
-    """t + u, their shapes broadcast against each other behind k."""
-    if isinstance(t, Structured):
-        return t.plus(u)
-    if isinstance(u, Structured):
-        return u.plus(t)
-    ndim = max(t.ndim, u.ndim) - 1
-    return align(t, ndim) + align(u, ndim)
+    """Return t + u, two tangents of one shape."""
+    if isinstance(t, StructuredTangent):
+        return t.add(u)
+    return u.add(t) if isinstance(u, StructuredTangent) else t + u
+
+
+# --- broadcasting and sums -----------------------------------------------------------------------
 
 
 @LinearMap
-def sum(t: Tangent, axes: Shape, keepdims: bool = False) -> Tangent:
-    """Sum over the (negative) axes."""
-    return np.sum(t, axis=axes, keepdims=keepdims)
-
-
-@sum.transposed
-def _(ct: Tangent, shape: Shape, axes: Shape, keepdims: bool = False) -> Tangent:
-    kept = tuple(1 if i - len(shape) in axes else n for i, n in enumerate(shape))
-    return broadcast_to(reshape(ct, kept), shape)
-
-
-@LinearMap
-def broadcast_to(t: Tangent, shape: Shape) -> Tangent:
+def broadcast_to(t: Stack, shape: Shape) -> Stack:
     """Repeat along new and unit axes until the primal's shape is `shape`."""
-    if t.shape[1:] == shape:
-        return t
     return np.broadcast_to(align(t, len(shape)), (t.shape[0], *shape))
 
 
 @broadcast_to.transposed
-def _(ct: Tangent, shape: Shape, _to: Shape) -> Tangent:
+def _(ct: Cotangent, shape: Shape, _to: Shape) -> Cotangent:
     return unbroadcast(ct, shape)
+
+
+def stretch(t: Tangent, shape: Shape) -> Tangent:
+    """Broadcast a tangent to `shape`, where it does not have that shape already."""
+    return t if shape_of(t) == shape else broadcast_to(t, shape)
 
 
 def unbroadcast(t: Tangent, shape: Shape) -> Tangent:
@@ -170,66 +162,55 @@ def unbroadcast(t: Tangent, shape: Shape) -> Tangent:
 
 
 @LinearMap
-def cumsum(t: Tangent, axis: int) -> Tangent:
-    """Running sum along a (negative) axis."""
-    return np.cumsum(t, axis=axis)
+def sum(t: Stack, axes: Axes, keepdims: bool = False) -> Stack:
+    """Sum over the axes."""
+    return np.sum(t, axis=axes, keepdims=keepdims)
 
 
-@cumsum.transposed
-def _(ct: Tangent, _shape: Shape, axis: int) -> Tangent:
-    backwards = (..., slice(None, None, -1)) + (slice(None),) * (-axis - 1)
-    return index(cumsum(index(ct, backwards), axis), backwards)
+@sum.transposed
+def _(ct: Cotangent, shape: Shape, axes: Axes, keepdims: bool = False) -> Cotangent:
+    kept = tuple(1 if i - len(shape) in axes else n for i, n in enumerate(shape))
+    return broadcast_to(reshape(ct, kept), shape)
 
 
-# --- products with constants -------------------------------------------------------------------
+# --- products with constants ---------------------------------------------------------------------
 
 
 @LinearMap
-def scale(t: Tangent, c: Any) -> Tangent:
+def scale(t: Stack, c: Array) -> Stack:
     """c · t entry by entry, shapes broadcast against each other behind k."""
-    return _align_with(t, c) * c
+    return align(t, getattr(c, "ndim", 0)) * c
 
 
 @scale.transposed
-def _(ct: Tangent, shape: Shape, c: Any) -> Tangent:
+def _(ct: Cotangent, shape: Shape, c: Array) -> Cotangent:
     return unbroadcast(scale(ct, c), shape)
 
 
 @LinearMap
-def divide(t: Tangent, c: Any) -> Tangent:
+def divide(t: Stack, c: Array) -> Stack:
     """t / c entry by entry, shapes broadcast against each other behind k."""
-    return _align_with(t, c) / c
+    return align(t, getattr(c, "ndim", 0)) / c
 
 
 @divide.transposed
-def _(ct: Tangent, shape: Shape, c: Any) -> Tangent:
+def _(ct: Cotangent, shape: Shape, c: Array) -> Cotangent:
     return unbroadcast(divide(ct, c), shape)
 
 
 @LinearMap
-def select(t: Tangent, mask: Any) -> Tangent:
-    """t where the mask holds, else 0; unlike `scale(t, mask)` it gives 0 for 0 · inf too."""
-    return np.where(mask, _align_with(t, mask), 0)
-
-
-@select.transposed
-def _(ct: Tangent, shape: Shape, mask: Any) -> Tangent:
-    return unbroadcast(select(ct, mask), shape)
-
-
-@LinearMap
-def cast(t: Tangent, dtype: Any) -> Tangent:
+def cast(t: Stack, dtype: Any) -> Stack:
     """Convert to another floating dtype."""
     return t.astype(dtype)
 
 
 @cast.transposed
-def _(ct: Tangent, _shape: Shape, _dtype: Any) -> Tangent:
+def _(ct: Cotangent, _shape: Shape, _dtype: Any) -> Cotangent:
     return ct  # the caller of the transpose converts to the input's dtype, once, at the end
 
 
 @LinearMap
-def matmul(t: Tangent, y: Any) -> Tangent:
+def matmul(t: Stack, y: Array) -> Stack:
     """t @ y for t `(k, ..., m, n)` and a constant y `(..., n, p)`."""
     if y.ndim == 2:  # one product for all directions
         return np.reshape(matrix_product(_rows(t), y), (*t.shape[:-1], y.shape[1]))
@@ -237,12 +218,12 @@ def matmul(t: Tangent, y: Any) -> Tangent:
 
 
 @matmul.transposed
-def _(ct: Tangent, shape: Shape, y: Any) -> Tangent:
+def _(ct: Cotangent, shape: Shape, y: Array) -> Cotangent:
     return unbroadcast(matmul(ct, np.swapaxes(y, -1, -2)), shape)
 
 
 @LinearMap
-def matmul_from_left(t: Tangent, x: Any) -> Tangent:
+def matmul_from_left(t: Stack, x: Array) -> Stack:
     """x @ t for a constant x `(..., m, n)` and t `(k, ..., n, p)`."""
     if t.ndim == 3 and x.ndim > 2:  # t is a stack of plain matrices: all rows of x at once
         return np.reshape(matrix_product(_rows(x), t), (t.shape[0], *x.shape[:-1], t.shape[-1]))
@@ -250,151 +231,41 @@ def matmul_from_left(t: Tangent, x: Any) -> Tangent:
 
 
 @matmul_from_left.transposed
-def _(ct: Tangent, shape: Shape, x: Any) -> Tangent:
+def _(ct: Cotangent, shape: Shape, x: Array) -> Cotangent:
     if len(shape) == 2 and x.ndim > 2:
         x = _rows(x)
         ct = reshape(ct, (x.shape[0], shape[-1]))
     return unbroadcast(matmul_from_left(ct, np.swapaxes(x, -1, -2)), shape)
 
 
-def _rows(x: Any) -> Any:
+def _rows(x: Array) -> Any:
     """x `(..., n)` as a matrix `(rows, n)`."""
     return np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
-@LinearMap
-def solve(t: Tangent, a: Any) -> Tangent:
-    """a⁻¹ t for t `(k, ..., n, m)` and a constant a `(..., n, n)`."""
-    t = align(t, a.ndim)
-    stack = np.broadcast_shapes(a.shape[:-2], t.shape[:-2])  # CuPy's solve stretches neither
-    return np.linalg.solve(*(np.broadcast_to(x, (*stack, *x.shape[-2:])) for x in (a, t)))
-
-
-@solve.transposed
-def _(ct: Tangent, shape: Shape, a: Any) -> Tangent:
-    return unbroadcast(solve(ct, np.swapaxes(a, -1, -2)), shape)
+# --- shapes ------------------------------------------------------------------------------------
 
 
 @LinearMap
-def contract(t: Tangent, subscripts: tuple[str, ...], result: str, *constants: Any) -> Tangent:
-    """einsum of t, which comes first, with constants.
-
-    Args:
-        t: stack `(k, ...)`.
-        subscripts: one string for t (no letter twice, each also in another string) and one
-            for each constant; `k` stands for the directions and must not occur in them.
-        result: the result's subscripts.
-        constants: arrays.
-    """
-    spec = ",".join(("k" + subscripts[0], *subscripts[1:])) + "->k" + result
-    return np.einsum(spec, t, *constants, optimize=len(constants) > 1)
-
-
-@contract.transposed
-def _(ct: Tangent, _s: Shape, subscripts: tuple[str, ...], result: str, *constants: Any) -> Tangent:
-    return contract(ct, (result, *subscripts[1:]), subscripts[0], *constants)
-
-
-# --- shapes and places -------------------------------------------------------------------------
-
-
-@LinearMap
-def reshape(t: Tangent, shape: Shape) -> Tangent:
+def reshape(t: Stack, shape: Shape) -> Stack:
     """Give the primal's part another shape."""
     return np.reshape(t, (t.shape[0], *shape))
 
 
 @reshape.transposed
-def _(ct: Tangent, shape: Shape, _to: Shape) -> Tangent:
+def _(ct: Cotangent, shape: Shape, _to: Shape) -> Cotangent:
     return reshape(ct, shape)
 
 
 @LinearMap
-def transpose(t: Tangent, axes: Shape) -> Tangent:
+def transpose(t: Stack, axes: Shape) -> Stack:
     """Permute: axis i of the result is the (negative) axis `axes[i]` of t."""
     return np.transpose(t, (0, *(a + t.ndim for a in axes)))
 
 
 @transpose.transposed
-def _(ct: Tangent, _shape: Shape, axes: Shape) -> Tangent:
+def _(ct: Cotangent, _shape: Shape, axes: Shape) -> Cotangent:
     inverse = [0] * len(axes)
     for to, origin in enumerate(axes):
         inverse[origin] = to - len(axes)
     return transpose(ct, tuple(inverse))
-
-
-def concatenate(ts: Sequence[Tangent | None], shapes: Sequence[Shape], axis: int) -> Tangent:
-    """Join along a (negative) axis; None stands for zeros.
-
-    Args:
-        ts: tangents, not all None.
-        shapes: the primals' shapes.
-        axis: negative.
-    """
-    if any(isinstance(t, Structured) for t in ts):
-        length = [shape[axis] for shape in shapes]
-        first = shapes[0]
-        whole = (*first[: len(first) + axis], builtins.sum(length), *first[len(first) + axis + 1 :])
-        total, start = None, 0
-        for t, n in zip(ts, length, strict=True):
-            if t is not None:
-                here = (..., slice(start, start + n), *(slice(None),) * (-axis - 1))
-                part = place(t, here, whole)
-                total = part if total is None else add(total, part)
-            start += n
-        return total
-    like = next(t for t in ts if t is not None)
-    stacks = [
-        np.zeros_like(like, shape=(like.shape[0], *shape)) if t is None else t
-        for t, shape in zip(ts, shapes, strict=True)
-    ]
-    return concatenated(stacks, axis)
-
-
-@LinearMap
-def index(t: Tangent, key: tuple) -> Tangent:
-    """t[key] for a basic index: integers, slices, None and Ellipsis."""
-    behind_k = (slice(None), *key)
-    return t[behind_k]
-
-
-@index.transposed
-def _(ct: Tangent, shape: Shape, key: tuple) -> Tangent:
-    return place(ct, key, shape)
-
-
-@LinearMap
-def place(t: Tangent, key: tuple, shape: Shape) -> Tangent:
-    """Zeros of `shape` with t at the basic index `key`: the transpose of `index`."""
-    return zeros_with(t, (slice(None), *key), (t.shape[0], *shape))
-
-
-@place.transposed
-def _(ct: Tangent, _shape: Shape, key: tuple, _to: Shape) -> Tangent:
-    return index(ct, key)
-
-
-@LinearMap
-def gather(t: Tangent, positions: np.ndarray) -> Tangent:
-    """Pick entries by their positions in the flattened primal, repeats allowed.
-
-    Every indexing with arrays and every rearrangement (flip, roll, repeat, sort, ...) is a
-    gather; the caller finds the positions by doing the same to `arange(size)`.
-    """
-    return np.take(np.reshape(t, (t.shape[0], math.prod(t.shape[1:]))), positions, axis=1)
-
-
-@gather.transposed
-def _(ct: Tangent, shape: Shape, positions: np.ndarray) -> Tangent:
-    return scatter_add(ct, positions, shape)
-
-
-@LinearMap
-def scatter_add(t: Tangent, positions: np.ndarray, shape: Shape) -> Tangent:
-    """Zeros of `shape` to which t is added at flat positions: the transpose of `gather`."""
-    return zeros_plus(t, positions, shape)
-
-
-@scatter_add.transposed
-def _(ct: Tangent, _shape: Shape, positions: np.ndarray, _to: Shape) -> Tangent:
-    return gather(ct, positions)

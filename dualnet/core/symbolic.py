@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from dualnet.core.dual import primal_of
-from dualnet.core.linear import LinearMap, Structured, Tangent, add, broadcast_to, unbroadcast
+from dualnet.core.linear import LinearMap, StructuredTangent, add
+from dualnet.types import Tangent
 
 
-class Symbolic(Structured):
+class Symbolic(StructuredTangent):
     """A linear expression in the inputs of a transform, recorded and not yet evaluated.
 
     A node is one of three things: an input (no map, no parents), the image of one parent under
@@ -48,10 +49,10 @@ class Symbolic(Structured):
         """A fresh unknown with the shape and dtype of `primal`."""
         return cls(np.empty_like(primal_of(primal), shape=(0, *primal.shape)))
 
-    def act(self, linear_map: LinearMap, params: tuple) -> Symbolic:
+    def apply_map(self, linear_map: LinearMap, params: tuple) -> Symbolic:
         return Symbolic(linear_map.forward(self.probe, *params), (self,), linear_map, params)
 
-    def plus(self, other: Symbolic) -> Symbolic:
+    def add(self, other: Symbolic) -> Symbolic:
         return Symbolic(add(self.probe, other.probe), (self, other))
 
 
@@ -71,8 +72,7 @@ def evaluate(outputs: Sequence[Symbolic], inputs: Sequence[Symbolic], tangents: 
         if node.linear_map is not None:
             values[node.serial] = node.linear_map(known[0], *node.params)
         else:
-            total = known[0] if len(known) == 1 else add(*known)
-            values[node.serial] = broadcast_to(total, node.shape)
+            values[node.serial] = known[0] if len(known) == 1 else add(*known)
     return [values.get(node.serial) for node in outputs]
 
 
@@ -99,7 +99,7 @@ def transpose_all(
             if node.linear_map is not None:
                 accumulate(parent, node.linear_map.transpose(ct, parent.shape, *node.params))
             else:
-                accumulate(parent, unbroadcast(ct, parent.shape))
+                accumulate(parent, ct)
     return [sums.get(node.serial) for node in inputs]
 
 

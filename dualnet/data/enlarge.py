@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.backends.replaceable import exact_product
-from dualnet.core.beside import arange
+from dualnet.backends.overridable import exact_product
+from dualnet.core.arrays import arange_like
 
 
 def enlarged(images: Any, side: int) -> Any:
@@ -32,5 +32,5 @@ def enlarged(images: Any, side: int) -> Any:
 def _interpolation(length: int, side: int, images: Any) -> Any:
     """`(side, length)`: the weight of each pixel at the center of each new one; beyond the
     outermost centers the outermost pixel."""
-    centers = np.clip((arange(side, images) + 0.5) * (length / side) - 0.5, 0, length - 1)
-    return np.maximum(1.0 - np.abs(centers[:, None] - arange(length, images)), 0.0)
+    centers = np.clip((arange_like(side, images) + 0.5) * (length / side) - 0.5, 0, length - 1)
+    return np.maximum(1.0 - np.abs(centers[:, None] - arange_like(length, images)), 0.0)

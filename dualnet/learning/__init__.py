@@ -1,20 +1,24 @@
 """Learning rules: how a gradient is estimated.  Start with `rule`, which says what a rule is."""
 
-from dualnet.learning.activity import ActivityPerturbation, GreedyActivityPerturbation
+from dualnet.learning.activity_perturbation import ActivityPerturbation, GreedyActivityPerturbation
 from dualnet.learning.aggregate import AGGREGATIONS
-from dualnet.learning.alignment import (
+from dualnet.learning.backprop import Backprop, GreedyBackprop, LocalBackprop
+from dualnet.learning.control_variate import ControlVariate
+from dualnet.learning.direct_feedback import (
+    DirectFeedback,
+    DirectKolenPollack,
+    ForwardDirectFeedback,
+)
+from dualnet.learning.directions.samplers import SAMPLERS
+from dualnet.learning.feedback_alignment import (
     FeedbackAlignment,
     GreedyFeedbackAlignment,
     LearnedFeedbackAlignment,
     LocalFeedbackAlignment,
 )
-from dualnet.learning.backprop import Backprop, GreedyBackprop, LocalBackprop
-from dualnet.learning.feedback import DirectFeedback, DirectKolenPollack, ForwardDirectFeedback
-from dualnet.learning.residual import ResidualForwardGradient
 from dualnet.learning.rule import Measurement, Rule, Step, step
-from dualnet.learning.samplers import SAMPLERS
 from dualnet.learning.task import Shard, Task, correct, cut
-from dualnet.learning.weight import (
+from dualnet.learning.weight_perturbation import (
     FiniteDifferences,
     GreedyWeightPerturbation,
     WeightPerturbation,
@@ -36,7 +40,7 @@ RULES: dict[str, type[Rule]] = {
     "wp": FiniteDifferences,
     "fg-a": ActivityPerturbation,
     "lg-fg-a": GreedyActivityPerturbation,
-    "fg-a-cv": ResidualForwardGradient,
+    "fg-a-cv": ControlVariate,
 }
 
 __all__ = [
@@ -45,6 +49,7 @@ __all__ = [
     "SAMPLERS",
     "ActivityPerturbation",
     "Backprop",
+    "ControlVariate",
     "DirectFeedback",
     "DirectKolenPollack",
     "FeedbackAlignment",
@@ -58,7 +63,6 @@ __all__ = [
     "LocalBackprop",
     "LocalFeedbackAlignment",
     "Measurement",
-    "ResidualForwardGradient",
     "Rule",
     "Shard",
     "Step",

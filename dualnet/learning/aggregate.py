@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.backends.replaceable import replaceable
-from dualnet.core.beside import arange
+from dualnet.backends.overridable import overridable
+from dualnet.core.arrays import arange_like
 
 Aggregation = Callable[[Any, Callable[[], Any], int], Any]
 """`aggregation(d, gram, n)`: coefficients `(k,)` from d `(k,)`; `gram()` gives the `(k, k)` inner
@@ -40,7 +40,7 @@ def projection(d: Any, gram: Callable[[], Any], n: int) -> Any:
     return least_norm(gram().astype(np.float64), d.astype(np.float64), rounding).astype(d.dtype)
 
 
-@replaceable
+@overridable
 def least_norm(g: Any, right: Any, rounding: float) -> Any:
     """The solution of G c = d, the one of least norm where G is singular.
 
@@ -74,7 +74,7 @@ def times_n(d: Any, gram: Callable[[], Any], n: int) -> Any:
 
 def largest(d: Any, gram: Callable[[], Any], n: int) -> Any:
     """The forward gradient of the direction of largest |d| alone."""
-    return np.where(arange(len(d), d) == np.argmax(np.abs(d)), d, 0)
+    return np.where(arange_like(len(d), d) == np.argmax(np.abs(d)), d, 0)
 
 
 def steepest(d: Any, gram: Callable[[], Any], n: int) -> Any:
@@ -82,7 +82,7 @@ def steepest(d: Any, gram: Callable[[], Any], n: int) -> Any:
     squares = np.diagonal(gram())
     squares = np.where(squares > 0, squares, 1.0)  # a direction that is 0 has d = 0
     best = np.argmax(np.abs(d) / np.sqrt(squares))
-    return np.where(arange(len(d), d) == best, d / squares, 0).astype(d.dtype)
+    return np.where(arange_like(len(d), d) == best, d / squares, 0).astype(d.dtype)
 
 
 def near_best(d: Any, gram: Callable[[], Any], n: int) -> Any:

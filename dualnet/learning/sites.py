@@ -46,7 +46,7 @@ def _units(network: Layer, params: Tree) -> Iterator[Unit]:
         while i < len(chain):
             weights = chain[i][0]
             i += 1
-            if not tree.leaves(subtree(params, weights)):
+            if not tree.leaves(tree.subtree(params, weights)):
                 continue
             while i < len(chain) and getattr(chain[i][1], "normalizes", False):
                 i += 1
@@ -127,10 +127,3 @@ def segment_of_each(network: Layer) -> dict[str, int]:
 
     visit(network, "")
     return segments
-
-
-def subtree(params: Tree, path: str) -> Tree:
-    """What lies at a path; the whole for ""."""
-    for name in path.split("/") if path else ():  # a network may be a single layer
-        params = params[name]
-    return params

@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dualnet.backends.replaceable import replaceable
+from dualnet.backends.overridable import overridable
 from dualnet.core import linear
-from dualnet.core.dispatch import primitive
+from dualnet.core.dual import primitive
 from dualnet.core.engine import linearizer
-from dualnet.core.linear import LinearMap, Tangent
+from dualnet.core.linear import LinearMap
 from dualnet.nn.network import Apart, Context, Shape
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Tangent
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def _relu(x: Any) -> Any:
     return out, lambda t: linear.scale(t, slope)
 
 
-@replaceable
+@overridable
 def _relu_and_slope(x: Any) -> tuple[Any, Any]:
     return relu(x), np.greater(x, 0).astype(x.dtype)
 

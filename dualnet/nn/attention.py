@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.backends.replaceable import matrix_product
+from dualnet.backends.overridable import matrix_product
 from dualnet.errors import UsageError
 from dualnet.nn.activations import softmax
 from dualnet.nn.layers import Linear, named, require_count, require_inputs

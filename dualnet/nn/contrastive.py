@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dualnet.core.beside import arange
+from dualnet.core.arrays import arange_like
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
 from dualnet.nn.losses import softmax_cross_entropy
@@ -60,7 +60,7 @@ class InfoNCE:
         n = len(projections) // 2
         asking = normalized(projections)
         answering = stop_gradient(asking) if self.stop else asking
-        own = arange(n, asking)
+        own = arange_like(n, asking)
         first = asking[:n] @ np.swapaxes(answering[n:], 0, 1) / self.temperature
         second = asking[n:] @ np.swapaxes(answering[:n], 0, 1) / self.temperature
         losses = (softmax_cross_entropy(first, own), softmax_cross_entropy(second, own))

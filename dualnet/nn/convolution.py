@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.core.convolution import convolve
 from dualnet.core.dual import astype
-from dualnet.core.windows import Geometry
 from dualnet.errors import UsageError
+from dualnet.images.convolution import convolve
+from dualnet.images.windows import Geometry
 from dualnet.nn.initial import initial
 from dualnet.nn.network import Context, Shape
 from dualnet.random import Key
@@ -49,7 +49,7 @@ def conv2d(x: Any, w: Any, stride: Sizes = 1, padding: Padding = 0, groups: int 
             f"conv2d: a kernel {w.shape} with groups={groups} expects images with "
             f"{w.shape[2] * groups} channels and outputs that divide by groups, got {x.shape}"
         )
-    geometry.places(x.shape[1:3], "conv2d")
+    geometry.output_size(x.shape[1:3], "conv2d")
     dtype = np.result_type(x.dtype, w.dtype)  # as x @ w would have
     x, w = (a if a.dtype == dtype else astype(a, dtype) for a in (x, w))
     return convolve(x, np.expand_dims(w, 0), geometry)[0]
@@ -94,7 +94,7 @@ class Conv2d:
         params = {"w": initial(self.weights, key.fold_in("w"), shape, fan_in)}
         if self.bias:
             params["b"] = np.zeros(self.features, np.float32)
-        return params, {}, (*geometry.places((height, width), "Conv2d"), self.features)
+        return params, {}, (*geometry.output_size((height, width), "Conv2d"), self.features)
 
     def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
         y = conv2d(x, params["w"], self.stride, self.padding, self.groups)

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dualnet.backends.replaceable import matrix_product
-from dualnet.core.beside import beside
+from dualnet.backends.overridable import matrix_product
+from dualnet.core.arrays import asarray_like
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
 from dualnet.nn.initial import initial
@@ -189,7 +189,7 @@ class Dropout:
                 f"{x.dtype}; convert them, for example by x.astype(np.float32)"
             )
         first = context.start * math.prod(x.shape[1:])
-        drawn = beside(context.backend.uniform(context.key, x.shape, x.dtype, first), x)
+        drawn = asarray_like(context.backend.uniform(context.key, x.shape, x.dtype, first), x)
         mask = np.greater_equal(drawn, self.rate).astype(x.dtype)
         mask /= 1.0 - self.rate
         return x * mask, state

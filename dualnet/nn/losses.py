@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.backends.replaceable import replaceable
+from dualnet.backends.overridable import overridable
 from dualnet.core import linear
-from dualnet.core.beside import arange
-from dualnet.core.dispatch import primitive
+from dualnet.core.arrays import arange_like
+from dualnet.core.dual import primitive
 from dualnet.core.engine import linearizer
 from dualnet.errors import UsageError
 
@@ -48,17 +48,17 @@ def _cross_entropy_parts(logits: Any, labels: Any) -> tuple[Any, Any]:
     return -picked[:, 0], log_p
 
 
-@replaceable
+@overridable
 def _losses(logits: Any, labels: Any) -> Any:
     """The losses alone."""
     return _cross_entropy_parts(logits, labels)[0]
 
 
-@replaceable
+@overridable
 def _losses_and_errors(logits: Any, labels: Any) -> tuple[Any, Any]:
     """The losses, and their derivatives `(N, classes)` by the logits."""
     losses, log_p = _cross_entropy_parts(logits, labels)
-    classes = arange(logits.shape[-1], labels)
+    classes = arange_like(logits.shape[-1], labels)
     target = np.equal(labels[:, None], classes).astype(logits.dtype)
     return losses, np.exp(log_p) - target
 

@@ -19,16 +19,16 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from dualnet.core import linear
-from dualnet.core.dispatch import primitive
-from dualnet.core.dual import Dual, primal_of
+from dualnet.core.dual import Dual, primal_of, primitive
 from dualnet.core.engine import linearizer
-from dualnet.core.linear import LinearMap, Tangent
+from dualnet.core.linear import LinearMap
 from dualnet.errors import UsageError
 from dualnet.nn import normalization_kernels as kernels
 from dualnet.nn.layers import named, require_count
 from dualnet.nn.network import Apart, Context, Shape
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Tangent
 
 Axes = tuple[int, ...]
 

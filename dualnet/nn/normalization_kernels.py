@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.backends.replaceable import bytes_at_a_time, replaceable
+from dualnet.backends.overridable import bytes_at_a_time, overridable
 
 Shape = tuple[int, ...]
 Axes = tuple[int, ...]
@@ -34,7 +34,7 @@ def normalized(x: Any, axes: Axes, epsilon: float) -> tuple[Any, Any]:
     return view.back(y), np.reshape(s, view.with_unit_axes)
 
 
-@replaceable
+@overridable
 def normalized_in_view(x: Any, view: _View, epsilon: float) -> tuple[Any, Any]:
     """`normalized` for x in a view; s `(A, 1, B)`."""
     y = np.empty_like(x, order="C")
@@ -57,7 +57,7 @@ def tangent(t: Any, y: Any, s: Any, axes: Axes) -> Any:
     return view.back(tangent_in_view(view.of(t), view.of(y), np.reshape(s, view.kept), view))
 
 
-@replaceable
+@overridable
 def tangent_in_view(t: Any, y: Any, s: Any, view: _View) -> Any:
     """`tangent` for t and y in a view, and s `(A, 1, B)`."""
     out = np.empty_like(t, order="C")
@@ -84,7 +84,7 @@ def moments(x: Any, axes: Axes) -> tuple[Any, Any]:
     return np.reshape(mean, shape), np.reshape(variance, shape)
 
 
-@replaceable
+@overridable
 def moments_in_view(x: Any, view: _View) -> tuple[Any, Any]:
     """`moments` for x in a view; both `(A, 1, B)`."""
     mean, variance = np.empty_like(x, shape=view.kept), np.empty_like(x, shape=view.kept)

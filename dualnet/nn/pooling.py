@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.backends.replaceable import matrix_product
-from dualnet.core.beside import arange
-from dualnet.core.dispatch import primitive
-from dualnet.core.dual import primal_of
+from dualnet.backends.overridable import matrix_product
+from dualnet.core.arrays import arange_like, stack_arrays
+from dualnet.core.dual import primal_of, primitive
 from dualnet.core.engine import linearizer
-from dualnet.core.joining import stacked
-from dualnet.core.rules.convolution import weighed
-from dualnet.core.windows import Geometry, shifts, unfold
 from dualnet.errors import UsageError
+from dualnet.images.rules import weighted_sum_of_tangent
+from dualnet.images.windows import Geometry, shifts, unfold
 from dualnet.nn.convolution import Padding, Sizes
 from dualnet.nn.network import Context, Shape
 from dualnet.random import Key
@@ -48,7 +46,7 @@ def max_pool(x: Any, window: Sizes, stride: Sizes | None = None, padding: Paddin
 @primitive
 def _largest(x: Any, geometry: Geometry) -> Any:
     padded = _pad_by_nothing(x, geometry)
-    parts = (padded[:, a, b] for a, b in shifts(geometry, geometry.places(x.shape[1:3])))
+    parts = (padded[:, a, b] for a, b in shifts(geometry, geometry.output_size(x.shape[1:3])))
     return functools.reduce(np.maximum, parts)
 
 
@@ -59,9 +57,9 @@ def _(x: Any, geometry: Geometry) -> Any:
     out = _largest(x, geometry)
     winner, padded = primal_of(out), _pad_by_nothing(primal_of(x), geometry)
     hits = [np.equal(padded[:, a, b], winner) for a, b in shifts(geometry, winner.shape[1:3])]
-    weights = stacked(hits).astype(winner.dtype)
+    weights = stack_arrays(hits).astype(winner.dtype)
     weights /= np.sum(weights, axis=0)
-    return out, lambda t: weighed(t, weights, geometry)
+    return out, lambda t: weighted_sum_of_tangent(t, weights, geometry)
 
 
 def _pad_by_nothing(x: Any, geometry: Geometry) -> Any:
@@ -101,7 +99,7 @@ def adaptive_average_pool(x: Any, size: Sizes) -> Any:
 
 def _cell_means(cells: int, length: int, x: Any) -> Any:
     """The matrix `(cells, length)` that takes the means, an array of x's kind."""
-    i, place = arange(cells, x)[:, None], arange(length, x)
+    i, place = arange_like(cells, x)[:, None], arange_like(length, x)
     inside = (place >= i * length // cells) & (place < -(-(i + 1) * length // cells))
     dtype = np.result_type(x.dtype, np.float32) if x.dtype.kind in "iub" else x.dtype
     return (inside / inside.sum(axis=1, keepdims=True)).astype(dtype)
@@ -111,7 +109,7 @@ def _geometry(name: str, x: Any, window: Sizes, stride: Sizes | None, padding: A
     if x.ndim != 4:
         raise UsageError(f"{name}: expected images (N, H, W, C), got {x.shape}")
     geometry = Geometry.of(name, window, window if stride is None else stride, padding)
-    geometry.places(x.shape[1:3], name)
+    geometry.output_size(x.shape[1:3], name)
     return geometry
 
 
@@ -163,7 +161,7 @@ def _out_shape(layer: MaxPool | AveragePool, in_shape: Shape) -> Shape:
     height, width, channels = _image(layer, in_shape)
     stride = layer.window if layer.stride is None else layer.stride
     geometry = Geometry.of(type(layer).__name__, layer.window, stride, layer.padding)
-    return (*geometry.places((height, width), type(layer).__name__), channels)
+    return (*geometry.output_size((height, width), type(layer).__name__), channels)
 
 
 def _image(layer: Any, in_shape: Shape) -> Shape:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dualnet import tree
-from dualnet.backends.replaceable import or_kernel
+from dualnet.backends.overridable import dispatch_kernel
 from dualnet.errors import TreeError, UsageError
 
 Array = Any
@@ -135,7 +135,7 @@ class Optimizer:
 
         def update_one(p: Array, g: Array, *memory: Array) -> Array:
             old = dict(zip(self.state_names, memory, strict=True))
-            new_p, new = or_kernel(type(self).update_leaf, self, g, old, p, lr, step)
+            new_p, new = dispatch_kernel(type(self).update_leaf, self, g, old, p, lr, step)
             for name in self.state_names:
                 columns[name].append(new[name])
             return new_p

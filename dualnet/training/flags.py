@@ -132,7 +132,7 @@ def make_parser(tables: Tables, description: str) -> Parser:
     for name, bits in (("tf32", 11), ("bf16", 8)):
         rounding.add_argument(
             flag(name),
-            dest="products",
+            dest="matmul_precision",
             action="store_const",
             const=name,
             default="full",

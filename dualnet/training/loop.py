@@ -17,7 +17,7 @@ from tqdm import tqdm
 from dualnet import tree
 from dualnet.analysis import Point, compare
 from dualnet.backends import Backend
-from dualnet.core.beside import beside
+from dualnet.core.arrays import asarray_like
 from dualnet.data import Dataset, batches
 from dualnet.data.augment import Augmentation
 from dualnet.errors import DivergedError, UsageError
@@ -162,7 +162,7 @@ class Trainer:
 
     def _states(self, now: TrainState, step_seconds: list[float], quiet: bool) -> States:
         """Yield the state after each step and after each epoch's evaluation."""
-        advance = self.backend.repeated(self._advance) if self.graph else self._advance
+        advance = self.backend.recorded(self._advance) if self.graph else self._advance
         while now.position[0] < self.epochs:
             now = yield from self._epoch(now, advance, step_seconds, quiet)
         return now
@@ -174,7 +174,7 @@ class Trainer:
         epoch, first = (int(i) for i in now.position)
         n = len(self.dataset.train_images)
         shuffled = batches(n, self.batch_size, Key(self.seed).fold_in("order").fold_in(epoch))
-        order = [beside(chosen, self.dataset.train_images) for chosen in shuffled]
+        order = [asarray_like(chosen, self.dataset.train_images) for chosen in shuffled]
         bar = tqdm(
             desc=f"epoch {epoch + 1}/{self.epochs}",
             total=n,
@@ -184,7 +184,7 @@ class Trainer:
             leave=epoch + 1 == self.epochs,
         )
         read = self.dataset.training_batches(order[first:])
-        with bar, closing(read), closing(self.backend.ahead(read)) as examples:
+        with bar, closing(read), closing(self.backend.prefetch(read)) as examples:
             for batch in range(first, len(order)):
                 if not now.unread:
                     began = time.perf_counter()
@@ -231,7 +231,7 @@ class Trainer:
     def _advance(
         self, carried: dict[str, Tree], batch: dict[str, Any], key: Key, numbers: dict[str, Any]
     ) -> tuple[dict[str, Tree], dict[str, Any]]:
-        """A step, as a pure function of arrays; see `Backend.repeated`.
+        """A step, as a pure function of arrays; see `Backend.recorded`.
 
         Args:
             carried: by the names in `CARRIED`.

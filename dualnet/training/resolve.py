@@ -93,7 +93,7 @@ def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
         dtype=args.dtype,
         backend=args.backend,
         threads=args.threads,
-        products=args.products,
+        matmul_precision=args.matmul_precision,
         graph=args.graph,
         shards=args.shards,
         limit_train=args.limit_train,
@@ -134,7 +134,7 @@ def check(settings: Settings, tables: Tables) -> None:
         "pixels": data.PIXEL_SCALES,
         "augment": data.AUGMENTATIONS,
         "backend": backends.NAMES,
-        "products": backends.PRODUCTS,
+        "matmul_precision": backends.MATMUL_PRECISIONS,
     }
     for kind, names in named.items():
         if getattr(settings, kind) not in names:

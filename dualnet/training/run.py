@@ -110,11 +110,11 @@ def run(
 def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Trainer:
     """The trainer that the settings describe, its data where it can stay."""
     objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
-    backend = backends.get(settings.backend, settings.threads, settings.products)
+    backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
     if not dataset.on_disk:
         arrays = ("train_images", "train_labels", "test_images", "test_labels")
         dataset = replace(
-            dataset, **{name: backend.resident(getattr(dataset, name)) for name in arrays}
+            dataset, **{name: backend.keep_on_device(getattr(dataset, name)) for name in arrays}
         )
     return Trainer(
         task=Task(network, objective.loss),

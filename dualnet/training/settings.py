@@ -29,8 +29,8 @@ class Settings:
         dtype: float32 or float64.
         objective, objective_options: a name, and the fields of the objective's dataclass.
         backend, threads: where it runs.
-        products: how the factors of float32 matrix products are rounded, on CuPy: a name in
-            `backends.PRODUCTS`.
+        matmul_precision: how the factors of float32 matrix products are rounded, on CuPy: a name in
+            `backends.MATMUL_PRECISIONS`.
         graph: on CuPy, a step is recorded as a CUDA graph and repeated.
         shards: pieces that a batch is cut into; None for one a thread.
         grad_stats: gradients are compared with the exact ones every so many steps; None for
@@ -53,7 +53,7 @@ class Settings:
     dtype: str = "float32"
     backend: str = "numpy"
     threads: int = 1
-    products: str = "full"
+    matmul_precision: str = "full"
     graph: bool = False
     shards: int | None = None
     limit_train: int | None = None
@@ -80,12 +80,14 @@ class Settings:
             raise UsageError(f"--lr must be a positive number, got {self.lr}")
         if self.dtype not in ("float32", "float64"):
             raise UsageError(f"--dtype must be float32 or float64, got {self.dtype}")
-        if self.products != "full" and self.dtype != "float32":
+        if self.matmul_precision != "full" and self.dtype != "float32":
             raise UsageError(
-                f"--{self.products} is of no use to --dtype {self.dtype}; it is for float32"
+                f"--{self.matmul_precision} is of no use to --dtype {self.dtype}; it is for float32"
             )
-        if self.products != "full" and self.backend == "numpy":
-            raise UsageError(f"--{self.products} is of no use to --backend numpy; it is for cupy")
+        if self.matmul_precision != "full" and self.backend == "numpy":
+            raise UsageError(
+                f"--{self.matmul_precision} is of no use to --backend numpy; it is for cupy"
+            )
         if self.graph and self.backend == "numpy":
             raise UsageError("--graph is of no use to --backend numpy; it is for cupy")
 

@@ -48,7 +48,7 @@ extern "C" __global__ void fold(const REAL* y, REAL* out, i64 size, GEOMETRY) {
 }
 
 // (k, M, H, W, C), weights (kh * kw, M, rows, columns, C) to (k, M, rows, columns, C)
-extern "C" __global__ void weigh(
+extern "C" __global__ void weighted_window_sum(
     const REAL* x, const REAL* weights, REAL* out, i64 size, i64 M, GEOMETRY) {
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size) return;
@@ -66,7 +66,7 @@ extern "C" __global__ void weigh(
 }
 
 // (k, M, rows, columns, C), weights as above, to (k, M, H, W, C)
-extern "C" __global__ void spread(
+extern "C" __global__ void weighted_window_sum_transpose(
     const REAL* y, const REAL* weights, REAL* out, i64 size, i64 M, GEOMETRY) {
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size) return;

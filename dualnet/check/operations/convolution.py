@@ -5,9 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from dualnet.check.table import Row, adder
-from dualnet.core.beside import beside
-from dualnet.core.convolution import convolve, convolve_rank_one, convolve_transpose, correlate
-from dualnet.core.windows import Geometry, Pair, fold, spread, unfold, weigh
+from dualnet.core.arrays import asarray_like
+from dualnet.images.convolution import (
+    convolve,
+    convolve_rank_one,
+    convolve_transpose,
+    kernel_gradient,
+)
+from dualnet.images.windows import (
+    Geometry,
+    Pair,
+    fold,
+    unfold,
+    weighted_window_sum,
+    weighted_window_sum_transpose,
+)
 
 ROWS: list[Row] = []
 row = adder(ROWS, "convolution")
@@ -16,7 +28,7 @@ row = adder(ROWS, "convolution")
 def add_windows(note: str, g: Geometry, image: Pair, batch: int = 2, channels: int = 2) -> None:
     """Rows of all functions of windows over images of a height and width."""
     c = q = channels * g.groups
-    (kh, kw), places, factor = g.window, g.places(image), c // g.groups
+    (kh, kw), places, factor = g.window, g.output_size(image), c // g.groups
     images, outputs = (batch, *image, c), (3, batch, *places, q)
     kernels = (3, kh, kw, factor, q)
     row(convolve, note, lambda _xp, x, w: convolve(x, w, g), images, kernels, exact=True)
@@ -28,7 +40,14 @@ def add_windows(note: str, g: Geometry, image: Pair, batch: int = 2, channels: i
         kernels,
         exact=True,
     )
-    row(correlate, note, lambda _xp, x, y: correlate(x, y, g), images, outputs, exact=True)
+    row(
+        kernel_gradient,
+        note,
+        lambda _xp, x, y: kernel_gradient(x, y, g),
+        images,
+        outputs,
+        exact=True,
+    )
     row(
         convolve_rank_one,
         note,
@@ -44,16 +63,18 @@ def add_windows(note: str, g: Geometry, image: Pair, batch: int = 2, channels: i
     row(fold, note, lambda _xp, y: fold(y, g, image), windows, exact=True)
     weights = np.random.default_rng(0).uniform(-2, 2, (kh * kw, batch, *places, c))
     row(
-        weigh,
+        weighted_window_sum,
         note,
-        lambda _xp, x: weigh(x, beside(weights.astype(x.dtype), x), g),
+        lambda _xp, x: weighted_window_sum(x, asarray_like(weights.astype(x.dtype), x), g),
         (2, *images),
         exact=True,
     )
     row(
-        spread,
+        weighted_window_sum_transpose,
         note,
-        lambda _xp, y: spread(y, beside(weights.astype(y.dtype), y), g, image),
+        lambda _xp, y: weighted_window_sum_transpose(
+            y, asarray_like(weights.astype(y.dtype), y), g, image
+        ),
         (2, batch, *places, c),
         exact=True,
     )

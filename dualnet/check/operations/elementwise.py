@@ -17,9 +17,9 @@ from dualnet.check.table import (
     named,
     uniform,
 )
-from dualnet.core.beside import beside
+from dualnet.core.arrays import asarray_like
 from dualnet.core.dual import astype
-from dualnet.core.rules.elementwise import _to_float
+from dualnet.core.tables.elementwise import _to_float
 
 ROWS: list[Row] = []
 row = adder(ROWS, "elementwise", jax=True)
@@ -54,7 +54,7 @@ row(
     np.nan_to_num,
     "NaN and inf inside",
     lambda xp, x: xp.nan_to_num(
-        xp.where(beside(MASK, x), x, beside(_NOT_NUMBERS, x)), posinf=2.0, neginf=-2.0
+        xp.where(asarray_like(MASK, x), x, asarray_like(_NOT_NUMBERS, x)), posinf=2.0, neginf=-2.0
     ),
     (2, 3),
     exact=True,
@@ -82,7 +82,13 @@ for _note, _s, _r in _PAIRS:
     for _fn in (np.remainder, np.fmod):
         row(_fn, _note, named(_fn), uniform(5, 5.5, *_s), uniform(1.9, 2.1, *_r))
         row(_fn, f"negative {_note}", named(_fn), uniform(-5.5, -5, *_s), uniform(1.9, 2.1, *_r))
-row(np.fmax, "NaN ignored", lambda xp, x: xp.fmax(x, beside(_NAN_BESIDE, x)), (3, 2), jax=False)
+row(
+    np.fmax,
+    "NaN ignored",
+    lambda xp, x: xp.fmax(x, asarray_like(_NAN_BESIDE, x)),
+    (3, 2),
+    jax=False,
+)
 
 for _y in (2, 3, 1, 0, -2, 2.0, 0.5, -1.5):
     row(np.power, f"exponent {_y!r}", lambda xp, x, y=_y: xp.power(x, y), uniform(0.3, 2, 2, 3))
@@ -91,7 +97,7 @@ row(np.power, "base 0", lambda xp, x: xp.power(x, 2), given([0.0, 1.0, -1.0]))
 row(
     np.power,
     "exponents of an integer array",
-    lambda xp, x: xp.power(x, beside(np.array([0, 1, 2]), x)),
+    lambda xp, x: xp.power(x, asarray_like(np.array([0, 1, 2]), x)),
     distinct(2, 3),
 )
 row(np.power, "exponent, of 2", lambda xp, y: xp.power(2, y), (2, 3))
@@ -99,7 +105,7 @@ row(np.power, "exponent, of 0.5", lambda xp, y: xp.power(0.5, y), (2, 3))
 row(
     np.power,
     "exponent, of an array",
-    lambda xp, y: xp.power(beside(np.array([[0.5], [2.0]]), y), y),
+    lambda xp, y: xp.power(asarray_like(np.array([[0.5], [2.0]]), y), y),
     (2, 3),
 )
 row(np.power, "exponents at 0", named(np.power), uniform(0.5, 2, 3), given([0.0, 1.0, 2.0]))
@@ -145,11 +151,13 @@ row(
     exact=True,
 )
 
-row(np.where, "", lambda xp, x, y: xp.where(beside(MASK, x), x, y), (2, 3), (2, 3), exact=True)
+row(
+    np.where, "", lambda xp, x, y: xp.where(asarray_like(MASK, x), x, y), (2, 3), (2, 3), exact=True
+)
 row(
     np.where,
     "stretched",
-    lambda xp, x, y: xp.where(beside(MASK, x), x, y),
+    lambda xp, x, y: xp.where(asarray_like(MASK, x), x, y),
     (3,),
     (2, 1),
     exact=True,
@@ -157,12 +165,12 @@ row(
 row(
     np.where,
     "mask stretched",
-    lambda xp, x, y: xp.where(beside(MASK[0], x), x, y),
+    lambda xp, x, y: xp.where(asarray_like(MASK[0], x), x, y),
     (2, 3),
     (),
     exact=True,
 )
-row(np.where, "one number", lambda xp, x: xp.where(beside(MASK, x), x, 0.5), (3,), exact=True)
+row(np.where, "one number", lambda xp, x: xp.where(asarray_like(MASK, x), x, 0.5), (3,), exact=True)
 row(
     np.where,
     "by its own value",
@@ -173,7 +181,9 @@ row(
 row(
     np.where,
     "other branch infinite",
-    lambda xp, x: xp.where(beside(MASK, x), xp.log(xp.where(beside(MASK, x), x, 1)), 0.0),
+    lambda xp, x: xp.where(
+        asarray_like(MASK, x), xp.log(xp.where(asarray_like(MASK, x), x, 1)), 0.0
+    ),
     uniform(0.5, 2, 2, 3),
 )
 row(astype, "", lambda xp, x: x.astype(np.float64), (2, 3), exact=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from dualnet.check.table import MASK, Row, adder
+from dualnet.core.arrays import pad_zeros, scatter_add_zeros
 from dualnet.core.dual import getitem
-from dualnet.core.scatter import zeros_plus, zeros_with
 
 ROWS: list[Row] = []
 row = adder(ROWS, "indexing", jax=True)
@@ -95,17 +95,17 @@ row(getitem, "a true list", lambda xp, x: x[[0, 1, 1]], (2, 3), exact=True, jax=
 row(getitem, "True", lambda xp, x: x[True], (3,), exact=True)
 row(getitem, "0-d", lambda xp, x: x[()] * x[...], (), exact=True)
 row(
-    zeros_with,
+    pad_zeros,
     "",
-    lambda xp, x: zeros_with(x, (slice(None), 1), (2, 3)),
+    lambda xp, x: pad_zeros(x, (slice(None), 1), (2, 3)),
     (2,),
     exact=True,
     jax=False,
 )
 row(
-    zeros_plus,
+    scatter_add_zeros,
     "",
-    lambda xp, x: zeros_plus(x, np.array([[0, 3], [3, 1]]), (2, 3)),
+    lambda xp, x: scatter_add_zeros(x, np.array([[0, 3], [3, 1]]), (2, 3)),
     (2, 2, 2),
     exact=True,
     jax=False,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from dualnet.check.table import Row, adder, invertible, named, positive_definite
-from dualnet.core.beside import beside
-from dualnet.core.rules.linalg import _logabsdet
+from dualnet.core.arrays import asarray_like
+from dualnet.core.tables.linalg import _logabsdet
 
 ROWS: list[Row] = []
 row = adder(ROWS, "linear algebra", jax=True)
@@ -117,7 +117,7 @@ row(
 row(
     np.einsum,
     "only one differentiated",
-    lambda xp, x: xp.einsum("ij,j,k->ik", x, beside(_THREE, x), beside(_THREE[:2], x)),
+    lambda xp, x: xp.einsum("ij,j,k->ik", x, asarray_like(_THREE, x), asarray_like(_THREE[:2], x)),
     (2, 3),
     exact=True,
 )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.backends import Backend
-from dualnet.core.beside import arange
+from dualnet.core.arrays import arange_like
 from dualnet.data.augment.step import check_range, draw
 from dualnet.errors import UsageError
 from dualnet.random import Key
@@ -119,6 +119,6 @@ def _with_hue_turned(x: Any, turn: Any) -> Any:
         green == brightest, 2.0 + (blue - red) / unit, 4.0 + (red - green) / unit
     )
     hue = np.where(red == brightest, (green - blue) / unit, from_green_or_blue) + 6.0 * turn
-    places = (2 * arange(3, x)).astype(x.dtype)
+    places = (2 * arange_like(3, x)).astype(x.dtype)
     distances = np.abs(np.mod(hue - places + 3.0, 6.0) - 3.0)
     return brightest - chroma * np.clip(distances - 1.0, 0.0, 1.0)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from dualnet.backends import Backend
-from dualnet.backends.replaceable import exact_product
-from dualnet.core.beside import arange
+from dualnet.backends.overridable import exact_product
+from dualnet.core.arrays import arange_like
 from dualnet.data.augment.step import check_range, draw
 from dualnet.errors import UsageError
 from dualnet.random import Key
@@ -58,10 +58,10 @@ class PaddedCrop:
         n, height, width, _ = images.shape
         p = self.padding
         offsets = np.floor(numbers * (2 * p + 1)).astype(np.int64)
-        rows = offsets[:, :1] + arange(height, images)
-        columns = offsets[:, 1:] + arange(width, images)
+        rows = offsets[:, :1] + arange_like(height, images)
+        columns = offsets[:, 1:] + arange_like(width, images)
         padded = np.pad(images, ((0, 0), (p, p), (p, p), (0, 0)))
-        image = arange(n, images)[:, None, None]
+        image = arange_like(n, images)[:, None, None]
         return padded[image, rows[:, :, None], columns[:, None, :]]
 
 
@@ -147,7 +147,7 @@ class GaussianBlur:
         sigma = _between(self.sigma, draw(key, images, 1, backend, start))[:, :, None]
 
         def smoothing(length: int) -> Any:
-            pixels = arange(length, images).astype(images.dtype)
+            pixels = arange_like(length, images).astype(images.dtype)
             weights = np.exp(-np.square((pixels[:, None] - pixels) / sigma) / 2.0)
             return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -164,10 +164,10 @@ def _between(bounds: tuple[float, ...], numbers: Any) -> Any:
 def _interpolation(first: Any, length: Any, size: int, whole: int) -> Any:
     """Matrices `(N, size, whole)` that stretch the pixels [first, first + length) over `size`."""
     first, last = first[:, None], (first + length - 1.0)[:, None]
-    steps = (arange(size, length).astype(length.dtype) + 0.5) / size
+    steps = (arange_like(size, length).astype(length.dtype) + 0.5) / size
     centers = np.clip(first + steps * length[:, None] - 0.5, first, last)
     # The weight of a pixel falls from 1 at its center to 0 at the centers of its neighbors.
-    distances = np.abs(centers[:, :, None] - arange(whole, length).astype(length.dtype))
+    distances = np.abs(centers[:, :, None] - arange_like(whole, length).astype(length.dtype))
     return np.maximum(1.0 - distances, 0.0)
 
 

@@ -1,0 +1,306 @@
+"""Checks of derivatives against what they claim: `check_jvp` and `check_vjp`.
+
+What is checked is here; how differences are formed and judged, and what a failure says, is in
+`comparison`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dualnet import tree
+from dualnet.checking.comparison import (
+    AGAINST_SAME,
+    FIRST_ORDER,
+    SECOND_ORDER,
+    STEP,
+    Culprit,
+    DerivativeError,
+    central_difference,
+    compare,
+    largest,
+)
+from dualnet.core.arguments import require_sequences
+from dualnet.core.derivatives import jacfwd
+from dualnet.core.dual import primal_of
+from dualnet.core.transforms import jvp, vjp
+from dualnet.errors import UsageError
+from dualnet.random import Key
+from dualnet.tree import Tree
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a check that passed: the worst error of each kind, relative to the largest
+    entry of what it was compared with."""
+
+    first_order: float = 0.0
+    second_order: float = 0.0
+    k_against_single: float = 0.0
+    adjoint: float = 0.0
+
+
+def check_jvp(
+    f: Callable,
+    primals: Sequence,
+    *,
+    order: int = 1,
+    k: int = 3,
+    linear: bool = False,
+    tolerance: float = FIRST_ORDER,
+    key: Key | None = None,
+    to_host: Callable = np.asarray,
+) -> Report:
+    """Check the jvp of `f` at `primals` against central differences.
+
+    Also checked: the primal under jvp equals f's own result bit for bit, tangents have the
+    primal's dtype, and k directions in one pass equal k single passes.
+
+    Args:
+        f: function of trees of float64 arrays; smooth within about 1e-5 of the primals.
+        primals: one tree for each argument.
+        order: 2 also checks the derivative of the jvp, by nesting.
+        k: how many directions.
+        linear: f is a polynomial of degree 2 at most, so a step of 1 may be used and the error
+            is rounding alone.
+        tolerance: allowed error, relative to the largest entry of the difference quotients (or a
+            hundredth of f's own largest, if that is more); for second derivatives a hundred
+            times as much.
+        key: names the random directions; `Key(0)` if not given.
+        to_host: makes a NumPy array of f's results; a backend's `to_host` for other arrays.
+
+    Returns:
+        The worst errors found.
+
+    Raises:
+        DerivativeError: names the worst element, both values, the step, and a likely cause.
+    """
+    _require_arguments("check_jvp", primals, order, k)
+    primals = tuple(tree.map(_as_float64, p) for p in primals)
+    directions = random_directions(key or Key(0), primals, k)
+    step = 1.0 if linear else STEP
+
+    plain = f(*primals)
+    out, stacked = jvp(f, primals, directions)
+    _require_same("the primal under jvp", plain, out, to_host)
+    along = [one_of(directions, i) for i in range(k)]
+    singles = [jvp(f, primals, v)[1] for v in along]
+    quotients = [central_difference(f, primals, v, step) for v in along]
+    slope, value = largest(quotients, to_host), largest(plain, to_host)
+    scale = max(slope, 1e-2 * value)
+    _require_judgment(slope, value, step, scale * tolerance)
+    first_order = 0.0
+    for v, single, quotient in zip(along, singles, quotients, strict=True):
+        culprit = Culprit(f, primals, v, step, to_host)
+        error = compare("jvp", single, quotient, tolerance, to_host, scale, culprit)
+        first_order = max(first_order, error)
+    together = tree.map(lambda *leaves: np.stack(leaves), *singles)
+    against_single = compare(
+        f"{k} directions in one pass", stacked, together, AGAINST_SAME, to_host
+    )
+
+    second_order = 0.0
+    if order > 1:
+        v, u = along[0], along[-1]
+        allowed = tolerance * SECOND_ORDER / FIRST_ORDER
+        _, second_order = _check_slope(
+            "the jvp of the jvp",
+            lambda *args: jvp(f, args, v)[1],
+            primals,
+            u,
+            step,
+            allowed,
+            to_host,
+        )
+    return Report(first_order, second_order, against_single)
+
+
+def check_vjp(
+    f: Callable,
+    primals: Sequence,
+    *,
+    order: int = 1,
+    k: int = 3,
+    tolerance: float = 1e-10,
+    key: Key | None = None,
+    to_host: Callable = np.asarray,
+) -> Report:
+    """Check that the vjp of `f` is the transpose of its jvp: ⟨u, J v⟩ = ⟨Jᵀ u, v⟩.
+
+    Args:
+        f, primals, k, key, to_host: as for `check_jvp`; all leaves of primals are floats.
+        order: 2 also checks the derivative of the vjp, against central differences, and its
+            transpose.
+        tolerance: allowed error, relative to the sum of the absolute terms of ⟨u, J v⟩.
+
+    Returns:
+        The worst errors found.
+
+    Raises:
+        DerivativeError: names both numbers, the worst element, and a likely cause.
+    """
+    _require_arguments("check_vjp", primals, order, k)
+    primals = tuple(tree.map(_as_float64, p) for p in primals)
+    key = key or Key(0)
+    directions = random_directions(key, primals, k)
+    out, pushed = jvp(f, primals, directions)
+    plain, f_vjp = vjp(f, *primals)
+    _require_same("the primal under vjp", out, plain, to_host)
+    cotangents = random_directions(key.fold_in("cotangents"), out, k)
+    pulled = f_vjp(cotangents)
+    _require_same_shapes("the vjp", pulled, directions)
+    adjoint = against_single = second_order = 0.0
+    for i in range(k):
+        v, u, of_v, of_u = (one_of(t, i) for t in (directions, cotangents, pushed, pulled))
+        error = _check_adjoint("check_vjp", (f, primals), (v, of_v), (u, of_u), tolerance, to_host)
+        adjoint = max(adjoint, error)
+        what = f"{k} cotangents in one pass"
+        against_single = max(against_single, compare(what, of_u, f_vjp(u), AGAINST_SAME, to_host))
+    if order > 1:
+        # the vjp as a function of the cotangents too: a transpose must have a transpose
+        u = one_of(cotangents, 0)
+        given = [c for c in tree.leaves(u) if c is not None]
+
+        def pull(chosen: list, *args: Any) -> Any:
+            rest = iter(chosen)
+            whole = [c if c is None else next(rest) for c in tree.leaves(u)]
+            return vjp(f, *args)[1](tree.unflatten(u, whole))
+
+        at = (given, *primals)
+        v, w = one_of(random_directions(key.fold_in("nested"), (at, primals), 1), 0)
+        of_v, second_order = _check_slope(
+            "the jvp of the vjp", pull, at, v, STEP, SECOND_ORDER, to_host
+        )
+        of_w = vjp(pull, *at)[1](w)
+        error = _check_adjoint(
+            "the vjp of the vjp", (pull, at), (v, of_v), (w, of_w), tolerance, to_host
+        )
+        adjoint = max(adjoint, error)
+    return Report(0.0, second_order, against_single, adjoint)
+
+
+def _require_arguments(name: str, primals: Sequence, order: int, k: int) -> None:
+    require_sequences(name, primals=primals)
+    if not primals or order not in (1, 2) or k < 1:
+        raise UsageError(
+            f"{name}: expected at least one primal, order 1 or 2 and k >= 1, got {len(primals)} "
+            f"primals, order {order!r} and k = {k!r}"
+        )
+
+
+def _require_judgment(slope: float, value: float, step: float, allowed: float) -> None:
+    """Differences of large values have no digits left for a small slope, which would then pass
+    whatever it is; unless it is no larger than rounding, as the slope 0 of a constant is."""
+    rounding = float(np.finfo(np.float64).eps) * value / step
+    if slope > 3.0 * rounding and allowed > 1e-3 * slope:
+        raise DerivativeError(
+            f"check_jvp: differences cannot judge a slope of {slope:.1e} beside values of "
+            f"{value:.1e}; subtract a constant from f, or scale its parts apart"
+        )
+
+
+def _check_slope(
+    what: str,
+    slope: Callable,
+    primals: tuple,
+    u: Tree,
+    step: float,
+    tolerance: float,
+    to_host: Callable,
+) -> tuple[Tree, float]:
+    """The derivative of a first derivative, by nesting, and its error."""
+    value, nested = jvp(slope, primals, u)
+    quotient = central_difference(slope, primals, u, step)
+    culprit = Culprit(slope, primals, u, step, to_host)
+    scale = largest((value, quotient), to_host)
+    return nested, compare(what, nested, quotient, tolerance, to_host, scale, culprit)
+
+
+def _check_adjoint(
+    what: str, of: tuple, forward: tuple, backward: tuple, tolerance: float, to_host: Callable
+) -> float:
+    """The error of ⟨u, J v⟩ = ⟨Jᵀ u, v⟩ for `of` (f, primals), (v, J v) and (u, Jᵀ u)."""
+    (f, primals), (v, of_v), (u, of_u) = of, forward, backward
+    left, left_size = _inner(u, of_v, to_host)
+    right, right_size = _inner(of_u, v, to_host)
+    error = abs(left - right) / (max(left_size, right_size) or 1.0)
+    if error <= tolerance:
+        return error
+    raise DerivativeError(
+        f"{what}: ⟨u, J v⟩ = {left:.12g} but ⟨Jᵀ u, v⟩ = {right:.12g}, relative error {error:.2e} "
+        f"(allowed {tolerance:.0e}): the transpose of a linear map does not fit the map"
+        + _worst_of_vjp(f, primals, u, of_u, to_host)
+    )
+
+
+# --- directions ----------------------------------------------------------------------------------
+
+
+def random_directions(key: Key, like: Tree, k: int) -> Tree:
+    """k normal directions for every float leaf, of its dtype; None for the others."""
+
+    def draw(path: str, x: Any) -> Any:
+        if not np.issubdtype(np.result_type(x), np.floating):
+            return None
+        generator = np.random.default_rng(key.fold_in(path).bits)
+        drawn = generator.standard_normal((k, *np.shape(x))).astype(np.result_type(x))
+        return np.asarray(drawn, like=_as_array(x))
+
+    return tree.map_with_path(draw, like)
+
+
+def one_of(stacks: Tree, i: int) -> Tree:
+    """Direction i of every stack."""
+    return tree.map(lambda t: None if t is None else t[i], stacks)
+
+
+def _as_array(x: Any) -> Any:
+    return x if hasattr(x, "__array_function__") else np.asarray(x)
+
+
+def _as_float64(x: Any) -> Any:
+    x = _as_array(x)
+    return x.astype(np.float64) if np.issubdtype(x.dtype, np.floating) else x
+
+
+def _inner(a: Tree, b: Tree, to_host: Callable) -> tuple[float, float]:
+    """⟨a, b⟩ over all leaves, and the sum of absolute terms to measure errors by."""
+    total = size = 0.0
+    for x, y in zip(tree.leaves(a), tree.leaves(b), strict=True):
+        if x is not None and y is not None:
+            terms = np.multiply(to_host(x), to_host(y))
+            total += float(np.sum(terms))
+            size += float(np.sum(np.abs(terms)))
+    return total, size
+
+
+def _require_same(what: str, a: Tree, b: Tree, to_host: Callable) -> None:
+    for (path, x), y in zip(tree.items(a), tree.leaves(b), strict=True):
+        x, y = to_host(primal_of(x)), to_host(primal_of(y))
+        if not (np.array_equal(x, y, equal_nan=True) and x.dtype == y.dtype):
+            raise DerivativeError(f"{what} differs from f's own result at {path or 'its result'}")
+
+
+def _require_same_shapes(what: str, a: Tree, b: Tree) -> None:
+    for (path, x), y in zip(tree.items(a), tree.leaves(b), strict=True):
+        if y is not None and np.shape(x) != np.shape(y):
+            raise DerivativeError(f"{what} at {path} has shape {np.shape(x)}, not {np.shape(y)}")
+
+
+def _worst_of_vjp(f: Callable, primals: tuple, u: Tree, pulled: Tree, to_host: Callable) -> str:
+    """The entry of the vjp that is wrong most, by forward mode along every unit vector."""
+
+    def paired(*args: Any) -> Any:
+        pairs = zip(tree.leaves(u), tree.leaves(f(*args)), strict=True)
+        return sum(np.sum(c * y) for c, y in pairs if c is not None)
+
+    expected = jacfwd(paired, tuple(range(len(primals))), tangent_chunk=64)(*primals)
+    try:
+        compare("The vjp", pulled, expected, AGAINST_SAME, to_host)
+    except DerivativeError as error:
+        return f". {error}"
+    return ""

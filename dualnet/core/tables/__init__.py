@@ -1,0 +1,8 @@
+"""The derivative rules of NumPy's functions, one table for each kind.
+
+Importing this package registers all of them.  Read `elementwise` first.
+"""
+
+from dualnet.core.tables import elementwise, indexing, linalg, reductions, shaping
+
+__all__ = ["elementwise", "indexing", "linalg", "reductions", "shaping"]

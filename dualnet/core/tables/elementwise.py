@@ -1,0 +1,234 @@
+"""Elementwise functions: a table of derivatives.
+
+Each row gives, for every argument, the linear map `(t, out, *primals)`; t has the rank of the
+result.  Conventions at kinks stand where they apply.  Factors are written so that they neither
+overflow where the function does not, nor widen the dtype (Python floats are weak in NumPy 2).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dualnet.core import linear
+from dualnet.core.dual import astype, primal_of, primitive
+from dualnet.core.engine import (
+    composed,
+    elementwise,
+    linearizer,
+    moves_alike,
+    operand,
+    rule,
+    zero_derivative,
+)
+from dualnet.core.tables import linear_maps
+
+_LN2 = math.log(2.0)
+_LN10 = math.log(10.0)
+
+# --- arithmetic ---
+
+elementwise(np.positive, moves_alike)
+elementwise(np.negative, lambda t, out, x: -t)
+elementwise(np.add, moves_alike, moves_alike)
+elementwise(np.subtract, moves_alike, lambda t, out, x, y: -moves_alike(t, out))
+elementwise(np.multiply, lambda t, out, x, y: t * y, lambda t, out, x, y: t * x)
+elementwise(np.divide, lambda t, out, x, y: t / y, lambda t, out, x, y: t * (-out / y))
+elementwise(np.reciprocal, lambda t, out, x: t * -np.square(out))
+elementwise(np.square, lambda t, out, x: t * (2.0 * x))
+elementwise(np.sqrt, lambda t, out, x: t * (0.5 / out))
+elementwise(np.cbrt, lambda t, out, x: t * (out / (3.0 * x)))
+elementwise(np.hypot, lambda t, out, x, y: t * (x / out), lambda t, out, x, y: t * (y / out))
+
+
+def _power_by_base(t: Any, out: Any, x: Any, y: Any) -> Any:
+    # y · x^(y-1), and 0 at x = y = 0, where x^(y-1) is infinite
+    if isinstance(y, (int, float)):  # stays weak: float32 ** 2 must not meet an int64 array
+        return t * (y * np.power(x, y - 1)) if y else t * 0.0
+    if np.issubdtype(y.dtype, np.integer):  # 0 - 1 would wrap in an unsigned exponent
+        return t * (y * np.power(x, np.where(np.equal(y, 0), 1, y - 1)))
+    both_zero = np.logical_and(np.equal(x, 0), np.equal(y, 0))
+    return t * (y * np.power(x, np.where(both_zero, 1, y - 1)))
+
+
+def _power_by_exponent(t: Any, out: Any, x: Any, y: Any) -> Any:
+    # ln(x) · x^y, and 0 at x = 0, the limit from the right for y > 0
+    if isinstance(x, (int, float)):
+        return t * (out * float(np.log(x or 1)))
+    return t * (out * np.log(np.where(np.equal(x, 0), 1, x)))
+
+
+elementwise(np.power, _power_by_base, _power_by_exponent)
+elementwise(np.float_power, _power_by_base, _power_by_exponent)
+
+# x - floor(x/y)·y and its variant that truncates; the quotient is locally constant
+elementwise(np.remainder, moves_alike, lambda t, out, x, y: t * -np.floor_divide(x, y))
+elementwise(np.fmod, moves_alike, lambda t, out, x, y: t * -np.trunc(x / y))
+
+# --- exponentials and logarithms ---
+
+elementwise(np.exp, lambda t, out, x: t * out)
+elementwise(np.exp2, lambda t, out, x: t * (out * _LN2))
+elementwise(np.expm1, lambda t, out, x: t * (out + 1.0))
+elementwise(np.log, lambda t, out, x: t / x)
+elementwise(np.log2, lambda t, out, x: t / (x * _LN2))
+elementwise(np.log10, lambda t, out, x: t / (x * _LN10))
+elementwise(np.log1p, lambda t, out, x: t / (x + 1.0))
+
+
+def _share(x: Any, out: Any, exp: Any) -> Any:
+    # the softmax weight exp(x - out), and 1 where x is out: inf - inf would be NaN
+    same = np.equal(x, out)
+    return exp(np.where(same, 0, x) - np.where(same, 0, out))
+
+
+elementwise(
+    np.logaddexp,
+    lambda t, out, x, y: t * _share(x, out, np.exp),
+    lambda t, out, x, y: t * _share(y, out, np.exp),
+)
+elementwise(
+    np.logaddexp2,
+    lambda t, out, x, y: t * _share(x, out, np.exp2),
+    lambda t, out, x, y: t * _share(y, out, np.exp2),
+)
+
+# --- trigonometric and hyperbolic ---
+
+elementwise(np.sin, lambda t, out, x: t * np.cos(x))
+elementwise(np.cos, lambda t, out, x: t * -np.sin(x))
+elementwise(np.tan, lambda t, out, x: t * (1.0 + np.square(out)))
+elementwise(np.arcsin, lambda t, out, x: t / np.sqrt((1.0 - x) * (1.0 + x)))
+elementwise(np.arccos, lambda t, out, x: t / -np.sqrt((1.0 - x) * (1.0 + x)))
+elementwise(np.arctan, lambda t, out, x: t / (1.0 + np.square(x)))
+elementwise(
+    np.arctan2,
+    lambda t, out, y, x: t * (x / (np.square(x) + np.square(y))),
+    lambda t, out, y, x: t * (-y / (np.square(x) + np.square(y))),
+)
+elementwise(np.sinh, lambda t, out, x: t * np.cosh(x))
+elementwise(np.cosh, lambda t, out, x: t * np.sinh(x))
+elementwise(np.tanh, lambda t, out, x: t * (1.0 - np.square(out)))  # cosh would overflow
+elementwise(np.arcsinh, lambda t, out, x: t / np.sqrt(np.square(x) + 1.0))
+elementwise(np.arccosh, lambda t, out, x: t / np.sqrt((x - 1.0) * (x + 1.0)))
+elementwise(np.arctanh, lambda t, out, x: t / ((1.0 - x) * (1.0 + x)))
+for _degrees in (np.degrees, np.rad2deg):
+    elementwise(_degrees, lambda t, out, x: t * (180.0 / math.pi))
+for _radians in (np.radians, np.deg2rad):
+    elementwise(_radians, lambda t, out, x: t * (math.pi / 180.0))
+
+
+@linearizer(np.sinc)
+def _sinc(x: Any) -> Any:
+    """(cos(πx) - sinc(x)) / x, and near 0, where that cancels, its Taylor series."""
+    out = np.sinc(x)
+    near = np.less(np.absolute(x), 0.03)
+    u = np.where(near, math.pi * x, 0)
+    u2 = np.square(u)
+    series = -math.pi * u * (1 / 3 - u2 * (1 / 30 - u2 * (1 / 840 - u2 / 45360)))
+    slope = np.where(near, series, (np.cos(math.pi * x) - out) / np.where(near, 1, x))
+    return out, lambda t: t * slope
+
+
+# --- kinks ---
+
+# |x| has slope sign(x), which is 0 at 0
+elementwise(np.absolute, lambda t, out, x: t * np.sign(x))
+elementwise(np.fabs, lambda t, out, x: t * np.sign(x))
+elementwise(
+    np.copysign,
+    lambda t, out, x, y: t * (np.sign(x) * np.copysign(np.ones_like(x), y)),
+    lambda t, out, x, y: moves_alike(t, out) * 0.0,
+)
+
+
+def _chosen(t: Any, mine: Any, out: Any, other: Any) -> Any:
+    # the argument that was chosen gets everything; in a tie each gets half
+    share = np.where(np.equal(mine, other), 0.5, 1.0) * np.equal(mine, out)
+    return t * share.astype(out.dtype)
+
+
+for _choose in (np.maximum, np.minimum, np.fmax, np.fmin):
+    elementwise(
+        _choose,
+        lambda t, out, x, y: _chosen(t, x, out, y),
+        lambda t, out, x, y: _chosen(t, y, out, x),
+    )
+
+
+@linearizer(np.clip)
+def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    """Inside the bounds (both included) x passes; outside, the bound that was hit does."""
+    lower, upper = (a_min if min is None else min), (a_max if max is None else max)
+    out = np.clip(x, lower, upper)
+    below = False if lower is None else x < lower
+    above = False if upper is None else x > upper
+    return out, (
+        lambda t: linear_maps.select(
+            moves_alike(t, out), np.logical_not(np.logical_or(below, above))
+        ),
+        lambda t: linear_maps.select(
+            moves_alike(t, out), np.logical_and(below, np.logical_not(above))
+        ),
+        lambda t: linear_maps.select(moves_alike(t, out), above),
+    )
+
+
+# Only the branch taken gets a tangent.  If the other branch is infinite or NaN, its own
+# derivative may still be NaN: give it a harmless argument with an inner np.where.
+rule(
+    np.where,
+    None,
+    lambda t, out, condition, x, y: linear_maps.select(moves_alike(t, out), operand(condition)),
+    lambda t, out, condition, x, y: linear_maps.select(
+        moves_alike(t, out), np.logical_not(condition)
+    ),
+)
+
+
+@linearizer(np.nan_to_num)
+def _nan_to_num(
+    x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None
+) -> Any:
+    """copy=False is not passed on: it would write into the primal."""
+    out = np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
+    return out, lambda t: linear_maps.select(t, np.isfinite(x))
+
+
+@primitive
+def _to_float(x: Any, dtype: Any) -> Any:
+    return x.astype(dtype)
+
+
+rule(_to_float, lambda t, out, x, dtype: linear.cast(t, out.dtype))
+
+
+@composed(astype)
+def _astype(x: Any, dtype: Any) -> Any:
+    if np.issubdtype(dtype, np.floating):
+        return _to_float(x, dtype)
+    return primal_of(x).astype(dtype)  # integers and booleans carry no tangent
+
+
+# --- nowhere a slope ---
+
+zero_derivative(
+    *(np.sign, np.floor, np.ceil, np.trunc, np.rint, np.round, np.around, np.floor_divide),
+    *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
+    *(np.logical_and, np.logical_or, np.logical_not, np.logical_xor),
+    *(
+        np.heaviside,
+        np.isfinite,
+        np.isnan,
+        np.isinf,
+        np.signbit,
+        np.isclose,
+        np.allclose,
+        np.array_equal,
+    ),
+    *(np.argmax, np.argmin, np.argsort, np.nonzero, np.count_nonzero, np.searchsorted),
+    *(np.any, np.all, np.shape, np.ndim, np.size, np.result_type, np.iscomplexobj),
+    *(np.zeros_like, np.ones_like, np.empty_like),
+)

@@ -1,0 +1,260 @@
+"""Functions that change the shape or the order of entries, or join arrays.
+
+Nothing here computes: primals come out exactly as NumPy gives them, and tangents go the way
+their primals went.  Functions that only rearrange (flip, roll, repeat, sort, ...) are done in
+one stroke: what they do to `arange_like(size)` says where every entry came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from dualnet.core import linear
+from dualnet.core.arrays import arange_like, asarray_like, concatenate_arrays
+from dualnet.core.dual import astype, primal_of
+from dualnet.core.engine import composed, linearizer, rule
+from dualnet.core.tables import linear_maps
+from dualnet.core.tables.reductions import axes_from_end
+from dualnet.errors import MissingRuleError
+
+# --- the same entries in another shape ---
+
+
+def _same_entries(t: Any, out: Any, x: Any, *_: Any, order: str = "C", **__: Any) -> Any:
+    if order != "C":
+        raise MissingRuleError(
+            f"np.reshape, np.ravel, np.copy: order={order!r} has no derivative rule, order='C' has"
+        )
+    return linear.reshape(t, out.shape)
+
+
+_fn: Callable
+for _fn in (np.reshape, np.ravel, np.expand_dims, np.squeeze, np.copy, np.real):
+    rule(_fn, _same_entries)
+
+
+def _raises_rank(fn: Callable) -> None:
+    @composed(fn)
+    def _(*arrays: Any) -> Any:
+        raised = tuple(np.reshape(a, fn(np.broadcast_to(0, np.shape(a))).shape) for a in arrays)
+        return raised[0] if len(raised) == 1 else raised
+
+
+for _fn in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
+    _raises_rank(_fn)
+
+rule(np.broadcast_to, lambda t, out, x, shape: linear.broadcast_to(t, out.shape))
+
+
+@composed(np.broadcast_arrays)
+def _broadcast_arrays(*arrays: Any) -> tuple:
+    shape = np.broadcast_shapes(*(np.shape(a) for a in arrays))
+    return tuple(np.broadcast_to(a, shape) for a in arrays)
+
+
+@composed(np.full_like)
+def _full_like(x: Any, value: Any) -> Any:
+    if isinstance(value, (int, float)):
+        value = asarray_like(np.asarray(value), x)
+    return astype(np.broadcast_to(value, np.shape(x)), np.result_type(x))
+
+
+@composed(np.astype)
+def _np_astype(x: Any, dtype: Any) -> Any:
+    return astype(x, dtype)
+
+
+# --- axes in another order ---
+
+
+def _transposed(t: Any, out: Any, x: Any, axes: Sequence[int] | None = None) -> Any:
+    order = reversed(range(x.ndim)) if axes is None else axes
+    return linear.transpose(t, tuple(a if a < 0 else a - x.ndim for a in order))
+
+
+rule(np.transpose, _transposed)
+
+
+@composed(np.swapaxes)
+def _swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+    order = list(range(x.ndim))
+    order[axis1], order[axis2] = order[axis2], order[axis1]
+    return np.transpose(x, order)
+
+
+@composed(np.matrix_transpose, np.linalg.matrix_transpose)
+def _matrix_transpose(x: Any) -> Any:
+    return np.swapaxes(x, -1, -2)
+
+
+@composed(np.moveaxis)
+def _moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
+    sources = [a % x.ndim for a in np.atleast_1d(source)]
+    destinations = [a % x.ndim for a in np.atleast_1d(destination)]
+    order = [a for a in range(x.ndim) if a not in sources]
+    for to, origin in sorted(zip(destinations, sources, strict=True)):
+        order.insert(to, origin)
+    return np.transpose(x, order)
+
+
+# --- entries in another order, some of them repeated or left out ---
+
+
+def positions_of(x: Any) -> Any:
+    """The flat position of every entry of `x`, in the shape of `x`."""
+    return np.reshape(arange_like(x.size, x), x.shape)
+
+
+def _rearranges(fn: Callable) -> None:
+    @linearizer(fn)
+    def _(x: Any, *args: Any, **kwargs: Any) -> Any:
+        positions = fn(positions_of(x), *args, **kwargs)
+        return fn(x, *args, **kwargs), lambda t: linear_maps.gather(t, positions)
+
+
+for _fn in (np.flip, np.fliplr, np.flipud, np.rot90, np.roll, np.tile, np.repeat):
+    _rearranges(_fn)
+for _fn in (np.take, np.take_along_axis, np.diagonal, np.linalg.diagonal, np.delete):
+    _rearranges(_fn)
+
+
+@linearizer(np.sort)
+def _sort(x: Any, axis: int | None = -1, **kind: Any) -> Any:
+    # equal entries keep their order
+    out = np.sort(x, axis=axis, **kind)
+    order = np.argsort(primal_of(x), axis=axis, kind="stable")
+    if axis is None:
+        return out, lambda t: linear_maps.gather(t, order)
+    positions = np.take_along_axis(positions_of(x), order, axis)
+    return out, lambda t: linear_maps.gather(t, positions)
+
+
+_PADDING_THAT_COPIES = ("edge", "reflect", "symmetric", "wrap")
+
+
+@linearizer(np.pad)
+def _pad(x: Any, pad_width: Any, mode: Any = "constant", **how: Any) -> Any:
+    out = np.pad(x, pad_width, mode, **how)
+    if mode == "constant":
+        first = [before for before, _ in np.broadcast_to(pad_width, (x.ndim, 2))]
+        inside = tuple(slice(a, a + n) for a, n in zip(first, x.shape, strict=True))
+        return out, lambda t: linear_maps.place(t, inside, out.shape)
+    if mode in _PADDING_THAT_COPIES and how.get("reflect_type", "even") == "even":
+        positions = np.pad(positions_of(x), pad_width, mode, **how)
+        return out, lambda t: linear_maps.gather(t, positions)
+    asked = ", ".join(f"{name}={value!r}" for name, value in {"mode": mode, **how}.items())
+    raise MissingRuleError(
+        f"np.pad: {asked} has no derivative rule; these modes have, with reflect_type='even': "
+        f"constant, {', '.join(_PADDING_THAT_COPIES)}"
+    )
+
+
+# --- joining ---
+
+
+@linearizer(np.concatenate)
+def _concatenate(arrays: Sequence, axis: int | None = 0, **how: Any) -> Any:
+    if how or axis is None or not isinstance(arrays, (list, tuple)):
+        out = np.concatenate(arrays, axis, **how)
+    else:
+        out = concatenate_arrays(arrays, axis)
+
+    def of_tangents(ts: Any) -> Any:
+        parts = arrays
+        if not isinstance(ts, list):  # one array, to be joined along its first axis
+            ts = [linear_maps.index(ts, (i,)) for i in range(len(parts))]
+        if axis is None:
+            parts = [np.ravel(a) for a in parts]
+            ts = [
+                t if t is None else linear.reshape(t, a.shape)
+                for t, a in zip(ts, parts, strict=True)
+            ]
+        (a,) = axes_from_end(axis or 0, out.ndim)
+        return linear_maps.concatenate(ts, [np.shape(x) for x in parts], a)
+
+    return out, of_tangents
+
+
+@composed(np.stack)
+def _stack(arrays: Sequence, axis: int = 0) -> Any:
+    return np.concatenate([np.expand_dims(a, axis) for a in arrays], axis)
+
+
+@composed(np.vstack)
+def _vstack(arrays: Sequence) -> Any:
+    return np.concatenate([np.atleast_2d(a) for a in arrays], 0)
+
+
+@composed(np.hstack)
+def _hstack(arrays: Sequence) -> Any:
+    columns = [np.atleast_1d(a) for a in arrays]
+    return np.concatenate(columns, 0 if columns[0].ndim == 1 else 1)
+
+
+@composed(np.dstack)
+def _dstack(arrays: Sequence) -> Any:
+    return np.concatenate([np.atleast_3d(a) for a in arrays], 2)
+
+
+@composed(np.column_stack)
+def _column_stack(arrays: Sequence) -> Any:
+    return np.concatenate([np.ravel(a)[:, None] if np.ndim(a) < 2 else a for a in arrays], 1)
+
+
+@composed(np.append)
+def _append(x: Any, values: Any, axis: int | None = None) -> Any:
+    if isinstance(values, (int, float)):
+        values = asarray_like(np.asarray(values), x)
+    if axis is None:
+        x, values, axis = np.ravel(x), np.ravel(values), 0
+    return np.concatenate([x, values], axis)
+
+
+# --- cutting apart ---
+
+
+@composed(np.split)
+def _split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
+    if isinstance(indices_or_sections, (int, np.integer)) and x.shape[axis] % indices_or_sections:
+        raise ValueError("np.split: the array does not divide equally; np.array_split cuts it")
+    return np.array_split(x, indices_or_sections, axis)
+
+
+@composed(np.array_split)
+def _array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
+    # the cuts that NumPy itself makes along one axis
+    lengths = [len(p) for p in np.array_split(np.arange(x.shape[axis]), indices_or_sections)]
+    before = (slice(None),) * (axis % x.ndim)
+    bounds = [0, *np.cumsum(lengths)]
+    if not isinstance(indices_or_sections, (int, np.integer)):
+        bounds = [0, *indices_or_sections, x.shape[axis]]
+    cuts = [(*before, slice(a, b)) for a, b in pairwise(bounds)]
+    return [x[cut] for cut in cuts]
+
+
+@composed(np.vsplit)
+def _vsplit(x: Any, indices_or_sections: Any) -> list:
+    return np.split(x, indices_or_sections, 0)
+
+
+@composed(np.hsplit)
+def _hsplit(x: Any, indices_or_sections: Any) -> list:
+    return np.split(x, indices_or_sections, 0 if x.ndim == 1 else 1)
+
+
+@composed(np.dsplit)
+def _dsplit(x: Any, indices_or_sections: Any) -> list:
+    return np.split(x, indices_or_sections, 2)
+
+
+@composed(np.diff)
+def _diff(x: Any, n: int = 1, axis: int = -1) -> Any:
+    before = (slice(None),) * (axis % x.ndim)
+    later, earlier = (*before, slice(1, None)), (*before, slice(None, -1))
+    for _ in range(n):
+        x = x[later] - x[earlier]
+    return x

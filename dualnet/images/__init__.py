@@ -1,0 +1,5 @@
+"""Images: sliding windows, convolution, and their derivative rules."""
+
+from dualnet.images import rules
+
+__all__ = ["rules"]

@@ -1,0 +1,69 @@
+"""What learning rules do with k directions of a parameter: count, part, join, combine, multiply.
+
+Each function takes dense stacks, `RankOne` and `LowRank` directions.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from dualnet.backends.overridable import exact_product, matrix_product
+from dualnet.core.arrays import concatenate_arrays
+from dualnet.core.spaces import RankOne
+from dualnet.learning.directions.low_rank import LowRank
+from dualnet.types import Array, Tangent
+
+
+def numbers(t: Tangent) -> int:
+    """How many numbers one direction of a dense, rank-one or low-rank tangent consists of."""
+    if isinstance(t, LowRank):
+        return sum(numbers(term) for term in t.terms)
+    factors = (t.left, t.right) if isinstance(t, RankOne) else (t,)
+    return sum(math.prod(f.shape[1:]) for f in factors)
+
+
+def directions_at(t: Tangent, which: slice) -> Tangent:
+    """Some of the directions of a dense, rank-one or low-rank tangent."""
+    if isinstance(t, LowRank):
+        return LowRank([directions_at(term, which) for term in t.terms])
+    return RankOne(t.left[which], t.right[which]) if isinstance(t, RankOne) else t[which]
+
+
+def join_directions(ts: Sequence[Tangent]) -> Tangent:
+    """The directions of several dense or several rank-one tangents, one after the other."""
+    if isinstance(ts[0], RankOne):
+        return RankOne(
+            *(concatenate_arrays([getattr(t, f) for t in ts]) for f in ("left", "right"))
+        )
+    return concatenate_arrays(ts)
+
+
+def combine(coefficients: Array, t: Tangent) -> Array:
+    """Σ_i coefficients[i] · t[i], an array of the primal's shape; coefficients `(k,)`."""
+    if isinstance(t, LowRank):
+        return functools.reduce(np.add, (combine(coefficients, term) for term in t.terms))
+    if isinstance(t, RankOne):
+        weighted = np.moveaxis(t.left, 0, -1) * coefficients
+        return matrix_product(weighted, np.moveaxis(t.right, 0, -2))
+    rows = np.reshape(t, (t.shape[0], math.prod(t.shape[1:])))
+    return np.reshape(matrix_product(coefficients, rows), t.shape[1:])
+
+
+def inner_products(t: Tangent, u: Tangent) -> Array:
+    """⟨t[i], u[j]⟩ for all pairs of directions of two stacks of one kind, `(k, l)`."""
+    if isinstance(t, LowRank):
+        return sum(inner_products(a, b) for a in t.terms for b in u.terms)
+    if isinstance(t, RankOne):
+        pairs = _gram(t.left, u.left) * _gram(t.right, u.right)  # (*b, k, l)
+        return np.sum(pairs, axis=tuple(range(pairs.ndim - 2)))
+    size = math.prod(t.shape[1:])
+    return exact_product(np.reshape(t, (t.shape[0], size)), np.reshape(u, (u.shape[0], size)).T)
+
+
+def _gram(a: Array, b: Array) -> Array:
+    """The inner products along the last axis of a `(k, *b, p)` and b `(l, *b, p)`, `(*b, k, l)`."""
+    return exact_product(np.moveaxis(a, 0, -2), np.moveaxis(b, 0, -1))

@@ -1,0 +1,224 @@
+"""Random directions of weights.
+
+Each sampler draws k directions of a tree of parameters: for each leaf a dense stack `(k, *S)` or a
+structured tangent.  All draws but `basis` are of every leaf by itself, with uncorrelated entries of
+mean 0 and E[v vᵀ] = I, so that (∇f·v) v has mean ∇f; draw i of a leaf depends on the key, the
+leaf's path and i, on nothing else.  Mixtures of draws are what their docstrings say.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dualnet import tree
+from dualnet.backends import Backend
+from dualnet.backends.overridable import exact_product
+from dualnet.backends.symmetric import inverse_factor
+from dualnet.core.arrays import arange_like
+from dualnet.core.spaces import RankOne
+from dualnet.errors import UsageError
+from dualnet.learning.directions.low_rank import LowRank
+from dualnet.random import Key
+from dualnet.tree import Tree
+
+Draw = Callable[[Backend, Key, Tree, int, int], Tree]
+"""`draw(backend, key, params, start, stop)`: directions start … stop-1 of a tree, of which there
+may be none."""
+Mix = Callable[[Any, int], Any]
+"""`mix(gram, n)`: from the inner products `(k, k)` of k directions in n dimensions, the matrix
+`(k, k)` whose rows say of what mixture of them each direction is made."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How directions are drawn.
+
+    Directions that depend on one another (orthogonal ones, say) are mixtures M v of independent
+    ones.  M v need not be made: ∇f·(M v) = M (∇f·v), and Σ c_i (M v)_i = Σ (Mᵀ c)_i v_i.
+
+    Attributes:
+        draw: draws independent directions.
+        mix: M, or None for the independent ones themselves.
+    """
+
+    draw: Draw
+    mix: Mix | None = None
+
+
+def leaf_by_leaf(draw: Draw) -> Draw:
+    """Decorator: a draw of one array at a time, by a key of its path, as a draw of a tree."""
+
+    @functools.wraps(draw)
+    def of_tree(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tree:
+        return tree.map_with_path(
+            lambda path, p: draw(backend, key.fold_in(path), p, start, stop), params
+        )
+
+    return of_tree
+
+
+@leaf_by_leaf
+def normal(backend: Backend, key: Key, like: Any, start: int, stop: int) -> Any:
+    """Independent standard normal entries."""
+    return backend.normal(key, (stop - start, *like.shape), like.dtype, start * like.size)
+
+
+@leaf_by_leaf
+def rademacher(backend: Backend, key: Key, like: Any, start: int, stop: int) -> Any:
+    """Independent random signs."""
+    return backend.signs(key, (stop - start, *like.shape), like.dtype, start * like.size)
+
+
+def rank_one_of(name: str, rank: int = 1) -> Draw:
+    """Outer products of factors that the backend's `signs` or `normal` draws, `rank` of them added
+    up and divided by sqrt(rank)."""
+
+    @leaf_by_leaf
+    def draw(backend: Backend, key: Key, like: Any, start: int, stop: int) -> Any:
+        entries, scale = getattr(backend, name), 1.0 / math.sqrt(rank)
+        if len(like.shape) < 2:
+            return entries(key, (stop - start, *like.shape), like.dtype, start * like.size)
+        *b, p, q = like.shape
+
+        def factor(key: Key, n: int) -> Any:
+            numbers = math.prod(b) * n
+            return entries(key, (stop - start, *b, n), like.dtype, start * numbers)
+
+        terms = [
+            RankOne(scale * factor(of_term.fold_in("left"), p), factor(of_term.fold_in("right"), q))
+            for of_term in (key, *(key.fold_in(r) for r in range(1, rank)))
+        ]
+        return terms[0] if rank == 1 else LowRank(terms)
+
+    return draw
+
+
+def rank_one(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tree:
+    """r sᵀ with independent sign vectors r and s for every matrix; signs for vectors.
+
+    A kernel is a stack of matrices, one at each pixel.
+
+    The entries are pairwise uncorrelated signs, so the estimate stays unbiased, and as
+    ‖r sᵀ‖² = pq always, its total variance equals that of full Rademacher directions.  The sum of R
+    such products over sqrt(R), `rank-one:R`, is as unbiased; its total variance is larger by
+    (2 - 2/R) ‖∇f‖² for the matrices' part of ∇f, and for large R that of normal directions.
+    """
+    return rank_one_of("signs")(backend, key, params, start, stop)
+
+
+def rank_one_normal(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tree:
+    """`rank_one` with normal factors: as unbiased, of larger variance."""
+    return rank_one_of("normal")(backend, key, params, start, stop)
+
+
+def basis(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tree:
+    """Direction i moves parameter i alone, of all in the order of the tree; no randomness.
+
+    With k ≥ n the projection is the gradient, and directions beyond the n-th are 0; with k < n no
+    aggregation says anything about the other parameters.
+    Source: Flügel et al. 2024, "Beyond Backpropagation", published code.
+    """
+    first = 0
+
+    def of_leaf(like: Any) -> Any:
+        nonlocal first
+        numbers = arange_like(like.size, like) + first
+        first += like.size
+        rows = np.equal((arange_like(stop - start, like) + start)[:, None], numbers)
+        return np.reshape(rows, (stop - start, *like.shape)).astype(like.dtype)
+
+    return tree.map(of_leaf, params)
+
+
+def orthonormal(gram: Any, n: int) -> Any:
+    """Orthogonal directions of length 1, the first along the first drawn (Gram-Schmidt)."""
+    if len(gram) > n:
+        raise UsageError(
+            f"only {n} directions of {n} parameters can be orthogonal, not {len(gram)}"
+        )
+    return inverse_factor(gram)
+
+
+def orthogonal(gram: Any, n: int) -> Any:
+    """Orthogonal directions of length sqrt(n), so that E[v vᵀ] = I."""
+    return math.sqrt(n) * orthonormal(gram, n)
+
+
+def varying(gram: Any, n: int) -> Any:
+    """Orthogonal directions of lengths sqrt(n) · 2i/(k + 1) for i from 1 to k."""
+    k = len(gram)
+    lengths = 2.0 * (arange_like(k, gram) + 1) / (k + 1)
+    return lengths[:, None] * orthogonal(gram, n)
+
+
+def at_angle(degrees: float) -> Mix:
+    """Directions of length sqrt(n) at one angle to the first, their other parts orthogonal."""
+    along, across = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+
+    def mix(gram: Any, n: int) -> Any:
+        basis = orthogonal(gram, n)
+        return np.concatenate([basis[:1], along * basis[:1] + across * basis[1:]])
+
+    return mix
+
+
+def unit(mix: Mix | None) -> Mix:
+    """Directions, or mixtures of them, scaled to length 1 (but for those that are 0)."""
+
+    def scaled(gram: Any, n: int) -> Any:
+        mixture = np.identity(len(gram), like=gram) if mix is None else mix(gram, n)
+        squares = np.sum(exact_product(mixture, gram) * mixture, axis=1)
+        return mixture / np.sqrt(np.where(squares > 0, squares, 1.0))[:, None]
+
+    return scaled
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "normal": Sampler(normal),
+    "rademacher": Sampler(rademacher),
+    "rank-one": Sampler(rank_one),
+    "rank-one-normal": Sampler(rank_one_normal),
+    "orthogonal": Sampler(normal, orthogonal),
+    "orthonormal": Sampler(normal, orthonormal),
+    "varying": Sampler(normal, varying),
+    "basis": Sampler(basis),
+}
+"""name → sampler; `sampler_of` knows some with a number, and scales any to length 1."""
+
+
+def sampler_of(name: str) -> Sampler:
+    """The sampler of a name.
+
+    Args:
+        name: one in `SAMPLERS`; `rank-one:R` for sums of R outer products; `angle:DEG` for
+            `at_angle(DEG)`; any of these with `:unit` behind it for directions of length 1.
+
+    Raises:
+        UsageError: there is none.
+    """
+    plain = name.removesuffix(":unit")
+    sampler = SAMPLERS.get(plain) or _with_number(*plain.partition(":")[::2])
+    if sampler is None:
+        raise UsageError(
+            f"sampler must be one of {', '.join(SAMPLERS)}, rank-one:R with R at least 1, or "
+            "angle:DEG with DEG above 0 and at most 90, with :unit behind it for directions of "
+            f"length 1, got {name!r}"
+        )
+    return sampler if plain == name else Sampler(sampler.draw, unit(sampler.mix))
+
+
+def _with_number(kind: str, number: str) -> Sampler | None:
+    try:
+        if kind == "angle" and 0 < float(number) <= 90:
+            return Sampler(normal, at_angle(float(number)))
+        if kind == "rank-one" and int(number) >= 1:
+            return Sampler(rank_one_of("signs", int(number)))
+    except ValueError:  # not a number
+        pass
+    return None

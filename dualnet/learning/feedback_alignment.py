@@ -1,0 +1,202 @@
+"""`fa`, `ffa`: backpropagation in which every weight goes back as another matrix.
+
+A layer's output depends on its weights and on its input.  By its weights it is differentiated as
+it is, by its input as if its weights were B; the value is the layer's own.  Norms, activations
+and everything without weights keep their derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dualnet import tree
+from dualnet.backends import Backend
+from dualnet.core.custom import custom_jvp
+from dualnet.core.derivatives import value_and_grad
+from dualnet.core.transforms import is_constant, stop_gradient, vjp
+from dualnet.learning.backprop import segment_losses
+from dualnet.learning.directions.activities import ActivityDirections, require_share
+from dualnet.learning.rule import Measurement
+from dualnet.learning.task import Shard, Task, correct
+from dualnet.nn.initial import kaiming
+from dualnet.nn.network import Around, Context, Layer, walk
+from dualnet.random import Key
+from dualnet.tree import Tree
+from dualnet.types import Array
+
+
+@dataclass(frozen=True)
+class FeedbackAlignment:
+    """`fa`: B stays as drawn, from the distribution of the weights' start.
+
+    Source: Lillicrap et al. 2016, "Random synaptic feedback weights support error
+    backpropagation for deep learning"; local losses: Ren et al. 2023, "Scaling Forward Gradient
+    With Local Losses", section 6.
+    """
+
+    locality: ClassVar[str] = "global"
+
+    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
+        return {
+            path: {"w": _redrawn(key.fold_in(path), tree.subtree(params, path)["w"])}
+            for path in weighted(task.network, params)
+        }
+
+    def sample(self, key: Key, task: Task, params: Tree, backend: Backend, n: int) -> Any:
+        return None
+
+    def measure(
+        self, task: Task, params: Tree, state: Tree, learned: Tree, directions: Any, shard: Shard
+    ) -> Measurement:
+        sums: dict[str, Any] = {}
+        around = backward_through(learned, self.listener(directions, shard, sums))
+        context = replace(shard.context, around=around)
+
+        def total_loss(p: Tree) -> tuple[Array, Any]:
+            losses, outputs, new_state = segment_losses(
+                task, p, state, shard, context, self.locality
+            )
+            return sum(losses).sum(), (losses[-1], outputs, new_state)
+
+        (_, (losses, outputs, state)), gradients = value_and_grad(total_loss, has_aux=True)(params)
+        total = {
+            "loss": losses.sum(),
+            "correct": correct(outputs, shard.targets),
+            "gradients": gradients,
+            "feedback": sums,
+        }
+        return Measurement(total, state)
+
+    def listener(self, directions: Any, shard: Shard, sums: dict) -> Listener | None:
+        """What gets to see each layer with its B, to learn from it; nothing here."""
+        return None
+
+    def estimate(
+        self, total: dict, directions: Any, params: Tree, learned: Tree, n: int
+    ) -> tuple[Tree, Tree]:
+        return tree.map(lambda g: g / n, total["gradients"]), learned
+
+
+@dataclass(frozen=True)
+class LocalFeedbackAlignment(FeedbackAlignment):
+    """`l-fa`: with the local heads' losses added."""
+
+    locality: ClassVar[str] = "local"
+
+
+@dataclass(frozen=True)
+class GreedyFeedbackAlignment(FeedbackAlignment):
+    """`lg-fa`: every block answers to its local head alone."""
+
+    locality: ClassVar[str] = "greedy"
+
+
+@dataclass(frozen=True)
+class LearnedFeedbackAlignment(FeedbackAlignment):
+    """`ffa`: every B learns its layer's weights, from the tangents of one linear map.
+
+    A random direction u put into a layer's input moves its output by ẏ, the layer's jvp.  B is
+    corrected by what it would have got wrong: ẏ - ẏ_B, pulled back to the weights at the input u:
+
+        B ← B + rate · mean(uᵀ (ẏ - u B)) / (1 + sqrt(p/n))²
+
+    for a linear layer with p inputs and n examples.  As E[uᵀ u] = I this tends to W, and its noise
+    fades with the difference.  Only one layer's tangents are needed at a time, no weight is read
+    out, and nothing is sent back but errors through B.
+
+    Args:
+        feedback_rate: rate, below 1.
+
+    Source: the extension that Bacho and Chu suggest in "Low-Variance Forward Gradients using
+    Direct Feedback Alignment and Momentum", section 5.
+    """
+
+    feedback_rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_share("ffa", "feedback_rate", self.feedback_rate)
+
+    def sample(self, key: Key, task: Task, params: Tree, backend: Backend, n: int) -> Any:
+        return ActivityDirections(key, backend.signs, 1)
+
+    def listener(self, directions: Any, shard: Shard, sums: dict) -> Listener | None:
+        draw = directions.drawer(shard)
+
+        def listen(path: str, of_weights: Callable, b: Any, x: Any, by_w: Callable) -> None:
+            (u,) = draw(path, 1, x, None)
+            missed = by_w(u) - of_weights(b, u)
+            _, pull = vjp(lambda w: of_weights(w, u), b)
+            _, count = vjp(lambda w: of_weights(w, np.ones_like(u)), b)
+            sums[path] = {"w": pull(missed)[0], "count": count(np.ones_like(missed))[0]}
+
+        return listen
+
+    def estimate(
+        self, total: dict, directions: Any, params: Tree, learned: Tree, n: int
+    ) -> tuple[Tree, Tree]:
+        gradients, _ = super().estimate(total, directions, params, learned, n)
+
+        def learn(path: str, b: Any) -> Any:
+            if path not in total["feedback"]:  # a layer that was not applied as a child
+                return b
+            pull, count = total["feedback"][path]["w"], total["feedback"][path]["count"]
+            inputs = b.size // b.shape[-1]
+            caution = np.square(1.0 + np.sqrt(inputs / count))
+            return b + (self.feedback_rate * pull / (count * caution)).astype(b.dtype)
+
+        return gradients, {path: {"w": learn(path, b["w"])} for path, b in learned.items()}
+
+
+def weighted(network: Layer, params: Tree) -> list[str]:
+    """The paths of all layers with weights `w`."""
+    return [
+        path
+        for path, _ in walk(network)
+        if isinstance(tree.subtree(params, path), dict) and "w" in tree.subtree(params, path)
+    ]
+
+
+Listener = Callable[..., None]
+"""`listen(path, of_weights, b, x, by_w)`: `of_weights(w, x)` applies the layer without its bias
+at weights w, `by_w(x)` at its own, which the listener need not know."""
+
+
+@custom_jvp
+def moving_with(y: Array, z: Array) -> Array:
+    """Return y, which moves as y + z does: the value of the one, the derivatives of both."""
+    return y
+
+
+moving_with.defjvps(lambda t, out, y, z: t, lambda t, out, y, z: t)
+
+
+def backward_through(feedback: Tree, listen: Listener | None) -> Around:
+    """Make the `around` that differentiates layers by their inputs as if their weights were B."""
+
+    def around(
+        path: str, layer: Layer, params: Tree, state: Tree, x: Array, context: Context
+    ) -> tuple[Array, Tree]:
+        if path not in feedback:
+            return layer.apply(params, state, x, context)
+        plain, still, b = stop_gradient(params), stop_gradient(x), feedback[path]["w"]
+
+        def with_weights(w: Array, x: Array) -> Array:
+            without_bias = {name: np.zeros_like(p) for name, p in plain.items()}
+            return layer.apply({**without_bias, "w": w}, state, x, context)[0]
+
+        if listen is not None:
+            listen(path, with_weights, b, still, lambda u: with_weights(plain["w"], u))
+        y, new_state = layer.apply(params, state, still, context)
+        return (y if is_constant(x) else moving_with(y, with_weights(b, x))), new_state
+
+    return around
+
+
+def _redrawn(key: Key, w: Any) -> Any:
+    """Kaiming-uniform weights of the shape of w."""
+    fan_in = max(1, w.size // w.shape[-1] // (w.shape[0] if w.ndim == 3 else 1))
+    return np.asarray(kaiming(key, w.shape, fan_in).astype(w.dtype), like=w)

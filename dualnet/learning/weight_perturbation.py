@@ -1,0 +1,215 @@
+"""`fg-w`, `lg-fg-w`, `wp`: forward gradients by perturbing the weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dualnet import tree
+from dualnet.backends import Backend
+from dualnet.core.arrays import stack_arrays
+from dualnet.core.spaces import dense
+from dualnet.core.transforms import jvp
+from dualnet.errors import UsageError
+from dualnet.learning.aggregate import AGGREGATIONS
+from dualnet.learning.backprop import segment_losses
+from dualnet.learning.directions.samplers import sampler_of
+from dualnet.learning.directions.weights import (
+    IndependentDirections,
+    SharedDirections,
+    activation_bytes,
+    direction_bytes,
+    directions_that_fit,
+)
+from dualnet.learning.rule import Measurement
+from dualnet.learning.sites import segment_of_each
+from dualnet.learning.task import Shard, Task, correct
+from dualnet.random import Key
+from dualnet.tree import Tree
+
+OF_EACH_EXAMPLE = ("mean", "sum")
+"""Aggregations whose coefficients need one example's derivatives alone."""
+
+
+@dataclass(frozen=True)
+class WeightPerturbation:
+    """g = Σ c_i v_i with random directions v_i of all weights and d_i = ∇f·v_i.
+
+    One forward pass carries all k tangents; nothing flows backward and no activation is kept.
+    A shard contributes k numbers (for each loss), whatever the size of the network.
+
+    With `independent` every example n has directions v_ni of its own, d_ni = ∇f_n·v_ni, and g is
+    the mean over n of Σ c_i v_ni: as unbiased.  With V the variance of examples' gradients and S
+    the square of their mean, the variance of one entry of a p × q layer is pq/N V + (pq - 1)/N S
+    at k = 1, and pq/N V + (pq - 1) S for shared directions (Ren et al., Table 1, have pq + 2 and
+    pq + 1 in these places, for normal entries; these are signs).
+    Batch norm lets every example move the others' losses; then d_n is the derivative of the batch's
+    total loss along all v_n at once, the same for all n: as unbiased, and with more variance.
+
+    Args:
+        tangents: k.
+        sampler: a name for `sampler_of`; only `rank-one` where directions are independent.
+        aggregate: a name in `AGGREGATIONS`, how c follows from d; only `mean` and `sum` where
+            directions are independent.
+        tangent_chunk: at most so many tangents in one pass; None for as many as fit in memory.
+            Only memory and speed depend on it.
+        independent: whether every example has directions of its own.
+
+    Source: Baydin et al. 2022, "Gradients without Backpropagation", Algorithm 1; k tangents:
+    Flügel et al. 2024, "Beyond Backpropagation", section 3; independent: Ren et al. 2023, "Scaling
+    Forward Gradient With Local Losses", Table 1.
+    """
+
+    tangents: int = 1
+    sampler: str = "normal"
+    aggregate: str = "mean"
+    tangent_chunk: int | None = None
+    independent: bool = False
+
+    locality: ClassVar[str] = "global"
+
+    def __post_init__(self) -> None:
+        for option, value in (("tangents", self.tangents), ("tangent-chunk", self.tangent_chunk)):
+            if value is not None and value < 1:
+                raise UsageError(f"fg-w: {option} must be at least 1, got {value}")
+        sampler_of(self.sampler)
+        if self.aggregate not in AGGREGATIONS:
+            raise UsageError(
+                f"fg-w: aggregate must be one of {', '.join(AGGREGATIONS)}, got {self.aggregate!r}"
+            )
+        if self.independent and self.sampler != "rank-one":
+            raise UsageError(
+                "fg-w: independent directions of every example must be rank-one, dense ones would "
+                f"be as large as the weights for each; use sampler rank-one, got {self.sampler!r}"
+            )
+        if self.independent and self.aggregate not in OF_EACH_EXAMPLE:
+            raise UsageError(
+                "fg-w: aggregate must be mean or sum where every example has directions of its "
+                f"own, {self.aggregate!r} is for shared ones; use it without independent"
+            )
+
+    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
+        return {}
+
+    def sample(
+        self, key: Key, task: Task, params: Tree, backend: Backend, n: int
+    ) -> SharedDirections | IndependentDirections:
+        sampler = sampler_of(self.sampler)
+        segments = segment_of_each(task.network) if self.locality == "greedy" else {}
+        if self.independent:
+            coupled = task.couples_examples
+            return IndependentDirections(
+                key, params, backend, sampler, self.tangents, n, segments, coupled
+            )
+        chunk = self.tangent_chunk or directions_that_fit(direction_bytes(backend, sampler, params))
+        return SharedDirections(key, params, backend, sampler, self.tangents, n, segments, chunk)
+
+    def measure(
+        self,
+        task: Task,
+        params: Tree,
+        state: Tree,
+        learned: Tree,
+        directions: Any,
+        shard: Shard,
+    ) -> Measurement:
+        def losses(p: Tree) -> tuple[Any, tuple[Any, Tree]]:
+            of_segments, outputs, new_state = segment_losses(
+                task, p, state, shard, shard.context, self.locality
+            )
+            return stack_arrays(of_segments), (outputs, new_state)
+
+        contributions = []
+        most = self._most_in_a_pass(task, params, state, directions, shard)
+        for tangents in directions.passes(most, shard):
+            values, d, (outputs, new_state) = self.along(losses, params, tangents)
+            contributions.append(directions.contribution(d, tangents))
+        total = {
+            "loss": values[-1].sum(),
+            "correct": correct(outputs, shard.targets),
+            **directions.together(contributions),
+        }
+        return Measurement(total, new_state)
+
+    def _most_in_a_pass(
+        self, task: Task, params: Tree, state: Tree, directions: Any, shard: Shard
+    ) -> int:
+        if self.tangent_chunk is not None:
+            return self.tangent_chunk
+        if self.tangents == 1:
+            return 1  # whatever the activations need
+        of_example = activation_bytes(task.network, params, state, shard)
+        return directions_that_fit(directions.examples * of_example)
+
+    def along(self, losses: Any, params: Tree, tangents: Tree) -> tuple[Any, Any, Any]:
+        """Every example's losses `(losses, n)`, their derivatives `(k, losses, n)` along each
+        direction, and what is beside."""
+        return jvp(losses, (params,), (tangents,), has_aux=True)
+
+    def estimate(
+        self, total: dict, directions: Any, params: Tree, learned: Tree, n: int
+    ) -> tuple[Tree, Tree]:
+        return directions.gradients(total, n, AGGREGATIONS[self.aggregate]), learned
+
+
+@dataclass(frozen=True)
+class GreedyWeightPerturbation(WeightPerturbation):
+    """`lg-fg-w`: every block's weights answer to their own local head's loss.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4.
+    """
+
+    locality: ClassVar[str] = "greedy"
+
+
+@dataclass(frozen=True)
+class FiniteDifferences(WeightPerturbation):
+    """`wp`: `fg-w` with d_i = (f(θ + ε v_i) - f(θ)) / ε, k + 1 evaluations instead of tangents.
+
+    It tends to `fg-w` as ε → 0, until rounding takes over; but a difference passes through a
+    stop-gradient, which only derivatives see.
+
+    Args:
+        difference: ε, above 0.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", their published code.
+    """
+
+    difference: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.independent:
+            raise UsageError(
+                "wp: no difference moves the weights of every example alone; use fg-w for "
+                "independent directions"
+            )
+        super().__post_init__()
+        if not 0 < self.difference < math.inf:
+            raise UsageError(f"wp: difference must be above 0 and finite, got {self.difference}")
+
+    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
+        self._require_no_stop(task)  # before a run has a folder
+        return super().init(key, task, params, state, inputs)
+
+    def sample(
+        self, key: Key, task: Task, params: Tree, backend: Backend, n: int
+    ) -> SharedDirections | IndependentDirections:
+        self._require_no_stop(task)
+        return super().sample(key, task, params, backend, n)
+
+    def _require_no_stop(self, task: Task) -> None:
+        if getattr(task.loss, "stop", False):
+            raise UsageError(
+                "wp: a difference passes through the stop-gradient of the contrastive loss; use "
+                "fg-w, or --no-stop"
+            )
+
+    def along(self, losses: Any, params: Tree, tangents: Tree) -> tuple[Any, Any, Any]:
+        value, aux = losses(params)
+        stacks = tree.map(dense, tangents)
+        differences = []
+        for i in range(len(tree.leaves(stacks)[0])):
+            moved = tree.map(lambda p, v: p + self.difference * v[i], params, stacks)  # noqa: B023
+            differences.append((losses(moved)[0] - value) / self.difference)
+        return value, stack_arrays(differences), aux

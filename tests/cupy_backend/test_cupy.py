@@ -1,0 +1,274 @@
+"""The CuPy backend against NumPy: on a device where one answers, and on a stand-in everywhere.
+
+The stand-in (`fake_cupy`) is as strict as CuPy about what may meet what, and runs the kernels'
+sources on the host's processor; so these tests say that nothing is asked of CuPy that it does not
+have, that nothing moves between host and device unseen, and that the kernels' arithmetic is right.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import fake_cuda
+import fake_cupy
+import numpy as np
+import pytest
+from cupy_comparisons import ALLOWED, BOTH, SameDraws, assert_same, moved
+from fake_cupy import is_stand_in
+from learning_problems import EVERY_RULE, NETWORKS, WITH_BATCH_NORM, WITH_HEADS, problem
+
+import dualnet as dn
+from dualnet import backends
+from dualnet.backends import overridable
+from dualnet.check import NOT_IN_CUPY, ROWS
+from dualnet.checking.checks import random_directions
+from dualnet.errors import BackendError, UsageError
+from dualnet.learning import SAMPLERS, WeightPerturbation
+from dualnet.learning.aggregate import AGGREGATIONS
+
+# --- operations, layers, losses, models ----------------------------------------------------------
+
+
+def derivatives(row, primals, v, u):
+    out, pushed = dn.jvp(row, primals, v)
+    _, pull = dn.vjp(row, *primals)
+    return out, pushed, pull(u)
+
+
+@pytest.mark.parametrize(
+    "row", [r for r in ROWS if r.name not in NOT_IN_CUPY], ids=lambda row: row.name
+)
+def test_rows(row, cupy_backend, rng, key):
+    for dtype, allowed in ALLOWED.items():
+        here = row.arrays(rng, dtype)
+        v = random_directions(key, here, 2)
+        u = random_directions(key.fold_in("u"), row(*here), 2)
+        expected = derivatives(row, here, v, u)
+        arguments = (moved(t, cupy_backend) for t in (here, v, u))
+        got = derivatives(row, *arguments)
+        for what, a, b in zip(("value", "jvp", "vjp"), got, expected, strict=True):
+            # a reference through x - x·(1 - small) loses digits on one side as on the other
+            assert_same(a, b, cupy_backend, 20 * allowed, f"{row.name}, {what}")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [r for r in ROWS if r.composed or r.family in ("optimizers", "models")],
+    ids=lambda row: row.name,
+)
+def test_rows_by_plain_calls(row, cupy_backend, rng, key, monkeypatch):
+    """Without kernels: CuPy gets NumPy's calls, which are what other dtypes and layouts get."""
+    kept = ("view", "bytes_at_a_time", "scatter_add_zeros")  # in whose place CuPy's own would wait
+    fewer = {at: kernel for at, kernel in overridable._KERNELS.items() if at[1] in kept}
+    monkeypatch.setattr(overridable, "_KERNELS", fewer)
+    here = row.arrays(rng)
+    v = random_directions(key, here, 2)
+    expected = dn.jvp(row, here, v)
+    got = dn.jvp(row, *(moved(t, cupy_backend) for t in (here, v)))
+    assert_same(got, expected, cupy_backend, 20 * ALLOWED[np.float64], row.name)
+
+
+def test_rows_that_cupy_lacks_are_rows():
+    assert {row.name for row in ROWS} >= NOT_IN_CUPY
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "row", [r for r in ROWS if r.name not in NOT_IN_CUPY], ids=lambda row: row.name
+)
+def test_verified_rows(row, cupy_backend, key):
+    result = dn.check.verify(row, key, cupy_backend)
+    assert result.failure is None, result.failure
+
+
+# --- learning rules ------------------------------------------------------------------------------
+
+PROBLEMS = {
+    **NETWORKS,
+    "batch norm": ((6,), WITH_BATCH_NORM),
+    "local heads": ((6,), WITH_HEADS),
+}
+
+
+def on(backend, p):
+    """A problem with its arrays on a backend."""
+    fields = ("params", "state", "x", "labels")
+    return replace(p, **{name: moved(getattr(p, name), backend) for name in fields})
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    (pytest.param(np.float32, marks=pytest.mark.slow), np.float64),
+    ids=("float32", "float64"),
+)
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_step_of_every_rule(name, rule, dtype, cupy_backend, rng, key):
+    in_shape, layers = PROBLEMS[name]
+    p = problem(rng, key, *layers, in_shape=in_shape, dtype=dtype)
+    learned = p.learned(rule)
+    expected = p.step(rule, key, learned=learned)
+    there = on(cupy_backend, p)
+    got = there.step(rule, key, SameDraws(cupy_backend), learned=moved(learned, cupy_backend))
+    # solving for coefficients magnifies rounding by the condition of the directions
+    allowed = ALLOWED[dtype] * (1e4 if getattr(rule, "aggregate", "mean") != "mean" else 100)
+    for part in ("gradients", "learned", "state", "loss"):
+        assert_same(getattr(got, part), getattr(expected, part), cupy_backend, allowed, part)
+    assert int(got.correct) == int(expected.correct)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        # of its many weights, drawing random directions takes the stand-in long
+        pytest.param(name, marks=pytest.mark.slow if name == "mixer" else ())
+        for name in PROBLEMS
+    ],
+)
+def test_no_step_moves_anything_or_waits(name, cupy_backend, rng, key):
+    if not is_stand_in(cupy_backend):
+        pytest.skip("only the stand-in counts")
+    in_shape, layers = PROBLEMS[name]
+    p = on(cupy_backend, problem(rng, key, *layers, in_shape=in_shape, dtype=np.float32))
+    for rule in EVERY_RULE:
+        learned = rule.init(key, p.task, p.params, p.state, p.x)
+        with fake_cuda.counted() as happened:
+            p.step(rule, key, cupy_backend, learned=learned)
+        assert not happened, f"{rule}: {dict(happened)}"
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if r.family == "models"], ids=lambda row: row.name)
+def test_no_model_moves_anything_or_waits(row, cupy_backend, rng, key):
+    if not is_stand_in(cupy_backend):
+        pytest.skip("only the stand-in counts")
+    here = row.arrays(rng, np.float32)
+    there = moved(here, cupy_backend)
+    v = moved(random_directions(key, here, 2), cupy_backend)
+    with fake_cuda.counted() as happened:
+        dn.jvp(row, there, v)
+    assert happened in ({}, {"to_device": 1}), dict(happened)  # the labels, which the row brings
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"sampler": name} for name in (*SAMPLERS, "angle:45", "rank-one:3")),
+        *({"sampler": f"{name}:unit"} for name in ("rank-one", "orthogonal")),
+        *({"aggregate": name} for name in AGGREGATIONS),
+        {"tangent_chunk": 2, "sampler": "orthogonal"},
+    ],
+    ids=str,
+)
+def test_every_sampler_and_aggregation(options, dtype, cupy_backend, rng, key):
+    p = problem(rng, key, dtype=dtype)
+    rule = WeightPerturbation(tangents=5, **options)
+    expected = p.step(rule, key)
+    with fake_cuda.counted() as happened:
+        got = on(cupy_backend, p).step(rule, key, SameDraws(cupy_backend), learned={})
+    assert "waits" not in happened and "to_host" not in happened
+    assert_same(got.gradients, expected.gradients, cupy_backend, 1e4 * ALLOWED[dtype])
+
+
+# --- which backend, and what is missing -----------------------------------------------------------
+
+
+def test_float32_products_are_exact_unless_asked(rng):
+    x = rng.standard_normal((2, 64, 64)).astype(np.float32)
+    exact, errors = np.matmul(*x.astype(np.float64)), []
+    before = dict(overridable._KERNELS)
+    with fake_cupy.installed():
+        for products in (None, "tf32", "bf16"):
+            backend = backends.get("cupy", **({"matmul_precision": products} if products else {}))
+            got = backend.to_host(overridable.matrix_product(*map(backend.asarray, x)))
+            errors.append(np.sqrt(np.mean(np.square(got - exact))))
+        from cupy._core import _routines_linalg
+
+        assert [kind for _, kind in _routines_linalg.chosen] == ["default", "tf32", "tf32"]
+    assert 1e-9 < errors[0] < 1e-5 < errors[1] < errors[2] / 3
+    assert overridable._KERNELS == before
+
+
+@pytest.mark.parametrize("matmul_precision", ("tf32", "bf16"))
+def test_rounded_products_are_for_cupy(products):
+    with pytest.raises(UsageError, match=f"--{products} is of no use to --backend numpy; it is"):
+        backends.get("numpy", matmul_precision=products)
+    with pytest.raises(UsageError, match="products: expected one of full, tf32, bf16, got 'fp8'"):
+        backends.get("cupy", matmul_precision="fp8")
+
+
+def test_threads_are_for_numpy():
+    with fake_cupy.installed(), pytest.raises(UsageError, match="--threads is of no use to"):
+        backends.get("cupy", threads=2)
+
+
+@pytest.mark.parametrize(
+    "driver, remedy",
+    [
+        (None, "cuda12 or cuda13, whichever fits"),
+        (12080, r"pip install 'dualnet\[cuda12\]'"),
+        (13010, r"pip install 'dualnet\[cuda13\]'"),
+    ],
+)
+def test_without_cupy(driver, remedy, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr("dualnet.backends.cupy_backend.driver_version", lambda: driver)
+    with pytest.raises(BackendError, match=f"CuPy cannot be imported .*{remedy}") as raised:
+        backends.get("cupy")
+    assert raised.value.exit_code == 5
+    assert backends.get("auto", threads=2).threads == 2
+    assert capsys.readouterr().err.startswith("backend auto: NumPy it is, as backend cupy: CuPy")
+
+
+@pytest.mark.parametrize("count", (0, RuntimeError("cudaErrorInsufficientDriver")), ids=str)
+def test_without_a_device(count, capsys):
+    def answer():
+        if isinstance(count, Exception):
+            raise count
+        return count
+
+    with fake_cupy.installed() as cupy:
+        cupy.cuda.runtime.getDeviceCount = answer
+        with pytest.raises(BackendError, match=r"cannot use a CUDA device here .*NVIDIA driver"):
+            backends.get("cupy")
+        assert backends.get("auto").name == "numpy"
+    assert "backend auto: NumPy it is" in capsys.readouterr().err
+
+
+def test_auto_takes_the_device():
+    with fake_cupy.installed():
+        assert backends.get("auto").name == "cupy"
+
+
+@pytest.mark.parametrize("matmul_precision", ("tf32", "bf16"))
+@pytest.mark.parametrize("device", (False, True))
+def test_auto_drops_what_is_of_no_use_to_its_choice(device, products, tmp_path, monkeypatch):
+    import train
+
+    monkeypatch.setattr("dualnet.training.run.draw_curve", lambda *_: False)
+    size = ["--epochs", "1", "--limit-train", "64", "--limit-test", "20", "--width", "8"]
+    with fake_cupy.installed() as cupy:
+        cupy.cuda.runtime.getDeviceCount = lambda: int(device)
+        flags = ["--backend", "auto", "--threads", "2", f"--{products}", "--graph"]
+        flags += ["--rule", "bp", "--quiet"]
+        train.main([*flags, *size, "--run-dir", str(tmp_path)])
+    used = json.loads((tmp_path / "config.json").read_text())["settings"]
+    expected = {"backend": "cupy", "threads": 1, "matmul_precision": products, "graph": True}
+    if not device:
+        expected = {"backend": "numpy", "threads": 2, "matmul_precision": "full", "graph": False}
+    assert expected.items() <= used.items()
+
+
+def test_nothing_imports_cupy_unless_asked():
+    code = "import sys, train, dualnet.check; print('cupy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
+
+
+@pytest.mark.gpu
+def test_the_verifier_on_a_device(capsys):
+    from dualnet.check.__main__ import main
+
+    assert main(["--backend", "cupy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["failed"] == []

@@ -1,0 +1,267 @@
+"""The CuPy backend's random numbers, and its kernels on larger arrays than the rows of the verifier
+have."""
+
+import importlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from cupy_comparisons import ALLOWED, BOTH, assert_same, moved
+
+from dualnet.backends import overridable
+from dualnet.backends.symmetric import eigen, inverse_factor
+from dualnet.images.windows import (
+    Geometry,
+    fold,
+    unfold,
+    weighted_window_sum,
+    weighted_window_sum_transpose,
+)
+from dualnet.learning.aggregate import least_norm
+from dualnet.learning.independence import summed_by_part
+from dualnet.nn import normalization_kernels as normalization
+from dualnet.nn import softmax_cross_entropy
+from dualnet.nn.activations import _relu_and_slope
+from dualnet.nn.losses import _losses_and_errors
+from dualnet.optim import OPTIMIZERS
+
+# --- sums of directions --------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("swapped", (False, True))
+@pytest.mark.parametrize("tokens, groups, of_tokens", [(1, 1, 1), (5, 1, 1), (5, 3, 5), (5, 3, 1)])
+def test_sums_by_part(tokens, groups, of_tokens, swapped, dtype, cupy_backend, rng):
+    k, n, channels = 4, 7, 6
+    sizes = (groups, channels, tokens) if swapped else (tokens, groups, channels)
+    d = rng.standard_normal((k, n, of_tokens, groups)).astype(dtype)
+    u = rng.standard_normal((k, n, *sizes)).astype(dtype)
+    expected = summed_by_part(d, u, swapped)
+    got = summed_by_part(*moved((d, u), cupy_backend), swapped)
+    assert_same(got, expected, cupy_backend, ALLOWED[dtype])
+
+
+# --- random numbers ------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ("normal", "uniform", "signs"))
+def test_any_part_of_a_sequence_can_be_drawn(kind, dtype, cupy_backend, key):
+    draw = getattr(cupy_backend, kind)
+    whole = cupy_backend.to_host(draw(key, (40, 50), dtype)).ravel()
+    assert whole.dtype == dtype
+    for start, size in ((0, 1), (1, 3), (3, 1), (127, 130), (500, 1500), (1999, 1), (7, 0)):
+        part = cupy_backend.to_host(draw(key, (size,), dtype, start))
+        np.testing.assert_array_equal(part, whole[start : start + size])
+    assert not np.array_equal(whole, cupy_backend.to_host(draw(key.fold_in(0), (2000,), dtype)))
+
+
+@BOTH
+def test_moments_of_draws(dtype, cupy_backend, key):
+    n = 1 << 16
+    x = cupy_backend.to_host(cupy_backend.normal(key, (n,), dtype)).astype(np.float64)
+    u = cupy_backend.to_host(cupy_backend.uniform(key, (n,), dtype)).astype(np.float64)
+    s = cupy_backend.to_host(cupy_backend.signs(key, (n,), dtype))
+    assert set(np.unique(s)) == {-1, 1} and 0 <= u.min() and u.max() < 1
+    # means and mean products of neighbors, in standard errors; a run makes 22 of these
+    for sample, mean, deviation in (
+        (x, 0, 1),
+        (x**2, 1, 2**0.5),
+        (x**3, 0, 15**0.5),
+        (x**4, 3, 96**0.5),
+        (x[1:] * x[:-1], 0, 1),
+        (x[2:] * x[:-2], 0, 1),
+        (u, 1 / 2, 12**-0.5),
+        ((u[1:] - 0.5) * (u[:-1] - 0.5), 0, 1 / 12),
+        (s, 0, 1),
+        (s[1:] * s[:-1], 0, 1),
+        (s[32:] * s[:-32], 0, 1),
+    ):
+        assert abs(sample.mean() - mean) < 5.5 * deviation / len(sample) ** 0.5
+
+
+def test_signs_are_the_bits_of_philox(cupy_backend):
+    """Against the words that the authors of Philox publish for key and counter 0."""
+    zero = SimpleNamespace(bits=0)
+    drawn = cupy_backend.to_host(cupy_backend.signs(zero, (128,), np.float32)) > 0
+    words = np.packbits(drawn, bitorder="little").view("<u4")
+    assert [f"{w:08x}" for w in words] == ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"]
+
+
+@pytest.mark.parametrize("bits", (0, 2**64 + 5, 2**127 - 3))
+def test_draws_follow_from_words_as_said(bits, cupy_backend):
+    key = SimpleNamespace(bits=bits)
+    words = np.concatenate([philox(bits, block) for block in range(3)])
+    signs = cupy_backend.to_host(cupy_backend.signs(key, (384,), np.float64)) > 0
+    np.testing.assert_array_equal(np.packbits(signs, bitorder="little").view("<u4"), words)
+    uniform = cupy_backend.to_host(cupy_backend.uniform(key, (12,), np.float32))
+    np.testing.assert_array_equal(uniform, (words >> 8) / np.float32(2**24))
+    above_zero, turns = (words[::2] + 0.5) / 2**32, (words[1::2] >> 8) / 2**24
+    radius = np.sqrt(-2 * np.log(above_zero))
+    pairs = np.stack([radius * np.cos(2 * np.pi * turns), radius * np.sin(2 * np.pi * turns)], 1)
+    normal = cupy_backend.to_host(cupy_backend.normal(key, (12,), np.float32))
+    np.testing.assert_allclose(normal, pairs.ravel(), rtol=1e-5, atol=1e-6)
+
+
+def philox(bits, block):
+    """Four words of Philox4x32-10, written from the paper in Python's integers."""
+    low = 2**32 - 1
+    k0, k1 = bits & low, bits >> 32 & low
+    c = [block & low, block >> 32, bits >> 64 & low, bits >> 96]
+    for _ in range(10):
+        p, q = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(q >> 32) ^ c[1] ^ k0, q & low, (p >> 32) ^ c[3] ^ k1, p & low]
+        k0, k1 = (k0 + 0x9E3779B9) & low, (k1 + 0xBB67AE85) & low
+    return np.array(c, np.uint32)
+
+
+# --- kernels on larger arrays than the rows have -------------------------------------------------
+
+
+def test_every_kernel_replaces_something(cupy_backend):
+    launching = importlib.import_module("dualnet.backends.launching")
+    updates = {family.update_leaf.__qualname__ for family in OPTIMIZERS.values()}
+    assert set(launching.KERNELS) <= overridable.OVERRIDABLE | updates
+    assert updates <= set(launching.KERNELS)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "shape, axes",
+    [
+        ((70, 300), (-1,)),
+        ((33, 257), (-2,)),
+        ((700, 7, 3), (-3, -2)),
+        ((5, 6, 4, 9), (-3, -1)),
+        ((2, 9, 8, 2, 5), (-4, -3, -1)),
+        ((1, 9000), (-1,)),  # one long run: left to CuPy's own sums
+        ((3, 0), (-2,)),
+    ],
+    ids=str,
+)
+def test_normalization(shape, axes, dtype, cupy_backend, rng):
+    x = (rng.standard_normal(shape) + 3).astype(dtype)
+    t = rng.standard_normal((3, *shape)).astype(dtype)
+    there = cupy_backend.asarray(x)
+    y, s = normalization.normalized(x, axes, 1e-5)
+    got = normalization.normalized(there, axes, 1e-5)
+    assert_same(got, (y, s), cupy_backend, 100 * ALLOWED[dtype])
+    pushed = normalization.tangent(cupy_backend.asarray(t), *got, axes)
+    expected = normalization.tangent(t, y, s, axes)
+    assert_same(pushed, expected, cupy_backend, 100 * ALLOWED[dtype])
+    moments = normalization.moments(there, axes)
+    assert_same(moments, normalization.moments(x, axes), cupy_backend, 100 * ALLOWED[dtype])
+
+
+@BOTH
+def test_relu_and_its_slope(dtype, cupy_backend, rng):
+    x = rng.standard_normal((70, 9)).astype(dtype)
+    x[0, :5] = 0.0, -0.0, np.nan, np.inf, -np.inf
+    for part in (x, x[:, ::2], x[:0]):
+        there = cupy_backend.asarray(np.zeros_like(x))[: len(part), : part.shape[1]]
+        there[...] = cupy_backend.asarray(part)
+        assert_same(_relu_and_slope(there), _relu_and_slope(part), cupy_backend, 0.0)
+
+
+@BOTH
+@pytest.mark.parametrize("classes", (1, 10, 128, 1000))
+def test_cross_entropy(classes, dtype, cupy_backend, rng):
+    logits = (30 * rng.standard_normal((50, classes))).astype(dtype)
+    labels = rng.integers(0, classes, 50)
+    there = cupy_backend.asarray(logits), cupy_backend.asarray(labels)
+    got, expected = _losses_and_errors(*there), _losses_and_errors(logits, labels)
+    assert_same(got, expected, cupy_backend, 10 * ALLOWED[dtype])
+    values = softmax_cross_entropy(*there)
+    assert_same(values, expected[0], cupy_backend, 10 * ALLOWED[dtype])
+
+
+def test_cross_entropy_of_nan_is_nan(cupy_backend):
+    for at in (0, 1, 9):
+        logits = np.zeros((1, 10), np.float32)
+        logits[0, at] = np.nan
+        losses, _ = _losses_and_errors(cupy_backend.asarray(logits), cupy_backend.asarray([3]))
+        assert np.isnan(cupy_backend.to_host(losses)).all()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Geometry((3, 3), (1, 1), ((1, 1), (1, 1))),
+        Geometry((2, 3), (2, 1), ((0, 1), (2, 0))),
+        Geometry((5, 2), (3, 4)),
+    ],
+    ids=str,
+)
+def test_windows(geometry, dtype, cupy_backend, rng):
+    image, channels = (11, 9), 5
+    places = geometry.output_size(image)
+    windows = geometry.window[0] * geometry.window[1]
+
+    def normal(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    x, y = normal(3, *image, channels), normal(3, *places, windows, channels)
+    weights = normal(windows, 3, *places, channels)
+    stack, outputs = normal(2, 3, *image, channels), normal(2, 3, *places, channels)
+    for function, arguments, more in (
+        (unfold, (x,), (geometry,)),
+        (fold, (y,), (geometry, image)),
+        (weighted_window_sum, (stack, weights), (geometry,)),
+        (weighted_window_sum_transpose, (outputs, weights), (geometry, image)),
+    ):
+        got = function(*moved(arguments, cupy_backend), *more)
+        assert_same(got, function(*arguments, *more), cupy_backend, 10 * ALLOWED[dtype])
+
+
+@BOTH
+@pytest.mark.parametrize("k, rank", [(1, 1), (2, 2), (5, 5), (8, 3), (13, 13), (16, 16), (5, 0)])
+def test_eigenvectors(k, rank, dtype, cupy_backend, rng):
+    v = rng.standard_normal((3, k, rank)).astype(dtype)
+    v[1] *= 1e-3
+    g = v @ np.swapaxes(v, 1, 2)
+    values, vectors = map(cupy_backend.to_host, eigen(cupy_backend.asarray(g)))
+    assert values.dtype == vectors.dtype == dtype
+    size = np.abs(g).max(axis=(1, 2), keepdims=True) + np.finfo(dtype).tiny
+    allowed = 10 * ALLOWED[dtype] * size
+    expected = np.linalg.eigvalsh(g)
+    assert (np.abs(np.sort(values) - expected) <= allowed[..., 0]).all()
+    back = vectors * values[:, None] @ np.swapaxes(vectors, 1, 2)
+    assert (np.abs(back - g) <= allowed).all()
+    along = np.swapaxes(vectors, 1, 2) @ vectors
+    np.testing.assert_allclose(along, np.broadcast_to(np.eye(k), along.shape), atol=allowed.max())
+
+
+@BOTH
+@pytest.mark.parametrize("k", (1, 2, 7, 24))
+def test_inverse_factor(k, dtype, cupy_backend, rng):
+    v = rng.standard_normal((k, 4 * k)).astype(dtype)
+    g = v @ v.T
+    got = inverse_factor(cupy_backend.asarray(g))
+    assert_same(got, inverse_factor(g), cupy_backend, 10 * ALLOWED[dtype])
+    indefinite = cupy_backend.asarray(np.diag(np.arange(k, dtype=dtype) - 0.5))
+    assert not np.isfinite(cupy_backend.to_host(inverse_factor(indefinite))).all()
+
+
+def test_larger_matrices_are_left_to_the_library(cupy_backend, rng):
+    v = rng.standard_normal((300, 310))
+    g, d = v @ v.T, rng.standard_normal(300)
+    there = cupy_backend.asarray(g)
+    assert_same(
+        least_norm(there, cupy_backend.asarray(d), 1e-12),
+        least_norm(g, d, 1e-12),
+        cupy_backend,
+        1e-6,
+    )
+    assert_same(inverse_factor(there), inverse_factor(g), cupy_backend, 1e-9)
+    values, _ = eigen(there[None])
+    np.testing.assert_allclose(cupy_backend.to_host(values)[0], np.linalg.eigvalsh(g), rtol=1e-8)
+
+
+@pytest.mark.parametrize("k, n", ((5, 40), (8, 3)), ids=("regular", "singular"))
+def test_least_norm(k, n, cupy_backend, rng):
+    v = rng.standard_normal((k, n))
+    g, d = v @ v.T, v @ rng.standard_normal(n)
+    expected = least_norm(g, d, 1e-12)
+    got = least_norm(cupy_backend.asarray(g), cupy_backend.asarray(d), 1e-12)
+    np.testing.assert_allclose(cupy_backend.to_host(got), expected, rtol=1e-8)

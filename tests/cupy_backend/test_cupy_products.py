@@ -1,0 +1,605 @@
+"""Matrix products by cuBLAS: every layout against NumPy, nothing copied that BLAS can read, factors
+rounded as asked for."""
+
+import importlib
+import importlib.util
+import itertools
+import re
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import fake_arrays
+import numpy as np
+import pytest
+from cupy_comparisons import ALLOWED, BOTH, assert_same, moved, moved_back
+from fake_cupy import is_stand_in
+from learning_problems import EVERY_RULE, NETWORKS, problem
+
+import dualnet as dn
+from dualnet import tree
+from dualnet.backends import MATMUL_PRECISIONS, overridable
+from dualnet.backends.overridable import matrix_product
+from dualnet.checking.checks import random_directions
+from dualnet.core.spaces import RankOne
+from dualnet.data.enlarge import enlarged
+from dualnet.errors import BackendError
+from dualnet.learning.directions.algebra import inner_products
+from dualnet.nn import Context, Linear, Sequential
+from models import MLP
+
+HALF_UNIT = {"full": 0.0, "tf32": 2.0**-11, "bf16": 2.0**-8}
+"""The largest relative error of a factor that is rounded to the nearest."""
+
+
+def may_differ(rounded, backend):
+    """Whether and how a device makes TF32 of float32 is its own affair; it may cut bits off."""
+    return rounded == "tf32" and not is_stand_in(backend)
+
+
+def largest_error(rounded, backend):
+    """Of a factor."""
+    return HALF_UNIT[rounded] * (2 if may_differ(rounded, backend) else 1)
+
+
+@pytest.fixture
+def products(cupy_backend):
+    """The module under test, which can be imported while a CuPy is there."""
+    return importlib.import_module("dualnet.backends.products")
+
+
+@pytest.fixture
+def happened(products, monkeypatch):
+    """A Counter of cuBLAS `calls`, of operands that were `copied`, and of `new` arrays."""
+    products.cublas._ready()  # its handle has an array of its own, once
+    counts = Counter()
+
+    class Counted:
+        def __init__(self, library):
+            self._library = library
+
+        def __getattr__(self, name):
+            counts["calls"] += name.startswith("gemm")
+            return getattr(self._library, name)
+
+    def contiguous(a):
+        result = copy(a)
+        counts["copied"] += result.data.ptr != a.data.ptr
+        return result
+
+    def empty(*args):
+        counts["new"] += 1
+        return make(*args)
+
+    copy, make = products.cupy.ascontiguousarray, products.cupy.empty
+    monkeypatch.setattr(products, "cublas", Counted(products.cublas))
+    monkeypatch.setattr(products.cupy, "ascontiguousarray", contiguous)
+    monkeypatch.setattr(products.cupy, "empty", empty)
+    return counts
+
+
+@pytest.fixture
+def rounding(products, cupy_backend, monkeypatch):
+    """`rounding("bf16")` makes products so from then on."""
+
+    def choose(name):
+        for function, kernel in products.product_kernels(name).items():
+            at = type(cupy_backend.asarray(0)), function
+            monkeypatch.setitem(overridable._KERNELS, at, kernel)
+
+    return choose
+
+
+# --- layouts -------------------------------------------------------------------------------------
+
+
+def swapped(a):
+    return np.swapaxes(a, -1, -2)
+
+
+WITHOUT_COPIES = {
+    # name: shapes in memory, what is made of them, calls
+    "two matrices": ((3, 4), (4, 5), lambda x, y: (x, y), 1),
+    "both transposed": ((4, 3), (5, 4), lambda x, y: (x.T, y.T), 1),
+    "columns of a wider one": ((3, 9), (4, 7), lambda x, y: (x[:, 2:6], y[:, 1:6]), 1),
+    "every other row": ((6, 4), (8, 5), lambda x, y: (x[::2], y[::2]), 1),
+    "rows of a transposed one": ((4, 9), (4, 5), lambda x, y: (x.T[2:5], y), 1),
+    "a stack and a matrix": ((6, 3, 4), (4, 5), lambda x, y: (x, y), 1),
+    "a matrix and a stack": ((3, 4), (6, 4, 5), lambda x, y: (x, y), 1),
+    "a transposed matrix and a stack": ((4, 3), (6, 4, 5), lambda x, y: (x.T, y), 1),
+    "a stack of transposed ones": ((6, 4, 3), (6, 4, 5), lambda x, y: (swapped(x), y), 1),
+    "a repeated matrix": (
+        (3, 4),
+        (6, 4, 5),
+        lambda x, y: (np.broadcast_to(x, (6, 3, 4)), y),
+        1,
+    ),
+    "groups of channels": (
+        (30, 6, 4),
+        (4, 6, 5),
+        lambda x, y: (np.swapaxes(x, 0, 1), np.swapaxes(y, 0, 1)),
+        1,
+    ),
+    "a stack that leads last": ((3, 4), (4, 5, 6), lambda x, y: (x, np.moveaxis(y, -2, 0)), 1),
+    "two axes that are one": ((2, 6, 3, 4), (2, 6, 4, 5), lambda x, y: (x, y), 1),
+    "k stacks and a stack": ((2, 6, 3, 4), (6, 4, 5), lambda x, y: (x, y), 2),
+    "every pair": ((6, 1, 3, 4), (3, 4, 5), lambda x, y: (x, y), 3),
+    "axes of length 1": ((6, 1, 1, 4), (4, 1), lambda x, y: (x[:, :, ::3], y), 1),
+    "heads": (
+        (7, 5, 2, 4),
+        (7, 5, 2, 4),
+        lambda x, y: (np.swapaxes(x, 1, 2), np.transpose(y, (0, 2, 3, 1))),
+        2,
+    ),
+    "vectors": ((4,), (4,), lambda x, y: (x, y), 1),
+    "a vector and a stack": ((4,), (6, 4, 5), lambda x, y: (x, y), 1),
+    "a stack and every other entry": ((6, 3, 4), (8,), lambda x, y: (x, y[::2]), 1),
+    "no directions": ((0, 3, 4), (4, 5), lambda x, y: (x, y), 0),
+    "no rows": ((6, 0, 4), (4, 5), lambda x, y: (x, y), 0),
+    "sums of nothing": ((6, 3, 0), (0, 5), lambda x, y: (x, y), 0),
+}
+
+
+def both_sides(made, shapes, dtype, backend, rng):
+    """Arrays that are made alike of contiguous ones on the host and on the device."""
+    here = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    return made(*here), made(*moved(here, backend))
+
+
+@BOTH
+@pytest.mark.parametrize("name", WITHOUT_COPIES)
+def test_what_blas_can_read_is_not_copied(name, dtype, cupy_backend, happened, rng):
+    *shapes, made, calls = WITHOUT_COPIES[name]
+    here, there = both_sides(made, shapes, dtype, cupy_backend, rng)
+    got = matrix_product(*there)
+    assert happened == Counter(calls=calls, new=1)
+    assert_same(got, np.matmul(*here), cupy_backend, ALLOWED[dtype], name)
+
+
+WITH_COPIES = {
+    # name: shapes in memory, what is made of them, calls, copies
+    "rows backwards": ((3, 4), (4, 5), lambda x, y: (x[::-1], y), 1, 1),
+    "every other column": ((3, 8), (4, 9), lambda x, y: (x[:, ::2], y[:, ::2]), 1, 2),
+    "windows that overlap": ((6,), (4, 5), lambda x, y: (windows(x), y), 1, 1),
+    "a repeated row": ((4,), (4, 5), lambda x, y: (np.broadcast_to(x, (3, 4)), y), 1, 1),
+    "a stack backwards": ((6, 3, 4), (6, 4, 5), lambda x, y: (x[::-1], y), 1, 1),
+    "a stack that leads last": ((3, 4, 6), (4, 5), lambda x, y: (np.moveaxis(x, -1, 0), y), 1, 1),
+    "many heads": (
+        (18, 3, 17, 4),
+        (18, 17, 4, 5),
+        lambda x, y: (np.swapaxes(x, 1, 2), y),
+        1,
+        1,
+    ),
+    "many pairs": ((18, 1, 3, 4), (17, 4, 5), lambda x, y: (x, y), 17, 0),
+}
+
+
+def windows(x):
+    """Rows of 4 that begin one entry after the other."""
+    view = importlib.import_module("cupy") if not isinstance(x, np.ndarray) else np
+    return view.lib.stride_tricks.as_strided(x, (3, 4), 2 * x.strides)
+
+
+@BOTH
+@pytest.mark.parametrize("name", WITH_COPIES)
+def test_the_rest_is_copied(name, dtype, cupy_backend, happened, rng):
+    *shapes, made, calls, copied = WITH_COPIES[name]
+    here, there = both_sides(made, shapes, dtype, cupy_backend, rng)
+    got = matrix_product(*there)
+    assert happened == Counter(calls=calls, copied=copied, new=1)
+    assert_same(got, np.matmul(*here), cupy_backend, ALLOWED[dtype], name)
+
+
+def in_any_layout(shape, rng):
+    """A shape in memory, and how to make of an array of that shape one of `shape`, whose axes lie
+    in any order, with gaps, backwards, or repeated."""
+    order = rng.permutation(len(shape))
+    gaps = rng.integers(1, 3, len(shape))
+    kinds = rng.choice(["plain", "plain", "gap", "backwards", "repeated"], len(shape))
+    memory, key = [], []
+    for axis in order:
+        n, gap, kind = shape[axis], int(gaps[axis]), kinds[axis]
+        if kind == "gap":
+            memory.append(n * gap + 1)
+            key.append(slice(1, 1 + n * gap, gap))
+        else:
+            memory.append(1 if kind == "repeated" and n else n)
+            key.append(slice(None, None, -1 if kind == "backwards" else 1))
+    back = tuple(int(axis) for axis in np.argsort(order))
+
+    def made(a):
+        view = np.transpose(a[tuple(key)], back)
+        return view if view.shape == shape else np.broadcast_to(view, shape)
+
+    return tuple(memory), made
+
+
+def random_operands(rng):
+    """Shapes that can be multiplied, stretched against each other at random."""
+    batch = tuple(rng.integers(0, 4, rng.integers(0, 4))) if rng.random() < 0.1 else ()
+    batch = batch or tuple(rng.integers(1, 4, rng.integers(0, 4)))
+    m, n, p = rng.integers(0 if rng.random() < 0.1 else 1, 5, 3)
+    shapes = []
+    for matrix in ((m, n), (n, p)):
+        lead = [1 if rng.random() < 0.3 else size for size in batch[rng.integers(0, 4) :]]
+        shapes.append((*lead, *matrix))
+    if rng.random() < 0.1:
+        shapes[0] = (n,)
+    if rng.random() < 0.1:
+        shapes[1] = (n,)
+    return [tuple(map(int, shape)) for shape in shapes]
+
+
+@pytest.mark.parametrize("rounded", MATMUL_PRECISIONS)
+@BOTH
+def test_any_layout(dtype, rounded, cupy_backend, rounding, rng):
+    rounding(rounded)
+    for _ in range(200):
+        laid = [in_any_layout(shape, rng) for shape in random_operands(rng)]
+        here = [rng.standard_normal(memory).astype(dtype) for memory, _ in laid]
+        there = [make(cupy_backend.asarray(a)) for a, (_, make) in zip(here, laid, strict=True)]
+        x, y = (make(a) for a, (_, make) in zip(here, laid, strict=True))
+        expected = np.matmul(x, y)
+        memory, make = in_any_layout(expected.shape, rng)
+        outs = [cupy_backend.asarray(np.full(memory, 7, dtype))]
+        out = make(outs[0])
+        writable = 0 not in [s for s, n in zip(out.strides, out.shape, strict=True) if n > 1]
+        for got in (matrix_product(*there), matrix_product(*there, out) if writable else None):
+            if got is None:
+                continue
+            bound = (
+                (1 + largest_error(rounded, cupy_backend)) ** 2 - 1 if dtype == np.float32 else 0.0
+            )
+            allowed = bound * np.matmul(np.abs(x), np.abs(y)) + 20 * ALLOWED[dtype]
+            assert got.shape == expected.shape and got.dtype == dtype
+            what = f"{x.shape} {x.strides} @ {y.shape} {y.strides} into {out.strides}"
+            assert np.all(np.abs(cupy_backend.to_host(got) - expected) <= allowed), what
+        if writable:
+            assert got is out
+            fill = cupy_backend.to_host(outs[0])
+            assert (fill == 7).sum() >= fill.size - expected.size  # nothing else was written
+
+
+# --- where results go ----------------------------------------------------------------------------
+
+OUTS = {
+    # name: shape in memory, the view of it that is written, whether it is written at once
+    "contiguous": ((6, 3, 5), lambda a: a, True),
+    "columns of a wider one": ((6, 3, 9), lambda a: a[..., 2:7], True),
+    "groups of channels": ((3, 6, 5), lambda a: np.swapaxes(a, 0, 1), True),
+    "transposed": ((6, 5, 3), swapped, True),
+    "backwards": ((6, 3, 5), lambda a: a[:, ::-1], False),
+    "every other column": ((6, 3, 10), lambda a: a[..., ::2], False),
+}
+
+
+@pytest.mark.parametrize("transposed", (False, True))
+@pytest.mark.parametrize("name", OUTS)
+def test_a_result_is_put_where_it_belongs(name, transposed, cupy_backend, happened, rng):
+    memory, view, at_once = OUTS[name]
+    x, y = rng.standard_normal((6, 4, 3)), rng.standard_normal((5, 4))
+    x, y = (swapped(x), y.T) if transposed else (swapped(x).copy(), y.T.copy())
+    whole = np.full(memory, 7.0)
+    np.matmul(x, y, out=view(whole))
+    there = cupy_backend.asarray(np.full(memory, 7.0))
+    x, y = cupy_backend.asarray(x), cupy_backend.asarray(y)
+    out = view(there)
+    assert matrix_product(x, y, out) is out
+    assert happened == Counter(calls=1, new=0 if at_once else 1)
+    assert_same(there, whole, cupy_backend, 1e-12)
+
+
+@pytest.mark.parametrize("rounded", MATMUL_PRECISIONS)
+def test_nothing_is_written_over_before_it_is_read(rounded, cupy_backend, rounding, rng):
+    rounding(rounded)
+    x, y = rng.standard_normal((2, 6, 4, 4))
+    y_there = cupy_backend.asarray(y)
+    for which in range(3):
+        a = cupy_backend.asarray(np.concatenate([x, x[:2]]))
+        first, out = ((a[:6], a[:6]), (a[:6], a[2:]), (a[2:], a[:6]))[which]
+        expected = np.matmul(cupy_backend.to_host(first), y)
+        matrix_product(first, y_there, out)
+        assert_same(out, expected, cupy_backend, 1e-12)
+        a = cupy_backend.asarray(np.concatenate([x, x[:2]]))
+        second, out = ((a[:6], a[:6]), (a[:6], a[2:]), (a[2:], a[:6]))[which]
+        expected = np.matmul(y, cupy_backend.to_host(second))
+        matrix_product(y_there, second, out)
+        assert_same(out, expected, cupy_backend, 1e-12)
+
+
+def test_a_result_that_repeats_one_place_is_not_left_to_chance(cupy_backend, happened, rng):
+    x, y = rng.standard_normal((6, 3, 4)), rng.standard_normal((4, 5))
+    there = moved((x, y), cupy_backend)
+    row = cupy_backend.asarray(np.zeros((1, 3, 5)))
+    out = importlib.import_module("cupy").lib.stride_tricks.as_strided(
+        row, (6, 3, 5), (0, *row.strides[1:])
+    )
+    matrix_product(*there, out)
+    assert happened["new"] == 1
+
+
+# --- what is left to CuPy ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kinds", [(np.int64, np.int64), (np.float32, np.float64), (np.float16, np.float16)], ids=str
+)
+def test_other_numbers_are_left_to_cupy(kinds, cupy_backend, happened, rng):
+    x, y = (rng.integers(-9, 9, (3, 3)).astype(kind) for kind in kinds)
+    got = matrix_product(cupy_backend.asarray(x), cupy_backend.asarray(y))
+    assert happened["calls"] == 0
+    assert_same(got, x @ y, cupy_backend, 1e-12)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((3, 4), (3, 4)), ((2, 3, 4), (3, 4, 5)), ((), (3,)), ((3,), (4, 3))], ids=str
+)
+def test_errors_are_those_of_the_library(shapes, cupy_backend):
+    there = [cupy_backend.asarray(np.ones(shape)) for shape in shapes]
+    with pytest.raises(ValueError):
+        matrix_product(*there)
+    fits = [cupy_backend.asarray(np.ones(shape)) for shape in ((3, 4), (4, 5), (3, 4))]
+    with pytest.raises(ValueError):
+        matrix_product(*fits)
+
+
+def test_host_arrays_are_refused(cupy_backend):
+    with pytest.raises(TypeError):
+        matrix_product(cupy_backend.asarray(np.ones((3, 3))), np.ones((3, 3)))
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_large_product_of_a_step_is_cupys_own(name, rule, cupy_backend, rng, key, monkeypatch):
+    if not is_stand_in(cupy_backend):
+        pytest.skip("only the stand-in can be watched")
+    ours = fake_arrays.ndarray.__array_ufunc__
+
+    def watched(self, ufunc, method, *inputs, **kwargs):
+        arrays = all(type(x) is fake_arrays.ndarray and x.dtype == np.float32 for x in inputs)
+        if ufunc is np.matmul and arrays:
+            assert max(x.ndim for x in inputs) < 3, [x.shape for x in inputs]
+        return ours(self, ufunc, method, *inputs, **kwargs)
+
+    in_shape, layers = NETWORKS[name]
+    p = problem(rng, key, *layers, in_shape=in_shape, dtype=np.float32)
+    fields = ("params", "state", "x", "labels")
+    p = replace(p, **{field: moved(getattr(p, field), cupy_backend) for field in fields})
+    learned = rule.init(key, p.task, p.params, p.state, p.x)
+    monkeypatch.setattr(fake_arrays.ndarray, "__array_ufunc__", watched)
+    p.step(rule, key, cupy_backend, learned=learned)
+
+
+# --- rounding ------------------------------------------------------------------------------------
+
+
+def nearest_bfloat16(x):
+    """The bfloat16 nearest to each float32, ties to even, by arithmetic in float64."""
+    with np.errstate(invalid="ignore"):  # of some NaN
+        x = x.astype(np.float64)
+        _, exponent = np.frexp(x)
+        unit = np.ldexp(1.0, np.maximum(exponent - 8, -133))  # below 2^-126 they are evenly spaced
+        rounded = np.rint(x / unit) * unit
+    return np.where(np.abs(rounded) >= 2.0**128, np.copysign(np.inf, x), rounded)
+
+
+def test_rounding_to_bfloat16(products, cupy_backend, rng):
+    bits = rng.integers(0, 2**32, 4096, dtype=np.uint32)
+    ties = bits[:1024] & 0xFFFF0000 | 0x8000
+    special = np.array([0, -0.0, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1e-45], np.float32)
+    hidden = np.array([0x7F800001, 0xFF80FFFF], np.uint32)  # NaN by their lower halves alone
+    x = np.concatenate([bits, ties, ties - 1, ties + 1, special.view(np.uint32), hidden])
+    x = x.astype(np.uint32).view(np.float32)
+    kept = cupy_backend.to_host(products._to_bfloat16(cupy_backend.asarray(x)))
+    assert kept.dtype == np.uint16
+    got = (kept.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(got, np.where(np.isnan(x), np.nan, nearest_bfloat16(x)))
+    assert np.array_equal(np.signbit(got), np.signbit(x))
+
+
+def test_rounding_keeps_the_order_of_axes(products, cupy_backend, happened, rng):
+    x = rng.standard_normal((3, 4, 5, 6)).astype(np.float32)
+    for axes in itertools.permutations(range(4)):
+        there = np.transpose(cupy_backend.asarray(x), axes)
+        rounded = products._to_bfloat16(there)
+        assert rounded.shape == there.shape
+        assert [2 * step for step in rounded.strides] == list(there.strides)
+        got = (cupy_backend.to_host(rounded).astype(np.uint32) << 16).view(np.float32)
+        np.testing.assert_array_equal(got, nearest_bfloat16(np.transpose(x, axes)))
+    assert not happened["copied"]
+
+
+def test_what_is_repeated_is_rounded_once(products, cupy_backend, happened, rng):
+    x, y = (rng.standard_normal(s).astype(np.float32) for s in ((3, 4), (6, 4, 5)))
+    there = np.broadcast_to(cupy_backend.asarray(x), (6, 3, 4)), cupy_backend.asarray(y)
+    got = products.product_kernels("bf16")["matrix_product"](*there)
+    assert happened == Counter(calls=1, new=3)  # two rounded factors and the result
+    expected = np.matmul(nearest_bfloat16(x), nearest_bfloat16(y)).astype(np.float32)
+    assert_same(got, expected, cupy_backend, 1e-6)
+
+
+@pytest.mark.parametrize("rounded", MATMUL_PRECISIONS)
+def test_factors_are_rounded_as_asked_for(rounded, cupy_backend, rounding):
+    """1 + 2^-8, 1 + 2^-12 and 1 + 2^-16 need 9, 13 and 17 bits."""
+    rounding(rounded)
+    x = np.array([[1 + 2.0**-8, 0], [0, 1 + 2.0**-12], [1 + 2.0**-16, 0]], np.float32)
+    identity = np.identity(2, np.float32)
+    expected = {
+        "full": x,
+        "tf32": np.array([[1 + 2.0**-8, 0], [0, 1], [1, 0]], np.float32),
+        "bf16": np.array([[1, 0], [0, 1], [1, 0]], np.float32),
+    }
+    for dtype in (np.float32, np.float64):
+        got = matrix_product(*moved((x.astype(dtype), identity.astype(dtype)), cupy_backend))
+        due = expected[rounded] if dtype == np.float32 else x
+        if may_differ(rounded, cupy_backend):
+            np.testing.assert_allclose(cupy_backend.to_host(got), x, rtol=2.0**-10)
+        else:
+            np.testing.assert_array_equal(cupy_backend.to_host(got), due.astype(dtype))
+
+
+def test_sums_are_in_float32(cupy_backend, rounding):
+    """257 needs 9 bits, and is no bfloat16."""
+    rounding("bf16")
+    ones = cupy_backend.asarray(np.ones((2, 257), np.float32))
+    got = cupy_backend.to_host(matrix_product(ones, ones.T))
+    assert got.dtype == np.float32 and (got == 257).all()
+
+
+def test_a_product_with_a_vector_is_not_rounded(cupy_backend, rounding, rng):
+    rounding("bf16")
+    x, y = rng.standard_normal((5, 4)).astype(np.float32), rng.standard_normal(4).astype(np.float32)
+    got = matrix_product(*moved((x, y), cupy_backend))
+    assert_same(got, x @ y, cupy_backend, ALLOWED[np.float32])
+
+
+def test_exact_products_are_not_rounded(cupy_backend, rounding, happened, rng):
+    """Inner products of directions, dense and of rank one, and images made larger."""
+    rounding("bf16")
+    x, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((6, 7), (7, 5)))
+    got = overridable.exact_product(*moved((x, y), cupy_backend))
+    assert_same(got, x @ y, cupy_backend, ALLOWED[np.float32])
+    wider = y.astype(np.float64)
+    got = overridable.exact_product(*moved((x, wider), cupy_backend))
+    assert_same(got, x @ wider, cupy_backend, ALLOWED[np.float64])
+    assert happened["calls"] == 2  # both by the library, which a recorded step may call
+    dense = rng.standard_normal((4, 5, 6)).astype(np.float32)
+    factors = [rng.standard_normal((4, n)).astype(np.float32) for n in (5, 6)]
+    for t, there in (
+        (dense, cupy_backend.asarray(dense)),
+        (RankOne(*factors), RankOne(*moved(factors, cupy_backend))),
+    ):
+        got = inner_products(there, there)
+        assert_same(got, inner_products(t, t), cupy_backend, 10 * ALLOWED[np.float32])
+    images = rng.random((2, 5, 4, 3)).astype(np.float32)
+    assert_same(
+        enlarged(cupy_backend.asarray(images), 9), enlarged(images, 9), cupy_backend, 1e-5, "larger"
+    )
+
+
+# --- the library ----------------------------------------------------------------------------------
+
+
+def test_what_the_library_refuses_is_an_error(products, monkeypatch):
+    failing = SimpleNamespace(cublasSetStream_v2=lambda *_: 13)
+    monkeypatch.setattr(products.cublas, "_library", lambda: failing)
+    with pytest.raises(BackendError, match="cublasSetStream_v2 of cuBLAS failed with status 13"):
+        products.cublas._call("cublasSetStream_v2", 0, 0)
+
+
+@pytest.mark.parametrize(
+    "platform, version, name",
+    [
+        ("linux", 12090, "libcublas.so.12"),
+        ("linux", 13000, "libcublas.so.13"),
+        ("win32", 13000, "cublas64_13.dll"),
+    ],
+)
+def test_the_library_is_that_of_the_runtime(platform, version, name, cupy_backend):
+    """Loaded as it is where there is one: its name, the types of its arguments."""
+    fresh = importlib.util.find_spec("dualnet.backends.cublas")
+    cublas = importlib.util.module_from_spec(fresh)
+    fresh.loader.exec_module(cublas)
+    loaded = []
+
+    def library(name):
+        loaded.append(name)
+        return SimpleNamespace(**{function: SimpleNamespace() for function in cublas._ARGUMENTS})
+
+    runtime = cublas.cupy.cuda.runtime
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "runtimeGetVersion", lambda: version, raising=False)
+        patch.setattr(cublas.sys, "platform", platform)
+        patch.setattr(cublas.ctypes, "CDLL", library)
+        found = cublas._library()
+        assert loaded == [name]
+        assert found.cublasGemmEx.argtypes == cublas._ARGUMENTS["cublasGemmEx"]
+        cublas._library.cache_clear()
+        patch.setattr(cublas.ctypes, "CDLL", lambda name: SimpleNamespace())
+        with pytest.raises(BackendError, match=rf"cuBLAS \({re.escape(name)}\) cannot be used: "):
+            cublas._library()
+
+
+def test_sizes_that_the_library_cannot_count_are_left_to_cupy(products, cupy_backend):
+    one = cupy_backend.asarray(np.ones((1, 1), np.float32))
+    wide = np.broadcast_to(one, (1, 2**31))
+    assert products._result_shapes(one, wide, None) is None
+    assert products._result_shapes(one, np.broadcast_to(one, (2**31, 1, 1)), None) is None
+    assert products._result_shapes(one, np.broadcast_to(one, (1, 2**31 - 1)), None) is not None
+
+
+def test_a_stack_against_a_repeated_one_is_few_calls(products, cupy_backend, happened, rng):
+    """Of 20 directions of 30 matrices, which meet the same 30: one call, for a small copy."""
+    t = rng.standard_normal((20, 30, 6, 2)).astype(np.float32)
+    y = rng.standard_normal((30, 2, 6)).astype(np.float32)
+    there = moved((t, y), cupy_backend)
+    happened.clear()
+    got = matrix_product(*there)
+    assert happened["calls"] == 1
+    assert_same(got, t @ y, cupy_backend, ALLOWED[np.float32])
+    rows, tall = (rng.standard_normal(s).astype(np.float32) for s in ((20, 30, 1, 6), (30, 6, 2)))
+    there = moved((rows, tall), cupy_backend)
+    happened.clear()
+    matrix_product(*there)  # written out, the repeated one would be six times the result
+    assert happened["calls"] == 20
+
+
+# --- how far rounding moves derivatives ----------------------------------------------------------
+
+
+def derivatives(network, params, state, tangents, x):
+    """The sum of the outputs: its derivative along the tangents, and its gradient."""
+
+    def outputs(params):
+        return network.apply(params, state, x, Context())[0].sum()
+
+    return dn.jvp(outputs, (params,), (tangents,))[1], dn.grad(outputs)(params)
+
+
+DEPTH = 3
+
+
+@pytest.mark.parametrize("rounded", ("tf32", "bf16"))
+def test_derivatives_are_as_round_as_their_factors(rounded, cupy_backend, rounding, rng, key):
+    """Of linear layers, each sum's terms have at most two factors a layer, each rounded once: so
+    the error is at most (1 + u)^(2 DEPTH) - 1 of the same sum of absolute values."""
+    network = Sequential(tuple((f"linear{i}", Linear(16, bias=False)) for i in range(DEPTH)))
+    params, state, _ = network.init(key, (12,))
+    tangents = random_directions(key, params, 4)
+    tangents = tree.map(lambda t: t.astype(np.float32), tangents)
+    x = rng.standard_normal((9, 12)).astype(np.float32)
+    exact = derivatives(network, params, state, tangents, x)
+    sizes = derivatives(network, *tree.map(np.abs, (params, state, tangents, x)))
+    rounding(rounded)
+    there = moved((params, state, tangents, x), cupy_backend)
+    got = moved_back(derivatives(network, *there), cupy_backend)
+    bound = (1 + largest_error(rounded, cupy_backend)) ** (2 * DEPTH) - 1
+    for g, e, size in zip(*map(tree.leaves, (got, exact, sizes)), strict=True):
+        assert np.all(np.abs(g - e) <= bound * size + 1e-5 * size)
+        if not may_differ(rounded, cupy_backend):  # they are rounded
+            assert np.abs(g - e).max() > HALF_UNIT[rounded] / 16 * np.abs(e).max()
+
+
+@pytest.mark.parametrize("rounded", ("tf32", "bf16"))
+@pytest.mark.parametrize("activation", ("tanh", "relu"))
+def test_derivatives_of_a_network(activation, rounded, cupy_backend, rounding, rng, key, worst):
+    """Seen as long vectors: a smooth network's err by less than if all factors were off the same
+    way.  Of ReLUs so small a share changes sides, each of which is an error of its full size: the
+    vector's is at most the root of that share."""
+    network = MLP(width=64, depth=DEPTH - 1, activation=activation).network((64,), 10)
+    params, state, _ = network.init(key, (64,))
+    tangents = tree.map(lambda t: t.astype(np.float32), random_directions(key, params, 64))
+    x = rng.standard_normal((128, 64)).astype(np.float32)
+    exact = derivatives(network, params, state, tangents, x)
+    rounding(rounded)
+    there = moved((params, state, tangents, x), cupy_backend)
+    got = moved_back(derivatives(network, *there), cupy_backend)
+    same_way = 2 * DEPTH * largest_error(rounded, cupy_backend)
+    for what, g, e in zip(("jvp", "gradient"), got, exact, strict=True):
+        g, e = (np.concatenate([np.ravel(leaf) for leaf in tree.leaves(t)]) for t in (g, e))
+        error = np.linalg.norm(g - e) / np.linalg.norm(e)
+        worst(f"{rounded} {what} against full precision, {activation}", error, f"{DEPTH} layers")
+        assert error < (same_way if activation == "tanh" else same_way**0.5)
+        if not may_differ(rounded, cupy_backend):  # they are rounded
+            assert error > HALF_UNIT[rounded] / 16

@@ -1,0 +1,264 @@
+"""Training on the CuPy backend against NumPy, on a device or on the stand-in: the same runs, and no
+step that moves or waits for anything."""
+
+from dataclasses import replace
+
+import fake_cuda
+import numpy as np
+import pytest
+from cupy_comparisons import HOST, SameDraws, assert_same, moved_back
+from fake_cupy import is_stand_in
+
+from dualnet import backends, data, tree
+from dualnet.data.dataset import Rows
+from dualnet.errors import BackendError, DivergedError
+from dualnet.learning import RULES
+from dualnet.optim import OPTIMIZERS
+from dualnet.training.objective import OBJECTIVES
+from dualnet.training.run import make_trainer, restored, run
+from dualnet.training.run_folder import RunFolder
+from dualnet.training.settings import Settings
+from models import MODELS
+
+
+def settings(rule="fg-a", optimizer="adam", **how):
+    return Settings("digits", "mlp", rule, optimizer, "cosine", 1e-3, 2, 32, backend="cupy", **how)
+
+
+@pytest.fixture
+def digits():
+    return data.load("digits", limit_train=200, limit_test=50)
+
+
+@pytest.fixture
+def network(digits):
+    return built(digits)
+
+
+def built(dataset, objective="supervised"):
+    """A small network for a data set and what it is trained for."""
+    model = MODELS["mlp"](width=8, depth=1)
+    return OBJECTIVES[objective]().network(
+        lambda outputs: model.network(dataset.in_shape, outputs), len(dataset.classes)
+    )
+
+
+@pytest.fixture
+def cupy_by_name(cupy_backend, monkeypatch):
+    """`backends.get("cupy")` gives the backend of this test; no curve is drawn, which is slow."""
+    monkeypatch.setattr(backends, "get", lambda *_: cupy_backend)
+    monkeypatch.setattr("dualnet.training.run.draw_curve", lambda *_: False)
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("rule", ("bp", "fg-w", "fg-a", "fdfa"))
+def test_no_training_step_moves_anything_or_waits(rule, optimizer, cupy_backend, digits, network):
+    if not is_stand_in(cupy_backend):
+        pytest.skip("only the stand-in counts")
+    trainer = make_trainer(settings(rule, optimizer), network, digits)
+    states = trainer._states(trainer.start(), [], True)
+    next(states)  # pixels' mean and deviation are looked at
+    with fake_cuda.counted() as happened:
+        now = [next(states) for _ in range(4)][-1]
+    assert not happened, dict(happened)
+    with fake_cuda.counted() as happened:
+        read = trainer.read(now)
+    assert happened == {"to_host": 2} and read.sums[2] == 5 * 32 and len(now.unread) == 5
+
+
+CHOICES = {
+    "contrastive": {"rule": "fg-a", "objective": "contrastive", "augment": "contrastive"},
+    "flip and crop": {"rule": "bp", "augment": "flip-crop"},
+    "enlarged": {"rule": "bp", "augment": "flip-resized-crop", "image_size": 11},
+    "lars": {"rule": "bp", "optimizer": "lars", "optimizer_options": {"weight_decay": 0.1}},
+    "shards": {"rule": "fg-a", "shards": 2},
+    "independent": {
+        "rule": "fg-w",
+        "rule_options": {"tangents": 3, "independent": True, "sampler": "rank-one"},
+    },
+}
+
+
+def steps_of(trainer, number):
+    """The state after so many steps of an epoch."""
+    states = trainer._states(trainer.start(), [], True)
+    now = [next(states) for _ in range(number)][-1]
+    states.close()
+    return trainer.read(now)
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+@pytest.mark.parametrize("name", CHOICES)
+def test_training_with_every_choice(name, cupy_backend, digits):
+    chosen = settings(**CHOICES[name], dtype="float64")
+    digits = replace(digits, image_size=chosen.image_size)
+    network = built(digits, chosen.objective)
+    trainer = make_trainer(chosen, network, digits)
+    here = steps_of(replace(trainer, backend=HOST, dataset=digits), 3)
+    there = steps_of(replace(trainer, backend=SameDraws(cupy_backend)), 3)
+    for part in ("params", "memories", "learned", "readout"):
+        assert_same(getattr(there, part), getattr(here, part), cupy_backend, 1e-9, part)
+    np.testing.assert_allclose(there.sums[:3], here.sums[:3], rtol=1e-9)
+    if not is_stand_in(cupy_backend):
+        return  # only the stand-in counts
+    states = trainer._states(trainer.start(), [], True)
+    next(states)
+    with fake_cuda.counted() as happened:
+        next(states)
+    states.close()
+    assert not happened, dict(happened)
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+@pytest.mark.parametrize("name", data.AUGMENTATIONS)
+def test_augmentation_of_colors(name, cupy_backend, rng, key):
+    augment = data.AUGMENTATIONS[name]()
+    if augment is None:
+        pytest.skip("images as they are")
+    images = rng.random((6, 7, 9, 3))
+    there = cupy_backend.asarray(images)
+    got = augment(key, there, SameDraws(cupy_backend), start=2)
+    assert_same(got, augment(key, images, HOST, start=2), cupy_backend, 1e-12)
+    with fake_cuda.counted() as happened:
+        augment(key, there, cupy_backend)
+    assert not happened
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+def test_gradients_are_compared_as_on_numpy(cupy_backend, digits, network):
+    trainer = make_trainer(settings("fa", grad_stats=2, dtype="float64"), network, digits)
+    here = steps_of(replace(trainer, backend=HOST, dataset=digits), 3)
+    there = steps_of(trainer, 3)
+    assert isinstance(there.comparisons, np.ndarray) and there.comparisons.shape[0] == 2
+    np.testing.assert_allclose(there.comparisons, here.comparisons, rtol=1e-8)
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+def test_a_set_on_disk_is_read_by_the_host(cupy_backend, digits, network):
+    trainer = make_trainer(settings("bp"), network, digits)
+    streamed = make_trainer(settings("bp"), network, replace(digits, on_disk=True))
+    assert isinstance(streamed.dataset.train_images, np.ndarray)
+    resident = moved_back(steps_of(trainer, 2).params, cupy_backend)
+    assert_same(steps_of(streamed, 2).params, resident, cupy_backend, 1e-7)
+
+
+def test_each_batch_is_moved_while_the_one_before_is_in_use(cupy_backend):
+    batches = [(np.full(3, i), np.array([i])) for i in range(4)]
+    on_stand_in = is_stand_in(cupy_backend)
+    main, before = fake_cuda.streams.current[-1], 0
+    ahead = cupy_backend.ahead(iter(batches))
+    moved_before = cupy_backend._moving.moved if on_stand_in else 0
+    for number, (host, moved) in enumerate(zip(batches, (2, 3, 4, 4), strict=True)):
+        fake_cuda.streams.waited.clear()
+        here = next(ahead)
+        for a, b in zip(here, host, strict=True):
+            np.testing.assert_array_equal(cupy_backend.to_host(a), b)
+        if on_stand_in:
+            *by_moving, (waiting, moving, arrays) = fake_cuda.streams.waited
+            assert waiting is main and arrays - moved_before == 2 * (number + 1)
+            assert moving.moved - moved_before == 2 * moved
+            # what is moved waits for all that main was asked for
+            assert [w[:2] for w in by_moving] == [(moving, main)] * (moved - before)
+        before = moved
+    assert list(ahead) == list(cupy_backend.ahead([])) == []
+    there = [tuple(map(cupy_backend.asarray, batch)) for batch in batches]
+    fake_cuda.streams.waited.clear()
+    for batch, here in zip(cupy_backend.ahead(there), there, strict=True):
+        assert batch is here
+    assert not fake_cuda.streams.waited  # they need not be moved
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+def test_rows_of_a_set_go_to_the_device(cupy_backend, digits, network):
+    kept = Rows(digits.train_images, np.arange(3, 103))
+    some = replace(digits, train_images=kept, train_labels=digits.train_labels[3:103])
+    assert kept.nbytes == kept[:].nbytes
+    trainer = make_trainer(settings("bp"), network, some)
+    assert type(trainer.dataset.train_images) is type(cupy_backend.asarray(0))
+    np.testing.assert_array_equal(cupy_backend.to_host(trainer.dataset.train_images), kept[:])
+    mean, std = trainer.dataset.training_mean_and_std
+    assert_same((mean, std), some.training_mean_and_std, cupy_backend, 1e-12)
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+@pytest.mark.parametrize("rule", ("bp", "fa"))
+def test_a_run_is_that_of_numpy(rule, cupy_backend, digits, network, tmp_path):
+    """Rules whose draws are made on the host alone."""
+    there = run(settings(rule), network, digits, RunFolder(tmp_path / "there"), quiet=True)
+    trainer = make_trainer(settings(rule), network, digits)
+    here = replace(trainer, backend=HOST, dataset=digits)
+    now, _ = here.train(here.start(), lambda _: None, lambda _: None, quiet=True)
+    np.testing.assert_allclose(there["train_loss"], now.history[-1, 1], rtol=1e-4)
+    np.testing.assert_allclose(there["test_loss"], now.history[-1, 3], rtol=1e-4)
+    assert there["device_pool_bytes"] >= there["device_used_bytes"] > 0
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"rule": "fg-w"},
+        {"rule": "fdfa"},
+        {"rule": "fg-a", "objective": "contrastive", "augment": "contrastive", "grad_stats": 3},
+    ],
+    ids=str,
+)
+def test_a_resumed_run_is_the_same_run(how, cupy_backend, digits, tmp_path):
+    chosen = settings(**how)
+    network = built(digits, chosen.objective)
+    whole = run(chosen, network, digits, RunFolder(tmp_path / "whole"), quiet=True)
+    folder = RunFolder(tmp_path / "parts")
+    run(replace(chosen, epochs=1), network, digits, folder, quiet=True)
+    # one epoch of a schedule over one is not the first of two; so it is redone from the start
+    trainer = make_trainer(chosen, network, digits)
+    states = []
+    trainer.train(trainer.start(), states.append, lambda _: None, quiet=True)
+    folder.write_checkpoint(moved_back(states[0].as_trees(), cupy_backend))
+    back = restored(trainer.start(), chosen, folder)
+    on_host = (back.position, back.sums, back.history, back.comparisons)
+    assert all(isinstance(x, np.ndarray) for x in tree.leaves(on_host))
+    there = tree.leaves((back.params, back.readout.get("params", {})))
+    assert all(type(x) is type(cupy_backend.asarray(0)) for x in there)
+    resumed = run(chosen, network, digits, folder, resume=True, quiet=True)
+    for name in ("train_loss", "test_loss", "test_accuracy"):
+        assert resumed[name] == whole[name]
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+def test_losses_are_looked_at_now_and_then(cupy_backend, digits, network, monkeypatch):
+    monkeypatch.setattr(cupy_backend, "read_every", 3, raising=False)
+    trainer = make_trainer(settings("bp"), network, digits)
+    unread = [len(state.unread) for state in trainer._states(trainer.start(), [], True)]
+    of_an_epoch = [1, 2, 0, 1, 2, 0, 0, 0]  # 7 steps, the last of which is read, and the evaluation
+    assert unread == of_an_epoch * 2
+    trainer = make_trainer(replace(settings("bp", "sgd"), lr=1e30), network, digits)
+    with pytest.raises(DivergedError, match=r"diverged at step [234]: the loss is (nan|inf)"):
+        trainer.train(trainer.start(), lambda _: None, lambda _: None, quiet=True)
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+def test_data_stays_on_the_host_where_it_does_not_fit(cupy_backend, digits, network, monkeypatch):
+    monkeypatch.setattr(type(cupy_backend), "keep_on_device", lambda _self, x: x)
+    trainer = make_trainer(settings("bp"), network, digits)
+    assert isinstance(trainer.dataset.train_images, np.ndarray)
+    now, _ = trainer.train(trainer.start(), lambda _: None, lambda _: None, quiet=True)
+    assert np.isfinite(now.history).all()
+
+
+@pytest.mark.usefixtures("cupy_by_name")
+@pytest.mark.parametrize("during", ["init", "measure"])
+def test_out_of_memory_says_what_to_lower(during, digits, network, tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise fake_cuda.OutOfMemoryError("Out of memory allocating 8 bytes")
+
+    options = {"tangents": 64, "tangent_chunk": 16}
+    monkeypatch.setattr(RULES["fg-w"], during, full)
+    with pytest.raises(BackendError) as raised:
+        chosen = settings("fg-w", rule_options=options)
+        run(chosen, network, digits, RunFolder(tmp_path), quiet=True)
+    assert str(raised.value) == (
+        "backend cupy: out of memory with batch size 32, k = 64, --tangent-chunk 16: Out of memory "
+        "allocating 8 bytes; lower --tangent-chunk or --batch-size, or take a smaller model; what "
+        "was checkpointed is kept"
+    )
