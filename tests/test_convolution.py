@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import dualnet as dn
-from dualnet.core import spaces
 from dualnet.errors import UsageError
 from dualnet.images import convolution
 from dualnet.images.convolution import (
@@ -22,6 +21,7 @@ from dualnet.images.windows import (
     weighted_window_sum,
     weighted_window_sum_transpose,
 )
+from dualnet.learning.directions import algebra
 from dualnet.nn import (
     AdaptiveAveragePool,
     AveragePool,
@@ -251,9 +251,9 @@ def test_rank_one_kernels_stay_factored_on_their_way(rng, monkeypatch):
 def test_sums_and_inner_products_of_rank_one_kernels(rng):
     t = dn.RankOne(rng.standard_normal((4, 3, 2, 5)), rng.standard_normal((4, 3, 2, 6)))
     c = rng.standard_normal(4)
-    np.testing.assert_allclose(spaces.combine(c, t), np.tensordot(c, t.dense(), 1), atol=1e-13)
+    np.testing.assert_allclose(algebra.combine(c, t), np.tensordot(c, t.dense(), 1), atol=1e-13)
     gram = np.einsum("iabpq,jabpq->ij", t.dense(), t.dense())
-    np.testing.assert_allclose(spaces.inner_products(t, t), gram, atol=1e-12)
+    np.testing.assert_allclose(algebra.inner_products(t, t), gram, atol=1e-12)
 
 
 # --- layers --------------------------------------------------------------------------------------

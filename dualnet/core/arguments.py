@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,25 +14,22 @@ from dualnet.tree import Tree
 from dualnet.types import Array, Tangent
 
 
-def as_array(x: Any) -> Any:
-    """Turn a Python number into an array; everything else is returned as it is."""
-    return np.asarray(x) if isinstance(x, (int, float)) else x
-
-
 def is_float(x: Any) -> bool:
     """Tell whether x can carry a tangent."""
-    dtype = getattr(as_array(x), "dtype", None)
-    return dtype is not None and dtype.kind == "f"
+    return isinstance(x, float) or getattr(getattr(x, "dtype", None), "kind", None) == "f"
 
 
-def require_float(name: str, x: Any) -> None:
-    """Refuse what cannot carry a tangent; `name` is the function that asks."""
-    if not is_float(x):
+def float_array(name: str, x: Any) -> Array:
+    """Turn x into an array that can carry a tangent, or refuse it; `name` is the function's."""
+    array = np.asarray(x) if isinstance(x, (int, float)) else x
+    dtype = getattr(array, "dtype", None)
+    if dtype is None or dtype.kind != "f":
         raise TangentError(
             f"{name}: only float arrays can be differentiated by, got "
             f"{getattr(x, 'dtype', type(x).__name__)}; convert with x.astype(float), or close over "
             "the constant in the function"
         )
+    return array
 
 
 def require_sequences(name: str, **arguments: Any) -> None:
@@ -57,7 +53,7 @@ def require_pair(result: Any) -> tuple[Any, Any]:
 
 def tangent_stacks(
     name: str, primals: Tree, tangents: Tree, kind: str = "tangent"
-) -> tuple[list[Tangent], int | None]:
+) -> tuple[list[Array], list[Tangent], int | None]:
     """Check tangents against primals, and give single ones their k axis.
 
     Args:
@@ -66,48 +62,50 @@ def tangent_stacks(
         kind: what messages call a tangent.
 
     Returns:
-        The leaves' stacks (None where there is no tangent), and k; None where single tangents came.
+        The leaves of the primals, where Python numbers are arrays now; their stacks, None where
+        there is no tangent; and k, None where single tangents came.
     """
-    at = tree.leaves(primals)
-    given = tree.leaves_like(primals, tangents)
-    stacks: list[Tangent] = []
+    leaves = tree.leaves(primals)
+    stacks = tree.leaves_like(primals, tangents)
     counts: set[int | None] = set()
-    for position, (x, t) in enumerate(zip(at, given, strict=True)):
+    for i, (x, t) in enumerate(zip(leaves, stacks, strict=True)):
         if t is None:
-            stacks.append(None)
             continue
-        x, t = as_array(x), as_array(t)
-        k = _count(x, t)
-        if k is _MISFIT or not is_float(x):
-            raise _wrong_tangent(name, kind, primals, position, x, t)
+        if isinstance(x, (int, float)):
+            leaves[i] = np.asarray(x)
+        if isinstance(t, (int, float)):
+            t = np.asarray(t)
+        k = _count(leaves[i], t)
+        if k is _MISFIT:
+            raise _wrong_tangent(name, kind, primals, i, x, t)
         counts.add(k)
-        stacks.append(t[None] if k is None else t)
+        stacks[i] = t[None] if k is None else t
     if len(counts) > 1:
         told = sorted("a single one" if k is None else f"k = {k}" for k in counts)
         raise TangentError(f"{name}: all {kind}s must agree on k, got {' and '.join(told)}")
-    return stacks, counts.pop() if counts else None
+    return leaves, stacks, counts.pop() if counts else None
 
 
 _MISFIT = -1
 
 
 def _count(x: Array, t: Tangent) -> int | None:
-    """How many directions of x there are in t: None for a single one, `_MISFIT` if it is none."""
-    shape, dtype = getattr(t, "shape", None), getattr(t, "dtype", None)
-    if dtype is None or dtype != getattr(x, "dtype", None):
+    """Count the directions of x in t: None for a single one, `_MISFIT` if t is no tangent."""
+    dtype, own = getattr(t, "dtype", None), getattr(x, "dtype", None)
+    if dtype is None or own is None or dtype != own or dtype.kind != "f":
         return _MISFIT
     if isinstance(t, StructuredTangent):
-        return t.k if shape == x.shape and t.k is not None else _MISFIT
-    if shape == x.shape:
+        return t.k if t.shape == x.shape and t.k is not None else _MISFIT
+    if t.shape == x.shape:
         return None
-    return shape[0] if len(shape) == x.ndim + 1 and shape[1:] == x.shape else _MISFIT
+    return t.shape[0] if t.ndim == x.ndim + 1 and t.shape[1:] == x.shape else _MISFIT
 
 
 def _wrong_tangent(
     name: str, kind: str, primals: Tree, position: int, x: Any, t: Any
 ) -> TangentError:
     path = [path for path, _ in tree.items(primals)][position] or "the only leaf"
-    require_float(f"{name}, {kind} at {path}", x)
+    float_array(f"{name}, {kind} at {path}", x)
     shape, dtype = np.shape(x), np.result_type(primal_of(x))
     stacked = ", ".join(map(str, ("k", *shape))) + ("" if shape else ",")
     return TangentError(
@@ -118,9 +116,3 @@ def _wrong_tangent(
 
 def _shape(t: Any) -> Any:
     return t.shape if isinstance(t, (Dual, StructuredTangent)) else np.shape(t)
-
-
-def require_sequence_of_primals(name: str, primals: Sequence) -> None:
-    """Refuse leaves that cannot be differentiated by."""
-    for x in tree.leaves(tuple(primals)):
-        require_float(name, x)

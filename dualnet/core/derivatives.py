@@ -5,8 +5,8 @@ Names and argument order follow JAX.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,12 +17,14 @@ from dualnet.core.dual import primal_of
 from dualnet.core.transforms import jvp, vjp
 from dualnet.errors import TangentError
 from dualnet.tree import Tree
+from dualnet.types import Array, Shape, Stack
+
+Argnums: TypeAlias = int | Sequence[int]
+"""Which arguments by position to differentiate by; a tuple gives a tuple of derivatives."""
 
 
-def value_and_grad(
-    f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False
-) -> Callable:
-    """A function that returns the value of the scalar function `f` and its gradient.
+def value_and_grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> Callable:
+    """Make a function that returns the value of the scalar function `f` and its gradient.
 
     Args:
         f: function whose result (or first result, with has_aux) is a scalar.
@@ -30,12 +32,12 @@ def value_and_grad(
         has_aux: `f` returns `(value, aux)`.
 
     Returns:
-        A function of f's arguments returning `(value, gradient)`, or
+        A function of f's arguments that returns `(value, gradient)`, or
         `((value, aux), gradient)`; a gradient is a tree like its argument.
     """
 
     def with_gradient(*args: Any, **kwargs: Any) -> Any:
-        chosen, of_chosen = _by_arguments(f, argnums, args, kwargs)
+        chosen, of_chosen = _by_chosen_arguments(f, argnums, args, kwargs)
         value, f_vjp, *aux = vjp(of_chosen, *chosen, has_aux=has_aux)
         if not is_float(value) or np.shape(value) != ():
             raise TangentError(
@@ -49,8 +51,8 @@ def value_and_grad(
     return with_gradient
 
 
-def grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable:
-    """A function that returns the gradient of the scalar function `f`; see `value_and_grad`.
+def grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> Callable:
+    """Make a function that returns the gradient of the scalar function `f`; see `value_and_grad`.
 
     With has_aux it returns `(gradient, aux)`.
     """
@@ -63,70 +65,61 @@ def grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -
     return gradient_only
 
 
-def jacfwd(
-    f: Callable, argnums: int | Sequence[int] = 0, *, tangent_chunk: int | None = None
-) -> Callable:
-    """The Jacobian of `f` by forward mode, one direction for each input entry.
+def jacfwd(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = None) -> Callable:
+    """Make a function that returns the Jacobian of `f`, by one direction for each input entry.
 
     Args:
         f: function of trees of arrays.
         argnums: which arguments to differentiate by.
-        tangent_chunk: at most so many directions in one pass (all if None); memory grows with
-            it, the result does not depend on it.
+        tangent_chunk: how many directions one pass carries at the most (all if None); memory grows
+            with it, and the result does not depend on it.
 
     Returns:
-        A function of f's arguments returning a tree like out whose leaves are trees like the
+        A function of f's arguments that returns a tree like out whose leaves are trees like the
         argument, with leaves of shape `(*out_leaf.shape, *argument_leaf.shape)`.
     """
 
     def jacobian(*args: Any, **kwargs: Any) -> Any:
-        chosen, of_chosen = _by_arguments(f, argnums, args, kwargs)
-        out_like = None
-        columns = []
-        for position, leaf in enumerate(tree.leaves(chosen)):
+        chosen, of_chosen = _by_chosen_arguments(f, argnums, args, kwargs)
+        leaves = tree.leaves(chosen)
+        out, columns = None, []
+        for position, leaf in enumerate(leaves):
             pieces = []
             for basis in _basis(leaf, tangent_chunk):
-                tangents = [None] * len(tree.leaves(chosen))
+                tangents = [None] * len(leaves)
                 tangents[position] = basis
-                out_like, stack = jvp(of_chosen, chosen, tree.unflatten(chosen, tangents))
-                pieces.append(stack)
-            joined = tree.map(lambda *parts: np.concatenate(parts), *pieces)
-            shape = np.shape(leaf)
-            columns.append(tree.map(lambda c: _last_to_shape(c, shape), joined))  # noqa: B023
-        blocks = [tree.leaves(c) for c in columns]
-        rows = [tree.unflatten(chosen, [b[r] for b in blocks]) for r in range(len(blocks[0]))]
-        return _jacobian_tree(out_like, rows, argnums)
+                out, stacks = jvp(of_chosen, chosen, tree.unflatten(chosen, tangents))
+                pieces.append(stacks)
+            columns.append([_columns(c, np.shape(leaf)) for c in _joined(pieces)])
+        rows = [tree.unflatten(chosen, list(row)) for row in zip(*columns, strict=True)]
+        return _jacobian_tree(out, rows, argnums)
 
     return jacobian
 
 
-def jacrev(
-    f: Callable, argnums: int | Sequence[int] = 0, *, tangent_chunk: int | None = None
-) -> Callable:
-    """The Jacobian of `f` by reverse mode, one cotangent for each output entry; see `jacfwd`."""
+def jacrev(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = None) -> Callable:
+    """Make the same function as `jacfwd`, by one cotangent for each output entry."""
 
     def jacobian(*args: Any, **kwargs: Any) -> Any:
-        chosen, of_chosen = _by_arguments(f, argnums, args, kwargs)
+        chosen, of_chosen = _by_chosen_arguments(f, argnums, args, kwargs)
         out, f_vjp = vjp(of_chosen, *chosen)
-        rows = []
         leaves = tree.leaves(out)
+        rows = []
         for position, leaf in enumerate(leaves):
             pieces = []
             for basis in _basis(leaf, tangent_chunk):
-                k = basis.shape[0]
-                cotangents = [np.zeros_like(primal_of(x), shape=(k, *np.shape(x))) for x in leaves]
+                cotangents = [_zeros(basis.shape[0], x) for x in leaves]
                 cotangents[position] = basis
                 pieces.append(f_vjp(tree.unflatten(out, cotangents)))
-            joined = tree.map(lambda *parts: np.concatenate(parts), *pieces)
-            shape = np.shape(leaf)
-            rows.append(tree.map(lambda c: np.reshape(c, shape + c.shape[1:]), joined))  # noqa: B023
+            row = [np.reshape(r, (*np.shape(leaf), *r.shape[1:])) for r in _joined(pieces)]
+            rows.append(tree.unflatten(chosen, row))
         return _jacobian_tree(out, rows, argnums)
 
     return jacobian
 
 
 def hvp(f: Callable, primals: Sequence, tangents: Sequence) -> Any:
-    """Hessian-vector products of the scalar function `f`: forward over reverse.
+    """Evaluate Hessian-vector products of the scalar function `f`: forward over reverse.
 
     Args:
         f, primals, tangents: as for `jvp`; k directions give k products.
@@ -138,18 +131,17 @@ def hvp(f: Callable, primals: Sequence, tangents: Sequence) -> Any:
     return jvp(grad(f, every), primals, tangents)[1]
 
 
-# --- shared parts ------------------------------------------------------------------------------
+# --- parts ---------------------------------------------------------------------------------------
 
 
-def _by_arguments(
-    f: Callable, argnums: int | Sequence[int], args: tuple, kwargs: dict
+def _by_chosen_arguments(
+    f: Callable, argnums: Argnums, args: tuple, kwargs: dict
 ) -> tuple[tuple, Callable]:
-    """The chosen arguments, and f as a function of them alone."""
+    """Return the chosen arguments, and f as a function of them alone."""
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for n in numbers:
         if not -len(args) <= n < len(args):
             raise TangentError(f"argnums: no argument {n} among the {len(args)} by position")
-    numbers = tuple(n % len(args) for n in numbers)
 
     def of_chosen(*chosen: Any) -> Any:
         replaced = list(args)
@@ -157,10 +149,10 @@ def _by_arguments(
             replaced[n] = value
         return f(*replaced, **kwargs)
 
-    return tuple(args[n] for n in numbers), of_chosen
+    return tuple([args[n] for n in numbers]), of_chosen
 
 
-def _basis(leaf: Any, chunk: int | None) -> Any:
+def _basis(leaf: Array, chunk: int | None) -> Iterator[Stack]:
     """Yield stacks of the standard basis of a leaf's space, at most `chunk` directions each."""
     size, shape, dtype = np.size(primal_of(leaf)), np.shape(leaf), np.result_type(primal_of(leaf))
     step = max(1, size if chunk is None else chunk)
@@ -170,13 +162,20 @@ def _basis(leaf: Any, chunk: int | None) -> Any:
         yield np.reshape(rows, (rows.shape[0], *shape))
 
 
-def _last_to_shape(stack: Any, shape: tuple[int, ...]) -> Any:
-    """`(n, *out)` to `(*out, *shape)`."""
+def _zeros(k: int, like: Array) -> Stack:
+    return np.zeros_like(primal_of(like), shape=(k, *np.shape(like)))
+
+
+def _joined(pieces: list[Tree]) -> list[Stack]:
+    """Join the stacks of several passes, leaf by leaf."""
+    return [np.concatenate(parts) for parts in zip(*map(tree.leaves, pieces), strict=True)]
+
+
+def _columns(stack: Stack, shape: Shape) -> Array:
+    """Move the directions of a stack `(n, *out)` to the end: `(*out, *shape)`."""
     moved = np.moveaxis(stack, 0, -1)
     return np.reshape(moved, moved.shape[:-1] + shape)
 
 
-def _jacobian_tree(out: Tree, rows: list, argnums: int | Sequence[int]) -> Tree:
-    single = isinstance(argnums, int)
-    remaining = iter(rows)
-    return tree.map(lambda _: next(remaining)[0] if single else next(remaining), out)
+def _jacobian_tree(out: Tree, rows: list, argnums: Argnums) -> Tree:
+    return tree.unflatten(out, [row[0] for row in rows] if isinstance(argnums, int) else rows)

@@ -35,10 +35,7 @@ from dualnet.types import Array, Tangent
 
 
 class Level:
-    """The identity of one call of a transform; `serial` orders nested calls.
-
-    A level is used as a context manager: duals of a level that was left are refused.
-    """
+    """The identity of one call of a transform.  Duals of a level that was left are refused."""
 
     __slots__ = ("open", "serial")
     _serial = itertools.count(1)
@@ -56,17 +53,11 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How a function is evaluated where duals are among its arguments.
+    """How a function is evaluated where duals are among its arguments."""
 
-    Attributes:
-        evaluate: `evaluate(level, args, kwargs)` gives the result; `level` is the innermost one.
-        positional: how many arguments it takes by position at the most.
-        keywords: the arguments that it takes by keyword; None if it takes any.
-    """
-
-    evaluate: Callable[[Level, tuple, dict], Any]
-    positional: float
-    keywords: frozenset[str] | None
+    evaluate: Callable[[Level, tuple, dict], Any]  # (innermost level, args, kwargs) -> result
+    positional: float  # the largest number of arguments by position
+    keywords: frozenset[str] | None  # the arguments by keyword; None for any
 
 
 RULES: dict[Callable, Rule] = {}
@@ -83,13 +74,12 @@ def evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
     rule = RULES.get(fn)
     if rule is None:
         raise refusals.missing_rule(fn)
-    if len(args) > rule.positional or (
-        kwargs and rule.keywords is not None and not kwargs.keys() <= rule.keywords
-    ):
-        raise refusals.missing_argument(fn, rule.positional, rule.keywords, args, kwargs)
     level = innermost_level(args)
     if level is None or (kwargs and any(isinstance(v, Dual) for v in kwargs.values())):
         raise refusals.out_of_place(fn)
+    unknown = kwargs and rule.keywords is not None and not kwargs.keys() <= rule.keywords
+    if unknown or len(args) > rule.positional:
+        raise refusals.missing_argument(fn, rule.positional, rule.keywords, args, kwargs)
     if not level.open:
         raise refusals.escaped(fn)
     return rule.evaluate(level, args, kwargs)
@@ -99,27 +89,20 @@ def innermost_level(args: Iterable) -> Level | None:
     """Find the newest level among the arguments; lists and tuples of arrays are looked into."""
     found: Level | None = None
     for arg in args:
-        if isinstance(arg, Dual):
-            if found is None or arg.level.serial > found.serial:
-                found = arg.level
-        elif isinstance(arg, (list, tuple)):
-            for item in arg:
-                if isinstance(item, Dual) and (found is None or item.level.serial > found.serial):
-                    found = item.level
+        for x in arg if isinstance(arg, (list, tuple)) else (arg,):
+            if isinstance(x, Dual) and (found is None or x.level.serial > found.serial):
+                found = x.level
     return found
 
 
 def primitive(fn: Callable) -> Callable:
-    """Let a function of arrays that NumPy does not have take duals too (a decorator).
-
-    Its rule is registered as that of a NumPy function is, by one of the forms in `core.engine`.
-    """
+    """Let a function that NumPy does not have take duals too, by a rule (a decorator)."""
 
     @functools.wraps(fn)
     def dispatching(*args: Any, **kwargs: Any) -> Any:
-        if innermost_level(args) is None and not any(isinstance(v, Dual) for v in kwargs.values()):
-            return fn(*args, **kwargs)
-        return evaluate(dispatching, args, kwargs)
+        if innermost_level(args) is not None or (kwargs and innermost_level(kwargs.values())):
+            return evaluate(dispatching, args, kwargs)
+        return fn(*args, **kwargs)
 
     return dispatching
 
@@ -137,11 +120,7 @@ def _operator(fn: Callable) -> Any:
 
 def _reflected(fn: Callable) -> Any:
     """Make the operator that is the NumPy function `fn`, with the dual on the right."""
-
-    def operator(self: Dual, other: Any) -> Any:
-        return evaluate(fn, (other, self), {})
-
-    return operator
+    return lambda self, other: evaluate(fn, (other, self), {})
 
 
 def _method(fn: Callable) -> Any:

@@ -119,7 +119,7 @@ def align(t: Tangent, ndim: int) -> Tangent:
     Without this, a stack `(k, 3)` met by an operand `(2, 3)` would fail, or for k = 2 silently
     pair directions with rows.
     """
-    shape = shape_of(t)
+    shape = t.shape if isinstance(t, StructuredTangent) else t.shape[1:]
     return t if len(shape) >= ndim else reshape(t, (1,) * (ndim - len(shape)) + shape)
 
 
@@ -169,7 +169,7 @@ def sum(t: Stack, axes: Axes, keepdims: bool = False) -> Stack:
 
 @sum.transposed
 def _(ct: Cotangent, shape: Shape, axes: Axes, keepdims: bool = False) -> Cotangent:
-    kept = tuple(1 if i - len(shape) in axes else n for i, n in enumerate(shape))
+    kept = tuple([1 if i - len(shape) in axes else n for i, n in enumerate(shape)])
     return broadcast_to(reshape(ct, kept), shape)
 
 

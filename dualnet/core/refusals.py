@@ -168,6 +168,23 @@ def misfit(fn: Callable, position: int, got: Shape, k: int | None, expected: Sha
     )
 
 
+def wrong_transpose(linear_map: Any, got: Shape, expected: Shape) -> TangentError:
+    """Say that the transpose of a linear map returned a cotangent of another shape."""
+    return TangentError(
+        f"the transpose of {linear_map} returned a cotangent of shape {got} (without k), expected "
+        f"{expected}, the shape of what the map was applied to; use dn.linear.unbroadcast where "
+        "the map broadcasts"
+    )
+
+
+def unequal_sum(left: Shape, right: Shape) -> TangentError:
+    """Refuse to add tangents of two shapes, which a rule must stretch first."""
+    return TangentError(
+        f"a derivative rule adds tangents of shapes {left} and {right} (without k); stretch both "
+        "by dn.linear.broadcast_to to one shape"
+    )
+
+
 def tangent_in_function(fn: Callable) -> TangentError:
     """Refuse a NumPy function of a structured tangent, which is meant for `dn.linear`."""
     return TangentError(

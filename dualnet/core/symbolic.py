@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.core import refusals
 from dualnet.core.dual import primal_of
-from dualnet.core.linear import LinearMap, StructuredTangent, add
-from dualnet.types import Tangent
+from dualnet.core.linear import LinearMap, StructuredTangent, add, shape_of
+from dualnet.types import Cotangent, Tangent
 
 
 class Symbolic(StructuredTangent):
@@ -23,8 +24,8 @@ class Symbolic(StructuredTangent):
 
     A node is one of three things: an input (no map, no parents), the image of one parent under
     `linear_map(·, *params)`, or the sum of two parents (no map).  `probe` is a stack of *zero*
-    directions, an array `(0, *S)`: running every map on it costs nothing and tells the shape and
-    dtype of the result, so no map needs a separate shape rule.
+    directions, an array `(0, *S)`: to run a map on it costs nothing and tells the shape and dtype
+    of the result, so that no map needs a separate rule for shapes.
     """
 
     _serial = itertools.count()
@@ -46,65 +47,68 @@ class Symbolic(StructuredTangent):
 
     @classmethod
     def input(cls, primal: Any) -> Symbolic:
-        """A fresh unknown with the shape and dtype of `primal`."""
+        """Make a fresh unknown with the shape and dtype of `primal`."""
         return cls(np.empty_like(primal_of(primal), shape=(0, *primal.shape)))
 
     def apply_map(self, linear_map: LinearMap, params: tuple) -> Symbolic:
         return Symbolic(linear_map.forward(self.probe, *params), (self,), linear_map, params)
 
     def add(self, other: Symbolic) -> Symbolic:
+        if other.shape != self.shape:
+            raise refusals.unequal_sum(self.shape, other.shape)
         return Symbolic(add(self.probe, other.probe), (self, other))
 
 
-def evaluate(outputs: Sequence[Symbolic], inputs: Sequence[Symbolic], tangents: Sequence) -> list:
-    """The value of recorded expressions where `inputs` are the given tangents (or None).
+def evaluate(
+    outputs: Sequence[Symbolic], inputs: Sequence[Symbolic], tangents: Sequence[Tangent | None]
+) -> list[Tangent | None]:
+    """Evaluate recorded expressions where `inputs` are the given tangents (or None).
 
     Returns:
         A stack for each output, None where no given tangent reaches it.
     """
-    values: dict[int, Tangent] = {
-        node.serial: t for node, t in zip(inputs, tangents, strict=True) if t is not None
-    }
+    values = {n.serial: t for n, t in zip(inputs, tangents, strict=True) if t is not None}
     for node in _reachable(outputs):
         known = [values[p.serial] for p in node.parents if p.serial in values]
-        if not known:
-            continue
-        if node.linear_map is not None:
+        if known and node.linear_map is not None:
             values[node.serial] = node.linear_map(known[0], *node.params)
-        else:
+        elif known:
             values[node.serial] = known[0] if len(known) == 1 else add(*known)
     return [values.get(node.serial) for node in outputs]
 
 
 def transpose_all(
-    outputs: Sequence[Symbolic], cotangents: Sequence, inputs: Sequence[Symbolic]
-) -> list:
+    outputs: Sequence[Symbolic], cotangents: Sequence[Cotangent], inputs: Sequence[Symbolic]
+) -> list[Cotangent | None]:
     """Send cotangents `(k, *R)` of recorded expressions back to `inputs`: reverse mode.
 
     Returns:
         One cotangent `(k, *S)` for each input, None where the outputs do not depend on it.
     """
-    sums: dict[int, Tangent] = {}
+    sums: dict[int, Cotangent] = {}
 
-    def accumulate(node: Symbolic, ct: Tangent) -> None:
-        sums[node.serial] = add(sums[node.serial], ct) if node.serial in sums else ct
+    def accumulate(node: Symbolic, ct: Cotangent) -> None:
+        before = sums.get(node.serial)
+        sums[node.serial] = ct if before is None else add(before, ct)
 
     for node, ct in zip(outputs, cotangents, strict=True):
         accumulate(node, ct)
     for node in reversed(_reachable(outputs)):
-        if not node.parents or node.serial not in sums:
+        ct = sums.pop(node.serial, None) if node.parents else None
+        if ct is None:
             continue
-        ct = sums.pop(node.serial)
+        if node.linear_map is not None:
+            (parent,) = node.parents
+            ct = node.linear_map.transpose(ct, parent.shape, *node.params)
+            if shape_of(ct) != parent.shape:
+                raise refusals.wrong_transpose(node.linear_map, shape_of(ct), parent.shape)
         for parent in node.parents:
-            if node.linear_map is not None:
-                accumulate(parent, node.linear_map.transpose(ct, parent.shape, *node.params))
-            else:
-                accumulate(parent, ct)
+            accumulate(parent, ct)
     return [sums.get(node.serial) for node in inputs]
 
 
 def _reachable(outputs: Sequence[Symbolic]) -> list[Symbolic]:
-    """Every node the outputs depend on, parents first (serial numbers grow with time)."""
+    """List every node that the outputs depend on, parents first: serial numbers grow with time."""
     found: dict[int, Symbolic] = {}
     waiting = list(outputs)
     while waiting:

@@ -20,8 +20,7 @@ import numpy as np
 from dualnet import tree
 from dualnet.core import spaces
 from dualnet.core.arguments import (
-    as_array,
-    require_float,
+    float_array,
     require_pair,
     require_sequences,
     tangent_stacks,
@@ -55,9 +54,9 @@ def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = F
     """
     require_sequences("jvp", primals=primals, tangents=tangents)
     primals = tuple(primals)
-    stacks, k = tangent_stacks("jvp", primals, tuple(tangents))
+    leaves, stacks, k = tangent_stacks("jvp", primals, tuple(tangents))
     with Level() as level:
-        out, aux = _call(f, _duals(primals, stacks, level), has_aux, level)
+        out, aux = _call(f, _duals(primals, leaves, stacks, level), has_aux, level)
         values, out_tangents = _primals_and_tangents(out, level)
     answers = [_answer(t, x, k) for t, x in zip(out_tangents, values, strict=True)]
     result = tree.unflatten(out, values), tree.unflatten(out, answers)
@@ -137,17 +136,17 @@ class _Record:
 
     def __init__(self, name: str, f: Callable, primals: tuple, has_aux: bool = False):
         self.name, self.primals = name, primals
-        leaves = [as_array(x) for x in tree.leaves(primals)]
-        for x in leaves:
-            require_float(name, x)
-        self.inputs = [Symbolic.input(x) for x in leaves]
+        self.leaves = [float_array(name, x) for x in tree.leaves(primals)]
+        self.inputs = list(map(Symbolic.input, self.leaves))
         with Level() as level:
-            out, self.aux = _call(f, _duals(primals, self.inputs, level), has_aux, level)
+            out, self.aux = _call(
+                f, _duals(primals, self.leaves, self.inputs, level), has_aux, level
+            )
             self.values, self.out_tangents = _primals_and_tangents(out, level)
         self.out = tree.unflatten(out, self.values)
 
     def push(self, *tangents: Any) -> Any:
-        stacks, k = tangent_stacks(self.name, self.primals, tangents)
+        _, stacks, k = tangent_stacks(self.name, self.primals, tangents)
         reached = [t for t in self.out_tangents if t is not None]
         computed = iter(evaluate(reached, self.inputs, stacks))
         pairs = zip(self.out_tangents, self.values, strict=True)
@@ -155,22 +154,21 @@ class _Record:
         return tree.unflatten(self.out, answers)
 
     def pull(self, cotangents: Any) -> tuple:
-        stacks, k = tangent_stacks(self.name, self.out, cotangents, "cotangent")
+        _, stacks, k = tangent_stacks(self.name, self.out, cotangents, "cotangent")
         outputs, given = [], []
         for t, stack in zip(self.out_tangents, stacks, strict=True):
             if t is not None and stack is not None:
                 outputs.append(t)
                 given.append(stack)
         sums = transpose_all(outputs, given, self.inputs)
-        pairs = zip(sums, tree.leaves(self.primals), strict=True)
+        pairs = zip(sums, self.leaves, strict=True)
         return tree.unflatten(self.primals, [_answer(ct, x, k) for ct, x in pairs])
 
 
-def _duals(primals: tuple, tangents: Sequence[Tangent], level: Level) -> tuple:
-    """Pair the leaves of the primals with their tangents."""
-    pairs = zip(tree.leaves(primals), tangents, strict=True)
-    leaves = [x if t is None else Dual(as_array(x), t, level) for x, t in pairs]
-    return tree.unflatten(primals, leaves)
+def _duals(primals: tuple, leaves: list, tangents: Sequence[Tangent], level: Level) -> tuple:
+    """Build a tree like the primals, of its leaves paired with their tangents."""
+    pairs = zip(leaves, tangents, strict=True)
+    return tree.unflatten(primals, [x if t is None else Dual(x, t, level) for x, t in pairs])
 
 
 def _call(f: Callable, duals: Sequence, has_aux: bool, level: Level) -> tuple[Any, Any]:
@@ -196,7 +194,7 @@ def _answer(t: Tangent | None, like: Array, k: int | None) -> Array:
     It has zeros where nothing arrived, the dtype of `like`, and no k axis where single tangents
     were given; and it is an array to write to, even where it was one number repeated (a view).
     """
-    dtype = np.result_type(primal_of(like))
+    dtype = like.dtype if hasattr(like, "dtype") else np.result_type(like)
     if t is None:
         shape = (1 if k is None else k, *np.shape(like))
         t = np.zeros_like(primal_of(like), dtype, shape=shape)
