@@ -1,7 +1,7 @@
 """The engine: the forms that a derivative rule can take, and what each does with duals.
 
-A function's arguments are taken apart at the innermost level: the primals go into the function
-itself, the tangents go through the rule's linear maps, and what the maps return is added up.
+A function's arguments are taken apart at the innermost level: primals go into the function itself,
+tangents through the rule's linear maps, and what the maps return is added up.
 
     rule             a linear map `(t, out, *primals, **params)` for each argument
     elementwise      the same for functions that broadcast
@@ -9,8 +9,7 @@ itself, the tangents go through the rule's linear maps, and what the maps return
     composed         the function written with others that have rules
     zero_derivative  functions whose result does not move with small changes of their arguments
 
-A mistake in a rule is refused here: a map whose result does not have the shape `(k, *out.shape)`
-raises an error that names the function and the argument.
+A map whose result does not have the shape `(k, *out.shape)` is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ import numpy as np
 
 from dualnet.core import linear, refusals
 from dualnet.core.dual import RULES, Dual, Level, Rule, primal_of
-from dualnet.core.linear import StructuredTangent
 from dualnet.types import Array, Tangent
 
 
@@ -200,31 +198,13 @@ def _with_tangent(
         if linear_map is None:
             raise refusals.no_derivative_by(fn, position)
         image = linear_map(t, *operands, **params)
-        _require_fit(fn, position, t, image, out)
+        refusals.require_fit(fn, position, t, image, out)
         total = image if total is None else linear.add(total, image)
     if total is None:
         return out
     if total.dtype != out.dtype:  # the result's dtype decides, as in NumPy
         total = linear.cast(total, out.dtype)
     return Dual(out, total, level)
-
-
-def _require_fit(fn: Callable, position: int, t: Any, image: Any, out: Any) -> None:
-    """Refuse what a map returned unless it is a tangent of the result, of as many directions."""
-    shape, expected = getattr(image, "shape", None), getattr(out, "shape", None)
-    if expected is None:
-        raise refusals.no_array(fn, out)
-    if isinstance(image, StructuredTangent):
-        if shape != expected:
-            raise refusals.misfit(fn, position, shape, None, expected)
-        return
-    if isinstance(t, list):
-        t = next(item for item in t if item is not None)
-    k = t.k if isinstance(t, StructuredTangent) else t.shape[0]
-    if shape is None or k is None:
-        raise refusals.no_tangent(fn, position, image)
-    if shape != (k, *expected):
-        raise refusals.misfit(fn, position, shape, k, expected)
 
 
 def _plain(x: Any) -> Any:

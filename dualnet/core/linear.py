@@ -1,20 +1,16 @@
 """The linear operations: the vocabulary that derivative rules use on tangents.
 
-A rule says only one thing: the linear map from the tangent of an argument to the tangent of the
-result.  It says it with operators and the functions of this file, and each of them is written down
-twice: what it does to a stack of tangents, and its transpose, written with the same functions.
-Forward mode needs the first, and reverse mode is nothing but the second.
+Each is written down twice: what it does to a stack of tangents, and its transpose, written with
+the same functions.  Forward mode needs the first, and reverse mode is nothing but the second.
 
 Shapes: a tangent of a primal of shape `S` is a stack `(k, *S)` of k directions.  The letter k means
 nothing else.  Shapes and axes given to these functions never mention k, and axes count from the
-end, so that one line serves every kind of tangent:
+end, so that one line serves every kind of tangent.  An array, or a `Dual` of an outer transform
+(nesting), is acted on directly.  A `StructuredTangent` answers for itself: `symbolic.Symbolic`
+records what was done, and `spaces.RankOne` does something cheaper than a dense stack would.
 
-* an array, or a `Dual` of an outer transform (nesting), is acted on directly;
-* a `StructuredTangent` answers for itself by `apply_map`: `symbolic.Symbolic` records what was
-  done, and `spaces.RankOne` does something cheaper than a dense stack would.
-
-Here are the maps that the story needs; `core.tables.linear_maps` has the rest.  Users find all of
-them in `dn.linear`.
+These are the maps that the story needs.  `core.tables.linear_maps` has the rest, and users find all
+of them in `dn.linear`.
 """
 
 from __future__ import annotations
@@ -33,9 +29,8 @@ from dualnet.types import Array, Axes, Cotangent, Shape, Stack, Tangent
 class LinearMap:
     """A function that is linear in its first argument, and its transpose.
 
-    `forward(t, *params)` maps a stack `(k, *S)` to a stack `(k, *R)` for any k, zero included.
-    `transpose(ct, shape, *params)` maps a cotangent stack `(k, *R)` back to `(k, *S)`, where
-    `shape` is `S`.
+    `forward(t, *params)` maps a stack `(k, *S)` to `(k, *R)` for any k, zero included, and
+    `transpose(ct, shape, *params)` maps a cotangent stack `(k, *R)` back, where `shape` is `S`.
     """
 
     def __init__(self, forward: Callable[..., Stack]):
@@ -82,30 +77,13 @@ class StructuredTangent:
     def __array_function__(self, fn: Callable, _types: Any, _args: tuple, _kwargs: dict) -> Any:
         raise refusals.tangent_in_function(fn)
 
-    def __mul__(self, c: Array) -> Tangent:
-        return scale(self, c)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, c: Array) -> Tangent:
-        return divide(self, c)
-
-    def __neg__(self) -> Tangent:
-        return scale(self, -1.0)
-
-    def __add__(self, other: Tangent) -> Tangent:
-        return add(self, other)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Tangent) -> Tangent:
-        return add(self, -other)
-
-    def __matmul__(self, y: Array) -> Tangent:
-        return matmul(self, y)
-
-    def __rmatmul__(self, x: Array) -> Tangent:
-        return matmul_from_left(self, x)
+    __mul__ = __rmul__ = lambda self, c: scale(self, c)
+    __truediv__ = lambda self, c: divide(self, c)  # noqa: E731
+    __neg__ = lambda self: scale(self, -1.0)  # noqa: E731
+    __add__ = __radd__ = lambda self, other: add(self, other)
+    __sub__ = lambda self, other: add(self, -other)  # noqa: E731
+    __matmul__ = lambda self, y: matmul(self, y)  # noqa: E731
+    __rmatmul__ = lambda self, x: matmul_from_left(self, x)  # noqa: E731
 
 
 def shape_of(t: Tangent) -> Shape:
@@ -116,8 +94,7 @@ def shape_of(t: Tangent) -> Shape:
 def align(t: Tangent, ndim: int) -> Tangent:
     """Insert unit axes behind k until the primal's rank is `ndim`.
 
-    Without this, a stack `(k, 3)` met by an operand `(2, 3)` would fail, or for k = 2 silently
-    pair directions with rows.
+    Without this, a stack `(k, 3)` and an operand `(2, 3)` would pair directions with rows.
     """
     shape = t.shape if isinstance(t, StructuredTangent) else t.shape[1:]
     return t if len(shape) >= ndim else reshape(t, (1,) * (ndim - len(shape)) + shape)
@@ -178,7 +155,7 @@ def _(ct: Cotangent, shape: Shape, axes: Axes, keepdims: bool = False) -> Cotang
 
 @LinearMap
 def scale(t: Stack, c: Array) -> Stack:
-    """c · t entry by entry, shapes broadcast against each other behind k."""
+    """Return c · t entry by entry; shapes broadcast against each other behind k."""
     return align(t, getattr(c, "ndim", 0)) * c
 
 
@@ -189,7 +166,7 @@ def _(ct: Cotangent, shape: Shape, c: Array) -> Cotangent:
 
 @LinearMap
 def divide(t: Stack, c: Array) -> Stack:
-    """t / c entry by entry, shapes broadcast against each other behind k."""
+    """Return t / c entry by entry; shapes broadcast against each other behind k."""
     return align(t, getattr(c, "ndim", 0)) / c
 
 
@@ -211,7 +188,7 @@ def _(ct: Cotangent, _shape: Shape, _dtype: Any) -> Cotangent:
 
 @LinearMap
 def matmul(t: Stack, y: Array) -> Stack:
-    """t @ y for t `(k, ..., m, n)` and a constant y `(..., n, p)`."""
+    """Return t @ y for t `(k, ..., m, n)` and a constant y `(..., n, p)`."""
     if y.ndim == 2:  # one product for all directions
         return np.reshape(matrix_product(_rows(t), y), (*t.shape[:-1], y.shape[1]))
     return matrix_product(align(t, y.ndim), y)
@@ -224,7 +201,7 @@ def _(ct: Cotangent, shape: Shape, y: Array) -> Cotangent:
 
 @LinearMap
 def matmul_from_left(t: Stack, x: Array) -> Stack:
-    """x @ t for a constant x `(..., m, n)` and t `(k, ..., n, p)`."""
+    """Return x @ t for a constant x `(..., m, n)` and t `(k, ..., n, p)`."""
     if t.ndim == 3 and x.ndim > 2:  # t is a stack of plain matrices: all rows of x at once
         return np.reshape(matrix_product(_rows(x), t), (t.shape[0], *x.shape[:-1], t.shape[-1]))
     return matrix_product(x, align(t, x.ndim))
@@ -238,8 +215,8 @@ def _(ct: Cotangent, shape: Shape, x: Array) -> Cotangent:
     return unbroadcast(matmul_from_left(ct, np.swapaxes(x, -1, -2)), shape)
 
 
-def _rows(x: Array) -> Any:
-    """x `(..., n)` as a matrix `(rows, n)`."""
+def _rows(x: Array) -> Array:
+    """Reshape x `(..., n)` to a matrix `(rows, n)`."""
     return np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
@@ -259,7 +236,7 @@ def _(ct: Cotangent, shape: Shape, _to: Shape) -> Cotangent:
 
 @LinearMap
 def transpose(t: Stack, axes: Shape) -> Stack:
-    """Permute: axis i of the result is the (negative) axis `axes[i]` of t."""
+    """Permute the axes: axis i of the result is the (negative) axis `axes[i]` of t."""
     return np.transpose(t, (0, *(a + t.ndim for a in axes)))
 
 

@@ -126,6 +126,31 @@ def no_python_number() -> DualConversionError:
 # --- rules that return what cannot be ------------------------------------------------------------
 
 
+def require_fit(fn: Callable, position: int, t: Any, image: Any, out: Any) -> None:
+    """Refuse what a rule's map returned unless it is a tangent of the function's result.
+
+    Args:
+        fn, position: which rule.
+        t: the tangent that went into the map, or a list of tangents.
+        image: what the map returned.
+        out: the function's result.
+    """
+    shape, expected = getattr(image, "shape", None), getattr(out, "shape", None)
+    if expected is None:
+        raise no_array(fn, out)
+    if hasattr(image, "apply_map"):  # a structured tangent, whose shape is without k
+        if shape != expected:
+            raise misfit(fn, position, shape, None, expected)
+        return
+    if isinstance(t, list):
+        t = next(item for item in t if item is not None)
+    k = t.k if hasattr(t, "apply_map") else t.shape[0]
+    if shape is None or k is None:
+        raise no_tangent(fn, position, image)
+    if shape != (k, *expected):
+        raise misfit(fn, position, shape, k, expected)
+
+
 def no_array(fn: Callable, got: Any) -> TangentError:
     """Say that a function with a derivative rule returned something that is no array."""
     return TangentError(
@@ -183,6 +208,26 @@ def unequal_sum(left: Shape, right: Shape) -> TangentError:
         f"a derivative rule adds tangents of shapes {left} and {right} (without k); stretch both "
         "by dn.linear.broadcast_to to one shape"
     )
+
+
+def require_factors(left: Any, right: Any) -> None:
+    """Refuse what cannot be the factors of a `RankOne`."""
+    for factor in (left, right):
+        if not hasattr(factor, "dtype"):
+            raise TangentError(
+                f"RankOne: expected arrays as factors, got {type(factor).__name__}; convert it "
+                "by np.asarray"
+            )
+    if left.ndim < 2 or left.shape[:-1] != right.shape[:-1]:
+        raise TangentError(
+            "RankOne: expected factors (k, *b, p) and (k, *b, q), got "
+            f"{left.shape} and {right.shape}"
+        )
+    if left.dtype != right.dtype:
+        raise TangentError(
+            f"RankOne: expected factors of one dtype, got {left.dtype} and {right.dtype}; "
+            "convert one by astype"
+        )
 
 
 def tangent_in_function(fn: Callable) -> TangentError:

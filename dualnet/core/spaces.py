@@ -19,9 +19,8 @@ from collections.abc import Callable
 import numpy as np
 
 from dualnet.backends.overridable import matrix_product
-from dualnet.core import linear
+from dualnet.core import linear, refusals
 from dualnet.core.linear import LinearMap, StructuredTangent
-from dualnet.errors import TangentError
 from dualnet.types import Array, Stack, Tangent
 
 
@@ -39,22 +38,7 @@ class RankOne(StructuredTangent):
     """
 
     def __init__(self, left: Array, right: Array):
-        for factor in (left, right):
-            if not hasattr(factor, "dtype"):
-                raise TangentError(
-                    f"RankOne: expected arrays as factors, got {type(factor).__name__}; convert it "
-                    "by np.asarray"
-                )
-        if left.ndim < 2 or left.shape[:-1] != right.shape[:-1]:
-            raise TangentError(
-                "RankOne: expected factors (k, *b, p) and (k, *b, q), got "
-                f"{left.shape} and {right.shape}"
-            )
-        if left.dtype != right.dtype:
-            raise TangentError(
-                f"RankOne: expected factors of one dtype, got {left.dtype} and {right.dtype}; "
-                "convert one by astype"
-            )
+        refusals.require_factors(left, right)
         self.left = left
         self.right = right
         self.k = left.shape[0]

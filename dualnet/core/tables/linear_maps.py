@@ -25,7 +25,7 @@ from dualnet.types import Array, Cotangent, Shape, Stack, Tangent
 
 @LinearMap
 def select(t: Stack, mask: Array) -> Stack:
-    """t where the mask holds, else 0; unlike `scale(t, mask)` it gives 0 for 0 · inf too."""
+    """Return t where the mask holds and 0 elsewhere, where `scale(t, mask)` has NaN for 0 · inf."""
     return np.where(mask, align(t, getattr(mask, "ndim", 0)), 0)
 
 
@@ -36,7 +36,7 @@ def _(ct: Cotangent, shape: Shape, mask: Array) -> Cotangent:
 
 @LinearMap
 def index(t: Stack, key: tuple) -> Stack:
-    """t[key] for a basic index: integers, slices, None and Ellipsis."""
+    """Return t[key] for a basic index: integers, slices, None and Ellipsis."""
     behind_k = (slice(None), *key)
     return t[behind_k]
 
@@ -48,7 +48,7 @@ def _(ct: Cotangent, shape: Shape, key: tuple) -> Cotangent:
 
 @LinearMap
 def place(t: Stack, key: tuple, shape: Shape) -> Stack:
-    """Zeros of `shape` with t at the basic index `key`: the transpose of `index`."""
+    """Make zeros of `shape` with t at the basic index `key`: the transpose of `index`."""
     return pad_zeros(t, (slice(None), *key), (t.shape[0], *shape))
 
 
@@ -59,7 +59,7 @@ def _(ct: Cotangent, _shape: Shape, key: tuple, _to: Shape) -> Cotangent:
 
 @LinearMap
 def cumsum(t: Stack, axis: int) -> Stack:
-    """Running sum along a (negative) axis."""
+    """Sum up along a (negative) axis, entry after entry."""
     return np.cumsum(t, axis=axis)
 
 
@@ -71,7 +71,7 @@ def _(ct: Cotangent, _shape: Shape, axis: int) -> Cotangent:
 
 @LinearMap
 def solve(t: Stack, a: Array) -> Stack:
-    """a⁻¹ t for t `(k, ..., n, m)` and a constant a `(..., n, n)`."""
+    """Return a⁻¹ t for t `(k, ..., n, m)` and a constant a `(..., n, n)`."""
     t = align(t, a.ndim)
     stack = np.broadcast_shapes(a.shape[:-2], t.shape[:-2])  # CuPy's solve stretches neither
     return np.linalg.solve(*(np.broadcast_to(x, (*stack, *x.shape[-2:])) for x in (a, t)))
@@ -84,7 +84,7 @@ def _(ct: Cotangent, shape: Shape, a: Array) -> Cotangent:
 
 @LinearMap
 def contract(t: Stack, subscripts: tuple[str, ...], result: str, *constants: Array) -> Stack:
-    """einsum of t, which comes first, with constants.
+    """Evaluate the einsum of t, which comes first, with constants.
 
     Args:
         t: stack `(k, ...)`.
@@ -136,8 +136,8 @@ def concatenate(ts: Sequence[Tangent | None], shapes: Sequence[Shape], axis: int
 def gather(t: Stack, positions: np.ndarray) -> Stack:
     """Pick entries by their positions in the flattened primal, repeats allowed.
 
-    Every indexing with arrays and every rearrangement (flip, roll, repeat, sort, ...) is a
-    gather; the caller finds the positions by doing the same to `arange_like(size)`.
+    Every indexing with arrays and every rearrangement (flip, roll, repeat, sort, ...) is a gather.
+    The caller finds the positions by doing the same to the positions themselves.
     """
     return np.take(np.reshape(t, (t.shape[0], math.prod(t.shape[1:]))), positions, axis=1)
 
@@ -149,7 +149,7 @@ def _(ct: Cotangent, shape: Shape, positions: np.ndarray) -> Cotangent:
 
 @LinearMap
 def scatter_add(t: Stack, positions: np.ndarray, shape: Shape) -> Stack:
-    """Zeros of `shape` to which t is added at flat positions: the transpose of `gather`."""
+    """Add t at flat positions to zeros of `shape`: the transpose of `gather`."""
     return scatter_add_zeros(t, positions, shape)
 
 

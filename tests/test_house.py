@@ -1,0 +1,186 @@
+"""The house's own rules: imports go down, the story stays short, calls go the way the pages say."""
+
+import ast
+import itertools
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dualnet as dn
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "dualnet"
+
+FLOORS = {
+    0: ("errors", "random", "tree", "types"),
+    1: ("backends",),
+    2: ("core", "images", "linear", "checking"),
+    3: ("nn", "optim", "schedules"),
+    4: ("learning",),
+    5: ("analysis", "data", "training"),
+    6: ("check",),
+}
+"""As the table of floors in docs/design.md has them."""
+STORY = ("dual", "linear", "engine", "symbolic", "spaces", "transforms")
+"""The files of dualnet/core that its README has one read from top to bottom."""
+
+
+# --- imports -------------------------------------------------------------------------------------
+
+
+def modules():
+    """Every module of the package, by its dotted name, with its syntax tree."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts).removesuffix(".__init__"), ast.parse(path.read_text())
+
+
+MODULES = dict(modules())
+
+
+def imported(name, tree, everywhere):
+    """The modules of the package that a module imports: at its top, or anywhere in it."""
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dualnet"):
+            for alias in node.names:
+                inside = f"{node.module}.{alias.name}"
+                yield inside if inside in MODULES else node.module
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name in MODULES)
+
+
+def floor_of(module):
+    part = module.split(".")[1]
+    return next(floor for floor, parts in FLOORS.items() if part in parts)
+
+
+def test_imports_only_go_down():
+    upward = [
+        f"{name} imports {other}"
+        for name, tree in MODULES.items()
+        if name != "dualnet"
+        for other in imported(name, tree, everywhere=True)
+        if other != "dualnet" and floor_of(other) > floor_of(name)
+    ]
+    assert not upward
+
+
+def test_no_import_is_circular():
+    graph = {name: set(imported(name, tree, everywhere=False)) for name, tree in MODULES.items()}
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, " → ".join([*path[path.index(name) :], name])
+        if name in done or name == "dualnet":
+            return
+        path.append(name)
+        for other in sorted(graph[name]):
+            visit(other)
+        done.add(path.pop())
+
+    for name in graph:
+        visit(name)
+
+
+def test_duals_are_named_in_the_core_alone():
+    named = [
+        f"{name}: {node.name}"
+        for name, tree in MODULES.items()
+        if name != "dualnet" and floor_of(name) in (4, 5)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.alias) and node.name in ("Dual", "Level", "Symbolic", "DirectSum")
+    ]
+    assert not named
+
+
+# --- the story -----------------------------------------------------------------------------------
+
+
+def lines(path):
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_the_story_of_the_core_is_read_in_an_hour():
+    story = {name: lines(PACKAGE / "core" / f"{name}.py") for name in STORY}
+    core = sum(lines(path) for path in (PACKAGE / "core").rglob("*.py"))
+    print(f"story {sum(story.values())} lines {story}, core with tables {core}")
+    assert max(story.values()) <= 260
+    assert sum(story.values()) <= 1200
+    text = (PACKAGE / "core" / "README.md").read_text(encoding="utf-8")
+    order = [re.search(rf"`{name}\.py`", text).start() for name in STORY]
+    assert order == sorted(order)
+
+
+# --- the way of a call ---------------------------------------------------------------------------
+
+
+def calls(function):
+    """The Python calls that a call makes, as frames, and how deep each is; once it is warm."""
+    function()
+    found, depth = [], 0
+
+    def profile(frame, event, _arg):
+        nonlocal depth
+        if event == "call":
+            found.append((depth, frame.f_code))
+            depth += 1
+        elif event == "return":
+            depth -= 1
+
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+X, W = np.ones((4, 3)), np.ones((3, 2))
+
+
+def loss(w):
+    return np.tanh(X @ w).sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "run", "most"),
+    [
+        ("jvp", lambda: dn.jvp(loss, (W,), (W,)), 95),
+        ("grad", lambda: dn.grad(loss)(W), 160),
+    ],
+)
+def test_python_calls_of_a_transform(name, run, most):
+    count = len(calls(run))
+    print(f"{name}: {count} Python calls, allowed {most}")
+    assert count <= most
+
+
+def in_the_story(code):
+    """Whether a frame is one that the core's README tells of."""
+    path = Path(code.co_filename)
+    core = PACKAGE / "core"
+    return (
+        path.parent in (core, core / "tables")
+        and path.stem not in ("arguments", "refusals")
+        and not re.search(r"<(listcomp|genexpr|dictcomp)>|__(enter|exit|init)__", code.co_qualname)
+    )
+
+
+def test_the_page_of_the_core_follows_a_call_as_it_is():
+    if sys.version_info < (3, 11):
+        pytest.skip("Python 3.10 knows no qualified names of code")
+    told, stack = [], []
+    for depth, code in itertools.islice(calls(lambda: dn.jvp(loss, (W,), (W,))), 1, None):
+        while stack and stack[-1] >= depth:
+            stack.pop()
+        if in_the_story(code):
+            name = code.co_qualname.replace(".<locals>", "")
+            told.append(f"{'  ' * len(stack)}{Path(code.co_filename).stem}.{name}")
+            stack.append(depth)
+    text = (PACKAGE / "core" / "README.md").read_text(encoding="utf-8")
+    (page,) = re.findall(r"```calls\n(.*?)```", text, re.S)
+    page = "\n".join(re.sub(r"\s*#.*", "", line) for line in page.splitlines())
+    assert page == "\n".join(told)
