@@ -1,8 +1,9 @@
 """Elementwise functions: a table of derivatives.
 
-Each row gives, for every argument, the linear map `(t, out, *primals)`; t has the rank of the
-result.  Conventions at kinks stand where they apply.  Factors are written so that they neither
-overflow where the function does not, nor widen the dtype (Python floats are weak in NumPy 2).
+Each row gives, for every argument, the linear map `(t, out, *primals)`, where t has the rank of the
+result.  The conventions at kinks stand where they apply.  The factors are written so that they do
+not overflow where the function does not, and do not widen the dtype (Python floats are weak in
+NumPy 2).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dualnet.core.engine import (
     zero_derivative,
 )
 from dualnet.core.tables import linear_maps
+from dualnet.types import Array, Tangent
 
 _LN2 = math.log(2.0)
 _LN10 = math.log(10.0)
@@ -43,18 +45,18 @@ elementwise(np.cbrt, lambda t, out, x: t * (out / (3.0 * x)))
 elementwise(np.hypot, lambda t, out, x, y: t * (x / out), lambda t, out, x, y: t * (y / out))
 
 
-def _power_by_base(t: Any, out: Any, x: Any, y: Any) -> Any:
-    # y · x^(y-1), and 0 at x = y = 0, where x^(y-1) is infinite
-    if isinstance(y, (int, float)):  # stays weak: float32 ** 2 must not meet an int64 array
+def _power_by_base(t: Tangent, out: Array, x: Array, y: Array) -> Tangent:
+    # The slope is y · x^(y-1); it is taken as 0 at x = y = 0, where x^(y-1) is infinite.
+    if isinstance(y, (int, float)):  # a Python number is weak: float32 ** 2 stays float32
         return t * (y * np.power(x, y - 1)) if y else t * 0.0
-    if np.issubdtype(y.dtype, np.integer):  # 0 - 1 would wrap in an unsigned exponent
+    if np.issubdtype(y.dtype, np.integer):  # in an unsigned exponent 0 - 1 would wrap
         return t * (y * np.power(x, np.where(np.equal(y, 0), 1, y - 1)))
     both_zero = np.logical_and(np.equal(x, 0), np.equal(y, 0))
     return t * (y * np.power(x, np.where(both_zero, 1, y - 1)))
 
 
-def _power_by_exponent(t: Any, out: Any, x: Any, y: Any) -> Any:
-    # ln(x) · x^y, and 0 at x = 0, the limit from the right for y > 0
+def _power_by_exponent(t: Tangent, out: Array, x: Array, y: Array) -> Tangent:
+    # The slope is ln(x) · x^y; at x = 0 it is taken as 0, its limit from the right for y > 0.
     if isinstance(x, (int, float)):
         return t * (out * float(np.log(x or 1)))
     return t * (out * np.log(np.where(np.equal(x, 0), 1, x)))
@@ -63,7 +65,7 @@ def _power_by_exponent(t: Any, out: Any, x: Any, y: Any) -> Any:
 elementwise(np.power, _power_by_base, _power_by_exponent)
 elementwise(np.float_power, _power_by_base, _power_by_exponent)
 
-# x - floor(x/y)·y and its variant that truncates; the quotient is locally constant
+# These are x - floor(x/y)·y and its variant that truncates; their quotients are locally constant.
 elementwise(np.remainder, moves_alike, lambda t, out, x, y: t * -np.floor_divide(x, y))
 elementwise(np.fmod, moves_alike, lambda t, out, x, y: t * -np.trunc(x / y))
 
@@ -78,8 +80,8 @@ elementwise(np.log10, lambda t, out, x: t / (x * _LN10))
 elementwise(np.log1p, lambda t, out, x: t / (x + 1.0))
 
 
-def _share(x: Any, out: Any, exp: Any) -> Any:
-    # the softmax weight exp(x - out), and 1 where x is out: inf - inf would be NaN
+def _share(x: Array, out: Array, exp: Any) -> Any:
+    # This is the softmax weight exp(x - out).  Where x equals out it is 1, as inf - inf is NaN.
     same = np.equal(x, out)
     return exp(np.where(same, 0, x) - np.where(same, 0, out))
 
@@ -121,8 +123,8 @@ for _radians in (np.radians, np.deg2rad):
 
 
 @linearizer(np.sinc)
-def _sinc(x: Any) -> Any:
-    """(cos(πx) - sinc(x)) / x, and near 0, where that cancels, its Taylor series."""
+def _sinc(x: Array) -> Any:
+    """The slope is (cos(πx) - sinc(x)) / x, or near 0, where that cancels, its Taylor series."""
     out = np.sinc(x)
     near = np.less(np.absolute(x), 0.03)
     u = np.where(near, math.pi * x, 0)
@@ -134,7 +136,7 @@ def _sinc(x: Any) -> Any:
 
 # --- kinks ---
 
-# |x| has slope sign(x), which is 0 at 0
+# The slope of |x| is sign(x), which is 0 at 0.
 elementwise(np.absolute, lambda t, out, x: t * np.sign(x))
 elementwise(np.fabs, lambda t, out, x: t * np.sign(x))
 elementwise(
@@ -144,8 +146,8 @@ elementwise(
 )
 
 
-def _chosen(t: Any, mine: Any, out: Any, other: Any) -> Any:
-    # the argument that was chosen gets everything; in a tie each gets half
+def _chosen(t: Tangent, mine: Array, out: Array, other: Array) -> Tangent:
+    # The argument that was chosen gets the whole tangent; in a tie each gets half.
     share = np.where(np.equal(mine, other), 0.5, 1.0) * np.equal(mine, out)
     return t * share.astype(out.dtype)
 
@@ -159,8 +161,10 @@ for _choose in (np.maximum, np.minimum, np.fmax, np.fmin):
 
 
 @linearizer(np.clip)
-def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
-    """Inside the bounds (both included) x passes; outside, the bound that was hit does."""
+def _clip(
+    x: Array, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None
+) -> Any:
+    """Inside the bounds (both included) the tangent of x passes, outside that of the bound hit."""
     lower, upper = (a_min if min is None else min), (a_max if max is None else max)
     out = np.clip(x, lower, upper)
     below = False if lower is None else x < lower
@@ -176,8 +180,8 @@ def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max:
     )
 
 
-# Only the branch taken gets a tangent.  If the other branch is infinite or NaN, its own
-# derivative may still be NaN: give it a harmless argument with an inner np.where.
+# Only the branch that is taken gets a tangent.  If the other branch is infinite or NaN, its own
+# derivative may still be NaN; an inner np.where can give it a harmless argument.
 rule(
     np.where,
     None,
@@ -190,15 +194,15 @@ rule(
 
 @linearizer(np.nan_to_num)
 def _nan_to_num(
-    x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None
+    x: Array, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None
 ) -> Any:
-    """copy=False is not passed on: it would write into the primal."""
+    """copy=False is not passed on, because it would write into the primal."""
     out = np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
     return out, lambda t: linear_maps.select(t, np.isfinite(x))
 
 
 @primitive
-def _to_float(x: Any, dtype: Any) -> Any:
+def _to_float(x: Array, dtype: Any) -> Any:
     return x.astype(dtype)
 
 
@@ -206,13 +210,13 @@ rule(_to_float, lambda t, out, x, dtype: linear.cast(t, out.dtype))
 
 
 @composed(astype)
-def _astype(x: Any, dtype: Any) -> Any:
+def _astype(x: Array, dtype: Any) -> Any:
     if np.issubdtype(dtype, np.floating):
         return _to_float(x, dtype)
-    return primal_of(x).astype(dtype)  # integers and booleans carry no tangent
+    return primal_of(x).astype(dtype)  # because integers and booleans carry no tangent
 
 
-# --- nowhere a slope ---
+# --- no slope anywhere ---
 
 zero_derivative(
     *(np.sign, np.floor, np.ceil, np.trunc, np.rint, np.round, np.around, np.floor_divide),

@@ -16,17 +16,18 @@ from dualnet.core.engine import composed, linearizer, operand, rule
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.shaping import positions_of
 from dualnet.errors import MissingRuleError
+from dualnet.types import Array, Tangent
 
 # --- matmul ---
 
 
-def _matmul_by_x(t: Any, out: Any, x: Any, y: Any) -> Any:
+def _matmul_by_x(t: Tangent, out: Array, x: Array, y: Array) -> Tangent:
     if x.ndim == 1:
         t = linear.reshape(t, (1, x.shape[0]))
     return linear.reshape(linear.matmul(t, y[:, None] if y.ndim == 1 else y), out.shape)
 
 
-def _matmul_by_y(t: Any, out: Any, x: Any, y: Any) -> Any:
+def _matmul_by_y(t: Tangent, out: Array, x: Array, y: Array) -> Tangent:
     if y.ndim == 1:
         t = linear.reshape(t, (y.shape[0], 1))
     product = linear.matmul_from_left(t, x[None] if x.ndim == 1 else x)
@@ -34,18 +35,18 @@ def _matmul_by_y(t: Any, out: Any, x: Any, y: Any) -> Any:
 
 
 @linearizer(np.matmul)
-def _matmul(x: Any, y: Any) -> Any:
+def _matmul(x: Array, y: Array) -> Any:
     x, y = operand(x), operand(y)
     out = matrix_product(x, y)
     return out, (lambda t: _matmul_by_x(t, out, x, y), lambda t: _matmul_by_y(t, out, x, y))
 
 
-# --- products that are an einsum: the tangent is the einsum of t and the other factor ---
+# --- products that are an einsum: so is the tangent, of t and the other factor ---
 
-_LETTERS = ascii_letters.replace("k", "")  # k stands for the directions
+_LETTERS = ascii_letters.replace("k", "")  # because k stands for the directions
 
 
-def _product(x_axes: str, y_axes: str, result: str, x: Any, y: Any) -> tuple:
+def _product(x_axes: str, y_axes: str, result: str, x: Array, y: Array) -> tuple:
     return (
         lambda t: linear_maps.contract(t, (x_axes, y_axes), result, y),
         lambda t: linear_maps.contract(t, (y_axes, x_axes), result, x),
@@ -53,7 +54,7 @@ def _product(x_axes: str, y_axes: str, result: str, x: Any, y: Any) -> tuple:
 
 
 @linearizer(np.tensordot)
-def _tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
+def _tensordot(x: Array, y: Array, axes: Any = 2) -> Any:
     x, y = operand(x), operand(y)
     out = np.tensordot(x, y, axes)
     if isinstance(axes, int):
@@ -68,12 +69,12 @@ def _tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
 
 
 @linearizer(np.dot)
-def _dot(x: Any, y: Any) -> Any:
+def _dot(x: Array, y: Array) -> Any:
     x, y = operand(x), operand(y)
     out = np.dot(x, y)
     if np.ndim(x) == 0 or np.ndim(y) == 0:
         return out, (lambda t: linear.scale(t, y), lambda t: linear.scale(t, x))
-    if y.ndim <= 2:  # there, and only there, dot is matmul
+    if y.ndim <= 2:  # dot is matmul there, and only there
         return out, (
             lambda t: _matmul_by_x(t, out, x, y),
             lambda t: _matmul_by_y(t, out, x, y),
@@ -84,7 +85,7 @@ def _dot(x: Any, y: Any) -> Any:
 
 
 @linearizer(np.inner)
-def _inner(x: Any, y: Any) -> Any:
+def _inner(x: Array, y: Array) -> Any:
     x, y = operand(x), operand(y)
     out = np.inner(x, y)
     if np.ndim(x) == 0 or np.ndim(y) == 0:
@@ -95,8 +96,8 @@ def _inner(x: Any, y: Any) -> Any:
 
 
 @linearizer(np.vdot)
-def _vdot(x: Any, y: Any) -> Any:
-    def against(other: Any) -> Any:
+def _vdot(x: Array, y: Array) -> Any:
+    def against(other: Array) -> Any:
         flat = np.ravel(other)
         return lambda t: linear.sum(linear.scale(linear.reshape(t, flat.shape), flat), (-1,))
 
@@ -105,12 +106,12 @@ def _vdot(x: Any, y: Any) -> Any:
 
 
 @composed(np.outer, np.linalg.outer)
-def _outer(x: Any, y: Any) -> Any:
+def _outer(x: Array, y: Array) -> Any:
     return np.ravel(x)[:, None] * np.ravel(y)[None, :]
 
 
 @composed(np.kron)
-def _kron(x: Any, y: Any) -> Any:
+def _kron(x: Array, y: Array) -> Any:
     x, y = operand(x), operand(y)
     ndim = max(x.ndim, y.ndim)
     x_shape = (1,) * (ndim - x.ndim) + x.shape
@@ -126,7 +127,7 @@ def _kron(x: Any, y: Any) -> Any:
 
 @linearizer(np.einsum)
 def _einsum(spec: str, *operands: Any, optimize: Any = False) -> Any:
-    """Any einsum in string form: implicit results, ellipses, diagonals, sums of one operand."""
+    """Evaluate any einsum in string form, with implicit results, ellipses, diagonals and sums."""
     operands = tuple(map(operand, operands))
     out = np.einsum(spec, *operands, optimize=optimize)
     terms, result = _explicit(spec, operands)
@@ -135,7 +136,7 @@ def _einsum(spec: str, *operands: Any, optimize: Any = False) -> Any:
         others = [j for j in range(len(operands)) if j != i]
         elsewhere = result + "".join(terms[j] for j in others)
 
-        def linear_map(t: Any) -> Any:
+        def linear_map(t: Tangent) -> Any:
             t, term = _without_repeats(t, terms[i], operands[i])
             alone = tuple(a - len(term) for a, c in enumerate(term) if c not in elsewhere)
             if alone:
@@ -149,8 +150,8 @@ def _einsum(spec: str, *operands: Any, optimize: Any = False) -> Any:
     return out, (None, *(by(i) for i in range(len(operands))))
 
 
-def _without_repeats(t: Any, term: str, x: Any) -> tuple[Any, str]:
-    """Replace a letter that a term repeats (a diagonal) by one axis."""
+def _without_repeats(t: Tangent, term: str, x: Array) -> tuple[Any, str]:
+    """Turn the axes of a letter that a term repeats (a diagonal) into one axis."""
     unique = "".join(dict.fromkeys(term))
     if unique == term:
         return t, term
@@ -158,7 +159,7 @@ def _without_repeats(t: Any, term: str, x: Any) -> tuple[Any, str]:
 
 
 def _explicit(spec: str, operands: Sequence) -> tuple[list[str], str]:
-    """The terms and the result with implicit results and ellipses spelled out, and no k."""
+    """Spell out implicit results and ellipses in the terms and the result, without the letter k."""
     if not isinstance(spec, str):
         raise MissingRuleError("np.einsum: only the string form has a derivative rule")
     inputs, arrow, result = spec.replace(" ", "").partition("->")
@@ -195,17 +196,17 @@ def _explicit(spec: str, operands: Sequence) -> tuple[list[str], str]:
 
 
 @linearizer(np.linalg.solve)
-def _solve(a: Any, b: Any) -> Any:
-    """x = a⁻¹ b has the tangent a⁻¹ (ḃ - ȧ x)."""
+def _solve(a: Array, b: Array) -> Any:
+    """Solve a x = b; the tangent of x is a⁻¹ (ḃ - ȧ x)."""
     a, b = operand(a), operand(b)
     out = np.linalg.solve(a, b)
     column = b.ndim == 1
     x = out[..., None] if column else out
 
-    def by_a(t: Any) -> Any:
+    def by_a(t: Tangent) -> Any:
         return linear.reshape(linear_maps.solve(-linear.matmul(t, x), a), out.shape)
 
-    def by_b(t: Any) -> Any:
+    def by_b(t: Tangent) -> Any:
         if column:
             t = linear.reshape(t, (b.shape[0], 1))
         return linear.reshape(linear_maps.solve(t, a), out.shape)
@@ -213,27 +214,27 @@ def _solve(a: Any, b: Any) -> Any:
     return out, (by_a, by_b)
 
 
-def _inv(t: Any, out: Any, x: Any) -> Any:
+def _inv(t: Tangent, out: Array, x: Array) -> Tangent:
     return -linear.matmul(linear.matmul_from_left(t, out), out)
 
 
 rule(np.linalg.inv, _inv)
 
 
-def _sum_with(t: Any, factor: Any) -> Any:
+def _sum_with(t: Tangent, factor: Array) -> Tangent:
     return linear.sum(linear.scale(t, factor), (-2, -1))
 
 
 @linearizer(np.linalg.det)
-def _det(x: Any) -> Any:
-    """Jacobi's formula, det(x) tr(x⁻¹ ẋ); x must be invertible."""
+def _det(x: Array) -> Any:
+    """Evaluate the determinant; its tangent is det(x) tr(x⁻¹ ẋ) for an invertible x (Jacobi)."""
     out = np.linalg.det(x)
     cofactors = np.expand_dims(out, (-2, -1)) * np.swapaxes(np.linalg.inv(x), -1, -2)
     return out, lambda t: _sum_with(t, cofactors)
 
 
 @primitive
-def _logabsdet(x: Any) -> Any:
+def _logabsdet(x: Array) -> Any:
     return np.linalg.slogdet(x)[1]
 
 
@@ -244,16 +245,17 @@ rule(
 
 
 @composed(np.linalg.slogdet)
-def _slogdet(x: Any) -> tuple:
+def _slogdet(x: Array) -> tuple:
     sign, _ = np.linalg.slogdet(primal_of(x))
     return type(np.linalg.slogdet(np.eye(1)))(sign, _logabsdet(x))
 
 
 @linearizer(np.linalg.cholesky)
-def _cholesky(x: Any) -> Any:
-    """L with L Lᵀ = x; L̇ = L Φ(L⁻¹ ẋ L⁻ᵀ), Φ the lower triangle with half the diagonal.
+def _cholesky(x: Array) -> Any:
+    """Find L with L Lᵀ = x; L̇ = L Φ(L⁻¹ ẋ L⁻ᵀ), where Φ keeps the lower triangle and halves
+    the diagonal.
 
-    NumPy reads only the lower triangle of x, so only that of ẋ counts.
+    NumPy reads the lower triangle of x alone, so only that of ẋ counts.
     Source: Murray 2016, "Differentiation of the Cholesky decomposition", Eq. 8.
     """
     out = np.linalg.cholesky(x)
@@ -261,11 +263,11 @@ def _cholesky(x: Any) -> Any:
     lower, strictly_lower = i[:, None] >= i, i[:, None] > i
     half = 0.5 * (lower.astype(x.dtype) + strictly_lower.astype(x.dtype))
 
-    def transposed(t: Any) -> Any:
+    def transposed(t: Tangent) -> Any:
         n = len(linear.shape_of(t))
         return linear.transpose(t, (*range(-n, -2), -1, -2))
 
-    def linear_map(t: Any) -> Any:
+    def linear_map(t: Tangent) -> Any:
         symmetric = linear.add(
             linear_maps.select(t, lower), transposed(linear_maps.select(t, strictly_lower))
         )

@@ -1,8 +1,8 @@
 """Functions that change the shape or the order of entries, or join arrays.
 
-Nothing here computes: primals come out exactly as NumPy gives them, and tangents go the way
-their primals went.  Functions that only rearrange (flip, roll, repeat, sort, ...) are done in
-one stroke: what they do to `arange_like(size)` says where every entry came from.
+Nothing here computes: primals come out exactly as NumPy gives them, and tangents go the way their
+primals went.  Functions that only rearrange (flip, roll, repeat, sort, ...) share one rule: what
+they do to the positions of the entries says where every entry came from.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.reductions import axes_from_end
 from dualnet.errors import MissingRuleError
+from dualnet.types import Array, Tangent
 
 # --- the same entries in another shape ---
 
 
-def _same_entries(t: Any, out: Any, x: Any, *_: Any, order: str = "C", **__: Any) -> Any:
+def _same_entries(
+    t: Tangent, out: Array, x: Array, *_: Any, order: str = "C", **__: Any
+) -> Tangent:
     if order != "C":
         raise MissingRuleError(
             f"np.reshape, np.ravel, np.copy: order={order!r} has no derivative rule, order='C' has"
@@ -57,21 +60,21 @@ def _broadcast_arrays(*arrays: Any) -> tuple:
 
 
 @composed(np.full_like)
-def _full_like(x: Any, value: Any) -> Any:
+def _full_like(x: Array, value: Any) -> Any:
     if isinstance(value, (int, float)):
         value = asarray_like(np.asarray(value), x)
     return astype(np.broadcast_to(value, np.shape(x)), np.result_type(x))
 
 
 @composed(np.astype)
-def _np_astype(x: Any, dtype: Any) -> Any:
+def _np_astype(x: Array, dtype: Any) -> Any:
     return astype(x, dtype)
 
 
 # --- axes in another order ---
 
 
-def _transposed(t: Any, out: Any, x: Any, axes: Sequence[int] | None = None) -> Any:
+def _transposed(t: Tangent, out: Array, x: Array, axes: Sequence[int] | None = None) -> Tangent:
     order = reversed(range(x.ndim)) if axes is None else axes
     return linear.transpose(t, tuple(a if a < 0 else a - x.ndim for a in order))
 
@@ -80,19 +83,19 @@ rule(np.transpose, _transposed)
 
 
 @composed(np.swapaxes)
-def _swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+def _swapaxes(x: Array, axis1: int, axis2: int) -> Any:
     order = list(range(x.ndim))
     order[axis1], order[axis2] = order[axis2], order[axis1]
     return np.transpose(x, order)
 
 
 @composed(np.matrix_transpose, np.linalg.matrix_transpose)
-def _matrix_transpose(x: Any) -> Any:
+def _matrix_transpose(x: Array) -> Any:
     return np.swapaxes(x, -1, -2)
 
 
 @composed(np.moveaxis)
-def _moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
+def _moveaxis(x: Array, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
     sources = [a % x.ndim for a in np.atleast_1d(source)]
     destinations = [a % x.ndim for a in np.atleast_1d(destination)]
     order = [a for a in range(x.ndim) if a not in sources]
@@ -104,14 +107,14 @@ def _moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[i
 # --- entries in another order, some of them repeated or left out ---
 
 
-def positions_of(x: Any) -> Any:
-    """The flat position of every entry of `x`, in the shape of `x`."""
+def positions_of(x: Array) -> Any:
+    """Number the entries of `x` in an array of its shape: their flat positions."""
     return np.reshape(arange_like(x.size, x), x.shape)
 
 
 def _rearranges(fn: Callable) -> None:
     @linearizer(fn)
-    def _(x: Any, *args: Any, **kwargs: Any) -> Any:
+    def _(x: Array, *args: Any, **kwargs: Any) -> Any:
         positions = fn(positions_of(x), *args, **kwargs)
         return fn(x, *args, **kwargs), lambda t: linear_maps.gather(t, positions)
 
@@ -123,8 +126,8 @@ for _fn in (np.take, np.take_along_axis, np.diagonal, np.linalg.diagonal, np.del
 
 
 @linearizer(np.sort)
-def _sort(x: Any, axis: int | None = -1, **kind: Any) -> Any:
-    # equal entries keep their order
+def _sort(x: Array, axis: int | None = -1, **kind: Any) -> Any:
+    # Equal entries keep their order.
     out = np.sort(x, axis=axis, **kind)
     order = np.argsort(primal_of(x), axis=axis, kind="stable")
     if axis is None:
@@ -137,7 +140,7 @@ _PADDING_THAT_COPIES = ("edge", "reflect", "symmetric", "wrap")
 
 
 @linearizer(np.pad)
-def _pad(x: Any, pad_width: Any, mode: Any = "constant", **how: Any) -> Any:
+def _pad(x: Array, pad_width: Any, mode: Any = "constant", **how: Any) -> Any:
     out = np.pad(x, pad_width, mode, **how)
     if mode == "constant":
         first = [before for before, _ in np.broadcast_to(pad_width, (x.ndim, 2))]
@@ -165,7 +168,7 @@ def _concatenate(arrays: Sequence, axis: int | None = 0, **how: Any) -> Any:
 
     def of_tangents(ts: Any) -> Any:
         parts = arrays
-        if not isinstance(ts, list):  # one array, to be joined along its first axis
+        if not isinstance(ts, list):  # the argument is one array, whose rows are joined
             ts = [linear_maps.index(ts, (i,)) for i in range(len(parts))]
         if axis is None:
             parts = [np.ravel(a) for a in parts]
@@ -206,7 +209,7 @@ def _column_stack(arrays: Sequence) -> Any:
 
 
 @composed(np.append)
-def _append(x: Any, values: Any, axis: int | None = None) -> Any:
+def _append(x: Array, values: Array, axis: int | None = None) -> Any:
     if isinstance(values, (int, float)):
         values = asarray_like(np.asarray(values), x)
     if axis is None:
@@ -218,15 +221,15 @@ def _append(x: Any, values: Any, axis: int | None = None) -> Any:
 
 
 @composed(np.split)
-def _split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
+def _split(x: Array, indices_or_sections: Any, axis: int = 0) -> list:
     if isinstance(indices_or_sections, (int, np.integer)) and x.shape[axis] % indices_or_sections:
         raise ValueError("np.split: the array does not divide equally; np.array_split cuts it")
     return np.array_split(x, indices_or_sections, axis)
 
 
 @composed(np.array_split)
-def _array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
-    # the cuts that NumPy itself makes along one axis
+def _array_split(x: Array, indices_or_sections: Any, axis: int = 0) -> list:
+    # These are the cuts that NumPy itself makes along one axis.
     lengths = [len(p) for p in np.array_split(np.arange(x.shape[axis]), indices_or_sections)]
     before = (slice(None),) * (axis % x.ndim)
     bounds = [0, *np.cumsum(lengths)]
@@ -237,22 +240,22 @@ def _array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> list:
 
 
 @composed(np.vsplit)
-def _vsplit(x: Any, indices_or_sections: Any) -> list:
+def _vsplit(x: Array, indices_or_sections: Any) -> list:
     return np.split(x, indices_or_sections, 0)
 
 
 @composed(np.hsplit)
-def _hsplit(x: Any, indices_or_sections: Any) -> list:
+def _hsplit(x: Array, indices_or_sections: Any) -> list:
     return np.split(x, indices_or_sections, 0 if x.ndim == 1 else 1)
 
 
 @composed(np.dsplit)
-def _dsplit(x: Any, indices_or_sections: Any) -> list:
+def _dsplit(x: Array, indices_or_sections: Any) -> list:
     return np.split(x, indices_or_sections, 2)
 
 
 @composed(np.diff)
-def _diff(x: Any, n: int = 1, axis: int = -1) -> Any:
+def _diff(x: Array, n: int = 1, axis: int = -1) -> Any:
     before = (slice(None),) * (axis % x.ndim)
     later, earlier = (*before, slice(1, None)), (*before, slice(None, -1))
     for _ in range(n):
