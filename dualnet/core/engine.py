@@ -157,7 +157,7 @@ def _register(fn: Callable, evaluate: Callable, parts: Iterable[Callable], leadi
     register(fn, Rule(evaluate, positional, known))
 
 
-def take_apart(args: tuple, level: Level) -> tuple[list, list]:
+def take_apart(args: Sequence, level: Level) -> tuple[list, list]:
     """Separate the arguments' primals and tangents at a level.
 
     A tangent is None where an argument has none.  A list or tuple of arrays, some of them duals,
@@ -170,7 +170,7 @@ def take_apart(args: tuple, level: Level) -> tuple[list, list]:
             if x.level is level:
                 x, t = x.primal, x.tangent
         elif isinstance(x, (list, tuple)) and any(isinstance(item, Dual) for item in x):
-            x, t = take_apart(x, level)  # type: ignore[arg-type]
+            x, t = take_apart(x, level)
             t = t if any(item is not None for item in t) else None
         primals.append(x)
         tangents.append(t)

@@ -51,41 +51,6 @@ class LinearMap:
         return f"linear.{self.__name__}"
 
 
-class StructuredTangent:
-    """A tangent that is no dense stack.
-
-    Attributes:
-        shape: the primal's shape, without k.
-        dtype: the primal's dtype.
-        k: how many directions it holds; None where it only records or combines.
-    """
-
-    shape: Shape
-    dtype: np.dtype
-    k: int | None = None
-
-    __array_ufunc__ = None  # NumPy arrays on the left hand over to the operators below
-
-    def apply_map(self, linear_map: LinearMap, params: tuple) -> Tangent:
-        """Return the image of this tangent under `linear_map(·, *params)`."""
-        raise NotImplementedError
-
-    def add(self, other: Tangent) -> Tangent:
-        """Return the sum of this tangent and another of the same shape and transform."""
-        raise NotImplementedError
-
-    def __array_function__(self, fn: Callable, _types: Any, _args: tuple, _kwargs: dict) -> Any:
-        raise refusals.tangent_in_function(fn)
-
-    __mul__ = __rmul__ = lambda self, c: scale(self, c)
-    __truediv__ = lambda self, c: divide(self, c)  # noqa: E731
-    __neg__ = lambda self: scale(self, -1.0)  # noqa: E731
-    __add__ = __radd__ = lambda self, other: add(self, other)
-    __sub__ = lambda self, other: add(self, -other)  # noqa: E731
-    __matmul__ = lambda self, y: matmul(self, y)  # noqa: E731
-    __rmatmul__ = lambda self, x: matmul_from_left(self, x)  # noqa: E731
-
-
 def shape_of(t: Tangent) -> Shape:
     """Return the primal's shape, without k."""
     return t.shape if isinstance(t, StructuredTangent) else t.shape[1:]
@@ -246,3 +211,45 @@ def _(ct: Cotangent, _shape: Shape, axes: Shape) -> Cotangent:
     for to, origin in enumerate(axes):
         inverse[origin] = to - len(axes)
     return transpose(ct, tuple(inverse))
+
+
+# --- tangents that are no dense stack -----------------------------------------------------------
+
+
+class StructuredTangent:
+    """A tangent that is no dense stack.
+
+    Attributes:
+        shape: the primal's shape, without k.
+        dtype: the primal's dtype.
+        k: how many directions it holds; None where it only records or combines.
+    """
+
+    shape: Shape
+    dtype: np.dtype
+    k: Any = None
+
+    __array_ufunc__ = None  # NumPy arrays on the left hand over to the operators below
+
+    def apply_map(self, linear_map: LinearMap, params: tuple) -> Tangent:
+        """Return the image of this tangent under `linear_map(·, *params)`."""
+        raise NotImplementedError
+
+    def add(self, other: Tangent) -> Tangent:
+        """Return the sum of this tangent and another of the same shape and transform."""
+        raise NotImplementedError
+
+    def dense(self) -> Stack:
+        """Return the stack `(k, *S)` that this tangent stands for."""
+        raise NotImplementedError
+
+    def __array_function__(self, fn: Callable, _types: Any, _args: tuple, _kwargs: dict) -> Any:
+        raise refusals.tangent_in_function(fn)
+
+    __mul__ = __rmul__ = lambda self, c: scale(self, c)
+    __truediv__ = lambda self, c: divide(self, c)  # noqa: E731
+    __neg__ = lambda self: scale(self, -1.0)  # noqa: E731
+    __add__ = __radd__ = lambda self, other: add(self, other)
+    __sub__ = lambda self, other: add(self, -other)  # noqa: E731
+    __matmul__ = lambda self, y: matmul(self, y)  # noqa: E731
+    __rmatmul__ = lambda self, x: matmul_from_left(self, x)  # noqa: E731

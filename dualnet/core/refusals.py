@@ -135,7 +135,8 @@ def require_fit(fn: Callable, position: int, t: Any, image: Any, out: Any) -> No
         image: what the map returned.
         out: the function's result.
     """
-    shape, expected = getattr(image, "shape", None), getattr(out, "shape", None)
+    shape: Any = getattr(image, "shape", None)
+    expected: Any = getattr(out, "shape", None)
     if expected is None:
         raise no_array(fn, out)
     if hasattr(image, "apply_map"):  # a structured tangent, whose shape is without k
