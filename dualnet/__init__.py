@@ -3,10 +3,17 @@
 from dualnet import images, linear, tree  # noqa: F401, images registers its rules
 from dualnet.checking import check_jvp, check_vjp
 from dualnet.core.custom import custom_jvp
-from dualnet.core.derivatives import grad, hvp, jacfwd, jacrev, value_and_grad
+from dualnet.core.derivatives import (
+    grad,
+    hvp,
+    jacfwd,
+    jacrev,
+    linear_transpose,
+    value_and_grad,
+)
 from dualnet.core.dual import Dual
 from dualnet.core.spaces import RankOne
-from dualnet.core.transforms import jvp, linear_transpose, linearize, stop_gradient, vjp
+from dualnet.core.transforms import jvp, linearize, stop_gradient, vjp
 from dualnet.random import Key
 
 __all__ = [

@@ -1,7 +1,10 @@
-"""What the transforms ask of their arguments, and how they refuse what does not fit."""
+"""What rules and transforms take, and how transforms refuse what does not fit."""
 
 from __future__ import annotations
 
+import inspect
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -116,3 +119,27 @@ def _wrong_tangent(
 
 def _shape(t: Any) -> Any:
     return t.shape if isinstance(t, (Dual, StructuredTangent)) else np.shape(t)
+
+
+def known_arguments(parts: Iterable[Callable], leading: int) -> tuple[float, frozenset[str] | None]:
+    """Find which arguments all the functions of which a rule is made take.
+
+    Args:
+        parts: the functions.
+        leading: how many of their first parameters are no arguments (t and out).
+
+    Returns:
+        How many by position at the most, and which by keyword; None for any.
+    """
+    known: frozenset[str] | None = None
+    positional = math.inf
+    for part in parts:
+        parameters = inspect.signature(part).parameters.values()
+        kinds = [p.kind for p in parameters]
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            names = frozenset(p.name for p in parameters)
+            known = names if known is None else known & names
+        if inspect.Parameter.VAR_POSITIONAL not in kinds:
+            count = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) - leading
+            positional = min(positional, count)
+    return positional, known

@@ -1,4 +1,4 @@
-"""Gradients, Jacobians and Hessian-vector products: combinations of jvp and vjp.
+"""Gradients, Jacobians, Hessian-vector products and transposes: combinations of jvp and vjp.
 
 Names and argument order follow JAX.
 """
@@ -14,7 +14,7 @@ from dualnet import tree
 from dualnet.core.arguments import is_float
 from dualnet.core.arrays import arange_like
 from dualnet.core.dual import primal_of
-from dualnet.core.transforms import jvp, vjp
+from dualnet.core.transforms import Record, jvp, vjp
 from dualnet.errors import TangentError
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape, Stack
@@ -129,6 +129,29 @@ def hvp(f: Callable, primals: Sequence, tangents: Sequence) -> Any:
     """
     every = tuple(range(len(primals)))
     return jvp(grad(f, every), primals, tangents)[1]
+
+
+def linear_transpose(f: Callable, *examples: Any) -> Callable:
+    """Transpose a linear function.
+
+    Args:
+        f: linear function of trees of arrays.
+        examples: arrays of the shapes and dtypes that f takes; their values do not matter.
+
+    Returns:
+        A function from a cotangent of f's result to a tuple with one for each argument.
+
+    Raises:
+        TangentError: f(0) is not 0, so f is not linear.
+    """
+    record = Record("linear_transpose", f, tree.map(np.zeros_like, examples))
+    for path, leaf in tree.items(record.out):
+        if np.any(np.not_equal(primal_of(leaf), 0)):
+            raise TangentError(
+                f"linear_transpose: f is not linear, f(0) is not 0 at {path or 'its result'}; "
+                "vjp transposes the derivative of any function"
+            )
+    return record.pull
 
 
 # --- parts ---------------------------------------------------------------------------------------

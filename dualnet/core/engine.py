@@ -15,7 +15,6 @@ A map whose result does not have the shape `(k, *out.shape)` is refused.
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear, refusals
+from dualnet.core.arguments import known_arguments
 from dualnet.core.dual import RULES, Dual, Level, Rule, primal_of
 from dualnet.types import Array, Tangent
 
@@ -139,22 +139,8 @@ def operand(x: Any) -> Any:
 
 
 def _register(fn: Callable, evaluate: Callable, parts: Iterable[Callable], leading: int) -> None:
-    """Register `evaluate` for the arguments that all the functions of which the rule is made take.
-
-    The first `leading` parameters of the parts are no arguments of `fn`.
-    """
-    known: frozenset[str] | None = None  # None: any keyword
-    positional = math.inf
-    for part in parts:
-        parameters = inspect.signature(part).parameters.values()
-        kinds = [p.kind for p in parameters]
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            names = frozenset(p.name for p in parameters)
-            known = names if known is None else known & names
-        if inspect.Parameter.VAR_POSITIONAL not in kinds:
-            count = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) - leading
-            positional = min(positional, count)
-    register(fn, Rule(evaluate, positional, known))
+    """Register `evaluate` for the arguments that all the functions of which a rule is made take."""
+    register(fn, Rule(evaluate, *known_arguments(parts, leading)))
 
 
 def take_apart(args: Sequence, level: Level) -> tuple[list, list]:
@@ -197,8 +183,15 @@ def _with_tangent(
         linear_map = maps[position] if position < len(maps) else None
         if linear_map is None:
             raise refusals.no_derivative_by(fn, position)
-        image = linear_map(t, *operands, **params)
-        refusals.require_fit(fn, position, t, image, out)
+        if not hasattr(out, "shape"):
+            raise refusals.no_array(fn, out)
+        try:
+            image = linear_map(t, *operands, **params)
+        except (TypeError, AttributeError) as error:
+            if isinstance(t, linear.StructuredTangent):
+                raise refusals.not_for_this_tangent(fn, position, t, error) from error
+            raise
+        refusals.require_fit(fn, position, t, image, out.shape)
         total = image if total is None else linear.add(total, image)
     if total is None:
         return out

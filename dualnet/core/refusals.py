@@ -126,19 +126,16 @@ def no_python_number() -> DualConversionError:
 # --- rules that return what cannot be ------------------------------------------------------------
 
 
-def require_fit(fn: Callable, position: int, t: Any, image: Any, out: Any) -> None:
+def require_fit(fn: Callable, position: int, t: Any, image: Any, expected: Shape) -> None:
     """Refuse what a rule's map returned unless it is a tangent of the function's result.
 
     Args:
         fn, position: which rule.
         t: the tangent that went into the map, or a list of tangents.
         image: what the map returned.
-        out: the function's result.
+        expected: the shape of the function's result.
     """
     shape: Any = getattr(image, "shape", None)
-    expected: Any = getattr(out, "shape", None)
-    if expected is None:
-        raise no_array(fn, out)
     if hasattr(image, "apply_map"):  # a structured tangent, whose shape is without k
         if shape != expected:
             raise misfit(fn, position, shape, None, expected)
@@ -229,6 +226,15 @@ def require_factors(left: Any, right: Any) -> None:
             f"RankOne: expected factors of one dtype, got {left.dtype} and {right.dtype}; "
             "convert one by astype"
         )
+
+
+def not_for_this_tangent(fn: Callable, position: int, t: Any, error: Exception) -> TangentError:
+    """Say that a rule did something to a structured or recorded tangent that only arrays know."""
+    return TangentError(
+        f"the derivative rule of {name_of(fn)} by argument {position} cannot take a "
+        f"{type(t).__name__} tangent ({error}); write it with operators, or with the functions of "
+        "dn.linear, which every kind of tangent knows"
+    )
 
 
 def tangent_in_function(fn: Callable) -> TangentError:

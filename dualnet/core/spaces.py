@@ -1,13 +1,5 @@
 """Tangents that are neither dense stacks nor recorded: outer products, and sums of spaces.
 
-| tangent | what it holds | what it is for |
-| --- | --- | --- |
-| none | nothing | constants, which rules skip |
-| array `(k, *S)` | k directions | k directional derivatives in one pass |
-| `RankOne` | factors `(k, p)` and `(k, q)` | random directions of weight matrices and kernels |
-| `symbolic.Symbolic` | a recorded expression | reverse mode, by its transpose |
-| `DirectSum` | one tangent from each of several spaces | several questions in one pass |
-
 `dualnet.learning.directions` adds sums of outer products, and directions for each example.
 """
 

@@ -4,10 +4,9 @@
     linearize  the value, and the derivative as a linear function to apply again and again
     vjp        the value, and the transpose of that linear function: reverse mode
 
-`core.derivatives` combines them to grad, value_and_grad, jacfwd, jacrev and hvp.  All of them take
-a function of trees of arrays and nest freely.  Names and argument order follow JAX.  Wherever one
-tangent or cotangent is accepted, a stack of k with one more, leading, axis is accepted too, and the
-answer then has the same leading axis.
+All take a function of trees of arrays and nest freely.  Names and argument order follow JAX.
+Wherever one tangent or cotangent is accepted, a stack of k with one more, leading, axis is too, and
+the answer then has the same leading axis.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from dualnet.core.arguments import (
 )
 from dualnet.core.dual import Dual, Level, primal_of
 from dualnet.core.symbolic import Symbolic, evaluate, transpose_all
-from dualnet.errors import TangentError
 from dualnet.tree import Tree
 from dualnet.types import Array, Tangent
 
@@ -70,7 +68,7 @@ def linearize(f: Callable, *primals: Any) -> tuple[Any, Callable]:
         `(out, f_jvp)`: `f_jvp(*tangents)` takes tangents as `jvp` does and returns the tangent of
         out.  Intermediate values are kept, so that applying it does not evaluate f again.
     """
-    record = _Record("linearize", f, primals)
+    record = Record("linearize", f, primals)
     return record.out, record.push
 
 
@@ -85,31 +83,8 @@ def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> Any:
         `(out, f_vjp)` or `(out, f_vjp, aux)`.  `f_vjp(cotangent)` takes a tree like out (or with k
         in front of every leaf) and returns a tuple with a cotangent for each primal.
     """
-    record = _Record("vjp", f, primals, has_aux)
+    record = Record("vjp", f, primals, has_aux)
     return (record.out, record.pull, record.aux) if has_aux else (record.out, record.pull)
-
-
-def linear_transpose(f: Callable, *examples: Any) -> Callable:
-    """Transpose a linear function.
-
-    Args:
-        f: linear function of trees of arrays.
-        examples: arrays of the shapes and dtypes that f takes; their values do not matter.
-
-    Returns:
-        A function from a cotangent of f's result to a tuple with one for each argument.
-
-    Raises:
-        TangentError: f(0) is not 0, so f is not linear.
-    """
-    record = _Record("linear_transpose", f, tree.map(np.zeros_like, examples))
-    for path, leaf in tree.items(record.out):
-        if np.any(np.not_equal(primal_of(leaf), 0)):
-            raise TangentError(
-                f"linear_transpose: f is not linear, f(0) is not 0 at {path or 'its result'}; "
-                "vjp transposes the derivative of any function"
-            )
-    return record.pull
 
 
 def stop_gradient(x: Tree) -> Tree:
@@ -125,7 +100,7 @@ def is_constant(x: Array) -> bool:
 # --- parts ---------------------------------------------------------------------------------------
 
 
-class _Record:
+class Record:
     """One evaluation of f with symbolic tangents: its value and its derivative, recorded.
 
     Attributes:
