@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 import dualnet as dn
-from dualnet.core import dual
 from dualnet.core.dual import RULES
 from dualnet.core.engine import composed
 from dualnet.core.refusals import name_of
@@ -28,7 +27,7 @@ def test_the_example_of_the_readme_runs():
     exec(compile(block, "README.md", "exec"), {})
 
 
-def test_the_code_of_the_design_page_works(monkeypatch):
+def test_the_code_of_the_design_page_works():
     scale, residual, trapezoid = code_blocks("docs/design.md")
     names = {"np": np, "dataclass": dataclass, "composed": composed}
     for block in (scale, residual):
@@ -39,11 +38,13 @@ def test_the_code_of_the_design_page_works(monkeypatch):
     assert shape == (3,) and np.array_equal(y, np.full((2, 3), 2.0))
     assert [path for path, _ in walk(layer)] == ["scale"]
 
-    monkeypatch.setattr(dual, "RULES", dict(dual.RULES))
     exec(compile(trapezoid, "design.md", "exec"), names)
     y, x = np.array([[1.0, 4.0, 9.0], [0.0, 2.0, 1.0]]), np.array([0.0, 0.5, 2.0])
-    dn.check_jvp(lambda y: np.trapezoid(y, x), (y,), order=2)
-    dn.check_vjp(lambda y: np.trapezoid(y, dx=0.5, axis=0), (y,))
+    try:
+        dn.check_jvp(lambda y: np.trapezoid(y, x), (y,), order=2)
+        dn.check_vjp(lambda y: np.trapezoid(y, dx=0.5, axis=0), (y,))
+    finally:
+        del RULES[np.trapezoid]
 
 
 def test_the_list_of_functions_is_complete():
@@ -51,32 +52,6 @@ def test_the_list_of_functions_is_complete():
     listed = set(re.findall(r"`(np\.[\w.]+)`", text))
     with_rule = {name for name in map(name_of, RULES) if name.startswith("np.")}
     assert listed == with_rule
-
-
-def test_files_of_the_package_are_short_enough_to_read():
-    long = {
-        str(path.relative_to(ROOT)): lines
-        for path in [*(ROOT / "dualnet").rglob("*.py"), *(ROOT / "models").rglob("*.py")]
-        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
-    }
-    assert not long, f"split these by the question they answer: {long}"
-
-
-def test_imports_only_go_down():
-    floors = ["tree", "random", "errors"], ["backends"], ["core"]
-    floors += (["nn", "optim", "schedules"], ["learning"], ["analysis"])
-    floors += (["training", "data"], ["check"])
-    floor_of = {name: i for i, names in enumerate(floors) for name in names}
-    for path in (ROOT / "dualnet").rglob("*.py"):
-        own = path.relative_to(ROOT / "dualnet").parts[0].removesuffix(".py")
-        if own not in floor_of:
-            continue  # the package's face
-        text = path.read_text(encoding="utf-8")
-        found = re.findall(r"^(?:from|import) dualnet\.(\w+)", text, re.M)
-        found += re.findall(r"^from dualnet import ([\w, ]+)", text, re.M)
-        for name in (n.strip() for part in found for n in part.split(",")):
-            assert floor_of[name] <= floor_of[own], f"{path} imports {name}, which is above it"
-        assert "import torch" not in text and "import jax" not in text
 
 
 def results(name):

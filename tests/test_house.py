@@ -96,6 +96,20 @@ def test_duals_are_named_in_the_core_alone():
     assert not named
 
 
+def test_files_are_short_enough_to_read():
+    paths = [*PACKAGE.rglob("*.py"), *(ROOT / "models").rglob("*.py")]
+    long = {str(path.relative_to(ROOT)): n for path in paths if (n := lines(path)) > 400}
+    assert not long, f"split these by the question they answer: {long}"
+
+
+def test_the_package_needs_no_peer():
+    for name, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                roots = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
+                assert not {root.partition(".")[0] for root in roots} & {"torch", "jax"}, name
+
+
 # --- the story -----------------------------------------------------------------------------------
 
 
