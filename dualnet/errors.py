@@ -1,51 +1,55 @@
-"""The errors that dualnet raises, and the exit code `train.py` gives each of them.
+"""The errors that dualnet raises, and the exit code with which `train.py` ends for each of them.
 
-Every message says, in this order: where, what was expected, what came, and what to do.
+Every message says, in this order: where it happened, what was expected, what came, and what to do.
 """
 
 
 class DualnetError(Exception):
-    """Base of every error below.  `exit_code` is what the command line ends with."""
+    """The base class of every error below.
+
+    Attributes:
+        exit_code: the exit code with which the command line ends.
+    """
 
     exit_code = 1
 
 
 class UsageError(DualnetError, ValueError):
-    """An argument or a flag that does not fit: wrong value, or of no use to the chosen rule."""
+    """An argument or flag has a wrong value, or is of no use to what was chosen beside it."""
 
     exit_code = 2
 
 
 class DataError(DualnetError):
-    """A data file that is missing, truncated, corrupted or of the wrong kind."""
+    """A data file is missing, truncated, corrupted or of the wrong kind."""
 
     exit_code = 3
 
 
 class DivergedError(DualnetError, ArithmeticError):
-    """Training met a NaN or an infinity."""
+    """Training computed a NaN or an infinity."""
 
     exit_code = 4
 
 
 class BackendError(DualnetError):
-    """The asked-for array backend cannot be used on this machine."""
+    """The chosen array backend cannot be used on this machine."""
 
     exit_code = 5
 
 
 class Interrupted(DualnetError):
-    """A run was stopped from outside; its checkpoint is written."""
+    """A run was stopped from outside, and its checkpoint has been written."""
 
     exit_code = 130
 
 
 class TreeError(DualnetError, ValueError):
-    """Two trees that should have the same structure do not."""
+    """Two trees should have the same structure and do not."""
 
 
 class MissingRuleError(DualnetError, NotImplementedError):
-    """A function met a dual number and has no derivative rule."""
+    """A function without a derivative rule was called with a dual number."""
 
 
 class EscapedDualError(DualnetError, RuntimeError):
@@ -53,8 +57,8 @@ class EscapedDualError(DualnetError, RuntimeError):
 
 
 class DualConversionError(DualnetError, TypeError):
-    """A dual number was about to become a plain array or number, losing its tangent."""
+    """A conversion of a dual number to a plain array or number would lose its tangent."""
 
 
 class TangentError(DualnetError, ValueError):
-    """A tangent or cotangent whose shape, dtype or number of directions does not fit."""
+    """The shape, dtype or number of directions of a tangent or cotangent does not fit."""

@@ -1,8 +1,8 @@
-"""Keys: randomness as a value, with no global generator.
+"""Keys: randomness is a value that is passed on; there is no global generator.
 
-A `Key` is a name for one random stream.  New keys are derived from it by hashing, so a
-draw depends only on the path that led to it: `Key(seed).fold_in(step).fold_in("w")`.  The
-numbers themselves are drawn by a backend (`dualnet.backends`).
+A `Key` is the name of one random stream.  New keys are derived from a key by hashing, so a draw
+depends only on the path that led to its key: `Key(seed).fold_in(step).fold_in("w")`.  A backend
+draws the numbers themselves (`dualnet.backends`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from dualnet.errors import UsageError
 
 _BYTES = 16
+"""Length of a key: 128 bits."""
 
 
 @dataclass(frozen=True, init=False)
@@ -31,16 +32,17 @@ class Key:
         object.__setattr__(self, "bits", _hash(f"seed {seed.__index__()}"))
 
     def fold_in(self, data: int | str) -> Key:
-        """The child key named `data`; different data give independent streams."""
+        """Return the child key that is named `data`.  Different data give independent streams."""
         kind = "name" if isinstance(data, str) else "index"
         child = object.__new__(Key)
         object.__setattr__(child, "bits", _hash(f"{self.bits} {kind} {data}"))
         return child
 
     def split(self, n: int) -> tuple[Key, ...]:
-        """`n` independent child keys."""
+        """Return `n` independent child keys."""
         return tuple(self.fold_in(i) for i in range(n))
 
 
 def _hash(text: str) -> int:
+    """Hash a text to a number of 128 bits, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=_BYTES).digest(), "little")

@@ -1,4 +1,4 @@
-"""Derivatives held against what they claim: `check_jvp` and `check_vjp`."""
+"""Check derivatives: `check_jvp` by central differences, `check_vjp` as the transpose of jvp."""
 
 from dualnet.checking.checks import Report, check_jvp, check_vjp
 from dualnet.checking.comparison import DerivativeError

@@ -1,14 +1,13 @@
-"""Checks of derivatives against what they claim: `check_jvp` and `check_vjp`.
+"""Check that derivatives are right: `check_jvp` and `check_vjp`.
 
-What is checked is here; how differences are formed and judged, and what a failure says, is in
-`comparison`.
+This file says what is checked.  How differences are formed and judged, and what a failure says, is
+in `comparison`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -31,12 +30,22 @@ from dualnet.core.transforms import jvp, vjp
 from dualnet.errors import UsageError
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array, Stack
 
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of a check that passed: the worst error of each kind, relative to the largest
-    entry of what it was compared with."""
+    """The outcome of a check that passed: the worst error of each kind.
+
+    Errors are relative to the largest entry of the expected array; those of `adjoint` are relative
+    to the sum of the absolute terms of the inner products.
+
+    Attributes:
+        first_order: of the jvp, compared with central differences.
+        second_order: of the derivative of the jvp or vjp, compared with central differences.
+        k_against_single: of k directions in one pass, compared with k single passes.
+        adjoint: of ⟨u, J v⟩ = ⟨Jᵀ u, v⟩.
+    """
 
     first_order: float = 0.0
     second_order: float = 0.0
@@ -57,27 +66,29 @@ def check_jvp(
 ) -> Report:
     """Check the jvp of `f` at `primals` against central differences.
 
-    Also checked: the primal under jvp equals f's own result bit for bit, tangents have the
-    primal's dtype, and k directions in one pass equal k single passes.
+    It is also checked that the primal under jvp equals f's own result bit for bit and in its
+    dtype, and that k directions in one pass give the same as k single passes.
 
     Args:
         f: function of trees of float64 arrays; smooth within about 1e-5 of the primals.
         primals: one tree for each argument.
-        order: 2 also checks the derivative of the jvp, by nesting.
+        order: 1, or 2 to check the derivative of the jvp too, by nesting.
         k: how many directions.
-        linear: f is a polynomial of degree 2 at most, so a step of 1 may be used and the error
-            is rounding alone.
-        tolerance: allowed error, relative to the largest entry of the difference quotients (or a
-            hundredth of f's own largest, if that is more); for second derivatives a hundred
-            times as much.
+        linear: f is a polynomial of degree 2 at most.  Then the step is 1, and the only error is
+            rounding.
+        tolerance: allowed error, relative to the largest entry of the difference quotients, or to
+            a hundredth of the largest entry of f's result if that is more; second derivatives
+            may have a hundred times this error.
         key: names the random directions; `Key(0)` if not given.
-        to_host: makes a NumPy array of f's results; a backend's `to_host` for other arrays.
+        to_host: makes a NumPy array of one of f's results; a backend's `to_host` serves its arrays.
 
     Returns:
         The worst errors found.
 
     Raises:
-        DerivativeError: names the worst element, both values, the step, and a likely cause.
+        DerivativeError: an error is too large; the message names the worst element, both values,
+            the step, and a likely cause.
+        UsageError: there are no primals, or `order` or `k` does not fit.
     """
     _require_arguments("check_jvp", primals, order, k)
     primals = tuple(tree.map(_as_float64, p) for p in primals)
@@ -133,15 +144,17 @@ def check_vjp(
 
     Args:
         f, primals, k, key, to_host: as for `check_jvp`; all leaves of primals are floats.
-        order: 2 also checks the derivative of the vjp, against central differences, and its
-            transpose.
+        order: 1, or 2 to compare the derivative of the vjp with central differences, and to check
+            its transpose too.
         tolerance: allowed error, relative to the sum of the absolute terms of ⟨u, J v⟩.
 
     Returns:
         The worst errors found.
 
     Raises:
-        DerivativeError: names both numbers, the worst element, and a likely cause.
+        DerivativeError: an error is too large; the message names both numbers, the worst element,
+            and a likely cause.
+        UsageError: there are no primals, or `order` or `k` does not fit.
     """
     _require_arguments("check_vjp", primals, order, k)
     primals = tuple(tree.map(_as_float64, p) for p in primals)
@@ -155,35 +168,39 @@ def check_vjp(
     _require_same_shapes("the vjp", pulled, directions)
     adjoint = against_single = second_order = 0.0
     for i in range(k):
-        v, u, of_v, of_u = (one_of(t, i) for t in (directions, cotangents, pushed, pulled))
-        error = _check_adjoint("check_vjp", (f, primals), (v, of_v), (u, of_u), tolerance, to_host)
+        v, u, jvp_v, vjp_u = (one_of(t, i) for t in (directions, cotangents, pushed, pulled))
+        error = _check_adjoint(
+            "check_vjp", (f, primals), (v, jvp_v), (u, vjp_u), tolerance, to_host
+        )
         adjoint = max(adjoint, error)
         what = f"{k} cotangents in one pass"
-        against_single = max(against_single, compare(what, of_u, f_vjp(u), AGAINST_SAME, to_host))
+        against_single = max(against_single, compare(what, vjp_u, f_vjp(u), AGAINST_SAME, to_host))
     if order > 1:
-        # the vjp as a function of the cotangents too: a transpose must have a transpose
+        # the vjp is linear in the cotangents, so it must have a transpose by them too
         u = one_of(cotangents, 0)
         given = [c for c in tree.leaves(u) if c is not None]
 
-        def pull(chosen: list, *args: Any) -> Any:
+        def pull(chosen: list, *args: Tree) -> Tree:
+            """Return the vjp at `args`, as a function of the cotangents' leaves that are given."""
             rest = iter(chosen)
             whole = [c if c is None else next(rest) for c in tree.leaves(u)]
             return vjp(f, *args)[1](tree.unflatten(u, whole))
 
         at = (given, *primals)
         v, w = one_of(random_directions(key.fold_in("nested"), (at, primals), 1), 0)
-        of_v, second_order = _check_slope(
+        jvp_v, second_order = _check_slope(
             "the jvp of the vjp", pull, at, v, STEP, SECOND_ORDER, to_host
         )
-        of_w = vjp(pull, *at)[1](w)
+        vjp_w = vjp(pull, *at)[1](w)
         error = _check_adjoint(
-            "the vjp of the vjp", (pull, at), (v, of_v), (w, of_w), tolerance, to_host
+            "the vjp of the vjp", (pull, at), (v, jvp_v), (w, vjp_w), tolerance, to_host
         )
         adjoint = max(adjoint, error)
     return Report(0.0, second_order, against_single, adjoint)
 
 
 def _require_arguments(name: str, primals: Sequence, order: int, k: int) -> None:
+    """Raise a UsageError unless the arguments of the check `name` fit."""
     require_sequences(name, primals=primals)
     if not primals or order not in (1, 2) or k < 1:
         raise UsageError(
@@ -193,8 +210,11 @@ def _require_arguments(name: str, primals: Sequence, order: int, k: int) -> None
 
 
 def _require_judgment(slope: float, value: float, step: float, allowed: float) -> None:
-    """Differences of large values have no digits left for a small slope, which would then pass
-    whatever it is; unless it is no larger than rounding, as the slope 0 of a constant is."""
+    """Refuse to judge a small slope of a function that has large values.
+
+    A difference of large values has no digits left for a small slope, so any slope would pass the
+    check.  A slope that is no larger than rounding is let through: a constant has such a slope.
+    """
     rounding = float(np.finfo(np.float64).eps) * value / step
     if slope > 3.0 * rounding and allowed > 1e-3 * slope:
         raise DerivativeError(
@@ -212,7 +232,7 @@ def _check_slope(
     tolerance: float,
     to_host: Callable,
 ) -> tuple[Tree, float]:
-    """The derivative of a first derivative, by nesting, and its error."""
+    """Return the derivative of `slope`, a first derivative, along u by nesting, and its error."""
     value, nested = jvp(slope, primals, u)
     quotient = central_difference(slope, primals, u, step)
     culprit = Culprit(slope, primals, u, step, to_host)
@@ -221,19 +241,31 @@ def _check_slope(
 
 
 def _check_adjoint(
-    what: str, of: tuple, forward: tuple, backward: tuple, tolerance: float, to_host: Callable
+    what: str, point: tuple, forward: tuple, backward: tuple, tolerance: float, to_host: Callable
 ) -> float:
-    """The error of ⟨u, J v⟩ = ⟨Jᵀ u, v⟩ for `of` (f, primals), (v, J v) and (u, Jᵀ u)."""
-    (f, primals), (v, of_v), (u, of_u) = of, forward, backward
-    left, left_size = _inner(u, of_v, to_host)
-    right, right_size = _inner(of_u, v, to_host)
+    """Return the relative error of ⟨u, J v⟩ = ⟨Jᵀ u, v⟩.
+
+    Args:
+        what: the check's name, for the error message.
+        point: f and its primals.
+        forward: v and J v.
+        backward: u and Jᵀ u.
+        tolerance: the allowed error.
+        to_host: makes a NumPy array of a leaf.
+
+    Raises:
+        DerivativeError: the error is too large.
+    """
+    (f, primals), (v, jvp_v), (u, vjp_u) = point, forward, backward
+    left, left_size = _inner(u, jvp_v, to_host)
+    right, right_size = _inner(vjp_u, v, to_host)
     error = abs(left - right) / (max(left_size, right_size) or 1.0)
     if error <= tolerance:
         return error
     raise DerivativeError(
         f"{what}: ⟨u, J v⟩ = {left:.12g} but ⟨Jᵀ u, v⟩ = {right:.12g}, relative error {error:.2e} "
         f"(allowed {tolerance:.0e}): the transpose of a linear map does not fit the map"
-        + _worst_of_vjp(f, primals, u, of_u, to_host)
+        + _describe_worst_of_vjp(f, primals, u, vjp_u, to_host)
     )
 
 
@@ -241,9 +273,19 @@ def _check_adjoint(
 
 
 def random_directions(key: Key, like: Tree, k: int) -> Tree:
-    """k normal directions for every float leaf, of its dtype; None for the others."""
+    """Draw k normal directions for every float leaf of a tree.
 
-    def draw(path: str, x: Any) -> Any:
+    Args:
+        key: names the random numbers.
+        like: the tree.
+        k: how many directions.
+
+    Returns:
+        A tree like `like`: a stack `(k, *S)` of the leaf's dtype for every float leaf, None for
+        every other leaf.
+    """
+
+    def draw(path: str, x: Array) -> Stack | None:
         if not np.issubdtype(np.result_type(x), np.floating):
             return None
         generator = np.random.default_rng(key.fold_in(path).bits)
@@ -254,21 +296,23 @@ def random_directions(key: Key, like: Tree, k: int) -> Tree:
 
 
 def one_of(stacks: Tree, i: int) -> Tree:
-    """Direction i of every stack."""
+    """Return direction i of every stack; None where there is no stack."""
     return tree.map(lambda t: None if t is None else t[i], stacks)
 
 
-def _as_array(x: Any) -> Any:
+def _as_array(x: Array | float) -> Array:
+    """Convert numbers and lists to NumPy arrays; leave arrays of any library as they are."""
     return x if hasattr(x, "__array_function__") else np.asarray(x)
 
 
-def _as_float64(x: Any) -> Any:
+def _as_float64(x: Array | float) -> Array:
+    """Convert floats of any precision to float64; leave other dtypes as they are."""
     x = _as_array(x)
     return x.astype(np.float64) if np.issubdtype(x.dtype, np.floating) else x
 
 
 def _inner(a: Tree, b: Tree, to_host: Callable) -> tuple[float, float]:
-    """⟨a, b⟩ over all leaves, and the sum of absolute terms to measure errors by."""
+    """Return ⟨a, b⟩ over all leaves, and the sum of its absolute terms, to measure errors by."""
     total = size = 0.0
     for x, y in zip(tree.leaves(a), tree.leaves(b), strict=True):
         if x is not None and y is not None:
@@ -279,6 +323,7 @@ def _inner(a: Tree, b: Tree, to_host: Callable) -> tuple[float, float]:
 
 
 def _require_same(what: str, a: Tree, b: Tree, to_host: Callable) -> None:
+    """Raise a DerivativeError unless all leaves are equal bit for bit and of one dtype."""
     for (path, x), y in zip(tree.items(a), tree.leaves(b), strict=True):
         x, y = to_host(primal_of(x)), to_host(primal_of(y))
         if not (np.array_equal(x, y, equal_nan=True) and x.dtype == y.dtype):
@@ -286,15 +331,19 @@ def _require_same(what: str, a: Tree, b: Tree, to_host: Callable) -> None:
 
 
 def _require_same_shapes(what: str, a: Tree, b: Tree) -> None:
+    """Raise a DerivativeError where leaves of `a` and `b` differ in shape; None fits any."""
     for (path, x), y in zip(tree.items(a), tree.leaves(b), strict=True):
         if y is not None and np.shape(x) != np.shape(y):
             raise DerivativeError(f"{what} at {path} has shape {np.shape(x)}, not {np.shape(y)}")
 
 
-def _worst_of_vjp(f: Callable, primals: tuple, u: Tree, pulled: Tree, to_host: Callable) -> str:
-    """The entry of the vjp that is wrong most, by forward mode along every unit vector."""
+def _describe_worst_of_vjp(
+    f: Callable, primals: tuple, u: Tree, pulled: Tree, to_host: Callable
+) -> str:
+    """Say which entry of the vjp is the worst, by forward mode along every unit vector."""
 
-    def paired(*args: Any) -> Any:
+    def paired(*args: Tree) -> Array:
+        """Return ⟨u, f(args)⟩, whose gradient the vjp of u is."""
         pairs = zip(tree.leaves(u), tree.leaves(f(*args)), strict=True)
         return sum(np.sum(c * y) for c, y in pairs if c is not None)
 

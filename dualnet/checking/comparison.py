@@ -1,12 +1,12 @@
-"""A derivative beside what it should be: central differences, errors, and likely causes.
+"""Compare a derivative with what it should be: central differences, errors, and likely causes.
 
-A central difference along a random direction v, (f(x + hv) − f(x − hv)) / 2h, is off by about
-h²|f'''|/6 + eps/h; h = eps^(1/3) makes that smallest, near 1e-10 in double precision.  For a
-polynomial of degree 2 at most the first term is absent, so h = 1 leaves rounding alone.
+The central difference along a direction v is (f(x + hv) − f(x − hv)) / 2h.  Its error is about
+h²|f'''|/6 + eps/h, which h = eps^(1/3) makes smallest: near 1e-10 in double precision.  For a
+polynomial of degree 2 at most the first term is zero, so with h = 1 only rounding is left.
 
-Errors are relative to the largest entry of what something is compared with, and never to its
-size.  Where one is too large, the message names the worst element, and what was found out about
-the cause.
+Errors are relative to the largest entry of the expected array, and do not depend on how many
+entries it has.  Where an error is too large, the message names the worst element and says what was
+found out about the cause.
 """
 
 from __future__ import annotations
@@ -22,27 +22,39 @@ from dualnet.errors import DualnetError
 from dualnet.tree import Tree
 
 STEP = float(np.finfo(np.float64).eps) ** (1 / 3)
+"""The step h of central differences."""
 FIRST_ORDER, SECOND_ORDER = 1e-7, 1e-5
+"""Allowed errors of first and second derivatives, compared with central differences."""
 AGAINST_SAME = 1e-12
-"""Allowed errors: against central differences, and between two ways to the same number."""
+"""Allowed error between two ways to compute the same number."""
 
 
 class DerivativeError(DualnetError, AssertionError):
-    """A derivative that is not what it claims to be."""
+    """A derivative differs from what it should be by more than the allowed error."""
 
 
 # --- differences ---------------------------------------------------------------------------------
 
 
 def _moved(primals: Tree, v: Tree, h: float) -> Tree:
-    """x + h v, where there is a v."""
+    """Return x + h v leaf by leaf; where the leaf of v is None, the leaf of x."""
     return tree.map(lambda x, d: x if d is None else x + h * d, primals, v)
 
 
 def central_difference(f: Callable, primals: Tree, v: Tree, step: float) -> Tree:
-    """The difference quotient of f along v; leaves of v that are None stay where they are."""
+    """Return the difference quotient of f along v.
+
+    Args:
+        f: called as `f(*primals)`.
+        primals: a tuple of trees.
+        v: the direction, a tree like `primals`; leaves that are None do not move.
+        step: h.
+
+    Returns:
+        A tree like f's result.
+    """
     after, before = f(*_moved(primals, v, step)), f(*_moved(primals, v, -step))
-    # the spacing that was really used, after rounding, is 2·step to within rounding of x
+    # rounding moves the two points a little; the spacing differs from 2·step by rounding of x only
     return tree.map(lambda b, a: (b - a) / (2.0 * step), after, before)
 
 
@@ -50,7 +62,7 @@ def central_difference(f: Callable, primals: Tree, v: Tree, step: float) -> Tree
 
 
 def largest(t: Tree, to_host: Callable = np.asarray) -> float:
-    """The largest absolute entry of all leaves."""
+    """Return the largest absolute entry of all leaves; 0 if there is none."""
     sizes = (float(np.max(np.abs(to_host(x)), initial=0.0)) for x in tree.leaves(t))
     return max(sizes, default=0.0)
 
@@ -64,11 +76,19 @@ def compare(
     floor: float = 0.0,
     culprit: Culprit | None = None,
 ) -> float:
-    """The worst difference over all leaves, relative to the largest entry expected, or to `floor`
-    if larger: the size below which rounding leaves a difference quotient no digits.
+    """Return the worst difference over all leaves, relative to the largest expected entry.
+
+    Args:
+        what: what is compared, for the error message.
+        got, expected: trees of arrays of the same structure.
+        tolerance: the allowed error.
+        to_host: makes a NumPy array of a leaf.
+        floor: errors are relative to this number where it is larger than the largest expected
+            entry.  It is the size below which rounding leaves a difference quotient no digits.
+        culprit: finds out more about the cause of an error; None for no such search.
 
     Raises:
-        DerivativeError: it is larger than `tolerance`; `what` says what was compared.
+        DerivativeError: the error is larger than `tolerance`, or two shapes differ.
     """
     pairs = [
         (path, np.asarray(to_host(g), np.float64), np.asarray(to_host(e), np.float64))
@@ -97,10 +117,12 @@ def compare(
 
 
 def _at(path: str) -> str:
+    """Format the path of a leaf for a message."""
     return f" at {path}" if path else ""
 
 
 def _spot(at: tuple) -> str:
+    """Format the index of an entry for a message."""
     return f"[{', '.join(str(int(i)) for i in at)}]" if at else ""
 
 
@@ -108,7 +130,12 @@ def _spot(at: tuple) -> str:
 
 
 def _likely_cause(got: np.ndarray, expected: np.ndarray, allowed: float) -> str:
-    """What the numbers of one leaf say; `allowed` is the absolute error that counts as none."""
+    """Guess the cause of an error from the numbers of one leaf.
+
+    Args:
+        got, expected: the leaf's arrays.
+        allowed: absolute errors up to this size count as none.
+    """
     if not np.all(np.isfinite(got)):
         return "Not finite: a division by zero, or 0 · inf in a branch not taken"
     ratio = float(np.vdot(got, expected) / (np.vdot(expected, expected) or 1.0))
@@ -129,7 +156,12 @@ def _likely_cause(got: np.ndarray, expected: np.ndarray, allowed: float) -> str:
 
 @dataclass(frozen=True)
 class Culprit:
-    """Where a derivative and a central difference disagree: what more differences tell."""
+    """Finds out why a derivative and a central difference disagree, by further differences.
+
+    Attributes:
+        f, primals, v, step: the function, and the point, direction and step of the difference.
+        to_host: makes a NumPy array of a leaf of f's result.
+    """
 
     f: Callable
     primals: tuple
@@ -138,14 +170,15 @@ class Culprit:
     to_host: Callable
 
     def evidence(self, path: str, at: tuple) -> str:
-        """About the worst element, at `path` and index `at` of f's result."""
+        """Say what was found out about the worst entry, at `path` and index `at` of f's result."""
         return self._bend(path, at) + self._kink(path, at) + self._argument(path, at)
 
     def _entry(self, result: Tree, path: str, at: tuple) -> float:
+        """Return one entry of a tree like f's result."""
         return float(self.to_host(dict(tree.items(result))[path])[at])
 
     def _bend(self, path: str, at: tuple) -> str:
-        """The quotient still changes with the step about as much as it is off."""
+        """Test whether the step is too large: halving it changes the quotient about as much."""
         halved, whole = (
             self._entry(central_difference(self.f, self.primals, self.v, step), path, at)
             for step in (self.step / 2, self.step)
@@ -156,7 +189,7 @@ class Culprit:
         return ""
 
     def _kink(self, path: str, at: tuple) -> str:
-        """f's slopes just before and after differ far more than a smooth function's would."""
+        """Test for a kink: f's slopes just before and after the point differ far too much."""
         if self.step == 1.0:
             return "; or linear=True is wrong, and f no polynomial of degree 2 at most"
         before, here, after = (
@@ -168,7 +201,7 @@ class Culprit:
         return ""
 
     def _argument(self, path: str, at: tuple) -> str:
-        """Which leaf of the arguments the error comes with, if there are several."""
+        """Name the leaf of the arguments whose tangent causes the error, if there are several."""
         paths = [p for p, d in tree.items(self.v) if d is not None]
         if len(paths) < 2:
             return ""

@@ -1,26 +1,25 @@
 """Convolution of stacks of images with stacks of kernels, and its two transposes.
 
-Convolution is linear in the image and linear in the kernel, so all its derivatives, of any
-order, are among three functions:
+Convolution is linear in the image and linear in the kernel.  So three functions are enough to write
+all its derivatives, of any order:
 
-    convolve            images, kernels -> outputs
-    convolve_transpose  outputs, kernels -> images    (transpose of the first, by the images)
-    kernel_gradient           images, outputs -> kernels    (transpose of the first, by the kernels)
+    convolve            images, kernels  -> outputs
+    convolve_transpose  outputs, kernels -> images     (transpose of the first, by the images)
+    kernel_gradient     images, outputs  -> kernels    (transpose of the first, by the kernels)
 
 Shapes: images `(M, H, W, C)`; kernels `(K, kh, kw, C/groups, Q)`; outputs `(K, M, rows, columns,
-Q)`: each of K kernels meets each of M images.  So k tangents of an image are k·M images, and k
-tangents of a kernel are k kernels that share one unfolding.
+Q)`.  Each of the K kernels is applied to each of the M images.  So k tangents of a batch are k·M
+images, and k tangents of a kernel are k kernels, which share one unfolding of the images.
 
-Each is a matrix product over unfolded windows, which hold kh·kw times as many numbers as the
-images.  A few images at a time are unfolded, at least one, so that the product finds them in the
-cache and memory holds no more of them.
+Each of the functions is a matrix product over unfolded windows, which hold kh·kw times as many
+numbers as the images.  Therefore only a block of a few images is unfolded at a time: the product
+finds the windows of one block in the cache, and memory holds no more of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -28,84 +27,105 @@ from dualnet.backends.overridable import bytes_at_a_time, matrix_product
 from dualnet.core.arrays import stack_arrays
 from dualnet.core.dual import primitive
 from dualnet.images.windows import Geometry, Pair, fold, pad, window_view
+from dualnet.types import Array
 
 _BLOCK_BYTES = 4 << 20
-"""Bytes of unfolded windows at a time.  Measured with 3x3 windows and 64 channels: 2 to 4 MiB take
-the same time, 10 MiB a tenth more, all of a batch a third more."""
+"""Bytes of unfolded windows in one block.  Measured with 3x3 windows and 64 channels: blocks of 2
+MiB and of 4 MiB take the same time, 10 MiB take a tenth more, and a whole batch a third more."""
 
 
 @primitive
-def convolve(x: Any, w: Any, geometry: Geometry) -> Any:
-    """Every image with every kernel: `(M, H, W, C)`, `(K, kh, kw, C/g, Q)` to `(K, M, ·, ·, Q)`."""
-    groups, kernels, q = geometry.groups, len(w), w.shape[-1]
-    m, places = len(x), geometry.output_size(x.shape[1:3])
-    matrices = _kernel_matrices(w, groups)
-    out = np.empty_like(x, shape=(kernels, m * math.prod(places), groups, q // groups))
-    for here, rows in _unfolded(x, geometry):
-        matrix_product(rows, matrices, np.swapaxes(out[:, here], 1, 2))
-    return np.reshape(out, (kernels, m, *places, q))
-
-
-@primitive
-def convolve_transpose(y: Any, w: Any, geometry: Geometry, image: Pair) -> Any:
-    """The images that `convolve` would send back: sums over kernels, `(M, *image, C)`.
+def convolve(x: Array, w: Array, geometry: Geometry) -> Array:
+    """Convolve every image with every kernel.
 
     Args:
-        y: outputs or cotangents of outputs `(K, M, rows, columns, Q)`.
-        w: `(K, kh, kw, C/g, Q)`.
+        x: images `(M, H, W, C)`.
+        w: kernels `(K, kh, kw, C/g, Q)`.
+        geometry: where the windows lie.
+
+    Returns:
+        `(K, M, rows, columns, Q)`.
+    """
+    groups, kernels, q = geometry.groups, len(w), w.shape[-1]
+    m, size = len(x), geometry.output_size(x.shape[1:3])
+    matrices = _kernel_matrices(w, groups)
+    out = np.empty_like(x, shape=(kernels, m * math.prod(size), groups, q // groups))
+    for here, rows in _unfolded_blocks(x, geometry):
+        matrix_product(rows, matrices, np.swapaxes(out[:, here], 1, 2))
+    return np.reshape(out, (kernels, m, *size, q))
+
+
+@primitive
+def convolve_transpose(y: Array, w: Array, geometry: Geometry, image: Pair) -> Array:
+    """Map outputs back to images: the transpose of `convolve` as a function of the images.
+
+    Args:
+        y: outputs, or cotangents of outputs, `(K, M, rows, columns, Q)`.
+        w: kernels `(K, kh, kw, C/g, Q)`.
+        geometry: where the windows lie.
         image: H and W.
+
+    Returns:
+        `(M, H, W, C)`, summed over the K kernels.
     """
     groups, (kh, kw), channels = geometry.groups, geometry.window, w.shape[3]
     if geometry.stride == (1, 1) and all(
         max(sides) < n for sides, n in zip(geometry.padding, (kh, kw), strict=True)
     ):
-        return _by_turned_kernel(y, w, geometry)
-    m, *places = y.shape[1:4]
+        return _transpose_by_turned_kernel(y, w, geometry)
+    m, *size = y.shape[1:4]
     matrices = np.swapaxes(_kernel_matrices(w, groups), 2, 3)
     out = np.empty_like(y, shape=(m, *image, groups * channels))
-    each = math.prod(places)
-    step = _images_at_a_time(y, kh * kw * channels * groups * each * y.itemsize)
+    per_image = math.prod(size)
+    step = _images_at_a_time(y, kh * kw * channels * groups * per_image * y.itemsize)
     outputs = _output_rows(y, groups)
     for a in range(0, m, step):
         b = min(m, a + step)
-        sums = np.sum(matrix_product(outputs[:, :, a * each : b * each], matrices), axis=0)
-        windows = np.reshape(sums, (groups, b - a, *places, kh * kw, channels))
+        block = outputs[:, :, a * per_image : b * per_image]
+        sums = np.sum(matrix_product(block, matrices), axis=0)
+        windows = np.reshape(sums, (groups, b - a, *size, kh * kw, channels))
         windows = np.transpose(windows, (1, 2, 3, 4, 0, 5))
-        windows = np.reshape(windows, (b - a, *places, kh * kw, groups * channels))
+        windows = np.reshape(windows, (b - a, *size, kh * kw, groups * channels))
         out[a:b] = fold(windows, geometry, image)
     return out
 
 
 @primitive
-def kernel_gradient(x: Any, y: Any, geometry: Geometry) -> Any:
-    """The kernels that `convolve` would send back: sums over images, `(K, kh, kw, C/g, Q)`.
+def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
+    """Map outputs back to kernels: the transpose of `convolve` as a function of the kernels.
 
     Args:
-        x: `(M, H, W, C)`.
-        y: outputs or cotangents of outputs `(K, M, rows, columns, Q)`.
+        x: images `(M, H, W, C)`.
+        y: outputs, or cotangents of outputs, `(K, M, rows, columns, Q)`.
+        geometry: where the windows lie.
+
+    Returns:
+        `(K, kh, kw, C/g, Q)`, summed over the M images.
     """
     groups, kernels, q = geometry.groups, len(y), y.shape[-1]
     channels = x.shape[-1] // groups
     outputs = _output_rows(y, groups)
-    each = math.prod(geometry.window) * channels
-    total: Any = np.zeros_like(y, shape=(kernels, groups, each, q // groups))
-    for here, rows in _unfolded(x, geometry):
+    entries = math.prod(geometry.window) * channels
+    total: Array = np.zeros_like(y, shape=(kernels, groups, entries, q // groups))
+    for here, rows in _unfolded_blocks(x, geometry):
         total += matrix_product(np.swapaxes(rows, 1, 2), outputs[:, :, here])
     total = np.swapaxes(total, 1, 2)
     return np.reshape(total, (kernels, *geometry.window, channels, q))
 
 
 @primitive
-def convolve_rank_one(x: Any, left: Any, right: Any, geometry: Geometry) -> Any:
-    """`convolve` with k kernels that are outer products at every pixel of the window.
+def convolve_rank_one(x: Array, left: Array, right: Array, geometry: Geometry) -> Array:
+    """Convolve images with k kernels that are outer products at every pixel of the window.
 
-    Each image's product with `left` is one number a pixel of the window, and `right` spreads it
-    over the outputs: C + Q multiplications where a dense kernel takes C·Q.
+    At each pixel of the window, the kernel's matrix is `left ⊗ right`.  The product of the image
+    with `left` is one number, and that number times `right` goes to the outputs.  This takes C + Q
+    multiplications where a dense kernel takes C·Q.
 
     Args:
-        x: `(M, H, W, C)`.
-        left: `(k, kh, kw, C/g)`.
-        right: `(k, kh, kw, Q)`.
+        x: images `(M, H, W, C)`.
+        left: factors on the side of the channels, `(k, kh, kw, C/g)`.
+        right: factors on the side of the outputs, `(k, kh, kw, Q)`.
+        geometry: where the windows lie.
 
     Returns:
         `(k, M, rows, columns, Q)`.
@@ -113,11 +133,11 @@ def convolve_rank_one(x: Any, left: Any, right: Any, geometry: Geometry) -> Any:
     k, kh, kw, channels = left.shape
     groups, q = geometry.groups, right.shape[-1]
     m, (rows, columns) = len(x), geometry.output_size(x.shape[1:3])
-    (down, across), each = geometry.stride, rows * columns
-    out = np.empty_like(x, shape=(k, m * each, groups, q // groups))
+    (down, across), per_image = geometry.stride, rows * columns
+    out = np.empty_like(x, shape=(k, m * per_image, groups, q // groups))
     factors = np.reshape(left, (k * kh * kw, channels))
-    spread = np.reshape(right, (k, kh * kw, groups, q // groups))
-    spread = np.swapaxes(spread, 1, 2)  # (k, groups, kh·kw, q / groups)
+    rights = np.reshape(right, (k, kh * kw, groups, q // groups))
+    rights = np.swapaxes(rights, 1, 2)  # (k, groups, kh·kw, q / groups)
     step = _images_at_a_time(x, k * kh * kw * groups * math.prod(x.shape[1:3]) * x.itemsize)
     for a in range(0, m, step):
         padded = pad(x[a : a + step], geometry)
@@ -131,19 +151,22 @@ def convolve_rank_one(x: Any, left: Any, right: Any, geometry: Geometry) -> Any:
             for j in range(kw):
                 shifted = dots[:, :, i, j, :, i::down, j::across][..., :rows, :columns]
                 picked[:, :, i, j] = np.swapaxes(shifted, 0, 1)
-        numbers = np.reshape(picked, (k, groups, kh * kw, b * each))
-        here = np.swapaxes(out[:, a * each : (a + b) * each], 1, 2)
-        matrix_product(np.swapaxes(numbers, 2, 3), spread, here)
+        numbers = np.reshape(picked, (k, groups, kh * kw, b * per_image))
+        here = np.swapaxes(out[:, a * per_image : (a + b) * per_image], 1, 2)
+        matrix_product(np.swapaxes(numbers, 2, 3), rights, here)
     return np.reshape(out, (k, m, rows, columns, q))
 
 
-def convolve_own_rank_one(x: Any, left: Any, right: Any, geometry: Geometry) -> Any:
-    """`convolve_rank_one` with k kernels of every image's own.
+def convolve_own_rank_one(x: Array, left: Array, right: Array, geometry: Geometry) -> Array:
+    """Convolve each image with k rank-one kernels that belong to this image alone.
+
+    This is `convolve_rank_one` with other kernels for each image.
 
     Args:
-        x: `(M, H, W, C)`.
-        left: `(k, M, kh, kw, C/g)`.
-        right: `(k, M, kh, kw, Q)`.
+        x: images `(M, H, W, C)`.
+        left: factors on the side of the channels, `(k, M, kh, kw, C/g)`.
+        right: factors on the side of the outputs, `(k, M, kh, kw, Q)`.
+        geometry: where the windows lie.
 
     Returns:
         `(k, M, rows, columns, Q)`.
@@ -165,69 +188,69 @@ def convolve_own_rank_one(x: Any, left: Any, right: Any, geometry: Geometry) -> 
         for j in range(kw)
     ]
     numbers = np.reshape(stack_arrays(picked, axis=-1), (m, groups, k, rows * columns, kh * kw))
-    spread = np.reshape(right, (k, m, kh * kw, groups, q // groups))
-    spread = np.transpose(spread, (1, 3, 0, 2, 4))  # (M, groups, k, kh·kw, q / groups)
-    y = np.transpose(matrix_product(numbers, spread), (2, 0, 3, 1, 4))
+    rights = np.reshape(right, (k, m, kh * kw, groups, q // groups))
+    rights = np.transpose(rights, (1, 3, 0, 2, 4))  # (M, groups, k, kh·kw, q / groups)
+    y = np.transpose(matrix_product(numbers, rights), (2, 0, 3, 1, 4))
     return np.reshape(y, (k, m, rows, columns, q))
 
 
 # --- parts ---------------------------------------------------------------------------------------
 
 
-def _kernel_matrices(w: Any, groups: int) -> Any:
-    """Kernels as matrices, `(K, groups, kh·kw·C/g, Q/g)`."""
+def _kernel_matrices(w: Array, groups: int) -> Array:
+    """Reshape kernels to matrices, `(K, groups, kh·kw·C/g, Q/g)`."""
     kernels, kh, kw, channels, q = w.shape
     parts = np.reshape(w, (kernels, kh * kw * channels, groups, q // groups))
     return np.swapaxes(parts, 1, 2)
 
 
-def _output_rows(y: Any, groups: int) -> Any:
-    """Outputs as matrices, one row a place, `(K, groups, M·rows·columns, Q/g)`."""
+def _output_rows(y: Array, groups: int) -> Array:
+    """Reshape outputs to matrices, one row for each window, `(K, groups, M·rows·columns, Q/g)`."""
     kernels, m, rows, columns, q = y.shape
     return np.swapaxes(np.reshape(y, (kernels, m * rows * columns, groups, q // groups)), 1, 2)
 
 
-def _images_at_a_time(like: Any, bytes_each: int) -> int:
+def _images_at_a_time(like: Array, bytes_each: int) -> int:
+    """Return how many images, of so many bytes each, make a block: at least one."""
     return max(1, bytes_at_a_time(like, _BLOCK_BYTES) // max(1, bytes_each))
 
 
-def _unfolded(x: Any, geometry: Geometry) -> Iterator[tuple[slice, Any]]:
-    """Yield the windows of a few images at a time, one row a window.
+def _unfolded_blocks(x: Array, geometry: Geometry) -> Iterator[tuple[slice, Array]]:
+    """Unfold the windows of images `(M, H, W, C)`, a block of a few images at a time.
 
     Yields:
-        Where among all windows they are, and `(groups, their number, kh·kw·C/g)`, which is
-        overwritten by the next.
+        The slice of this block among all M·rows·columns windows, and its windows as rows,
+        `(groups, windows, kh·kw·C/g)`.  The next block overwrites this array.
     """
     groups, (m, h, w, c) = geometry.groups, x.shape
-    if geometry.is_pointwise:  # every pixel is a window: there is nothing to copy
+    if geometry.is_pointwise:  # every pixel is a window, so the images are their own unfolding
         yield (
             slice(0, m * h * w),
             np.swapaxes(np.reshape(x, (m * h * w, groups, c // groups)), 0, 1),
         )
         return
-    window, places = geometry.window, geometry.output_size((h, w))
-    each = math.prod(places)
-    step = min(max(1, m), _images_at_a_time(x, math.prod(window) * c * each * x.itemsize))
-    rows = np.empty_like(x, shape=(groups, step, *places, *window, c // groups))
+    window, size = geometry.window, geometry.output_size((h, w))
+    per_image = math.prod(size)
+    step = min(max(1, m), _images_at_a_time(x, math.prod(window) * c * per_image * x.itemsize))
+    rows = np.empty_like(x, shape=(groups, step, *size, *window, c // groups))
     for a in range(0, m, step):
         b = min(m, a + step)
         padded = pad(x[a:b], geometry)
         in_groups = np.reshape(padded, (*padded.shape[:3], groups, c // groups))
-        windows = window_view(in_groups, geometry)  # (b - a, *places, groups, c / groups, kh, kw)
+        windows = window_view(in_groups, geometry)  # (b - a, *size, groups, c / groups, kh, kw)
         rows[:, : b - a] = np.transpose(windows, (3, 0, 1, 2, 5, 6, 4))
-        yield (
-            slice(a * each, b * each),
-            np.reshape(rows[:, : b - a], (groups, (b - a) * each, math.prod(window) * c // groups)),
-        )
+        matrices = (groups, (b - a) * per_image, math.prod(window) * c // groups)
+        yield slice(a * per_image, b * per_image), np.reshape(rows[:, : b - a], matrices)
 
 
-def _by_turned_kernel(y: Any, w: Any, geometry: Geometry) -> Any:
-    """`convolve_transpose` at stride 1: a convolution with the kernel turned by 180 degrees.
+def _transpose_by_turned_kernel(y: Array, w: Array, geometry: Geometry) -> Array:
+    """Compute `convolve_transpose` at stride 1 as a convolution with kernels turned by 180 degrees.
 
-    Copying windows is several times faster than adding them up, which `fold` would do.
+    The general way adds windows up with `fold`.  A convolution copies windows instead, which is
+    several times faster.
     """
     groups, (kernels, kh, kw, channels, q) = geometry.groups, w.shape
-    around: Any = tuple(
+    around = tuple(
         (n - 1 - before, n - 1 - after)
         for n, (before, after) in zip(geometry.window, geometry.padding, strict=True)
     )
@@ -238,5 +261,6 @@ def _by_turned_kernel(y: Any, w: Any, geometry: Geometry) -> Any:
     )
     images = np.reshape(y, (*y.shape[:4], groups, q // groups))
     images = np.reshape(np.transpose(images, (1, 2, 3, 4, 0, 5)), (*y.shape[1:4], kernels * q))
-    backward = Geometry(geometry.window, (1, 1), around, groups)
+    above_below, left_right = around
+    backward = Geometry(geometry.window, (1, 1), (above_below, left_right), groups)
     return convolve(images, turned, backward)[0]

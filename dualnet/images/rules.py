@@ -1,13 +1,14 @@
-"""Sliding windows and convolution: the linear operations they add, and their rules.
+"""The derivative rules of sliding windows and convolution, and the linear maps that they use.
 
-A bilinear function's derivatives are the function itself with a tangent in one place, so the
-six linear maps here close among themselves: each one's transpose is another.
+Convolution and its two transposes are bilinear.  The derivative of a bilinear function by one
+argument is the function itself, with the tangent in the place of this argument.  So each of the
+three functions has two linear maps here, and the transpose of each of these six maps is another one
+of the six.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -29,59 +30,60 @@ from dualnet.images.windows import (
     weighted_window_sum,
     weighted_window_sum_transpose,
 )
-from dualnet.types import Shape, Tangent
+from dualnet.types import Array, Cotangent, Shape, Stack, Tangent
 
-# --- windows ---
+# --- windows -------------------------------------------------------------------------------------
 
 
 @LinearMap
-def unfold_tangent(t: Tangent, geometry: Geometry) -> Tangent:
-    """`unfold`, for t `(k, M, H, W, C)`."""
+def unfold_tangent(t: Stack, geometry: Geometry) -> Stack:
+    """Unfold k tangents of a batch of images, t `(k, M, H, W, C)`."""
     out = unfold(_merge(t, 0), geometry)
     return np.reshape(out, (*t.shape[:2], *out.shape[1:]))
 
 
 @unfold_tangent.transposed
-def _(ct: Tangent, shape: Shape, geometry: Geometry) -> Tangent:
+def _(ct: Cotangent, shape: Shape, geometry: Geometry) -> Cotangent:
     return fold_tangent(ct, geometry, shape[1:3])
 
 
 @LinearMap
-def fold_tangent(t: Tangent, geometry: Geometry, image: Pair) -> Tangent:
-    """`fold`, for t `(k, M, rows, columns, kh·kw, C)`."""
+def fold_tangent(t: Stack, geometry: Geometry, image: Pair) -> Stack:
+    """Fold k tangents of a batch of windows, t `(k, M, rows, columns, kh·kw, C)`."""
     out = fold(_merge(t, 0), geometry, image)
     return np.reshape(out, (*t.shape[:2], *out.shape[1:]))
 
 
 @fold_tangent.transposed
-def _(ct: Tangent, _shape: Shape, geometry: Geometry, _image: Pair) -> Tangent:
+def _(ct: Cotangent, _shape: Shape, geometry: Geometry, _image: Pair) -> Cotangent:
     return unfold_tangent(ct, geometry)
 
 
 rule(unfold, lambda t, out, x, geometry: unfold_tangent(t, geometry))
 rule(fold, lambda t, out, y, geometry, image: fold_tangent(t, geometry, image))
 
-# --- weighted sums of windows; the weights say which entry is largest, and have no tangents ---
+# --- weighted sums of windows --------------------------------------------------------------------
+# Pooling's weights say which entry of a window is the largest; they never have tangents.
 
 
 @LinearMap
-def weighted_sum_of_tangent(t: Tangent, weights: Any, geometry: Geometry) -> Tangent:
-    """`weighted_window_sum`, for t `(k, ..., M, H, W, C)`."""
+def weighted_sum_of_tangent(t: Stack, weights: Array, geometry: Geometry) -> Stack:
+    """Sum the windows of k tangents t `(k, ..., M, H, W, C)` by `weighted_window_sum`."""
     lead = t.shape[:-4]
     out = weighted_window_sum(np.reshape(t, (math.prod(lead), *t.shape[-4:])), weights, geometry)
     return np.reshape(out, (*lead, *out.shape[1:]))
 
 
 @weighted_sum_of_tangent.transposed
-def _(ct: Tangent, shape: Shape, weights: Any, geometry: Geometry) -> Tangent:
+def _(ct: Cotangent, shape: Shape, weights: Array, geometry: Geometry) -> Cotangent:
     return weighted_sum_transpose_of_tangent(ct, weights, geometry, shape[-3:-1])
 
 
 @LinearMap
 def weighted_sum_transpose_of_tangent(
-    t: Tangent, weights: Any, geometry: Geometry, image: Pair
-) -> Tangent:
-    """`weighted_window_sum_transpose`, for t `(k, ..., M, rows, columns, C)`."""
+    t: Stack, weights: Array, geometry: Geometry, image: Pair
+) -> Stack:
+    """Apply `weighted_window_sum_transpose` to k tangents t `(k, ..., M, rows, columns, C)`."""
     lead = t.shape[:-4]
     out = weighted_window_sum_transpose(
         np.reshape(t, (math.prod(lead), *t.shape[-4:])), weights, geometry, image
@@ -90,7 +92,7 @@ def weighted_sum_transpose_of_tangent(
 
 
 @weighted_sum_transpose_of_tangent.transposed
-def _(ct: Tangent, _shape: Shape, weights: Any, geometry: Geometry, _image: Pair) -> Tangent:
+def _(ct: Cotangent, _shape: Shape, weights: Array, geometry: Geometry, _image: Pair) -> Cotangent:
     return weighted_sum_of_tangent(ct, weights, geometry)
 
 
@@ -105,37 +107,40 @@ rule(
     ),
 )
 
-# --- convolve, by the image and by the kernel ---
+# --- convolve ------------------------------------------------------------------------------------
 
 
 @LinearMap
-def conv_of_image_tangent(t: Tangent, w: Any, geometry: Geometry) -> Tangent:
-    """`convolve(t, w)` for images t `(k, M, H, W, C)`."""
+def conv_of_image_tangent(t: Stack, w: Array, geometry: Geometry) -> Stack:
+    """Return `convolve(t, w)` for tangents of the images, t `(k, M, H, W, C)`."""
     k, m = t.shape[:2]
     return _split(convolve(_merge(t, 0), w, geometry), 1, k, m)
 
 
 @conv_of_image_tangent.transposed
-def _(ct: Tangent, shape: Shape, w: Any, geometry: Geometry) -> Tangent:
+def _(ct: Cotangent, shape: Shape, w: Array, geometry: Geometry) -> Cotangent:
     return conv_transpose_of_output_tangent(ct, w, geometry, shape[1:3])
 
 
 @LinearMap
-def conv_of_kernel_tangent(t: Tangent, x: Any, geometry: Geometry) -> Tangent:
-    """`convolve(x, t)` for kernels t `(k, K, kh, kw, C/g, Q)`: one unfolding for all of them."""
+def conv_of_kernel_tangent(t: Stack, x: Array, geometry: Geometry) -> Stack:
+    """Return `convolve(x, t)` for tangents of the kernels, t `(k, K, kh, kw, C/g, Q)`.
+
+    The images are unfolded once for all directions.
+    """
     out = convolve(x, _merge(t, 0), geometry)
     return np.reshape(out, (*t.shape[:2], *out.shape[1:]))
 
 
 @shortcut(conv_of_kernel_tangent)
-def _(t: RankOne, x: Any, geometry: Geometry) -> Tangent | None:
-    if t.shape[0] != 1:
+def _(t: RankOne, x: Array, geometry: Geometry) -> Tangent | None:
+    if t.shape[0] != 1:  # several kernels: the dense map serves them
         return None
     return np.expand_dims(convolve_rank_one(x, t.left[:, 0], t.right[:, 0], geometry), 1)
 
 
 @conv_of_kernel_tangent.transposed
-def _(ct: Tangent, _shape: Shape, x: Any, geometry: Geometry) -> Tangent:
+def _(ct: Cotangent, _shape: Shape, x: Array, geometry: Geometry) -> Cotangent:
     return kernel_gradient_of_output_tangent(ct, x, geometry)
 
 
@@ -146,11 +151,17 @@ rule(
 )
 
 
-def _outer(t: Tangent, other: Any, of_left: bool) -> Tangent:
-    """Kernels from tangents of one factor and the other factor."""
-    shape = linear.shape_of(t)
-    t = linear.reshape(t, (*shape, 1) if of_left else (*shape[:-1], 1, shape[-1]))
-    return linear.scale(t, np.expand_dims(other, -2 if of_left else -1))
+def _tangent_times_right(t: Tangent, right: Array) -> Tangent:
+    """Return the tangents of the kernels `left ⊗ right` that tangents t of `left` cause."""
+    column = linear.reshape(t, (*linear.shape_of(t), 1))
+    return linear.scale(column, np.expand_dims(right, -2))
+
+
+def _left_times_tangent(t: Tangent, left: Array) -> Tangent:
+    """Return the tangents of the kernels `left ⊗ right` that tangents t of `right` cause."""
+    *window, outputs = linear.shape_of(t)
+    row = linear.reshape(t, (*window, 1, outputs))
+    return linear.scale(row, np.expand_dims(left, -1))
 
 
 rule(
@@ -159,38 +170,34 @@ rule(
         t, np.expand_dims(left, -1) * np.expand_dims(right, -2), geometry
     ),
     lambda t, out, x, left, right, geometry: conv_of_kernel_tangent(
-        _outer(t, right, True), x, geometry
+        _tangent_times_right(t, right), x, geometry
     ),
     lambda t, out, x, left, right, geometry: conv_of_kernel_tangent(
-        _outer(t, left, False), x, geometry
+        _left_times_tangent(t, left), x, geometry
     ),
 )
 
-# --- convolve_transpose, by the output and by the kernel ---
+# --- convolve_transpose --------------------------------------------------------------------------
 
 
 @LinearMap
-def conv_transpose_of_output_tangent(
-    t: Tangent, w: Any, geometry: Geometry, image: Pair
-) -> Tangent:
-    """`convolve_transpose(t, w)` for outputs t `(k, K, M, rows, columns, Q)`."""
+def conv_transpose_of_output_tangent(t: Stack, w: Array, geometry: Geometry, image: Pair) -> Stack:
+    """Return `convolve_transpose(t, w)` for k tangents of outputs `(k, K, M, rows, columns, Q)`."""
     k, _, m = t.shape[:3]
     out = convolve_transpose(_merge(np.moveaxis(t, 0, 1), 1), w, geometry, image)
     return np.reshape(out, (k, m, *out.shape[1:]))
 
 
 @conv_transpose_of_output_tangent.transposed
-def _(ct: Tangent, _shape: Shape, w: Any, geometry: Geometry, _image: Pair) -> Tangent:
+def _(ct: Cotangent, _shape: Shape, w: Array, geometry: Geometry, _image: Pair) -> Cotangent:
     return conv_of_image_tangent(ct, w, geometry)
 
 
 @LinearMap
-def conv_transpose_of_kernel_tangent(
-    t: Tangent, y: Any, geometry: Geometry, image: Pair
-) -> Tangent:
-    """`convolve_transpose(y, t)` for kernels t `(k, K, kh, kw, C/g, Q)`.
+def conv_transpose_of_kernel_tangent(t: Stack, y: Array, geometry: Geometry, image: Pair) -> Stack:
+    """Return `convolve_transpose(y, t)` for tangents of the kernels, t `(k, K, kh, kw, C/g, Q)`.
 
-    The directions stand side by side as channels of one kernel.
+    The k directions are laid side by side, as channels of one kernel with k·C/g channels.
     """
     k, channels = t.shape[0], t.shape[4]
     out = convolve_transpose(y, _merge(np.moveaxis(t, 0, 3), 3), geometry, image)
@@ -200,7 +207,7 @@ def conv_transpose_of_kernel_tangent(
 
 
 @conv_transpose_of_kernel_tangent.transposed
-def _(ct: Tangent, _shape: Shape, y: Any, geometry: Geometry, _image: Pair) -> Tangent:
+def _(ct: Cotangent, _shape: Shape, y: Array, geometry: Geometry, _image: Pair) -> Cotangent:
     return kernel_gradient_of_image_tangent(ct, y, geometry)
 
 
@@ -210,12 +217,15 @@ rule(
     lambda t, out, y, w, geometry, image: conv_transpose_of_kernel_tangent(t, y, geometry, image),
 )
 
-# --- kernel_gradient, by the image and by the output ---
+# --- kernel_gradient -----------------------------------------------------------------------------
 
 
 @LinearMap
-def kernel_gradient_of_image_tangent(t: Tangent, y: Any, geometry: Geometry) -> Tangent:
-    """`kernel_gradient(t, y)` for images t `(k, M, H, W, C)`; directions are side by side channels."""
+def kernel_gradient_of_image_tangent(t: Stack, y: Array, geometry: Geometry) -> Stack:
+    """Return `kernel_gradient(t, y)` for tangents of the images, t `(k, M, H, W, C)`.
+
+    The k directions are laid side by side, as channels of one batch with k·C channels.
+    """
     groups, k = geometry.groups, t.shape[0]
     channels = t.shape[-1] // groups
     images = np.reshape(t, (*t.shape[:-1], groups, channels))
@@ -227,18 +237,21 @@ def kernel_gradient_of_image_tangent(t: Tangent, y: Any, geometry: Geometry) -> 
 
 
 @kernel_gradient_of_image_tangent.transposed
-def _(ct: Tangent, shape: Shape, y: Any, geometry: Geometry) -> Tangent:
+def _(ct: Cotangent, shape: Shape, y: Array, geometry: Geometry) -> Cotangent:
     return conv_transpose_of_kernel_tangent(ct, y, geometry, shape[1:3])
 
 
 @LinearMap
-def kernel_gradient_of_output_tangent(t: Tangent, x: Any, geometry: Geometry) -> Tangent:
-    """`kernel_gradient(x, t)` for outputs t `(k, K, M, rows, columns, Q)`, with one unfolding."""
+def kernel_gradient_of_output_tangent(t: Stack, x: Array, geometry: Geometry) -> Stack:
+    """Return `kernel_gradient(x, t)` for tangents of outputs, t `(k, K, M, rows, columns, Q)`.
+
+    The images are unfolded once for all directions.
+    """
     return _split(kernel_gradient(x, _merge(t, 0), geometry), 0, *t.shape[:2])
 
 
 @kernel_gradient_of_output_tangent.transposed
-def _(ct: Tangent, _shape: Shape, x: Any, geometry: Geometry) -> Tangent:
+def _(ct: Cotangent, _shape: Shape, x: Array, geometry: Geometry) -> Cotangent:
     return conv_of_kernel_tangent(ct, x, geometry)
 
 
@@ -248,16 +261,16 @@ rule(
     lambda t, out, x, y, geometry: kernel_gradient_of_output_tangent(t, x, geometry),
 )
 
-# --- where k goes ---
+# --- the axis k ----------------------------------------------------------------------------------
 
 
-def _merge(t: Any, axis: int) -> Any:
-    """Two neighboring axes as one."""
+def _merge(t: Array, axis: int) -> Array:
+    """Merge axis `axis` and the one behind it into one."""
     shape = t.shape
     return np.reshape(t, (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :]))
 
 
-def _split(y: Any, axis: int, first: int, second: int) -> Any:
-    """One axis as two; the first of them moves to the front."""
+def _split(y: Array, axis: int, first: int, second: int) -> Array:
+    """Split axis `axis` into two, of lengths `first` and `second`; move the first to the front."""
     out = np.reshape(y, (*y.shape[:axis], first, second, *y.shape[axis + 1 :]))
     return np.moveaxis(out, axis, 0)

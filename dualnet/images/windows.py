@@ -1,7 +1,9 @@
 """Sliding windows over images: where they lie, copies of them, and sums over them.
 
-Images are `(M, H, W, C)`, channels last.  A window is a rectangle of pixels that starts outside
-the image by the padding and moves by the stride; pixels outside count as zeros.
+Images are `(M, H, W, C)`: M images with channels last.  A window is a rectangle of kh by kw pixels.
+The first window starts outside the image, by the padding above and on the left, and each further
+one lies one stride further on.  Pixels outside the image count as zeros.  An image has one window
+for each row and column of the output, so `rows` and `columns` are the output's height and width.
 """
 
 from __future__ import annotations
@@ -15,19 +17,22 @@ import numpy as np
 from dualnet.backends.overridable import bytes_at_a_time, overridable
 from dualnet.core.dual import primitive
 from dualnet.errors import UsageError
+from dualnet.types import Array, Shape
 
 Pair = tuple[int, int]
+"""A number for the vertical axis and one for the horizontal axis."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Windows of one size at regular places.
+    """The size of a window, and where the windows of an image lie.
 
     Attributes:
-        window: height and width, kh and kw.
-        stride: steps down and to the right.
-        padding: pixels of zeros ((above, below), (left, right)).
-        groups: how many parts the channels are cut into, each seen by its own outputs.
+        window: height and width of a window in pixels, (kh, kw).
+        stride: how many pixels a window lies below, and to the right of, the one before it.
+        padding: how many pixels of zeros surround the image, ((above, below), (left, right)).
+        groups: into how many parts a convolution divides the channels; the outputs are divided
+            into as many, and each part of them sees its own part of the channels alone.
     """
 
     window: Pair
@@ -37,7 +42,17 @@ class Geometry:
 
     @classmethod
     def of(cls, name: str, window: Any, stride: Any, padding: Any, groups: int = 1) -> Geometry:
-        """From an int or pair for each of them; `name` is for the error message."""
+        """Check the arguments and make a geometry of them.
+
+        Args:
+            name: of the layer or function that asks, for the error message.
+            window, stride: an int for both axes, or a pair (vertical, horizontal).
+            padding: likewise, or ((above, below), (left, right)).
+            groups: an int.
+
+        Raises:
+            UsageError: an argument is of another form, or too small.
+        """
 
         def pair(what: str, value: Any, least: int) -> Pair:
             both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
@@ -60,16 +75,21 @@ class Geometry:
 
     @property
     def is_pointwise(self) -> bool:
-        """Each window is one pixel and every pixel has one: nothing to copy."""
+        """Whether the windows are the pixels, so that unfolding changes nothing."""
         return (*self.window, *self.stride, *self.padding) == (1, 1, 1, 1, (0, 0), (0, 0))
 
     def output_size(self, image: Pair, name: str = "unfold") -> Pair:
-        """How many windows fit into an image of height and width `image`.
+        """Return how many windows fit below each other and beside each other.
 
-        `name` is for the error message: the function or layer that asks.
+        Args:
+            image: height and width of an image.
+            name: of the function or layer that asks, for the error message.
+
+        Returns:
+            `(rows, columns)`, the height and width of the output of a convolution.
 
         Raises:
-            UsageError: not one.
+            UsageError: the padded image is smaller than one window.
         """
         rows, columns = (
             (n + before + after - size) // step + 1
@@ -86,8 +106,8 @@ class Geometry:
         return rows, columns
 
 
-def pad(x: Any, geometry: Geometry) -> Any:
-    """The images with their padding of zeros, `(M, H', W', C)`; x itself where there is none."""
+def pad(x: Array, geometry: Geometry) -> Array:
+    """Surround images `(M, H, W, C)` with zeros; without padding return x itself."""
     (top, bottom), (left, right) = geometry.padding
     if not top + bottom + left + right:
         return x
@@ -98,16 +118,16 @@ def pad(x: Any, geometry: Geometry) -> Any:
 
 
 @overridable
-def window_view(padded: Any, geometry: Geometry) -> Any:
-    """The windows of padded images as a read-only view `(M, rows, columns, C, kh, kw)`."""
+def window_view(padded: Array, geometry: Geometry) -> Array:
+    """Return the windows of padded images as a read-only view `(M, rows, columns, C, kh, kw)`."""
     windows = np.lib.stride_tricks.sliding_window_view(padded, geometry.window, axis=(1, 2))
     return windows[:, :: geometry.stride[0], :: geometry.stride[1]]
 
 
 @primitive
 @overridable
-def unfold(x: Any, geometry: Geometry) -> Any:
-    """Every window of x as a row: `(M, H, W, C)` to `(M, rows, columns, kh·kw, C)`."""
+def unfold(x: Array, geometry: Geometry) -> Array:
+    """Copy the windows of images `(M, H, W, C)` into rows, `(M, rows, columns, kh·kw, C)`."""
     m, h, w, c = x.shape
     kh, kw = geometry.window
     out = np.empty_like(x, shape=(m, *geometry.output_size((h, w)), kh, kw, c))
@@ -117,18 +137,22 @@ def unfold(x: Any, geometry: Geometry) -> Any:
 
 @primitive
 @overridable
-def fold(y: Any, geometry: Geometry, image: Pair) -> Any:
-    """Add every row back at its window's place: the transpose of `unfold`.
+def fold(y: Array, geometry: Geometry, image: Pair) -> Array:
+    """Add every row to the pixels of its window: the transpose of `unfold`.
 
-    One sum of shifted images for each pixel of the window, so nothing is added to one place by
-    two hands at once.
+    The loop runs over the pixels of the window.  Each turn adds one number at most to a pixel of
+    the image, because two windows never have the same pixel at the same position.
 
     Args:
         y: `(M, rows, columns, kh·kw, C)`.
+        geometry: where the windows lie.
         image: H and W.
+
+    Returns:
+        `(M, H, W, C)`.
     """
     m, c = len(y), y.shape[-1]
-    padded, inside = _zeros_around(y, (m,), c, geometry, image)
+    padded, inside = _padded_zeros(y, (m,), c, geometry, image)
     for n, (lower, upper) in enumerate(shifts(geometry, y.shape[1:3])):
         padded[:, lower, upper] += y[:, :, :, n]
     return padded[inside]
@@ -136,8 +160,8 @@ def fold(y: Any, geometry: Geometry, image: Pair) -> Any:
 
 @primitive
 @overridable
-def weighted_window_sum(x: Any, weights: Any, geometry: Geometry) -> Any:
-    """The weighted sum of each window, for a stack of k batches.
+def weighted_window_sum(x: Array, weights: Array, geometry: Geometry) -> Array:
+    """Return the weighted sum of each window, for a stack of k batches.
 
     Args:
         x: `(k, M, H, W, C)`.
@@ -147,13 +171,13 @@ def weighted_window_sum(x: Any, weights: Any, geometry: Geometry) -> Any:
         `(k, M, rows, columns, C)`.
     """
     k, m, *_, c = x.shape
-    places = weights.shape[2:4]
-    out = np.empty_like(x, shape=(k, m, *places, c))
-    for here in _runs(x):
+    size = weights.shape[2:4]
+    out = np.empty_like(x, shape=(k, m, *size, c))
+    for here in _image_blocks(x):
         block = x[:, here]
         padded = pad(np.reshape(block, (-1, *block.shape[2:])), geometry)
         padded = np.reshape(padded, (*block.shape[:2], *padded.shape[1:]))
-        for n, (lower, upper) in enumerate(shifts(geometry, places)):
+        for n, (lower, upper) in enumerate(shifts(geometry, size)):
             part = padded[:, :, lower, upper]
             if n == 0:
                 np.multiply(part, weights[n, here], out=out[:, here])
@@ -164,40 +188,56 @@ def weighted_window_sum(x: Any, weights: Any, geometry: Geometry) -> Any:
 
 @primitive
 @overridable
-def weighted_window_sum_transpose(y: Any, weights: Any, geometry: Geometry, image: Pair) -> Any:
-    """Spread y `(k, M, rows, columns, C)` over its windows: `weighted_window_sum`, transposed."""
+def weighted_window_sum_transpose(
+    y: Array, weights: Array, geometry: Geometry, image: Pair
+) -> Array:
+    """Add each number times its window's weights to the window: `weighted_window_sum`, transposed.
+
+    Args:
+        y: `(k, M, rows, columns, C)`, one number for each window.
+        weights: `(kh·kw, M, rows, columns, C)`, one for each pixel of each window.
+        geometry: where the windows lie.
+        image: H and W.
+
+    Returns:
+        `(k, M, H, W, C)`.
+    """
     k, m, *_, c = y.shape
-    padded, inside = _zeros_around(y, (k, m), c, geometry, image)
-    for here in _runs(y):
+    padded, inside = _padded_zeros(y, (k, m), c, geometry, image)
+    for here in _image_blocks(y):
         for n, (lower, upper) in enumerate(shifts(geometry, y.shape[2:4])):
             padded[:, here, lower, upper] += y[:, here] * weights[n, here]
     return padded[inside]
 
 
-def shifts(geometry: Geometry, places: Pair) -> Iterator[tuple[slice, slice]]:
-    """For each pixel of the window, where in padded images it lies in all windows."""
-    (down, across), (rows, columns) = geometry.stride, places
+def shifts(geometry: Geometry, output_size: Pair) -> Iterator[tuple[slice, slice]]:
+    """Yield, for each of the kh·kw pixels of a window, where all windows have this pixel.
+
+    A shift is a slice of the rows and a slice of the columns of padded images.  It picks one pixel
+    from each window: `padded[:, lower, upper]` is `(M, rows, columns, C)`.
+    """
+    (down, across), (rows, columns) = geometry.stride, output_size
     for i in range(geometry.window[0]):
         for j in range(geometry.window[1]):
             yield slice(i, i + down * rows, down), slice(j, j + across * columns, across)
 
 
-_RUN_BYTES = 1 << 19
-"""Bytes of images at a time, which all shifts then find in the cache."""
+_BLOCK_BYTES = 1 << 19
+"""Bytes of images in one block.  So many stay in the cache while all shifts read them."""
 
 
-def _runs(stack: Any) -> Iterator[slice]:
-    """A few images `(k, M, ...)` at a time."""
+def _image_blocks(stack: Array) -> Iterator[slice]:
+    """Yield slices of the axis M of a stack `(k, M, ...)`, each of a few images."""
     m = stack.shape[1]
-    most = bytes_at_a_time(stack, _RUN_BYTES)
+    most = bytes_at_a_time(stack, _BLOCK_BYTES)
     step = max(1, most * m // max(1, stack.size * stack.itemsize))
     return (slice(start, start + step) for start in range(0, m, step))
 
 
-def _zeros_around(
-    like: Any, lead: tuple[int, ...], channels: int, geometry: Geometry, image: Pair
-) -> tuple[Any, tuple]:
-    """Padded images of zeros `(*lead, H', W', C)`, and where in them the images are."""
+def _padded_zeros(
+    like: Array, lead: Shape, channels: int, geometry: Geometry, image: Pair
+) -> tuple[Array, tuple]:
+    """Return padded images of zeros `(*lead, H', W', C)`, and the index of the images in them."""
     (top, bottom), (left, right) = geometry.padding
     h, w = image
     zeros = np.zeros_like(like, shape=(*lead, top + h + bottom, left + w + right, channels))
