@@ -19,7 +19,7 @@ from typing import Any
 
 from dualnet import Key, backends, data, tree
 from dualnet.errors import DualnetError, Interrupted, UsageError
-from dualnet.learning import AGGREGATIONS, RULES, SAMPLERS
+from dualnet.learning import RULES, WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
 from dualnet.nn import has_local_heads, walk, with_local_heads
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
@@ -168,10 +168,10 @@ def print_list() -> None:
         print(f"{title}:")
         for name, cls in table.items():
             print(f"  {name:15}{cls.__doc__.partition(chr(10))[0]}")
-    samplers = {name: sampler.mix or sampler.draw for name, sampler in SAMPLERS.items()}
+    samplers = {name: sampler.mix or sampler.draw for name, sampler in WEIGHT_SAMPLERS.items()}
     described = {
         "samplers": samplers,
-        "aggregations": AGGREGATIONS,
+        "aggregations": WEIGHT_AGGREGATIONS,
         "augmentations": data.AUGMENTATIONS,
     }
     for title, functions in described.items():

@@ -18,7 +18,17 @@ import torch
 import dualnet as dn
 from benchmarks.peers import LR, Jax, Torch
 from dualnet import nn, tree
-from dualnet.learning import ActivityPerturbation, Backprop, Rule, Task, WeightPerturbation, step
+from dualnet.learning import (
+    ActivityPerturbation,
+    Backprop,
+    Batch,
+    LearnerState,
+    Plan,
+    Rule,
+    Task,
+    WeightPerturbation,
+    estimate_gradient,
+)
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.optim import SGD
 from models import MLP
@@ -130,12 +140,15 @@ class _Problem:
 
     def steps(self, rule: Rule, name: str = "dualnet") -> dict[str, Callable]:
         """A step with SGD: as it is called, and as the backend repeats it."""
-        learned = rule.init(dn.Key(0), self.task, self.params, self.state, self.x)
+        plan = Plan.of(self.task, self.params, self.state, self.x[:1])
+        rule_state = rule.init(dn.Key(0), plan, self.params)
 
         def advance(carried: Any, batch: Any, key: Any, numbers: Any) -> tuple[Any, Any]:
-            params, where = carried["params"], (batch["x"], batch["y"])
-            done = step(rule, self.task, params, self.state, learned, *where, key, self.backend)
-            params, _ = SGD().apply(done.gradients, {}, params, numbers["lr"], numbers["count"])
+            learner = LearnerState(carried["params"], self.state, rule_state)
+            examples = Batch(batch["x"], batch["y"])
+            done = estimate_gradient(rule, plan, learner, examples, key, self.backend)
+            lr, count = numbers["lr"], numbers["count"]
+            params, _ = SGD().apply(done.gradients, {}, learner.params, lr, count)
             return {"params": params}, done.loss
 
         repeated = self.backend.recorded(advance)

@@ -21,7 +21,17 @@ import numpy as np
 
 import dualnet as dn
 from dualnet import backends, tree
-from dualnet.learning import Backprop, Rule, Task, WeightPerturbation, cut, step
+from dualnet.learning import (
+    Backprop,
+    Batch,
+    LearnerState,
+    Plan,
+    Rule,
+    Task,
+    WeightPerturbation,
+    estimate_gradient,
+    split_batch,
+)
 from dualnet.nn import softmax_cross_entropy
 from models import MLP
 
@@ -46,13 +56,15 @@ def peaks(rule: Rule, depth: int) -> dict[str, int]:
     generator = np.random.default_rng(0)
     x = generator.standard_normal((BATCH, WIDTH), dtype=np.float32)
     y = generator.integers(0, 10, BATCH)
-    task, backend = Task(network, softmax_cross_entropy), backends.get("numpy")
-    directions = rule.sample(dn.Key(1), task, params, backend, BATCH)
-    (shard,) = cut(x, y, 1)
+    plan = Plan.of(Task(network, softmax_cross_entropy), params, state, x[:1])
+    backend = backends.get("numpy")
+    learner, batch = LearnerState(params, state, {}), Batch(x, y)
+    directions = rule.sample(dn.Key(1), plan, params, backend, BATCH)
+    (shard,) = split_batch(batch, 1)
     return {
         "parameters": 4 * tree.size(params),
-        "passes": peak_of(lambda: rule.measure(task, params, state, {}, directions, shard)),
-        "step": peak_of(lambda: step(rule, task, params, state, {}, x, y, dn.Key(1), backend)),
+        "passes": peak_of(lambda: rule.measure(plan, learner, directions, shard)),
+        "step": peak_of(lambda: estimate_gradient(rule, plan, learner, batch, dn.Key(1), backend)),
     }
 
 

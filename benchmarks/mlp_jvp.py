@@ -20,7 +20,7 @@ import dualnet as dn
 from benchmarks.peers import LR, Jax, Torch
 from benchmarks.timing import take_turns
 from dualnet import backends, tree
-from dualnet.learning import Task, WeightPerturbation, step
+from dualnet.learning import Batch, LearnerState, Plan, Task, WeightPerturbation, estimate_gradient
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.optim import SGD
 from models import MLP
@@ -39,7 +39,9 @@ class Ours:
         self.x = generator.standard_normal((BATCH, 784), dtype=np.float32)
         self.y = generator.integers(0, 10, BATCH)
         self.backend = backends.get("numpy")
-        self.task = Task(self.network, softmax_cross_entropy)
+        self.plan = Plan.of(
+            Task(self.network, softmax_cross_entropy), self.params, self.state, self.x
+        )
 
     def jvp(self, tangents: Any) -> Callable:
         def loss(params: Any) -> Any:
@@ -55,7 +57,8 @@ class Ours:
         def work() -> None:
             nonlocal params, memory, number
             key = dn.Key(number)
-            done = step(rule, self.task, params, self.state, {}, self.x, self.y, key, self.backend)
+            learner, batch = LearnerState(params, self.state, {}), Batch(self.x, self.y)
+            done = estimate_gradient(rule, self.plan, learner, batch, key, self.backend)
             params, memory = sgd.update(done.gradients, memory, params, LR)
             number += 1
 

@@ -22,17 +22,20 @@ from dualnet.core.transforms import vjp
 from dualnet.errors import UsageError
 from dualnet.learning import (
     Backprop,
+    Batch,
     DirectFeedback,
     GreedyBackprop,
+    LearnerState,
     LocalBackprop,
+    Plan,
     Rule,
-    Task,
-    step,
+    estimate_gradient,
 )
 from dualnet.learning.direct_feedback import project_error
 from dualnet.nn.network import Context
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array
 
 TOTAL = "total"
 EXACT: dict[str, Rule] = {
@@ -48,35 +51,34 @@ class Point:
     """A rule, and where in training it is looked at.
 
     Attributes:
-        rule, task: what estimates, and the gradient of what.
-        params, state, learned: trees, as for `step`; `learned` stays as it is here.
+        rule: estimates the gradient.
+        plan: of the task whose gradient it is.
+        learner: where training stands; the rule state stays as it is here.
         backend: draws the directions.
-        shards: pieces a batch is cut into.
+        shards: pieces a batch is split into.
     """
 
     rule: Rule
-    task: Task
-    params: Tree
-    state: Tree
-    learned: Tree
+    plan: Plan
+    learner: LearnerState
     backend: Backend
     shards: int = 1
 
-    def estimate(self, inputs: Any, targets: Any, key: Key) -> Tree:
+    def estimate(self, inputs: Array, targets: Array, key: Key) -> Tree:
         """The rule's gradient of the mean loss over a batch."""
-        return self._gradients(self.rule, self.learned, inputs, targets, key)
+        return self._gradients(self.rule, self.learner, Batch(inputs, targets), key)
 
-    def exact(self, inputs: Any, targets: Any, key: Key) -> Tree:
+    def exact(self, inputs: Array, targets: Array, key: Key) -> Tree:
         """The gradient that the rule estimates.
 
         The key decides what the network itself draws (dropout), as it does in `estimate`.
         """
-        locality = getattr(self.rule, "locality", "global")
-        return self._gradients(EXACT[locality], {}, inputs, targets, key)
+        exact, learner = EXACT[self.rule.locality], self.learner._replace(rule_state={})
+        return self._gradients(exact, learner, Batch(inputs, targets), key)
 
-    def _gradients(self, rule: Rule, learned: Tree, inputs: Any, targets: Any, key: Key) -> Tree:
-        where = (self.task, self.params, self.state, learned)
-        return step(rule, *where, inputs, targets, key, self.backend, self.shards).gradients
+    def _gradients(self, rule: Rule, learner: LearnerState, batch: Batch, key: Key) -> Tree:
+        done = estimate_gradient(rule, self.plan, learner, batch, key, self.backend, self.shards)
+        return done.gradients
 
 
 # --- alignment ----------------------------------------------------------------------------------
@@ -109,7 +111,7 @@ def compare(estimate: Tree, exact: Tree) -> list[Comparison]:
         TreeError: the trees differ in structure.
     """
 
-    def products(g: Any, e: Any) -> list[float]:
+    def products(g: Array, e: Array) -> list[float]:
         g, e = g.astype(np.float64), e.astype(np.float64)
         return [float(np.vdot(g, e)), float(np.vdot(g, g)), float(np.vdot(e, e))]
 
@@ -123,7 +125,7 @@ def compare(estimate: Tree, exact: Tree) -> list[Comparison]:
 
 
 def alignment(
-    point: Point, inputs: Any, targets: Any, key: Key, draws: int = 1
+    point: Point, inputs: Array, targets: Array, key: Key, draws: int = 1
 ) -> list[Comparison]:
     """A rule's mean estimate over several draws of its directions beside the exact gradient.
 
@@ -144,7 +146,7 @@ def alignment(
     return compare(estimates.mean, exact.mean)
 
 
-def error_alignment(point: Point, inputs: Any, targets: Any, key: Key) -> list[Comparison]:
+def error_alignment(point: Point, inputs: Array, targets: Array, key: Key) -> list[Comparison]:
     """The error e·B that a rule sends to each hidden activity beside the loss's true gradient by
     that activity, all examples of the batch as one vector.
 
@@ -166,20 +168,21 @@ def error_alignment(point: Point, inputs: Any, targets: Any, key: Key) -> list[C
             "gradients"
         )
 
-    def outputs_of(moved: dict[str, Any]) -> Any:
+    task, (params, model_state, matrices) = point.plan.task, point.learner
+
+    def outputs_of(moved: dict[str, Array]) -> Array:
         tap = lambda path, h: h + moved[path] if path in moved else h  # noqa: E731
         context = Context(train=True, key=key.fold_in("network"), tap=tap, backend=point.backend)
-        return point.task.network.apply(point.params, point.state, inputs, context)[0]
+        return task.network.apply(params, model_state, inputs, context)[0]
 
     nowhere = {
-        path: np.zeros_like(b, shape=(len(inputs), *b.shape[1:]))
-        for path, b in point.learned.items()
+        path: np.zeros_like(b, shape=(len(inputs), *b.shape[1:])) for path, b in matrices.items()
     }
     outputs, pull = vjp(outputs_of, nowhere)
-    losses, pull_loss = vjp(lambda y: point.task.loss(y, targets), outputs)
+    losses, pull_loss = vjp(lambda y: task.loss(y, targets), outputs)
     (error,) = pull_loss(np.ones_like(losses))
     (exact,) = pull(error)
-    return compare({path: project_error(error, b) for path, b in point.learned.items()}, exact)
+    return compare({path: project_error(error, b) for path, b in matrices.items()}, exact)
 
 
 # --- bias ---------------------------------------------------------------------------------------
@@ -205,7 +208,7 @@ class Bias:
     deviations: float
 
 
-def bias(point: Point, inputs: Any, targets: Any, key: Key, draws: int = 100) -> list[Bias]:
+def bias(point: Point, inputs: Array, targets: Array, key: Key, draws: int = 100) -> list[Bias]:
     """The mean of independent estimates on one batch, held against the exact gradient.
 
     Args:
@@ -226,10 +229,10 @@ def bias(point: Point, inputs: Any, targets: Any, key: Key, draws: int = 100) ->
         differences = differences.including(tree.map(np.subtract, estimate, target))
         exact = exact.including(target)
 
-    def squares(mean: Any, variance: Any, target: Any) -> list[float]:
+    def squares(mean: Array, variance: Array, target: Array) -> list[float]:
         return [float(np.square(mean).sum()), float(variance.sum()), float(np.square(target).sum())]
 
-    rounding = max(100.0 * float(np.finfo(p.dtype).eps) for p in tree.leaves(point.params))
+    rounding = max(100.0 * float(np.finfo(p.dtype).eps) for p in tree.leaves(point.learner.params))
     rows = []
     for layer, (distance, variance, norm) in _sums(
         squares, differences.mean, differences.variance, exact.mean
@@ -264,8 +267,8 @@ class Variance:
 
 def variance(
     point: Point,
-    inputs: Any,
-    targets: Any,
+    inputs: Array,
+    targets: Array,
     batch_size: int,
     key: Key,
     batches: int = 100,

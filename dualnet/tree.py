@@ -38,7 +38,7 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
                 raise _mismatch(tree, other)
         return f(tree, *rest)
     if not rest:
-        return unflatten(tree, [f(leaf) for leaf in leaves(tree)])
+        return _map_one(f, tree)
     columns = [leaves_like(tree, other) for other in rest]
     return unflatten(tree, [f(*row) for row in zip(leaves(tree), *columns, strict=True)])
 
@@ -51,12 +51,13 @@ def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
 
 
 def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield `(path, leaf)` for every leaf, depth first; a path joins keys with `/`."""
-    if not isinstance(tree, _NODES):
-        yield prefix, tree
-        return
-    for key, child in _children(tree):
-        yield from items(child, f"{prefix}/{key}" if prefix else str(key))
+    """Iterate over `(path, leaf)` of every leaf, depth first; a path joins keys with `/`."""
+    found: list[tuple[str, Any]] = []
+    if isinstance(tree, _NODES):
+        _collect_items(tree, prefix, found)
+    else:
+        found.append((prefix, tree))
+    return iter(found)
 
 
 def leaves(tree: Tree) -> list[Any]:
@@ -79,7 +80,8 @@ def leaves_like(like: Tree, tree: Tree) -> list[Any]:
         TreeError: the structures differ; the message names the place and shows both sides.
     """
     found: list[Any] = []
-    _collect_like(like, tree, found, ())
+    if not _collect_like(like, tree, found):
+        _refuse(like, tree, ())
     return found
 
 
@@ -132,39 +134,95 @@ def _children(tree: Tree) -> list[tuple[Any, Tree]]:
     return list(zip(getattr(tree, "_fields", range(len(tree))), tree, strict=True))
 
 
+# The functions below visit each leaf without a call of their own: a step of training walks its
+# trees some thirty times, and comprehensions, generators and recursion into leaves are calls too.
+
+
+def _map_one(f: Callable[..., Any], tree: Tree) -> Tree:
+    """Apply `f` to the leaves of a node."""
+    if isinstance(tree, dict):
+        mapped = {}
+        for key, child in tree.items():
+            mapped[key] = _map_one(f, child) if isinstance(child, _NODES) else f(child)
+        return mapped
+    built = []
+    for child in tree:
+        built.append(_map_one(f, child) if isinstance(child, _NODES) else f(child))
+    return _like_sequence(tree, built)
+
+
+def _collect_items(tree: Tree, prefix: str, found: list[tuple[str, Any]]) -> None:
+    """Append the paths and leaves of a node to `found`."""
+    for key, child in tree.items() if isinstance(tree, dict) else _children(tree):
+        path = f"{prefix}/{key}" if prefix else str(key)
+        if isinstance(child, _NODES):
+            _collect_items(child, path, found)
+        else:
+            found.append((path, child))
+
+
 def _rebuild(like: Tree, remaining: Iterator[Any]) -> Tree:
     if isinstance(like, dict):
-        return {
-            key: _rebuild(child, remaining) if isinstance(child, _NODES) else next(remaining)
-            for key, child in like.items()
-        }
+        rebuilt = {}
+        for key, child in like.items():
+            rebuilt[key] = (
+                _rebuild(child, remaining) if isinstance(child, _NODES) else next(remaining)
+            )
+        return rebuilt
     if not isinstance(like, (list, tuple)):
         return next(remaining)
     built = []
     for child in like:
         built.append(_rebuild(child, remaining) if isinstance(child, _NODES) else next(remaining))
-    if hasattr(like, "_fields"):
-        return type(like)(*built)
-    return built if type(like) is list else type(like)(built)
+    return _like_sequence(like, built)
 
 
-def _collect_like(like: Tree, tree: Tree, found: list[Any], path: tuple) -> None:
-    """Append the leaves of `tree` to `found` in the order of those of `like`."""
-    if not isinstance(like, _NODES):
-        if isinstance(tree, _NODES):
-            raise _mismatch(like, tree, path)
-        found.append(tree)
-        return
+def _like_sequence(like: Tree, built: list[Any]) -> Tree:
+    """Return a list, tuple or named tuple of the type of `like`."""
+    if type(like) is list:
+        return built
+    return type(like)(*built) if hasattr(like, "_fields") else type(like)(built)
+
+
+def _collect_like(like: Tree, tree: Tree, found: list[Any]) -> bool:
+    """Append the leaves of `tree` to `found` in the order of those of `like`.
+
+    Return False, with some of them appended, where the structures differ.
+    """
     if isinstance(like, dict):
         if not isinstance(tree, dict) or tree.keys() != like.keys():
-            raise _mismatch(like, tree, path)
+            return False
         for key, child in like.items():
-            _collect_like(child, tree[key], found, (*path, key))
-        return
+            other = tree[key]
+            if isinstance(child, _NODES):
+                if not _collect_like(child, other, found):
+                    return False
+            elif isinstance(other, _NODES):
+                return False
+            else:
+                found.append(other)
+        return True
+    if not isinstance(like, _NODES):
+        found.append(tree)
+        return not isinstance(tree, _NODES)
     if type(tree) is not type(like) or len(tree) != len(like):
+        return False
+    for child, other in zip(like, tree, strict=True):
+        if not _collect_like(child, other, found):
+            return False
+    return True
+
+
+def _refuse(like: Tree, tree: Tree, path: tuple) -> None:
+    """Raise the TreeError about the first place where two trees differ, if they do."""
+    if isinstance(like, dict) and isinstance(tree, dict) and tree.keys() == like.keys():
+        for key, child in like.items():
+            _refuse(child, tree[key], (*path, key))
+    elif isinstance(like, (list, tuple)) and type(tree) is type(like) and len(tree) == len(like):
+        for key, (child, other) in enumerate(zip(like, tree, strict=True)):
+            _refuse(child, other, (*path, key))
+    elif isinstance(like, _NODES) or isinstance(tree, _NODES):
         raise _mismatch(like, tree, path)
-    for key, (child, other) in enumerate(zip(like, tree, strict=True)):
-        _collect_like(child, other, found, (*path, key))
 
 
 def _mismatch(expected: Tree, got: Tree, path: tuple = ()) -> TreeError:

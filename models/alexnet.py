@@ -25,7 +25,7 @@ from dualnet.nn import (
     Sequential,
     relu,
 )
-from dualnet.nn.layers import require_count
+from dualnet.nn.refusals import require_count
 
 SMALLEST = 63
 """Of smaller images the pools leave nothing."""

@@ -35,7 +35,7 @@ from dualnet.nn import (
     mixer_block,
     relu,
 )
-from dualnet.nn.layers import require_count
+from dualnet.nn.refusals import require_count
 
 
 @dataclass(frozen=True)

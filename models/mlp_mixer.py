@@ -19,7 +19,7 @@ from dualnet.nn import (
     Sequential,
     mlp_mixer_block,
 )
-from dualnet.nn.layers import require_count
+from dualnet.nn.refusals import require_count
 from models.vit import patch_size
 
 

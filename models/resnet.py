@@ -28,7 +28,7 @@ from dualnet.nn import (
     Sequential,
     relu,
 )
-from dualnet.nn.layers import require_count
+from dualnet.nn.refusals import require_count
 
 SMALL = 64
 """Images of less height get a network that keeps their size longer."""

@@ -20,7 +20,7 @@ from dualnet.nn import (
     Sequential,
     transformer_block,
 )
-from dualnet.nn.layers import require_count
+from dualnet.nn.refusals import require_count
 
 
 @dataclass(frozen=True)

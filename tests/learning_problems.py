@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from dualnet.core.spaces import dense
 from dualnet.learning import (
     ActivityPerturbation,
     Backprop,
+    Batch,
     ControlVariate,
     DirectFeedback,
     DirectKolenPollack,
@@ -24,12 +26,14 @@ from dualnet.learning import (
     GreedyFeedbackAlignment,
     GreedyWeightPerturbation,
     LearnedFeedbackAlignment,
+    LearnerState,
     LocalBackprop,
     LocalFeedbackAlignment,
+    Plan,
     Shard,
     Task,
     WeightPerturbation,
-    step,
+    estimate_gradient,
 )
 from dualnet.nn import (
     Activation,
@@ -93,28 +97,29 @@ class Problem:
     x: np.ndarray
     labels: np.ndarray
 
-    def learned(self, rule):
+    @cached_property
+    def plan(self):
+        return Plan.of(self.task, self.params, self.state, self.x)
+
+    @property
+    def batch(self):
+        return Batch(self.x, self.labels)
+
+    def learner(self, rule_state):
+        return LearnerState(self.params, self.state, rule_state)
+
+    def rule_state(self, rule):
         """What the rule learns, at a point where nothing is zero any more."""
         start = dn.Key(1)
-        drawn = rule.init(start, self.task, self.params, self.state, self.x)
+        drawn = rule.init(start, self.plan, self.params)
         return tree.map_with_path(
             lambda path, b: b + 0.3 * BACKEND.normal(start.fold_in(path), b.shape, b.dtype), drawn
         )
 
-    def step(self, rule, key, backend=BACKEND, shards=1, learned=None):
-        learned = self.learned(rule) if learned is None else learned
-        return step(
-            rule,
-            self.task,
-            self.params,
-            self.state,
-            learned,
-            self.x,
-            self.labels,
-            key,
-            backend,
-            shards,
-        )
+    def step(self, rule, key, backend=BACKEND, shards=1, rule_state=None):
+        rule_state = self.rule_state(rule) if rule_state is None else rule_state
+        learner = self.learner(rule_state)
+        return estimate_gradient(rule, self.plan, learner, self.batch, key, backend, shards)
 
     def exact(self):
         """The gradient by dn.grad of the mean loss, without any of `dualnet.learning`'s rules."""
@@ -285,16 +290,16 @@ def largest_sum(f, primals, tangents):
 
 def directions_of(p, rule, key):
     """The independent directions that `fg-w` draws as rows over all parameters."""
-    drawn = rule.sample(key, p.task, p.params, BACKEND, len(p.x)).draw(0, rule.tangents)
+    drawn = rule.sample(key, p.plan, p.params, BACKEND, len(p.x)).draw(0, rule.tangents)
     rows = [np.reshape(dense(t), (rule.tangents, -1)) for t in tree.leaves(drawn)]
     return np.concatenate(rows, axis=1)
 
 
-def estimates(p, rule, key, steps, first=0, learned=None):
+def estimates(p, rule, key, steps, first=0, rule_state=None):
     """Independent gradients as rows."""
-    learned = p.learned(rule) if learned is None else learned
+    rule_state = p.rule_state(rule) if rule_state is None else rule_state
     keys = (key.fold_in(first + i) for i in range(steps))
-    return np.array([flat(p.step(rule, k, learned=learned).gradients) for k in keys])
+    return np.array([flat(p.step(rule, k, rule_state=rule_state).gradients) for k in keys])
 
 
 def assert_unbiased(p, rule, key, steps, exact=None):

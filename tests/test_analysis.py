@@ -47,10 +47,10 @@ from dualnet.training.settings import Settings
 from models import MLP
 
 
-def at(p, rule, learned=None):
+def at(p, rule, rule_state=None):
     """The point of a problem, and its batch."""
-    learned = p.learned(rule) if learned is None else learned
-    return Point(rule, p.task, p.params, p.state, learned, BACKEND), p.x, p.labels
+    rule_state = p.rule_state(rule) if rule_state is None else rule_state
+    return Point(rule, p.plan, p.learner(rule_state), BACKEND), p.x, p.labels
 
 
 def by_layer(rows):
@@ -104,7 +104,7 @@ def test_exact_rules_are_aligned_with_what_they_estimate(rule, rng, key):
 def test_feedback_alignment_with_the_weights_is_aligned(rule, rng, key):
     """Local and greedy rules too, each with its own exact gradient."""
     p = problem(rng, key, *WITH_HEADS)
-    drawn = p.learned(rule)
+    drawn = p.rule_state(rule)
     assert by_layer(alignment(*at(p, rule, drawn), key))["hidden1/w"].cosine < 0.999
     weights = {path: {"w": _leaf(p.params, path)["w"]} for path in drawn}
     assert_aligned(alignment(*at(p, rule, weights), key), 1e-9)
@@ -161,8 +161,8 @@ def test_shrinking_is_found_to_be_a_bias(rng, key):
     """With feedback 0 the mean of `fg-a-cv --shrink 0.1` is a tenth of the hidden gradients."""
     p = problem(rng, key)
     rule = ControlVariate(4, shrink=0.1)
-    learned = tree.map(np.zeros_like, p.learned(rule))
-    rows = by_layer(bias(*at(p, rule, learned), key, draws=100))
+    rule_state = tree.map(np.zeros_like, p.rule_state(rule))
+    rows = by_layer(bias(*at(p, rule, rule_state), key, draws=100))
     for layer in ("hidden1/w", "hidden2/w", "total"):
         assert rows[layer].deviations > 5, rows[layer]
     for layer in ("hidden1/w", "hidden2/w"):
@@ -185,8 +185,8 @@ class Scaled(Backprop):
     factor: float = 1.0
 
     def estimate(self, *args):
-        gradients, learned = super().estimate(*args)
-        return tree.map(lambda g: (self.factor * g).astype(g.dtype), gradients), learned
+        gradients, rule_state = super().estimate(*args)
+        return tree.map(lambda g: (self.factor * g).astype(g.dtype), gradients), rule_state
 
 
 def test_rounding_is_no_bias_but_a_tenth_of_a_percent_is(rng, key):
@@ -400,7 +400,7 @@ def test_looking_changes_nothing_and_not_looking_costs_nothing(train, tmp_path, 
 @pytest.mark.parametrize("number", [0, 1, 2, 4, 5, 6, 14])
 def test_an_interrupted_run_has_every_row_once(number, train, tmp_path, monkeypatch):
     train("whole")
-    real, count = loop_module.step, iter(range(10**6))
+    real, count = loop_module.estimate_gradient, iter(range(10**6))
 
     def step(*args):
         if next(count) == number:
@@ -408,7 +408,7 @@ def test_an_interrupted_run_has_every_row_once(number, train, tmp_path, monkeypa
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop_module, "step", step)
+        patch.setattr(loop_module, "estimate_gradient", step)
         with pytest.raises(KeyboardInterrupt):
             train("parts")
     assert len(rows_of(tmp_path / "parts")) == len(LAYERS) * math.ceil(number / 2)

@@ -18,7 +18,7 @@ import pytest
 
 import dualnet.training.run as run_module
 from dualnet import data
-from dualnet.learning import AGGREGATIONS, RULES, SAMPLERS
+from dualnet.learning import RULES, WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.flags import OPTION_HELP
@@ -162,8 +162,8 @@ def test_every_choice_trains(flag, ask):
         "optimizer": OPTIMIZERS,
         "augment": data.AUGMENTATIONS,
         "schedule": SCHEDULES,
-        "sampler": SAMPLERS,
-        "aggregate": AGGREGATIONS,
+        "sampler": WEIGHT_SAMPLERS,
+        "aggregate": WEIGHT_AGGREGATIONS,
         "activation": ("relu", "tanh", "gelu", "sigmoid"),
     }
     for choice in choices[flag]:
@@ -199,8 +199,8 @@ def test_list_names_everything(ask):
     code, out, err = ask("--list")
     assert (code, err) == (0, "")
     first_words = [line.split()[0] for line in out.splitlines()]
-    tables = (RULES, OPTIMIZERS, SCHEDULES, SAMPLERS, AGGREGATIONS, train.MODELS, data.SOURCES)
-    for table in (*tables, data.AUGMENTATIONS):
+    tables = (RULES, OPTIMIZERS, SCHEDULES, WEIGHT_SAMPLERS, WEIGHT_AGGREGATIONS)
+    for table in (*tables, train.MODELS, data.SOURCES, data.AUGMENTATIONS):
         for name in table:
             assert name in first_words
     assert all(len(line.split()) > 1 for line in out.splitlines() if line.startswith(" "))

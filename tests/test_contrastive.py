@@ -10,7 +10,7 @@ import dualnet as dn
 from dualnet import data
 from dualnet.errors import UsageError
 from dualnet.learning import GreedyActivityPerturbation, GreedyBackprop, Task
-from dualnet.learning.independence import separations
+from dualnet.learning.independence import independence_of_each
 from dualnet.nn import (
     Activation,
     GroupedLinear,
@@ -113,7 +113,7 @@ def contrastive_problem(rng, key, loss):
 def test_lg_fg_a_is_unbiased(stop, rng, key):
     """Without the stop-gradient all examples answer to the batch's total."""
     p = contrastive_problem(rng, key, InfoNCE(0.5, stop))
-    assert separations(p.task, greedy=True)["norm"].examples == stop
+    assert independence_of_each(p.task, greedy=True)["norm"].examples == stop
     exact = p.step(GreedyBackprop(), key).gradients
     assert_unbiased(p, GreedyActivityPerturbation(30), key, 300, exact)
 

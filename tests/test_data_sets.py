@@ -580,7 +580,7 @@ def test_an_interrupted_run_ends_its_thread(tmp_path, mine, monkeypatch):
             raise KeyboardInterrupt
         return step(*args)
 
-    step = loop.step
+    step = loop.estimate_gradient
     monkeypatch.setattr(loop, "step", interrupted)
     assert run(mine, tmp_path / "run") == 130
     assert steps == [1, 1, 1]

@@ -23,8 +23,8 @@ from dualnet import tree
 from dualnet.core.spaces import RankOne
 from dualnet.errors import UsageError
 from dualnet.learning import (
-    AGGREGATIONS,
-    SAMPLERS,
+    WEIGHT_AGGREGATIONS,
+    WEIGHT_SAMPLERS,
     ActivityPerturbation,
     ControlVariate,
     GreedyActivityPerturbation,
@@ -32,7 +32,6 @@ from dualnet.learning import (
     GreedyWeightPerturbation,
     Task,
     WeightPerturbation,
-    cut,
 )
 from dualnet.learning.aggregate import projection
 from dualnet.learning.directions import weights
@@ -40,7 +39,7 @@ from dualnet.learning.directions.low_rank import LowRank, dense
 from dualnet.learning.directions.samplers import Sampler, sampler_of
 from dualnet.nn import Context, Linear, Sequential, softmax_cross_entropy
 
-EVERY_SAMPLER = [*SAMPLERS, "rank-one:3", "angle:30", "normal:unit", "rank-one:3:unit"]
+EVERY_SAMPLER = [*WEIGHT_SAMPLERS, "rank-one:3", "angle:30", "normal:unit", "rank-one:3:unit"]
 RANDOM = [name for name in EVERY_SAMPLER if sampler_of(name).mix is None and name != "basis"]
 ORTHOGONAL = ["orthogonal", "orthonormal", "varying", "angle:30"]
 
@@ -74,7 +73,7 @@ def test_directions_follow_the_path_and_not_the_order_of_parameters(rng, key):
     backwards = {name: p.params[name] for name in reversed(p.params)}
     rule = WeightPerturbation(3)
     one, other = (
-        rule.sample(key, p.task, params, BACKEND, 4).draw(0, 3) for params in (p.params, backwards)
+        rule.sample(key, p.plan, params, BACKEND, 4).draw(0, 3) for params in (p.params, backwards)
     )
     tree.map(lambda a, b: np.testing.assert_array_equal(a, b), one, other)
 
@@ -84,7 +83,7 @@ def test_a_chunk_counts_what_the_directions_need(sampler, monkeypatch):
     params = {"w": np.zeros((300, 200), np.float32), "scale": np.zeros((), np.float64)}
     size = 300 + 200 if sampler.startswith("rank-one") else 300 * 200
     one = 4 * (3 if "3" in sampler and "rank" in sampler else 1) * size + 8
-    assert weights.direction_bytes(BACKEND, sampler_of(sampler), params) == one
+    assert weights.direction_bytes(sampler_of(sampler), params) == one
     monkeypatch.setattr(weights, "TANGENT_BYTES", 7 * one + one // 2)
     assert weights.directions_that_fit(one) == 7 and weights.directions_that_fit(9**9) == 1
 
@@ -103,9 +102,7 @@ def test_a_pass_counts_the_activations_of_images(sampler, rng, key, monkeypatch)
     shape, layers = NETWORKS["convolution, group norm, residual"]
     p = problem(rng, key, *layers, in_shape=shape, n=6)
     of_example = 2 * 3 * 3 * 4 * p.x.itemsize  # a 2x2 window leaves 3x3 of 4x4 pixels
-    (shard,) = cut(p.x, p.labels, 1)
-    got = weights.activation_bytes(p.task.network, p.params, p.state, shard)
-    assert got == of_example
+    assert p.plan.activation_bytes == of_example
     whole = p.step(WeightPerturbation(8, sampler, "projection"), key).gradients
     monkeypatch.setattr(Counted, "passes", [], raising=False)
     monkeypatch.setattr(weights, "TANGENT_BYTES", 3 * 6 * of_example)
@@ -147,7 +144,7 @@ def test_the_lengths_and_angles_of_mixed_directions(sampler, rng, key):
     assert np.isclose(v[0] @ first, np.linalg.norm(v[0]) * np.linalg.norm(first))
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, "rank-one:3", "angle:30"])
+@pytest.mark.parametrize("sampler", [*WEIGHT_SAMPLERS, "rank-one:3", "angle:30"])
 def test_unit_directions_have_length_one_and_go_the_same_way(sampler, rng, key):
     p = problem(rng, key)
     v = mixed_directions(p, WeightPerturbation(K, f"{sampler}:unit"), key)
@@ -187,7 +184,7 @@ def test_basis_directions_are_those_of_all_parameters_together(network, chunk, r
             assert np.linalg.norm(off) < 1e-9 * np.linalg.norm(exact), f"{k} {aggregate}"
 
 
-@pytest.mark.parametrize("aggregate", AGGREGATIONS)
+@pytest.mark.parametrize("aggregate", WEIGHT_AGGREGATIONS)
 @pytest.mark.parametrize("sampler", ["basis", "basis:unit"])
 def test_directions_of_no_length_do_no_harm(sampler, aggregate, rng, key):
     """Beyond the last parameter, and in the blocks of a greedy rule that no direction moves."""
@@ -204,7 +201,7 @@ def test_sums_of_outer_products_have_their_rank(rng, key):
     p = problem(rng, key)
     for rank in (1, 2, 4, 40):
         rule = WeightPerturbation(30, f"rank-one:{rank}")
-        drawn = rule.sample(key, p.task, p.params, BACKEND, 4).draw(0, 30)
+        drawn = rule.sample(key, p.plan, p.params, BACKEND, 4).draw(0, 30)
         w = dense(drawn["hidden1"]["w"])
         # signs may agree, so that now and then the rank is lower
         assert np.linalg.matrix_rank(w).max() == min(rank, 5)
@@ -261,7 +258,7 @@ def mean_length(n):
     return math.sqrt(2) * math.gamma((n + 1) / 2) / math.gamma(n / 2)
 
 
-@pytest.mark.parametrize("aggregate", AGGREGATIONS)
+@pytest.mark.parametrize("aggregate", WEIGHT_AGGREGATIONS)
 @pytest.mark.parametrize("sampler", EVERY_SAMPLER)
 def test_every_aggregation_of_every_kind_of_directions_by_hand(aggregate, sampler, rng, key):
     p = problem(rng, key)
@@ -271,7 +268,7 @@ def test_every_aggregation_of_every_kind_of_directions_by_hand(aggregate, sample
     assert_close(p.step(rule, key).gradients, expected, 1e-9)
 
 
-@pytest.mark.parametrize("aggregate", AGGREGATIONS)
+@pytest.mark.parametrize("aggregate", WEIGHT_AGGREGATIONS)
 @pytest.mark.parametrize(
     "sampler", ["rank-one", "rank-one:3", "orthogonal", "normal:unit", "basis"]
 )
@@ -322,7 +319,7 @@ def test_as_many_orthogonal_directions_as_weights_give_the_gradient(sampler, rng
 
 def repeated(backend, key, params, start, stop):
     """Directions 0, 0, 1, 1, 2, 2, ...: every one twice."""
-    once = SAMPLERS["normal"].draw(backend, key, params, start // 2, (stop + 1) // 2)
+    once = WEIGHT_SAMPLERS["normal"].draw(backend, key, params, start // 2, (stop + 1) // 2)
     return tree.map(lambda t: t[np.arange(start, stop) // 2 - start // 2], once)
 
 
@@ -330,7 +327,7 @@ def repeated(backend, key, params, start, stop):
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_projection_handles_repeated_directions(chunk, dtype, tolerance, rng, key, monkeypatch):
     # In chunks, the derivatives along a direction and its double differ by rounding.
-    monkeypatch.setitem(SAMPLERS, "repeated", Sampler(repeated))
+    monkeypatch.setitem(WEIGHT_SAMPLERS, "repeated", Sampler(repeated))
     p = problem(rng, key, dtype=dtype)
     twice = p.step(WeightPerturbation(10, "repeated", "projection", chunk), key)
     once = p.step(WeightPerturbation(5, "normal", "projection"), key)
@@ -417,8 +414,8 @@ def test_activity_projection_is_the_projection_of_each_examples_gradient(k, rng,
     rule = ActivityPerturbation(k, aggregate="projection")
     of_activities, seen = activity_gradients(p, ("hidden1", "hidden2"))
     slopes = {"hidden1": 1.0 * (seen["hidden1"] > 0), "hidden2": None}
-    directions = rule.sample(key, p.task, p.params, BACKEND, 4)
-    draw = directions.drawer(dn.learning.cut(p.x, p.labels, 1)[0])
+    directions = rule.sample(key, p.plan, p.params, BACKEND, 4)
+    draw = directions.drawer(dn.learning.split_batch(p.batch, 1)[0])
     u = np.concatenate([draw(path, 1, seen[path], slopes[path]) for path in seen], axis=2)
     g = np.concatenate([of_activities[path] for path in seen], axis=1)
     for n in range(4):

@@ -12,7 +12,7 @@ import dualnet as dn
 from dualnet.core.dual import RULES
 from dualnet.core.engine import composed
 from dualnet.core.refusals import name_of
-from dualnet.nn import Context, walk
+from dualnet.nn import Context, Layer, walk
 from experiments import contrastive, networks, rules
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +29,7 @@ def test_the_example_of_the_readme_runs():
 
 def test_the_code_of_the_design_page_works():
     scale, residual, trapezoid = code_blocks("docs/design.md")
-    names = {"np": np, "dataclass": dataclass, "composed": composed}
+    names = {"np": np, "dataclass": dataclass, "composed": composed, "Layer": Layer}
     for block in (scale, residual):
         exec(compile(block, "design.md", "exec"), names)
     layer = names["Residual"]((("scale", names["Scale"]()),))

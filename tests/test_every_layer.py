@@ -7,7 +7,15 @@ import pytest
 
 import dualnet as dn
 from dualnet import backends, nn, tree
-from dualnet.learning import RULES, Task, WeightPerturbation, step
+from dualnet.learning import (
+    RULES,
+    Batch,
+    LearnerState,
+    Plan,
+    Task,
+    WeightPerturbation,
+    estimate_gradient,
+)
 from dualnet.nn import (
     Activation,
     AdaptiveAveragePool,
@@ -154,13 +162,14 @@ def test_a_step_under_every_rule(start, key, name):
     params, state, x = start
     task = Task(NETWORK, softmax_cross_entropy)
     rule, labels = RULES[name](), np.array([0, 2, 1])
-    learned = rule.init(key, task, params, state, x)
-    done = step(rule, task, params, state, learned, x, labels, key, backends.get("numpy"))
+    plan = Plan.of(task, params, state, x)
+    learner = LearnerState(params, state, rule.init(key, plan, params))
+    backend = backends.get("numpy")
+    done = estimate_gradient(rule, plan, learner, Batch(x, labels), key, backend)
     for (path, g), p in zip(tree.items(done.gradients), tree.leaves(params), strict=True):
         assert g.shape == p.shape and np.all(np.isfinite(g)), path
-    moved = [
-        np.any(a != b) for a, b in zip(tree.leaves(done.state), tree.leaves(state), strict=True)
-    ]
+    pairs = zip(tree.leaves(done.model_state), tree.leaves(state), strict=True)
+    moved = [np.any(a != b) for a, b in pairs]
     assert moved and all(moved)  # the running statistics
 
 
@@ -168,8 +177,8 @@ def test_rank_one_directions_through_every_layer(start, key):
     """The derivative along them is that along the same directions as dense stacks."""
     params, state, x = start
     rule = WeightPerturbation(tangents=3, sampler="rank-one")
-    task = Task(NETWORK, softmax_cross_entropy)
-    (directions,) = rule.sample(key, task, params, backends.get("numpy"), len(x)).chunks()
+    plan = Plan.of(Task(NETWORK, softmax_cross_entropy), params, state, x)
+    (directions,) = rule.sample(key, plan, params, backends.get("numpy"), len(x)).chunks()
 
     def f(params):
         return NETWORK.apply(params, state, x, Context(train=True, key=key))[0]

@@ -21,6 +21,7 @@ from dualnet.nn import (
     Flatten,
     GroupedLinear,
     GroupNorm,
+    Layer,
     LayerNorm,
     Linear,
     LocalHead,
@@ -333,7 +334,7 @@ def test_a_network_says_whether_it_couples_examples():
 
 
 @dataclass(frozen=True)
-class Together:
+class Together(Sequential):
     """A container that itself mixes examples."""
 
     layers: tuple

@@ -24,19 +24,23 @@ from dualnet.backends import NumpyBackend
 from dualnet.errors import UsageError
 from dualnet.learning import (
     RULES,
-    SAMPLERS,
+    WEIGHT_SAMPLERS,
     ActivityPerturbation,
     Backprop,
+    Batch,
     LearnedFeedbackAlignment,
     Measurement,
+    Plan,
+    Rule,
     Task,
     WeightPerturbation,
     correct,
-    cut,
+    split_batch,
 )
 from dualnet.nn import (
     Activation,
     Dropout,
+    Layer,
     Linear,
     Sequential,
     mean_squared_error,
@@ -51,8 +55,8 @@ from dualnet.nn import (
 def assert_same(done, expected, what=""):
     """One step as another, to rounding."""
     assert_close(done.gradients, expected.gradients, 1e-10, what)
-    if tree.leaves(expected.learned):
-        assert_close(done.learned, expected.learned, 1e-10, what)
+    if tree.leaves(expected.rule_state):
+        assert_close(done.rule_state, expected.rule_state, 1e-10, what)
     assert np.isclose(done.loss, expected.loss, rtol=1e-12), what
     assert done.correct == expected.correct, what
 
@@ -78,7 +82,7 @@ def test_no_rule_depends_on_shards_on_other_networks(rule, network, rng, key):
     assert_same(p.step(rule, key, NumpyBackend(2), 3), p.step(rule, key))
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, "angle:30"])
+@pytest.mark.parametrize("sampler", [*WEIGHT_SAMPLERS, "angle:30"])
 @pytest.mark.parametrize("aggregate", ["mean", "projection", "largest"])
 def test_fg_w_does_not_depend_on_the_chunk(sampler, aggregate, rng, key):
     p = problem(rng, key)
@@ -125,7 +129,7 @@ def test_running_statistics_move_once_a_step(rule, rng, key):
     if isinstance(rule, WeightPerturbation):
         rules += [replace(rule, tangent_chunk=chunk) for chunk in (1, 3)]
     for one in rules:
-        statistics = p.step(one, key).state["block"]["norm"]
+        statistics = p.step(one, key).model_state["block"]["norm"]
         assert np.allclose(statistics["mean"], 0.1 * hidden.mean(0))
         assert np.allclose(statistics["variance"], 0.9 + 0.1 * hidden.var(0, ddof=1))
 
@@ -135,7 +139,7 @@ def test_a_network_that_couples_examples_is_not_cut(rule, rng, key):
     p = problem(rng, key, *WITH_BATCH_NORM, n=7)
     whole, cut_in_vain = p.step(rule, key), p.step(rule, key, NumpyBackend(2), 3)
     assert np.array_equal(flat(whole.gradients), flat(cut_in_vain.gradients))
-    assert np.array_equal(flat(whole.state), flat(cut_in_vain.state))
+    assert np.array_equal(flat(whole.model_state), flat(cut_in_vain.model_state))
 
 
 def test_bp_is_exact_through_batch_norm(rng, key):
@@ -153,7 +157,7 @@ def test_bp_is_exact_through_batch_norm(rng, key):
 
 
 @dataclass(frozen=True)
-class Recorder:
+class Recorder(Layer):
     """Keeps the contexts it is applied in."""
 
     seen: list = field(default_factory=list)
@@ -170,9 +174,9 @@ class Recorder:
 def test_layers_are_told_of_the_step(rule, rng, key):
     recorder = Recorder()
     p = problem(rng, key, ("recorder", recorder), ("output", Linear(3)), n=7)
-    backend, learned = NumpyBackend(), p.learned(rule)
+    backend, rule_state = NumpyBackend(), p.rule_state(rule)
     recorder.seen.clear()
-    p.step(rule, key, backend, 3, learned)
+    p.step(rule, key, backend, 3, rule_state)
     assert sorted({c.start for c in recorder.seen}) == [0, 2, 4]
     assert all(c.train and c.backend is backend for c in recorder.seen)
     assert {c.key for c in recorder.seen} == {key.fold_in("network").fold_in("recorder")}
@@ -181,20 +185,20 @@ def test_layers_are_told_of_the_step(rule, rng, key):
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
 def test_a_step_is_a_function_of_its_key_and_changes_nothing(rule, rng, key):
     p = problem(rng, key)
-    learned = p.learned(rule)
-    given = (p.params, p.state, learned, p.x, p.labels)
+    rule_state = p.rule_state(rule)
+    given = (p.params, p.state, rule_state, p.x, p.labels)
     before = tree.map(np.copy, list(given))
-    first, again = (p.step(rule, key, learned=learned) for _ in range(2))
-    other = p.step(rule, key.fold_in("other"), learned=learned)
+    first, again = (p.step(rule, key, rule_state=rule_state) for _ in range(2))
+    other = p.step(rule, key.fold_in("other"), rule_state=rule_state)
     tree.map(np.testing.assert_array_equal, list(given), before)
-    for a, b in [(first.gradients, again.gradients), (first.learned, again.learned)]:
+    for a, b in [(first.gradients, again.gradients), (first.rule_state, again.rule_state)]:
         tree.map(np.testing.assert_array_equal, a, b)
     if hasattr(rule, "sampler") and type(rule) is not RULES["fdfa"]:
         assert not np.array_equal(flat(first.gradients), flat(other.gradients))
     else:
         assert np.array_equal(flat(first.gradients), flat(other.gradients))
     if type(rule) in (RULES["fdfa"], LearnedFeedbackAlignment):
-        assert not np.array_equal(flat(first.learned), flat(other.learned))
+        assert not np.array_equal(flat(first.rule_state), flat(other.rule_state))
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
@@ -202,12 +206,12 @@ def test_a_step_is_a_function_of_its_key_and_changes_nothing(rule, rng, key):
 @pytest.mark.parametrize("layers", [MLP, WITH_HEADS, WITH_BATCH_NORM], ids=["mlp", "heads", "norm"])
 def test_everything_keeps_the_shapes_and_dtype_of_the_parameters(rule, dtype, layers, rng, key):
     p = problem(rng, key, *layers, dtype=dtype)
-    learned = rule.init(key, p.task, p.params, p.state, p.x)
-    done = p.step(rule, key, shards=2, learned=learned)
+    rule_state = rule.init(key, p.plan, p.params)
+    done = p.step(rule, key, shards=2, rule_state=rule_state)
     assert tree.describe(done.gradients) == tree.describe(p.params)
-    assert tree.describe(done.learned) == tree.describe(learned)
-    assert {np.asarray(b).dtype for b in tree.leaves(learned)} <= {np.dtype(dtype)}
-    assert np.isfinite(flat([done.gradients, done.learned])).all()
+    assert tree.describe(done.rule_state) == tree.describe(rule_state)
+    assert {np.asarray(b).dtype for b in tree.leaves(rule_state)} <= {np.dtype(dtype)}
+    assert np.isfinite(flat([done.gradients, done.rule_state])).all()
     assert np.asarray(done.loss).dtype == dtype
 
 
@@ -225,11 +229,12 @@ def test_a_network_may_be_a_single_layer(rule, rng, key):
 
 def test_fg_a_draws_for_each_example_whatever_the_shard(rng, key):
     task = Task(Linear(3), softmax_cross_entropy)
-    directions = ActivityPerturbation(2).sample(key, task, {}, BACKEND, 9)
+    plan = Plan.of(task, *task.network.init(key, (6,))[:2], np.zeros((1, 6)))
+    directions = ActivityPerturbation(2).sample(key, plan, {}, BACKEND, 9)
     z, slope = np.zeros((9, 5)), np.ones((9, 5))
 
     def drawn(path, pieces):
-        shards = cut(z, np.zeros(9, int), pieces)
+        shards = split_batch(Batch(z, np.zeros(9, int)), pieces)
         parts = [directions.drawer(s)(path, 1, s.inputs, slope[: len(s.inputs)]) for s in shards]
         return np.concatenate(parts, axis=1)
 
@@ -295,7 +300,7 @@ def test_bad_options_say_what_would_be_good(rule, options, message):
 @pytest.mark.parametrize("pieces", [1, 2, 3, 7, 20])
 def test_cut_keeps_every_example_once_and_in_order(pieces):
     x, labels = np.arange(14).reshape(7, 2), np.arange(7)
-    shards = cut(x, labels, pieces)
+    shards = split_batch(Batch(x, labels), pieces)
     assert np.array_equal(np.concatenate([s.inputs for s in shards]), x)
     assert np.array_equal(np.concatenate([s.targets for s in shards]), labels)
     assert [s.context.start for s in shards] == [int(s.targets[0]) for s in shards]
@@ -312,48 +317,48 @@ def test_correct_counts_largest_outputs():
 
 
 @dataclass(frozen=True)
-class SignOfDerivative:
+class SignOfDerivative(Rule):
     """Go against each direction by a fixed length, whatever the slope; counts its steps."""
 
     tangents: int = 4
 
-    def init(self, key, task, params, state, inputs):
+    def init(self, key, plan, params):
         return {"steps": np.zeros((), np.int64)}
 
-    def sample(self, key, task, params, backend, n):
+    def sample(self, key, plan, params, backend, n):
         shape = (self.tangents,)
         return tree.map_with_path(
             lambda path, p: backend.normal(key.fold_in(path), shape + p.shape, p.dtype), params
         )
 
-    def measure(self, task, params, state, learned, directions, shard):
+    def measure(self, plan, learner, directions, shard):
         def total_loss(p):
-            losses, aux = task.losses(p, state, shard, shard.context)
+            losses, aux = plan.task.losses(p, learner.model_state, shard, shard.context)
             return losses.sum(), aux
 
-        loss, d, (y, state) = dn.jvp(total_loss, (params,), (directions,), has_aux=True)
+        loss, d, (y, state) = dn.jvp(total_loss, (learner.params,), (directions,), has_aux=True)
         return Measurement({"loss": loss, "correct": correct(y, shard.targets), "d": d}, state)
 
-    def estimate(self, total, directions, params, learned, n):
+    def estimate(self, total, directions, learner, n):
         sign = np.sign(total["d"])
         gradients = tree.map(lambda v: np.tensordot(sign, v, 1) / self.tangents, directions)
-        return gradients, {"steps": learned["steps"] + 1}
+        return gradients, {"steps": learner.rule_state["steps"] + 1}
 
 
 def test_a_new_rule_needs_nothing_but_its_class(rng, key):
     p = problem(rng, key, n=7)
     rule = SignOfDerivative()
-    learned = rule.init(key, p.task, p.params, p.state, p.x)
-    whole = p.step(rule, key, learned=learned)
-    pieces = p.step(rule, key, NumpyBackend(2), 3, learned)
+    rule_state = rule.init(key, p.plan, p.params)
+    whole = p.step(rule, key, rule_state=rule_state)
+    pieces = p.step(rule, key, NumpyBackend(2), 3, rule_state)
     assert_close(pieces.gradients, whole.gradients, 1e-12)
-    assert whole.learned["steps"] == 1
-    rows = [flat(p.step(rule, key.fold_in(i), learned=learned).gradients) for i in range(30)]
+    assert whole.rule_state["steps"] == 1
+    rows = [flat(p.step(rule, key.fold_in(i), rule_state=rule_state).gradients) for i in range(30)]
     assert np.mean(rows, axis=0) @ flat(p.exact()) > 0
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(Layer):
     """y = s x, with a number s for each feature."""
 
     def init(self, key, in_shape):
@@ -364,7 +369,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class RunningMean:
+class RunningMean(Layer):
     """Takes off the mean of what came before; a layer with state that follows its input."""
 
     def init(self, key, in_shape):
@@ -413,7 +418,7 @@ class Follower(RunningMean):
 @pytest.mark.parametrize("layer", [RunningMean(), Follower()], ids=["stopped", "plain"])
 def test_the_new_state_of_a_layer_is_plain_arrays(rule, layer, rng, key):
     p = problem(rng, key, ("hidden", Linear(5)), ("follow", layer), ("output", Linear(3)))
-    state = p.step(rule, key).state
+    state = p.step(rule, key).model_state
     hidden = p.x @ p.params["hidden"]["w"] + p.params["hidden"]["b"]
     assert type(state["follow"]["mean"]) is np.ndarray
     assert np.allclose(state["follow"]["mean"], 0.1 * hidden.mean(0))
@@ -423,7 +428,7 @@ def test_the_new_state_of_a_layer_is_plain_arrays(rule, layer, rng, key):
 
 
 @dataclass(frozen=True)
-class Residual:
+class Residual(Layer):
     """x + inner(x): what a newcomer might write."""
 
     layers: tuple
@@ -440,7 +445,7 @@ class Residual:
 
 
 @dataclass(frozen=True)
-class Twice:
+class Twice(Layer):
     """The same layer applied two times, with one set of weights."""
 
     layers: tuple
@@ -496,5 +501,5 @@ def test_gradients_keep_their_dtype_whatever_the_targets(rule, rng, key):
     x, targets = rng.standard_normal((5, 3)).astype(np.float32), rng.standard_normal((5, 2))
     done = Problem(Task(network, mean_squared_error), params, state, x, targets).step(rule, key)
     assert {g.dtype for g in tree.leaves(done.gradients)} == {np.dtype(np.float32)}
-    assert {b.dtype for b in tree.leaves(done.learned)} <= {np.dtype(np.float32)}
+    assert {b.dtype for b in tree.leaves(done.rule_state)} <= {np.dtype(np.float32)}
     assert done.correct == 0  # targets that are no labels

@@ -16,7 +16,7 @@ from learning_problems import drawn_until, every_relu_is_on
 import train
 from dualnet import Key, backends, tree
 from dualnet.errors import UsageError
-from dualnet.learning import RULES, Task, step
+from dualnet.learning import RULES, Batch, LearnerState, Plan, Task, estimate_gradient
 from dualnet.nn import Context, LocalHead, StopGradient, couples_examples, softmax_cross_entropy
 from dualnet.training.resolve import fitting_options, locality
 from dualnet.training.settings import Settings
@@ -328,11 +328,13 @@ def one_step(model, in_shape, rule, key, rng, batch=4):
     params, state, images = drawn_until(lambda at: every_relu_is_on(network, *at, key), draw)
     labels = rng.integers(0, 10, batch)
     task, chosen = Task(network, softmax_cross_entropy), RULES[rule]()
-    learned = chosen.init(key.fold_in("learned"), task, params, state, images)
+    plan = Plan.of(task, params, state, images)
+    rule_state = chosen.init(key.fold_in("learned"), plan, params)
     for i in range(2):  # matrices that start at zero have learned something by the second
         step_key, backend = key.fold_in(i), backends.get("numpy", 1)
-        made = step(chosen, task, params, state, learned, images, labels, step_key, backend)
-        learned = made.learned
+        learner, batch = LearnerState(params, state, rule_state), Batch(images, labels)
+        made = estimate_gradient(chosen, plan, learner, batch, step_key, backend)
+        rule_state = made.rule_state
     return params, made
 
 

@@ -13,6 +13,7 @@ from dualnet.nn import (
     Activation,
     Context,
     Flatten,
+    Layer,
     Linear,
     Sequential,
     gelu,
@@ -383,7 +384,7 @@ def test_sequential_refuses_ambiguous_names(names):
 
 
 @dataclass(frozen=True)
-class Counter:
+class Counter(Layer):
     """A layer with state and a use for randomness, as dropout and batch norm will be."""
 
     def init(self, key, in_shape):

@@ -20,7 +20,7 @@ from dualnet import tree
 from dualnet.errors import UsageError
 from dualnet.learning import RULES, GreedyActivityPerturbation, GreedyBackprop, Task
 from dualnet.learning.directions.activities import ActivityDirections
-from dualnet.learning.independence import Separation, separations
+from dualnet.learning.independence import Independence, independence_of_each
 from dualnet.learning.sites import hidden_units
 from dualnet.nn import (
     Activation,
@@ -32,6 +32,7 @@ from dualnet.nn import (
     Flatten,
     GroupedLinear,
     GroupNorm,
+    Layer,
     LayerNorm,
     Linear,
     LocalHead,
@@ -136,7 +137,7 @@ def test_layers_keep_apart_what_they_say(layer, key, rng):
     f = lambda x: layer.apply(params, state, x, context)[0][0]  # noqa: E731
     moves = np.reshape(np.abs(dn.jacfwd(f)(x)), (rows, out, rows, channels))
     assert not np.any(moves * (1 - np.eye(rows))[:, None, :, None]), "rows meet"
-    groups = layer.apart.groups or channels
+    groups = layer.row_groups or channels
     parts = np.reshape(moves, (rows, groups, out // groups, rows, groups, channels // groups))
     assert not np.any(parts * (1 - np.eye(groups))[:, None, None, :, None]), "groups meet"
 
@@ -145,10 +146,12 @@ def test_every_layer_that_keeps_something_apart_is_tested():
     from dualnet import nn
 
     of_package = {
-        name for name, kind in vars(nn).items() if isinstance(kind, type) and hasattr(kind, "apart")
+        name
+        for name, kind in vars(nn).items()
+        if isinstance(kind, type) and issubclass(kind, Layer) and kind.row_groups is not None
     }
     assert of_package == {type(layer).__name__ for layer in DECLARED}
-    assert LayerNorm(axes=(-2, -1)).apart is None
+    assert LayerNorm(axes=(-2, -1)).row_groups is None
 
 
 PATCHES, GROUPS = 4, 2
@@ -171,19 +174,19 @@ def a_task(*layers):
 
 
 def test_what_a_mixer_keeps_apart():
-    kept = separations(a_task(*MIXER), greedy=True)
-    assert kept["embed/1"] == Separation(True, True, GROUPS)
-    assert kept["groups/1"] == Separation(True, True, GROUPS)
-    assert kept["patches"] == Separation(True, True, 1)
-    assert kept[IN_BLOCK + "tokens/mix/after"] == Separation(True, True, 1, swapped=True)
-    assert kept[IN_BLOCK + "channels/after"] == Separation(True, True, GROUPS)
-    assert kept[IN_BLOCK + "groups/after"] == Separation(True, True, GROUPS)
-    assert kept["head0"] == Separation(True, False, 1)  # token mixing comes next
-    assert kept["mean"] == Separation()
-    assert all(not s.tokens for s in separations(a_task(*MIXER), greedy=False).values())
+    kept = independence_of_each(a_task(*MIXER), greedy=True)
+    assert kept["embed/1"] == Independence(True, True, GROUPS)
+    assert kept["groups/1"] == Independence(True, True, GROUPS)
+    assert kept["patches"] == Independence(True, True, 1)
+    assert kept[IN_BLOCK + "tokens/mix/after"] == Independence(True, True, 1, swapped=True)
+    assert kept[IN_BLOCK + "channels/after"] == Independence(True, True, GROUPS)
+    assert kept[IN_BLOCK + "groups/after"] == Independence(True, True, GROUPS)
+    assert kept["head0"] == Independence(True, False, 1)  # token mixing comes next
+    assert kept["mean"] == Independence()
+    assert all(not s.tokens for s in independence_of_each(a_task(*MIXER), greedy=False).values())
 
 
-class Twice:
+class Twice(Layer):
     """A container that nobody here knows: its layer is applied, and what came in is shifted."""
 
     def __init__(self, layer):
@@ -257,7 +260,7 @@ def test_no_part_of_an_activity_reaches_more_than_separations_say(name, rng, key
     p = with_heads(name, rng, key, n=2)
     network = p.task.network
     heads = {path: layer for path, layer in network.layers if isinstance(layer, LocalHead)}
-    kept = separations(p.task, greedy=True)
+    kept = independence_of_each(p.task, greedy=True)
     order = [path for path, _ in walk(network)]
     seen = {}
 
@@ -346,14 +349,14 @@ def test_replicas_take_away_noise(rng, key):
 
 
 def test_an_example_before_a_batch_norm_answers_to_the_whole_batch(key):
-    before = separations(a_task(*WITH_BATCH_NORM), greedy=False)
+    before = independence_of_each(a_task(*WITH_BATCH_NORM), greedy=False)
     assert not before["hidden"].examples
     assert before["block/norm"].examples and before["block/tanh"].examples
 
 
 def test_every_unit_has_a_separation(rng, key):
     p = with_heads("mixer", rng, key)
-    kept = separations(p.task, greedy=True)
+    kept = independence_of_each(p.task, greedy=True)
     units = hidden_units(p.task.network, p.params)
     assert len(units) == 5
     for unit in units:

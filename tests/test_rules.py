@@ -41,7 +41,7 @@ from dualnet.learning import (
     LocalBackprop,
     LocalFeedbackAlignment,
     WeightPerturbation,
-    cut,
+    split_batch,
 )
 from dualnet.nn import (
     Activation,
@@ -49,6 +49,7 @@ from dualnet.nn import (
     Conv2d,
     Flatten,
     GroupedLinear,
+    Layer,
     Linear,
     StopGradient,
     gelu,
@@ -135,14 +136,14 @@ def locality(rule):
 @pytest.mark.parametrize("rule", named(r for r in EVERY_RULE if locality(r) == "greedy"))
 def test_later_losses_do_not_reach_earlier_blocks(rule, rng, key):
     p = problem(rng, key, *WITH_HEADS)
-    learned = p.learned(rule)
-    before = p.step(rule, key, learned=learned).gradients
+    rule_state = p.rule_state(rule)
+    before = p.step(rule, key, rule_state=rule_state).gradients
     for earlier, later in [(BLOCK1, BLOCK2), ((*BLOCK1, *BLOCK2), ("output",))]:
         moved = {
             name: tree.map(lambda w: w + 0.5, q) if name in later else q
             for name, q in p.params.items()
         }
-        after = replace(p, params=moved).step(rule, key, learned=learned).gradients
+        after = replace(p, params=moved).step(rule, key, rule_state=rule_state).gradients
         for name in earlier:
             np.testing.assert_array_equal(flat(after[name]), flat(before[name]))
             assert np.any(flat(before[name]))
@@ -200,7 +201,7 @@ def weights_as_feedback(p, rule):
             params = params[name]
         return params["w"]
 
-    return {path: {"w": at(path)} for path in p.learned(rule)}
+    return {path: {"w": at(path)} for path in p.rule_state(rule)}
 
 
 EXACT = [
@@ -222,15 +223,15 @@ ON_NETWORKS = {
 def test_fa_whose_feedback_is_the_weights_is_bp(network, rule, exact, rng, key):
     shape, layers = ON_NETWORKS[network]
     p = problem(rng, key, *layers, in_shape=shape)
-    learned = weights_as_feedback(p, rule)
+    rule_state = weights_as_feedback(p, rule)
     expected = p.step(exact, key).gradients
-    assert_close(p.step(rule, key, learned=learned).gradients, expected, 1e-12)
+    assert_close(p.step(rule, key, rule_state=rule_state).gradients, expected, 1e-12)
     assert distance(p.step(rule, key).gradients, expected) > 1e-3  # with feedback as drawn
 
 
 def test_fa_by_hand(rng, key):
     p = problem(rng, key)
-    feedback = p.learned(FeedbackAlignment())
+    feedback = p.rule_state(FeedbackAlignment())
     w = {name: p.params[name] for name in ("hidden1", "hidden2", "output")}
     z1 = p.x @ w["hidden1"]["w"] + w["hidden1"]["b"]
     h1 = np.maximum(z1, 0)
@@ -251,16 +252,16 @@ def test_fa_by_hand(rng, key):
 def test_feedback_that_ffa_learns_tends_to_the_weights(rng, key):
     p = problem(rng, key, *WITH_ALL_WEIGHTS, in_shape=(3, 3, 2), n=64)
     rule = LearnedFeedbackAlignment()
-    learned, weights = p.learned(rule), weights_as_feedback(p, rule)
-    assert learned.keys() == {"conv", "grouped", "output"}
-    errors = {path: [distance(learned[path], weights[path])] for path in learned}
+    rule_state, weights = p.rule_state(rule), weights_as_feedback(p, rule)
+    assert rule_state.keys() == {"conv", "grouped", "output"}
+    errors = {path: [distance(rule_state[path], weights[path])] for path in rule_state}
     for i in range(120):
-        learned = p.step(rule, key.fold_in(i), learned=learned).learned
-        for path in learned:
-            errors[path].append(distance(learned[path], weights[path]))
+        rule_state = p.step(rule, key.fold_in(i), rule_state=rule_state).rule_state
+        for path in rule_state:
+            errors[path].append(distance(rule_state[path], weights[path]))
     for path, of_layer in errors.items():
         assert of_layer[0] > 0.1 and of_layer[60] < 0.01 and of_layer[-1] < 1e-6, path
-    assert_close(p.step(rule, key, learned=learned).gradients, p.exact(), 1e-5)
+    assert_close(p.step(rule, key, rule_state=rule_state).gradients, p.exact(), 1e-5)
 
 
 # --- direct feedback ---------------------------------------------------------------------------
@@ -281,19 +282,19 @@ def forward(p):
 )
 def test_direct_feedback_by_hand(rule, rng, key):
     p = problem(rng, key)
-    learned = p.learned(rule)
-    assert tree.describe(learned) == tree.describe(
+    rule_state = p.rule_state(rule)
+    assert tree.describe(rule_state) == tree.describe(
         {"relu1": np.zeros((3, 5)), "tanh2": np.zeros((3, 4))}
     )
     z1, h1, h2, e = forward(p)
-    d1 = e @ learned["relu1"] * (z1 > 0) / 4
-    d2 = e @ learned["tanh2"] * (1 - h2**2) / 4
+    d1 = e @ rule_state["relu1"] * (z1 > 0) / 4
+    d2 = e @ rule_state["tanh2"] * (1 - h2**2) / 4
     expected = {
         "hidden1": {"w": p.x.T @ d1, "b": d1.sum(0)},
         "hidden2": {"w": h1.T @ d2, "b": d2.sum(0)},
         "output": {"w": h2.T @ e / 4, "b": e.mean(0)},
     }
-    got = p.step(rule, key, learned=learned).gradients
+    got = p.step(rule, key, rule_state=rule_state).gradients
     assert_close({name: got[name] for name in expected}, expected, 1e-12)
 
 
@@ -302,7 +303,7 @@ def test_dfa_with_the_jacobian_of_a_linear_network_is_bp(rng, key):
     p = problem(rng, key, *layers)
     after_two = p.params["output"]["w"].T
     jacobians = {"one": after_two @ p.params["two"]["w"].T, "two": after_two}
-    assert_close(p.step(DirectFeedback(), key, learned=jacobians).gradients, p.exact(), 1e-12)
+    assert_close(p.step(DirectFeedback(), key, rule_state=jacobians).gradients, p.exact(), 1e-12)
 
 
 def test_fg_a_cv_is_exact_where_its_guess_is(rng, key):
@@ -311,33 +312,33 @@ def test_fg_a_cv_is_exact_where_its_guess_is(rng, key):
     p = problem(rng, key, *layers)
     after_two = p.params["output"]["w"].T
     jacobians = {"one": after_two @ p.params["two"]["w"].T, "two": after_two}
-    done = p.step(ControlVariate(), key, learned=jacobians)
+    done = p.step(ControlVariate(), key, rule_state=jacobians)
     assert_close(done.gradients, p.exact(), 1e-12)
 
 
 def test_fg_a_cv_without_a_guess_is_fg_a_and_with_shrink_0_its_guess(rng, key):
     p = problem(rng, key)
-    nothing = tree.map(np.zeros_like, p.learned(ControlVariate()))
-    done = p.step(ControlVariate(3), key, learned=nothing)
+    nothing = tree.map(np.zeros_like, p.rule_state(ControlVariate()))
+    done = p.step(ControlVariate(3), key, rule_state=nothing)
     assert_close(done.gradients, p.step(ActivityPerturbation(3), key).gradients, 1e-12)
-    drawn = p.learned(ControlVariate())
-    guess = p.step(ControlVariate(shrink=0.0), key, learned=drawn).gradients
+    drawn = p.rule_state(ControlVariate())
+    guess = p.step(ControlVariate(shrink=0.0), key, rule_state=drawn).gradients
     by_activity = {"relu1": drawn["hidden1"], "tanh2": drawn["hidden2"]}
-    assert_close(guess, p.step(DirectFeedback(), key, learned=by_activity).gradients, 1e-12)
+    assert_close(guess, p.step(DirectFeedback(), key, rule_state=by_activity).gradients, 1e-12)
 
 
 def test_the_guess_of_fg_a_cv_removes_variance_with_batch_norm_too(rng, key):
     """What other examples move is guessed as well: a better guess, a smaller variance."""
     rule = ControlVariate(4, feedback_rate=0.1)
 
-    def variance(p, learned):
-        return estimates(p, rule, key, 60, learned=learned).var(0).sum()
+    def variance(p, rule_state):
+        return estimates(p, rule, key, 60, rule_state=rule_state).var(0).sum()
 
     def left(p):
-        nothing = learned = tree.map(np.zeros_like, p.learned(rule))
+        nothing = rule_state = tree.map(np.zeros_like, p.rule_state(rule))
         for i in range(150):
-            learned = p.step(rule, key.fold_in(i), learned=learned).learned
-        return variance(p, learned) / variance(p, nothing)
+            rule_state = p.step(rule, key.fold_in(i), rule_state=rule_state).rule_state
+        return variance(p, rule_state) / variance(p, nothing)
 
     several = [problem(rng, key.fold_in(i), *WITH_BATCH_NORM, n=12) for i in range(5)]
     assert np.median([left(p) for p in several]) < 0.8  # of some problems it is more
@@ -346,13 +347,13 @@ def test_the_guess_of_fg_a_cv_removes_variance_with_batch_norm_too(rng, key):
 def test_the_feedback_that_dkp_learns_by_hand(rng, key):
     p = problem(rng, key)
     rule = DirectKolenPollack(feedback_rate=0.3, feedback_decay=0.2)
-    learned = p.learned(rule)
+    rule_state = p.rule_state(rule)
     _, h1, h2, e = forward(p)
     expected = {
-        "relu1": learned["relu1"] - 0.3 * (e.T @ h1 / 4 + 0.2 * learned["relu1"]),
-        "tanh2": learned["tanh2"] - 0.3 * (e.T @ h2 / 4 + 0.2 * learned["tanh2"]),
+        "relu1": rule_state["relu1"] - 0.3 * (e.T @ h1 / 4 + 0.2 * rule_state["relu1"]),
+        "tanh2": rule_state["tanh2"] - 0.3 * (e.T @ h2 / 4 + 0.2 * rule_state["tanh2"]),
     }
-    assert_close(p.step(rule, key, learned=learned).learned, expected, 1e-12)
+    assert_close(p.step(rule, key, rule_state=rule_state).rule_state, expected, 1e-12)
 
 
 def mean_jacobians(p, places):
@@ -370,31 +371,31 @@ def test_the_feedback_that_fdfa_learns_tends_to_the_jacobian(sampler, rng, key):
     """Bacho and Chu, Eq. 12-13: that of the last hidden activity to the output weights."""
     p = problem(rng, key, n=64)
     rule = ForwardDirectFeedback(8, sampler, feedback_rate=0.05)
-    learned = rule.init(key, p.task, p.params, p.state, p.x)
-    assert not flat(learned).any()
+    rule_state = rule.init(key, p.plan, p.params)
+    assert not flat(rule_state).any()
     for i in range(250):
-        learned = p.step(rule, key.fold_in(i), learned=learned).learned
+        rule_state = p.step(rule, key.fold_in(i), rule_state=rule_state).rule_state
     # variance β/(2 - β)/(64·8) of what one draw says, whose norm is about 3 times the Jacobian's
-    assert distance(learned["tanh2"], p.params["output"]["w"].T) < 0.1
-    assert_close(learned, mean_jacobians(p, {"relu1": 5, "tanh2": 4}), 0.1)
+    assert distance(rule_state["tanh2"], p.params["output"]["w"].T) < 0.1
+    assert_close(rule_state, mean_jacobians(p, {"relu1": 5, "tanh2": 4}), 0.1)
 
 
 def test_the_feedback_that_fg_a_cv_learns_tends_to_the_jacobian(rng, key):
     """Directions go in before the activation, and say what lies after it."""
     p = problem(rng, key, n=64)
     rule = ControlVariate(8, feedback_rate=0.1)
-    learned = rule.init(key, p.task, p.params, p.state, p.x)
+    rule_state = rule.init(key, p.plan, p.params)
     for i in range(250):
-        learned = p.step(rule, key.fold_in(i), learned=learned).learned
-    assert learned.keys() == {"hidden1", "hidden2"}
-    assert distance(learned["hidden2"], p.params["output"]["w"].T) < 0.15
+        rule_state = p.step(rule, key.fold_in(i), rule_state=rule_state).rule_state
+    assert rule_state.keys() == {"hidden1", "hidden2"}
+    assert distance(rule_state["hidden2"], p.params["output"]["w"].T) < 0.15
 
 
 @pytest.mark.parametrize("rule", [DirectFeedback(), ForwardDirectFeedback()], ids=str)
 def test_direct_feedback_needs_one_axis_of_outputs(rule, rng, key):
     p = problem(rng, key, ("hidden", Linear(4)), ("output", Linear(3)))
     with pytest.raises(UsageError, match=r"^feedback matrices need outputs \(N, outputs\), .*$"):
-        rule.init(key, p.task, p.params, p.state, np.zeros((2, 7, 6)))
+        replace(p, x=np.zeros((2, 7, 6))).rule_state(rule)
 
 
 # --- fg-a --------------------------------------------------------------------------------------
@@ -408,8 +409,8 @@ def test_fg_a_weight_gradient_is_input_times_derivative_times_direction(place, r
     rule = ActivityPerturbation(1, place=place)
     z = p.x @ p.params["hidden"]["w"] + p.params["hidden"]["b"]
     place_of_z, at = ("hidden", z) if place == "before" else ("tanh", np.tanh(z))
-    (shard,) = cut(p.x, p.labels, 1)
-    directions = rule.sample(key, p.task, p.params, BACKEND, 1)
+    (shard,) = split_batch(p.batch, 1)
+    directions = rule.sample(key, p.plan, p.params, BACKEND, 1)
     u = directions.drawer(shard)(place_of_z, 1, at, None)[0]
 
     def loss(z):
@@ -498,9 +499,9 @@ def test_only_bp_and_fa_pass_errors_back_through_layers(rule, spy, rng, key):
         ("spy2", layer),
         ("output", Linear(3)),
     )
-    learned = p.learned(rule)
+    rule_state = p.rule_state(rule)
     asked.clear()
-    p.step(rule, key, learned=learned)
+    p.step(rule, key, rule_state=rule_state)
     if any(type(rule) is RULES[name] for name in CHAINS_BACKWARD):
         assert asked == ["record", "record", "backward", "backward"]
     elif type(rule) in (DirectFeedback, DirectKolenPollack, FiniteDifferences):
@@ -543,11 +544,11 @@ def test_a_stop_gradient_before_the_last_layer(rule, rng, key):
     done = p.step(rule, key)
     if not isinstance(rule, (WeightPerturbation, DirectFeedback, ControlVariate)):
         assert_close(done.gradients, p.exact(), 1e-12)
-    assert np.isfinite(flat(done.gradients)).all() and np.isfinite(flat([done.learned, 0.0])).all()
+    assert np.isfinite(flat([done.gradients, done.rule_state])).all()
 
 
 @dataclass(frozen=True)
-class Frozen:
+class Frozen(Layer):
     """A layer whose weights take part as constants."""
 
     layers: tuple

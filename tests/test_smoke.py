@@ -6,7 +6,7 @@ import pytest
 import dualnet as dn
 from dualnet import data
 from dualnet.backends import NumpyBackend
-from dualnet.learning import RULES, Task, step
+from dualnet.learning import RULES, Batch, LearnerState, Plan, Task, estimate_gradient
 from dualnet.nn import softmax_cross_entropy
 from dualnet.training.run import run
 from dualnet.training.run_folder import RunFolder
@@ -35,8 +35,9 @@ def test_a_step(rule):
     params, state, _ = task.network.init(key, (4,))
     x, labels = np.ones((5, 4), np.float32), np.array([0, 1, 2, 0, 1])
     rule = RULES[rule]()
-    learned = rule.init(key, task, params, state, x)
-    done = step(rule, task, params, state, learned, x, labels, key, NumpyBackend())
+    plan = Plan.of(task, params, state, x)
+    learner = LearnerState(params, state, rule.init(key, plan, params))
+    done = estimate_gradient(rule, plan, learner, Batch(x, labels), key, NumpyBackend())
     assert dn.tree.describe(done.gradients) == dn.tree.describe(params)
     assert all(np.isfinite(g).all() for g in dn.tree.leaves(done.gradients))
     assert 0 < done.loss < 10 and 0 <= done.correct <= 5

@@ -31,7 +31,7 @@ from dualnet.learning import (
     GreedyWeightPerturbation,
     Task,
     WeightPerturbation,
-    cut,
+    split_batch,
 )
 from dualnet.nn import Linear, Sequential, mean_squared_error
 
@@ -113,7 +113,7 @@ def test_fg_a_is_unbiased_on_every_kind_of_network(network, rule, rng, key):
 def test_fg_a_cv_is_unbiased_whatever_its_guess(network, guess, rng, key):
     rule = ControlVariate(1, guess=guess)
     p = of_network(network, rng, key)
-    assert np.linalg.norm(flat(p.learned(rule))) > 0.5  # `Problem.step` starts from this
+    assert np.linalg.norm(flat(p.rule_state(rule))) > 0.5  # `Problem.step` starts from this
     assert_unbiased_for_each_example(p, rule, key)
 
 
@@ -151,11 +151,11 @@ def test_lg_fg_a_is_unbiased_for_the_gradient_of_lg_bp(place, rng, key):
 
 def terms(p, rule, key):
     """d_i v_i for each of many directions as rows; their mean is the rule's estimate."""
-    directions = rule.sample(key, p.task, p.params, BACKEND, len(p.x))
-    (shard,) = cut(p.x, p.labels, 1)
-    measured = rule.measure(p.task, p.params, p.state, {}, directions, shard)
+    directions = rule.sample(key, p.plan, p.params, BACKEND, len(p.x))
+    (shard,) = split_batch(p.batch, 1)
+    measured = rule.measure(p.plan, p.learner({}), directions, shard)
     rows = measured.total["derivatives"] / len(p.x) * directions_of(p, rule, key)
-    gradients, _ = rule.estimate(measured.total, directions, p.params, {}, len(p.x))
+    gradients, _ = rule.estimate(measured.total, directions, p.learner({}), len(p.x))
     np.testing.assert_allclose(rows.mean(0), flat(gradients), rtol=1e-9, atol=1e-9)
     return rows
 
@@ -310,8 +310,10 @@ def test_the_variance_that_fdfa_adds_falls_as_the_square_of_its_rate(rng, key):
         rule = ForwardDirectFeedback(feedback_rate=rate)
         rows = []
         for i in range(400):
-            learned = p.step(rule, key.fold_in(rate.hex()).fold_in(i), learned=converged).learned
-            rows.append(np.ravel(p.step(rule, key, learned=learned).gradients["hidden2"]["w"]))
+            of_step = key.fold_in(rate.hex()).fold_in(i)
+            rule_state = p.step(rule, of_step, rule_state=converged).rule_state
+            gradients = p.step(rule, key, rule_state=rule_state).gradients
+            rows.append(np.ravel(gradients["hidden2"]["w"]))
         return np.array(rows)
 
     rates = [0.1, 0.01, 0.001]

@@ -90,14 +90,14 @@ def assert_same_run(a, b):
 
 def interrupt_at(monkeypatch, number):
     """Raise KeyboardInterrupt instead of making step `number`, counted from 0."""
-    real, count = loop_module.step, iter(range(10**6))
+    real, count = loop_module.estimate_gradient, iter(range(10**6))
 
     def step(*args):
         if next(count) == number:
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(loop_module, "step", step)
+    monkeypatch.setattr(loop_module, "estimate_gradient", step)
 
 
 # --- resuming ----------------------------------------------------------------------------------
@@ -257,13 +257,13 @@ def test_a_folder_with_other_files_is_used(train, tmp_path):
 
 
 def test_every_step_has_randomness_of_its_own_and_every_epoch_an_order(train, monkeypatch):
-    real, seen = loop_module.step, []
+    real, seen = loop_module.estimate_gradient, []
 
     def step(*args):
         seen.append(args)
         return real(*args)
 
-    monkeypatch.setattr(loop_module, "step", step)
+    monkeypatch.setattr(loop_module, "estimate_gradient", step)
     train("run")
     keys = [next(a for a in args if isinstance(a, Key)) for args in seen]
     assert len(set(keys)) == len(keys) == SETTINGS.epochs * STEPS_PER_EPOCH
@@ -311,7 +311,7 @@ def test_a_rate_far_too_high_is_said_to_be(rule, threads, train, tmp_path):
 
 def test_the_checkpoint_before_the_divergence_is_kept(train, tmp_path, monkeypatch):
     train("whole")
-    real, count = loop_module.step, iter(range(10**6))
+    real, count = loop_module.estimate_gradient, iter(range(10**6))
 
     def step(*args):
         done = real(*args)
@@ -319,7 +319,7 @@ def test_the_checkpoint_before_the_divergence_is_kept(train, tmp_path, monkeypat
         return replace(done, loss=np.float32(np.nan)) if broken else done
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop_module, "step", step)
+        patch.setattr(loop_module, "estimate_gradient", step)
         with pytest.raises(DivergedError, match="diverged at step 14: the loss is nan"):
             train("parts")
     assert stored(tmp_path / "parts")["position:"].tolist() == [2, 0]

@@ -32,9 +32,9 @@ from dualnet.learning import (
     GreedyWeightPerturbation,
     Task,
     WeightPerturbation,
-    cut,
+    split_batch,
 )
-from dualnet.learning.aggregate import AGGREGATIONS
+from dualnet.learning.aggregate import WEIGHT_AGGREGATIONS
 from dualnet.learning.directions.per_example import PerExample
 from dualnet.nn import (
     AverageTokens,
@@ -88,9 +88,9 @@ def of_use(name, rng, key, **how):
 
 def drawn(p, rule, key, shards=1):
     """Every example's directions as rows over all parameters, `(k, N, n)`."""
-    directions = rule.sample(key, p.task, p.params, BACKEND, len(p.x))
+    directions = rule.sample(key, p.plan, p.params, BACKEND, len(p.x))
     parts = []
-    for shard in cut(p.x, p.labels, shards):
+    for shard in split_batch(p.batch, shards):
         (tangents,) = directions.passes(rule.tangents, shard)
         shape = (rule.tangents, len(shard.inputs), -1)
         rows = [np.reshape(dense(t.each), shape) for t in tree.leaves(tangents)]
@@ -389,7 +389,7 @@ def mean_relative_length(aggregate, k, n, rng, times):
     for _ in range(times):
         v = rng.standard_normal((k, n))
         v /= np.linalg.norm(v, axis=1, keepdims=True)
-        c = AGGREGATIONS[aggregate](v[:, 0], lambda v=v: v @ v.T, n)
+        c = WEIGHT_AGGREGATIONS[aggregate](v[:, 0], lambda v=v: v @ v.T, n)
         lengths.append(np.linalg.norm(c @ v))
     return np.mean(lengths), np.std(lengths) / math.sqrt(times)
 
@@ -416,7 +416,7 @@ def test_longer_directions_are_corrected_for_their_length(rng):
     v = rng.standard_normal((4, 30))
     d = v[:, 0]
     for a in (1.0, 7.0):
-        c = AGGREGATIONS["corrected-mean"](a * d, lambda a=a: a * a * v @ v.T, 30)
+        c = WEIGHT_AGGREGATIONS["corrected-mean"](a * d, lambda a=a: a * a * v @ v.T, 30)
         np.testing.assert_allclose(
-            a * c @ v, AGGREGATIONS["corrected-mean"](d, lambda: v @ v.T, 30) @ v
+            a * c @ v, WEIGHT_AGGREGATIONS["corrected-mean"](d, lambda: v @ v.T, 30) @ v
         )

@@ -1,7 +1,7 @@
 """Learning rules: how a gradient is estimated.  Start with `rule`, which says what a rule is."""
 
 from dualnet.learning.activity_perturbation import ActivityPerturbation, GreedyActivityPerturbation
-from dualnet.learning.aggregate import AGGREGATIONS
+from dualnet.learning.aggregate import WEIGHT_AGGREGATIONS
 from dualnet.learning.backprop import Backprop, GreedyBackprop, LocalBackprop
 from dualnet.learning.control_variate import ControlVariate
 from dualnet.learning.direct_feedback import (
@@ -9,15 +9,16 @@ from dualnet.learning.direct_feedback import (
     DirectKolenPollack,
     ForwardDirectFeedback,
 )
-from dualnet.learning.directions.samplers import SAMPLERS
+from dualnet.learning.directions.samplers import WEIGHT_SAMPLERS
 from dualnet.learning.feedback_alignment import (
     FeedbackAlignment,
     GreedyFeedbackAlignment,
     LearnedFeedbackAlignment,
     LocalFeedbackAlignment,
 )
-from dualnet.learning.rule import Measurement, Rule, Step, step
-from dualnet.learning.task import Shard, Task, correct, cut
+from dualnet.learning.plan import Plan
+from dualnet.learning.rule import Estimate, Measurement, Rule, estimate_gradient
+from dualnet.learning.task import Batch, LearnerState, Shard, Task, correct, split_batch
 from dualnet.learning.weight_perturbation import (
     FiniteDifferences,
     GreedyWeightPerturbation,
@@ -44,14 +45,16 @@ RULES: dict[str, type[Rule]] = {
 }
 
 __all__ = [
-    "AGGREGATIONS",
     "RULES",
-    "SAMPLERS",
+    "WEIGHT_AGGREGATIONS",
+    "WEIGHT_SAMPLERS",
     "ActivityPerturbation",
     "Backprop",
+    "Batch",
     "ControlVariate",
     "DirectFeedback",
     "DirectKolenPollack",
+    "Estimate",
     "FeedbackAlignment",
     "FiniteDifferences",
     "ForwardDirectFeedback",
@@ -60,15 +63,16 @@ __all__ = [
     "GreedyFeedbackAlignment",
     "GreedyWeightPerturbation",
     "LearnedFeedbackAlignment",
+    "LearnerState",
     "LocalBackprop",
     "LocalFeedbackAlignment",
     "Measurement",
+    "Plan",
     "Rule",
     "Shard",
-    "Step",
     "Task",
     "WeightPerturbation",
     "correct",
-    "cut",
-    "step",
+    "estimate_gradient",
+    "split_batch",
 ]

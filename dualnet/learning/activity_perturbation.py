@@ -4,43 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from dualnet import tree
 from dualnet.backends import Backend
 from dualnet.backends.overridable import exact_product
 from dualnet.backends.symmetric import solution_by_eigenvectors
 from dualnet.core.arrays import concatenate_arrays
-from dualnet.learning.cut_pass import Cut, Segment, measure_locally
+from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.directions.activities import (
     ActivityDirections,
     require_choice,
     require_sampler,
 )
-from dualnet.learning.independence import Separation, separations, summed_by_part, weighted_sum
-from dualnet.learning.rule import Measurement
-from dualnet.learning.sites import hidden_units
-from dualnet.learning.task import Shard, Task
+from dualnet.learning.independence import Independence, summed_by_part, weighted_sum
+from dualnet.learning.plan import Plan
+from dualnet.learning.rule import Measurement, Rule
+from dualnet.learning.task import LearnerState, Shard
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array, Stack
 
 PLACES = ("before", "after")
-AGGREGATIONS = ("mean", "projection")
+"""Where a unit may be perturbed: before or after its activation."""
+ACTIVITY_AGGREGATIONS = ("mean", "projection")
+"""How coefficients follow from derivatives along directions of activities."""
 
 
 @dataclass(frozen=True)
-class ActivityPerturbation:
+class ActivityPerturbation(Rule):
     """g(z) = Σ_i c_i u_i for each example, then the unit's own weight gradient from g(z).
 
-    Every hidden place gets k random directions u for each example, all in one pass; d_i is the
-    derivative of that example's loss along the i-th direction of all places together.  Units
+    Every hidden site gets k random directions u for each example, all in one pass; d_i is the
+    derivative of that example's loss along the i-th direction of all sites together.  Units
     whose activation function is flat (ReLU, off) have no gradient, and no direction either.
     The output layer gets its true error.
 
     With `mean`, c = d / k: unbiased.  With `projection`, c solves G c = d with G the inner
-    products of the example's directions over all places: the projection of its activity
+    products of the example's directions over all sites: the projection of its activity
     gradient onto their span, as in FROG, but for each example in the space of its activities.
 
     Batch norm lets each example move the others' losses; for what comes before one, d is the
@@ -63,56 +65,37 @@ class ActivityPerturbation:
     place: str = "before"
     aggregate: str = "mean"
 
-    locality: ClassVar[str] = "global"
-
     def __post_init__(self) -> None:
         require_sampler("fg-a", self.tangents, self.sampler)
         require_choice("fg-a", "place", self.place, PLACES)
-        require_choice("fg-a", "aggregate", self.aggregate, AGGREGATIONS)
-
-    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
-        return {}
+        require_choice("fg-a", "aggregate", self.aggregate, ACTIVITY_AGGREGATIONS)
 
     def sample(
-        self, key: Key, task: Task, params: Tree, backend: Backend, n: int
+        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
     ) -> ActivityDirections:
-        return ActivityDirections.of(self, key, backend)
+        return ActivityDirections.by_name(self.sampler, key, backend, self.tangents)
 
     def measure(
-        self,
-        task: Task,
-        params: Tree,
-        state: Tree,
-        learned: Tree,
-        directions: ActivityDirections,
-        shard: Shard,
+        self, plan: Plan, learner: LearnerState, directions: ActivityDirections, shard: Shard
     ) -> Measurement:
-        places = {
-            getattr(unit, self.place): unit.activation if self.place == "before" else None
-            for unit in hidden_units(task.network, params)
-        }
-
-        greedy = self.locality == "greedy"
-        kept = separations(task, greedy)
+        if self.place == "before":
+            sites = {unit.before: unit.activation for unit in plan.units}
+        else:
+            sites = {unit.after: None for unit in plan.units}
+        independence = plan.independence(self.locality)
 
         def respond(segment: Segment) -> tuple[list, dict]:
             if not segment.cuts:
                 return [], {}
-            return corrections(
-                self.shared(segment.derivatives), segment.cuts, self.aggregate, kept
-            ), {}
+            d = self.answered(segment.derivatives)
+            return weighted_directions(d, segment.cuts, self.aggregate, independence), {}
 
         draw = directions.drawer(shard)
-        return measure_locally(task, params, state, shard, places, draw, greedy, respond)
+        return measure_with_cuts(plan, learner, shard, sites, draw, self.locality, respond)
 
-    def shared(self, derivatives: Any) -> Any:
-        """The derivatives `(k, n, P, G)` that directions answer to."""
+    def answered(self, derivatives: Array) -> Array:
+        """Return the derivatives `(k, n, P, G)` that directions answer to."""
         return derivatives
-
-    def estimate(
-        self, total: dict, directions: ActivityDirections, params: Tree, learned: Tree, n: int
-    ) -> tuple[Tree, Tree]:
-        return tree.map(lambda g: g / n, total["gradients"]), learned
 
 
 @dataclass(frozen=True)
@@ -138,7 +121,7 @@ class GreedyActivityPerturbation(ActivityPerturbation):
         super().__post_init__()
         require_choice("lg-fg-a", "losses", self.losses, ("replicated", "one"))
 
-    def shared(self, derivatives: Any) -> Any:
+    def answered(self, derivatives: Array) -> Array:
         if self.losses == "replicated":
             return derivatives
         return np.sum(derivatives, axis=(2, 3), keepdims=True)
@@ -147,30 +130,45 @@ class GreedyActivityPerturbation(ActivityPerturbation):
 # --- parts that the rules share -------------------------------------------------------------------
 
 
-def corrections(d: Any, cuts: list[Cut], aggregate: str, kept: Mapping[str, Separation]) -> list:
-    """Σ_i c_i u_i at every cut, for derivatives d `(k, n, P, G)` along all cuts' directions
-    together; `kept` says which of them a place answers to."""
+def weighted_directions(
+    d: Array, cuts: list[Cut], aggregate: str, independence: Mapping[str, Independence]
+) -> list[Array]:
+    """Return Σ_i c_i u_i at every cut, `(n, *S)`.
+
+    Args:
+        d: derivatives `(k, n, P, G)` along the directions of all cuts together.
+        cuts: where directions u were put in.
+        aggregate: how c follows from d, one of `ACTIVITY_AGGREGATIONS`.
+        independence: by site; it says to which derivatives the parts of an activity answer.
+    """
     if aggregate == "mean":
-        return [weighted_sum(d / len(d), cut.directions, kept[cut.path]) for cut in cuts]
-    one = np.sum(d, axis=(2, 3))
-    coupled = not all(kept[cut.path].examples for cut in cuts)
+        mean = d / len(d)
+        return [weighted_sum(mean, cut.directions, independence[cut.path]) for cut in cuts]
+    of_examples = np.sum(d, axis=(2, 3))
+    coupled = not all(independence[cut.path].examples for cut in cuts)
     if coupled:
-        one = np.broadcast_to(np.sum(one, axis=1, keepdims=True), one.shape)
-    c = projection(one, cuts, coupled)
-    return [_alike(c, cut.directions) for cut in cuts]
+        of_batch = np.sum(of_examples, axis=1, keepdims=True)
+        of_examples = np.broadcast_to(of_batch, of_examples.shape)
+    c = projection_coefficients(of_examples, cuts, coupled)
+    return [_weighted_alike(c, cut.directions) for cut in cuts]
 
 
-def _alike(c: Any, u: Any) -> Any:
-    """Σ_i c_i u_i, c `(k, n)` the same for a whole activity: u `(k, n, *S)`."""
+def _weighted_alike(c: Array, u: Stack) -> Array:
+    """Return Σ_i c_i u_i for c `(k, n)`, the same for a whole activity, and u `(k, n, *S)`."""
     k, n = c.shape
     sums = summed_by_part(np.reshape(c, (k, n, 1, 1)), np.reshape(u, (k, n, 1, 1, -1)), False)
     return np.reshape(sums, u.shape[1:])
 
 
-def projection(d: Any, cuts: list[Cut], coupled: bool) -> Any:
-    """c `(k, n)` of least norm with G c = d, in double precision.
+def projection_coefficients(d: Array, cuts: list[Cut], coupled: bool) -> Array:
+    """Return c `(k, n)` of least norm with G c = d, in double precision.
 
     What rounding leaves of a singular G counts as 0: k may exceed the number of live units.
+
+    Args:
+        d: derivatives along the directions of all cuts together, `(k, n)`.
+        cuts: where the directions were put in; G holds their inner products.
+        coupled: whether all examples of the batch share one G.
     """
     stacks = [
         np.reshape(np.swapaxes(c.directions, 0, 1), (d.shape[1], len(d), -1)).astype(np.float64)

@@ -122,7 +122,7 @@ def _expected_chi(k: int) -> float:
     return math.sqrt(2) * math.exp(math.lgamma((k + 1) / 2) - math.lgamma(k / 2))
 
 
-AGGREGATIONS: dict[str, Aggregation] = {
+WEIGHT_AGGREGATIONS: dict[str, Aggregation] = {
     "mean": mean,
     "sum": total,
     "mean-times-n": times_n,

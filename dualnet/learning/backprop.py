@@ -1,83 +1,63 @@
 """`bp`, `l-bp`, `lg-bp`: the exact gradient, by reverse mode.
 
-The baseline every other rule is held against; with local losses, of their sum.
+It is the baseline against which every other rule is held; with local losses, of their sum.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from functools import reduce
+from operator import add
+from typing import ClassVar
 
-from dualnet import tree
-from dualnet.backends import Backend
 from dualnet.core.derivatives import value_and_grad
 from dualnet.core.transforms import stop_gradient
-from dualnet.learning.rule import Measurement
-from dualnet.learning.sites import cutting_heads, local_heads
-from dualnet.learning.task import Shard, Task, correct
+from dualnet.learning.plan import Plan
+from dualnet.learning.rule import Measurement, Rule
+from dualnet.learning.task import LearnerState, Shard, correct
 from dualnet.nn.network import Context
-from dualnet.random import Key
 from dualnet.tree import Tree
-
-LOCALITIES = ("global", "local", "greedy")
-"""Whether local heads are ignored, add their losses, or also cut the gradient behind them."""
+from dualnet.types import Array
 
 
 def segment_losses(
-    task: Task, params: Tree, state: Tree, shard: Shard, context: Context, locality: str
-) -> tuple[list, Any, Tree]:
-    """Per-example losses `(n,)` of the local heads in order and, last, of the outputs; the
-    outputs; the new state."""
-    heads = {} if locality == "global" else dict(local_heads(task.network))
-    if locality == "greedy":
-        heads = cutting_heads(task.network)
-    readouts = {f"{head}/linear" if head else "linear" for head in heads}
-    losses = []
+    plan: Plan, params: Tree, model_state: Tree, shard: Shard, context: Context, locality: str
+) -> tuple[list[Array], Array, Tree]:
+    """Evaluate the losses of the local heads and of the network.
 
-    def tap(path: str, y: Any) -> Any:
-        if path in readouts:
-            losses.append(task.loss(y, shard.targets))
-        if path in heads and locality == "greedy":
-            y = stop_gradient(y)
-        return context.tap(path, y)
+    Args:
+        plan: of the task.
+        params, model_state: the network's trees.
+        shard: the examples.
+        context: what the layers are told; if there are local heads, its `tap` is replaced.
+        locality: of the rule, which says whether local heads count.
 
-    own, (outputs, state) = task.losses(params, state, shard, replace(context, tap=tap))
-    return [*losses, own], outputs, state
+    Returns:
+        Per-example losses `(n,)`, those of the local heads in order and, last, that of the
+        outputs; the outputs; the new state.
+    """
+    losses: list[Array] = []
+    if heads := plan.heads(locality):
+        readouts = plan.readouts(locality)
+
+        def tap(path: str, y: Array) -> Array:
+            if path in readouts:
+                losses.append(plan.task.loss(y, shard.targets))
+            return stop_gradient(y) if path in heads and locality == "greedy" else y
+
+        context = replace(context, tap=tap)
+    own, (outputs, new_state) = plan.task.losses(params, model_state, shard, context)
+    return [*losses, own], outputs, new_state
 
 
 @dataclass(frozen=True)
-class Backprop:
+class Backprop(Rule):
     """`bp`: gradient of the loss by the transpose of its linearization.  No randomness."""
 
-    locality: ClassVar[str] = "global"
-
-    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
-        return {}
-
-    def sample(self, key: Key, task: Task, params: Tree, backend: Backend, n: int) -> None:
-        return None
-
     def measure(
-        self, task: Task, params: Tree, state: Tree, learned: Tree, directions: None, shard: Shard
+        self, plan: Plan, learner: LearnerState, directions: None, shard: Shard
     ) -> Measurement:
-        def total_loss(p: Tree) -> tuple[Any, Any]:
-            losses, outputs, new_state = segment_losses(
-                task, p, state, shard, shard.context, self.locality
-            )
-            return sum(losses).sum(), (losses[-1], outputs, new_state)
-
-        (_, (losses, outputs, state)), gradients = value_and_grad(total_loss, has_aux=True)(params)
-        total = {
-            "loss": losses.sum(),
-            "correct": correct(outputs, shard.targets),
-            "gradients": gradients,
-        }
-        return Measurement(total, state)
-
-    def estimate(
-        self, total: dict, directions: None, params: Tree, learned: Tree, n: int
-    ) -> tuple[Tree, Tree]:
-        return tree.map(lambda g: g / n, total["gradients"]), learned
+        return measure_by_reverse(plan, learner, shard, shard.context, self.locality)
 
 
 @dataclass(frozen=True)
@@ -95,3 +75,33 @@ class GreedyBackprop(Backprop):
     """`lg-bp`: every block answers to its local head alone."""
 
     locality: ClassVar[str] = "greedy"
+
+
+def measure_by_reverse(
+    plan: Plan, learner: LearnerState, shard: Shard, context: Context, locality: str
+) -> Measurement:
+    """Measure a shard's summed gradients of all losses by reverse mode.
+
+    Args:
+        plan, learner, shard: as for `Rule.measure`.
+        context: what the layers are told.
+        locality: of the rule.
+
+    Returns:
+        Sums of `loss`, `correct` and `gradients`.
+    """
+
+    def total_loss(params: Tree) -> tuple[Array, tuple[Array, Array, Tree]]:
+        losses, outputs, new_state = segment_losses(
+            plan, params, learner.model_state, shard, context, locality
+        )
+        return reduce(add, losses).sum(), (losses[-1], outputs, new_state)
+
+    value_and_gradient = value_and_grad(total_loss, has_aux=True)
+    (_, (losses, outputs, new_state)), gradients = value_and_gradient(learner.params)
+    total = {
+        "loss": losses.sum(),
+        "correct": correct(outputs, shard.targets),
+        "gradients": gradients,
+    }
+    return Measurement(total, new_state)

@@ -8,10 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dualnet import tree
 from dualnet.backends import Backend
-from dualnet.learning.activity_perturbation import AGGREGATIONS, corrections
-from dualnet.learning.cut_pass import Cut, Segment, measure_locally
+from dualnet.learning.activity_perturbation import ACTIVITY_AGGREGATIONS, weighted_directions
+from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.direct_feedback import Feedback, project_error
 from dualnet.learning.directions.activities import (
     ActivityDirections,
@@ -19,57 +18,58 @@ from dualnet.learning.directions.activities import (
     require_sampler,
     require_share,
 )
-from dualnet.learning.independence import separations
-from dualnet.learning.rule import Measurement
-from dualnet.learning.sites import hidden_units
-from dualnet.learning.task import Shard, Task
+from dualnet.learning.plan import Plan
+from dualnet.learning.rule import Measurement, Rule
+from dualnet.learning.task import LearnerState, Shard
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array
 
 
 class Guess(Protocol):
     """A guess of the gradient of every pre-activation, learned from the steps before."""
 
-    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
-        """What it learns, at the start: a dict from a place's path."""
+    def init(self, key: Key, plan: Plan) -> Tree:
+        """Return what it learns, at the start: a dict from a site's path."""
         ...
 
-    def at(self, learned: Any, segment: Segment, cut: Cut) -> Any:
-        """The guess at a cut, `(n, *S)`, from what is learned for its place."""
+    def at(self, learned: Array, segment: Segment, cut: Cut) -> Array:
+        """Return the guess at a cut, `(n, *S)`, from what is learned for its site."""
         ...
 
-    def statistics(self, segment: Segment, errors: list) -> dict:
-        """What a shard, and the estimates `(n, *S)` at its cuts, say: sums over examples."""
+    def statistics(self, segment: Segment, errors: list[Array]) -> dict[str, Any]:
+        """Return sums over examples of what a shard says, given the estimates `(n, *S)` at its
+        cuts."""
         ...
 
-    def update(self, learned: Tree, sums: Tree | None, n: int) -> Tree:
-        """What is learned after a step on n examples."""
+    def update(self, rule_state: Tree, sums: Tree | None, n: int) -> Tree:
+        """Return what is learned after a step on n examples."""
         ...
 
 
 @dataclass(frozen=True)
 class ProjectedError:
-    """The output error through a feedback matrix, times the activation's slope: that of `fdfa`,
-    learned from the very same pass (and used from the next step on), or of `dfa`, as drawn.
+    """The output error through a feedback matrix, times the activation's slope.
 
     Args:
-        feedback: how the matrices learn.
+        feedback: how the matrices learn: as in `fdfa`, from the very same pass (and used from the
+            next step on), or as in `dfa`, not at all.
     """
 
     feedback: Feedback
 
-    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
-        return self.feedback.init(key, task, params, state, inputs, place="before")
+    def init(self, key: Key, plan: Plan) -> Tree:
+        return self.feedback.init(key, plan, place="before")
 
-    def at(self, learned: Any, segment: Segment, cut: Cut) -> Any:
+    def at(self, learned: Array, segment: Segment, cut: Cut) -> Array:
         guess = project_error(segment.error, learned)
         return guess if cut.slope is None else guess * cut.slope
 
-    def statistics(self, segment: Segment, errors: list) -> dict:
+    def statistics(self, segment: Segment, errors: list[Array]) -> dict[str, Any]:
         return self.feedback.statistics(segment)
 
-    def update(self, learned: Tree, sums: Tree | None, n: int) -> Tree:
-        return self.feedback.update(learned, sums, n)
+    def update(self, rule_state: Tree, sums: Tree | None, n: int) -> Tree:
+        return self.feedback.update(rule_state, sums, n)
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,15 @@ class LastEstimate:
 
     rate: float
 
-    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
-        shapes = Feedback("forward-gradient").init(key, task, params, state, inputs, "before")
-        return {path: matrix[0] for path, matrix in shapes.items()}  # zeros, one for each unit
+    def init(self, key: Key, plan: Plan) -> Tree:
+        matrices = Feedback("forward-gradient").init(key, plan, "before")
+        return {path: matrix[0] for path, matrix in matrices.items()}  # zeros for each activity
 
-    def at(self, learned: Any, segment: Segment, cut: Cut) -> Any:
+    def at(self, learned: Array, segment: Segment, cut: Cut) -> Array:
         guess = np.broadcast_to(learned, cut.activity.shape)
         return guess if cut.slope is None else np.where(np.equal(cut.slope, 0), 0, guess)
 
-    def statistics(self, segment: Segment, errors: list) -> dict:
+    def statistics(self, segment: Segment, errors: list[Array]) -> dict[str, Any]:
         visits = Counter(cut.path for cut in segment.cuts)  # of a layer that is applied twice
         sums: dict[str, Any] = {}
         for cut, error in zip(segment.cuts, errors, strict=True):
@@ -98,16 +98,16 @@ class LastEstimate:
             sums[cut.path] = sums[cut.path] + own if cut.path in sums else own
         return {"feedback": sums}
 
-    def update(self, learned: Tree, sums: Tree | None, n: int) -> Tree:
+    def update(self, rule_state: Tree, sums: Tree | None, n: int) -> Tree:
         sums = sums or {}
         return {
             path: g + self.rate * (sums[path] / n - g) if path in sums else g
-            for path, g in learned.items()
+            for path, g in rule_state.items()
         }
 
 
 @dataclass(frozen=True)
-class ControlVariate:
+class ControlVariate(Rule):
     """g = ĝ + λ Σ_i c_i u_i, where c follows from what the guess ĝ leaves: d_i - ⟨ĝ, u_i⟩.
 
     `fg-a` with a control variate.  As E[u uᵀ] = I, g is unbiased for every guess that does not
@@ -119,7 +119,7 @@ class ControlVariate:
         sampler: `normal` or `rademacher`.
         guess: `fdfa` or `dfa` for `ProjectedError`, `last` for `LastEstimate`.
         shrink: λ; 1 is unbiased, about k / (q + k) has the least squared error for q activities.
-        aggregate: `mean` or `projection`, of the residual.
+        aggregate: `mean` or `projection`, of what the guess leaves.
         feedback_rate: β of the guess's moving average; `dfa` has none.
     """
 
@@ -132,7 +132,7 @@ class ControlVariate:
 
     def __post_init__(self) -> None:
         require_sampler("fg-a-cv", self.tangents, self.sampler)
-        require_choice("fg-a-cv", "aggregate", self.aggregate, AGGREGATIONS)
+        require_choice("fg-a-cv", "aggregate", self.aggregate, ACTIVITY_AGGREGATIONS)
         require_choice("fg-a-cv", "guess", self.guess, ("fdfa", "dfa", "last"))
         require_share("fg-a-cv", "shrink", self.shrink)
         require_share("fg-a-cv", "feedback_rate", self.feedback_rate)
@@ -145,47 +145,40 @@ class ControlVariate:
         kind = "forward-gradient" if self.guess == "fdfa" else "fixed"
         return ProjectedError(Feedback(kind, self.feedback_rate))
 
-    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
-        return self.guesser.init(key, task, params, state, inputs)
+    def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
+        return self.guesser.init(key, plan)
 
     def sample(
-        self, key: Key, task: Task, params: Tree, backend: Backend, n: int
+        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
     ) -> ActivityDirections:
-        return ActivityDirections.of(self, key, backend)
+        return ActivityDirections.by_name(self.sampler, key, backend, self.tangents)
 
     def measure(
-        self,
-        task: Task,
-        params: Tree,
-        state: Tree,
-        learned: Tree,
-        directions: ActivityDirections,
-        shard: Shard,
+        self, plan: Plan, learner: LearnerState, directions: ActivityDirections, shard: Shard
     ) -> Measurement:
-        places = {u.before: u.activation for u in hidden_units(task.network, params)}
-        kept = separations(task, greedy=False)
-        guesser = self.guesser
+        sites = {unit.before: unit.activation for unit in plan.units}
+        independence, guesser = plan.independence(self.locality), self.guesser
 
         def respond(segment: Segment) -> tuple[list, dict]:
             if not segment.cuts:
                 return [], {}
-            guesses = [guesser.at(learned[cut.path], segment, cut) for cut in segment.cuts]
+            guesses = [
+                guesser.at(learner.rule_state[cut.path], segment, cut) for cut in segment.cuts
+            ]
             expected = sum(
                 np.sum(g * cut.directions, axis=tuple(range(2, g.ndim + 1)))
                 for g, cut in zip(guesses, segment.cuts, strict=True)
             )
-            residual = segment.derivatives - expected[:, :, None, None]
-            parts = corrections(residual, segment.cuts, self.aggregate, kept)
+            left = segment.derivatives - expected[:, :, None, None]
+            parts = weighted_directions(left, segment.cuts, self.aggregate, independence)
             errors = [g + self.shrink * c for g, c in zip(guesses, parts, strict=True)]
             return errors, guesser.statistics(segment, errors)
 
         draw = directions.drawer(shard)
-        return measure_locally(task, params, state, shard, places, draw, False, respond)
+        return measure_with_cuts(plan, learner, shard, sites, draw, self.locality, respond)
 
     def estimate(
-        self, total: dict, directions: ActivityDirections, params: Tree, learned: Tree, n: int
+        self, total: dict[str, Any], directions: ActivityDirections, learner: LearnerState, n: int
     ) -> tuple[Tree, Tree]:
-        return (
-            tree.map(lambda g: g / n, total["gradients"]),
-            self.guesser.update(learned, total.get("feedback"), n),
-        )
+        gradients, rule_state = super().estimate(total, directions, learner, n)
+        return gradients, self.guesser.update(rule_state, total.get("feedback"), n)

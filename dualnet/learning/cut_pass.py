@@ -1,11 +1,11 @@
-"""One forward pass that says all a local rule needs: what activities depend on, and move.
+"""One forward pass that says what activities depend on, and how they move the losses.
 
 The pass answers two questions at once, because a tangent may live in a direct sum of spaces:
 
 * part 0, dense: how the outputs move with the perturbations put in so far, if any are;
 * part 1, symbolic: how the present activity depends on the present unit's own weights.
 
-At each place a tap takes part 1 out and keeps it, so nothing ever chains backward through two
+At each site a tap takes part 1 out and keeps it, so nothing ever chains backward through two
 units, and adds a random direction to part 0.  A local head closes a segment of the network:
 under a greedy rule, what came before it answers to the head's loss and to no other.
 """
@@ -15,35 +15,35 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from dualnet import tree
 from dualnet.core.cut_pass import CutPass, Dependence
 from dualnet.core.transforms import jvp, stop_gradient, vjp
+from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement
-from dualnet.learning.sites import cutting_heads
-from dualnet.learning.task import Shard, Task, correct
+from dualnet.learning.sites import Sites
+from dualnet.learning.task import LearnerState, Shard, Task, correct
 from dualnet.nn.activations import Activation
 from dualnet.nn.heads import LocalHead
 from dualnet.nn.replicated import replicated
 from dualnet.tree import Tree
-from dualnet.types import Array
+from dualnet.types import Array, Stack
 
-Draw = Callable[[str, int, Any, Any], Any]
-"""`draw(path, visit, z, slope)`: k directions `(k, *z.shape)` for the activity z at a place, and
-the slope there of the activation that follows, None if it is none of the rule's business."""
-Sites = dict[str, Activation | None]
-"""Path of a place → the activation that follows, whose slope the rule asks for."""
+DrawAtSite = Callable[[str, int, Array, Array], Stack]
+"""`draw(path, visit, z, slope)`: k directions `(k, *z.shape)` for the activity z at a site.
+
+`visit` counts from 1 how often the pass has come to the site, and `slope` is that of the activation
+that follows, None where the rule asked for none."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A place where the pass was cut.
+    """A site where the pass was cut.
 
     Attributes:
-        path: which place.
+        path: which site.
         dependence: of its activity on its own unit's weights.
         activity: `(n, *S)`.
         directions: put in there, `(k, n, *S)`; None in a pass without.
@@ -52,9 +52,9 @@ class Cut:
 
     path: str
     dependence: Dependence
-    activity: Any
-    directions: Any
-    slope: Any
+    activity: Array
+    directions: Stack
+    slope: Array
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Segment:
     """A part of the network that answers to one loss.
 
     Attributes:
-        cuts: its places, in order.
+        cuts: its sites, in order.
         outputs: what its loss is of, `(n, outputs)`.
         dependence: of the outputs on the last unit's weights; None if it has none.
         losses: `(n,)`.
@@ -75,48 +75,47 @@ class Segment:
     """
 
     cuts: list[Cut]
-    outputs: Any
+    outputs: Array
     dependence: Dependence | None
-    losses: Any
-    error: Any
-    effect: Any
-    derivatives: Any
+    losses: Array
+    error: Array
+    effect: Stack
+    derivatives: Array
 
 
 Respond = Callable[[Segment], tuple[list, dict]]
-"""`respond(segment)`: for each cut the error of its activity `(n, *S)`, and what else to sum up
-over shards."""
+"""`respond(segment)`: for each cut the error of its activity `(n, *S)`, and what else is to be
+summed up over shards."""
 
 
-def measure_locally(
-    task: Task,
-    params: Tree,
-    state: Tree,
+def measure_with_cuts(
+    plan: Plan,
+    learner: LearnerState,
     shard: Shard,
     sites: Sites,
-    draw: Draw | None,
-    greedy: bool,
+    draw: DrawAtSite | None,
+    locality: str,
     respond: Respond,
 ) -> Measurement:
-    """What a shard contributes to a local rule's gradients.
+    """Measure what a shard contributes to the gradients of a rule that cuts the network.
 
     Args:
-        task, params, state, shard: as for `Rule.measure`.
+        plan, learner, shard: as for `Rule.measure`.
         sites: where to cut.
-        draw: directions for each place; None for a pass without.
-        greedy: local heads close segments; otherwise they are ignored.
+        draw: directions for each site; None for a pass without.
+        locality: `greedy` if local heads close segments, `global` if they are ignored.
         respond: the rule's own part.
 
     Returns:
         Sums of `loss`, `correct`, `gradients`, and whatever `respond` adds.
     """
-    closer = _Closer(task, params, shard.targets)
-    heads = cutting_heads(task.network) if greedy else {}
-    readouts = {f"{path}/linear" if path else "linear" for path in heads}
+    params = learner.params
+    closer = _Closer(plan.task, params, shard.targets)
+    heads, readouts = plan.heads(locality), plan.readouts(locality)
     segments: list[Segment] = []
     cuts: list[Cut] = []
     visits: Counter[str] = Counter()
-    readout: Any = None  # of the head whose own tap comes next
+    readout: Array = None  # of the head whose own tap comes next
 
     with CutPass(params) as cut_pass:
 
@@ -140,7 +139,9 @@ def measure_locally(
             return cut_pass.cut(z, directions)
 
         context = replace(shard.context, tap=tap)
-        outputs, new_state = task.network.apply(cut_pass.params, state, shard.inputs, context)
+        outputs, new_state = plan.task.network.apply(
+            cut_pass.params, learner.model_state, shard.inputs, context
+        )
         segments.append(closer.at_outputs(cut_pass, cuts, outputs))
 
     dependences, errors, sums = [], [], {}
@@ -165,7 +166,8 @@ def measure_locally(
     return Measurement(total, stop_gradient(new_state))
 
 
-def _slope(activation: Activation | None, z: Any) -> Any:
+def _slope(activation: Activation | None, z: Array) -> Array | None:
+    """Return the slope of an activation at z; None where there is none."""
     if activation is None:
         return None
     return jvp(activation.function, (z,), (np.ones_like(z),))[1]
@@ -173,9 +175,9 @@ def _slope(activation: Activation | None, z: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Closer:
-    """What closes a segment: the loss of a local head, or of the network's outputs.
+    """Closes segments by the loss of a local head, or of the network's outputs.
 
-    Where there is a stop-gradient, directions may reach no loss; their derivatives are zeros then.
+    Behind a stop-gradient, directions may reach no loss; their derivatives are zeros then.
     """
 
     task: Task
@@ -215,13 +217,16 @@ class _Closer:
         return Segment(cuts, value, cut_pass.dependence(y), losses, error, None, derivatives)
 
     def _losses_and_error(self, outputs: Array) -> tuple[Array, Array]:
+        """Return the losses `(n,)`, and their derivatives by the outputs."""
         losses, pull = vjp(lambda outputs: self.task.loss(outputs, self.targets), outputs)
         return losses, pull(np.ones_like(losses))[0]
 
 
 def _perturbed(cuts: list[Cut]) -> bool:
+    """Whether directions were put in at the cuts of a segment."""
     return bool(cuts) and cuts[0].directions is not None
 
 
-def _zeros(cuts: list[Cut], x: Array) -> Array:
+def _zeros(cuts: list[Cut], x: Array) -> Stack:
+    """Return the effect on x of directions that do not reach it, `(k, *x.shape)`."""
     return np.zeros_like(x, shape=(len(cuts[0].directions), *x.shape))

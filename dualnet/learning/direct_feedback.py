@@ -17,36 +17,37 @@ from dualnet import tree
 from dualnet.backends import Backend
 from dualnet.backends.overridable import matrix_product
 from dualnet.errors import UsageError
-from dualnet.learning.cut_pass import Cut, Segment, Sites, measure_locally
+from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.directions.activities import (
     ActivityDirections,
     require_sampler,
     require_share,
 )
-from dualnet.learning.rule import Measurement
-from dualnet.learning.sites import hidden_units
-from dualnet.learning.task import Shard, Task
+from dualnet.learning.plan import Plan
+from dualnet.learning.rule import Measurement, Rule
+from dualnet.learning.sites import Sites
+from dualnet.learning.task import LearnerState, Shard
 from dualnet.nn.initial import kaiming
-from dualnet.nn.network import Context
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array, Shape
 
 
-def project_error(error: Any, matrix: Any) -> Any:
-    """e B: errors `(n, outputs)` and B `(outputs, *S)` to `(n, *S)`."""
+def project_error(error: Array, matrix: Array) -> Array:
+    """Return e B: errors `(n, outputs)` and B `(outputs, *S)` to `(n, *S)`."""
     rows = np.reshape(matrix, (len(matrix), math.prod(matrix.shape[1:])))
     return np.reshape(matrix_product(error, rows), (len(error), *matrix.shape[1:]))
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """How feedback matrices learn; they are a dict from a place's path to B.
+    """How feedback matrices learn; they are a dict from a site's path to B.
 
     * `fixed`: they stay as drawn, Kaiming-uniform with the outputs as fan-in.
     * `outer-product`: B follows eᵀ h, the gradient that a weight from h to the outputs would have:
       B ← B - rate · (mean(eᵀ h) + decay · B).
     * `forward-gradient`: B tends to the mean Jacobian of the outputs by h, which one jvp estimates:
-      with directions u at all places and d the outputs' tangent, E[dᵀ u] is that Jacobian.
+      with directions u at all sites and d the outputs' tangent, E[dᵀ u] is that Jacobian.
       B ← (1 - rate) B + rate · mean(dᵀ u), over examples and directions; starts at 0.
       Directions put in before the activation reach h times its slope s, and say more where s is
       large: B ← B + rate · mean(dᵀ (s u) - s² B).
@@ -64,75 +65,66 @@ class Feedback:
     rate: float = 0.0
     decay: float = 0.0
 
-    def init(
-        self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any, place: str = "after"
-    ) -> Tree:
-        """B for every hidden activity; its key is the path `before` or `after` the activation."""
-        places = {getattr(unit, place) for unit in hidden_units(task.network, params)}
-        shapes: dict[str, tuple] = {}
-
-        def tap(path: str, h: Any) -> Any:
-            if path in places:
-                shapes[path] = h.shape[1:]
-            return h
-
-        outputs, _ = task.network.apply(params, state, inputs, Context(tap=tap))
+    def init(self, key: Key, plan: Plan, place: str = "after") -> Tree:
+        """Return B for every hidden activity, by its path `before` or `after` the activation."""
+        sites = {unit.before if place == "before" else unit.after for unit in plan.units}
+        outputs = plan.outputs
         if outputs.ndim != 2:
             raise UsageError(
                 f"feedback matrices need outputs (N, outputs), the network gives {outputs.shape}"
             )
         count = outputs.shape[1]
 
-        def start(path: str, shape: tuple) -> Any:
+        def start(path: str, shape: Shape) -> Array:
             if self.kind == "forward-gradient":
                 return np.zeros_like(outputs, shape=(count, *shape))
             drawn = kaiming(key.fold_in(path), (count, *shape), count).astype(outputs.dtype)
             return np.asarray(drawn, like=outputs)
 
-        return {path: start(path, shape) for path, shape in shapes.items()}
+        return {path: start(path, shape) for path, shape in plan.shapes.items() if path in sites}
 
-    def statistics(self, segment: Segment) -> dict:
-        """What this shard says about B: sums over its examples."""
+    def statistics(self, segment: Segment) -> dict[str, Any]:
+        """Return sums over a shard's examples of what they say about B."""
         if self.kind == "fixed":
             return {}
         sums: dict[str, Any] = {}
         for cut in segment.cuts:  # a unit that is applied twice has two cuts at one path
-            part = self._of_cut(segment, cut)
+            part = self._at_cut(segment, cut)
             sums[cut.path] = tree.add(sums[cut.path], part) if cut.path in sums else part
         return {"feedback": sums}
 
-    def _of_cut(self, segment: Segment, cut: Cut) -> dict:
-        """Sums over examples: what B is pulled to, and how much weight that has."""
+    def _at_cut(self, segment: Segment, cut: Cut) -> dict[str, Any]:
+        """Return sums over examples: what B is pulled to, and how much weight that has."""
         if self.kind == "outer-product":
             return {
                 "pull": -_outer(segment.error, cut.activity),
                 "weight": self.decay * len(segment.error),
             }
         k, moved = len(cut.directions), cut.directions
-        weight: Any = len(cut.activity)
+        weight: Array = len(cut.activity)
         if cut.slope is not None:
             moved, weight = moved * cut.slope, np.sum(np.square(cut.slope), axis=0)
         return {"pull": sum(map(_outer, segment.effect, moved)) / k, "weight": weight}
 
-    def update(self, learned: Tree, sums: Tree | None, n: int) -> Tree:
-        """B after a step on n examples; a place whose weights are constants says nothing."""
+    def update(self, rule_state: Tree, sums: Tree | None, n: int) -> Tree:
+        """Return B after a step on n examples; sites whose weights are constants keep theirs."""
         sums = sums or {}
         return {
             path: b + (self.rate / n) * (sums[path]["pull"] - sums[path]["weight"] * b)
             if path in sums
             else b
-            for path, b in learned.items()
+            for path, b in rule_state.items()
         }
 
 
-def _outer(a: Any, b: Any) -> Any:
-    """Σ_n a_n ⊗ b_n."""
+def _outer(a: Array, b: Array) -> Array:
+    """Return Σ_n a_n ⊗ b_n."""
     rows = np.reshape(b, (len(b), math.prod(b.shape[1:])))
     return np.reshape(matrix_product(a.T, rows), (a.shape[1], *b.shape[1:]))
 
 
 @dataclass(frozen=True)
-class DirectFeedback:
+class DirectFeedback(Rule):
     """`dfa`: δ_l = e B_l with B_l fixed as drawn.
 
     Perturbs nothing and learns no feedback: one forward pass, and each unit's own weight gradient.
@@ -142,32 +134,38 @@ class DirectFeedback:
 
     @property
     def feedback(self) -> Feedback:
-        """Where B comes from."""
+        """How B learns."""
         return Feedback("fixed")
 
-    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
-        return self.feedback.init(key, task, params, state, inputs)
-
-    def sample(self, key: Key, task: Task, params: Tree, backend: Backend, n: int) -> Any:
-        return None
+    def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
+        return self.feedback.init(key, plan)
 
     def measure(
-        self, task: Task, params: Tree, state: Tree, learned: Tree, directions: Any, shard: Shard
+        self,
+        plan: Plan,
+        learner: LearnerState,
+        directions: ActivityDirections | None,
+        shard: Shard,
     ) -> Measurement:
-        sites: Sites = {unit.after: None for unit in hidden_units(task.network, params)}
+        sites: Sites = {unit.after: None for unit in plan.units}
+        matrices = learner.rule_state
 
         def respond(segment: Segment) -> tuple[list, dict]:
-            errors = [project_error(segment.error, learned[cut.path]) for cut in segment.cuts]
+            errors = [project_error(segment.error, matrices[cut.path]) for cut in segment.cuts]
             return errors, self.feedback.statistics(segment) if errors else {}
 
         draw = directions.drawer(shard) if directions else None
-        return measure_locally(task, params, state, shard, sites, draw, False, respond)
+        return measure_with_cuts(plan, learner, shard, sites, draw, self.locality, respond)
 
     def estimate(
-        self, total: dict, directions: Any, params: Tree, learned: Tree, n: int
+        self,
+        total: dict[str, Any],
+        directions: ActivityDirections | None,
+        learner: LearnerState,
+        n: int,
     ) -> tuple[Tree, Tree]:
-        gradients = tree.map(lambda g: g / n, total["gradients"])
-        return gradients, self.feedback.update(learned, total.get("feedback"), n)
+        gradients, rule_state = super().estimate(total, directions, learner, n)
+        return gradients, self.feedback.update(rule_state, total.get("feedback"), n)
 
 
 @dataclass(frozen=True)
@@ -190,7 +188,7 @@ class DirectKolenPollack(DirectFeedback):
 
     @property
     def feedback(self) -> Feedback:
-        """Where B comes from."""
+        """How B learns."""
         return Feedback("outer-product", self.feedback_rate, self.feedback_decay)
 
 
@@ -220,10 +218,10 @@ class ForwardDirectFeedback(DirectFeedback):
 
     @property
     def feedback(self) -> Feedback:
-        """Where B comes from."""
+        """How B learns."""
         return Feedback("forward-gradient", self.feedback_rate)
 
     def sample(
-        self, key: Key, task: Task, params: Tree, backend: Backend, n: int
+        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
     ) -> ActivityDirections:
-        return ActivityDirections.of(self, key, backend)
+        return ActivityDirections.by_name(self.sampler, key, backend, self.tangents)

@@ -9,28 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
 from dualnet.core.custom import custom_jvp
-from dualnet.core.derivatives import value_and_grad
 from dualnet.core.transforms import is_constant, stop_gradient, vjp
-from dualnet.learning.backprop import segment_losses
+from dualnet.learning.backprop import measure_by_reverse
 from dualnet.learning.directions.activities import ActivityDirections, require_share
-from dualnet.learning.rule import Measurement
-from dualnet.learning.task import Shard, Task, correct
+from dualnet.learning.plan import Plan
+from dualnet.learning.rule import Measurement, Rule
+from dualnet.learning.task import LearnerState, Shard
 from dualnet.nn.initial import kaiming
-from dualnet.nn.network import Around, Context, Layer, walk
+from dualnet.nn.network import Around, Context, Layer
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array
 
 
 @dataclass(frozen=True)
-class FeedbackAlignment:
+class FeedbackAlignment(Rule):
     """`fa`: B stays as drawn, from the distribution of the weights' start.
 
     Source: Lillicrap et al. 2016, "Random synaptic feedback weights support error
@@ -38,47 +38,28 @@ class FeedbackAlignment:
     With Local Losses", section 6.
     """
 
-    locality: ClassVar[str] = "global"
-
-    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
+    def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
+        super().init(key, plan, params)
         return {
             path: {"w": _redrawn(key.fold_in(path), tree.subtree(params, path)["w"])}
-            for path in weighted(task.network, params)
+            for path in plan.weighted
         }
-
-    def sample(self, key: Key, task: Task, params: Tree, backend: Backend, n: int) -> Any:
-        return None
 
     def measure(
-        self, task: Task, params: Tree, state: Tree, learned: Tree, directions: Any, shard: Shard
+        self, plan: Plan, learner: LearnerState, directions: Any, shard: Shard
     ) -> Measurement:
         sums: dict[str, Any] = {}
-        around = backward_through(learned, self.listener(directions, shard, sums))
+        around = backward_through(learner.rule_state, self.listener(directions, shard, sums))
         context = replace(shard.context, around=around)
+        total, model_state = measure_by_reverse(plan, learner, shard, context, self.locality)
+        return Measurement({**total, "feedback": sums}, model_state)
 
-        def total_loss(p: Tree) -> tuple[Array, Any]:
-            losses, outputs, new_state = segment_losses(
-                task, p, state, shard, context, self.locality
-            )
-            return sum(losses).sum(), (losses[-1], outputs, new_state)
+    def listener(self, directions: Any, shard: Shard, sums: dict[str, Any]) -> Listener | None:
+        """Return what gets to see each layer with its B, and puts what it learns into `sums`.
 
-        (_, (losses, outputs, state)), gradients = value_and_grad(total_loss, has_aux=True)(params)
-        total = {
-            "loss": losses.sum(),
-            "correct": correct(outputs, shard.targets),
-            "gradients": gradients,
-            "feedback": sums,
-        }
-        return Measurement(total, state)
-
-    def listener(self, directions: Any, shard: Shard, sums: dict) -> Listener | None:
-        """What gets to see each layer with its B, to learn from it; nothing here."""
+        Here nothing does.
+        """
         return None
-
-    def estimate(
-        self, total: dict, directions: Any, params: Tree, learned: Tree, n: int
-    ) -> tuple[Tree, Tree]:
-        return tree.map(lambda g: g / n, total["gradients"]), learned
 
 
 @dataclass(frozen=True)
@@ -120,27 +101,32 @@ class LearnedFeedbackAlignment(FeedbackAlignment):
     def __post_init__(self) -> None:
         require_share("ffa", "feedback_rate", self.feedback_rate)
 
-    def sample(self, key: Key, task: Task, params: Tree, backend: Backend, n: int) -> Any:
-        return ActivityDirections(key, backend.signs, 1)
+    def sample(
+        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
+    ) -> ActivityDirections:
+        return ActivityDirections.by_name("rademacher", key, backend, 1)
 
-    def listener(self, directions: Any, shard: Shard, sums: dict) -> Listener | None:
+    def listener(
+        self, directions: ActivityDirections, shard: Shard, sums: dict[str, Any]
+    ) -> Listener | None:
         draw = directions.drawer(shard)
 
-        def listen(path: str, of_weights: Callable, b: Any, x: Any, by_w: Callable) -> None:
+        def listen(seen: LayerWithFeedback) -> None:
+            path, apply, w, b, x = seen
             (u,) = draw(path, 1, x, None)
-            missed = by_w(u) - of_weights(b, u)
-            _, pull = vjp(lambda w: of_weights(w, u), b)
-            _, count = vjp(lambda w: of_weights(w, np.ones_like(u)), b)
+            missed = apply(w, u) - apply(b, u)
+            _, pull = vjp(lambda w: apply(w, u), b)
+            _, count = vjp(lambda w: apply(w, np.ones_like(u)), b)
             sums[path] = {"w": pull(missed)[0], "count": count(np.ones_like(missed))[0]}
 
         return listen
 
     def estimate(
-        self, total: dict, directions: Any, params: Tree, learned: Tree, n: int
+        self, total: dict[str, Any], directions: ActivityDirections, learner: LearnerState, n: int
     ) -> tuple[Tree, Tree]:
-        gradients, _ = super().estimate(total, directions, params, learned, n)
+        gradients, rule_state = super().estimate(total, directions, learner, n)
 
-        def learn(path: str, b: Any) -> Any:
+        def learn(path: str, b: Array) -> Array:
             if path not in total["feedback"]:  # a layer that was not applied as a child
                 return b
             pull, count = total["feedback"][path]["w"], total["feedback"][path]["count"]
@@ -148,21 +134,29 @@ class LearnedFeedbackAlignment(FeedbackAlignment):
             caution = np.square(1.0 + np.sqrt(inputs / count))
             return b + (self.feedback_rate * pull / (count * caution)).astype(b.dtype)
 
-        return gradients, {path: {"w": learn(path, b["w"])} for path, b in learned.items()}
+        return gradients, {path: {"w": learn(path, b["w"])} for path, b in rule_state.items()}
 
 
-def weighted(network: Layer, params: Tree) -> list[str]:
-    """The paths of all layers with weights `w`."""
-    return [
-        path
-        for path, _ in walk(network)
-        if isinstance(tree.subtree(params, path), dict) and "w" in tree.subtree(params, path)
-    ]
+class LayerWithFeedback(NamedTuple):
+    """A layer as it is applied in a pass.
+
+    Attributes:
+        path: of the layer.
+        apply: `apply(w, x)` is the layer's output at weights w, without its bias.
+        weights: its own.
+        feedback: B.
+        inputs: what comes in, without tangents.
+    """
+
+    path: str
+    apply: Callable[[Array, Array], Array]
+    weights: Array
+    feedback: Array
+    inputs: Array
 
 
-Listener = Callable[..., None]
-"""`listen(path, of_weights, b, x, by_w)`: `of_weights(w, x)` applies the layer without its bias
-at weights w, `by_w(x)` at its own, which the listener need not know."""
+Listener = Callable[[LayerWithFeedback], None]
+"""`listen(layer)`: sees every layer with feedback when it is applied."""
 
 
 @custom_jvp
@@ -189,14 +183,14 @@ def backward_through(feedback: Tree, listen: Listener | None) -> Around:
             return layer.apply({**without_bias, "w": w}, state, x, context)[0]
 
         if listen is not None:
-            listen(path, with_weights, b, still, lambda u: with_weights(plain["w"], u))
+            listen(LayerWithFeedback(path, with_weights, plain["w"], b, still))
         y, new_state = layer.apply(params, state, still, context)
         return (y if is_constant(x) else moving_with(y, with_weights(b, x))), new_state
 
     return around
 
 
-def _redrawn(key: Key, w: Any) -> Any:
-    """Kaiming-uniform weights of the shape of w."""
+def _redrawn(key: Key, w: Array) -> Array:
+    """Draw Kaiming-uniform weights of the shape of w."""
     fan_in = max(1, w.size // w.shape[-1] // (w.shape[0] if w.ndim == 3 else 1))
     return np.asarray(kaiming(key, w.shape, fan_in).astype(w.dtype), like=w)

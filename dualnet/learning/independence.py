@@ -1,9 +1,10 @@
-"""How far the parts of an activity go alone, on their way to the next loss.
+"""How far the parts of an activity stay independent, on their way to the next loss.
 
 A forward gradient multiplies every direction by a scalar.  The fewer directions share a scalar,
 the less noise: a part of an activity that can reach only some examples, tokens or groups of
-channels of the features under a loss may answer to these parts' derivatives alone.  Which can
-be read off the network: layers say what they keep apart.
+channels of the features under a loss may answer to these parts' derivatives alone.  The network
+itself says which: layers declare what they keep independent, and a walk from each loss backward
+through the containers collects it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -20,16 +20,17 @@ from dualnet.learning.task import Task
 from dualnet.nn.blocks import Residual, TokenMixing
 from dualnet.nn.heads import LocalHead
 from dualnet.nn.network import Layer, Sequential, couples_examples
+from dualnet.types import Array, Stack
 
 
 @dataclass(frozen=True)
-class Separation:
-    """What an activity's parts keep to, up to the next loss.
+class Independence:
+    """Which parts of an activity stay independent up to the next loss.
 
     Attributes:
         examples: an example moves no other's loss.
-        tokens: a token reaches its own place of the features alone.
-        groups: so many runs of channels reach their own part of the features alone.
+        tokens: a token reaches its own position of the features alone.
+        groups: how many runs of channels reach their own part of the features alone.
         swapped: the activity is `(n, C, P)`, inside a `TokenMixing`.
     """
 
@@ -38,8 +39,8 @@ class Separation:
     groups: int = 1
     swapped: bool = False
 
-    def both(self, other: Separation) -> Separation:
-        """What is kept on two ways at once."""
+    def on_both_ways(self, other: Independence) -> Independence:
+        """Return what stays independent on two ways at once."""
         return replace(
             self,
             examples=self.examples and other.examples,
@@ -48,76 +49,74 @@ class Separation:
         )
 
 
-def separations(task: Task, greedy: bool) -> Mapping[str, Separation]:
-    """For the path of every layer, what its output keeps to: up to the next local head under a
-    greedy rule, else up to the network's outputs."""
-    found: dict[str, Separation] = {}
-    at_loss = Separation(examples=not getattr(task.loss, "couples_examples", False))
+def independence_of_each(task: Task, greedy: bool) -> Mapping[str, Independence]:
+    """Return for the path of every layer the independence of its output's parts.
 
-    def before(layer: Layer, path: str, after: Separation) -> Separation:
-        """Note what is inside a layer, from its end to its start; what its input keeps to."""
+    It holds up to the next local head under a greedy rule, else up to the network's outputs.
+    """
+    found: dict[str, Independence] = {}
+    at_loss = Independence(examples=not task.declared_loss.couples_examples)
+
+    def before(layer: Layer, path: str, after: Independence) -> Independence:
+        """Note what is inside a layer, from its end to its start; return that of its input."""
         found[path] = after
-        below = {name: f"{path}/{name}" if path else name for name, _ in _children(layer)}
+        children = [(f"{path}/{name}" if path else name, child) for name, child in layer.layers]
         if isinstance(layer, LocalHead):
             at_head = replace(at_loss, tokens=True, groups=layer.groups)
             # inside a TokenMixing, the head's features have the axes of what it gets there
             return at_head if greedy else after
         if isinstance(layer, Sequential):
-            for name, child in reversed(layer.layers):
-                after = before(child, below[name], after)
+            for below, child in reversed(children):
+                after = before(child, below, after)
             return after
         if isinstance(layer, Residual):
-            ways = [before(child, below[name], after) for name, child in layer.layers]
-            return ways[0].both(ways[1] if len(ways) == 2 else after)
+            ways = [before(child, below, after) for below, child in children]
+            return ways[0].on_both_ways(ways[1] if len(ways) == 2 else after)
         if isinstance(layer, TokenMixing):
-            ((name, child),) = layer.layers
-            inner = before(child, below[name], replace(after, swapped=not after.swapped))
+            ((below, child),) = children
+            inner = before(child, below, replace(after, swapped=not after.swapped))
             return replace(inner, swapped=not inner.swapped)
-        passed = _through(layer, after)
-        for name, child in _children(layer):  # of a container unknown here: nothing is sure
-            before(child, below[name], replace(passed, tokens=False, groups=1))
+        passed = _before_one_layer(layer, after)
+        for below, child in children:  # of a container unknown here: nothing is sure
+            before(child, below, replace(passed, tokens=False, groups=1))
         return passed
 
     before(task.network, "", at_loss)
     return found
 
 
-def _children(layer: Layer) -> tuple[tuple[str, Layer], ...]:
-    return getattr(layer, "layers", ())
-
-
-def _through(layer: Layer, after: Separation) -> Separation:
-    """What is kept before a layer that has no children, or unknown ones."""
+def _before_one_layer(layer: Layer, after: Independence) -> Independence:
+    """Return the independence before a layer that has no children, or unknown ones."""
     examples = after.examples and not couples_examples(layer)
-    apart = getattr(layer, "apart", None)
-    if apart is None:
+    row_groups = layer.row_groups
+    if row_groups is None:
         return replace(after, examples=examples, tokens=False, groups=1)
     if after.swapped:  # the last axis is that of tokens
-        return replace(after, examples=examples, tokens=after.tokens and apart.groups == 0)
-    groups = after.groups if apart.groups % after.groups == 0 else 1
+        return replace(after, examples=examples, tokens=after.tokens and row_groups == 0)
+    groups = after.groups if row_groups % after.groups == 0 else 1
     return replace(after, examples=examples, groups=groups)
 
 
-def weighted_sum(d: Any, u: Any, kept: Separation) -> Any:
-    """Σ_i d_i u_i, every part of u times the derivative of what it can reach.
+def weighted_sum(d: Array, u: Stack, independence: Independence) -> Array:
+    """Return Σ_i d_i u_i, every part of u times the derivative of what it can reach.
 
     Args:
         d: derivatives of all replicas of the loss, `(k, n, P, G)`; P and G are 1 where one loss is
             taken for all.
         u: directions of an activity, `(k, n, *S)`.
-        kept: by the activity.
+        independence: of the activity's parts.
 
     Returns:
         `(n, *S)`.
     """
-    if not kept.examples:
+    if not independence.examples:
         d = np.broadcast_to(np.sum(d, axis=1, keepdims=True), d.shape)
-    if kept.groups == 1:
+    if independence.groups == 1:
         d = np.sum(d, axis=3, keepdims=True)
-    if not kept.tokens:
+    if not independence.tokens:
         d = np.sum(d, axis=2, keepdims=True)
-    shape, groups = u.shape[1:], kept.groups
-    swapped = kept.swapped and (kept.tokens or groups > 1)
+    shape, groups = u.shape[1:], independence.groups
+    swapped = independence.swapped and (independence.tokens or groups > 1)
     if swapped:
         n, channels, tokens = shape
         parts = np.reshape(u, (len(u), n, groups, channels // groups, tokens))
@@ -128,8 +127,8 @@ def weighted_sum(d: Any, u: Any, kept: Separation) -> Any:
 
 
 @overridable
-def summed_by_part(d: Any, parts: Any, swapped: bool) -> Any:
-    """Σ_i d_i u_i.
+def summed_by_part(d: Array, parts: Stack, swapped: bool) -> Array:
+    """Return Σ_i d_i u_i for directions u that are cut into parts.
 
     Args:
         d: `(k, n, P or 1, G)`.

@@ -1,5 +1,6 @@
 """What a learning rule is: a map over shards of the batch and a reduce.
 
+    init      makes what the rule itself learns, when a run starts
     sample    draws the rule's random directions, from a key alone
     measure   says what one shard of the batch contributes, as a tree that adds up over shards
     estimate  turns the sum into gradients, and updates what the rule itself learns
@@ -11,109 +12,125 @@ the command line too.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from dualnet import tree
 from dualnet.backends import Backend
-from dualnet.learning.task import Shard, Task, cut
+from dualnet.learning.plan import Plan
+from dualnet.learning.task import Batch, LearnerState, Shard, split_batch
 from dualnet.nn.network import Context
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array
+
+LOCALITIES = ("global", "local", "greedy")
+"""Whether local heads are ignored, add their losses, or also cut the gradient behind them."""
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(NamedTuple):
     """What `measure` returns.
 
     Attributes:
         total: adds up over shards; holds at least `loss` (the sum of the examples' losses) and
             `correct` (the number of examples classified correctly).
-        state: the network's new state, as of this shard.
+        model_state: the network's new state, as of this shard.
     """
 
     total: dict[str, Any]
-    state: Tree
+    model_state: Tree
 
 
-class Rule(Protocol):
-    """See the head of this file.  `learned` is the rule's own tree ({} if it learns nothing)."""
+class Rule(ABC):
+    """See the head of this file.  A rule needs `measure`; the others have defaults.
 
-    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
-        """What the rule learns beside the parameters, at the start; `inputs` `(n, *in_shape)`
-        are a batch by whose shape it may find the shapes of activities."""
-        ...
+    Attributes:
+        locality: what local heads mean to the rule, one of `LOCALITIES`.
+    """
 
-    def sample(self, key: Key, task: Task, params: Tree, backend: Backend, n: int) -> Any:
-        """Random directions for one step on n examples."""
-        ...
+    locality: ClassVar[str] = "global"
 
+    def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
+        """Return what the rule learns beside the parameters, at the start; by default {}.
+
+        Raises:
+            UsageError: the rule cannot learn on this network.
+        """
+        plan.heads(self.locality)
+        return {}
+
+    def sample(self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int) -> Any:
+        """Return random directions for one step on n examples; by default None."""
+        return None
+
+    @abstractmethod
     def measure(
-        self, task: Task, params: Tree, state: Tree, learned: Tree, directions: Any, shard: Shard
+        self, plan: Plan, learner: LearnerState, directions: Any, shard: Shard
     ) -> Measurement:
-        """What one shard contributes."""
-        ...
+        """Return what one shard contributes."""
 
     def estimate(
-        self, total: dict, directions: Any, params: Tree, learned: Tree, n: int
+        self, total: dict[str, Any], directions: Any, learner: LearnerState, n: int
     ) -> tuple[Tree, Tree]:
-        """Gradients of the mean loss over n examples, a tree like params, and `learned` anew."""
-        ...
+        """Return gradients of the mean loss over n examples, a tree like the parameters, and the
+        new rule state.
+
+        By default `total` has the summed `gradients`, and the rule state stays as it is.
+        """
+        return tree.map(lambda g: g / n, total["gradients"]), learner.rule_state
 
 
-@dataclass(frozen=True)
-class Step:
+class Estimate(NamedTuple):
     """The outcome of one step.
 
     Attributes:
         gradients: of the mean loss, a tree like the parameters.
-        learned: what the rule learns, updated.
-        state: the network's new state.
+        model_state: the network's new state.
+        rule_state: what the rule learns, updated.
         loss: mean loss over the batch.
-        correct: examples classified correctly.
+        correct: how many examples were classified correctly.
     """
 
     gradients: Tree
-    learned: Tree
-    state: Tree
-    loss: Any
-    correct: Any
+    model_state: Tree
+    rule_state: Tree
+    loss: Array
+    correct: Array
 
 
-def step(
+def estimate_gradient(
     rule: Rule,
-    task: Task,
-    params: Tree,
-    state: Tree,
-    learned: Tree,
-    inputs: Any,
-    targets: Any,
+    plan: Plan,
+    learner: LearnerState,
+    batch: Batch,
     key: Key,
     backend: Backend,
     shards: int = 1,
-) -> Step:
+) -> Estimate:
     """Estimate the gradient of the mean loss over a batch.
 
     Args:
-        rule, task: what to estimate, and of what.
-        params, state, learned: trees; none is changed.
-        inputs, targets: the batch, `(N, ...)`.
+        rule: how to estimate it.
+        plan: of the task whose loss it is.
+        learner: where training stands; none of its trees is changed.
+        batch: inputs and targets, `(N, ...)`.
         key: all randomness of this step.
         backend: draws the directions and runs the shards.
-        shards: pieces the batch is cut into; the result does not depend on it but for rounding.
-            A network that couples examples (batch norm) gets the batch in one piece, and so does
-            a loss that does.
+        shards: pieces the batch is split into; the result does not depend on it but for rounding.
+            A network or a loss that couples examples (batch norm) gets the batch in one piece,
+            and so does a loss that needs the whole batch.
     """
-    n = len(inputs)
+    n = len(batch.inputs)
     context = Context(train=True, key=key.fold_in("network"), backend=backend)
-    pieces = 1 if task.one_piece else shards
-    directions = rule.sample(key, task, params, backend, n)
+    pieces = 1 if plan.task.needs_whole_batch else shards
+    directions = rule.sample(key, plan, learner.params, backend, n)
     measure: Callable[[Shard], Measurement] = lambda shard: rule.measure(  # noqa: E731
-        task, params, state, learned, directions, shard
+        plan, learner, directions, shard
     )
-    measurements = backend.map(measure, cut(inputs, targets, pieces, context))
+    measurements = backend.map(measure, split_batch(batch, pieces, context))
     total = reduce(tree.add, (m.total for m in measurements))
-    gradients, learned = rule.estimate(total, directions, params, learned, n)
-    return Step(gradients, learned, measurements[-1].state, total["loss"] / n, total["correct"])
+    gradients, rule_state = rule.estimate(total, directions, learner, n)
+    model_state = measurements[-1].model_state
+    return Estimate(gradients, model_state, rule_state, total["loss"] / n, total["correct"])

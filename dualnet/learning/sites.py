@@ -1,9 +1,9 @@
-"""The places of a network that local rules look at: after which layers activities are read,
-perturbed, or cut from what came before."""
+"""The sites of a network: after which layers its activities are read, perturbed or cut, and
+which loss each layer answers to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dualnet import tree
@@ -11,13 +11,16 @@ from dualnet.errors import UsageError
 from dualnet.nn.activations import Activation
 from dualnet.nn.blocks import Residual
 from dualnet.nn.heads import LocalHead
-from dualnet.nn.network import Layer, Sequential
+from dualnet.nn.network import Layer, Sequential, walk
 from dualnet.tree import Tree
+
+Sites = Mapping[str, Activation | None]
+"""Path of a site → the activation that follows it, whose slope a rule asks for; None if none."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A layer with parameters, and the norms and the activation that follow it at once.
+    """A layer with parameters, and the norms and the activation that directly follow it.
 
     Attributes:
         weights: path of the layer.
@@ -33,7 +36,7 @@ class Unit:
 
 
 def hidden_units(network: Layer, params: Tree) -> list[Unit]:
-    """All units but the last, which makes the outputs and gets their true error.
+    """List all units but the last, which makes the outputs and gets their true error.
 
     What belongs to local heads is no unit: a head's readout gets its own true error.
     """
@@ -41,14 +44,14 @@ def hidden_units(network: Layer, params: Tree) -> list[Unit]:
 
 
 def _units(network: Layer, params: Tree) -> Iterator[Unit]:
-    for chain in _chains(network, ""):
+    for chain in _chains(network):
         i = 0
         while i < len(chain):
             weights = chain[i][0]
             i += 1
             if not tree.leaves(tree.subtree(params, weights)):
                 continue
-            while i < len(chain) and getattr(chain[i][1], "normalizes", False):
+            while i < len(chain) and chain[i][1].normalizes:
                 i += 1
             before, after, activation = chain[i - 1][0], chain[i - 1][0], None
             if i < len(chain) and isinstance(following := chain[i][1], Activation):
@@ -57,44 +60,37 @@ def _units(network: Layer, params: Tree) -> Iterator[Unit]:
             yield Unit(weights, before, after, activation)
 
 
-def _chains(layer: Layer, path: str) -> Iterator[list[tuple[str, Layer]]]:
-    """Runs of layers that are no containers, each fed by its neighbor and nothing else."""
-    children = getattr(layer, "layers", None)
-    if isinstance(layer, LocalHead):
-        return
-    if children is None:
-        yield [(path, layer)]
-        return
+def _chains(network: Layer) -> Iterator[list[tuple[str, Layer]]]:
+    """Yield runs of layers without children, each fed by its neighbor and nothing else."""
+    every = dict(walk(network, containers=True))
     run: list[tuple[str, Layer]] = []
-    for name, child in children:
-        below = f"{path}/{name}" if path else name
-        if isinstance(layer, Sequential) and not hasattr(child, "layers"):
-            run.append((below, child))
-        else:
+    for path, layer in every.items():
+        above = path.rpartition("/")[0]
+        parent = every[above]
+        follows = isinstance(parent, Sequential) and run and run[-1][0].rpartition("/")[0] == above
+        if layer.layers or not follows:
             yield run
             run = []
-            yield from _chains(child, below)
+        if not layer.layers and not isinstance(parent, LocalHead):
+            run.append((path, layer))
     yield run
 
 
-def local_heads(layer: Layer, path: str = "") -> Iterator[tuple[str, LocalHead]]:
-    """All local heads with their paths, in order."""
-    if isinstance(layer, LocalHead):
-        yield path, layer
-        return
-    for name, child in getattr(layer, "layers", ()):
-        yield from local_heads(child, f"{path}/{name}" if path else name)
+def local_heads(network: Layer) -> dict[str, LocalHead]:
+    """Return all local heads by their paths, in order."""
+    layers = walk(network, containers=True)
+    return {path: layer for path, layer in layers if isinstance(layer, LocalHead)}
 
 
 def cutting_heads(network: Layer) -> dict[str, LocalHead]:
-    """All local heads by their paths, for a rule under which they cut the network.
+    """Return all local heads by their paths, for a rule under which they cut the network.
 
     Raises:
         UsageError: one is on one of several ways through a `Residual`: what comes before would
             also move the losses that come after, on the other way.
     """
-    heads = dict(local_heads(network))
-    for path, layer in _containers(network, ""):
+    heads = local_heads(network)
+    for path, layer in walk(network, containers=True):
         if isinstance(layer, Residual):
             for head in heads:
                 if head.startswith(f"{path}/" if path else ""):
@@ -105,25 +101,27 @@ def cutting_heads(network: Layer) -> dict[str, LocalHead]:
     return heads
 
 
-def _containers(layer: Layer, path: str) -> Iterator[tuple[str, Layer]]:
-    for name, child in getattr(layer, "layers", ()):
-        yield from _containers(child, f"{path}/{name}" if path else name)
-    yield path, layer
-
-
 def segment_of_each(network: Layer) -> dict[str, int]:
-    """For the path of every layer, the local head it answers to: the next in order after its end,
-    counted from 0; after the last head comes the output's own loss."""
+    """Return for the path of every layer the number of the loss that it answers to.
+
+    That is the loss of the next local head after the layer's end, counted from 0; after the last
+    head comes the output's own loss.
+    """
     segments: dict[str, int] = {}
     heads = 0
-
-    def visit(layer: Layer, path: str) -> None:
-        nonlocal heads
-        for name, child in getattr(layer, "layers", ()):
-            visit(child, f"{path}/{name}" if path else name)
+    for path, layer in walk(network, containers=True):
         segments[path] = heads
-        if isinstance(layer, LocalHead):
-            heads += 1
-
-    visit(network, "")
+        heads += isinstance(layer, LocalHead)
     return segments
+
+
+def segment_of_each_parameter(network: Layer, params: Tree) -> dict[str, int]:
+    """Return for the path of every parameter the number of the loss that it answers to."""
+    of_layers = segment_of_each(network)
+
+    def of_parameter(path: str) -> int:
+        while path not in of_layers:
+            path = path.rpartition("/")[0]
+        return of_layers[path]
+
+    return {path: of_parameter(path) for path, _ in tree.items(params)}

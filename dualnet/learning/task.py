@@ -1,16 +1,44 @@
-"""What is to be learned: a network, a loss, and a batch cut into shards."""
+"""What is learned, by whom, and from what: a task, the state of the learner, and batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from dualnet.nn.network import Context, Layer, couples_examples
+from dualnet.nn.losses import Loss, LossFunction, as_loss
+from dualnet.nn.network import Context, Layer, couples_examples, require_layer
 from dualnet.tree import Tree
+from dualnet.types import Array
+
+
+class Batch(NamedTuple):
+    """The examples of one step.
+
+    Attributes:
+        inputs: `(N, *in_shape)`.
+        targets: `(N, ...)`.
+    """
+
+    inputs: Array
+    targets: Array
+
+
+class LearnerState(NamedTuple):
+    """All that a step of learning starts from; trees of arrays.
+
+    Attributes:
+        params: the network's parameters.
+        model_state: the network's state, such as running statistics.
+        rule_state: what the learning rule itself learns; {} if it learns nothing.
+    """
+
+    params: Tree
+    model_state: Tree
+    rule_state: Tree
 
 
 @dataclass(frozen=True)
@@ -21,26 +49,28 @@ class Shard:
         inputs: `(n, *in_shape)`.
         targets: `(n, ...)`.
         context: what the network's layers are told, among it the index in the batch of the
-            first example; a rule that taps replaces its `tap`.
+            first example.  A rule that taps the network replaces its `tap`.
     """
 
-    inputs: Any
-    targets: Any
+    inputs: Array
+    targets: Array
     context: Context = field(default_factory=lambda: Context(train=True))
 
 
-def cut(inputs: Any, targets: Any, pieces: int, context: Context | None = None) -> list[Shard]:
-    """A batch as at most `pieces` shards of nearly equal length.
+def split_batch(batch: Batch, pieces: int, context: Context | None = None) -> list[Shard]:
+    """Split a batch into at most `pieces` shards of nearly equal length.
 
     Args:
-        inputs, targets: the batch, `(N, ...)`.
+        batch: inputs and targets, `(N, ...)`.
         pieces: how many shards.
         context: of the whole batch; each shard gets it with its own `start`.  Training without
             randomness if None.
     """
-    n = len(inputs)
+    inputs, targets = batch
     context = context or Context(train=True)
-    bounds = [n * i // pieces for i in range(pieces + 1)]
+    if pieces == 1 and len(inputs) and context.start == 0:
+        return [Shard(inputs, targets, context)]
+    bounds = [len(inputs) * i // pieces for i in range(pieces + 1)]
     return [
         Shard(inputs[a:b], targets[a:b], replace(context, start=a))
         for a, b in pairwise(bounds)
@@ -55,33 +85,40 @@ class Task:
     Attributes:
         network: a layer, usually a `Sequential`.
         loss: `loss(outputs, targets)`, one value for each example, `(N,)`.  A loss that looks at
-            all outputs of a batch says so by an attribute `one_piece = True`; one for which an
-            example's outputs also move the losses of others, by `couples_examples = True`.
+            several examples at once derives from `Loss`, and says there what it does.
     """
 
     network: Layer
-    loss: Callable[[Any, Any], Any]
+    loss: LossFunction
 
-    @property
+    def __post_init__(self) -> None:
+        require_layer("Task", "network", self.network)
+
+    @cached_property
+    def declared_loss(self) -> Loss:
+        """The loss with all that it says about itself."""
+        return as_loss(self.loss)
+
+    @cached_property
     def couples_examples(self) -> bool:
         """Whether an example can move the losses of others."""
-        return couples_examples(self.network) or getattr(self.loss, "couples_examples", False)
+        return couples_examples(self.network) or self.declared_loss.couples_examples
 
-    @property
-    def one_piece(self) -> bool:
-        """Whether a batch must not be cut."""
-        return self.couples_examples or getattr(self.loss, "one_piece", False)
+    @cached_property
+    def needs_whole_batch(self) -> bool:
+        """Whether a batch must not be split."""
+        return self.couples_examples or self.declared_loss.needs_whole_batch
 
     def losses(
-        self, params: Tree, state: Tree, shard: Shard, context: Context
-    ) -> tuple[Any, tuple[Any, Tree]]:
-        """Per-example losses `(n,)`, and beside them the outputs and the new state."""
-        outputs, state = self.network.apply(params, state, shard.inputs, context)
-        return self.loss(outputs, shard.targets), (outputs, state)
+        self, params: Tree, model_state: Tree, shard: Shard, context: Context
+    ) -> tuple[Array, tuple[Array, Tree]]:
+        """Return per-example losses `(n,)`, and beside them the outputs and the new state."""
+        outputs, new_state = self.network.apply(params, model_state, shard.inputs, context)
+        return self.loss(outputs, shard.targets), (outputs, new_state)
 
 
-def correct(outputs: Any, targets: Any) -> Any:
-    """How many examples have their largest output at the label; 0 where targets are no labels."""
+def correct(outputs: Array, targets: Array) -> Array:
+    """Count the examples whose largest output is at the label; 0 where targets are no labels."""
     if targets.dtype.kind not in "iu":
         return 0
     return np.sum(np.equal(np.argmax(outputs, axis=-1), targets))

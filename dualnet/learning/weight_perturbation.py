@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,28 +13,28 @@ from dualnet.core.arrays import stack_arrays
 from dualnet.core.spaces import dense
 from dualnet.core.transforms import jvp
 from dualnet.errors import UsageError
-from dualnet.learning.aggregate import AGGREGATIONS
+from dualnet.learning.aggregate import WEIGHT_AGGREGATIONS
 from dualnet.learning.backprop import segment_losses
 from dualnet.learning.directions.samplers import sampler_of
 from dualnet.learning.directions.weights import (
     IndependentDirections,
     SharedDirections,
-    activation_bytes,
     direction_bytes,
     directions_that_fit,
 )
-from dualnet.learning.rule import Measurement
-from dualnet.learning.sites import segment_of_each
-from dualnet.learning.task import Shard, Task, correct
+from dualnet.learning.plan import Plan
+from dualnet.learning.rule import Measurement, Rule
+from dualnet.learning.task import LearnerState, Shard, correct
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array
 
-OF_EACH_EXAMPLE = ("mean", "sum")
+AGGREGATIONS_BY_EXAMPLE = ("mean", "sum")
 """Aggregations whose coefficients need one example's derivatives alone."""
 
 
 @dataclass(frozen=True)
-class WeightPerturbation:
+class WeightPerturbation(Rule):
     """g = Σ c_i v_i with random directions v_i of all weights and d_i = ∇f·v_i.
 
     One forward pass carries all k tangents; nothing flows backward and no activation is kept.
@@ -50,8 +51,8 @@ class WeightPerturbation:
     Args:
         tangents: k.
         sampler: a name for `sampler_of`; only `rank-one` where directions are independent.
-        aggregate: a name in `AGGREGATIONS`, how c follows from d; only `mean` and `sum` where
-            directions are independent.
+        aggregate: a name in `WEIGHT_AGGREGATIONS`, which says how c follows from d; only `mean`
+            and `sum` where directions are independent.
         tangent_chunk: at most so many tangents in one pass; None for as many as fit in memory.
             Only memory and speed depend on it.
         independent: whether every example has directions of its own.
@@ -67,63 +68,62 @@ class WeightPerturbation:
     tangent_chunk: int | None = None
     independent: bool = False
 
-    locality: ClassVar[str] = "global"
-
     def __post_init__(self) -> None:
         for option, value in (("tangents", self.tangents), ("tangent-chunk", self.tangent_chunk)):
             if value is not None and value < 1:
                 raise UsageError(f"fg-w: {option} must be at least 1, got {value}")
         sampler_of(self.sampler)
-        if self.aggregate not in AGGREGATIONS:
+        if self.aggregate not in WEIGHT_AGGREGATIONS:
             raise UsageError(
-                f"fg-w: aggregate must be one of {', '.join(AGGREGATIONS)}, got {self.aggregate!r}"
+                f"fg-w: aggregate must be one of {', '.join(WEIGHT_AGGREGATIONS)}, got "
+                f"{self.aggregate!r}"
             )
         if self.independent and self.sampler != "rank-one":
             raise UsageError(
                 "fg-w: independent directions of every example must be rank-one, dense ones would "
                 f"be as large as the weights for each; use sampler rank-one, got {self.sampler!r}"
             )
-        if self.independent and self.aggregate not in OF_EACH_EXAMPLE:
+        if self.independent and self.aggregate not in AGGREGATIONS_BY_EXAMPLE:
             raise UsageError(
                 "fg-w: aggregate must be mean or sum where every example has directions of its "
                 f"own, {self.aggregate!r} is for shared ones; use it without independent"
             )
 
-    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
-        return {}
-
     def sample(
-        self, key: Key, task: Task, params: Tree, backend: Backend, n: int
+        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
     ) -> SharedDirections | IndependentDirections:
         sampler = sampler_of(self.sampler)
-        segments = segment_of_each(task.network) if self.locality == "greedy" else {}
+        segments = plan.segments if self.locality == "greedy" else {}
         if self.independent:
-            coupled = task.couples_examples
+            coupled = plan.task.couples_examples
             return IndependentDirections(
                 key, params, backend, sampler, self.tangents, n, segments, coupled
             )
-        chunk = self.tangent_chunk or directions_that_fit(direction_bytes(backend, sampler, params))
+        chunk = self.tangent_chunk or self.tangents
+        if self.tangent_chunk is None and self.tangents > 1:
+            chunk = directions_that_fit(direction_bytes(sampler, params))
         return SharedDirections(key, params, backend, sampler, self.tangents, n, segments, chunk)
 
     def measure(
         self,
-        task: Task,
-        params: Tree,
-        state: Tree,
-        learned: Tree,
-        directions: Any,
+        plan: Plan,
+        learner: LearnerState,
+        directions: SharedDirections | IndependentDirections,
         shard: Shard,
     ) -> Measurement:
-        def losses(p: Tree) -> tuple[Any, tuple[Any, Tree]]:
+        def losses(params: Tree) -> tuple[Array, tuple[Array, Tree]]:
             of_segments, outputs, new_state = segment_losses(
-                task, p, state, shard, shard.context, self.locality
+                plan, params, learner.model_state, shard, shard.context, self.locality
             )
             return stack_arrays(of_segments), (outputs, new_state)
 
         contributions = []
-        most = self._most_in_a_pass(task, params, state, directions, shard)
+        # with a single direction there is nothing to divide, whatever the activations need
+        most = self.tangent_chunk or self.tangents
+        if self.tangent_chunk is None and self.tangents > 1:
+            most = directions_that_fit(directions.examples * plan.activation_bytes)
         for tangents in directions.passes(most, shard):
-            values, d, (outputs, new_state) = self.along(losses, params, tangents)
+            values, d, (outputs, new_state) = self.along(losses, learner.params, tangents)
             contributions.append(directions.contribution(d, tangents))
         total = {
             "loss": values[-1].sum(),
@@ -132,25 +132,20 @@ class WeightPerturbation:
         }
         return Measurement(total, new_state)
 
-    def _most_in_a_pass(
-        self, task: Task, params: Tree, state: Tree, directions: Any, shard: Shard
-    ) -> int:
-        if self.tangent_chunk is not None:
-            return self.tangent_chunk
-        if self.tangents == 1:
-            return 1  # whatever the activations need
-        of_example = activation_bytes(task.network, params, state, shard)
-        return directions_that_fit(directions.examples * of_example)
-
-    def along(self, losses: Any, params: Tree, tangents: Tree) -> tuple[Any, Any, Any]:
-        """Every example's losses `(losses, n)`, their derivatives `(k, losses, n)` along each
-        direction, and what is beside."""
+    def along(self, losses: Callable, params: Tree, tangents: Tree) -> tuple[Array, Array, Any]:
+        """Return every example's losses `(losses, n)`, their derivatives `(k, losses, n)` along
+        each direction, and what `losses` returns beside."""
         return jvp(losses, (params,), (tangents,), has_aux=True)
 
     def estimate(
-        self, total: dict, directions: Any, params: Tree, learned: Tree, n: int
+        self,
+        total: dict[str, Any],
+        directions: SharedDirections | IndependentDirections,
+        learner: LearnerState,
+        n: int,
     ) -> tuple[Tree, Tree]:
-        return directions.gradients(total, n, AGGREGATIONS[self.aggregate]), learned
+        gradients = directions.gradients(total, n, WEIGHT_AGGREGATIONS[self.aggregate])
+        return gradients, learner.rule_state
 
 
 @dataclass(frozen=True)
@@ -188,24 +183,24 @@ class FiniteDifferences(WeightPerturbation):
         if not 0 < self.difference < math.inf:
             raise UsageError(f"wp: difference must be above 0 and finite, got {self.difference}")
 
-    def init(self, key: Key, task: Task, params: Tree, state: Tree, inputs: Any) -> Tree:
-        self._require_no_stop(task)  # before a run has a folder
-        return super().init(key, task, params, state, inputs)
+    def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
+        self._require_no_stop(plan)  # before a run has a folder
+        return super().init(key, plan, params)
 
     def sample(
-        self, key: Key, task: Task, params: Tree, backend: Backend, n: int
+        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
     ) -> SharedDirections | IndependentDirections:
-        self._require_no_stop(task)
-        return super().sample(key, task, params, backend, n)
+        self._require_no_stop(plan)
+        return super().sample(key, plan, params, backend, n)
 
-    def _require_no_stop(self, task: Task) -> None:
-        if getattr(task.loss, "stop", False):
+    def _require_no_stop(self, plan: Plan) -> None:
+        if plan.task.declared_loss.stops_gradients:
             raise UsageError(
                 "wp: a difference passes through the stop-gradient of the contrastive loss; use "
                 "fg-w, or --no-stop"
             )
 
-    def along(self, losses: Any, params: Tree, tangents: Tree) -> tuple[Any, Any, Any]:
+    def along(self, losses: Callable, params: Tree, tangents: Tree) -> tuple[Array, Array, Any]:
         value, aux = losses(params)
         stacks = tree.map(dense, tangents)
         differences = []

@@ -14,8 +14,8 @@ from dualnet.nn.convolution import Conv2d, conv2d
 from dualnet.nn.heads import LocalHead, has_local_heads, with_local_heads
 from dualnet.nn.initial import INITIALIZERS
 from dualnet.nn.layers import Dropout, Flatten, GroupedLinear, Linear, StopGradient
-from dualnet.nn.losses import mean_squared_error, softmax_cross_entropy
-from dualnet.nn.network import Apart, Context, Layer, Sequential, couples_examples, walk
+from dualnet.nn.losses import Loss, mean_squared_error, softmax_cross_entropy
+from dualnet.nn.network import Context, Layer, Sequential, couples_examples, walk
 from dualnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, normalize
 from dualnet.nn.pooling import (
     AdaptiveAveragePool,
@@ -33,7 +33,6 @@ __all__ = [
     "INITIALIZERS",
     "Activation",
     "AdaptiveAveragePool",
-    "Apart",
     "AveragePool",
     "AverageTokens",
     "BatchNorm",
@@ -49,6 +48,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "LocalHead",
+    "Loss",
     "MaxPool",
     "MultiHeadAttention",
     "Patches",

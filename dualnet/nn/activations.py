@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,62 +13,62 @@ from dualnet.core import linear
 from dualnet.core.dual import primitive
 from dualnet.core.engine import linearizer
 from dualnet.core.linear import LinearMap
-from dualnet.nn.network import Apart, Context, Shape
+from dualnet.nn.network import Context, Layer
 from dualnet.random import Key
 from dualnet.tree import Tree
-from dualnet.types import Tangent
+from dualnet.types import Array, Shape, Tangent
 
 
 @dataclass(frozen=True)
-class Activation:
+class Activation(Layer):
     """An elementwise function without parameters."""
 
-    function: Callable[[Any], Any]
+    function: Callable[[Array], Array]
 
-    apart: ClassVar[Apart] = Apart(groups=0)
+    row_groups = 0
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, in_shape
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         return self.function(x), state
 
 
 @primitive
-def relu(x: Any) -> Any:
+def relu(x: Array) -> Array:
     """max(x, 0), with slope 0 at 0."""
     return np.maximum(x, 0)
 
 
 @linearizer(relu)
-def _relu(x: Any) -> Any:
+def _relu(x: Array) -> Array:
     out, slope = _relu_and_slope(x)
     return out, lambda t: linear.scale(t, slope)
 
 
 @overridable
-def _relu_and_slope(x: Any) -> tuple[Any, Any]:
+def _relu_and_slope(x: Array) -> tuple[Array, Array]:
     return relu(x), np.greater(x, 0).astype(x.dtype)
 
 
 @primitive
-def sigmoid(x: Any) -> Any:
+def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), by tanh so that nothing overflows."""
     return 0.5 * np.tanh(0.5 * x) + 0.5
 
 
 @linearizer(sigmoid)
-def _sigmoid(x: Any) -> Any:
+def _sigmoid(x: Array) -> Array:
     out = sigmoid(x)
     return out, lambda t: linear.scale(t, out * (1.0 - out))
 
 
-def tanh(x: Any) -> Any:
+def tanh(x: Array) -> Array:
     """The hyperbolic tangent."""
     return np.tanh(x)
 
 
-def gelu(x: Any) -> Any:
+def gelu(x: Array) -> Array:
     """x · Φ(x) in its tanh form.
 
     Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", section 2.
@@ -78,7 +77,7 @@ def gelu(x: Any) -> Any:
     return 0.5 * x * (1.0 + np.tanh(inner))
 
 
-ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": relu,
     "tanh": tanh,
     "gelu": gelu,
@@ -90,7 +89,7 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 
 
 @primitive
-def softmax(x: Any, axis: int = -1) -> Any:
+def softmax(x: Array, axis: int = -1) -> Array:
     """exp(x) / Σ exp(x) along an axis; shifted by the maximum so that nothing overflows."""
     p = np.exp(x - np.max(x, axis=axis, keepdims=True))
     p /= np.sum(p, axis=axis, keepdims=True)
@@ -98,14 +97,14 @@ def softmax(x: Any, axis: int = -1) -> Any:
 
 
 @linearizer(softmax)
-def _softmax(x: Any, axis: int = -1) -> Any:
+def _softmax(x: Array, axis: int = -1) -> Array:
     p = softmax(x, axis)
     from_end = axis if axis < 0 else axis - x.ndim
     return p, lambda t: tangent_of_softmax(t, p, from_end)
 
 
 @LinearMap
-def tangent_of_softmax(t: Tangent, p: Any, axis: int) -> Tangent:
+def tangent_of_softmax(t: Tangent, p: Array, axis: int) -> Tangent:
     """p (t - Σ p t), sums along a (negative) axis; p is the softmax, of the primal's shape."""
     u = t * p
     u -= p * np.sum(u, axis=axis, keepdims=True)  # in place for arrays; a Dual makes a new one
@@ -113,5 +112,5 @@ def tangent_of_softmax(t: Tangent, p: Any, axis: int) -> Tangent:
 
 
 @tangent_of_softmax.transposed
-def _(ct: Tangent, _shape: Shape, p: Any, axis: int) -> Tangent:
+def _(ct: Tangent, _shape: Shape, p: Array, axis: int) -> Tangent:
     return tangent_of_softmax(ct, p, axis)  # diag(p) - p pᵀ is symmetric

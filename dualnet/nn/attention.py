@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from dualnet.backends.overridable import matrix_product
 from dualnet.errors import UsageError
 from dualnet.nn.activations import softmax
-from dualnet.nn.layers import Linear, named, require_count, require_inputs
-from dualnet.nn.network import Context, Layer, Shape
+from dualnet.nn.layers import Linear
+from dualnet.nn.network import Context, Layer
+from dualnet.nn.refusals import named, require_count, require_inputs
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array, Shape
 
 
 @dataclass(frozen=True)
-class MultiHeadAttention:
+class MultiHeadAttention(Layer):
     """Every token gathers from all tokens what its queries ask for: `(N, T, C)` to `(N, T, C)`.
 
     With h heads of C/h channels each, softmax(q kᵀ / sqrt(C/h)) v in each head, then a linear
@@ -36,11 +37,8 @@ class MultiHeadAttention:
 
     def __post_init__(self) -> None:
         require_count("MultiHeadAttention", "heads", self.heads)
-
-    @property
-    def layers(self) -> tuple[tuple[str, Layer], ...]:
-        """The children, where `walk` finds them."""
-        return tuple((name, Linear(None)) for name in ("query", "key", "value", "output"))
+        names = ("query", "key", "value", "output")
+        object.__setattr__(self, "layers", tuple((name, Linear(None)) for name in names))
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         if len(in_shape) != 2 or in_shape[1] < 1 or in_shape[1] % self.heads:
@@ -53,7 +51,7 @@ class MultiHeadAttention:
             params[name], state[name], _ = layer.init(key.fold_in(name), in_shape)
         return params, state, in_shape
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         require_inputs("MultiHeadAttention", context, x, "N", "T", "C")
         n, tokens, channels = x.shape
         if channels % self.heads:
@@ -63,11 +61,11 @@ class MultiHeadAttention:
             )
         new_state = {}
 
-        def child(name: str, layer: Layer, x: Any) -> Any:
+        def child(name: str, layer: Layer, x: Array) -> Array:
             y, new_state[name] = context.child(name, layer, params[name], state[name], x)
             return y
 
-        def by_head(y: Any) -> Any:  # (N, h, T, C/h)
+        def by_head(y: Array) -> Array:  # (N, h, T, C/h)
             apart = np.reshape(y, (n, tokens, self.heads, channels // self.heads))
             return np.swapaxes(apart, 1, 2)
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from dualnet.errors import UsageError
 from dualnet.nn.activations import Activation, gelu, relu
 from dualnet.nn.attention import MultiHeadAttention
-from dualnet.nn.layers import GroupedLinear, Linear, require_inputs
-from dualnet.nn.network import Context, Layer, Sequential, Shape
+from dualnet.nn.layers import GroupedLinear, Linear
+from dualnet.nn.network import Context, Layer, Sequential, require_layer
 from dualnet.nn.normalization import LayerNorm
+from dualnet.nn.refusals import require_inputs
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array, Shape
 
 Layers = tuple[tuple[str, Layer], ...]
 
 
 @dataclass(frozen=True)
-class Residual:
+class Residual(Layer):
     """block(x) + shortcut(x), or block(x) + x.
 
     Args:
@@ -46,7 +47,7 @@ class Residual:
             )
         return params, state, beside
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         outputs, new_state = [], {}
         for name, layer in self.layers:
             y, new_state[name] = context.child(name, layer, params[name], state[name], x)
@@ -55,7 +56,7 @@ class Residual:
 
 
 @dataclass(frozen=True)
-class TokenMixing:
+class TokenMixing(Layer):
     """Applies a layer for channels to tokens: `(N, P, C)` to `(N, C, P)`, the layer, and back.
 
     Args:
@@ -83,7 +84,7 @@ class TokenMixing:
             )
         return {name: params}, {name: state}, mixed[::-1]
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         require_inputs("TokenMixing", context, x, "N", "T", "C")
         ((name, layer),) = self.layers
         swapped = np.swapaxes(x, -1, -2)
@@ -179,3 +180,5 @@ def _require_names(container: str, layers: Layers, *allowed: tuple[str, ...]) ->
     if names not in allowed:
         expected = " or ".join(map(str, allowed))
         raise UsageError(f"{container}: layers must be named {expected}, got {names}")
+    for name, layer in layers:
+        require_layer(container, name, layer)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 
 from dualnet.core.arrays import arange_like
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
-from dualnet.nn.losses import softmax_cross_entropy
+from dualnet.nn.losses import Loss, softmax_cross_entropy
+from dualnet.types import Array
 
 
 @dataclass(frozen=True)
-class InfoNCE:
+class InfoNCE(Loss):
     """-log softmax_j(⟨f_i, f'_j⟩ / τ)_i with f, f' the projections of two views, of length 1.
 
     Every view of every image asks in turn, the N views of the other kind answer.  With a
@@ -38,20 +38,17 @@ class InfoNCE:
     temperature: float = 0.1
     stop: bool = True
 
-    one_piece: ClassVar[bool] = True  # the values need all views of the batch
+    needs_whole_batch = True
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
             raise UsageError(
                 f"InfoNCE: --temperature must be a number above 0, got {self.temperature}"
             )
+        object.__setattr__(self, "couples_examples", not self.stop)
+        object.__setattr__(self, "stops_gradients", self.stop)
 
-    @property
-    def couples_examples(self) -> bool:
-        """Whether a projection moves the losses of others."""
-        return not self.stop
-
-    def __call__(self, projections: Any, targets: Any) -> Any:
+    def __call__(self, projections: Array, targets: Array) -> Array:
         if projections.ndim != 2 or len(projections) % 2 or not len(projections):
             raise UsageError(
                 "InfoNCE: expected projections (2N, D) of first and of second views, got "
@@ -67,7 +64,7 @@ class InfoNCE:
         return np.concatenate(losses)
 
 
-def normalized(x: Any) -> Any:
+def normalized(x: Array) -> Array:
     """Rows scaled to length 1; a row of zeros stays, and has no direction to turn into.
 
     Such rows occur: a small crop may be all background, and layer norm makes zeros of that.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,15 +11,16 @@ from dualnet.errors import UsageError
 from dualnet.images.convolution import convolve
 from dualnet.images.windows import Geometry
 from dualnet.nn.initial import initial
-from dualnet.nn.network import Context, Shape
+from dualnet.nn.network import Context, Layer
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array, Shape
 
 Sizes = int | tuple[int, int]
 Padding = Sizes | tuple[tuple[int, int], tuple[int, int]]
 
 
-def conv2d(x: Any, w: Any, stride: Sizes = 1, padding: Padding = 0, groups: int = 1) -> Any:
+def conv2d(x: Array, w: Array, stride: Sizes = 1, padding: Padding = 0, groups: int = 1) -> Array:
     """Cross-correlation of images with a kernel, what networks call a convolution.
 
         y[n, i, j, q] = Σ_{a, b, c} x[n, i·stride + a, j·stride + b, c] · w[a, b, c, q]
@@ -56,7 +56,7 @@ def conv2d(x: Any, w: Any, stride: Sizes = 1, padding: Padding = 0, groups: int 
 
 
 @dataclass(frozen=True)
-class Conv2d:
+class Conv2d(Layer):
     """y = conv2d(x, w) + b.
 
     Args:
@@ -96,6 +96,6 @@ class Conv2d:
             params["b"] = np.zeros(self.features, np.float32)
         return params, {}, (*geometry.output_size((height, width), "Conv2d"), self.features)
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         y = conv2d(x, params["w"], self.stride, self.padding, self.groups)
         return (y + params["b"] if self.bias else y), state

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from dualnet import tree
 from dualnet.errors import UsageError
-from dualnet.nn.layers import Linear, require_count
-from dualnet.nn.network import Context, Layer, Sequential, Shape
+from dualnet.nn.layers import Linear
+from dualnet.nn.network import Context, Layer, Sequential, walk
+from dualnet.nn.refusals import require_count
 from dualnet.nn.replicated import average
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array, Shape
 
 
 def has_local_heads(network: Layer) -> bool:
     """Whether there is a local head in a network."""
-    children = getattr(network, "layers", ())
-    return isinstance(network, LocalHead) or any(has_local_heads(child) for _, child in children)
+    return any(isinstance(layer, LocalHead) for _, layer in walk(network, containers=True))
 
 
 def with_local_heads(network: Layer, params: Tree, features: int) -> Layer:
@@ -40,14 +40,14 @@ def with_local_heads(network: Layer, params: Tree, features: int) -> Layer:
     weighted = [name for name, _ in network.layers if tree.leaves(params[name])]
     layers: list[tuple[str, Layer]] = []
     for name, layer in network.layers:
-        if name in weighted[1:] and not getattr(layer, "normalizes", False):
+        if name in weighted[1:] and not layer.normalizes:
             layers.append((f"before-{name}", LocalHead(features)))
         layers.append((name, layer))
     return Sequential(tuple(layers))
 
 
 @dataclass(frozen=True)
-class LocalHead:
+class LocalHead(Layer):
     """Passes x on unchanged; beside it, a linear readout that only a tap gets to see.
 
     The readout is the child `linear`, from x averaged over all axes between batch and channels
@@ -74,11 +74,8 @@ class LocalHead:
     def __post_init__(self) -> None:
         require_count("LocalHead", "features", self.features)
         require_count("LocalHead", "groups", self.groups)
-
-    @property
-    def layers(self) -> tuple[tuple[str, Layer], ...]:
-        """The child, where `walk` finds it."""
-        return (("linear", Linear(self.features, weights=self.weights)),)
+        readout = Linear(self.features, weights=self.weights)
+        object.__setattr__(self, "layers", (("linear", readout),))
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         if not in_shape:
@@ -92,12 +89,12 @@ class LocalHead:
         params, state, _ = linear.init(key.fold_in(name), in_shape[-1:])
         return {name: params}, {name: state}, in_shape
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         ((name, linear),) = self.layers
         _, new_state = context.child(name, linear, params[name], state[name], average(x))
         return x, {name: new_state}
 
-    def readout(self, params: Tree, features: Any) -> Any:
+    def readout(self, params: Tree, features: Array) -> Array:
         """`(N, features)` from averaged features `(N, C)`, outside the network."""
         ((name, linear),) = self.layers
         return linear.apply(params[name], {}, features, Context())[0]

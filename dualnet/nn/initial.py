@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from dualnet.errors import UsageError
-from dualnet.nn.network import Shape
 from dualnet.random import Key
+from dualnet.types import Shape
 
 TOKEN_DEVIATION = 0.02
 """Standard deviation at the start of learned tokens and positions.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,13 +13,15 @@ from dualnet.core.arrays import asarray_like
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
 from dualnet.nn.initial import initial
-from dualnet.nn.network import Apart, Context, Shape
+from dualnet.nn.network import Context, Layer
+from dualnet.nn.refusals import named, require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array, Shape
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Layer):
     """y = x w + b.
 
     Args:
@@ -35,7 +36,7 @@ class Linear:
     bias: bool = True
     weights: str = "kaiming"
 
-    apart: ClassVar[Apart] = Apart(groups=1)
+    row_groups = 1
 
     def __post_init__(self) -> None:
         if self.features is not None:
@@ -49,7 +50,7 @@ class Linear:
             params["b"] = np.zeros(features, np.float32)
         return params, {}, (*in_shape[:-1], features)
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         w = params["w"]
         if x.shape[-1:] != w.shape[:1]:
             raise UsageError(
@@ -65,7 +66,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class GroupedLinear:
+class GroupedLinear(Layer):
     """G linear maps side by side: features in G groups, each mapped by weights of its own.
 
     Args:
@@ -92,11 +93,7 @@ class GroupedLinear:
                 f"GroupedLinear: groups must divide features, got {self.groups} groups and "
                 f"{self.features} features"
             )
-
-    @property
-    def apart(self) -> Apart:
-        """The groups, as `Layer` has it."""
-        return Apart(self.groups)
+        object.__setattr__(self, "row_groups", self.groups)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         p = _features_of("GroupedLinear", in_shape)
@@ -112,7 +109,7 @@ class GroupedLinear:
             params["b"] = np.zeros(self.features, np.float32)
         return params, {}, (*in_shape[:-1], self.features)
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         w = params["w"]
         groups, fan_in, _ = w.shape
         if x.shape[-1:] != (groups * fan_in,):
@@ -127,31 +124,31 @@ class GroupedLinear:
 
 
 @dataclass(frozen=True)
-class Flatten:
+class Flatten(Layer):
     """All axes of an example in one: `(N, ...)` to `(N, p)`."""
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, (math.prod(in_shape),)
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         return np.reshape(x, (x.shape[0], math.prod(x.shape[1:]))), state
 
 
 @dataclass(frozen=True)
-class StopGradient:
+class StopGradient(Layer):
     """Passes values and no derivatives: what comes after cannot move what comes before."""
 
-    apart: ClassVar[Apart] = Apart(groups=0)
+    row_groups = 0
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, in_shape
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         return stop_gradient(x), state
 
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(Layer):
     """In training each entry is 0 with probability `rate`, and x / (1 - rate) otherwise.
 
     The mask is a function of the context's key, of the example's index in the batch and of the
@@ -166,7 +163,7 @@ class Dropout:
 
     rate: float
 
-    apart: ClassVar[Apart] = Apart(groups=0)
+    row_groups = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.rate, Real) or not 0 <= self.rate < 1:
@@ -175,7 +172,7 @@ class Dropout:
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, in_shape
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         if not context.train or self.rate == 0:
             return x, state
         if context.key is None:
@@ -201,30 +198,3 @@ def _features_of(layer: str, in_shape: Shape) -> int:
             f"{layer}: needs an axis of features, at least 1, got examples of shape {in_shape}"
         )
     return in_shape[-1]
-
-
-# --- what layers refuse, and how they say it ---------------------------------------------------
-
-
-def named(layer: str, context: Context) -> str:
-    """How a message calls a layer: by its kind, and its path where it has one."""
-    return f"{layer} {context.path}" if context.path else layer
-
-
-def require_count(layer: str, argument: str, value: Any) -> None:
-    """Refuse what is not an int of at least 1."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise UsageError(f"{layer}: {argument} must be an int of at least 1, got {value!r}")
-
-
-def require_inputs(layer: str, context: Context, x: Any, *expected: int | str) -> None:
-    """Refuse x without the expected axes: ints are lengths, strings name axes of any length."""
-    if x.ndim != len(expected) or any(
-        n != length
-        for n, length in zip(x.shape, expected, strict=True)
-        if not isinstance(length, str)
-    ):
-        raise UsageError(
-            f"{named(layer, context)}: expected inputs ({', '.join(map(str, expected))}), got "
-            f"{x.shape}; init the layer for the shape that it gets"
-        )

@@ -1,11 +1,13 @@
 """Losses, one value for each example: `(N, ...)` and targets to `(N,)`.
 
-Each is one fused rule: the value and the derivative share the softmax or the residual.
+Each is one fused rule: the value and the derivative share the softmax or the difference.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,10 +17,47 @@ from dualnet.core.arrays import arange_like
 from dualnet.core.dual import primitive
 from dualnet.core.engine import linearizer
 from dualnet.errors import UsageError
+from dualnet.types import Array
+
+LossFunction = Callable[[Array, Array], Array]
+"""`loss(outputs, targets)`: one value for each example, `(N,)`."""
+
+
+class Loss(ABC):
+    """A loss function that is more than a function of each example alone.
+
+    Attributes:
+        needs_whole_batch: whether the values need all outputs of a batch, which is not cut then.
+        couples_examples: whether an example's outputs also move the losses of others.
+        stops_gradients: whether the derivative leaves out a part of what moves the values.
+    """
+
+    needs_whole_batch: bool = False
+    couples_examples: bool = False
+    stops_gradients: bool = False
+
+    @abstractmethod
+    def __call__(self, outputs: Array, targets: Array) -> Array:
+        """Return the losses `(N,)`."""
+
+
+@dataclass(frozen=True)
+class LossByExample(Loss):
+    """A plain function as a `Loss`: each value is of its own example alone."""
+
+    function: LossFunction
+
+    def __call__(self, outputs: Array, targets: Array) -> Array:
+        return self.function(outputs, targets)
+
+
+def as_loss(loss: LossFunction) -> Loss:
+    """Return the loss itself, or a plain function with the defaults of `Loss`."""
+    return loss if isinstance(loss, Loss) else LossByExample(loss)
 
 
 @primitive
-def softmax_cross_entropy(logits: Any, labels: Any) -> Any:
+def softmax_cross_entropy(logits: Array, labels: Array) -> Array:
     """-log softmax(logits)[label] for each example, in nats.
 
     Args:
@@ -32,7 +71,7 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> Any:
     return _losses(logits, labels)
 
 
-def _require_labels(logits: Any, labels: Any) -> None:
+def _require_labels(logits: Array, labels: Array) -> None:
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.dtype.kind not in "iu":
         raise UsageError(
             "softmax_cross_entropy: expected logits (N, classes) and integer labels (N,), got "
@@ -40,7 +79,7 @@ def _require_labels(logits: Any, labels: Any) -> None:
         )
 
 
-def _cross_entropy_parts(logits: Any, labels: Any) -> tuple[Any, Any]:
+def _cross_entropy_parts(logits: Array, labels: Array) -> tuple[Array, Array]:
     """The losses, and the log-probabilities `(N, classes)`."""
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     log_p = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
@@ -49,13 +88,13 @@ def _cross_entropy_parts(logits: Any, labels: Any) -> tuple[Any, Any]:
 
 
 @overridable
-def _losses(logits: Any, labels: Any) -> Any:
+def _losses(logits: Array, labels: Array) -> Array:
     """The losses alone."""
     return _cross_entropy_parts(logits, labels)[0]
 
 
 @overridable
-def _losses_and_errors(logits: Any, labels: Any) -> tuple[Any, Any]:
+def _losses_and_errors(logits: Array, labels: Array) -> tuple[Array, Array]:
     """The losses, and their derivatives `(N, classes)` by the logits."""
     losses, log_p = _cross_entropy_parts(logits, labels)
     classes = arange_like(logits.shape[-1], labels)
@@ -64,14 +103,14 @@ def _losses_and_errors(logits: Any, labels: Any) -> tuple[Any, Any]:
 
 
 @linearizer(softmax_cross_entropy)
-def _softmax_cross_entropy(logits: Any, labels: Any) -> Any:
+def _softmax_cross_entropy(logits: Array, labels: Array) -> Array:
     _require_labels(logits, labels)
     out, error = _losses_and_errors(logits, labels)
     return out, lambda t: linear.sum(linear.scale(t, error), (-1,))
 
 
 @primitive
-def mean_squared_error(outputs: Any, targets: Any) -> Any:
+def mean_squared_error(outputs: Array, targets: Array) -> Array:
     """Mean over an example's entries of (output - target)².
 
     Args:
@@ -84,7 +123,7 @@ def mean_squared_error(outputs: Any, targets: Any) -> Any:
     return _squared_error_parts(outputs, targets)[0]
 
 
-def _squared_error_parts(outputs: Any, targets: Any) -> tuple[Any, Any, tuple[int, ...]]:
+def _squared_error_parts(outputs: Array, targets: Array) -> tuple[Array, Array, tuple[int, ...]]:
     """The losses, the differences, and the axes of one example."""
     if outputs.shape != targets.shape or outputs.ndim < 1:
         raise UsageError(
@@ -97,7 +136,7 @@ def _squared_error_parts(outputs: Any, targets: Any) -> tuple[Any, Any, tuple[in
 
 
 @linearizer(mean_squared_error)
-def _mean_squared_error(outputs: Any, targets: Any) -> Any:
+def _mean_squared_error(outputs: Array, targets: Array) -> Array:
     out, difference, axes = _squared_error_parts(outputs, targets)
     factor = difference * (2.0 * outputs.shape[0] / outputs.size)
     return out, (

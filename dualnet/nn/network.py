@@ -5,45 +5,33 @@ A layer is a small frozen value with two pure functions:
     init(key, in_shape)              -> (params, state, out_shape)
     apply(params, state, x, context) -> (y, state)
 
-Shapes leave out the batch: `in_shape` is that of one example, x has `(N, *in_shape)`.  params
-and state are trees of arrays ({} where there is nothing); params are what training moves, state
-what a layer carries along (running statistics).  `init` draws in float32 on the host; cast the
+Shapes leave out the batch: `in_shape` is that of one example, x has `(N, *in_shape)`.  `params`
+and `state` are trees of arrays, {} where there is nothing: training moves the params, and the layer
+itself carries the state along (running statistics).  `init` draws in float32 on the host; cast the
 trees to train in another precision.
 
 A container applies its children through `Context.child`, which passes every child's output
 through `context.tap`.  A learning rule that wants to read, perturb or cut the flow at some
-place gives a tap; layers know nothing of it.  (The rule finds the places with `walk`.)
+site gives a tap; layers know nothing of it.  The rule finds the sites with `walk`.
 """
 
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field
 
 from dualnet.backends import Backend, NumpyBackend
 from dualnet.errors import UsageError
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array, Shape
 
-Shape = tuple[int, ...]
-Tap = Callable[[str, Any], Any]
+Tap = Callable[[str, Array], Array]
 """`tap(path, y) -> y`: gets the output of the layer at `path`, returns what flows on."""
-Around = Callable[..., tuple[Any, Tree]]
+Around = Callable[..., tuple[Array, Tree]]
 """`around(path, layer, params, state, x, context) -> (y, state)`: applies a layer in its place."""
-
-
-def no_tap(_path: str, y: Any) -> Any:
-    """The tap that changes nothing."""
-    return y
-
-
-def plainly(
-    _path: str, layer: Layer, params: Tree, state: Tree, x: Any, context: Context
-) -> tuple[Any, Tree]:
-    """The `around` that just applies the layer."""
-    return layer.apply(params, state, x, context)
 
 
 @functools.cache
@@ -58,58 +46,69 @@ class Context:
     Attributes:
         train: training or evaluation; batch norm and dropout differ.
         key: randomness for this step, folded by path; None in evaluation.
-        tap: sees and may replace the output of every layer.
-        around: applies every layer, and may do so in another way.
-        path: names joined by `/`, where in the network we are.
-        backend: draws what layers need of randomness; NumPy's if not given.
+        tap: sees and may replace the output of every layer; None lets every output flow on.
+        around: applies every layer, and may do so in another way; None just applies it.
+        path: names joined by `/`; it says where in the network we are.
+        backend: draws the random numbers that layers need; NumPy's if not given.
         start: index in the batch of the first example, so that shards of a batch draw their
             parts of one mask.
     """
 
     train: bool = False
     key: Key | None = None
-    tap: Tap = no_tap
-    around: Around = plainly
+    tap: Tap | None = None
+    around: Around | None = None
     path: str = ""
     backend: Backend = field(default_factory=_host)
     start: int = 0
 
-    def child(self, name: str, layer: Layer, params: Tree, state: Tree, x: Any) -> tuple[Any, Tree]:
+    def child(
+        self, name: str, layer: Layer, params: Tree, state: Tree, x: Array
+    ) -> tuple[Array, Tree]:
         """Apply a layer as the child `name` of the present one, and tap its output."""
+        tap, around, key = self.tap, self.around, self.key
         path = f"{self.path}/{name}" if self.path else name
-        key = self.key.fold_in(name) if self.key else None
-        context = replace(self, path=path, key=key)
-        y, state = self.around(path, layer, params, state, x, context)
-        return self.tap(path, y), state
+        if key is not None:
+            key = key.fold_in(name)
+        context = Context(self.train, key, tap, around, path, self.backend, self.start)
+        if around is None:
+            y, state = layer.apply(params, state, x, context)
+        else:
+            y, state = around(path, layer, params, state, x, context)
+        return (y if tap is None else tap(path, y)), state
 
 
-@dataclass(frozen=True)
-class Apart:
-    """What a layer keeps apart: `(N, ..., p)` to `(N, ..., q)`, each row to the same row alone.
+class Layer(ABC):
+    """See the head of this file.  The attributes tell learning rules what a layer does.
+
+    A layer for which a default is not true has a class attribute of that name; where it depends on
+    the layer's fields, `__post_init__` sets it.
 
     Attributes:
-        groups: into how many runs of neighbors the last axis falls that do not reach one another;
-            0 if every entry goes to the same entry alone.
+        layers: a container's children, pairs of a name and a layer; () for a layer without.
+        couples_examples: whether the training output for one example depends on the others.
+        normalizes: whether the layer is a norm, which belongs to the layer before it.
+        row_groups: None unless the layer maps `(N, ..., p)` to `(N, ..., q)`, each row to the
+            same row alone.  Then it is the number of runs of neighbors into which the last axis
+            falls that do not reach one another; 0 if every entry goes to the same entry alone.
     """
 
-    groups: int
+    layers: tuple[tuple[str, Layer], ...] = ()
+    couples_examples: bool = False
+    normalizes: bool = False
+    row_groups: int | None = None
 
+    @abstractmethod
+    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        """Return the params and the state at the start, and the shape of an example's output."""
 
-class Layer(Protocol):
-    """See the head of this file.
-
-    A layer whose training output for one example depends on the other examples says so by a class
-    attribute `couples_examples = True`; one that keeps rows apart by an attribute `apart`, an
-    `Apart`.
-    """
-
-    def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]: ...
-
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]: ...
+    @abstractmethod
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
+        """Return the output for a batch x `(N, *in_shape)`, and the new state."""
 
 
 @dataclass(frozen=True)
-class Sequential:
+class Sequential(Layer):
     """Layers one after the other; data that can be walked, not a closure.
 
     Args:
@@ -122,6 +121,8 @@ class Sequential:
         names = [name for name, _ in self.layers]
         if len(set(names)) != len(names) or any("/" in name or not name for name in names):
             raise UsageError(f"Sequential: names must differ and hold no '/', got {names}")
+        for name, layer in self.layers:
+            require_layer("Sequential", name, layer)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         params, state, shape = {}, {}, in_shape
@@ -129,24 +130,42 @@ class Sequential:
             params[name], state[name], shape = layer.init(key.fold_in(name), shape)
         return params, state, shape
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         new_state = {}
         for name, layer in self.layers:
             x, new_state[name] = context.child(name, layer, params[name], state[name], x)
         return x, new_state
 
 
-def walk(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
-    """Yield `(path, layer)` for every layer inside a network that is not a container itself."""
-    children = getattr(layer, "layers", None)
-    if children is None:
+def walk(layer: Layer, path: str = "", containers: bool = False) -> Iterator[tuple[str, Layer]]:
+    """Yield `(path, layer)` for every layer inside a network, in the order of their outputs.
+
+    Args:
+        layer: the network; its own path is "".
+        path: of `layer`, where it is a part of something larger.
+        containers: whether to yield containers too, each after its children.
+    """
+    require_layer("walk", path, layer)
+    for name, child in layer.layers:
+        yield from walk(child, f"{path}/{name}" if path else name, containers)
+    if containers or not layer.layers:
         yield path, layer
-        return
-    for name, child in children:
-        yield from walk(child, f"{path}/{name}" if path else name)
 
 
-def couples_examples(layer: Layer) -> bool:
+def couples_examples(network: Layer) -> bool:
     """Whether a layer in the network, containers included, mixes the examples of a batch."""
-    children = (child for _, child in getattr(layer, "layers", ()))
-    return getattr(layer, "couples_examples", False) or any(map(couples_examples, children))
+    return any(layer.couples_examples for _, layer in walk(network, containers=True))
+
+
+def require_layer(where: str, name: str, layer: object) -> None:
+    """Raise a UsageError unless a layer derives from `Layer`, which holds the defaults."""
+    if not isinstance(layer, Layer):
+        kind = (layer if isinstance(layer, type) else type(layer)).__name__
+        hint = (
+            f"write {kind}(...), an instance"
+            if isinstance(layer, type) and issubclass(layer, Layer)
+            else f"write class {kind}(Layer): with Layer from dualnet.nn"
+        )
+        raise UsageError(
+            f"{where}: expected layers that derive from Layer, got {layer!r} for {name!r}; {hint}"
+        )

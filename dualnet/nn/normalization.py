@@ -13,30 +13,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from dualnet.core import linear
-from dualnet.core.dual import Dual, primal_of, primitive
+from dualnet.core.dual import primal_of, primitive
 from dualnet.core.engine import linearizer
 from dualnet.core.linear import LinearMap
+from dualnet.core.transforms import is_constant
 from dualnet.errors import UsageError
 from dualnet.nn import normalization_kernels as kernels
-from dualnet.nn.layers import named, require_count
-from dualnet.nn.network import Apart, Context, Shape
+from dualnet.nn.network import Context, Layer
+from dualnet.nn.refusals import named, require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
-from dualnet.types import Tangent
-
-Axes = tuple[int, ...]
+from dualnet.types import Array, Axes, Shape, Tangent
 
 # --- the primitive ---------------------------------------------------------------------------
 
 
 @primitive
-def normalize(x: Any, axes: Sequence[int], epsilon: float = 1e-5) -> Any:
+def normalize(x: Array, axes: Sequence[int], epsilon: float = 1e-5) -> Array:
     """(x - mean) / sqrt(variance + ε), mean and (biased) variance over the axes.
 
     Args:
@@ -56,9 +54,9 @@ def normalize(x: Any, axes: Sequence[int], epsilon: float = 1e-5) -> Any:
 
 
 @linearizer(normalize)
-def _normalize(x: Any, axes: Sequence[int], epsilon: float = 1e-5) -> Any:
+def _normalize(x: Array, axes: Sequence[int], epsilon: float = 1e-5) -> Array:
     axes = _checked(axes, x)
-    if isinstance(x, Dual):  # of an outer transform, for which s varies with x too
+    if not is_constant(x):  # an outer transform differentiates s by x too
         y = normalize(x, axes, epsilon)
         s = 1.0 / np.sqrt(np.var(x, axis=axes, keepdims=True) + epsilon)
     else:
@@ -66,7 +64,7 @@ def _normalize(x: Any, axes: Sequence[int], epsilon: float = 1e-5) -> Any:
     return y, lambda t: tangent_of_normalized(t, y, s, axes)
 
 
-def _checked(axes: Sequence[int], x: Any) -> Axes:
+def _checked(axes: Sequence[int], x: Array) -> Axes:
     """The axes as negative numbers in rising order."""
     try:
         from_end = tuple(sorted(a - x.ndim for a in normalize_axis_tuple(axes, x.ndim)))
@@ -80,26 +78,26 @@ def _checked(axes: Sequence[int], x: Any) -> Axes:
 
 
 @LinearMap
-def tangent_of_normalized(t: Tangent, y: Any, s: Any, axes: Axes) -> Tangent:
+def tangent_of_normalized(t: Tangent, y: Array, s: Array, axes: Axes) -> Tangent:
     """(t - mean(t) - y · mean(y t)) · s for t `(k, *S)`, y `(*S)` and s with unit axes."""
     return _fused(t, y, s, axes)
 
 
 @tangent_of_normalized.transposed
-def _(ct: Tangent, _shape: Shape, y: Any, s: Any, axes: Axes) -> Tangent:
+def _(ct: Tangent, _shape: Shape, y: Array, s: Array, axes: Axes) -> Tangent:
     return tangent_of_normalized(ct, y, s, axes)  # s (I - 11ᵀ/n - yyᵀ/n) is symmetric
 
 
 @primitive
-def _fused(t: Any, y: Any, s: Any, axes: Axes) -> Any:
+def _fused(t: Array, y: Array, s: Array, axes: Axes) -> Array:
     return kernels.tangent(t, y, s, axes)
 
 
 @linearizer(_fused)
-def _(t: Any, y: Any, s: Any, axes: Axes) -> Any:
+def _(t: Array, y: Array, s: Array, axes: Axes) -> Array:
     mean, slope = (np.mean(part, axis=axes, keepdims=True) for part in (t, y * t))
 
-    def by_y(v: Any) -> Any:
+    def by_y(v: Array) -> Array:
         n = math.prod(y.shape[a] for a in axes)
         change = linear.divide(linear.sum(linear.scale(v, t), axes, True), n)
         return -linear.scale(linear.add(linear.scale(v, slope), linear.scale(change, y)), s)
@@ -115,7 +113,7 @@ def _(t: Any, y: Any, s: Any, axes: Axes) -> Any:
 
 
 @dataclass(frozen=True)
-class LayerNorm:
+class LayerNorm(Layer):
     """Normalizes each example over some of its axes: y = normalize(x) · gain + bias.
 
     Args:
@@ -137,7 +135,7 @@ class LayerNorm:
     bias: bool = True
     epsilon: float = 1e-5
 
-    normalizes: ClassVar[bool] = True
+    normalizes = True
 
     def __post_init__(self) -> None:
         _require_epsilon("LayerNorm", self.epsilon)
@@ -154,11 +152,8 @@ class LayerNorm:
                 f"LayerNorm: groups are parts of axis -1, got {self.groups} groups and axes "
                 f"{self.axes}"
             )
-
-    @property
-    def apart(self) -> Apart | None:
-        """Its groups, as `Layer` has it, where rows are normalized one by one."""
-        return Apart(self.groups) if tuple(self.axes) == (-1,) else None
+        if tuple(self.axes) == (-1,):
+            object.__setattr__(self, "row_groups", self.groups)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         if -min(self.axes) > len(in_shape):
@@ -169,7 +164,7 @@ class LayerNorm:
         axes = sorted(self.axes)
         return _gain_and_bias(self, tuple(in_shape[a] for a in axes)), {}, in_shape
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         first = min(self.axes)
         _require_fit(named("LayerNorm", context), x, params, sorted(self.axes), self.groups)
         shape = tuple(x.shape[a] if a in self.axes else 1 for a in range(first, 0))
@@ -179,7 +174,7 @@ class LayerNorm:
 
 
 @dataclass(frozen=True)
-class GroupNorm:
+class GroupNorm(Layer):
     """Normalizes each example over all positions and the channels of one group.
 
     Args:
@@ -197,7 +192,7 @@ class GroupNorm:
     bias: bool = True
     epsilon: float = 1e-5
 
-    normalizes: ClassVar[bool] = True
+    normalizes = True
 
     def __post_init__(self) -> None:
         _require_epsilon("GroupNorm", self.epsilon)
@@ -207,14 +202,14 @@ class GroupNorm:
         _require_groups("GroupNorm", self.groups, in_shape)
         return _gain_and_bias(self, in_shape[-1:]), {}, in_shape
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         _require_fit(named("GroupNorm", context), x, params, groups=self.groups)
         axes = tuple(range(1 - x.ndim, 0))
         return _scaled(_normalize_groups(x, axes, self.groups, self.epsilon), params), state
 
 
 @dataclass(frozen=True)
-class BatchNorm:
+class BatchNorm(Layer):
     """Normalizes each channel over the batch and all positions.
 
     In training by mean and variance of the batch, whose running averages are the state; in
@@ -238,8 +233,8 @@ class BatchNorm:
     bias: bool = True
     epsilon: float = 1e-5
 
-    couples_examples: ClassVar[bool] = True
-    normalizes: ClassVar[bool] = True
+    couples_examples = True
+    normalizes = True
 
     def __post_init__(self) -> None:
         _require_epsilon("BatchNorm", self.epsilon)
@@ -252,7 +247,7 @@ class BatchNorm:
         state = {"mean": np.zeros(channels, np.float32), "variance": np.ones(channels, np.float32)}
         return _gain_and_bias(self, channels), state, in_shape
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         _require_fit(named("BatchNorm", context), x, params | state)
         if not context.train:
             y = (x - state["mean"]) / np.sqrt(state["variance"] + self.epsilon)
@@ -273,7 +268,7 @@ class BatchNorm:
         return _scaled(normalize(x, axes, self.epsilon), params), moved
 
 
-def _normalize_groups(x: Any, axes: Axes, groups: int, epsilon: float) -> Any:
+def _normalize_groups(x: Array, axes: Axes, groups: int, epsilon: float) -> Array:
     """`normalize`, with the last axis cut into groups."""
     if groups == 1:
         return normalize(x, axes, epsilon)
@@ -287,7 +282,7 @@ def _gain_and_bias(layer: LayerNorm | GroupNorm | BatchNorm, shape: Shape) -> di
     return params | ({"bias": np.zeros(shape, np.float32)} if layer.bias else {})
 
 
-def _scaled(y: Any, params: dict) -> Any:
+def _scaled(y: Array, params: dict) -> Array:
     if "gain" in params:
         y = y * params["gain"]
     return y + params["bias"] if "bias" in params else y
@@ -307,7 +302,7 @@ def _require_groups(layer: str, groups: int, in_shape: Shape) -> None:
 
 
 def _require_fit(
-    layer: str, x: Any, arrays: dict, axes: Sequence[int] = (-1,), groups: int = 1
+    layer: str, x: Array, arrays: dict, axes: Sequence[int] = (-1,), groups: int = 1
 ) -> None:
     """Refuse inputs whose axes are not those of the arrays, which would broadcast instead."""
     if x.ndim <= -min(axes):

@@ -1,6 +1,6 @@
 """What `normalization` computes, on plain arrays: in blocks that stay in the cache, in place.
 
-Any array is seen as `(A, M, B, D)` with M and D normalized and A and B kept: A = D = 1 for batch
+Array array is seen as `(A, M, B, D)` with M and D normalized and A and B kept: A = D = 1 for batch
 norm, M = B = 1 for layer norm, none of them for group norm.  A block is a few rows of A or,
 where one is too large, a part of its M; then the sums over all parts come first.  Where B·D is
 small, r rows of M lie side by side as one row of an array `(A, M/r, r·B·D)`: loops along a row
@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
 from dualnet.backends.overridable import bytes_at_a_time, overridable
-
-Shape = tuple[int, ...]
-Axes = tuple[int, ...]
+from dualnet.types import Array, Axes, Shape
 
 _BLOCK_BYTES = 1 << 20
 """A block of t is read three times and written four: it should stay in the second-level cache."""
@@ -27,7 +24,7 @@ _LONG_ROW = 1 << 10
 """Entries from which on NumPy's loops along a row take much longer than their start."""
 
 
-def normalized(x: Any, axes: Axes, epsilon: float) -> tuple[Any, Any]:
+def normalized(x: Array, axes: Axes, epsilon: float) -> tuple[Array, Array]:
     """The normalized x `(*S)`, and s = 1 / sqrt(variance + ε) with unit (negative) axes."""
     view = _View(x.shape, axes)
     y, s = normalized_in_view(view.of(x), view, epsilon)
@@ -35,7 +32,7 @@ def normalized(x: Any, axes: Axes, epsilon: float) -> tuple[Any, Any]:
 
 
 @overridable
-def normalized_in_view(x: Any, view: _View, epsilon: float) -> tuple[Any, Any]:
+def normalized_in_view(x: Array, view: _View, epsilon: float) -> tuple[Array, Array]:
     """`normalized` for x in a view; s `(A, 1, B)`."""
     y = np.empty_like(x, order="C")
     s = np.empty_like(x, shape=view.kept)
@@ -51,14 +48,14 @@ def normalized_in_view(x: Any, view: _View, epsilon: float) -> tuple[Any, Any]:
     return y, s
 
 
-def tangent(t: Any, y: Any, s: Any, axes: Axes) -> Any:
+def tangent(t: Array, y: Array, s: Array, axes: Axes) -> Array:
     """(t - mean(t) - y · mean(y t)) · s for a stack t `(k, *S)`."""
     view = _View(y.shape, axes)
     return view.back(tangent_in_view(view.of(t), view.of(y), np.reshape(s, view.kept), view))
 
 
 @overridable
-def tangent_in_view(t: Any, y: Any, s: Any, view: _View) -> Any:
+def tangent_in_view(t: Array, y: Array, s: Array, view: _View) -> Array:
     """`tangent` for t and y in a view, and s `(A, 1, B)`."""
     out = np.empty_like(t, order="C")
     for rows, block in view.blocks(t):
@@ -76,7 +73,7 @@ def tangent_in_view(t: Any, y: Any, s: Any, view: _View) -> Any:
     return out
 
 
-def moments(x: Any, axes: Axes) -> tuple[Any, Any]:
+def moments(x: Array, axes: Axes) -> tuple[Array, Array]:
     """Mean and biased variance over the (negative) axes, of the shape of the others."""
     view = _View(x.shape, axes)
     mean, variance = moments_in_view(view.of(x), view)
@@ -85,7 +82,7 @@ def moments(x: Any, axes: Axes) -> tuple[Any, Any]:
 
 
 @overridable
-def moments_in_view(x: Any, view: _View) -> tuple[Any, Any]:
+def moments_in_view(x: Array, view: _View) -> tuple[Array, Array]:
     """`moments` for x in a view; both `(A, 1, B)`."""
     mean, variance = np.empty_like(x, shape=view.kept), np.empty_like(x, shape=view.kept)
     for rows, block in view.blocks(x):
@@ -119,13 +116,13 @@ class _View:
         self.r = math.gcd(self.m, 1 << (room.bit_length() - 1))
         self.kept = (self.a, 1, self.b)
 
-    def of(self, x: Any) -> Any:
+    def of(self, x: Array) -> Array:
         """The array in this view; a copy only where its entries lie in another order."""
         lead = x.shape[: x.ndim - len(self.shape)]
         moved = np.transpose(x, (*range(len(lead)), *(i + x.ndim for i in self.order)))
         return np.reshape(moved, (*lead, self.a, self.m // self.r, self.r * self.b * self.d))
 
-    def back(self, x: Any) -> Any:
+    def back(self, x: Array) -> Array:
         """The array of the shape that it had."""
         lead = x.shape[:-3]
         ndim = len(lead) + len(self.shape)
@@ -135,7 +132,7 @@ class _View:
             moved, (*range(len(lead)), *(i + ndim - len(self.shape) for i in inverse))
         )
 
-    def blocks(self, x: Any) -> Iterator[tuple[slice, list[tuple]]]:
+    def blocks(self, x: Array) -> Iterator[tuple[slice, list[tuple]]]:
         """For each block its rows of A, and its parts as indices `(..., rows, part of M, :)`."""
         long_rows = self.m // self.r
         row = max(1, x.nbytes // max(1, self.a))
@@ -147,9 +144,9 @@ class _View:
             parts = [slice(m, m + step) for m in range(0, long_rows, step)]
             yield chosen, [(..., chosen, part, slice(None)) for part in parts]
 
-    def mean(self, parts: Iterable) -> Any:
+    def mean(self, parts: Iterable) -> Array:
         """The mean `(..., a, 1, B)` over all parts of a block `(..., a, m, r·B·D)`."""
-        total: Any = 0.0
+        total: Array = 0.0
         for part in parts:
             total = total + np.sum(part, axis=-2, keepdims=True) if self.m > 1 else part
         if self.r > 1:
@@ -159,7 +156,7 @@ class _View:
             total = np.sum(np.reshape(total, (*total.shape[:-1], self.b, self.d)), axis=-1)
         return total / (self.m * self.d)
 
-    def spread(self, statistic: Any) -> Any:
+    def spread(self, statistic: Array) -> Array:
         """A statistic `(..., a, 1, B)` so that it broadcasts against `(..., a, m, r·B·D)`."""
         if self.m == 1 or self.r * self.d == 1:
             return statistic

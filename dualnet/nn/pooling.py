@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -16,12 +15,13 @@ from dualnet.errors import UsageError
 from dualnet.images.rules import weighted_sum_of_tangent
 from dualnet.images.windows import Geometry, shifts, unfold
 from dualnet.nn.convolution import Padding, Sizes
-from dualnet.nn.network import Context, Shape
+from dualnet.nn.network import Context, Layer
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array, Shape
 
 
-def max_pool(x: Any, window: Sizes, stride: Sizes | None = None, padding: Padding = 0) -> Any:
+def max_pool(x: Array, window: Sizes, stride: Sizes | None = None, padding: Padding = 0) -> Array:
     """The largest entry of each window; entries that tie for it share the tangent equally.
 
     Args:
@@ -44,14 +44,14 @@ def max_pool(x: Any, window: Sizes, stride: Sizes | None = None, padding: Paddin
 
 
 @primitive
-def _largest(x: Any, geometry: Geometry) -> Any:
+def _largest(x: Array, geometry: Geometry) -> Array:
     padded = _pad_by_nothing(x, geometry)
     parts = (padded[:, a, b] for a, b in shifts(geometry, geometry.output_size(x.shape[1:3])))
     return functools.reduce(np.maximum, parts)
 
 
 @linearizer(_largest)
-def _(x: Any, geometry: Geometry) -> Any:
+def _(x: Array, geometry: Geometry) -> Array:
     """The tangent of the largest entry is a weighted sum of the window's tangents, of weight 1
     for the largest, or 1/n for each of n that tie."""
     out = _largest(x, geometry)
@@ -62,18 +62,20 @@ def _(x: Any, geometry: Geometry) -> Any:
     return out, lambda t: weighted_sum_of_tangent(t, weights, geometry)
 
 
-def _pad_by_nothing(x: Any, geometry: Geometry) -> Any:
+def _pad_by_nothing(x: Array, geometry: Geometry) -> Array:
     """x with pixels around that are never the largest."""
     sides = ((0, 0), *geometry.padding, (0, 0))
     return np.pad(x, sides, constant_values=-np.inf) if np.any(sides) else x
 
 
-def average_pool(x: Any, window: Sizes, stride: Sizes | None = None, padding: Padding = 0) -> Any:
+def average_pool(
+    x: Array, window: Sizes, stride: Sizes | None = None, padding: Padding = 0
+) -> Array:
     """The mean of each window, the zeros of the padding counted; arguments as `max_pool`."""
     return np.mean(unfold(x, _geometry("average_pool", x, window, stride, padding)), axis=-2)
 
 
-def adaptive_average_pool(x: Any, size: Sizes) -> Any:
+def adaptive_average_pool(x: Array, size: Sizes) -> Array:
     """The means of a grid of `size` cells of nearly equal height and width.
 
     Cell i of n covers the rows from floor(i·H/n) to ceil((i + 1)·H/n) - 1, so neighbors overlap
@@ -97,7 +99,7 @@ def adaptive_average_pool(x: Any, size: Sizes) -> Any:
     return matrix_product(_cell_means(columns, w, x), np.reshape(by_rows, (n, rows, w, c)))
 
 
-def _cell_means(cells: int, length: int, x: Any) -> Any:
+def _cell_means(cells: int, length: int, x: Array) -> Array:
     """The matrix `(cells, length)` that takes the means, an array of x's kind."""
     i, place = arange_like(cells, x)[:, None], arange_like(length, x)
     inside = (place >= i * length // cells) & (place < -(-(i + 1) * length // cells))
@@ -105,7 +107,9 @@ def _cell_means(cells: int, length: int, x: Any) -> Any:
     return (inside / inside.sum(axis=1, keepdims=True)).astype(dtype)
 
 
-def _geometry(name: str, x: Any, window: Sizes, stride: Sizes | None, padding: Any) -> Geometry:
+def _geometry(
+    name: str, x: Array, window: Sizes, stride: Sizes | None, padding: Padding
+) -> Geometry:
     if x.ndim != 4:
         raise UsageError(f"{name}: expected images (N, H, W, C), got {x.shape}")
     geometry = Geometry.of(name, window, window if stride is None else stride, padding)
@@ -114,7 +118,7 @@ def _geometry(name: str, x: Any, window: Sizes, stride: Sizes | None, padding: A
 
 
 @dataclass(frozen=True)
-class MaxPool:
+class MaxPool(Layer):
     """`max_pool` as a layer."""
 
     window: Sizes
@@ -124,12 +128,12 @@ class MaxPool:
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, _out_shape(self, in_shape)
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         return max_pool(x, self.window, self.stride, self.padding), state
 
 
 @dataclass(frozen=True)
-class AveragePool:
+class AveragePool(Layer):
     """`average_pool` as a layer."""
 
     window: Sizes
@@ -139,12 +143,12 @@ class AveragePool:
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, _out_shape(self, in_shape)
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         return average_pool(x, self.window, self.stride, self.padding), state
 
 
 @dataclass(frozen=True)
-class AdaptiveAveragePool:
+class AdaptiveAveragePool(Layer):
     """`adaptive_average_pool` as a layer."""
 
     size: Sizes
@@ -153,7 +157,7 @@ class AdaptiveAveragePool:
         probe = adaptive_average_pool(np.empty((0, *_image(self, in_shape)), np.float32), self.size)
         return {}, {}, probe.shape[1:]
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         return adaptive_average_pool(x, self.size), state
 
 
@@ -164,7 +168,7 @@ def _out_shape(layer: MaxPool | AveragePool, in_shape: Shape) -> Shape:
     return (*geometry.output_size((height, width), type(layer).__name__), channels)
 
 
-def _image(layer: Any, in_shape: Shape) -> Shape:
+def _image(layer: Layer, in_shape: Shape) -> Shape:
     if len(in_shape) != 3:
         name = type(layer).__name__
         raise UsageError(f"{name}: needs images (H, W, C), got examples of shape {in_shape}")

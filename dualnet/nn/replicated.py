@@ -14,25 +14,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from dualnet.core.arrays import arange_like, stack_arrays
 from dualnet.core.transforms import stop_gradient, vjp
 from dualnet.errors import UsageError
+from dualnet.types import Array
 
-Loss = Callable[[Any], Any]
+Loss = Callable[[Array], Array]
 """`loss(features)`: `(N, C)` to `(N,)`, where features of one example move no other's loss."""
 
 
-def average(x: Any) -> Any:
+def average(x: Array) -> Array:
     """x over all axes between batch and channels: `(N, ..., C)` to `(N, C)`."""
     between = tuple(range(1, x.ndim - 1))
     return np.mean(x, axis=between) if between else x
 
 
-def replicated(loss: Loss, x: Any, groups: int = 1) -> Any:
+def replicated(loss: Loss, x: Array, groups: int = 1) -> Array:
     """The replicas of a loss: features and loss are computed once, however many replicas.
 
     First derivatives by x are those of the replicas.  What the loss itself closes over (the weights
@@ -66,7 +66,7 @@ def replicated(loss: Loss, x: Any, groups: int = 1) -> Any:
     return np.reshape(rest + own, (n, 1, 1)) + shares
 
 
-def replicated_by_copies(loss: Loss, x: Any, groups: int = 1) -> Any:
+def replicated_by_copies(loss: Loss, x: Array, groups: int = 1) -> Array:
     """`replicated`, as it is defined: a copy of x for every replica, all but one part of it under
     stop-gradient.
 
@@ -91,7 +91,7 @@ def replicated_by_copies(loss: Loss, x: Any, groups: int = 1) -> Any:
     return np.reshape(stack_arrays(losses, axis=-1), (n, tokens, groups))
 
 
-def _by_token_and_group(function: str, x: Any, groups: int) -> Any:
+def _by_token_and_group(function: str, x: Array, groups: int) -> Array:
     """x `(N, *T, C)` as `(N, P, groups, C / groups)`."""
     if x.ndim < 2 or groups < 1 or x.shape[-1] % groups:
         raise UsageError(

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 
 from dualnet.errors import UsageError
 from dualnet.nn.initial import TOKEN_DEVIATION, normal
-from dualnet.nn.layers import named, require_inputs
-from dualnet.nn.network import Apart, Context, Shape
+from dualnet.nn.network import Context, Layer
+from dualnet.nn.refusals import named, require_inputs
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array, Shape
 
 
 @dataclass(frozen=True)
-class Patches:
+class Patches(Layer):
     """Cuts images into patches, each a token of its pixels: `(N, H, W, C)` to `(N, P, h·w·C)`.
 
     Patches are numbered row by row, as are the pixels in them.
@@ -46,7 +46,7 @@ class Patches:
         height, width, channels = in_shape
         return {}, {}, ((height // h) * (width // w), h * w * channels)
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         require_inputs("Patches", context, x, "N", "H", "W", "C")
         n, height, width, channels = x.shape
         h, w = self._height_and_width()
@@ -65,7 +65,7 @@ class Patches:
 
 
 @dataclass(frozen=True)
-class ClassToken:
+class ClassToken(Layer):
     """Puts a learned token before the others: `(N, T, C)` to `(N, 1 + T, C)`.
 
     Params: `token` `(C,)`.  Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words",
@@ -77,33 +77,33 @@ class ClassToken:
         token = normal(key.fold_in("token"), (channels,), TOKEN_DEVIATION)
         return {"token": token}, {}, (tokens + 1, channels)
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         require_inputs("ClassToken", context, x, "N", "T", *params["token"].shape)
         first = np.broadcast_to(params["token"], (x.shape[0], 1, x.shape[2]))
         return np.concatenate([first, x], axis=1), state
 
 
 @dataclass(frozen=True)
-class Positions:
+class Positions(Layer):
     """Adds a learned embedding of its position to each token.
 
     Params: `positions` `(T, C)`.  Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16
     Words", Eq. 1.
     """
 
-    apart: ClassVar[Apart] = Apart(groups=0)
+    row_groups = 0
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         shape = _tokens_and_channels("Positions", in_shape)
         return {"positions": normal(key.fold_in("positions"), shape, TOKEN_DEVIATION)}, {}, shape
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         require_inputs("Positions", context, x, "N", *params["positions"].shape)
         return x + params["positions"], state
 
 
 @dataclass(frozen=True)
-class SelectToken:
+class SelectToken(Layer):
     """One token of each example: `(N, T, C)` to `(N, C)`.
 
     Args:
@@ -122,7 +122,7 @@ class SelectToken:
             raise UsageError(f"SelectToken: no token {self.index} among {tokens}")
         return {}, {}, (channels,)
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         require_inputs("SelectToken", context, x, "N", "T", "C")
         if not -x.shape[1] <= self.index < x.shape[1]:
             raise UsageError(
@@ -132,13 +132,13 @@ class SelectToken:
 
 
 @dataclass(frozen=True)
-class AverageTokens:
+class AverageTokens(Layer):
     """The mean of an example's tokens: `(N, T, C)` to `(N, C)`."""
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, _tokens_and_channels("AverageTokens", in_shape)[1:]
 
-    def apply(self, params: Tree, state: Tree, x: Any, context: Context) -> tuple[Any, Tree]:
+    def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         require_inputs("AverageTokens", context, x, "N", "T", "C")
         return np.mean(x, axis=1), state
 

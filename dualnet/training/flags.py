@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from dualnet import backends, data
 from dualnet.errors import UsageError
-from dualnet.learning import AGGREGATIONS, SAMPLERS
+from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
 from dualnet.training.resolve import DEFAULTS
 from dualnet.training.settings import Tables, flag, option_table
 
@@ -30,8 +30,8 @@ OPTION_HELP = {
     "readout": "the output only reads, local losses train the rest (rules with local losses: yes)",
     "tangents": "k, random directions in one pass",
     "tangent_chunk": "at most so many tangents at once, to bound memory",
-    "sampler": f"distribution of the directions: {', '.join(SAMPLERS)}, rank-one:R, angle:DEG; any "
-    "with :unit behind it for length 1 (of activities: normal or rademacher)",
+    "sampler": f"distribution of the directions: {', '.join(WEIGHT_SAMPLERS)}, rank-one:R, "
+    "angle:DEG; any with :unit behind it for length 1 (of activities: normal or rademacher)",
     "independent": "each example has directions of its own",
     "place": "perturb before or after the non-linearity",
     "guess": "where the guess comes from: fdfa, dfa or last (the last estimate)",
@@ -39,7 +39,7 @@ OPTION_HELP = {
     "feedback_rate": "how fast feedback matrices learn",
     "feedback_decay": "weight decay of feedback matrices",
     "difference": "step of the finite difference",
-    "aggregate": f"from k derivatives to one gradient: {', '.join(AGGREGATIONS)}",
+    "aggregate": f"from k derivatives to one gradient: {', '.join(WEIGHT_AGGREGATIONS)}",
     "momentum": "weight of the old velocity",
     "beta1": "decay of Adam's first moment",
     "beta2": "decay of Adam's second moment",

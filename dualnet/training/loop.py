@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from dualnet.core.arrays import asarray_like
 from dualnet.data import Dataset, batches
 from dualnet.data.augment import Augmentation
 from dualnet.errors import DivergedError, UsageError
-from dualnet.learning import Rule, Task, correct, step
+from dualnet.learning import Batch, LearnerState, Plan, Rule, Task, correct, estimate_gradient
 from dualnet.nn import softmax_cross_entropy
 from dualnet.nn.network import Context
 from dualnet.optim import Optimizer
@@ -79,20 +79,31 @@ class Trainer:
     grad_stats: int | None = None
     graph: bool = False
 
-    def start(self) -> TrainState:
-        """The state before the first step."""
-        key = Key(self.seed)
-        params, state, _ = self.task.network.init(key.fold_in("init"), self.dataset.in_shape)
+    @cached_property
+    def plan(self) -> Plan:
+        """What the rule needs to know about the network."""
+        return Plan.of(self.task, *self._initial(), self._inputs(self.dataset.train_images[:1]))
+
+    def _initial(self) -> tuple[Tree, Tree]:
+        """Return the network's parameters and state at the start."""
+        key = Key(self.seed).fold_in("init")
+        params, state, _ = self.task.network.init(key, self.dataset.in_shape)
         params, state = (
             tree.map(lambda a: self.backend.asarray(a, self.dtype), t) for t in (params, state)
         )
+        return params, state
+
+    def start(self) -> TrainState:
+        """The state before the first step."""
+        key = Key(self.seed)
+        params, state = self._initial()
         network, x = self.task.network, self._inputs(self.dataset.train_images[:1])
         self._require_whole_batches(params, state, x)
         classes = len(self.dataset.classes)
         return TrainState(
             params,
             state,
-            self.rule.init(key.fold_in("rule"), self.task, params, state, x),
+            self.rule.init(key.fold_in("rule"), self.plan, params),
             self.optimizer.memories(params),
             self.objective.init(key.fold_in("readout"), network, params, state, x, classes),
             position=np.zeros(2, np.int64),
@@ -249,14 +260,11 @@ class Trainer:
             key.fold_in("augment"),
         )
         params, state, network = carried["params"], carried["state"], self.task.network
-        done = step(
+        done = estimate_gradient(
             self.rule,
-            self.task,
-            params,
-            state,
-            carried["learned"],
-            inputs,
-            targets,
+            self.plan,
+            LearnerState(params, state, carried["learned"]),
+            Batch(inputs, targets),
             key,
             self.backend,
             self.shards or self.backend.threads,
@@ -271,7 +279,7 @@ class Trainer:
         seen = {"loss": done.loss, "correct": done.correct if hits is None else hits}
         if self.grad_stats is not None:
             seen |= {"gradients": done.gradients, "inputs": inputs, "targets": targets}
-        new = (new_params, done.state, done.learned, memories, readout)
+        new = (new_params, done.model_state, done.rule_state, memories, readout)
         return dict(zip(CARRIED, new, strict=True)), seen
 
     def read(self, now: TrainState) -> TrainState:
@@ -300,10 +308,8 @@ class Trainer:
             return now.comparisons
         point = Point(
             self.rule,
-            self.task,
-            now.params,
-            now.state,
-            now.learned,
+            self.plan,
+            LearnerState(now.params, now.state, now.learned),
             self.backend,
             self.shards or self.backend.threads,
         )

@@ -124,7 +124,7 @@ def fitting_options(
 
 def locality(rule: str) -> str:
     """Whether local heads count for a rule; those that do not say so ignore them."""
-    return getattr(RULES[rule], "locality", "global")
+    return RULES[rule].locality
 
 
 def check(settings: Settings, tables: Tables) -> None:

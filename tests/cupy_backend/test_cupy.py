@@ -24,8 +24,8 @@ from dualnet.backends import overridable
 from dualnet.check import NOT_IN_CUPY, ROWS
 from dualnet.checking.checks import random_directions
 from dualnet.errors import BackendError, UsageError
-from dualnet.learning import SAMPLERS, WeightPerturbation
-from dualnet.learning.aggregate import AGGREGATIONS
+from dualnet.learning import WEIGHT_SAMPLERS, WeightPerturbation
+from dualnet.learning.aggregate import WEIGHT_AGGREGATIONS
 
 # --- operations, layers, losses, models ----------------------------------------------------------
 
@@ -107,13 +107,13 @@ def on(backend, p):
 def test_a_step_of_every_rule(name, rule, dtype, cupy_backend, rng, key):
     in_shape, layers = PROBLEMS[name]
     p = problem(rng, key, *layers, in_shape=in_shape, dtype=dtype)
-    learned = p.learned(rule)
-    expected = p.step(rule, key, learned=learned)
+    rule_state = p.rule_state(rule)
+    expected = p.step(rule, key, rule_state=rule_state)
     there = on(cupy_backend, p)
-    got = there.step(rule, key, SameDraws(cupy_backend), learned=moved(learned, cupy_backend))
+    got = there.step(rule, key, SameDraws(cupy_backend), rule_state=moved(rule_state, cupy_backend))
     # solving for coefficients magnifies rounding by the condition of the directions
     allowed = ALLOWED[dtype] * (1e4 if getattr(rule, "aggregate", "mean") != "mean" else 100)
-    for part in ("gradients", "learned", "state", "loss"):
+    for part in ("gradients", "rule_state", "state", "loss"):
         assert_same(getattr(got, part), getattr(expected, part), cupy_backend, allowed, part)
     assert int(got.correct) == int(expected.correct)
 
@@ -132,9 +132,9 @@ def test_no_step_moves_anything_or_waits(name, cupy_backend, rng, key):
     in_shape, layers = PROBLEMS[name]
     p = on(cupy_backend, problem(rng, key, *layers, in_shape=in_shape, dtype=np.float32))
     for rule in EVERY_RULE:
-        learned = rule.init(key, p.task, p.params, p.state, p.x)
+        rule_state = rule.init(key, p.plan, p.params)
         with fake_cuda.counted() as happened:
-            p.step(rule, key, cupy_backend, learned=learned)
+            p.step(rule, key, cupy_backend, rule_state=rule_state)
         assert not happened, f"{rule}: {dict(happened)}"
 
 
@@ -154,9 +154,9 @@ def test_no_model_moves_anything_or_waits(row, cupy_backend, rng, key):
 @pytest.mark.parametrize(
     "options",
     [
-        *({"sampler": name} for name in (*SAMPLERS, "angle:45", "rank-one:3")),
+        *({"sampler": name} for name in (*WEIGHT_SAMPLERS, "angle:45", "rank-one:3")),
         *({"sampler": f"{name}:unit"} for name in ("rank-one", "orthogonal")),
-        *({"aggregate": name} for name in AGGREGATIONS),
+        *({"aggregate": name} for name in WEIGHT_AGGREGATIONS),
         {"tangent_chunk": 2, "sampler": "orthogonal"},
     ],
     ids=str,
@@ -166,7 +166,7 @@ def test_every_sampler_and_aggregation(options, dtype, cupy_backend, rng, key):
     rule = WeightPerturbation(tangents=5, **options)
     expected = p.step(rule, key)
     with fake_cuda.counted() as happened:
-        got = on(cupy_backend, p).step(rule, key, SameDraws(cupy_backend), learned={})
+        got = on(cupy_backend, p).step(rule, key, SameDraws(cupy_backend), rule_state={})
     assert "waits" not in happened and "to_host" not in happened
     assert_same(got.gradients, expected.gradients, cupy_backend, 1e4 * ALLOWED[dtype])
 

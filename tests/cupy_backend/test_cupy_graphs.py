@@ -15,8 +15,8 @@ from test_cupy_training import CHOICES, built, cupy_by_name, settings  # noqa: F
 from test_models import REDUCED
 
 from dualnet import data, tree
-from dualnet.learning import SAMPLERS
-from dualnet.learning.aggregate import AGGREGATIONS
+from dualnet.learning import WEIGHT_SAMPLERS
+from dualnet.learning.aggregate import WEIGHT_AGGREGATIONS
 from dualnet.nn import (
     Activation,
     BatchNorm,
@@ -102,9 +102,11 @@ def test_every_rule(rule, cupy_backend, digits):
     assert_the_same_run(replace(trainer, rule=rule), cupy_backend)
 
 
-@pytest.mark.parametrize("option", [*SAMPLERS, "angle:45", "rank-one:3", *AGGREGATIONS])
+@pytest.mark.parametrize(
+    "option", [*WEIGHT_SAMPLERS, "angle:45", "rank-one:3", *WEIGHT_AGGREGATIONS]
+)
 def test_every_sampler_and_aggregation(option, cupy_backend, digits):
-    kind = "aggregate" if option in AGGREGATIONS else "sampler"
+    kind = "aggregate" if option in WEIGHT_AGGREGATIONS else "sampler"
     chosen = replace(
         settings("fg-w", rule_options={"tangents": 5, kind: option}), batch_size=10, epochs=1
     )

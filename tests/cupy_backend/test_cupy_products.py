@@ -366,9 +366,9 @@ def test_no_large_product_of_a_step_is_cupys_own(name, rule, cupy_backend, rng, 
     p = problem(rng, key, *layers, in_shape=in_shape, dtype=np.float32)
     fields = ("params", "state", "x", "labels")
     p = replace(p, **{field: moved(getattr(p, field), cupy_backend) for field in fields})
-    learned = rule.init(key, p.task, p.params, p.state, p.x)
+    rule_state = rule.init(key, p.plan, p.params)
     monkeypatch.setattr(fake_arrays.ndarray, "__array_ufunc__", watched)
-    p.step(rule, key, cupy_backend, learned=learned)
+    p.step(rule, key, cupy_backend, rule_state=rule_state)
 
 
 # --- rounding ------------------------------------------------------------------------------------

@@ -11,16 +11,18 @@ import numpy as np
 from dualnet.backends import Backend
 from dualnet.core.arrays import stack_arrays
 from dualnet.errors import UsageError
-from dualnet.learning.cut_pass import Draw
+from dualnet.learning.cut_pass import DrawAtSite
 from dualnet.learning.task import Shard
 from dualnet.random import Key
+from dualnet.types import Array, Stack
 
-SAMPLERS = ("normal", "rademacher")
+ACTIVITY_SAMPLERS = ("normal", "rademacher")
+"""Distributions of the entries of directions of activities."""
 
 
 @dataclass(frozen=True)
 class ActivityDirections:
-    """Random directions of activities, a sequence for each place and tangent.
+    """Random directions of activities, a sequence for each site and direction.
 
     Attributes:
         key: names all draws.
@@ -33,23 +35,22 @@ class ActivityDirections:
     k: int
 
     @classmethod
-    def of(cls, rule: Any, key: Key, backend: Backend) -> ActivityDirections:
-        """As a rule with `tangents` and `sampler` asks for."""
-        draw = backend.normal if rule.sampler == "normal" else backend.signs
-        return cls(key, draw, rule.tangents)
+    def by_name(cls, sampler: str, key: Key, backend: Backend, k: int) -> ActivityDirections:
+        """Make k directions by a sampler named in `ACTIVITY_SAMPLERS`."""
+        return cls(key, backend.normal if sampler == "normal" else backend.signs, k)
 
-    def drawer(self, shard: Shard) -> Draw:
-        """`draw(path, visit, z, slope)` for a shard; 0 where the slope is, and the gradient with
-        it."""
+    def drawer(self, shard: Shard) -> DrawAtSite:
+        """Return `draw(path, visit, z, slope)` for a shard.
 
-        def draw(path: str, visit: int, z: Any, slope: Any) -> Any:
-            of_place = self.key.fold_in(path).fold_in(visit)
+        Entries where the activation's slope is zero are set to zero, because their gradient is
+        zero too.
+        """
+
+        def draw(path: str, visit: int, z: Array, slope: Array | None) -> Stack:
+            site = self.key.fold_in(path).fold_in(visit)
             first = shard.context.start * (z.size // max(1, len(z)))
             u = stack_arrays(
-                [
-                    self.draw_array(of_place.fold_in(i), z.shape, z.dtype, first)
-                    for i in range(self.k)
-                ]
+                [self.draw_array(site.fold_in(i), z.shape, z.dtype, first) for i in range(self.k)]
             )
             return u if slope is None else np.where(np.equal(slope, 0), 0, u)
 
@@ -60,15 +61,15 @@ def require_sampler(rule: str, tangents: int, sampler: str) -> None:
     """Raise a UsageError unless k and the sampler are what activities can be perturbed with."""
     if tangents < 1:
         raise UsageError(f"{rule}: tangents must be at least 1, got {tangents}")
-    if sampler not in SAMPLERS:
+    if sampler not in ACTIVITY_SAMPLERS:
         raise UsageError(
-            f"{rule}: sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r} "
+            f"{rule}: sampler must be one of {', '.join(ACTIVITY_SAMPLERS)}, got {sampler!r} "
             "(rank-one directions are for weights)"
         )
 
 
 def require_choice(rule: str, option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise a UsageError that names the choices."""
+    """Raise a UsageError unless an option is one of its choices."""
     if value not in choices:
         raise UsageError(f"{rule}: {option} must be one of {', '.join(choices)}, got {value!r}")
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,11 +25,12 @@ from dualnet.errors import UsageError
 from dualnet.learning.directions.low_rank import LowRank
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array, Shape, Tangent
 
-Draw = Callable[[Backend, Key, Tree, int, int], Tree]
+DrawWeights = Callable[[Backend, Key, Tree, int, int], Tree]
 """`draw(backend, key, params, start, stop)`: directions start … stop-1 of a tree, of which there
 may be none."""
-Mix = Callable[[Any, int], Any]
+Mix = Callable[[Array, int], Array]
 """`mix(gram, n)`: from the inner products `(k, k)` of k directions in n dimensions, the matrix
 `(k, k)` whose rows say of what mixture of them each direction is made."""
 
@@ -45,13 +45,22 @@ class Sampler:
     Attributes:
         draw: draws independent directions.
         mix: M, or None for the independent ones themselves.
+        rank: of how many outer products a matrix's direction is the sum; None if it is dense.
     """
 
-    draw: Draw
+    draw: DrawWeights
     mix: Mix | None = None
+    rank: int | None = None
+
+    def numbers(self, shape: Shape) -> int:
+        """Return of how many numbers a direction of a parameter of this shape consists."""
+        if self.rank is None or len(shape) < 2:
+            return math.prod(shape)
+        *b, p, q = shape
+        return self.rank * math.prod(b) * (p + q)
 
 
-def leaf_by_leaf(draw: Draw) -> Draw:
+def leaf_by_leaf(draw: Callable[..., Tangent]) -> DrawWeights:
     """Decorator: a draw of one array at a time, by a key of its path, as a draw of a tree."""
 
     @functools.wraps(draw)
@@ -64,29 +73,29 @@ def leaf_by_leaf(draw: Draw) -> Draw:
 
 
 @leaf_by_leaf
-def normal(backend: Backend, key: Key, like: Any, start: int, stop: int) -> Any:
+def normal(backend: Backend, key: Key, like: Array, start: int, stop: int) -> Array:
     """Independent standard normal entries."""
     return backend.normal(key, (stop - start, *like.shape), like.dtype, start * like.size)
 
 
 @leaf_by_leaf
-def rademacher(backend: Backend, key: Key, like: Any, start: int, stop: int) -> Any:
+def rademacher(backend: Backend, key: Key, like: Array, start: int, stop: int) -> Array:
     """Independent random signs."""
     return backend.signs(key, (stop - start, *like.shape), like.dtype, start * like.size)
 
 
-def rank_one_of(name: str, rank: int = 1) -> Draw:
+def rank_one_of(name: str, rank: int = 1) -> DrawWeights:
     """Outer products of factors that the backend's `signs` or `normal` draws, `rank` of them added
     up and divided by sqrt(rank)."""
 
     @leaf_by_leaf
-    def draw(backend: Backend, key: Key, like: Any, start: int, stop: int) -> Any:
+    def draw(backend: Backend, key: Key, like: Array, start: int, stop: int) -> Array:
         entries, scale = getattr(backend, name), 1.0 / math.sqrt(rank)
         if len(like.shape) < 2:
             return entries(key, (stop - start, *like.shape), like.dtype, start * like.size)
         *b, p, q = like.shape
 
-        def factor(key: Key, n: int) -> Any:
+        def factor(key: Key, n: int) -> Array:
             numbers = math.prod(b) * n
             return entries(key, (stop - start, *b, n), like.dtype, start * numbers)
 
@@ -126,7 +135,7 @@ def basis(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tr
     """
     first = 0
 
-    def of_leaf(like: Any) -> Any:
+    def of_leaf(like: Array) -> Array:
         nonlocal first
         numbers = arange_like(like.size, like) + first
         first += like.size
@@ -136,7 +145,7 @@ def basis(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tr
     return tree.map(of_leaf, params)
 
 
-def orthonormal(gram: Any, n: int) -> Any:
+def orthonormal(gram: Array, n: int) -> Array:
     """Orthogonal directions of length 1, the first along the first drawn (Gram-Schmidt)."""
     if len(gram) > n:
         raise UsageError(
@@ -145,12 +154,12 @@ def orthonormal(gram: Any, n: int) -> Any:
     return inverse_factor(gram)
 
 
-def orthogonal(gram: Any, n: int) -> Any:
+def orthogonal(gram: Array, n: int) -> Array:
     """Orthogonal directions of length sqrt(n), so that E[v vᵀ] = I."""
     return math.sqrt(n) * orthonormal(gram, n)
 
 
-def varying(gram: Any, n: int) -> Any:
+def varying(gram: Array, n: int) -> Array:
     """Orthogonal directions of lengths sqrt(n) · 2i/(k + 1) for i from 1 to k."""
     k = len(gram)
     lengths = 2.0 * (arange_like(k, gram) + 1) / (k + 1)
@@ -161,7 +170,7 @@ def at_angle(degrees: float) -> Mix:
     """Directions of length sqrt(n) at one angle to the first, their other parts orthogonal."""
     along, across = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
 
-    def mix(gram: Any, n: int) -> Any:
+    def mix(gram: Array, n: int) -> Array:
         basis = orthogonal(gram, n)
         return np.concatenate([basis[:1], along * basis[:1] + across * basis[1:]])
 
@@ -171,7 +180,7 @@ def at_angle(degrees: float) -> Mix:
 def unit(mix: Mix | None) -> Mix:
     """Directions, or mixtures of them, scaled to length 1 (but for those that are 0)."""
 
-    def scaled(gram: Any, n: int) -> Any:
+    def scaled(gram: Array, n: int) -> Array:
         mixture = np.identity(len(gram), like=gram) if mix is None else mix(gram, n)
         squares = np.sum(exact_product(mixture, gram) * mixture, axis=1)
         return mixture / np.sqrt(np.where(squares > 0, squares, 1.0))[:, None]
@@ -179,11 +188,11 @@ def unit(mix: Mix | None) -> Mix:
     return scaled
 
 
-SAMPLERS: dict[str, Sampler] = {
+WEIGHT_SAMPLERS: dict[str, Sampler] = {
     "normal": Sampler(normal),
     "rademacher": Sampler(rademacher),
-    "rank-one": Sampler(rank_one),
-    "rank-one-normal": Sampler(rank_one_normal),
+    "rank-one": Sampler(rank_one, rank=1),
+    "rank-one-normal": Sampler(rank_one_normal, rank=1),
     "orthogonal": Sampler(normal, orthogonal),
     "orthonormal": Sampler(normal, orthonormal),
     "varying": Sampler(normal, varying),
@@ -196,21 +205,21 @@ def sampler_of(name: str) -> Sampler:
     """The sampler of a name.
 
     Args:
-        name: one in `SAMPLERS`; `rank-one:R` for sums of R outer products; `angle:DEG` for
+        name: one in `WEIGHT_SAMPLERS`; `rank-one:R` for sums of R outer products; `angle:DEG` for
             `at_angle(DEG)`; any of these with `:unit` behind it for directions of length 1.
 
     Raises:
         UsageError: there is none.
     """
     plain = name.removesuffix(":unit")
-    sampler = SAMPLERS.get(plain) or _with_number(*plain.partition(":")[::2])
+    sampler = WEIGHT_SAMPLERS.get(plain) or _with_number(*plain.partition(":")[::2])
     if sampler is None:
         raise UsageError(
-            f"sampler must be one of {', '.join(SAMPLERS)}, rank-one:R with R at least 1, or "
-            "angle:DEG with DEG above 0 and at most 90, with :unit behind it for directions of "
+            f"sampler must be one of {', '.join(WEIGHT_SAMPLERS)}, rank-one:R with R at least 1, "
+            "or angle:DEG with DEG above 0 and at most 90, with :unit behind it for directions of "
             f"length 1, got {name!r}"
         )
-    return sampler if plain == name else Sampler(sampler.draw, unit(sampler.mix))
+    return sampler if plain == name else replace(sampler, mix=unit(sampler.mix))
 
 
 def _with_number(kind: str, number: str) -> Sampler | None:
@@ -218,7 +227,7 @@ def _with_number(kind: str, number: str) -> Sampler | None:
         if kind == "angle" and 0 < float(number) <= 90:
             return Sampler(normal, at_angle(float(number)))
         if kind == "rank-one" and int(number) >= 1:
-            return Sampler(rank_one_of("signs", int(number)))
+            return Sampler(rank_one_of("signs", int(number)), rank=int(number))
     except ValueError:  # not a number
         pass
     return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,16 @@ from dualnet.learning.directions.algebra import (
     directions_at,
     inner_products,
     join_directions,
-    numbers,
 )
 from dualnet.learning.directions.per_example import PerExample
 from dualnet.learning.directions.samplers import Sampler
 from dualnet.learning.task import Shard
-from dualnet.nn.network import Layer
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array
+
+Segments = Mapping[str, int]
+"""Path of a parameter → the number of the loss that it answers to; {} if there is only one."""
 
 TANGENT_BYTES = 1 << 30
 """Memory for directions, and for what one pass carries along them, unless the caller sets how many
@@ -35,59 +37,29 @@ it is to carry."""
 
 
 def directions_that_fit(bytes_each: int) -> int:
-    """How many directions that need so many bytes each may be there at once."""
+    """Return how many directions that need so many bytes each may be in memory at once."""
     return max(1, TANGENT_BYTES // max(1, bytes_each))
 
 
-def direction_bytes(backend: Backend, sampler: Sampler, params: Tree) -> int:
-    """Bytes of one direction of all parameters."""
-    none = sampler.draw(backend, Key(0), params, 0, 0)  # costs nothing, and has the shapes
-    return sum(numbers(t) * t.dtype.itemsize for t in tree.leaves(none))
+def direction_bytes(sampler: Sampler, params: Tree) -> int:
+    """Return the bytes of one direction of all parameters."""
+    return sum([sampler.numbers(p.shape) * p.dtype.itemsize for p in tree.leaves(params)])
 
 
-def activation_bytes(network: Layer, params: Tree, state: Tree, shard: Shard) -> int:
-    """Bytes of activations that a pass holds for each example and direction.
-
-    That is the input and the output of some layer, so twice the largest output; which is that, an
-    evaluation of two examples shows (of one alone, batch norm knows no variance).
-    """
-    inputs = shard.inputs[:2]
-    outputs = [0]
-
-    def tap(path: str, y: Any) -> Any:
-        outputs.append(y.size // len(inputs) * y.dtype.itemsize)
-        return y
-
-    network.apply(params, state, inputs, replace(shard.context, tap=tap))
-    return 2 * max(outputs)
-
-
-def segment_at(segments: dict[str, int], path: str) -> int:
-    """Which loss the parameter at a path answers to.
-
-    Args:
-        segments: which one each layer does, by its path; {} if there is one loss alone.
-        path: the parameter's.
-    """
-    layer = path
-    while segments and layer not in segments:
-        layer = layer.rpartition("/")[0]
-    return segments[layer] if segments else 0
-
-
-def combined(tangents: Tree, coefficients: Any, segments: dict[str, int]) -> Tree:
-    """Σ_i c_i v_i for each parameter.
+def combined(tangents: Tree, coefficients: Array, segments: Segments) -> Tree:
+    """Return Σ_i c_i v_i for each parameter.
 
     Args:
         tangents: the directions.
         coefficients: `(k, losses)`, of which each parameter takes the column of its loss.
-        segments: as for `segment_at`.
+        segments: which loss each parameter answers to.
     """
-
-    def of_leaf(path: str, t: Any) -> Any:
-        return combine(coefficients[:, segment_at(segments, path)].astype(t.dtype), t)
-
-    return tree.map_with_path(of_leaf, tangents)
+    columns = coefficients.T
+    if not segments:
+        return tree.map(lambda t: combine(columns[0].astype(t.dtype), t), tangents)
+    return tree.map_with_path(
+        lambda path, t: combine(columns[segments[path]].astype(t.dtype), t), tangents
+    )
 
 
 @dataclass(frozen=True)
@@ -103,7 +75,7 @@ class SharedDirections:
         sampler: draws them.
         k: how many directions.
         examples: how many examples the batch has.
-        segments: as for `segment_at`.
+        segments: which loss each parameter answers to.
         chunk: at most so many directions at once.
         whole: all of them, where they are a single chunk.
     """
@@ -114,7 +86,7 @@ class SharedDirections:
     sampler: Sampler
     k: int
     examples: int
-    segments: dict[str, int]
+    segments: Segments
     chunk: int
     whole: Tree | None = field(init=False)
 
@@ -128,7 +100,7 @@ class SharedDirections:
         return [(a, min(a + self.chunk, self.k)) for a in range(0, self.k, self.chunk)]
 
     def chunks(self) -> Iterator[Tree]:
-        """The directions, a tree like params for each chunk."""
+        """Yield the directions, a tree like params for each chunk."""
         if self.whole is not None:
             yield self.whole
         else:
@@ -136,11 +108,11 @@ class SharedDirections:
                 yield self.draw(start, stop)
 
     def draw(self, start: int, stop: int) -> Tree:
-        """Directions start … stop-1."""
+        """Draw directions start … stop-1."""
         return self.sampler.draw(self.backend, self.key, self.params, start, stop)
 
     def passes(self, most: int, shard: Shard) -> Iterator[Tree]:
-        """The directions for one shard, at most so many at once."""
+        """Yield the directions for one shard, at most so many at once."""
         for tangents in self.chunks():
             held = direction_count(tree.leaves(tangents)[0])
             if held <= most:
@@ -150,21 +122,24 @@ class SharedDirections:
                 which = slice(a, a + most)
                 yield tree.map(lambda t: directions_at(t, which), tangents)  # noqa: B023
 
-    def contribution(self, d: Any, tangents: Tree) -> Any:
-        """What a pass adds to the measurement: derivatives of the summed losses `(k, losses)`.
+    def contribution(self, d: Array, tangents: Tree) -> Array:
+        """Return what a pass adds to the measurement: derivatives of the summed losses.
 
         Args:
             d: the derivatives of all examples' losses `(k, losses, n)`.
             tangents: the directions.
+
+        Returns:
+            `(k, losses)`.
         """
         return d.sum(-1)
 
     def together(self, contributions: list) -> dict[str, Any]:
-        """Those of all passes as one, to be added up over shards."""
+        """Return those of all passes as one, to be added up over shards."""
         return {"derivatives": concatenate_arrays(contributions)}
 
     def gradients(self, total: dict[str, Any], n: int, aggregate: Aggregation) -> Tree:
-        """The estimate from what all shards measured.
+        """Return the estimate from what all shards measured.
 
         Args:
             total: `derivatives` of the summed losses, `(k, losses)`.
@@ -180,8 +155,8 @@ class SharedDirections:
         )
         return functools.reduce(tree.add, parts)
 
-    def coefficients(self, d: Any, aggregate: Aggregation, segment: int) -> Any:
-        """c with Σ c_i v_i the estimate, for the parameters that answer to one loss.
+    def coefficients(self, d: Array, aggregate: Aggregation, segment: int) -> Array:
+        """Return c with Σ c_i v_i the estimate, for the parameters that answer to one loss.
 
         Args:
             d: the loss's derivatives along the independent directions, `(k,)`.
@@ -200,23 +175,22 @@ class SharedDirections:
         return exact_product(mixture.T, c).astype(d.dtype)
 
     def size(self, segment: int) -> int:
-        """How many parameters answer to a loss."""
-        return sum(
-            p.size
-            for path, p in tree.items(self.params)
-            if segment_at(self.segments, path) == segment
-        )
+        """Count the parameters that answer to a loss."""
+        if not self.segments:
+            return sum([p.size for p in tree.leaves(self.params)])
+        own = [p.size for path, p in tree.items(self.params) if self.segments[path] == segment]
+        return sum(own)
 
-    def gram(self, segment: int) -> Any:
-        """The inner products of all k directions over a loss's parameters together, `(k, k)`."""
-        result: Any = None
+    def gram(self, segment: int) -> Array:
+        """Return the inner products of all directions over a loss's parameters, `(k, k)`."""
+        result: Array = None
         for (a, b), rows in zip(self.bounds, self.chunks(), strict=True):
             for (c, d), columns in zip(self.bounds, self.chunks(), strict=True):
                 if c <= a:
                     block = sum(
                         inner_products(t, u)
                         for (path, t), u in zip(tree.items(rows), tree.leaves(columns), strict=True)
-                        if segment_at(self.segments, path) == segment
+                        if self.segments.get(path, 0) == segment
                     )
                     if result is None:
                         result = np.zeros_like(block, np.float64, shape=(self.k, self.k))
@@ -241,11 +215,11 @@ class IndependentDirections:
     sampler: Sampler
     k: int
     examples: int
-    segments: dict[str, int]
+    segments: Segments
     coupled: bool
 
     def passes(self, most: int, shard: Shard) -> Iterator[Tree]:
-        """Those of a shard's examples, at most so many of each at once."""
+        """Yield those of a shard's examples, at most so many of each at once."""
         first, n = shard.context.start, len(shard.inputs)
         for start in range(0, self.k, most):
             drawn = [
@@ -254,8 +228,8 @@ class IndependentDirections:
             ]
             yield tree.map(lambda *ts: PerExample(join_directions(ts), n), *drawn)
 
-    def contribution(self, d: Any, tangents: Tree) -> Tree:
-        """What a pass adds to the measurement: Σ d_i v_i over directions and examples.
+    def contribution(self, d: Array, tangents: Tree) -> Tree:
+        """Return what a pass adds to the measurement: Σ d_i v_i over directions and examples.
 
         Args:
             d: the derivatives of all examples' losses `(k, losses, n)`.
@@ -267,11 +241,11 @@ class IndependentDirections:
         return combined(tree.map(lambda t: t.each, tangents), c, self.segments)
 
     def together(self, contributions: list) -> dict[str, Any]:
-        """Those of all passes as one, to be added up over shards."""
+        """Return those of all passes as one, to be added up over shards."""
         return {"sums": functools.reduce(tree.add, contributions)}
 
     def gradients(self, total: dict[str, Any], n: int, aggregate: Aggregation) -> Tree:
-        """The estimate from what all shards measured.
+        """Return the estimate from what all shards measured.
 
         Args:
             total: `sums` Σ d_i v_i.

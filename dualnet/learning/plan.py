@@ -1,0 +1,118 @@
+"""What a rule needs to know about a network, worked out once when a run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from dualnet import tree
+from dualnet.learning.independence import Independence, independence_of_each
+from dualnet.learning.sites import (
+    Unit,
+    cutting_heads,
+    hidden_units,
+    local_heads,
+    segment_of_each_parameter,
+)
+from dualnet.learning.task import Task
+from dualnet.nn.heads import LocalHead
+from dualnet.nn.network import Context, walk
+from dualnet.tree import Tree
+from dualnet.types import Array, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A task, and what follows from its network and the shapes of its parameters and inputs.
+
+    Attributes:
+        task: the network and its loss.
+        units: the hidden units, in order.
+        weighted: paths of the layers with weights `w`.
+        segments: the number of the loss to which each parameter answers under a greedy rule, by
+            the parameter's path.
+        shapes: of each layer's output, for one example, by the layer's path.
+        outputs: the network's outputs of one probing pass in evaluation mode, `(n, *out_shape)`.
+        activation_bytes: bytes that a pass holds of each example for one direction.  That is the
+            input and the output of some layer, so twice the largest output.
+    """
+
+    task: Task
+    units: tuple[Unit, ...]
+    weighted: tuple[str, ...]
+    segments: Mapping[str, int]
+    shapes: Mapping[str, Shape]
+    outputs: Array
+    activation_bytes: int
+
+    @classmethod
+    def of(cls, task: Task, params: Tree, model_state: Tree, inputs: Array) -> Plan:
+        """Make the plan.
+
+        Args:
+            task: a network and its loss.
+            params, model_state: the network's trees; only their structure and shapes count.
+            inputs: examples `(n, *in_shape)`, one or more; only their shape counts.
+        """
+        shapes: dict[str, Shape] = {}
+        sizes = [0]
+
+        def tap(path: str, y: Array) -> Array:
+            shapes[path] = y.shape[1:]
+            sizes.append(y.size // len(inputs) * y.dtype.itemsize)
+            return y
+
+        outputs, _ = task.network.apply(params, model_state, inputs, Context(tap=tap))
+        weighted = tuple(
+            path
+            for path, _ in walk(task.network)
+            if isinstance(of_layer := tree.subtree(params, path), dict) and "w" in of_layer
+        )
+        return cls(
+            task,
+            tuple(hidden_units(task.network, params)),
+            weighted,
+            segment_of_each_parameter(task.network, params),
+            shapes,
+            outputs,
+            2 * max(sizes),
+        )
+
+    def heads(self, locality: str) -> Mapping[str, LocalHead]:
+        """Return the local heads that a rule of this locality sees, by their paths.
+
+        Raises:
+            UsageError: the rule is greedy, and a head cannot cut the network where it is.
+        """
+        if locality == "global":
+            return {}
+        return self._cutting_heads if locality == "greedy" else self._local_heads
+
+    def readouts(self, locality: str) -> frozenset[str]:
+        """Return the paths of the readouts of the heads that a rule of this locality sees."""
+        return self._readouts if self.heads(locality) else frozenset()
+
+    def independence(self, locality: str) -> Mapping[str, Independence]:
+        """Return the independence of each layer's output, by the layer's path."""
+        return self._greedy_independence if locality == "greedy" else self._global_independence
+
+    @cached_property
+    def _local_heads(self) -> Mapping[str, LocalHead]:
+        return local_heads(self.task.network)
+
+    @cached_property
+    def _cutting_heads(self) -> Mapping[str, LocalHead]:
+        return cutting_heads(self.task.network)
+
+    @cached_property
+    def _readouts(self) -> frozenset[str]:
+        return frozenset(f"{path}/linear" if path else "linear" for path in self._local_heads)
+
+    @cached_property
+    def _global_independence(self) -> Mapping[str, Independence]:
+        return independence_of_each(self.task, greedy=False)
+
+    @cached_property
+    def _greedy_independence(self) -> Mapping[str, Independence]:
+        return independence_of_each(self.task, greedy=True)
