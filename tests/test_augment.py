@@ -579,4 +579,4 @@ def test_a_trainer_without_augmentation_gives_the_pixels_as_they_are(digits):
     trainer = make_trainer(replace(SETTINGS, augment="none"), NETWORK, digits)
     images = digits.train_images[:3]
     expected = digits.pixels(images, np.float32)
-    np.testing.assert_array_equal(trainer._inputs(images, Key(0)), expected)
+    np.testing.assert_array_equal(trainer._prepare(images, Key(0)), expected)

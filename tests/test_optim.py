@@ -206,6 +206,23 @@ def test_adam_does_not_move_without_gradients():
     np.testing.assert_array_equal(seen[-1], [1.0, 2.0])
 
 
+@every_rule
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_apply_gives_the_bits_of_the_formula(optimizer, dtype):
+    """An array without axes stays one, though NumPy's operators make scalars of it."""
+    p, gradients = random_tree(0, dtype), [random_tree(i, dtype) for i in range(1, 4)]
+    opt_state = optimizer.init_opt_state(p)
+    for step, g in enumerate(gradients, 1):
+        got = optimizer.apply(g, opt_state, p, 0.1, step)
+        for path, leaf in tree.items(p):
+            s = {name: dict(tree.items(opt_state[name]))[path] for name in opt_state}
+            new_p, new_s = optimizer.update_leaf(dict(tree.items(g))[path], s, leaf, 0.1, step)
+            np.testing.assert_array_equal(dict(tree.items(got[0]))[path], new_p)
+            for name in opt_state:
+                np.testing.assert_array_equal(dict(tree.items(got[1][name]))[path], new_s[name])
+        p, opt_state = got
+
+
 # Dtypes, purity, trees
 
 

@@ -14,7 +14,7 @@ import pytest
 import dualnet.training.loop as loop_module
 import dualnet.training.run as run_module
 from dualnet import Key, data, tree
-from dualnet.errors import DataError, DivergedError, UsageError
+from dualnet.errors import DataError, DivergedError, TreeError, UsageError
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.training.loop import Trainer, seconds_per_step
 from dualnet.training.run import run
@@ -226,14 +226,14 @@ def test_a_run_folder_holds_what_it_should(train, tmp_path, digits):
 
 def test_large_images_are_judged_in_smaller_batches(train, monkeypatch, digits):
     whole = train("whole", epochs=1)
-    counts, inputs = [], Trainer._inputs
+    counts, inputs = [], Trainer._prepare
 
     def counted(self, images, key=None):
         if key is None:
             counts.append(len(images))
         return inputs(self, images, key)
 
-    monkeypatch.setattr(Trainer, "_inputs", counted)
+    monkeypatch.setattr(Trainer, "_prepare", counted)
     monkeypatch.setattr(loop_module, "_EVALUATION_PIXELS", 7 * 64)
     parts = train("parts", epochs=1)
     _, *judged = counts  # the first was one image, for its shape
@@ -293,6 +293,29 @@ def test_the_curve_is_a_picture(tmp_path):
     history = np.arange(2.0 * len(COLUMNS)).reshape(2, -1)
     assert draw_curve(history, "title", tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: np.float64(g), r"gradient of hidden1/w: expected float32\(64, 8\), as its p"),
+        (lambda g: g[:1], r"gradient of hidden1/w: expected float32\(64, 8\), as its parameter"),
+        (lambda g: {"w": g}, "gradient: trees differ at hidden1/w: expected float32"),
+    ],
+)
+def test_gradients_unlike_the_parameters_are_refused_in_the_first_step(
+    change, message, train, monkeypatch
+):
+    """A float64 array would make the parameters float64, a smaller one would be broadcast."""
+    real = loop_module.step
+
+    def step(*args):
+        done = real(*args)
+        return replace(done, gradients=tree.map(change, done.gradients))
+
+    monkeypatch.setattr(loop_module, "step", step)
+    with pytest.raises((UsageError, TreeError), match=message):
+        train("run")
 
 
 # --- divergence --------------------------------------------------------------------------------

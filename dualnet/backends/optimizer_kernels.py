@@ -78,7 +78,7 @@ def _lars(rule: Any, g: Any, s: dict, p: Any, lr: Any, step: Any) -> Any:
     """Momentum, of a gradient whose lengths CuPy's own sums have found."""
     if not serves(g, p):
         return NotImplemented
-    g = g if len(p.shape) < 2 else rule.adapted(g, p)
+    g = g if len(p.shape) < 2 else rule.scale_gradient(g, p)
     new = _updated("momentum", _lars_numbers, 3, rule, [g, s["velocity"], p], lr, step)
     return NotImplemented if new is None else (new[1], {"velocity": new[0]})
 

@@ -8,15 +8,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from dualnet.optim.optimizer import Array, Optimizer, plus_decay, scaled
+from dualnet.optim.optimizer import Optimizer, add_decay
+from dualnet.types import Array
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
     """Adam: p <- p - lr m' / (sqrt(v') + epsilon), with running means m of g and v of g^2.
 
-    m <- beta1 m + (1 - beta1) g, v <- beta2 v + (1 - beta2) g^2, both corrected for their
-    start at zero by m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t); g includes wd p.
+    m <- beta1 m + (1 - beta1) g and v <- beta2 v + (1 - beta2) g^2.  Both are corrected for their
+    start at zero by m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t).  g includes wd p.
 
     Args:
         beta1: share of the first moment m that is kept, at least 0 and below 1.
@@ -38,25 +39,15 @@ class Adam(Optimizer):
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
-        if self.weight_decay:
-            g = plus_decay(g, self.weight_decay, p)
-        first = scaled(s["first_moment"], self.beta1)
-        new_p = scaled(g, 1.0 - self.beta1)  # Scratch, until it holds the new parameter.
-        first += new_p
-
-        second = scaled(s["second_moment"], self.beta2)
-        np.multiply(g, g, out=new_p)
-        new_p *= 1.0 - self.beta2
-        second += new_p
-
-        # Both corrections are numbers: moved out of the arrays, they cost no pass over memory.
-        root = math.sqrt(1.0 - self.beta2**step)
-        np.sqrt(second, out=new_p)
-        new_p += self.epsilon * root
-        np.divide(first, new_p, out=new_p)
-        new_p *= lr * root / (1.0 - self.beta1**step)
-        np.subtract(p, new_p, out=new_p)
-        return new_p, {"first_moment": first, "second_moment": second}
+        g = add_decay(g, self.weight_decay, p)
+        m = self.beta1 * s["first_moment"] + (1.0 - self.beta1) * g
+        v = self.beta2 * s["second_moment"] + (1.0 - self.beta2) * (g * g)
+        # m' / (sqrt(v') + epsilon) is multiplied through by c = sqrt(1 - beta2^t), so that both
+        # corrections are plain numbers and cost no pass over the arrays.
+        c = math.sqrt(1.0 - self.beta2**step)
+        rate = lr * c / (1.0 - self.beta1**step)
+        new_p = p - rate * (m / (np.sqrt(v) + c * self.epsilon))
+        return new_p, {"first_moment": m, "second_moment": v}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,22 +78,11 @@ class AdamW(Optimizer):
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
-        first = scaled(s["first_moment"], self.beta1)
-        change = scaled(g, 1.0 - self.beta1)  # Scratch, until it holds the change.
-        first += change
-
-        second = scaled(s["second_moment"], self.beta2)
-        np.multiply(g, g, out=change)
-        change *= 1.0 - self.beta2
-        second += change
-
-        # Both corrections are numbers: moved out of the arrays, they cost no pass over memory.
-        root = math.sqrt(1.0 - self.beta2**step)
-        np.sqrt(second, out=change)
-        change += self.epsilon * root
-        np.divide(first, change, out=change)
-        change *= lr * root / (1.0 - self.beta1**step)
-
-        new_p = scaled(p, 1.0 - lr * self.weight_decay)
-        new_p -= change
-        return new_p, {"first_moment": first, "second_moment": second}
+        m = self.beta1 * s["first_moment"] + (1.0 - self.beta1) * g
+        v = self.beta2 * s["second_moment"] + (1.0 - self.beta2) * (g * g)
+        # The corrections of m and v are plain numbers here, as in `Adam`.
+        c = math.sqrt(1.0 - self.beta2**step)
+        rate = lr * c / (1.0 - self.beta1**step)
+        kept = (1.0 - lr * self.weight_decay) * p
+        new_p = kept - rate * (m / (np.sqrt(v) + c * self.epsilon))
+        return new_p, {"first_moment": m, "second_moment": v}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
-from dualnet.optim.optimizer import Array, Optimizer, plus_decay, scaled
+from dualnet.optim.optimizer import Optimizer, add_decay
+from dualnet.types import Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,19 +25,15 @@ class SGD(Optimizer):
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
-        if self.weight_decay:
-            g = plus_decay(g, self.weight_decay, p)
-        new_p = scaled(g, lr)
-        np.subtract(p, new_p, out=new_p)
-        return new_p, {}
+        return p - lr * add_decay(g, self.weight_decay, p), {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Momentum(Optimizer):
     """Gradient descent with momentum: v <- momentum v + g + wd p; p <- p - lr v.
 
-    The learning rate scales the velocity v when it is applied, not when it is gathered, so
-    a change of rate takes full effect at once (as in PyTorch; the source gathers lr g).
+    The learning rate scales the velocity v when v is applied, not when it is accumulated, so a
+    change of rate takes full effect at once (as in PyTorch; the source accumulates lr g).
 
     Args:
         momentum: share of the velocity that is kept, at least 0 and below 1.
@@ -56,21 +51,17 @@ class Momentum(Optimizer):
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
-        if self.weight_decay:
-            g = plus_decay(g, self.weight_decay, p)
-        velocity = scaled(s["velocity"], self.momentum)
-        velocity += g
-        new_p = scaled(velocity, lr)
-        np.subtract(p, new_p, out=new_p)
-        return new_p, {"velocity": velocity}
+        g = add_decay(g, self.weight_decay, p)
+        velocity = self.momentum * s["velocity"] + g
+        return p - lr * velocity, {"velocity": velocity}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nesterov(Optimizer):
     """Nesterov momentum: v <- momentum v + g'; p <- p - lr (g' + momentum v); g' = g + wd p.
 
-    The parameters held here are the looked-ahead ones, at which the source takes its
-    gradient: so the gradient is wanted where the parameters are, as by every other rule.
+    The parameters held here are the looked-ahead ones, at which the source takes its gradient.
+    So the gradient is taken at the parameters, as for every other optimizer.
 
     Args:
         momentum: share of the velocity that is kept, at least 0 and below 1.
@@ -89,12 +80,6 @@ class Nesterov(Optimizer):
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
-        if self.weight_decay:
-            g = plus_decay(g, self.weight_decay, p)
-        velocity = scaled(s["velocity"], self.momentum)
-        velocity += g
-        new_p = scaled(velocity, self.momentum)
-        new_p += g
-        new_p *= lr
-        np.subtract(p, new_p, out=new_p)
-        return new_p, {"velocity": velocity}
+        g = add_decay(g, self.weight_decay, p)
+        velocity = self.momentum * s["velocity"] + g
+        return p - lr * (self.momentum * velocity + g), {"velocity": velocity}

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from dualnet.optim.optimizer import Array, Optimizer, plus_decay, scaled
+from dualnet.optim.optimizer import Optimizer, add_decay
+from dualnet.types import Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,11 +16,11 @@ class LARS(Optimizer):
     """Momentum with a rate for each array: v <- momentum v + r (g + wd p); p <- p - lr v.
 
     r = trust |p| / (|g| + wd |p|), so that without momentum an update moves an array by at most
-    the share lr trust of its length, whatever the scale of its gradient.  Where |p| or |g| is 0,
-    r is 1: weights that start at zero could never leave it otherwise.  Arrays of fewer than two
-    axes (biases, gains of norms) have r = 1 and no weight decay, as is usual.
-    The learning rate scales the velocity when it is applied, as in `Momentum`; the source
-    gathers lr r (g + wd p).
+    the share lr trust of its length, whatever the scale of its gradient.  r is 1 where |p| or |g|
+    is 0, because weights that start at zero could never leave it otherwise.  Arrays of fewer than
+    two axes (biases, gains of norms) have r = 1 and no weight decay, as is usual.
+    The learning rate scales the velocity when the velocity is applied, as in `Momentum`; the
+    source accumulates lr r (g + wd p).
 
     Args:
         momentum: share of the velocity that is kept, at least 0 and below 1.
@@ -39,21 +40,16 @@ class LARS(Optimizer):
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
-        velocity = scaled(s["velocity"], self.momentum)
-        if len(p.shape) < 2:
-            velocity += g
-        else:
-            velocity += self.adapted(g, p)
-        new_p = scaled(velocity, lr)
-        np.subtract(p, new_p, out=new_p)
-        return new_p, {"velocity": velocity}
+        if len(p.shape) >= 2:
+            g = self.scale_gradient(g, p)
+        velocity = self.momentum * s["velocity"] + g
+        return p - lr * velocity, {"velocity": velocity}
 
-    def adapted(self, g: Array, p: Array) -> Array:
-        """r (g + wd p)."""
+    def scale_gradient(self, g: Array, p: Array) -> Array:
+        """Return r (g + wd p) for an array p of two or more axes and its gradient g."""
         p_length, g_length = np.linalg.norm(p), np.linalg.norm(g)
         known = (p_length > 0.0) & (g_length > 0.0)
-        above = np.where(known, self.trust * p_length, 1.0)
-        below = np.where(known, g_length + self.weight_decay * p_length, 1.0)
-        if self.weight_decay:
-            g = plus_decay(g, self.weight_decay, p)
-        return g * (above / below)
+        # Both sides of the fraction become 1 where r is 1, so that nothing is divided by 0.
+        numerator = np.where(known, self.trust * p_length, 1.0)
+        denominator = np.where(known, g_length + self.weight_decay * p_length, 1.0)
+        return add_decay(g, self.weight_decay, p) * (numerator / denominator)

@@ -1,4 +1,4 @@
-"""What every optimizer shares: from a rule for one array to an update of a tree."""
+"""What every optimizer shares: it lifts an update rule for one array to trees of arrays."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ import numpy as np
 from dualnet import tree
 from dualnet.backends.overridable import dispatch_kernel
 from dualnet.errors import TreeError, UsageError
-
-Array = Any
-"""A NumPy or CuPy array: the rules use only functions that NumPy dispatches to its owner."""
+from dualnet.tree import Tree
+from dualnet.types import Array
 
 _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "momentum": ("at least 0 and below 1", lambda x: 0.0 <= x < 1.0),
     "beta1": ("at least 0 and below 1", lambda x: 0.0 <= x < 1.0),
     "beta2": ("at least 0 and below 1", lambda x: 0.0 <= x < 1.0),
-    # With 0, an entry whose gradients were all zero would become 0 / 0.
+    # With epsilon 0, an entry whose gradients were all zero would become 0 / 0.
     "epsilon": ("above 0 and finite", lambda x: 0.0 < x < math.inf),
     "trust": ("above 0 and finite", lambda x: 0.0 < x < math.inf),
     "weight_decay": ("at least 0 and finite", lambda x: 0.0 <= x < math.inf),
@@ -34,13 +33,17 @@ class Optimizer:
     """An update rule for one array, lifted to trees of arrays.
 
     A family is a frozen dataclass that derives from this class, sets `state_names`, writes
-    `update_leaf`, and overrides `init_leaf` if its state does not start at zero.  Fields with
-    the names used in this module are made Python floats and checked here; a family with
-    other fields checks those in a `__post_init__` of its own.
+    `update_leaf`, and overrides `init_leaf` if its state does not start at zero.  Fields whose
+    names are in `_RANGES` are made Python floats and checked here; a family with other fields
+    checks those in a `__post_init__` of its own.
+
+    There are two ways to use an optimizer.  `init` and `update` count the updates and check
+    everything at every call.  `init_opt_state` and `apply` are for a loop that counts by itself:
+    it calls `check` once, when a run starts, and `apply` checks nothing.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ()
-    """The arrays that the rule remembers for each parameter."""
+    """The names of the arrays that the rule remembers for each parameter."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -48,7 +51,7 @@ class Optimizer:
                 value = _checked(type(self).__name__, field.name, getattr(self, field.name))
                 object.__setattr__(self, field.name, value)
 
-    def init(self, params: tree.Tree) -> dict[str, Any]:
+    def init(self, params: Tree) -> dict[str, Tree]:
         """Make the state that precedes the first update.
 
         Args:
@@ -61,22 +64,27 @@ class Optimizer:
         Raises:
             UsageError: if a leaf is not a floating-point array.
         """
-        return _state(0, self.memories(params))
+        return _with_count(0, self.init_opt_state(params))
 
-    def memories(self, params: tree.Tree) -> dict[str, tree.Tree]:
-        """What `init` makes without the count, for a caller that counts and uses `apply`."""
-        where = f"{type(self).__name__}.init"
-        columns: dict[str, list[Array]] = {name: [] for name in self.state_names}
+    def init_opt_state(self, params: Tree) -> dict[str, Tree]:
+        """Make what `init` makes, without the count of updates.
+
+        Args:
+            params: tree of floating-point arrays.
+
+        Returns:
+            `{name: tree like params, ...}` for every name in `state_names`.
+
+        Raises:
+            UsageError: if a leaf is not a floating-point array.
+        """
         for path, p in tree.items(params):
-            _check_parameter(where, path, p)
-            fresh = self.init_leaf(p)
-            for name in self.state_names:
-                columns[name].append(fresh[name])
-        return _by_name(params, columns)
+            _check_parameter(f"{type(self).__name__}.init", path, p)
+        return self._opt_state_like(params, [self.init_leaf(p) for p in tree.leaves(params)])
 
     def update(
-        self, grads: tree.Tree, state: dict[str, Any], params: tree.Tree, lr: float
-    ) -> tuple[tree.Tree, dict[str, Any]]:
+        self, grads: Tree, state: dict[str, Tree], params: Tree, lr: float
+    ) -> tuple[Tree, dict[str, Tree]]:
         """Make one update, leaving everything passed in as it was.
 
         Args:
@@ -102,49 +110,66 @@ class Optimizer:
                 f"{where}: state: expected the keys {['step', *self.state_names]}, got {got}; "
                 f"make one with {type(self).__name__}().init(params)"
             )
-        memories = {name: state[name] for name in self.state_names}
+        opt_state = {name: state[name] for name in self.state_names}
+        self.check(grads, opt_state, params)
         step = int(state["step"]) + 1
-        new_params, memories = self.apply(grads, memories, params, rate, step)
-        return new_params, _state(step, memories)
+        new_params, opt_state = self.apply(grads, opt_state, params, rate, step)
+        return new_params, _with_count(step, opt_state)
+
+    def check(self, grads: Tree, opt_state: dict[str, Tree], params: Tree) -> None:
+        """Raise unless the gradients and the optimizer's state fit the parameters.
+
+        Args:
+            grads: tree that should be like `params`, with leaves of equal shape and dtype.
+            opt_state: such a tree for every name in `state_names`.
+            params: tree that should hold floating-point arrays.
+
+        Raises:
+            TreeError, UsageError: as `update`.
+        """
+        where, others = f"{type(self).__name__}.update", {"gradient": grads, **opt_state}
+        for what, other in others.items():
+            try:
+                tree.map(lambda *_: None, params, other)
+            except TreeError as error:
+                raise TreeError(
+                    f"{where}: {what}: {error}; give one array for every parameter"
+                ) from None
+            for (path, p), leaf in zip(
+                tree.items(params), tree.leaves_like(params, other), strict=True
+            ):
+                _check_parameter(where, path, p)
+                _check_leaf(where, f"{what} of {path or 'the root'}", leaf, p)
 
     def apply(
-        self,
-        grads: tree.Tree,
-        memories: dict[str, tree.Tree],
-        params: tree.Tree,
-        lr: float,
-        step: int,
-    ) -> tuple[tree.Tree, dict[str, tree.Tree]]:
-        """The update alone: the caller counts, and sees to it that lr is at least 0.
+        self, grads: Tree, opt_state: dict[str, Tree], params: Tree, lr: float, step: int
+    ) -> tuple[Tree, dict[str, Tree]]:
+        """Make one update without checking anything; see `check`.
 
         Args:
             grads: tree like `params`.
-            memories: for every name in `state_names`, a tree like `params`.
+            opt_state: a tree like `params` for every name in `state_names`.
             params: tree of floating-point arrays.
-            lr: learning rate.
+            lr: learning rate, at least 0.
             step: the number of this update, from 1.
 
         Returns:
-            The new parameters and the new memories.
-
-        Raises:
-            TreeError, UsageError: as `update`, but for lr.
+            The new parameters and the new `opt_state`.
         """
-        _check_alike(f"{type(self).__name__}.update", params, {"gradient": grads, **memories})
-        columns: dict[str, list[Array]] = {name: [] for name in self.state_names}
+        updated: list[dict[str, Array]] = []
 
-        def update_one(p: Array, g: Array, *memory: Array) -> Array:
-            old = dict(zip(self.state_names, memory, strict=True))
-            new_p, new = dispatch_kernel(type(self).update_leaf, self, g, old, p, lr, step)
-            for name in self.state_names:
-                columns[name].append(new[name])
-            return new_p
+        def update_one(p: Array, g: Array, *remembered: Array) -> Array:
+            s = dict(zip(self.state_names, remembered, strict=True))
+            new_p, new_s = dispatch_kernel(type(self).update_leaf, self, g, s, p, lr, step)
+            updated.append(new_s)
+            return _as_array(new_p)
 
-        new_params = tree.map(update_one, params, grads, *memories.values())
-        return new_params, _by_name(params, columns)
+        trees = [opt_state[name] for name in self.state_names]
+        new_params = tree.map(update_one, params, grads, *trees)
+        return new_params, self._opt_state_like(params, updated)
 
     def init_leaf(self, p: Array) -> dict[str, Array]:
-        """The state of one parameter before the first update: zeros of its shape and dtype."""
+        """Return the state of one parameter before the first update: zeros like p."""
         return {name: np.zeros_like(p) for name in self.state_names}
 
     def update_leaf(
@@ -164,30 +189,33 @@ class Optimizer:
         """
         raise NotImplementedError(f"{type(self).__name__} has no update_leaf")
 
-
-def scaled(x: Array, factor: float) -> Array:
-    # A new array.  `x * factor` would turn a 0-d array into a scalar, which has no `out=`.
-    return np.multiply(x, factor, out=np.empty_like(x))
-
-
-def plus_decay(g: Array, weight_decay: float, p: Array) -> Array:
-    decayed = scaled(p, weight_decay)
-    decayed += g
-    return decayed
+    def _opt_state_like(self, params: Tree, leaves: list[dict[str, Array]]) -> dict[str, Tree]:
+        """Turn the states of single parameters into one tree like `params` for each name."""
+        return {
+            name: tree.unflatten(params, [_as_array(leaf[name]) for leaf in leaves])
+            for name in self.state_names
+        }
 
 
-def _by_name(params: tree.Tree, columns: dict[str, list[Array]]) -> dict[str, tree.Tree]:
-    return {name: tree.unflatten(params, column) for name, column in columns.items()}
+def add_decay(g: Array, weight_decay: float, p: Array) -> Array:
+    """Return g + wd p, the gradient with that of the penalty wd/2 |p|^2; g itself if wd is 0."""
+    return g + weight_decay * p if weight_decay else g
 
 
-def _state(step: int, memories: dict[str, tree.Tree]) -> dict[str, Any]:
-    return {"step": np.array(step, dtype=np.int64), **memories}
+def _as_array(x: Array) -> Array:
+    """Undo that NumPy's arithmetic turns arrays without axes into scalars."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
+
+
+def _with_count(step: int, opt_state: dict[str, Tree]) -> dict[str, Tree]:
+    return {"step": np.array(step, dtype=np.int64), **opt_state}
 
 
 def _checked(where: str, name: str, value: Any) -> float:
+    """Return a hyperparameter as a Python float if it lies in its range; raise if not."""
     requirement, fits = _RANGES[name]
     try:
-        number = float(value)  # NumPy's float64 scalars widen float32 arrays, this does not.
+        number = float(value)  # A float64 scalar of NumPy would widen float32 arrays.
     except (TypeError, ValueError):
         number = math.nan
     if not fits(number):
@@ -203,25 +231,9 @@ def _check_parameter(where: str, path: str, p: Any) -> None:
         )
 
 
-def _check_alike(where: str, params: tree.Tree, others: dict[str, tree.Tree]) -> None:
-    def check(path: str, p: Array, *leaves: Any) -> None:
-        _check_parameter(where, path, p)
-        for what, leaf in zip(others, leaves, strict=True):
-            if getattr(leaf, "shape", None) != p.shape or getattr(leaf, "dtype", None) != p.dtype:
-                raise UsageError(
-                    f"{where}: {what} of {path or 'the root'}: expected {tree.describe(p)}, as "
-                    f"its parameter, got {tree.describe(leaf)}; convert it before the update"
-                )
-
-    try:
-        tree.map_with_path(check, params, *others.values())
-    except TreeError:
-        # One walk over all trees is quicker; only now does it matter which of them differs.
-        for what, other in others.items():
-            try:
-                tree.map(lambda *_: None, params, other)
-            except TreeError as error:
-                raise TreeError(
-                    f"{where}: {what}: {error}; give one array for every parameter"
-                ) from None
-        raise
+def _check_leaf(where: str, what: str, leaf: Any, p: Array) -> None:
+    if getattr(leaf, "shape", None) != p.shape or getattr(leaf, "dtype", None) != p.dtype:
+        raise UsageError(
+            f"{where}: {what}: expected {tree.describe(p)}, as its parameter, got "
+            f"{tree.describe(leaf)}; convert it before the update"
+        )

@@ -1,5 +1,5 @@
-"""The training loop: all that changes is one value, a `TrainState`; a step makes a new one from the
-old."""
+"""The training loop: all that changes is one value, a `TrainState`, and a step makes a new one from
+the old."""
 
 from __future__ import annotations
 
@@ -21,16 +21,26 @@ from dualnet.core.arrays import asarray_like
 from dualnet.data import Dataset, batches
 from dualnet.data.augment import Augmentation
 from dualnet.errors import DivergedError, UsageError
-from dualnet.learning import Batch, LearnerState, Plan, Rule, Task, correct, estimate_gradient
+from dualnet.learning import (
+    Batch,
+    Estimate,
+    LearnerState,
+    Plan,
+    Rule,
+    Task,
+    correct,
+    estimate_gradient,
+)
 from dualnet.nn import softmax_cross_entropy
 from dualnet.nn.network import Context
 from dualnet.optim import Optimizer
 from dualnet.random import Key
 from dualnet.schedules import Schedule
-from dualnet.training.objective import Objective, Supervised
+from dualnet.training.objective import Objective, StepNumbers, Supervised, TrainedNetwork
 from dualnet.training.run_folder import COLUMNS
-from dualnet.training.state import CARRIED, TrainState
+from dualnet.training.state import Carried, TrainState, Unread
 from dualnet.tree import Tree
+from dualnet.types import Array
 
 _WARM_UP_STEPS = 5
 _EVALUATION_BATCH = 1000
@@ -39,6 +49,11 @@ _EVALUATION_PIXELS = _EVALUATION_BATCH * 32 * 32
 
 States = Generator[TrainState, None, TrainState]
 """Yields states as they come about, and returns the last."""
+
+Advance = Callable[
+    [Carried, dict[str, Array], Key, dict[str, Any]], tuple[Carried, dict[str, Tree]]
+]
+"""A step as a pure function of arrays; see `Trainer._advance`."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +65,17 @@ class Trainer:
         lr: base learning rate.
         dataset: the examples.
         pixels: how images become numbers, as in `Dataset.pixels`.
-        objective: what the batches are made into, and how answers are judged.
-        augment: what changes training images at random in every step; None for nothing.
         dtype: of pixels and parameters.
-        epochs, batch_size, seed: as they say.
-        backend: draws and runs.
+        epochs: passes over the training images.
+        batch_size: images of a step; the last batch of an epoch may have fewer.
+        seed: of all randomness.
+        backend: draws random numbers and runs the work.
+        objective: what batches are made into, and how answers are judged.
+        augment: what changes training images at random in every step; None for nothing.
         shards: pieces that a batch is cut into; None for `backend.threads`.
-        grad_stats: compare the gradient with the exact one at the first step and every so many
-            after it; None for never.
-        graph: let the backend record a step and repeat it.
+        grad_stats: after how many steps the gradient is compared with the exact one again,
+            beginning with the first step; None for never.
+        graph: whether the backend records a step and repeats it.
     """
 
     task: Task
@@ -81,55 +98,67 @@ class Trainer:
 
     @cached_property
     def plan(self) -> Plan:
-        """What the rule needs to know about the network."""
-        return Plan.of(self.task, *self._initial(), self._inputs(self.dataset.train_images[:1]))
+        """What the rule needs to know about the network, worked out once."""
+        return Plan.of(self.task, *self._initial(), self._prepare(self.dataset.train_images[:1]))
 
     def _initial(self) -> tuple[Tree, Tree]:
-        """Return the network's parameters and state at the start."""
+        """Return the network's parameters and state before the first step."""
         key = Key(self.seed).fold_in("init")
-        params, state, _ = self.task.network.init(key, self.dataset.in_shape)
-        params, state = (
-            tree.map(lambda a: self.backend.asarray(a, self.dtype), t) for t in (params, state)
+        params, model_state, _ = self.task.network.init(key, self.dataset.in_shape)
+        params, model_state = (
+            tree.map(lambda a: self.backend.asarray(a, self.dtype), t)
+            for t in (params, model_state)
         )
-        return params, state
+        return params, model_state
 
     def start(self) -> TrainState:
-        """The state before the first step."""
+        """Return the state before the first step.
+
+        Raises:
+            UsageError: the objective, the rule or the network cannot learn from such batches.
+        """
         key = Key(self.seed)
-        params, state = self._initial()
-        network, x = self.task.network, self._inputs(self.dataset.train_images[:1])
-        self._require_whole_batches(params, state, x)
+        params, model_state = self._initial()
+        trained = TrainedNetwork(self.task.network, params, model_state)
+        x = self._prepare(self.dataset.train_images[:1])
+        self._require_whole_batches(trained, x)
         classes = len(self.dataset.classes)
-        return TrainState(
+        carried = Carried(
             params,
-            state,
+            model_state,
             self.rule.init(key.fold_in("rule"), self.plan, params),
-            self.optimizer.memories(params),
-            self.objective.init(key.fold_in("readout"), network, params, state, x, classes),
+            self.optimizer.init_opt_state(params),
+            self.objective.init_readout(key.fold_in("readout"), trained, x, classes),
+        )
+        nothing_compared = np.zeros((0, len(tree.leaves(params)) + 1, 3))
+        return TrainState(
+            carried,
             position=np.zeros(2, np.int64),
             sums=np.zeros(4),
             history=np.zeros((0, len(COLUMNS))),
-            comparisons={}
-            if self.grad_stats is None
-            else np.zeros((0, len(tree.leaves(params)) + 1, 3)),
+            comparisons={} if self.grad_stats is None else nothing_compared,
         )
 
-    def _require_whole_batches(self, params: Tree, state: Tree, x: Any) -> None:
-        """Refuse at once a last batch that the objective could not learn from, and what batch norm
-        would refuse at the end of the first epoch: a batch of one example x, without variance."""
+    def _require_whole_batches(self, trained: TrainedNetwork, x: Array) -> None:
+        """Refuse at once a last batch from which nothing could be learned at the end of an epoch.
+
+        That is a batch in which the objective has too little to tell apart, or a batch of one
+        example x under batch norm, which refuses what has no variance.
+        """
         n = len(self.dataset.train_images)
         last = n % self.batch_size or self.batch_size
-        if last < self.objective.fewest:
+        if last < self.objective.min_batch:
             raise UsageError(
                 f"--batch-size {self.batch_size} leaves a last batch of {last} of {n} images, and "
-                f"the {type(self.objective).__name__.lower()} loss tells {self.objective.fewest} "
-                "or more apart"
+                f"the {type(self.objective).__name__.lower()} loss tells "
+                f"{self.objective.min_batch} or more apart"
             )
         if last > 1 or not self.task.couples_examples:
             return
-        views, _ = self.objective.batch(lambda _key: x, np.zeros(1), Key(0))
+        inputs, _ = self.objective.combine([x] * self.objective.views_per_image, np.zeros(1))
+        context = Context(train=True, key=Key(0))
         try:
-            self.task.network.apply(params, state, views, Context(train=True, key=Key(0)))
+            trained.network.apply(trained.params, trained.model_state, inputs, context)
         except UsageError as error:
             raise UsageError(
                 f"--batch-size {self.batch_size} leaves a last batch of one of {n} images: {error}"
@@ -148,18 +177,19 @@ class Trainer:
             now: `start()`, or a state from a checkpoint.
             on_epoch: called with the state after each epoch.
             on_interrupt: called with the last whole state before a KeyboardInterrupt goes on.
-            quiet: no progress bars.
+            quiet: whether progress bars are left out.
 
         Returns:
             The last state, and the seconds that each step took.
 
         Raises:
             DivergedError: the loss is NaN or infinite.
+            TreeError, UsageError: the rule's gradients are no arrays like the parameters.
         """
         step_seconds: list[float] = []
         try:
-            # What overflows ends in a loss that is not finite, and that is checked.
-            # Closed at once when interrupted, so that no thread goes on reading batches.
+            # An overflow is no error here: it ends in a loss that is not finite, which is checked.
+            # The generator is closed at once when interrupted, so that no thread goes on reading.
             states = closing(self._states(now, step_seconds, quiet))
             with np.errstate(all="ignore"), states as following:
                 for state in following:
@@ -167,19 +197,26 @@ class Trainer:
                     if now.position[1] == 0:
                         on_epoch(now)
         except KeyboardInterrupt:
-            on_interrupt(self.read(now))
+            on_interrupt(self.collect_losses(now))
             raise
         return now, step_seconds
 
     def _states(self, now: TrainState, step_seconds: list[float], quiet: bool) -> States:
         """Yield the state after each step and after each epoch's evaluation."""
-        advance = self.backend.recorded(self._advance) if self.graph else self._advance
+        advance: Advance = self.backend.recorded(self._advance) if self.graph else self._advance
+        first_advance: Advance = partial(self._advance, check=True)
         while now.position[0] < self.epochs:
-            now = yield from self._epoch(now, advance, step_seconds, quiet)
+            now = yield from self._epoch(now, first_advance, advance, step_seconds, quiet)
+            first_advance = advance
         return now
 
     def _epoch(
-        self, now: TrainState, advance: Callable, step_seconds: list[float], quiet: bool
+        self,
+        now: TrainState,
+        first_advance: Advance,
+        advance: Advance,
+        step_seconds: list[float],
+        quiet: bool,
     ) -> States:
         """Yield the state after each step of the present epoch, then after its evaluation."""
         epoch, first = (int(i) for i in now.position)
@@ -200,11 +237,12 @@ class Trainer:
                 if not now.unread:
                     began = time.perf_counter()
                 number = epoch * len(order) + batch
-                now = self._step(now, advance, number, next(examples), len(order))
+                make = first_advance if batch == first else advance
+                now = self._step(now, make, number, next(examples), len(order))
                 now = replace(now, position=np.array([epoch, batch + 1]))
                 steps = len(now.unread)
                 if steps == self.backend.read_every or batch + 1 == len(order):
-                    now = self.read(now)  # the device has done these steps only now
+                    now = self.collect_losses(now)  # the device has done these steps only now
                     seconds = time.perf_counter() - began
                     step_seconds += [seconds / steps] * steps
                     now = replace(now, sums=np.add(now.sums, (0, 0, 0, seconds)))
@@ -218,106 +256,129 @@ class Trainer:
     def _step(
         self,
         now: TrainState,
-        advance: Callable,
+        advance: Advance,
         number: int,
-        batch: tuple[Any, Any],
+        batch: tuple[Array, Array],
         per_epoch: int,
     ) -> TrainState:
+        """Return the state after a step.
+
+        Args:
+            now: the state before it.
+            advance: makes the step.
+            number: of the step in the run, from 0.
+            batch: images as they are in the data set, and their labels.
+            per_epoch: steps of an epoch.
+        """
         key = Key(self.seed).fold_in("step").fold_in(number)
-        factor = self.schedule(number, self.epochs * per_epoch, per_epoch)
         images, labels = batch
+        numbers = StepNumbers(
+            lr_factor=self.schedule(number, self.epochs * per_epoch, per_epoch), step=number + 1
+        )
         carried, seen = advance(
-            {name: getattr(now, name) for name in CARRIED},
-            {"images": images, "labels": labels},
-            key,
-            {"factor": factor, "count": number + 1},
+            now.carried, {"images": images, "labels": labels}, key, numbers._asdict()
         )
         return replace(
             now,
-            **carried,
+            carried=carried,
             comparisons=self._compared(now, number, seen, key),
-            unread=(*now.unread, (number, seen["loss"], seen["correct"], len(labels))),
+            unread=(*now.unread, Unread(number, seen["loss"], seen["correct"], len(labels))),
         )
 
     def _advance(
-        self, carried: dict[str, Tree], batch: dict[str, Any], key: Key, numbers: dict[str, Any]
-    ) -> tuple[dict[str, Tree], dict[str, Any]]:
-        """A step, as a pure function of arrays; see `Backend.recorded`.
+        self,
+        carried: Carried,
+        batch: dict[str, Array],
+        key: Key,
+        numbers: dict[str, Any],
+        check: bool = False,
+    ) -> tuple[Carried, dict[str, Tree]]:
+        """Make a step, as a pure function of arrays; see `Backend.recorded`.
 
         Args:
-            carried: by the names in `CARRIED`.
-            batch: `images` as they are in the data set, and `labels`.
-            key: all randomness.
-            numbers: `factor` of the learning rate, and `count`, the number of the step from 1.
+            carried: what the step makes anew.
+            batch: `images` as they are in the data set, and their `labels`.
+            key: all randomness of the step.
+            numbers: the fields of `StepNumbers` by name.
+            check: whether it is made sure that gradients and parameters fit each other.  It is
+                enough to do so in the first step of a run.
 
         Returns:
-            `carried` anew, and what is seen of the step: its `loss`, how many are `correct`;
-            and, if gradients are to be compared, these and the batch as the network got it.
+            `carried` anew, and what is seen of the step: its mean `loss`, and how many inputs are
+            `correct`; if gradients are to be compared, also `gradients`, `inputs` and `targets`.
         """
-        inputs, targets = self.objective.batch(
-            lambda key: self._inputs(batch["images"], key),
-            batch["labels"],
-            key.fold_in("augment"),
+        now = StepNumbers(**numbers)
+        trained = TrainedNetwork(self.task.network, carried.params, carried.model_state)
+        view_keys = self.objective.view_keys(key.fold_in("augment"))
+        views = [self._prepare(batch["images"], view_key) for view_key in view_keys]
+        inputs, targets = self.objective.combine(views, batch["labels"])
+
+        done = self._estimate(carried, inputs, targets, key)
+        if check:
+            self.optimizer.check(done.gradients, carried.opt_state, carried.params)
+        params, opt_state = self.optimizer.apply(
+            done.gradients, carried.opt_state, carried.params, self.lr * now.lr_factor, now.step
         )
-        params, state, network = carried["params"], carried["state"], self.task.network
-        done = estimate_gradient(
+        readout, correct_by_readout = self.objective.learn_readout(
+            carried.readout, trained, inputs, targets, now
+        )
+        hits = done.correct if correct_by_readout is None else correct_by_readout
+        seen = {"loss": done.loss, "correct": hits}
+        if self.grad_stats is not None:
+            seen |= {"gradients": done.gradients, "inputs": inputs, "targets": targets}
+        return Carried(params, done.model_state, done.rule_state, opt_state, readout), seen
+
+    def _estimate(self, carried: Carried, inputs: Array, targets: Array, key: Key) -> Estimate:
+        """Let the learning rule estimate the gradient of the mean loss over a batch."""
+        return estimate_gradient(
             self.rule,
             self.plan,
-            LearnerState(params, state, carried["learned"]),
+            LearnerState(carried.params, carried.model_state, carried.rule_state),
             Batch(inputs, targets),
             key,
             self.backend,
-            self.shards or self.backend.threads,
+            self._pieces,
         )
-        factor, count = numbers["factor"], numbers["count"]
-        new_params, memories = self.optimizer.apply(
-            done.gradients, carried["memories"], params, self.lr * factor, count
-        )
-        readout, hits = self.objective.read(
-            carried["readout"], network, params, state, inputs, targets, factor, count
-        )
-        seen = {"loss": done.loss, "correct": done.correct if hits is None else hits}
-        if self.grad_stats is not None:
-            seen |= {"gradients": done.gradients, "inputs": inputs, "targets": targets}
-        new = (new_params, done.model_state, done.rule_state, memories, readout)
-        return dict(zip(CARRIED, new, strict=True)), seen
 
-    def read(self, now: TrainState) -> TrainState:
-        """The same state, the losses of its steps looked at and added up.
+    @property
+    def _pieces(self) -> int:
+        """How many pieces a batch is cut into."""
+        return self.shards or self.backend.threads
+
+    def collect_losses(self, now: TrainState) -> TrainState:
+        """Bring the losses of the unread steps to the host, and return the state with their sums.
 
         Raises:
-            DivergedError: one is NaN or infinite.
+            DivergedError: a loss is NaN or infinite.
         """
         if not now.unread:
             return now
-        sums, (numbers, losses, hits, examples) = now.sums, zip(*now.unread, strict=True)
-        read = (self.backend.to_host(np.stack(x)).tolist() for x in (losses, hits))
-        for number, loss, right, n in zip(numbers, *read, examples, strict=True):
+        steps, losses, hits, examples = zip(*now.unread, strict=True)
+        on_host = (self.backend.to_host(np.stack(x)).tolist() for x in (losses, hits))
+        sums = now.sums
+        for number, loss, right, n in zip(steps, *on_host, examples, strict=True):
             if not np.isfinite(loss):
                 raise DivergedError(
                     f"diverged at step {number + 1}: the loss is {loss}; lower --lr (now "
                     f"{self.lr:g}) or raise --tangents if the rule has it; the last good "
                     "checkpoint is kept"
                 )
-            sums = np.add(sums, (loss * n, right / self.objective.views, n, 0))
+            sums = np.add(sums, (loss * n, right / self.objective.views_per_image, n, 0))
         return replace(now, sums=sums, unread=())
 
-    def _compared(self, now: TrainState, number: int, seen: dict[str, Any], key: Key) -> Tree:
-        """The comparisons with that of a step's gradient added, if it is to be looked at."""
+    def _compared(self, now: TrainState, number: int, seen: dict[str, Tree], key: Key) -> Tree:
+        """Return the comparisons, with that of this step's gradient if it is the step's turn."""
         if self.grad_stats is None or number % self.grad_stats != 0:
             return now.comparisons
-        point = Point(
-            self.rule,
-            self.plan,
-            LearnerState(now.params, now.state, now.learned),
-            self.backend,
-            self.shards or self.backend.threads,
-        )
+        at = now.carried
+        learner = LearnerState(at.params, at.model_state, at.rule_state)
+        point = Point(self.rule, self.plan, learner, self.backend, self._pieces)
         rows = compare(seen["gradients"], point.exact(seen["inputs"], seen["targets"], key))
         new = [[row.cosine, row.angle, row.norm_ratio] for row in rows]
         return np.concatenate([now.comparisons, [new]])
 
     def _finish_epoch(self, now: TrainState, epoch: int, per_epoch: int) -> TrainState:
+        """Evaluate, add the epoch's row to the history, and go to the start of the next epoch."""
         test_loss, test_accuracy = self.evaluate(now)
         if not np.isfinite(test_loss):
             raise DivergedError(
@@ -336,37 +397,37 @@ class Trainer:
         )
 
     def evaluate(self, now: TrainState) -> tuple[float, float]:
-        """Mean loss and accuracy on the test images, in evaluation mode."""
+        """Return mean loss (in nats) and accuracy on the test images, in evaluation mode."""
         loss, hits, n = 0.0, 0, len(self.dataset.test_images)
         height, width, _ = self.dataset.in_shape
         at_once = max(1, min(_EVALUATION_BATCH, _EVALUATION_PIXELS // (height * width)))
+        trained = TrainedNetwork(self.task.network, now.carried.params, now.carried.model_state)
         for start in range(0, n, at_once):
             part = slice(start, start + at_once)
-            images = self._inputs(self.dataset.test_images[part])
+            x = self._prepare(self.dataset.test_images[part])
             labels = self.backend.asarray(self.dataset.test_labels[part])
-            logits = self.objective.logits(
-                now.readout, self.task.network, now.params, now.state, images
-            )
+            logits = self.objective.logits(now.carried.readout, trained, x)
             loss += float(softmax_cross_entropy(logits, labels).sum())
             hits += int(correct(logits, labels))
         return loss / n, hits / n
 
-    def _inputs(self, images: Any, key: Key | None = None) -> Any:
-        """Images as the network gets them; augmented if there is a key, which training has."""
+    def _prepare(self, images: Array, key: Key | None = None) -> Array:
+        """Return images as the network gets them, changed at random if a key is given."""
         change = None
         if key is not None and self.augment is not None:
             change = partial(self.augment, key, backend=self.backend)
-        bytes_there = self.backend.asarray(images)  # a quarter of what floats would be to move
-        return self.dataset.pixels(bytes_there, self.dtype, self.pixels, change)
+        raw = self.backend.asarray(images)  # moved as bytes, a quarter of what floats would be
+        return self.dataset.pixels(raw, self.dtype, self.pixels, change)
 
 
 def seconds_per_step(step_seconds: list[float]) -> float | None:
-    """The median after the first five steps, everything included; None if there were fewer."""
+    """Return the median of all steps but the first five; None if there were no more."""
     after = step_seconds[_WARM_UP_STEPS:]
     return statistics.median(after) if after else None
 
 
 def _so_far(now: TrainState) -> dict[str, str]:
+    """Return what the progress bar shows of the present epoch."""
     loss, hits, examples, _ = now.sums
     if not examples:
         return {}

@@ -1,11 +1,11 @@
-"""What a network is trained for: to name the class, or to tell two views of an image apart from
-others."""
+"""What a network is trained for: to name the class of an image, or to tell two views of it apart
+from the views of other images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,61 +18,103 @@ from dualnet.nn.replicated import average
 from dualnet.optim import Adam
 from dualnet.random import Key
 from dualnet.tree import Tree
+from dualnet.types import Array
 
-View = Callable[[Key], Any]
-"""`view(key)`: the batch's images as the network gets them, changed at random."""
 READOUT_LR = 1e-2
+"""Base learning rate of the read-out of `Contrastive`."""
+
+
+class TrainedNetwork(NamedTuple):
+    """A network with the parameters and the state that it has at one moment.
+
+    Attributes:
+        network: a layer, usually a `Sequential`.
+        params, model_state: trees, as the network's `init` makes them.
+    """
+
+    network: Layer
+    params: Tree
+    model_state: Tree
+
+    def outputs(self, x: Array) -> Array:
+        """Return the network's outputs in evaluation mode; x `(n, *in_shape)`."""
+        return self.network.apply(self.params, self.model_state, x, Context())[0]
+
+
+class StepNumbers(NamedTuple):
+    """The numbers on which an update of parameters depends.
+
+    Attributes:
+        lr_factor: what the schedule multiplies a base learning rate by.
+        step: the number of the step, from 1.
+    """
+
+    lr_factor: float
+    step: int
 
 
 class Objective(Protocol):
-    """See the head of this file.  `readout` is what it learns beside the network: a tree of its
-    parameters and of its optimizer's memories, {} if it learns nothing.
+    """See the head of this file.
+
+    A readout is what the objective learns beside the network: a tree of its parameters and of its
+    optimizer's state, {} if it learns nothing.
 
     Attributes:
-        fewest: images that a batch must have for its loss to say anything.
-        views: inputs that `batch` makes of each image.
+        min_batch: how many images a batch must have for its loss to say anything.
+        views_per_image: how many inputs of the network a step makes of each image.
     """
 
-    fewest: ClassVar[int]
-    views: ClassVar[int]
+    min_batch: ClassVar[int]
+    views_per_image: ClassVar[int]
 
     @property
-    def loss(self) -> Callable[[Any, Any], Any]:
-        """Of the network's outputs, and of local heads."""
+    def loss(self) -> Callable[[Array, Array], Array]:
+        """The loss of the network's outputs, and of those of local heads."""
         ...
 
     def network(self, build: Callable[[int], Layer], classes: int) -> Layer:
-        """The network that a model's `build(outputs)` makes, as the objective needs it."""
+        """Return the network that a model's `build(outputs)` makes, as the objective needs it."""
         ...
 
-    def init(
-        self, key: Key, network: Layer, params: Tree, state: Tree, x: Any, classes: int
-    ) -> Tree:
-        """`readout` at the start; x `(1, *in_shape)`."""
+    def view_keys(self, key: Key) -> tuple[Key, ...]:
+        """Return the key of the random changes of each view, `views_per_image` keys."""
         ...
 
-    def batch(self, view: View, labels: Any, key: Key) -> tuple[Any, Any]:
-        """Inputs and targets of a step."""
+    def combine(self, views: list[Array], labels: Array) -> tuple[Array, Array]:
+        """Return the inputs and the targets of a step.
+
+        Args:
+            views: for each of `view_keys` the batch's images as the network gets them, `(n, …)`.
+            labels: `(n,)`, the classes of the images.
+
+        Returns:
+            Inputs and targets, each of length n · views_per_image.
+        """
         ...
 
-    def read(
-        self,
-        readout: Tree,
-        network: Layer,
-        params: Tree,
-        state: Tree,
-        x: Any,
-        labels: Any,
-        lr: float,
-        count: int,
+    def init_readout(self, key: Key, trained: TrainedNetwork, x: Array, classes: int) -> Tree:
+        """Return the readout before the first step; x `(1, *in_shape)` is an input."""
+        ...
+
+    def learn_readout(
+        self, readout: Tree, trained: TrainedNetwork, x: Array, labels: Array, now: StepNumbers
     ) -> tuple[Tree, Any]:
-        """`readout` after a step on the inputs x, the step `count` (from 1) and with lr a factor of
-        its own learning rate; and how many of x it named right before, None if the network's
-        outputs are the answer."""
+        """Update the readout on the inputs of a step.
+
+        Args:
+            readout: as `init_readout` or the last step returned it.
+            trained: the network before the step.
+            x, labels: inputs and targets of the step.
+            now: factor of the readout's own learning rate, and number of the step.
+
+        Returns:
+            The new readout; and how many of x the old one classified correctly, None if the
+            network's own outputs are the answer.
+        """
         ...
 
-    def logits(self, readout: Tree, network: Layer, params: Tree, state: Tree, x: Any) -> Any:
-        """`(n, classes)`, by which accuracy and test loss are judged."""
+    def logits(self, readout: Tree, trained: TrainedNetwork, x: Array) -> Array:
+        """Return the numbers `(n, classes)` by which accuracy and test loss are judged."""
         ...
 
 
@@ -80,39 +122,33 @@ class Objective(Protocol):
 class Supervised:
     """Softmax cross-entropy of the outputs and the label."""
 
-    fewest: ClassVar[int] = 1
-    views: ClassVar[int] = 1
+    min_batch: ClassVar[int] = 1
+    views_per_image: ClassVar[int] = 1
 
     @property
-    def loss(self) -> Callable[[Any, Any], Any]:
+    def loss(self) -> Callable[[Array, Array], Array]:
         return softmax_cross_entropy
 
     def network(self, build: Callable[[int], Layer], classes: int) -> Layer:
         return build(classes)
 
-    def init(
-        self, key: Key, network: Layer, params: Tree, state: Tree, x: Any, classes: int
-    ) -> Tree:
+    def view_keys(self, key: Key) -> tuple[Key, ...]:
+        return (key,)
+
+    def combine(self, views: list[Array], labels: Array) -> tuple[Array, Array]:
+        (x,) = views
+        return x, labels
+
+    def init_readout(self, key: Key, trained: TrainedNetwork, x: Array, classes: int) -> Tree:
         return {}
 
-    def batch(self, view: View, labels: Any, key: Key) -> tuple[Any, Any]:
-        return view(key), labels
-
-    def read(
-        self,
-        readout: Tree,
-        network: Layer,
-        params: Tree,
-        state: Tree,
-        x: Any,
-        labels: Any,
-        lr: float,
-        count: int,
+    def learn_readout(
+        self, readout: Tree, trained: TrainedNetwork, x: Array, labels: Array, now: StepNumbers
     ) -> tuple[Tree, Any]:
         return readout, None
 
-    def logits(self, readout: Tree, network: Layer, params: Tree, state: Tree, x: Any) -> Any:
-        return network.apply(params, state, x, Context())[0]
+    def logits(self, readout: Tree, trained: TrainedNetwork, x: Array) -> Array:
+        return trained.outputs(x)
 
 
 @dataclass(frozen=True)
@@ -124,7 +160,7 @@ class Contrastive:
     that it learns reaches the network.
 
     Args:
-        projection: D, numbers of a projection.
+        projection: D, how many numbers a projection has.
         temperature: τ of `InfoNCE`.
         stop: whether the view that answers is under a stop-gradient.
 
@@ -136,8 +172,8 @@ class Contrastive:
     temperature: float = 0.1
     stop: bool = True
 
-    fewest: ClassVar[int] = 2  # one is told apart from the others
-    views: ClassVar[int] = 2
+    min_batch: ClassVar[int] = 2  # an image is told apart from the others
+    views_per_image: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if self.projection < 1:
@@ -145,73 +181,74 @@ class Contrastive:
         InfoNCE(self.temperature)
 
     @property
-    def loss(self) -> Callable[[Any, Any], Any]:
+    def loss(self) -> Callable[[Array, Array], Array]:
         return InfoNCE(self.temperature, self.stop)
 
     def network(self, build: Callable[[int], Layer], classes: int) -> Layer:
         return _with_projections(build(self.projection))
 
-    def init(
-        self, key: Key, network: Layer, params: Tree, state: Tree, x: Any, classes: int
-    ) -> Tree:
-        features = self._features(network, params, state, x)
+    def view_keys(self, key: Key) -> tuple[Key, ...]:
+        return key.fold_in("first"), key.fold_in("second")
+
+    def combine(self, views: list[Array], labels: Array) -> tuple[Array, Array]:
+        return np.concatenate(views), np.concatenate([labels for _ in views])
+
+    def init_readout(self, key: Key, trained: TrainedNetwork, x: Array, classes: int) -> Tree:
+        features = _features(trained, x)
         weights = {
             "w": np.zeros_like(features, shape=(features.shape[1], classes)),
             "b": np.zeros_like(features, shape=(classes,)),
         }
-        return {"params": weights, "memories": Adam().memories(weights)}
+        return {"params": weights, "opt_state": Adam().init_opt_state(weights)}
 
-    def batch(self, view: View, labels: Any, key: Key) -> tuple[Any, Any]:
-        views = [view(key.fold_in(i)) for i in ("first", "second")]
-        return np.concatenate(views), np.concatenate([labels, labels])
-
-    def read(
-        self,
-        readout: Tree,
-        network: Layer,
-        params: Tree,
-        state: Tree,
-        x: Any,
-        labels: Any,
-        lr: float,
-        count: int,
+    def learn_readout(
+        self, readout: Tree, trained: TrainedNetwork, x: Array, labels: Array, now: StepNumbers
     ) -> tuple[Tree, Any]:
-        features = self._features(network, params, state, x)
+        features = _features(trained, x)
 
-        def loss(weights: Tree) -> tuple[Any, Any]:
+        def loss(weights: Tree) -> tuple[Array, Array]:
             logits = features @ weights["w"] + weights["b"]
             return softmax_cross_entropy(logits, labels).mean(), logits
 
         (_, logits), gradients = value_and_grad(loss, has_aux=True)(readout["params"])
-        weights, memories = Adam().apply(
-            gradients, readout["memories"], readout["params"], READOUT_LR * lr, count
+        lr = READOUT_LR * now.lr_factor
+        weights, opt_state = Adam().apply(
+            gradients, readout["opt_state"], readout["params"], lr, now.step
         )
-        return {"params": weights, "memories": memories}, correct(logits, labels)
+        return {"params": weights, "opt_state": opt_state}, correct(logits, labels)
 
-    def logits(self, readout: Tree, network: Layer, params: Tree, state: Tree, x: Any) -> Any:
-        features = self._features(network, params, state, x)
-        return features @ readout["params"]["w"] + readout["params"]["b"]
-
-    def _features(self, network: Layer, params: Tree, state: Tree, x: Any) -> Any:
-        """What goes into the last layer, `(n, C)`, as evaluation computes it."""
-        assert isinstance(network, Sequential)  # `_with_projections` made sure
-        return average(Sequential(network.layers[:-1]).apply(params, state, x, Context())[0])
+    def logits(self, readout: Tree, trained: TrainedNetwork, x: Array) -> Array:
+        return _features(trained, x) @ readout["params"]["w"] + readout["params"]["b"]
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"supervised": Supervised, "contrastive": Contrastive}
+"""The objectives by the name that the command line gives them."""
+
+
+def _features(trained: TrainedNetwork, x: Array) -> Array:
+    """Return what goes into the last layer in evaluation mode, `(n, C)`."""
+    assert isinstance(trained.network, Sequential)  # `_with_projections` made sure
+    body = Sequential(trained.network.layers[:-1])
+    return average(trained._replace(network=body).outputs(x))
 
 
 def _with_projections(network: Layer) -> Sequential:
-    """The network whose last layer and local heads start at random: projections of zeros have no
-    direction, and so nothing to be told apart by."""
+    """Let the last layer and the local heads of a network start at random.
+
+    Projections of zeros have no direction, so that nothing could be told apart by them.
+
+    Raises:
+        UsageError: the network is no `Sequential` that ends in a `Linear`.
+    """
     if not isinstance(network, Sequential) or not isinstance(network.layers[-1][1], Linear):
         raise UsageError(
             "contrastive: the network must be a Sequential that ends in a Linear, its projection"
         )
-    return Sequential(tuple((name, _started(layer)) for name, layer in network.layers))
+    return Sequential(tuple((name, _started_at_random(layer)) for name, layer in network.layers))
 
 
-def _started(layer: Layer) -> Layer:
+def _started_at_random(layer: Layer) -> Layer:
+    """Return a layer, with random weights if it is a projection whose weights start at zero."""
     if isinstance(layer, (Linear, LocalHead)) and layer.weights == "zeros":
         return replace(layer, weights="kaiming")
     return layer

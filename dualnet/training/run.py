@@ -1,4 +1,4 @@
-"""One run from settings to summary."""
+"""One training run, from settings to summary."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ def run(
         settings: all choices.
         network: built from `settings.model` by the caller (models stand above the package).
         dataset: loaded by the caller.
-        folder: where to write; `resume` says that it holds a checkpoint to go on from.
-        quiet: no progress bars.
-        published: what the summary is to hold beside the outcome, to compare it with.
+        folder: where to write.
+        resume: whether the folder holds a checkpoint to go on from.
+        quiet: whether progress bars are left out.
+        published: what the summary holds beside the outcome, to compare it with; None for nothing.
 
     Returns:
         What `summary.json` holds.
@@ -63,14 +64,14 @@ def run(
         done = folder.summary() if now.position[0] == settings.epochs else None
         if done is not None:
             return done
-        folder.write_settings(settings)  # there may be more epochs now
+        folder.write_settings(settings)  # the run may have more epochs now
     else:
         folder.create(settings)
 
     def save(state: TrainState) -> None:
         folder.write_checkpoint(tree.map(trainer.backend.to_host, state.as_trees()))
         if settings.grad_stats is not None:
-            layers = [path for path, _ in tree.items(state.params)]
+            layers = [path for path, _ in tree.items(state.carried.params)]
             folder.write_gradients([*layers, TOTAL], settings.grad_stats, state.comparisons)
 
     memory: dict[str, int] = {}
@@ -78,7 +79,7 @@ def run(
     def save_epoch(state: TrainState) -> None:
         save(state)
         folder.write_metrics(state.history)
-        memory.update(trainer.backend.memory())  # while a recorded step still holds its own
+        memory.update(trainer.backend.memory())  # a recorded step still holds its memory
 
     save(now)
     with out_of_memory_explained(settings):
@@ -93,7 +94,7 @@ def run(
         "dataset": settings.dataset,
         "tested_on": dataset.tested_on,
         "model": settings.model,
-        "parameters": tree.size(now.params),
+        "parameters": tree.size(now.carried.params),
         "objective": settings.objective,
         "rule": settings.rule,
         **{f"rule_{name}": value for name, value in settings.rule_options.items()},
@@ -108,7 +109,7 @@ def run(
 
 
 def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Trainer:
-    """The trainer that the settings describe, its data where it can stay."""
+    """Return the trainer that the settings describe, with its data on the device if they fit."""
     objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
     backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
     if not dataset.on_disk:
@@ -138,16 +139,21 @@ def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Traine
 
 
 def restored(start: TrainState, settings: Settings, folder: RunFolder) -> TrainState:
-    """The state in a run's checkpoint; `start` says what it must look like.
+    """Return the state in a run's checkpoint.
+
+    Args:
+        start: the state of such a run before its first step, which the checkpoint must be like.
+        settings: of the run as it goes on.
+        folder: of the run.
 
     Raises:
         DataError: the checkpoint is missing, damaged or does not fit.
         UsageError: the run has done more epochs than the settings ask for.
     """
-    # the history and the comparisons grow, so their length is whatever the checkpoint holds
+    # The history and the comparisons grow, so their length is whatever the checkpoint holds.
     grown = tree.map(lambda _: None, start.comparisons)
     like = {**start.as_trees(), "history": None, "comparisons": grown}
-    now = TrainState(**folder.read_checkpoint(like))
+    now = TrainState.from_trees(folder.read_checkpoint(like))
     if now.history.shape != (now.position[0], len(COLUMNS)) or now.history.dtype != np.float64:
         raise DataError(
             f"{folder.path / 'checkpoint.npz'} is damaged: at epoch {now.position[0]} it has a "
@@ -169,7 +175,7 @@ def restored(start: TrainState, settings: Settings, folder: RunFolder) -> TrainS
 
 
 def outcome(history: np.ndarray) -> dict[str, Any]:
-    """The last epoch's figures, under the names they have in a summary."""
+    """Return the last epoch's figures under the names that they have in a summary."""
     last = dict(zip(COLUMNS, history[-1], strict=True))
     names = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
     return {**{name: float(last[name]) for name in names}, "epochs": len(history)}
@@ -177,7 +183,7 @@ def outcome(history: np.ndarray) -> dict[str, Any]:
 
 @contextmanager
 def out_of_memory_explained(settings: Settings) -> Iterator[None]:
-    """A MemoryError as a BackendError that says which settings would make the work fit."""
+    """Turn a MemoryError into a BackendError that says which settings would make the work fit."""
     try:
         yield
     except MemoryError as error:
@@ -198,7 +204,10 @@ def out_of_memory_explained(settings: Settings) -> Iterator[None]:
 
 
 def last_cosine(comparisons: Tree) -> dict[str, float | None]:
-    """The last comparison's cosine in total, if there are any; None where it is undefined."""
+    """Return the total cosine of the last comparison by its name in a summary.
+
+    Nothing is returned if no gradients are compared; the cosine is None where it is undefined.
+    """
     if not len(comparisons):
         return {}
     cosine = float(comparisons[-1, -1, 0])
@@ -206,12 +215,12 @@ def last_cosine(comparisons: Tree) -> dict[str, float | None]:
 
 
 def extended(settings: Settings, epochs: int | None) -> Settings:
-    """The settings of a resumed run, with another number of epochs if one is given."""
+    """Return the settings of a resumed run, with another number of epochs if one is given."""
     return settings if epochs is None else replace(settings, epochs=epochs)
 
 
 def peak_memory_bytes() -> int | None:
-    """The most memory this process has held; None where the system does not tell."""
+    """Return the most memory that this process has held; None where the system does not say."""
     try:
         import resource
     except ImportError:  # Windows

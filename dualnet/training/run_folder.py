@@ -1,11 +1,11 @@
-"""A run folder: what it holds, and reading and writing it so that nothing is ever half written.
+"""A run folder: what it holds, and how it is read and written without ever being half written.
 
 | file | what |
 | --- | --- |
 | `config.json` | every setting resolved, versions, machine |
 | `metrics.csv` | a row for each epoch |
-| `gradients.csv` | the gradients' alignment, a row for each layer, if asked for |
-| `checkpoint.npz` | everything needed to go on: arrays only, never pickled objects |
+| `gradients.csv` | how gradients are aligned with the exact ones, if asked for |
+| `checkpoint.npz` | everything that is needed to go on: arrays only, never pickled objects |
 | `summary.json` | the outcome |
 | `curve.png` | loss and accuracy, if matplotlib is installed |
 """
@@ -34,12 +34,14 @@ from dualnet.tree import Tree
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds")
 GRADIENT_COLUMNS = ("step", "layer", "cosine", "angle", "norm_ratio")
 
+_START_ANEW = "start the run anew with another --run-dir"
+
 
 class RunFolder:
     """The files of one run.
 
     Args:
-        path: the folder; made when first written to.
+        path: the folder, which is made when it is first written to.
     """
 
     def __init__(self, path: str | Path):
@@ -52,13 +54,13 @@ class RunFolder:
             UsageError: the folder holds a run already, or cannot be made or written to.
         """
         self.require_unused()
-        with self._reachable():
+        with self._errors_named():
             self.path.mkdir(parents=True, exist_ok=True)
         self.write_settings(settings)
 
     def require_unused(self) -> None:
-        """Raise a UsageError if the folder holds a run already, or cannot be looked into."""
-        with self._reachable():
+        """Raise a UsageError if the folder holds a run already, or cannot be read."""
+        with self._errors_named():
             run, seeds = ((self.path / f"{name}.json").exists() for name in ("config", "summary"))
         if seeds and not run:
             raise UsageError(
@@ -76,10 +78,10 @@ class RunFolder:
         self.write_json("config.json", {"settings": settings.as_json(), **surroundings()})
 
     def settings(self, check: Callable[[Settings], None]) -> Settings:
-        """The settings in `config.json`.
+        """Return the settings in `config.json`.
 
         Args:
-            check: raises a UsageError where a name or an option does not exist.
+            check: raises a UsageError if a name or an option in settings does not exist.
 
         Raises:
             UsageError: there is no such run, or it cannot be read.
@@ -105,7 +107,7 @@ class RunFolder:
         self._replace(name, (json.dumps(data, indent=2) + "\n").encode())
 
     def summary(self) -> dict[str, Any] | None:
-        """What `summary.json` holds; None if it is not there, or damaged."""
+        """Return what `summary.json` holds; None if it is missing or damaged."""
         try:
             data = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -122,8 +124,8 @@ class RunFolder:
         """Write `gradients.csv`.
 
         Args:
-            layers: their names.
-            every: steps from one comparison to the next; `step` counts the updates before it.
+            layers: the names of what is compared: the paths of the leaves, and the total.
+            every: steps from one comparison to the next; the column `step` counts from 0.
             comparisons: `(comparisons, layers, 3)`: cosine, angle in degrees, norm ratio.
         """
         lines = [",".join(GRADIENT_COLUMNS)]
@@ -133,31 +135,46 @@ class RunFolder:
         self._replace("gradients.csv", ("\n".join(lines) + "\n").encode())
 
     def write_checkpoint(self, trees: dict[str, Tree]) -> None:
-        """Write `checkpoint.npz`: every leaf of every tree under its path."""
-        arrays = {
-            f"{name}:{path}": leaf for name, t in trees.items() for path, leaf in tree.items(t)
-        }
+        """Write `checkpoint.npz`: every leaf of every tree under its tree's name and its path."""
         temporary = self.path / "checkpoint.partial"
-        with self._reachable():
+        with self._errors_named():
             with open(temporary, "wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, **_by_array_name(trees))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self.path / "checkpoint.npz")
 
     def read_checkpoint(self, like: dict[str, Tree]) -> dict[str, Tree]:
-        """The trees in `checkpoint.npz`.
+        """Return the trees in `checkpoint.npz`.
 
         Args:
-            like: trees of the expected structure; arrays must agree in shape and dtype, but for
-                leaves that are None, which take whatever is there.  Each is read to where its
-                leaf here lives.
+            like: trees of the expected structure.  Arrays must agree with their leaves in shape
+                and dtype, and come back on the same device as they.  A leaf None stands for a
+                NumPy array of any shape and dtype.
 
         Raises:
             DataError: the file is missing, damaged, or does not fit.
         """
+        arrays, expected = self._read_arrays(), _by_array_name(like)
+        misfit = f"{self.path / 'checkpoint.npz'} does not fit this run"
+        for name in sorted(set(arrays) ^ set(expected)):
+            raise DataError(f"{misfit}: {name} is on one side only; {_START_ANEW}")
+        for name, leaf in expected.items():
+            found = arrays[name]
+            if leaf is not None and (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
+                raise DataError(
+                    f"{misfit}: {name} is {found.dtype}{found.shape}, expected "
+                    f"{leaf.dtype}{leaf.shape}; {_START_ANEW}"
+                )
+        leaves = [
+            arrays[name] if leaf is None else np.asarray(arrays[name], like=leaf)
+            for name, leaf in expected.items()
+        ]
+        return tree.unflatten(like, leaves)
+
+    def _read_arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays in `checkpoint.npz` by name; a DataError if they cannot be read."""
         file = self.path / "checkpoint.npz"
-        advice = "start the run anew with another --run-dir"
         try:
             with open(file, "rb") as stream:
                 if not zipfile.is_zipfile(stream):
@@ -168,45 +185,37 @@ class RunFolder:
             if not all(isinstance(array, np.ndarray) for array in arrays.values()):
                 raise ValueError("it holds what is no array")
         except FileNotFoundError:
-            raise DataError(f"{file}: no checkpoint was written yet; {advice}") from None
-        except Exception as error:  # zipfile and NumPy meet damaged bytes with a dozen kinds
-            raise DataError(f"{file} is damaged ({error}); {advice}") from error
-        expected = {f"{name}:{path}" for name, t in like.items() for path, _ in tree.items(t)}
-        if set(arrays) != expected:
-            odd = sorted(set(arrays) ^ expected)[0]
-            raise DataError(f"{file} does not fit this run: {odd} is on one side only; {advice}")
-
-        def stored(name: str) -> Any:
-            def leaf(path: str, x: Any) -> Any:
-                found = arrays[f"{name}:{path}"]
-                if x is not None and (found.shape, found.dtype) != (x.shape, x.dtype):
-                    raise DataError(
-                        f"{file} does not fit this run: {name}:{path} is {found.dtype}"
-                        f"{found.shape}, expected {x.dtype}{x.shape}; {advice}"
-                    )
-                return found if x is None else np.asarray(found, like=x)
-
-            return leaf
-
-        return {name: tree.map_with_path(stored(name), t) for name, t in like.items()}
+            raise DataError(f"{file}: no checkpoint was written yet; {_START_ANEW}") from None
+        except Exception as error:  # damaged bytes raise a dozen kinds in zipfile and NumPy
+            raise DataError(f"{file} is damaged ({error}); {_START_ANEW}") from error
+        return arrays
 
     def _replace(self, name: str, content: bytes) -> None:
+        """Write a file whole or not at all."""
         temporary = self.path / f"{name}.partial"
-        with self._reachable():
+        with self._errors_named():
             temporary.write_bytes(content)
             os.replace(temporary, self.path / name)
 
     @contextmanager
-    def _reachable(self) -> Iterator[None]:
-        """An OSError (no permission, a full disk) as a UsageError that names the folder."""
+    def _errors_named(self) -> Iterator[None]:
+        """Turn an OSError (no permission, a full disk) into a UsageError that names the folder."""
         try:
             yield
         except OSError as error:
             raise UsageError(f"--run-dir {self.path}: {error.strerror or error}") from error
 
 
+def _by_array_name(trees: dict[str, Tree]) -> dict[str, Any]:
+    """Return all leaves, in the order of `tree.leaves`, under their names in a checkpoint.
+
+    A name is that of the tree and the path of the leaf in it, as in `params:hidden1/w`.
+    """
+    return {f"{name}:{path}": leaf for name, t in trees.items() for path, leaf in tree.items(t)}
+
+
 def surroundings() -> dict[str, Any]:
-    """Versions and machine, for `config.json`."""
+    """Return versions, machine and command, for `config.json`."""
     try:
         installed = version("dualnet")
     except PackageNotFoundError:
@@ -228,7 +237,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of a checkout of dualnet, None elsewhere."""
+    """Return the commit that is checked out; None if dualnet is no checkout."""
     try:
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"],
