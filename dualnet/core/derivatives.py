@@ -172,7 +172,7 @@ def _by_chosen_arguments(
             replaced[n] = value
         return f(*replaced, **kwargs)
 
-    return tuple([args[n] for n in numbers]), of_chosen
+    return tuple(map(args.__getitem__, numbers)), of_chosen
 
 
 def _basis(leaf: Array, chunk: int | None) -> Iterator[Stack]:
