@@ -3,9 +3,9 @@
 A pickle is a program for a machine with a stack.  Python's machine calls whatever function the
 program names.  The machine here knows only what the pickled version of CIFAR is made of, which
 Python 2 wrote by protocol 2: dicts, lists, tuples, strings, whole numbers, and NumPy arrays of
-bytes.  A pickle describes an array by calls of three functions.  They are not called here; what they
-would make is noted in a `PickledArray`.  No length is believed before so many bytes are known to be
-there.
+bytes.  A pickle describes an array by calls of three functions.  They are not called here; what
+they would make is noted in a `PickledArray`.  No length is believed before so many bytes are known
+to be there.
 
 Source: the opcodes are described in `pickletools` of the standard library; PEP 307.
 """
