@@ -1,20 +1,20 @@
-"""Everything there is to find out on a CUDA device, by one command, in under ten minutes.
+"""Measure on a CUDA device, by one command and in under ten minutes, what only a device can tell.
 
     python -m benchmarks.gpu [--json FILE] [--minutes N] [--rounds N] [--host --small]
-    python -m benchmarks.gpu --products bf16   # or tf32; of all contenders
+    python -m benchmarks.gpu --matmul-precision bf16   # or tf32; for all contenders
 
-Timed steps beside torch (eager and compiled) and jitted JAX on the same card, the main job
-(`python train.py --backend cupy`, with and without `--graph`), the verifier
-(`python -m dualnet.check --backend cupy`), and the tests marked `gpu`; one JSON file with all of
-it, written anew after each part, so that a run cut short leaves what it had.  Needs the extra
-`bench` with builds of torch and JAX for the card.
+It times steps against torch (eager and compiled) and jitted JAX on the same card.  It runs the main
+job (`python train.py --backend cupy`, with and without `--graph`), the verifier
+(`python -m dualnet.check --backend cupy`), and the tests marked `gpu`.  All results go to one JSON
+file, which is written anew after each part, so an interrupted run leaves what it had.  It needs the
+extra `bench` with builds of torch and JAX for the card.
 
-Each time is the median of rounds in which the contenders take turns, warm-up and compilation
-apart, and each turn waits for the device.  All multiply in full float32, unless `--products` lets
-all of them round factors (to bfloat16 only dualnet does, as torch offers TF32 at most).  `floor`
-is what a step cannot beat: its arithmetic at the rate of the largest matrix product measured here,
-or its bytes at the rate of the largest copy, whichever is more.  `--host --small` runs the same
-code on the host, to see that it works.
+Each time is the median of rounds in which the contenders take turns; warm-up and compilation do not
+count, and each turn waits for the device.  All contenders multiply in full float32, unless
+`--matmul-precision` lets all of them round factors.  (Only dualnet rounds to bfloat16; torch rounds
+to TF32 at most.)  `floor` is a time that no step can beat: that of its arithmetic at the rate of
+the largest matrix product measured here, or that of its bytes at the rate of the largest copy,
+whichever is longer.  `--host --small` runs the same code on the host, to see that it works.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ import numpy as np
 
 from benchmarks.timing import take_turns
 from dualnet import Key, backends
+from dualnet.backends import Backend
 from dualnet.backends.overridable import matrix_product
 
 TRAIN = str(Path(__file__).parent.parent / "train.py")
@@ -45,15 +46,16 @@ FILE = Path(__file__).parent / "results" / "gpu.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """One workload's figures.
+    """The figures of one workload.
 
     Attributes:
         what: its name.
-        seconds: contender → median.
-        ratios: ours → the fastest peer's time over ours; above 1 where ours is faster.
-        floor: seconds that no contender can beat, counted from arithmetic and bytes of ours.
-        share: floor over our fastest time.
-        memory: contender → most bytes of device memory held, where it tells.
+        seconds: contender → its median time.
+        ratios: dualnet's contender → the fastest peer's time over its time; above 1 where dualnet
+            is faster.
+        floor: seconds that dualnet's arithmetic and bytes take at least.
+        share: `floor` over the time of dualnet's fastest contender.
+        memory: contender → the most bytes of device memory that it held, if it can tell.
         failed: contender → why it could not run.
     """
 
@@ -68,26 +70,33 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Peaks:
-    """Rates measured on this machine: float32 operations, and bytes moved, a second."""
+    """Rates measured on this machine.
+
+    Attributes:
+        flops: float32 operations per second.
+        bytes: bytes moved per second.
+    """
 
     flops: float
     bytes: float
 
     def floor(self, flops: float, moved: float) -> float:
-        """Seconds for so many operations and bytes."""
+        """Return the seconds that so many operations and bytes take at least."""
         return max(flops / self.flops, moved / self.bytes)
 
 
-def measured_peaks(backend: Any, size: int, rounds: int) -> Peaks:
-    """From a square matrix product and a copy of matrices of that size."""
+def measured_peaks(backend: Backend, size: int, rounds: int) -> Peaks:
+    """Measure the rates of a product and of a copy of square matrices of that size."""
     a = backend.normal(Key(0).fold_in("peaks"), (size, size), np.float32)
 
     def waiting(work: Callable) -> Callable:
-        def whole() -> None:
+        """Return a function that does the work and waits until it is done."""
+
+        def work_and_wait() -> None:
             work()
             backend.synchronize()
 
-        return whole
+        return work_and_wait
 
     contenders = {
         "product": waiting(lambda: matrix_product(a, a)),
@@ -98,20 +107,20 @@ def measured_peaks(backend: Any, size: int, rounds: int) -> Peaks:
 
 
 def measure(workload: Any, peaks: Peaks, rounds: int) -> Outcome:
-    """Let a workload's contenders take turns; those that cannot run are left out and named.
+    """Let the contenders of a workload take turns; those that cannot run are left out and named.
 
     Args:
-        workload: of `benchmarks.gpu_workloads`: `what`, `contenders`, `flops`, `bytes`, and
-            `memory`, which tells each contender's most bytes.
-        peaks: for the floor.
-        rounds: turns of each that count.
+        workload: a `Workload` of `benchmarks.gpu_workloads`, which is imported only where its
+            peers are installed.
+        peaks: the rates from which the floor follows.
+        rounds: how many rounds count.
     """
     able, failed = {}, {}
     for name, work in workload.contenders.items():
         try:
             work()
             able[name] = work
-        except Exception as error:  # a compiler's or a library's, of whatever kind
+        except Exception as error:  # of any kind, from a compiler or a library
             failed[name] = f"{type(error).__name__}: {str(error).strip()[:300]}"
     seconds = take_turns(able, rounds) if able else {}
     ours = {name: s for name, s in seconds.items() if name.startswith("dualnet")}
@@ -130,7 +139,7 @@ def measure(workload: Any, peaks: Peaks, rounds: int) -> Outcome:
 
 
 def line(outcome: Outcome) -> str:
-    """One line of the table."""
+    """Format the lines of the table for one workload."""
     times = "  ".join(f"{name} {1e3 * s:.3f}" for name, s in outcome.seconds.items())
     ratios = ", ".join(f"{name} {r:.2f}" for name, r in outcome.ratios.items())
     lines = [f"{outcome.what}\n    ms: {times}  (floor {1e3 * outcome.floor:.3f})"]
@@ -140,14 +149,18 @@ def line(outcome: Outcome) -> str:
 
 
 def timings(
-    backend: Any, small: bool, matmul_precision: str, peaks: Peaks, rounds: int, deadline: float
+    backend: Backend, small: bool, matmul_precision: str, peaks: Peaks, rounds: int, deadline: float
 ) -> Iterator[dict[str, Any]]:
-    """Measure and print each workload, until the deadline; a failure is one of the results."""
+    """Measure and print each workload until the deadline.
+
+    Yields:
+        The figures of each workload as a dict for JSON; for one that failed, the reason.
+    """
     try:
         from benchmarks.gpu_workloads import workloads
 
         makers = list(workloads(backend, small, matmul_precision))
-    except Exception as error:  # a peer that is not installed, or not for this card
+    except Exception as error:  # a peer is not installed, or not built for this card
         yield failure("all workloads", error)
         return
     for i, make in enumerate(makers):
@@ -164,14 +177,14 @@ def timings(
 
 
 def failure(what: str, error: Exception) -> dict[str, Any]:
-    """What stands in the place of an outcome; printed too."""
+    """Print why something failed, and return the dict that takes the place of its figures."""
     why = f"{type(error).__name__}: {str(error).strip()[:300]}"
     print(f"{what} cannot: {why}", flush=True)
     return {"what": what, "failed": why}
 
 
-def surroundings(backend: Any) -> dict[str, Any]:
-    """The card, the driver, and the versions of everything that is compared."""
+def surroundings(backend: Backend) -> dict[str, Any]:
+    """Return the card, the driver, and the versions of all that is compared."""
     versions = {}
     for package in ("dualnet", "numpy", "cupy-cuda12x", "cupy-cuda13x", "torch", "jax"):
         try:
@@ -194,7 +207,7 @@ def surroundings(backend: Any) -> dict[str, Any]:
 
 
 def command(arguments: list[str], seconds: float) -> dict[str, Any]:
-    """The outcome of a Python command, stopped after so many seconds."""
+    """Run a Python command, stop it after so many seconds, and return its outcome."""
     began = time.perf_counter()
     try:
         done = subprocess.run(
@@ -225,15 +238,17 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--json", type=Path, help="default results/gpu.json, or gpu-tf32.json …")
     parser.add_argument("--minutes", type=float, default=9.5, help="for all parts together")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--host", action="store_true", help="on the host: NumPy, and peers' CPU")
-    parser.add_argument("--products", choices=backends.MATMUL_PRECISIONS, default="full")
+    parser.add_argument(
+        "--host", action="store_true", help="run on the host: NumPy, and the peers' CPU builds"
+    )
+    parser.add_argument("--matmul-precision", choices=backends.MATMUL_PRECISIONS, default="full")
     parser.add_argument("--small", action="store_true", help="small sizes, no tests")
     args = parser.parse_args(argv)
-    if args.host and args.products != "full":
-        parser.error(f"--products {args.matmul_precision} is for a device")
-    ending = "" if args.products == "full" else f"-{args.matmul_precision}"
+    if args.host and args.matmul_precision != "full":
+        parser.error(f"--matmul-precision {args.matmul_precision} is for a device")
+    ending = "" if args.matmul_precision == "full" else f"-{args.matmul_precision}"
     file = args.json or FILE.with_stem(FILE.stem + ending)
-    # before JAX is first imported: else it takes most of the card's memory for itself
+    # This must be set before JAX is first imported: else JAX takes most of the card's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     deadline = time.perf_counter() + 60.0 * args.minutes
     name = "numpy" if args.host else "cupy"
@@ -242,18 +257,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     result: dict[str, Any] = {**how, **surroundings(backend)}
 
     def write() -> None:
+        """Write what is known so far."""
         file.write_text(json.dumps(result, indent=2) + "\n")
 
     peaks = measured_peaks(backend, 256 if args.small else 8192, args.rounds)
     result["peaks"] = asdict(peaks)
     result["timings"] = []
-    half = deadline - 60.0 * args.minutes / 2  # the other is for the checks, which come anyway
+    half = deadline - 60.0 * args.minutes / 2  # the other half is for the checks
     for timing in timings(backend, args.small, args.matmul_precision, peaks, args.rounds, half):
         result["timings"].append(timing)
         write()
     if not args.small:
         runs = Path(tempfile.mkdtemp(prefix="dualnet-"))
-        rounding = [] if args.products == "full" else [f"--{args.matmul_precision}"]
+        rounding = [] if args.matmul_precision == "full" else [f"--{args.matmul_precision}"]
         train = [TRAIN, "--backend", name, *rounding, "--json", "--quiet", "--run-dir"]
         recorded = {"training, recorded": [*train, str(runs / "recorded"), "--graph"]}
         for part, arguments in {

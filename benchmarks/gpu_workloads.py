@@ -1,7 +1,7 @@
-"""What `benchmarks.gpu` times: the same work by dualnet, torch and JAX, on arrays of one device.
+"""The workloads that `benchmarks.gpu` times: the same work by dualnet, torch and JAX on one device.
 
-Counted are the multiplications and additions of dualnet's own way, and the bytes that its inputs,
-tangents and results take: what must be done and moved however well it is fused.
+For each workload, the multiplications and additions of dualnet's way are counted, and the bytes of
+its inputs, tangents and results.  So much must be done and moved, however well kernels are fused.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 import dualnet as dn
 from benchmarks.peers import LR, Jax, Torch
 from dualnet import nn, tree
+from dualnet.backends import Backend
 from dualnet.learning import (
     ActivityPerturbation,
     Backprop,
@@ -31,12 +32,16 @@ from dualnet.learning import (
 )
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.optim import SGD
+from dualnet.random import Key
+from dualnet.tree import Tree
+from dualnet.types import Array
 from models import MLP
 
 FLOAT = 4  # bytes
 
 _ROUNDING = {
-    # products: what torch and JAX call it, and how far apart, of the largest entry, results may be
+    # precision: its name in torch, its name in JAX, and how far apart results may be, as a share
+    # of the largest entry
     "full": ("highest", "highest", 1e-3),
     "tf32": ("high", "tensorfloat32", 1e-2),
     "bf16": ("medium", "bfloat16", 1e-1),
@@ -50,8 +55,8 @@ class Workload:
     Attributes:
         what: its name.
         contenders: name → a function that does the work once and returns when it is done.
-        flops, bytes: of dualnet's way; see the head of this file.
-        memory: name → a function that tells the most bytes of device memory held so far.
+        flops, bytes: what dualnet's way takes; see the head of this file.
+        memory: name → a function that returns the most bytes of device memory held so far.
     """
 
     what: str
@@ -61,24 +66,26 @@ class Workload:
     memory: dict[str, Callable[[], int]] = field(default_factory=dict)
 
 
-def workloads(backend: Any, small: bool, matmul_precision: str) -> Iterator[Callable[[], Workload]]:
-    """A maker of each workload, called when its turn comes.
+def workloads(
+    backend: Backend, small: bool, matmul_precision: str
+) -> Iterator[Callable[[], Workload]]:
+    """Yield a function for each workload that makes the workload when its turn comes.
 
     Args:
-        backend: whose arrays dualnet computes with.
-        small: to see that it works.
+        backend: the backend of dualnet's arrays.
+        small: whether sizes are small, to see that the code works.
         matmul_precision: how all contenders may round factors, a name in
-            `backends.MATMUL_PRECISIONS`; the backend was made with the same.
+            `backends.MATMUL_PRECISIONS`.  The backend was made with the same name.
 
     Raises:
-        RuntimeError: a peer's build is not for the device; it would be timed on the host.
+        RuntimeError: a peer is not built for the device, so it would be timed on the host.
     """
     if backend.name == "cupy" and not torch.cuda.is_available():
         raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")
     if backend.name == "cupy" and jax.default_backend() != "gpu":
         raise RuntimeError(f"JAX {jax.__version__} sees no CUDA device")
     by_torch, by_jax, allowed = _ROUNDING[matmul_precision]
-    # On a device, torch's convolutions and JAX's products would else round as they please.
+    # Without this, torch's convolutions and JAX's products may round on a device.
     torch.backends.cudnn.allow_tf32 = matmul_precision != "full"
     torch.set_float32_matmul_precision(by_torch)
     jax.config.update("jax_default_matmul_precision", by_jax)
@@ -94,12 +101,16 @@ def workloads(backend: Any, small: bool, matmul_precision: str) -> Iterator[Call
     yield partial(draws, backend, 1 << (10 if small else 26))
 
 
-def _device(backend: Any) -> str:
+def _device(backend: Backend) -> str:
+    """Return torch's name of the backend's device."""
     return "cuda" if backend.name == "cupy" else "cpu"
 
 
-def _memory(backend: Any) -> dict[str, Callable[[], int]]:
-    """How each contender tells its most bytes; the peers' count from the start of the process."""
+def _memory(backend: Backend) -> dict[str, Callable[[], int]]:
+    """Return the functions that tell how many bytes each contender held at most.
+
+    Those of the peers count from the start of the process.
+    """
     if backend.name != "cupy":
         return {}
     return {
@@ -113,9 +124,9 @@ def _memory(backend: Any) -> dict[str, Callable[[], int]]:
 
 
 class _Problem:
-    """784-width-width-10, and the same in torch and JAX."""
+    """The MLP 784-width-width-10 and a batch, in dualnet, torch and JAX."""
 
-    def __init__(self, backend: Any, width: int, batch: int):
+    def __init__(self, backend: Backend, width: int, batch: int):
         self.backend = backend
         network = MLP(width=width, depth=2).network((784,), 10)
         params, state, _ = network.init(dn.Key(0), (784,))
@@ -131,19 +142,21 @@ class _Problem:
         self.weights = sum(p["w"].size for p in layers)
         self.parameters, self.batch = tree.size(params), batch
 
-    def jvp(self, tangents: Any) -> Callable:
-        def loss(params: Any) -> Any:
+    def jvp(self, tangents: Tree) -> Callable:
+        """Return a function that computes the loss's jvp once, along a stack of tangents."""
+
+        def loss(params: Tree) -> Array:
             outputs, _ = self.task.network.apply(params, self.state, self.x, Context(train=True))
             return softmax_cross_entropy(outputs, self.y).mean()
 
         return lambda: self.backend.to_host(dn.jvp(loss, (self.params,), (tangents,))[1])
 
     def steps(self, rule: Rule, name: str = "dualnet") -> dict[str, Callable]:
-        """A step with SGD: as it is called, and as the backend repeats it."""
+        """Return two contenders for a step with SGD: a plain one, and one that is recorded."""
         plan = Plan.of(self.task, self.params, self.state, self.x[:1])
         rule_state = rule.init(dn.Key(0), plan, self.params)
 
-        def advance(carried: Any, batch: Any, key: Any, numbers: Any) -> tuple[Any, Any]:
+        def advance(carried: Tree, batch: Tree, key: Key, numbers: dict) -> tuple[Tree, Array]:
             learner = LearnerState(carried["params"], self.state, rule_state)
             examples = Batch(batch["x"], batch["y"])
             done = estimate_gradient(rule, plan, learner, examples, key, self.backend)
@@ -151,10 +164,11 @@ class _Problem:
             params, _ = SGD().apply(done.gradients, {}, learner.params, lr, count)
             return {"params": params}, done.loss
 
-        repeated = self.backend.recorded(advance)
-        return {name: self._steps(advance), f"{name} repeated": self._steps(repeated)}
+        recorded = self.backend.recorded(advance)
+        return {name: self._steps(advance), f"{name} recorded": self._steps(recorded)}
 
     def _steps(self, advance: Callable) -> Callable:
+        """Return a function that makes the next step each time it is called."""
         carried, number = {"params": self.params}, 0
 
         def work() -> None:
@@ -167,8 +181,8 @@ class _Problem:
         return work
 
 
-def mlp_jvp(backend: Any, width: int, batch: int, k: int) -> Workload:
-    """The loss along k dense tangents of all weights."""
+def mlp_jvp(backend: Backend, width: int, batch: int, k: int) -> Workload:
+    """Compute the loss along k dense tangents of all weights."""
     p = _Problem(backend, width, batch)
     tangents = tree.map(
         lambda a: backend.normal(dn.Key(a.size), (k, *a.shape), np.float32), p.params
@@ -176,15 +190,15 @@ def mlp_jvp(backend: Any, width: int, batch: int, k: int) -> Workload:
     return Workload(
         f"MLP jvp, dense tangents, batch {batch}, k = {k}",
         {"dualnet": p.jvp(tangents)} | {peer.name: peer.jvp(k) for peer in p.peers},
-        # every layer: x w, x ẇ, and from the second on ẋ w
+        # each layer takes x w and x ẇ, and from the second layer on ẋ w too
         flops=2.0 * batch * p.weights * (1 + 2 * k),
         bytes=FLOAT * p.parameters * (1.0 + k),
         memory=_memory(backend),
     )
 
 
-def mlp_step(backend: Any, width: int, batch: int, k: int, sampler: str) -> Workload:
-    """A whole `fg-w` step: draw, evaluate, aggregate, update; the peers' directions are dense."""
+def mlp_step(backend: Backend, width: int, batch: int, k: int, sampler: str) -> Workload:
+    """Make a whole `fg-w` step: draw, evaluate, aggregate, update; peers have dense directions."""
     p = _Problem(backend, width, batch)
     rank_one = sampler == "rank-one"
     ours = p.steps(WeightPerturbation(tangents=k, sampler=sampler))
@@ -192,16 +206,16 @@ def mlp_step(backend: Any, width: int, batch: int, k: int, sampler: str) -> Work
     return Workload(
         f"MLP fg-w step, batch {batch}, k = {k}, ours {sampler}",
         ours | {peer.name: peer.step(k) for peer in p.peers},
-        # x w and ẋ w; x ẇ and Σ c ẇ are of no order beside them where ẇ has rank one
+        # x w and ẋ w; next to them, x ẇ and Σ c ẇ are negligible where ẇ has rank one
         flops=2.0 * batch * p.weights * (1 + k) + 2.0 * directions * (batch + 1),
-        # directions are written once and read twice, parameters read and written
+        # directions are written once and read twice, parameters are read once and written once
         bytes=FLOAT * (3.0 * directions + 2.0 * p.parameters),
         memory=_memory(backend),
     )
 
 
-def rule_steps(backend: Any, width: int, batch: int) -> Workload:
-    """A step of `bp` and of `fg-a`, beside backpropagation by the peers."""
+def rule_steps(backend: Backend, width: int, batch: int) -> Workload:
+    """Make a step of `bp` and one of `fg-a`, against backpropagation by the peers."""
     p = _Problem(backend, width, batch)
     contenders = p.steps(Backprop(), "dualnet bp") | p.steps(ActivityPerturbation(), "dualnet fg-a")
     for peer in p.peers:
@@ -216,7 +230,7 @@ def rule_steps(backend: Any, width: int, batch: int) -> Workload:
 
 
 def _backprop(peer: Torch | Jax) -> Callable:
-    """Backpropagation and an update, by a peer."""
+    """Return a function that makes one step of backpropagation by a peer."""
     if isinstance(peer, Torch):
         gradient = peer.compiled(torch.func.grad(peer.loss, argnums=tuple(range(len(peer.params)))))
 
@@ -228,7 +242,7 @@ def _backprop(peer: Torch | Jax) -> Callable:
         return by_torch
 
     @jax.jit
-    def update(params: Any) -> Any:
+    def update(params: Tree) -> Tree:
         slopes = jax.grad(lambda ps: peer.loss(*ps))(params)
         return tuple(p - LR * g for p, g in zip(params, slopes, strict=True))
 
@@ -242,7 +256,7 @@ def _backprop(peer: Torch | Jax) -> Callable:
 
 
 def _jvp_by_all(
-    backend: Any,
+    backend: Backend,
     ours: Callable,
     by_torch: Callable,
     by_jax: Callable,
@@ -250,11 +264,19 @@ def _jvp_by_all(
     stacks: tuple,
     allowed: float,
 ) -> dict[str, Callable]:
-    """The jvp along stacks of tangents of all arguments; the peers' functions take images
-    (or rows) and weights in the very layout that dualnet does."""
+    """Return contenders for the jvp of a function along tangents of all its arguments.
+
+    Args:
+        backend: the backend of dualnet's arrays.
+        ours, by_torch, by_jax: the function in the three libraries, with arguments in dualnet's
+            layout.
+        arrays: the arguments.
+        stacks: a stack of tangents for each.
+        allowed: how far apart results may be, as a share of the largest entry.
+    """
     here, along = ([backend.asarray(a) for a in t] for t in (arrays, stacks))
 
-    def dualnet() -> Any:
+    def dualnet() -> Array:
         result = dn.jvp(ours, here, along)[1]
         backend.synchronize()
         return result
@@ -262,37 +284,39 @@ def _jvp_by_all(
     device = _device(backend)
     there, their = ([torch.from_numpy(a).to(device) for a in t] for t in (arrays, stacks))
 
-    def of_torch(*tangents: Any) -> Any:
+    def jvp_by_torch(*tangents: Any) -> Any:
         return torch.func.vmap(lambda *t: torch.func.jvp(by_torch, tuple(there), t)[1])(*tangents)
 
     def waiting(work: Callable) -> Callable:
-        def whole() -> Any:
+        """Return a function that does torch's work and waits until it is done."""
+
+        def work_and_wait() -> Any:
             with torch.no_grad():
                 result = work(*their)
             if device == "cuda":
                 torch.cuda.synchronize()
             return result
 
-        return whole
+        return work_and_wait
 
     primals, tangents = (tuple(jax.numpy.asarray(a) for a in t) for t in (arrays, stacks))
-    of_jax = jax.jit(lambda *t: jax.vmap(lambda *one: jax.jvp(by_jax, primals, one)[1])(*t))
+    jvp_by_jax = jax.jit(lambda *t: jax.vmap(lambda *one: jax.jvp(by_jax, primals, one)[1])(*t))
     _require_agreement(
         backend.to_host(dualnet()),
-        waiting(of_torch)().cpu().numpy(),
-        np.asarray(of_jax(*tangents)),
+        waiting(jvp_by_torch)().cpu().numpy(),
+        np.asarray(jvp_by_jax(*tangents)),
         allowed=allowed,
     )
     return {
         "dualnet": dualnet,
-        "torch": waiting(of_torch),
-        "torch.compile": waiting(torch.compile(of_torch)),
-        "jax": lambda: jax.block_until_ready(of_jax(*tangents)),
+        "torch": waiting(jvp_by_torch),
+        "torch.compile": waiting(torch.compile(jvp_by_torch)),
+        "jax": lambda: jax.block_until_ready(jvp_by_jax(*tangents)),
     }
 
 
 def _require_agreement(ours: np.ndarray, *others: np.ndarray, allowed: float) -> None:
-    """Refuse to time contenders that do not compute the same thing."""
+    """Fail unless all contenders compute the same."""
     size = float(np.abs(ours).max())
     for other in others:
         worst = float(np.abs(ours - other).max())
@@ -301,21 +325,22 @@ def _require_agreement(ours: np.ndarray, *others: np.ndarray, allowed: float) ->
 
 
 def _normal(*shape: int) -> np.ndarray:
+    """Draw normal numbers, always the same for one shape."""
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
 def convolution(
-    backend: Any, images: int, side: int, channels: int, k: int, allowed: float
+    backend: Backend, images: int, side: int, channels: int, k: int, allowed: float
 ) -> Workload:
-    """3×3, of images and kernel."""
+    """Compute the jvp of a 3×3 convolution along tangents of images and kernel."""
     x, w = _normal(images, side, side, channels), _normal(3, 3, channels, channels)
     stacks = _normal(k, *x.shape), _normal(k, *w.shape)
 
-    def by_torch(x: Any, w: Any) -> Any:
+    def by_torch(x: Array, w: Array) -> Array:
         x, w = x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1)
         return torch.nn.functional.conv2d(x, w, padding=1).permute(0, 2, 3, 1)
 
-    def by_jax(x: Any, w: Any) -> Any:
+    def by_jax(x: Array, w: Array) -> Array:
         layout = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=layout)
 
@@ -336,22 +361,22 @@ def convolution(
     )
 
 
-def normalized_linear(backend: Any, rows: int, width: int, k: int, allowed: float) -> Workload:
-    """Layer norm, linear, layer norm, ReLU, of input, weights and bias."""
+def normalized_linear(backend: Backend, rows: int, width: int, k: int, allowed: float) -> Workload:
+    """Compute the jvp of layer norm, linear, layer norm, ReLU along input, weights and bias."""
     arrays = _normal(rows, width), _normal(width, width) / width**0.5, _normal(width)
     stacks = tuple(_normal(k, *a.shape) for a in arrays)
 
-    def ours(x: Any, w: Any, b: Any) -> Any:
+    def ours(x: Array, w: Array, b: Array) -> Array:
         return nn.relu(nn.normalize(nn.normalize(x, (-1,)) @ w + b, (-1,)))
 
-    def by_torch(x: Any, w: Any, b: Any) -> Any:
-        def norm(z: Any) -> Any:
+    def by_torch(x: Array, w: Array, b: Array) -> Array:
+        def norm(z: Array) -> Array:
             return torch.nn.functional.layer_norm(z, (width,))
 
         return torch.relu(norm(norm(x) @ w + b))
 
-    def by_jax(x: Any, w: Any, b: Any) -> Any:
-        def norm(z: Any) -> Any:
+    def by_jax(x: Array, w: Array, b: Array) -> Array:
+        def norm(z: Array) -> Array:
             return jax.nn.standardize(z, axis=-1, epsilon=1e-5)
 
         return jax.nn.relu(norm(norm(x) @ w + b))
@@ -368,8 +393,8 @@ def normalized_linear(backend: Any, rows: int, width: int, k: int, allowed: floa
 # --- random numbers -------------------------------------------------------------------------------
 
 
-def draws(backend: Any, n: int) -> Workload:
-    """n normal numbers."""
+def draws(backend: Backend, n: int) -> Workload:
+    """Draw n normal numbers."""
     number, device = 0, _device(backend)
 
     def ours(kind: str) -> Callable:

@@ -1,13 +1,13 @@
-"""The jvp of single layers, beside torch and JAX in the same run.
+"""Time the jvp of single layers, by dualnet, torch and JAX in one run.
 
     python -m benchmarks.layers [--rounds N] [--json FILE]
 
-Needs the extra `bench`.  float32, k = 4 directions (64 where it says so).  dualnet appears twice:
-`whole` calls `dn.jvp` on the whole batch, with BLAS on all cores; `shards` does what `--threads`
-does in training: the batch is cut, and the shards go to one thread a core, with BLAS on one
-thread each; their results stay in pieces.  The peers are torch (`vmap` of `jvp`, for images in
-both memory formats) and jitted JAX (images in both layouts).  Printed are medians in
-milliseconds, and the fastest peer's time over each of ours.
+It needs the extra `bench`.  Numbers are float32, with k = 4 directions, or 64 where a row says so.
+dualnet competes twice.  `whole` calls `dn.jvp` on the whole batch, with BLAS on all cores.
+`shards` does what `--threads` does in training: the batch is cut into shards, which run on one
+thread for each core, with BLAS on one thread each; the results are not joined.  The peers are torch
+(`vmap` of `jvp`, for images in both memory formats) and jitted JAX (for images in both layouts).
+It prints medians in milliseconds, and the fastest peer's time over each of dualnet's.
 """
 
 from __future__ import annotations
@@ -26,27 +26,33 @@ import torch
 import dualnet as dn
 from benchmarks.timing import take_turns
 from dualnet import backends, nn
+from dualnet.types import Array
 
 OURS = ("whole", "shards")
+"""The names of dualnet's two contenders."""
 PIECES = 8
+"""Into how many shards a batch is cut."""
 
 
 def normal(*shape: int) -> np.ndarray:
+    """Draw normal numbers, always the same for one shape."""
     return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
-# --- a function's jvp in three frameworks; tangents are None where an argument is constant -------
+# --- a function's jvp in three frameworks --------------------------------------------------------
+# Tangents are None where an argument is constant.
 
 
 def by_dualnet(f: Callable, primals: tuple, tangents: tuple) -> dict[str, Callable]:
+    """Return dualnet's two ways to compute the jvp of f."""
     backend = backends.get("numpy", threads=os.cpu_count() or 1)
-    (x, *parameters), (t, *of_parameters) = primals, tangents
+    (x, *parameters), (x_tangent, *parameter_tangents) = primals, tangents
     size = len(x) // PIECES
 
     def shard(start: int) -> Any:
         part = slice(start, start + size)
-        of_x = None if t is None else t[:, part]
-        return dn.jvp(f, (x[part], *parameters), (of_x, *of_parameters))
+        t = None if x_tangent is None else x_tangent[:, part]
+        return dn.jvp(f, (x[part], *parameters), (t, *parameter_tangents))
 
     return {
         "whole": lambda: dn.jvp(f, primals, tangents),
@@ -55,19 +61,28 @@ def by_dualnet(f: Callable, primals: tuple, tangents: tuple) -> dict[str, Callab
 
 
 def with_constants(f: Callable, primals: tuple, tangents: tuple) -> tuple[Callable, tuple, tuple]:
-    """f, its primals and their tangents, of those arguments alone that have one."""
+    """Bind the arguments that have no tangent.
+
+    Returns:
+        f as a function of the arguments that have tangents, these arguments, and their tangents.
+    """
     moving = [i for i, t in enumerate(tangents) if t is not None]
 
-    def of_moving(*arguments: Any) -> Any:
+    def with_constants_bound(*arguments: Array) -> Array:
         every = list(primals)
         for i, argument in zip(moving, arguments, strict=True):
             every[i] = argument
         return f(*every)
 
-    return of_moving, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving)
+    return (
+        with_constants_bound,
+        tuple(primals[i] for i in moving),
+        tuple(tangents[i] for i in moving),
+    )
 
 
 def by_torch(f: Callable, primals: tuple, tangents: tuple, memory: Any = None) -> Callable:
+    """Return a function that computes the jvp of f by torch, in a memory format of torch."""
     primals = tuple(map(torch.from_numpy, primals))
     if memory is not None:
         primals = tuple(x.contiguous(memory_format=memory) for x in primals)
@@ -82,6 +97,7 @@ def by_torch(f: Callable, primals: tuple, tangents: tuple, memory: Any = None) -
 
 
 def by_jax(f: Callable, primals: tuple, tangents: tuple) -> Callable:
+    """Return a function that computes the jvp of f by jitted JAX."""
     primals = tuple(map(jax.numpy.asarray, primals))
     tangents = tuple(None if t is None else jax.numpy.asarray(t) for t in tangents)
 
@@ -96,14 +112,22 @@ def by_jax(f: Callable, primals: tuple, tangents: tuple) -> Callable:
 # --- the layers ----------------------------------------------------------------------------------
 
 
-def convolution(k: int, images: int, of_images: bool, rank_one: bool) -> dict[str, Callable]:
-    """3×3, 64 to 64 channels, 32×32 pixels, stride 1, padding 1."""
+def convolution(k: int, images: int, perturb_images: bool, rank_one: bool) -> dict[str, Callable]:
+    """Return contenders for a 3×3 convolution, 64 channels, 32×32 pixels, stride 1, padding 1.
+
+    Args:
+        k: how many directions.
+        images: how many images.
+        perturb_images: whether the images have tangents; the kernel always has.
+        rank_one: whether dualnet's tangents of the kernel have rank one.
+    """
     x, w = normal(images, 32, 32, 64), normal(3, 3, 64, 64)
-    of_x = normal(k, *x.shape) if of_images else None
-    of_w: Any = normal(k, *w.shape)
+    x_tangent = normal(k, *x.shape) if perturb_images else None
+    w_tangent = normal(k, *w.shape)
     factors = dn.RankOne(normal(k, 3, 3, 64), normal(k, 3, 3, 64))
 
-    def channels_first(images: Any, kernels: Any) -> tuple:
+    def channels_first(images: Array | None, kernels: Array) -> tuple:
+        """Return images and kernels in torch's layout, channels before pixels."""
         if images is not None:
             images = np.ascontiguousarray(np.moveaxis(images, -1, -3))
         return images, np.ascontiguousarray(np.moveaxis(kernels, (-1, -2), (-4, -3)))
@@ -114,36 +138,40 @@ def convolution(k: int, images: int, of_images: bool, rank_one: bool) -> dict[st
             x, w, (1, 1), "SAME", dimension_numbers=layout
         )
 
-    def torch_conv(x: Any, w: Any) -> Any:
+    def torch_conv(x: Array, w: Array) -> Array:
         return torch.nn.functional.conv2d(x, w, padding=1)
 
-    ours = (of_x, factors if rank_one else of_w)
-    first, of_first = channels_first(x, w), channels_first(of_x, of_w)
+    tangents = (x_tangent, w_tangent)
+    ours = (x_tangent, factors if rank_one else w_tangent)
+    first, first_tangents = channels_first(x, w), channels_first(*tangents)
     return by_dualnet(lambda x, w: nn.conv2d(x, w, padding=1), (x, w), ours) | {
-        "torch": by_torch(torch_conv, first, of_first),
-        "torch, channels last": by_torch(torch_conv, first, of_first, torch.channels_last),
-        "jax": by_jax(jax_conv("NHWC", "HWIO"), (x, w), (of_x, of_w)),
-        "jax, channels first": by_jax(jax_conv("NCHW", "OIHW"), first, of_first),
+        "torch": by_torch(torch_conv, first, first_tangents),
+        "torch, channels last": by_torch(torch_conv, first, first_tangents, torch.channels_last),
+        "jax": by_jax(jax_conv("NHWC", "HWIO"), (x, w), tangents),
+        "jax, channels first": by_jax(jax_conv("NCHW", "OIHW"), first, first_tangents),
     }
 
 
-def normalized_linear(of_parameters: bool) -> dict[str, Callable]:
-    """Layer norm, linear, layer norm, ReLU on 8192 rows of 512, k = 4; the norms without gain."""
-    primals = (normal(8192, 512), normal(512, 512) / 22.6, normal(512))
-    of_x, *others = (normal(4, *a.shape) for a in primals)
-    tangents = (of_x, *others) if of_parameters else (of_x, None, None)
+def normalized_linear(perturb_parameters: bool) -> dict[str, Callable]:
+    """Return contenders for layer norm, linear, layer norm, ReLU on 8192 rows of 512, with k = 4.
 
-    def ours(x: Any, w: Any, b: Any) -> Any:
+    The norms have no gain.  If `perturb_parameters`, weights and bias have tangents too.
+    """
+    primals = (normal(8192, 512), normal(512, 512) / 22.6, normal(512))
+    x_tangent, *others = (normal(4, *a.shape) for a in primals)
+    tangents = (x_tangent, *(others if perturb_parameters else (None, None)))
+
+    def ours(x: Array, w: Array, b: Array) -> Array:
         return nn.relu(nn.normalize(nn.normalize(x, (-1,)) @ w + b, (-1,)))
 
-    def torch_layers(x: Any, w: Any, b: Any) -> Any:
-        def norm(z: Any) -> Any:
+    def torch_layers(x: Array, w: Array, b: Array) -> Array:
+        def norm(z: Array) -> Array:
             return torch.nn.functional.layer_norm(z, (512,))
 
         return torch.relu(norm(norm(x) @ w + b))
 
-    def jax_layers(x: Any, w: Any, b: Any) -> Any:
-        def norm(z: Any) -> Any:
+    def jax_layers(x: Array, w: Array, b: Array) -> Array:
+        def norm(z: Array) -> Array:
             return jax.nn.standardize(z, axis=-1, epsilon=1e-5)
 
         return jax.nn.relu(norm(norm(x) @ w + b))
@@ -165,7 +193,10 @@ TASKS: dict[str, Callable[[], dict[str, Callable]]] = {
 
 
 def require_agreement(contenders: dict[str, Callable], ours_differs: bool) -> None:
-    """All contenders have the same tangents: equal sums of their absolute values."""
+    """Fail unless all contenders compute the same: the sums of absolute tangents must be equal.
+
+    If `ours_differs`, dualnet's contenders have other directions and are not compared.
+    """
     sizes = {}
     for name, work in contenders.items():
         results = work() if name == "shards" else [work()]
@@ -177,7 +208,7 @@ def require_agreement(contenders: dict[str, Callable], ours_differs: bool) -> No
 
 
 def compare(what: str, contenders: dict[str, Callable], rounds: int) -> dict[str, Any]:
-    """One line of the table, printed as soon as it is known."""
+    """Time one layer, print its lines of the table, and return its figures."""
     require_agreement(contenders, ours_differs="rank-one" in what)
     seconds = take_turns(contenders, rounds)
     best = min(s for name, s in seconds.items() if name not in OURS)
@@ -189,6 +220,7 @@ def compare(what: str, contenders: dict[str, Callable], rounds: int) -> dict[str
 
 
 def main() -> None:
+    """Read the command line, measure, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, help="also write the figures here")

@@ -1,11 +1,12 @@
-"""Peak memory of one step against depth: fg-w with rank-one directions, and bp.
+"""Measure the peak memory of one step against depth: fg-w with rank-one directions, and bp.
 
     python -m benchmarks.memory [--json FILE]
 
-MLPs of width 512 with 2, 16 and 64 hidden layers, batch 512, k = 8, float32.  Counted is what
-NumPy allocates beyond the parameters (tracemalloc): at the peak of the passes through the network
-(the rule's `measure`, for directions drawn before), and at the peak of the whole step, which also
-draws the directions and makes the gradient, as large as the parameters.
+The networks are MLPs of width 512 with 2, 16 and 64 hidden layers, with batch 512, k = 8 and
+float32.  It counts the memory that NumPy allocates beyond the parameters (by tracemalloc), at two
+peaks.  The first is that of the passes through the network: the rule's `measure`, for directions
+that were drawn before.  The second is that of the whole step, which also draws the directions and
+makes the gradient, an array as large as the parameters.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ WIDTH, BATCH, K = 512, 512, 8
 
 
 def peak_of(work: Callable[[], Any]) -> int:
-    """The most memory in use while `work` runs, beyond what was in use before."""
+    """Return the most bytes in use while `work` runs, beyond those in use before."""
     tracemalloc.start()
     try:
         work()
@@ -50,7 +51,7 @@ def peak_of(work: Callable[[], Any]) -> int:
 
 
 def peaks(rule: Rule, depth: int) -> dict[str, int]:
-    """Bytes of the parameters, and the peaks of the passes and of the whole step."""
+    """Return the bytes of the parameters, and the peaks of the passes and of the whole step."""
     network = MLP(width=WIDTH, depth=depth).network((WIDTH,), 10)
     params, state, _ = network.init(dn.Key(0), (WIDTH,))
     generator = np.random.default_rng(0)
@@ -69,7 +70,7 @@ def peaks(rule: Rule, depth: int) -> dict[str, int]:
 
 
 def measure() -> dict[str, Any]:
-    """All figures, as one JSON-able dict."""
+    """Measure everything and return the figures as a dict for JSON."""
     rules = {f"fg-w, rank-one, k = {K}": WeightPerturbation(K, "rank-one"), "bp": Backprop()}
     rows = []
     print(f"{'MiB':24} {'depth':>5} {'parameters':>11} {'passes':>8} {'step':>8}")
@@ -83,6 +84,7 @@ def measure() -> dict[str, Any]:
 
 
 def main() -> None:
+    """Read the command line, measure, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()

@@ -1,9 +1,10 @@
-"""The loss's jvp and the whole fg-w step of an MLP, beside torch and JAX in the same run.
+"""Time the loss's jvp and the whole fg-w step of an MLP, by dualnet, torch and JAX in one run.
 
     python -m benchmarks.mlp_jvp [--rounds N] [--json FILE]
 
-Needs the extra `bench`.  MLP 784-1024-1024-10, batch 64, float32.  Printed are medians in
-milliseconds and ratios: the faster peer's time over ours, above 1 where dualnet is faster.
+It needs the extra `bench`.  The MLP is 784-1024-1024-10, with batch 64 and float32.  It prints
+medians in milliseconds, and ratios: the time of the faster peer over that of dualnet, which is
+above 1 where dualnet is faster.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from dualnet import backends, tree
 from dualnet.learning import Batch, LearnerState, Plan, Task, WeightPerturbation, estimate_gradient
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.optim import SGD
+from dualnet.tree import Tree
+from dualnet.types import Array
 from models import MLP
 
 KS = (1, 4, 16, 64)
@@ -30,7 +33,7 @@ BATCH = 64
 
 
 class Ours:
-    """dualnet's side."""
+    """The work as dualnet does it, with the methods of `peers.Torch` and `peers.Jax`."""
 
     def __init__(self) -> None:
         self.network = MLP(width=1024, depth=2).network((784,), 10)
@@ -43,14 +46,17 @@ class Ours:
             Task(self.network, softmax_cross_entropy), self.params, self.state, self.x
         )
 
-    def jvp(self, tangents: Any) -> Callable:
-        def loss(params: Any) -> Any:
+    def jvp(self, tangents: Tree) -> Callable:
+        """Return a function that computes the loss's jvp once, along a stack of tangents."""
+
+        def loss(params: Tree) -> Array:
             outputs, _ = self.network.apply(params, self.state, self.x, Context(train=True))
             return softmax_cross_entropy(outputs, self.y).mean()
 
         return lambda: dn.jvp(loss, (self.params,), (tangents,))[1]
 
     def step(self, k: int, sampler: str) -> Callable:
+        """Return a function that makes one fg-w step with k directions."""
         rule, sgd = WeightPerturbation(tangents=k, sampler=sampler), SGD()
         params, memory, number = self.params, sgd.init(self.params), 0
 
@@ -64,8 +70,8 @@ class Ours:
 
         return work
 
-    def tangents_from(self, arrays: list) -> Any:
-        """A tangent tree from weights' and biases' tangents in the order of the peers."""
+    def tangents_from(self, arrays: list) -> Tree:
+        """Make a tree of tangents from a list of them in the peers' order: weights, then biases."""
         half = len(arrays) // 2
         pairs = iter(zip(arrays[:half], arrays[half:], strict=True))
         return {
@@ -75,7 +81,7 @@ class Ours:
 
 
 def compare(rounds: int) -> dict[str, Any]:
-    """All measurements, as one JSON-able dict."""
+    """Measure everything and return the figures as a dict for JSON."""
     ours = Ours()
     layers = [p for p in ours.params.values() if p]
     weights, biases = [p["w"] for p in layers], [p["b"] for p in layers]
@@ -100,7 +106,7 @@ def compare(rounds: int) -> dict[str, Any]:
 
 
 def row(what: str, seconds: dict[str, float]) -> dict[str, Any]:
-    """One line of the table, printed as soon as it is known."""
+    """Print one line of the table and return its figures."""
     best = min(s for name, s in seconds.items() if name != "dualnet")
     ratio = best / seconds["dualnet"]
     times = "  ".join(f"{name} {1e3 * s:8.2f} ms" for name, s in seconds.items())
@@ -109,6 +115,7 @@ def row(what: str, seconds: dict[str, float]) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Read the command line, measure, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="also write the figures here")

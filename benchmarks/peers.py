@@ -1,8 +1,8 @@
-"""The same work in torch and JAX: the loss of an MLP along k tangents, and a forward-gradient step.
+"""The work of the benchmarks in torch and JAX: an MLP's loss along k tangents, and a fg-w step.
 
-Each peer offers `jvp(k)` and `step(k)`, which return a function that does the work once and
-waits for it.  Weights are `(fan-in, fan-out)`, float32; tangents are dense and normal.  On a
-device, both copy a few numbers back, which is how they wait.
+The methods `jvp(k)` and `step(k)` of each peer return a function that does the work once and waits
+until it is done.  On a device, it waits by copying a few numbers to the host.  Weights are
+`(fan-in, fan-out)`, in float32.  Tangents are dense and normal.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Callable
 import numpy as np
 
 LR = 1e-3
+"""The learning rate of every step."""
 
 
 class Torch:
-    """`torch.func.vmap(torch.func.jvp)`, eager or by torch.compile, on the host or a device."""
+    """The work by `torch.func.vmap(torch.func.jvp)`, eager or compiled, on the host or a device."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Torch:
         self.x, self.y = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
 
     def loss(self, *params):
+        """Return the mean loss of the batch; `params` are all weights, then all biases."""
         half = len(params) // 2
         h = self.x
         for i, (w, b) in enumerate(zip(params[:half], params[half:], strict=True)):
@@ -44,7 +46,7 @@ class Torch:
         return self.torch.nn.functional.cross_entropy(h, self.y)
 
     def along(self, tangents):
-        """The derivatives of the loss along each of the tangents, `(k,)`."""
+        """Return the derivatives of the loss along k tangents, `(k,)`."""
         func = self.torch.func
 
         def one(*t):
@@ -53,9 +55,11 @@ class Torch:
         return func.vmap(one)(*tangents)
 
     def draw(self, k: int):
+        """Draw k normal tangents of all parameters."""
         return tuple(self.torch.randn(k, *p.shape, device=self.device) for p in self.params)
 
     def jvp(self, k: int) -> Callable:
+        """Return a function that computes the loss along k fixed tangents."""
         tangents, along = self.draw(k), self.compiled(self.along)
 
         def work():
@@ -65,6 +69,8 @@ class Torch:
         return work
 
     def step(self, k: int) -> Callable:
+        """Return a function that makes one forward-gradient step with k new tangents."""
+
         def update():
             tangents = self.draw(k)
             d = self.along(tangents) / k
@@ -84,7 +90,7 @@ class Torch:
 
 
 class Jax:
-    """Jitted `jax.vmap(jax.jvp)`."""
+    """The work by jitted `jax.vmap(jax.jvp)`."""
 
     name = "jax"
 
@@ -97,6 +103,7 @@ class Jax:
         self.key = jax.random.key(0)
 
     def loss(self, *params):
+        """Return the mean loss of the batch; `params` are all weights, then all biases."""
         jnp = self.jax.numpy
         half = len(params) // 2
         h = self.x
@@ -108,9 +115,11 @@ class Jax:
         return -jnp.mean(jnp.take_along_axis(log_p, self.y[:, None], 1))
 
     def along(self, params, tangents):
+        """Return the derivatives of the loss along k tangents, `(k,)`."""
         return self.jax.vmap(lambda t: self.jax.jvp(self.loss, params, t)[1])(tangents)
 
     def draw(self, key, k: int):
+        """Draw k normal tangents of all parameters."""
         keys = self.jax.random.split(key, len(self.params))
         return tuple(
             self.jax.random.normal(one, (k, *p.shape), p.dtype)
@@ -118,11 +127,13 @@ class Jax:
         )
 
     def jvp(self, k: int) -> Callable:
+        """Return a function that computes the loss along k fixed tangents."""
         tangents = self.draw(self.key, k)
         along = self.jax.jit(self.along)
         return lambda: np.asarray(along(self.params, tangents))
 
     def step(self, k: int) -> Callable:
+        """Return a function that makes one forward-gradient step with k new tangents."""
         jnp = self.jax.numpy
 
         @self.jax.jit

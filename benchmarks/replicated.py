@@ -1,11 +1,12 @@
-"""Replicated losses, fused and by copies: seconds and memory against the number of groups.
+"""Measure replicated losses, fused and by copies: time and memory against the number of groups.
 
     python -m benchmarks.replicated [--json FILE]
 
-One jvp (k = 1) by the features and the head's weights of the cross-entropy of 4 examples of 64
-tokens and 128 channels, float32; P·G replicas for P = 64 and G groups.  The fused form computes the
-aggregate and the softmax once, the form by copies once for every replica (Fig. 5 of Ren et al.
-2023).  Counted is what NumPy allocates at the peak (tracemalloc).
+The work is one jvp (k = 1) of a cross-entropy, along its features and the head's weights.  There
+are 4 examples of 64 tokens and 128 channels, in float32, and P·G replicas of the loss for P = 64
+and G groups.  The fused form computes the aggregate and the softmax once; the form by copies
+computes them once for every replica (Fig. 5 of Ren et al. 2023).  Memory is what NumPy allocates at
+the peak (by tracemalloc).
 """
 
 from __future__ import annotations
@@ -22,32 +23,33 @@ import dualnet as dn
 from benchmarks.memory import peak_of
 from benchmarks.timing import take_turns
 from dualnet.nn import replicated, replicated_by_copies, softmax_cross_entropy
+from dualnet.types import Array
 
 BATCH, TOKENS, CHANNELS, CLASSES = 4, 64, 128, 10
 GROUPS = (1, 2, 4, 8, 16)
 
 
-def pass_of(form: Callable, groups: int) -> Callable[[], Any]:
-    """One jvp of all replicas."""
+def make_pass(form: Callable, groups: int) -> Callable[[], Any]:
+    """Return a function that computes the jvp of all replicas once, by one of the two forms."""
     generator = np.random.default_rng(0)
     draw = lambda *shape: generator.standard_normal(shape, dtype=np.float32)  # noqa: E731
     x, w = draw(BATCH, TOKENS, CHANNELS), draw(CHANNELS, CLASSES)
     labels = generator.integers(0, CLASSES, BATCH)
     tangents = draw(1, *x.shape), draw(1, *w.shape)
 
-    def losses(x: Any, w: Any) -> Any:
+    def losses(x: Array, w: Array) -> Array:
         return form(lambda features: softmax_cross_entropy(features @ w, labels), x, groups)
 
     return lambda: dn.jvp(losses, (x, w), tangents)
 
 
 def measure(groups: tuple[int, ...] = GROUPS, rounds: int = 5) -> dict[str, Any]:
-    """All figures, as one JSON-able dict."""
+    """Measure everything and return the figures as a dict for JSON."""
     rows = []
     print(f"{'G':>3} {'fused, ms':>10} {'copies, ms':>11} {'ratio':>6}", end="")
     print(f" {'fused, MiB':>11} {'copies, MiB':>12} {'ratio':>6}")
     for count in groups:
-        fused, copies = pass_of(replicated, count), pass_of(replicated_by_copies, count)
+        fused, copies = make_pass(replicated, count), make_pass(replicated_by_copies, count)
         seconds = take_turns({"fused": fused, "copies": copies}, rounds)
         peak = {"fused": peak_of(fused), "copies": peak_of(copies)}
         rows.append({"groups": count, "seconds": seconds, "peak": peak})
@@ -62,6 +64,7 @@ def measure(groups: tuple[int, ...] = GROUPS, rounds: int = 5) -> dict[str, Any]
 
 
 def main() -> None:
+    """Read the command line, measure, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Timing contenders against one another in one run.
+"""Time contenders against one another in one run.
 
-The machines at hand are shared and noisy, so single times say little.  Contenders take turns,
-round by round, and the median of each is compared.  A turn is one run that is not counted and one
-that is: the first is still disturbed by what the contender before leaves behind (threads that
-spin, memory on its way back to the system).  On two cores, a step of 80 ms that directly followed
-one of JAX took 280.
+Machines are shared and noisy, so single times say little.  Therefore contenders take turns, round
+by round, and their medians are compared.  A turn is two runs, of which the second one counts.  The
+first run is still disturbed by what the contender before left behind: threads that spin, memory
+that is given back to the system.  On two cores, a step of 80 ms took 280 ms directly after a step
+of JAX.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from collections.abc import Callable
 
 
 def take_turns(contenders: dict[str, Callable], rounds: int, warm_up: int = 1) -> dict[str, float]:
-    """Median seconds of each contender.
+    """Return the median time of each contender.
 
     Args:
-        contenders: functions that do the work once and return when it is done.
-        rounds: turns of each that are counted; all have one before any has another.
-        warm_up: rounds that are not counted (compilation, first allocations).
+        contenders: name → function that does the work once and returns when it is done.
+        rounds: how many rounds count.  In a round, each contender has one turn.
+        warm_up: how many rounds come first and do not count; in them, functions are compiled and
+            memory is first allocated.
+
+    Returns:
+        Name → seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(warm_up + rounds):

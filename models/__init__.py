@@ -1,7 +1,7 @@
-"""The papers' networks, each built from dualnet's layers alone.
+"""The networks of the papers, each built from dualnet's layers alone.
 
-A model is a frozen dataclass: its fields are its command-line flags, and
-`network(in_shape, classes)` builds the layers.
+A model is a frozen dataclass.  Its fields are its flags on the command line, and
+`network(in_shape, classes)` builds its layers.
 """
 
 from models.alexnet import AlexNet
@@ -13,7 +13,7 @@ from models.mlp_mixer import MLPMixer
 from models.resnet import ResNet, ResNet18
 from models.vit import ViT
 
-MODELS = {
+MODELS = {  # name on the command line → model
     "mlp": MLP,
     "cnn": CNN,
     "cnn4": CNN4,

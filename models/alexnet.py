@@ -1,11 +1,11 @@
 """AlexNet with batch norm.
 
     [FDFA]  AlexNet(), the paper's; 57,415,844 parameters with 3 channels and 100 classes
-            AlexNet(linear_norm=True), that of the published code; 57,432,228
+            AlexNet(linear_norm=True), that of the published code; 57,432,228 parameters
 
 Source: [FDFA] Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
 Momentum", after Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural
-Networks"; no dropout.
+Networks".  There is no dropout.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ from dualnet.nn import (
     relu,
 )
 from dualnet.nn.refusals import require_count
+from dualnet.types import Shape
 
 SMALLEST = 63
-"""Of smaller images the pools leave nothing."""
+"""The smallest height and width of images; of smaller ones the pools would leave no pixel."""
 
 
 @dataclass(frozen=True)
 class AlexNet:
-    """Five convolutions with batch norm, ReLU and three max pools, then three linear layers.
+    """Five convolutions with batch norm and ReLU, three max pools, then three linear layers.
 
     Args:
-        channels: of the first convolution; the others have 3, 6, 4 and 4 times as many.
-        width: units in each hidden linear layer.
-        linear_norm: batch norm after each hidden linear layer, too.
+        channels: how many channels the first convolution has; the others have 3, 6, 4 and 4 times
+            as many.
+        width: how many units each hidden linear layer has.
+        linear_norm: whether batch norm also follows each hidden linear layer.
     """
 
     channels: int = 64
@@ -49,8 +51,12 @@ class AlexNet:
         require_count("alexnet", "channels", self.channels)
         require_count("alexnet", "width", self.width)
 
-    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
-        """The layers, for examples of shape `in_shape`."""
+    def network(self, in_shape: Shape, classes: int) -> Sequential:
+        """Build the layers for examples of shape `in_shape` and `classes` outputs.
+
+        Raises:
+            UsageError: the examples do not fit.
+        """
         if len(in_shape) != 3 or min(in_shape[:2]) < SMALLEST:
             raise UsageError(
                 f"alexnet: expected images (H, W, C) of at least {SMALLEST} by {SMALLEST} pixels, "

@@ -1,12 +1,12 @@
 """Chains of convolutions, pools and linear layers, written as the papers write them.
 
     [FDFA]  CNN("15C5-P2-40C5-P2-128"), the paper's; 98,768 parameters on MNIST
-            CNN("15C5-40C5-P2-128", batch_norm=True), that of the published code; 529,214
-    [BAY]   CNN4(); 1,171,274
+            CNN("15C5-40C5-P2-128", batch_norm=True), that of the published code; 529,214 parameters
+    [BAY]   CNN4(); 1,171,274 parameters
 
-The last is that of [DKH] too.  They say neither where its two pools are nor whether images are
-padded: we pool after every second convolution and pad nothing, so that on MNIST as many features
-come into the linear layer of 1024 as go out.
+[DKH] has the last network too.  Neither paper says where its two pools are, and whether images are
+padded.  Here a pool follows every second convolution and nothing is padded: then, on MNIST, the
+linear layer of 1024 units has as many inputs as outputs.
 
 Sources: [FDFA] Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
 Momentum"; [BAY] Baydin et al. 2022, "Gradients without Backpropagation"; [DKH] "Forward Gradients
@@ -30,8 +30,10 @@ from dualnet.nn import (
     Sequential,
     relu,
 )
+from dualnet.types import Shape
 
 _ITEM = re.compile(r"(?P<filters>[1-9]\d*)C(?P<kernel>[1-9]\d*)|P(?P<pool>[1-9]\d*)|[1-9]\d*")
+"""One item of a plan: a convolution, a pool, or the units of a linear layer."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,10 @@ class CNN:
     """Convolutions with ReLU, max pools, hidden linear layers with ReLU, and a linear output.
 
     Args:
-        plan: joined by `-`: `15C5` is a convolution with 15 filters of 5 by 5 pixels and no
-            padding, `P2` a max pool over 2 by 2, `128` a hidden linear layer; the linear ones
-            come last.  The output follows by itself.
-        batch_norm: between each hidden layer and its ReLU.
+        plan: the layers, joined by `-`.  `15C5` is a convolution with 15 filters of 5 by 5 pixels
+            and no padding, `P2` is a max pool over 2 by 2 pixels, and `128` is a hidden linear
+            layer of 128 units.  Linear layers come last.  The output layer is not written.
+        batch_norm: whether there is a batch norm between each hidden layer and its ReLU.
     """
 
     plan: str = "15C5-P2-40C5-P2-128"
@@ -50,15 +52,15 @@ class CNN:
 
     def __post_init__(self) -> None:
         items = self.plan.split("-") if self.plan else []
-        of_images = [bool(re.search("[CP]", item)) for item in items]
-        if not all(map(_ITEM.fullmatch, items)) or sorted(of_images, reverse=True) != of_images:
+        on_images = [bool(re.search("[CP]", item)) for item in items]
+        if not all(map(_ITEM.fullmatch, items)) or sorted(on_images, reverse=True) != on_images:
             raise UsageError(
                 "cnn: plan must be convolutions and pools, then linear layers, such as "
                 f"15C5-P2-40C5-P2-128, got {self.plan!r}"
             )
 
-    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
-        """The layers, for examples of shape `in_shape`."""
+    def network(self, in_shape: Shape, classes: int) -> Sequential:
+        """Build the layers for examples of shape `in_shape` and `classes` outputs."""
         images: list[tuple[str, Layer]] = []
         features: list[tuple[str, Layer]] = [("flatten", Flatten())]
         for i, item in enumerate(self.plan.split("-") if self.plan else [], start=1):
@@ -68,13 +70,14 @@ class CNN:
                 images.append((f"pool{i}", MaxPool(int(match["pool"]))))
             elif match["filters"]:
                 images.append((f"conv{i}", Conv2d(int(match["filters"]), int(match["kernel"]))))
-                images += self._after(i)
+                images += self._norm_and_relu(i)
             else:
                 features.append((f"hidden{i}", Linear(int(item))))
-                features += self._after(i)
+                features += self._norm_and_relu(i)
         return Sequential((*images, *features, ("output", Linear(classes))))
 
-    def _after(self, i: int) -> list[tuple[str, Layer]]:
+    def _norm_and_relu(self, i: int) -> list[tuple[str, Layer]]:
+        """Return the layers that follow hidden layer i."""
         norm: list[tuple[str, Layer]] = [(f"norm{i}", BatchNorm())] if self.batch_norm else []
         return [*norm, (f"relu{i}", Activation(relu))]
 

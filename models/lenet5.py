@@ -1,6 +1,6 @@
-"""LeNet5 as [FROG] has it: with ReLU, max pools, and batch norm after the convolutions.
+"""LeNet5 in the form of [FROG]: with ReLU, max pools, and batch norm after the convolutions.
 
-44,470 parameters on MNIST.
+It has 44,470 parameters on MNIST.
 
 Sources: [FROG] Flügel et al. 2024, "Beyond Backpropagation: Optimization with Multi-Tangent Forward
 Gradients", after LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition".
@@ -21,17 +21,22 @@ from dualnet.nn import (
     Sequential,
     relu,
 )
+from dualnet.types import Shape
 
 SMALLEST = 16
-"""Of smaller images the second pool leaves nothing."""
+"""The smallest height and width of images; of smaller ones the second pool would leave no pixel."""
 
 
 @dataclass(frozen=True)
 class LeNet5:
-    """Two 5×5 convolutions with batch norm and max pools, then linear layers of 120, 84, output."""
+    """Two 5×5 convolutions with batch norm and max pools, then three linear layers."""
 
-    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
-        """The layers, for examples of shape `in_shape`."""
+    def network(self, in_shape: Shape, classes: int) -> Sequential:
+        """Build the layers for examples of shape `in_shape` and `classes` outputs.
+
+        Raises:
+            UsageError: the examples do not fit.
+        """
         if len(in_shape) != 3 or min(in_shape[:2]) < SMALLEST:
             raise UsageError(
                 f"lenet5: expected images (H, W, C) of at least {SMALLEST} by {SMALLEST} pixels, "

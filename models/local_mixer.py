@@ -1,6 +1,6 @@
-"""LocalMixer: a mixer whose every block answers to losses of its own.
+"""LocalMixer: a mixer in which every block has local losses of its own.
 
-The published sizes are named size / patches a side / groups:
+The names of the published sizes are size / patches along a side / groups:
 
     S/1/1    MNIST     LocalMixer(width=256, patches=1, groups=1, depth=1), 271,892 parameters
     M/1/16   MNIST     LocalMixer(width=512, patches=1, groups=16, depth=1), 429,076
@@ -9,8 +9,8 @@ The published sizes are named size / patches a side / groups:
     L/32/64  ImageNet  LocalMixer(width=2048, patches=32, groups=64, depth=4),
                        26,556,296 with 1000 classes
 
-Every block has a local head and the network one more at its end, all with weights of their own:
-that is what these counts say.
+Every block has a local head, and the network has one more at its end.  Each head has weights of its
+own, and these counts contain them.
 
 Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4, and their
 published code.
@@ -36,22 +36,25 @@ from dualnet.nn import (
     relu,
 )
 from dualnet.nn.refusals import require_count
+from dualnet.types import Shape
 
 
 @dataclass(frozen=True)
 class LocalMixer:
     """Patches, `depth` blocks with a local head each, and a linear output of averaged tokens.
 
-    The first block makes tokens of patches; the others are `mixer_block`.  Every linear layer
-    stands between two layer norms without gain and bias.
+    The first block makes tokens of patches; the others are `mixer_block`.  Every linear layer is
+    between two layer norms without gain and bias.
 
     Args:
-        width: C, channels of a token.
-        patches: along each side of the image; there are P = patches² tokens.
-        groups: G, in which the last linear layer of a block works; divides C.
-        depth: blocks.
-        readout: the output only reads: what comes before it learns from the local losses alone.
-            So for the rules that have them; without them nothing but the output would learn.
+        width: C, the number of channels of a token.
+        patches: how many patches lie along each side of the image; there are P = patches² tokens.
+        groups: G, the number of groups in which the last linear layer of a block works; it
+            divides C.
+        depth: the number of blocks.
+        readout: whether a stop-gradient comes before the output, so that the blocks learn from
+            their local losses alone.  It is meant for rules with local losses; with other rules
+            nothing but the output would learn.
     """
 
     width: int = 512
@@ -68,8 +71,12 @@ class LocalMixer:
                 f"local-mixer: groups must divide width, got {self.groups} and {self.width}"
             )
 
-    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
-        """The layers, for examples of shape `in_shape`."""
+    def network(self, in_shape: Shape, classes: int) -> Sequential:
+        """Build the layers for examples of shape `in_shape` and `classes` outputs.
+
+        Raises:
+            UsageError: the examples do not fit.
+        """
         if len(in_shape) != 3 or in_shape[0] % self.patches or in_shape[1] % self.patches:
             raise UsageError(
                 f"local-mixer: expected images (H, W, C) that divide into {self.patches} by "
@@ -87,6 +94,7 @@ class LocalMixer:
         return Sequential((*layers, ("output", Linear(classes, weights="zeros"))))
 
     def _block(self, first: bool) -> Sequential:
+        """Build a block; the first one mixes no tokens."""
         if not first:
             return mixer_block(self.patches**2, self.width, self.groups)
         token_norm = LayerNorm(gain=False, bias=False)

@@ -1,7 +1,7 @@
 """Multilayer perceptrons.
 
-    [DKH]   784-512-512-10:  MLP(width=512, depth=2), 669,706 parameters; widths 1024, 2048 too,
-                             and batch_norm=True, which has 671,754
+    [DKH]   784-512-512-10:  MLP(width=512, depth=2), 669,706 parameters; also widths 1024 and 2048,
+                             and batch_norm=True, which has 671,754 parameters
     [FDFA]  "2 layers":      MLP(width=800, depth=1), 636,010 (1000 for CIFAR-10: 3,083,010)
             "3 layers":      MLP(width=800, depth=2), 1,276,810 (4,084,010)
             "4 layers":      MLP(width=800, depth=3), 1,917,610 (5,085,010)
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from dualnet.errors import UsageError
 from dualnet.nn import ACTIVATIONS, Activation, BatchNorm, Flatten, Layer, Linear, Sequential
+from dualnet.types import Shape
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,10 @@ class MLP:
     """Flatten, `depth` hidden layers of `width` units, and a linear output.
 
     Args:
-        width: units in each hidden layer.
-        depth: hidden layers; 0 is a linear classifier.
+        width: the number of units in each hidden layer.
+        depth: the number of hidden layers; 0 makes a linear classifier.
         activation: a name in `dualnet.nn.ACTIVATIONS`.
-        batch_norm: between each hidden layer and its activation.
+        batch_norm: whether there is a batch norm between each hidden layer and its activation.
     """
 
     width: int = 512
@@ -45,8 +46,8 @@ class MLP:
             names = ", ".join(ACTIVATIONS)
             raise UsageError(f"mlp: activation must be one of {names}, got {self.activation!r}")
 
-    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
-        """The layers, for examples of shape `in_shape`."""
+    def network(self, in_shape: Shape, classes: int) -> Sequential:
+        """Build the layers for examples of shape `in_shape` and `classes` outputs."""
         layers: list[tuple[str, Layer]] = [("flatten", Flatten())]
         for i in range(1, self.depth + 1):
             layers.append((f"hidden{i}", Linear(self.width)))

@@ -20,6 +20,7 @@ from dualnet.nn import (
     mlp_mixer_block,
 )
 from dualnet.nn.refusals import require_count
+from dualnet.types import Shape
 from models.vit import patch_size
 
 
@@ -28,12 +29,12 @@ class MLPMixer:
     """Patches as tokens, `depth` blocks of two MLPs, and a linear output of averaged tokens.
 
     Args:
-        width: C, channels of a token.
-        depth: blocks.
-        token_width: hidden units of the MLP over the tokens of a channel.
-        mlp_width: hidden units of the MLP over the channels of a token.
-        patch: height and width of a patch in pixels; None for 4 with images of less than 64
-            pixels, and 16 otherwise.
+        width: C, the number of channels of a token.
+        depth: the number of blocks.
+        token_width: the number of hidden units of the MLP over the tokens of a channel.
+        mlp_width: the number of hidden units of the MLP over the channels of a token.
+        patch: height and width of a patch in pixels.  None takes 4 for images of less than 64
+            pixels, and 16 for larger ones.
     """
 
     width: int = 512
@@ -46,8 +47,8 @@ class MLPMixer:
         for name in ("width", "depth", "token_width", "mlp_width"):
             require_count("mlp-mixer", name, getattr(self, name))
 
-    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
-        """The layers, for examples of shape `in_shape`."""
+    def network(self, in_shape: Shape, classes: int) -> Sequential:
+        """Build the layers for examples of shape `in_shape` and `classes` outputs."""
         patches = Patches(patch_size(self.patch, in_shape))
         _, _, (tokens, _) = patches.init(Key(0), in_shape)
         block = mlp_mixer_block(tokens, self.width, self.token_width, self.mlp_width)

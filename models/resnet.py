@@ -1,14 +1,14 @@
 """Residual networks: the small one of [DKH], and ResNet18.
 
     [DKH]   ResNet(), 37,642 parameters on MNIST
-    [HE]    ResNet18(), 11,689,512 with 224 by 224 pixels, 3 channels and 1000 classes
+    [HE]    ResNet18(), 11,689,512 parameters with 224 by 224 pixels, 3 channels and 1000 classes
 
-[DKH] says of its network only that it has 4 residual blocks of one layer each and 32 channels; the
-convolution before them and the average over all pixels after them are ours.
+[DKH] says only that its network has 4 residual blocks of one layer each and 32 channels.  The
+convolution before them and the average over all pixels after them are our choice.
 
 Sources: [DKH] "Forward Gradients Are Not All You Need", section 4.4; [HE] He et al. 2016, "Deep
-Residual Learning for Image Recognition", Table 1, and section 4.2 for small images; ResNet18 as
-torchvision has it.
+Residual Learning for Image Recognition", Table 1, and section 4.2 for small images.  ResNet18 is
+that of torchvision.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from dualnet.nn import (
     relu,
 )
 from dualnet.nn.refusals import require_count
+from dualnet.types import Shape
 
 SMALL = 64
-"""Images of less height get a network that keeps their size longer."""
+"""Images of less height and width than this get a network that keeps their size longer."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class ResNet:
     """A convolution, `depth` residual blocks of one convolution each, and a linear output.
 
     Args:
-        width: channels.
-        depth: residual blocks.
-        batch_norm: between each convolution and what follows it.
+        width: the number of channels.
+        depth: the number of residual blocks.
+        batch_norm: whether a batch norm follows each convolution.
     """
 
     width: int = 32
@@ -52,8 +53,8 @@ class ResNet:
         require_count("resnet", "width", self.width)
         require_count("resnet", "depth", self.depth)
 
-    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
-        """The layers, for examples of shape `in_shape`."""
+    def network(self, in_shape: Shape, classes: int) -> Sequential:
+        """Build the layers for examples of shape `in_shape` and `classes` outputs."""
         layers = [*self._convolution(), ("relu", Activation(relu))]
         for i in range(1, self.depth + 1):
             block = Residual((("block", Sequential(self._convolution())),))
@@ -61,6 +62,7 @@ class ResNet:
         return Sequential((*layers, *_readout(classes)))
 
     def _convolution(self) -> tuple[tuple[str, Layer], ...]:
+        """Build a 3×3 convolution, with its batch norm if there are batch norms."""
         convolution = ("conv", Conv2d(self.width, 3, padding=1))
         return (convolution, ("norm", BatchNorm())) if self.batch_norm else (convolution,)
 
@@ -69,11 +71,12 @@ class ResNet:
 class ResNet18:
     """Four stages of two residual blocks of two convolutions, with batch norm.
 
-    Images of 64 pixels and more first meet a 7×7 convolution of stride 2 and a max pool of
-    stride 2; smaller ones a 3×3 convolution of stride 1 and no pool, as is usual for CIFAR.
+    For images of 64 pixels and more, the first layers are a 7×7 convolution of stride 2 and a max
+    pool of stride 2.  For smaller ones, they are a 3×3 convolution of stride 1 and no pool, as is
+    usual for CIFAR.
 
     Args:
-        width: channels of the first stage; each further stage has twice as many.
+        width: the number of channels of the first stage; each further stage has twice as many.
     """
 
     width: int = 64
@@ -81,8 +84,8 @@ class ResNet18:
     def __post_init__(self) -> None:
         require_count("resnet18", "width", self.width)
 
-    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
-        """The layers, for examples of shape `in_shape`."""
+    def network(self, in_shape: Shape, classes: int) -> Sequential:
+        """Build the layers for examples of shape `in_shape` and `classes` outputs."""
         activation = Activation(relu)
         if in_shape[0] < SMALL:
             layers = _convolution("", self.width, 3)
@@ -102,7 +105,7 @@ class ResNet18:
 
 
 def _basic_block(channels: int, shrinks: bool) -> Residual:
-    """Two convolutions beside the input; one that shrinks halves height and width."""
+    """Build a residual block of two convolutions; if it shrinks, it halves height and width."""
     stride = 2 if shrinks else 1
     first, second = _convolution("1", channels, 3, stride), _convolution("2", channels, 3)
     block = ("block", Sequential((*first, ("relu", Activation(relu)), *second)))
@@ -112,12 +115,13 @@ def _basic_block(channels: int, shrinks: bool) -> Residual:
 
 
 def _convolution(name: str, channels: int, kernel: int, stride: int = 1) -> list[tuple[str, Layer]]:
-    """A convolution that keeps height and width but for its stride, and a batch norm."""
+    """Build a convolution with batch norm, padded so that only its stride changes the size."""
     convolution = Conv2d(channels, kernel, stride, padding=kernel // 2, bias=False)
     return [(f"conv{name}", convolution), (f"norm{name}", BatchNorm())]
 
 
 def _readout(classes: int) -> tuple[tuple[str, Layer], ...]:
+    """Build the last layers: an average over all pixels and a linear output."""
     return (
         ("average", AdaptiveAveragePool(1)),
         ("flatten", Flatten()),

@@ -21,6 +21,7 @@ from dualnet.nn import (
     transformer_block,
 )
 from dualnet.nn.refusals import require_count
+from dualnet.types import Shape
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class ViT:
     """Patches as tokens, a class token, `depth` blocks of attention and MLP, a linear output.
 
     Args:
-        width: C, channels of a token.
-        depth: blocks.
-        heads: of each attention; divides C.
-        mlp_width: hidden units of each block's MLP.
-        patch: height and width of a patch in pixels; None for 4 with images of less than 64
-            pixels, and 16 otherwise.
+        width: C, the number of channels of a token.
+        depth: the number of blocks.
+        heads: the number of heads of each attention; it divides C.
+        mlp_width: the number of hidden units of each block's MLP.
+        patch: height and width of a patch in pixels.  None takes 4 for images of less than 64
+            pixels, and 16 for larger ones.
     """
 
     width: int = 256
@@ -48,8 +49,8 @@ class ViT:
         if self.width % self.heads:
             raise UsageError(f"vit: heads must divide width, got {self.heads} and {self.width}")
 
-    def network(self, in_shape: tuple[int, ...], classes: int) -> Sequential:
-        """The layers, for examples of shape `in_shape`."""
+    def network(self, in_shape: Shape, classes: int) -> Sequential:
+        """Build the layers for examples of shape `in_shape` and `classes` outputs."""
         embed = Sequential(
             (
                 ("patches", Patches(patch_size(self.patch, in_shape))),
@@ -71,8 +72,8 @@ class ViT:
         )
 
 
-def patch_size(chosen: int | None, in_shape: tuple[int, ...]) -> int:
-    """The patches' height and width, by the images' size where nothing was chosen."""
+def patch_size(chosen: int | None, in_shape: Shape) -> int:
+    """Return height and width of patches: those chosen, or what fits images of this shape."""
     if chosen is not None:
         return chosen
     return 4 if in_shape[0] < 64 else 16

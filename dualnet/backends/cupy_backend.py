@@ -160,6 +160,7 @@ class CupyBackend:
         return repeated
 
     def _draw(self, kind: str, key: Key, shape: Shape, dtype: DTypeLike, start: int) -> Array:
+        """Draw with the kernel `kind` of `cuda/draws.cu`; each thread draws four numbers."""
         out = self._cupy.empty(shape, dtype)
         size = math.prod(shape)
         if size:

@@ -92,6 +92,7 @@ def _window_view(padded: Array, geometry: Any) -> Array:
 
 @kernel_for("unfold")
 def _unfold(x: Array, geometry: Any) -> Array:
+    """Copy windows: x `(M, H, W, C)` to `(M, rows, columns, kh·kw, C)`."""
     if not serves(x):
         return NotImplemented
     m, *image, c = x.shape
@@ -104,6 +105,7 @@ def _unfold(x: Array, geometry: Any) -> Array:
 
 @kernel_for("fold")
 def _fold(y: Array, geometry: Any, image: Shape) -> Array:
+    """Add windows y `(M, rows, columns, kh·kw, C)` to the pixels of images `(M, *image, C)`."""
     if not serves(y):
         return NotImplemented
     out = cupy.empty((y.shape[0], *image, y.shape[-1]), y.dtype)
@@ -114,6 +116,7 @@ def _fold(y: Array, geometry: Any, image: Shape) -> Array:
 
 @kernel_for("weighted_window_sum")
 def _weighted_window_sum(x: Array, weights: Array, geometry: Any) -> Array:
+    """Sum the weighted pixels of each window: x `(k, M, H, W, C)` to `(k, M, rows, columns, C)`."""
     if not serves(x, weights):
         return NotImplemented
     k, m, *image, c = x.shape
@@ -127,6 +130,7 @@ def _weighted_window_sum(x: Array, weights: Array, geometry: Any) -> Array:
 
 @kernel_for("weighted_window_sum_transpose")
 def _weighted_window_sum_transpose(y: Array, weights: Array, geometry: Any, image: Shape) -> Array:
+    """Map y `(k, M, rows, columns, C)` back to images `(k, M, *image, C)`."""
     if not serves(y, weights):
         return NotImplemented
     k, m, *size, c = y.shape
@@ -183,6 +187,7 @@ def _launch_sizes(view: Any, directions: int = 1) -> tuple[int, list] | None:
 
 @kernel_for("normalized_in_view")
 def _normalized(x: Array, view: Any, epsilon: float) -> Array:
+    """Normalize x `(A, M, B, D)` over M and D; return it and 1 / sqrt(variance + ε)."""
     launch_sizes = _launch_sizes(view)
     if launch_sizes is None or not serves(x):
         return NotImplemented
@@ -195,6 +200,7 @@ def _normalized(x: Array, view: Any, epsilon: float) -> Array:
 
 @kernel_for("moments_in_view")
 def _moments(x: Array, view: Any) -> Array:
+    """Return mean and variance of x `(A, M, B, D)` over M and D."""
     launch_sizes = _launch_sizes(view)
     if launch_sizes is None or not serves(x):
         return NotImplemented
@@ -207,6 +213,7 @@ def _moments(x: Array, view: Any) -> Array:
 
 @kernel_for("tangent_in_view")
 def _tangent(t: Array, y: Array, s: Array, view: Any) -> Array:
+    """Return the tangents of a normalized y that tangents t `(k, A, M, B, D)` cause."""
     k = t.shape[0]
     launch_sizes = _launch_sizes(view, k)
     if launch_sizes is None or t.shape[1:] != y.shape or not serves(t, y, s):
@@ -223,6 +230,7 @@ def _tangent(t: Array, y: Array, s: Array, view: Any) -> Array:
 
 @kernel_for("_relu_and_slope")
 def _relu_and_slope(x: Array) -> Array:
+    """Return max(x, 0) and its slope."""
     if not serves(x):
         return NotImplemented
     y, slope = cupy.empty(x.shape, x.dtype), cupy.empty(x.shape, x.dtype)
@@ -235,6 +243,7 @@ def _relu_and_slope(x: Array) -> Array:
 
 @kernel_for("_losses_and_errors")
 def _losses_and_errors(logits: Array, labels: Array) -> Array:
+    """Return the cross-entropies `(N,)` and their derivatives by the logits `(N, classes)`."""
     if not (serves(logits) and isinstance(labels, cupy.ndarray)):
         return NotImplemented
     n, classes = logits.shape
@@ -256,6 +265,7 @@ def _losses(logits: Array, labels: Array) -> Array:
 
 @kernel_for("summed_by_part")
 def _summed_by_part(d: Array, parts: Array, swapped: bool) -> Array:
+    """Return the sum over k of the directions `parts` `(k, n, ...)`, weighted by d."""
     if not serves(d, parts):
         return NotImplemented
     k, n, *sizes = parts.shape
@@ -282,6 +292,7 @@ def _is_served(g: Array) -> bool:
 
 @kernel_for("eigen")
 def _eigen(g: Array) -> Array:
+    """Return eigenvalues and eigenvectors of symmetric matrices `(..., k, k)`."""
     if not _is_served(g):
         return NotImplemented
     *batch, k, _ = g.shape
@@ -295,6 +306,7 @@ def _eigen(g: Array) -> Array:
 
 @kernel_for("inverse_factor")
 def _inverse_factor(g: Array) -> Array:
+    """Return L⁻¹ for g = L Lᵀ `(k, k)`."""
     if not _is_served(g):
         return NotImplemented
     out = cupy.empty(g.shape, g.dtype)

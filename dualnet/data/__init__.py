@@ -1,4 +1,4 @@
-"""Data sets whose files are checked before they are used, and the batches of an epoch."""
+"""Data sets: load them from files that are checked, cut them into batches, augment images."""
 
 from dualnet.data.augment import AUGMENTATIONS
 from dualnet.data.batches import batches

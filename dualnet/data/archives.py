@@ -1,4 +1,4 @@
-"""Reading files out of a tar archive, without writing any of them anywhere."""
+"""Read files out of a tar archive into memory, without writing any file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from dualnet.data.streams import FETCH_AGAIN, bad, unpacked
 from dualnet.errors import DataError
 
 _MOST_MEMBERS = 100
-_BESIDE = 1 << 20
-"""Bytes that an archive may hold beyond the files that are wanted: headers, read-me files."""
+"""How many members an archive may have."""
+_OVERHEAD_BYTES = 1 << 20
+"""How many bytes an archive may hold besides the wanted files: headers, read-me files."""
 
 
 def read_members(
@@ -20,26 +21,26 @@ def read_members(
 ) -> Iterator[tuple[str, bytes]]:
     """Read the wanted files of a tar archive, packed with gzip or not, one after the other.
 
-    The whole archive is looked through, and refused if any member is more than a file or a
-    folder in the folder that it would be unpacked into: a link, a device, a path that leaves it.
+    The whole archive is read.  It is refused if a member is no plain file or folder, such as a
+    link or a device, or if its path would leave the folder into which the archive is unpacked.
 
     Args:
         path: the archive.
         wanted: the names of the files.
-        most: bytes in all of them together.
-        remedy: what to do about a bad archive, the end of every error message.
+        most: how many bytes all wanted files may have together.
+        remedy: what to do about a bad archive; it ends every error message.
 
-    Returns:
-        Yields `(name, content)` in the archive's order.
+    Yields:
+        `(name, content)` in the archive's order.
 
     Raises:
-        DataError: if the archive is damaged, holds more than it should, or lacks a wanted file.
+        DataError: the archive is damaged, holds more than it may, or lacks a wanted file.
     """
     missing = set(wanted)
     try:
         with unpacked(path, remedy) as stream:
-            limited = _Limited(stream, most + _BESIDE, path, remedy)
-            # "r|": forward only, so that no header can send the reader back.
+            limited = _Limited(stream, most + _OVERHEAD_BYTES, path, remedy)
+            # "r|" reads forward only, so no header can send the reader back.
             with tarfile.open(fileobj=limited, mode="r|") as archive:  # type: ignore[call-overload]
                 for count, member in enumerate(archive):
                     _check(member, count, path, remedy)
@@ -53,17 +54,18 @@ def read_members(
                     assert content is not None  # it is a file
                     yield member.name, content.read()
             while limited.read(1 << 20):
-                pass  # to the end, where gzip has its checksum
+                pass  # read to the end, where gzip has its checksum
     except DataError:
         raise
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
-        # RecursionError: of extended headers that are followed by others, again and again.
+        # A RecursionError comes from a long chain of extended headers.
         raise bad(path, "an intact tar archive", str(error), remedy) from error
     if missing:
         raise bad(path, f"{min(missing)} in it", "none", remedy)
 
 
 def _check(member: tarfile.TarInfo, count: int, path: Path, remedy: str) -> None:
+    """Raise a DataError unless member number `count` is harmless."""
     parts = PurePosixPath(member.name)
     if count >= _MOST_MEMBERS:
         raise bad(path, f"at most {_MOST_MEMBERS} members", "more", remedy)
@@ -74,13 +76,14 @@ def _check(member: tarfile.TarInfo, count: int, path: Path, remedy: str) -> None
 
 
 class _Limited:
-    """A stream that refuses to give more than it should, as an archive bomb would."""
+    """A stream that raises a DataError after `most` bytes, as a guard against archive bombs."""
 
     def __init__(self, stream: BinaryIO, most: int, path: Path, remedy: str) -> None:
         self.stream, self.left = stream, most
         self.error = bad(path, f"at most {most} bytes after decompression", "more", remedy)
 
     def read(self, size: int) -> bytes:
+        """Read up to `size` bytes."""
         content = self.stream.read(size)
         self.left -= len(content)
         if self.left < 0:

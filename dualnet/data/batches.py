@@ -1,4 +1,4 @@
-"""Cutting an epoch into batches, in an order that a key decides, and reading them ahead."""
+"""Cut an epoch into batches, in an order that a key decides, and read batches ahead."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ Chosen = TypeVar("Chosen")
 Batch = TypeVar("Batch")
 
 _AHEAD = 2
+"""How many batches are read ahead."""
 
 
 def batches(n: int, batch_size: int, key: Key) -> list[np.ndarray]:
@@ -23,14 +24,14 @@ def batches(n: int, batch_size: int, key: Key) -> list[np.ndarray]:
 
     Args:
         n: how many examples there are.
-        batch_size: how many make a batch; the last one has what is left over.
-        key: decides the order; take another for each epoch.
+        batch_size: how many examples a batch has; the last batch has those that are left over.
+        key: decides the order; take another key for each epoch.
 
     Returns:
         int64 index arrays of shape (batch_size,), in which each of 0 ... n - 1 occurs once.
 
     Raises:
-        UsageError: if `n` or `batch_size` is not a whole number above 0, or `key` is no `Key`.
+        UsageError: `n` or `batch_size` is not a whole number above 0, or `key` is no `Key`.
     """
     for argument, number in (("n", n), ("batch_size", batch_size)):
         whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
@@ -47,20 +48,21 @@ def batches(n: int, batch_size: int, key: Key) -> list[np.ndarray]:
 def read_ahead(
     read: Callable[[Chosen], Batch], order: Iterable[Chosen]
 ) -> Generator[Batch, None, None]:
-    """Read batches in a thread of its own, two ahead of the one that is in use.
+    """Read batches in a separate thread, two ahead of the one that is in use.
 
-    It pays where reading waits, for a disk; what is in memory is read faster than handed over.
+    This pays where reading waits for a disk.  From memory, a batch is read faster than it is handed
+    over between threads.
 
     Args:
-        read: reads one batch; called in the thread, once for each of `order`, one at a time.
-        order: what to read.
+        read: reads one batch.  The thread calls it once for each item of `order`, one at a time.
+        order: the arguments of `read`.
 
-    Returns:
-        Yields `read(chosen)` for each of `order`, in this order.  Closing it, as
-        `contextlib.closing` does, ends the thread after the batch that it is at.
+    Yields:
+        `read(chosen)` for each item of `order`, in this order.  Closing the generator, as
+        `contextlib.closing` does, ends the thread after the batch that it is reading.
 
     Raises:
-        Whatever `read` raises, when its batch is asked for.
+        Whatever `read` raises; it is raised when its batch is asked for.
     """
     waiting: deque[Future[Batch]] = deque()
     with ThreadPoolExecutor(1, "batches") as thread:

@@ -1,8 +1,9 @@
-"""Data sets that were decoded once, on disk, and mapped into memory from there.
+"""Keep decoded data sets on disk, and map them into memory from there.
 
-`<cache folder>/decoded/<set>-<digest>/` holds four .npy files, and `index.json` with the state of
-the files they were made from and a CRC-32 of each.  All of it is written under another name and
-then renamed, so that it is there as a whole or not at all; it can be deleted at any time.
+`<cache folder>/decoded/<set>-<digest>/` holds four .npy files, and `index.json` with a digest of
+the state of the files from which they were made and a CRC-32 of each.  The folder is written under
+another name and then renamed, so it is there as a whole or not at all.  It can be deleted at any
+time.
 """
 
 from __future__ import annotations
@@ -26,26 +27,29 @@ from dualnet.errors import DataError
 IMAGES, LABELS = ("train_images", "test_images"), ("train_labels", "test_labels")
 """The arrays of a set, and the names of their files without `.npy`."""
 
-_VERSION = 1  # of what stands in a cache; another one is made anew
+_VERSION = 1  # of the format of a cache; caches of another version are made anew
 _INDEX = "index.json"
 
 
 def cached(
     name: str, what: Sequence[Any], files: Sequence[Path], make: Callable[[Path], None]
 ) -> tuple[Pair, Pair]:
-    """Give a decoded set from the cache, and make it if it is not there, damaged or outdated.
+    """Return a decoded set from the cache; make it first if it is missing, damaged or outdated.
 
     Args:
-        name: of the set.
-        what: strings and numbers that say what is decoded and how; each has a cache of its own.
-        files: what is decoded; the cache is made anew if a size or a time has changed.
-        make: `make(folder)` decodes them and writes the .npy files of `IMAGES` and `LABELS`.
+        name: the set's name.
+        what: strings and numbers that say what is decoded and how; each combination has a cache of
+            its own.
+        files: the files that are decoded; the cache is made anew if the size or the time of one
+            has changed.
+        make: `make(folder)` decodes the files and writes the .npy files of `IMAGES` and `LABELS`.
 
     Returns:
-        The training and the test set: images mapped into memory, read-only, and labels.
+        The training set and the test set: images that are mapped into memory, read-only, and
+        labels.
 
     Raises:
-        DataError: if the cache cannot be written, or whatever `make` raises.
+        DataError: the cache cannot be written.  Errors that `make` raises are passed on.
     """
     folder = cache_folder() / "decoded" / f"{name}-{_digest([name, *what])[:16]}"
     state = _digest([_VERSION, *map(_state, files)])
@@ -62,7 +66,7 @@ def cached(
 
 
 def _open(folder: Path, state: str) -> tuple[Pair, Pair] | None:
-    """What a cache holds, unless it is missing, damaged or of another state."""
+    """Read a cache; None if it is missing, damaged or of another state."""
     try:
         index = json.loads(read_whole(folder / _INDEX, 1 << 16))
         if index["state"] != state:
@@ -72,7 +76,7 @@ def _open(folder: Path, state: str) -> tuple[Pair, Pair] | None:
             path = folder / f"{name}.npy"
             if _crc32(path) != index["crc32"][name]:
                 return None
-            # As a plain array: a memmap's results would be memmaps again.
+            # A plain array is made of it, because results of a memmap would be memmaps again.
             arrays[name] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (DataError, OSError, EOFError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -81,9 +85,10 @@ def _open(folder: Path, state: str) -> tuple[Pair, Pair] | None:
 
 
 def _make(folder: Path, state: str, make: Callable[[Path], None]) -> None:
+    """Let `make` write a cache, and put it in the place of the folder."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # Beside `folder`, so that a rename stays on one file system and is atomic.
+        # It is next to `folder`, so a rename stays on one file system and is atomic.
         with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as temporary:
             made = Path(temporary) / "made"
             made.mkdir()
@@ -101,12 +106,14 @@ def _make(folder: Path, state: str, make: Callable[[Path], None]) -> None:
 
 
 def _fits(images: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether these can be the images and labels of a set."""
     right_kinds = images.dtype == np.uint8 and labels.dtype == np.int64
     right_axes = images.ndim == 4 and labels.ndim == 1
     return right_kinds and right_axes and len(images) == len(labels) > 0
 
 
 def _state(file: Path) -> tuple[str, int, int]:
+    """Return path, size and time of a file, which change when the file is replaced."""
     try:
         status = file.stat()
     except OSError as error:
@@ -117,10 +124,12 @@ def _state(file: Path) -> tuple[str, int, int]:
 
 
 def _digest(values: Sequence[Any]) -> str:
+    """Return the SHA-256 of values that JSON can write."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _crc32(path: Path) -> int:
+    """Return the CRC-32 of a file."""
     with opened(path) as stream:
         crc32 = 0
         for chunk in chunks(stream, path.stat().st_size):

@@ -1,8 +1,9 @@
-"""Reading the files of CIFAR-10 and CIFAR-100, of the binary and of the pickled version.
+"""Read the files of CIFAR-10 and CIFAR-100, in the binary and in the pickled version.
 
-A record is one byte for each label (CIFAR-100 has the coarse one first) and 3,072 for the pixels:
-all of red, then green, then blue, each 32 rows of 32.  Source: A. Krizhevsky, "Learning Multiple
-Layers of Features from Tiny Images", 2009; the layouts: https://www.cs.toronto.edu/~kriz/cifar.html.
+A record has one byte for each label (CIFAR-100 has a coarse label first) and 3,072 bytes for the
+pixels: all of red, then green, then blue, each 32 rows of 32.  Source: A. Krizhevsky, "Learning
+Multiple Layers of Features from Tiny Images", 2009; the layouts:
+https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 from __future__ import annotations
@@ -14,23 +15,24 @@ import numpy as np
 from dualnet.data.archives import read_members
 from dualnet.data.dataset import Pair
 from dualnet.data.locate import Found
-from dualnet.data.pickled import Array, read_pickle
+from dualnet.data.pickled import PickledArray, read_pickle
 from dualnet.data.streams import FETCH_AGAIN, bad, read_whole
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
 _MOST_RECORDS = 60_000
+"""The most images that a set may have."""
 _BESIDE_PIXELS = 100
-"""The most bytes that a record takes in a pickle beyond its pixels: labels and a file name."""
+"""The most bytes that a record takes in a pickle besides its pixels: labels and a file name."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a record of a set is like.
+    """How the records of a set are built.
 
     Args:
-        label_bytes: how many stand before the pixels; the last of them is the label.
-        classes: how many there are.
+        label_bytes: how many bytes come before the pixels; the last of them is the label.
+        classes: how many classes there are.
         labels: the key of the labels in a pickle.
     """
 
@@ -47,14 +49,14 @@ def read_cifar(name: str, found: Found, remedy: str = FETCH_AGAIN) -> tuple[Pair
 
     Args:
         name: `cifar10` or `cifar100`.
-        found: where they are; the last one is for test.
-        remedy: what to do about a bad file, the end of every error message.
+        found: where the files are; the last one is the test set.
+        remedy: what to do about a bad file; it ends every error message.
 
     Returns:
-        The training and the test set.
+        The training set and the test set.
 
     Raises:
-        DataError: if a file cannot be read or is not what it should be.
+        DataError: a file cannot be read or is not what it should be.
     """
     read = {"binary": _read_binary, "python": _read_python}[found.form.kind]
     layout = LAYOUTS[name]
@@ -74,6 +76,7 @@ def read_cifar(name: str, found: Found, remedy: str = FETCH_AGAIN) -> tuple[Pair
 
 
 def _read_binary(content: bytes, layout: Layout, where: str, remedy: str) -> Pair:
+    """Read images and labels from the bytes of a binary file."""
     record = layout.label_bytes + _PIXELS
     count, rest = divmod(len(content), record)
     if rest or not 1 <= count <= _MOST_RECORDS:
@@ -85,11 +88,12 @@ def _read_binary(content: bytes, layout: Layout, where: str, remedy: str) -> Pai
 
 
 def _read_python(content: bytes, layout: Layout, where: str, remedy: str) -> Pair:
+    """Read images and labels from the bytes of a pickle."""
     held, key = read_pickle(content, where, remedy), layout.labels.decode()
     if not (isinstance(held, dict) and {b"data", layout.labels} <= held.keys()):
         raise bad(where, f"a dict with data and {key}", "something else", remedy)
     data, labels = held[b"data"], held[layout.labels]
-    if not (isinstance(data, Array) and len(data.shape) == 2 and data.shape[1] == _PIXELS):
+    if not (isinstance(data, PickledArray) and len(data.shape) == 2 and data.shape[1] == _PIXELS):
         raise bad(where, f"data of shape any x {_PIXELS}", "something else", remedy)
     if not (isinstance(labels, list) and all(type(label) is int for label in labels)):
         raise bad(where, f"{key} in a list of numbers", "something else", remedy)
@@ -101,6 +105,7 @@ def _read_python(content: bytes, layout: Layout, where: str, remedy: str) -> Pai
 def _checked(
     pixels: np.ndarray, labels: np.ndarray, layout: Layout, where: str, remedy: str
 ) -> Pair:
+    """Check the labels, and put pixels `(N, 3072)` in the order (N, 32, 32, 3)."""
     for worst in (labels.min(), labels.max()):
         if not 0 <= worst < layout.classes:
             raise bad(where, f"labels from 0 to {layout.classes - 1}", str(worst), remedy)

@@ -1,4 +1,4 @@
-"""What a data set is once it is read, and how its pixels become numbers for a network."""
+"""A data set that has been read, and the conversion of its pixels to numbers for a network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -14,23 +13,27 @@ from numpy.typing import DTypeLike
 from dualnet.data.batches import read_ahead
 from dualnet.data.enlarge import enlarged
 from dualnet.errors import UsageError
+from dualnet.types import Array, Shape
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Images, uint8 (N, height, width, channels), and their labels, int64 (N,)."""
 
 PIXEL_SCALES = ("standard", "symmetric")
+"""How `Dataset.pixels` scales numbers; it says what the names mean."""
 
 _EXACT_BATCH = 256
-"""So many squares of bytes still add up exactly in float32: 256 * 255**2 < 2**24."""
+"""The sum of so many squares of bytes is exact in float32, because 256 * 255**2 < 2**24."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some rows of an array, read when they are asked for: no copy of a set on disk is made.
+    """Some rows of an array, which are read only when they are indexed.
+
+    So a part of a data set on disk needs no copy.
 
     Args:
-        array: (N, ...), which may be mapped into memory from a file.
-        rows: int64, (M,), their numbers in it.
+        array: (N, ...); it may be mapped into memory from a file.
+        rows: int64, (M,), the indices of the rows in the array.
     """
 
     array: np.ndarray
@@ -40,20 +43,22 @@ class Rows:
         return len(self.rows)
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Shape:
+        """The shape of the array that `self[:]` makes, (M, ...)."""
         return (len(self.rows), *self.array.shape[1:])
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of the array."""
         return self.array.dtype
 
     @property
     def nbytes(self) -> int:
-        """Of the array that `self[:]` makes."""
+        """How many bytes the array takes that `self[:]` makes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def __getitem__(self, chosen: Any) -> np.ndarray:
-        """A new array of the rows that a slice or an index array chooses among these."""
+    def __getitem__(self, chosen: slice | np.ndarray) -> np.ndarray:
+        """Read the rows that a slice or an index array chooses into a new array."""
         return np.asarray(self.array[self.rows[chosen]])
 
 
@@ -62,18 +67,17 @@ class Dataset:
     """Images with labels, in a fixed order and a fixed split.
 
     Args:
-        name: the name it was loaded by.
-        train_images: uint8, (N, height, width, channels), from 0 to `white`; an array, one that
-            is mapped into memory from a file, or `Rows`.
+        name: the name by which it was loaded.
+        train_images: uint8, (N, height, width, channels), from 0 to `white`.  An array, which may
+            be mapped into memory from a file, or `Rows`.
         train_labels: int64, (N,), indices into `classes`.
         test_images: uint8, (M, height, width, channels); likewise.
         test_labels: int64, (M,).
-        classes: one name for each label.
+        classes: the name of each label.
         white: the pixel value of full intensity.
-        tested_on: what the test images are: `test`, or `validation` if they are some of the
-            training images instead.
+        tested_on: `test`, or `validation` if the test images are some of the training images.
         on_disk: whether the images are mapped into memory from a file.
-        image_size: height and width that `pixels` enlarges images to; None for as they are.
+        image_size: height and width to which `pixels` enlarges images; None to leave their size.
     """
 
     name: str
@@ -89,18 +93,20 @@ class Dataset:
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of an image as `pixels` gives it."""
+        """(height, width, channels) of an image that `pixels` returns."""
         _, height, width, channels = self.train_images.shape
         return (self.image_size or height, self.image_size or width, channels)
 
     def training_batches(self, order: Iterable[np.ndarray]) -> Generator[Pair, None, None]:
-        """Read batches of training images and labels; ahead of time, where a disk has them.
+        """Yield batches of training images and labels.
+
+        If the images are on disk, two batches are read ahead in a thread.
 
         Args:
-            order: int64 index arrays, (batch size,), as `batches` gives them.
+            order: int64 index arrays, (batch size,), as `batches` returns them.
 
-        Returns:
-            Yields images, (batch size, height, width, channels), and labels, (batch size,).
+        Yields:
+            Images, (batch size, height, width, channels), and labels, (batch size,).
         """
         read = read_ahead if self.on_disk else map
         yield from read(
@@ -109,9 +115,10 @@ class Dataset:
 
     @cached_property
     def training_mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of all training pixels, (channels,) in float64.
+        """Mean and standard deviation of all training pixels, two arrays (channels,) in float64.
 
-        A channel of one value has 1 for its deviation.  They are where the images are.
+        Where all pixels of a channel are equal, 1 stands for the deviation, so that it can divide.
+        The arrays are on the device of the images.
         """
         n, height, width, channels = self.train_images.shape
         total = np.zeros((2, height * width * channels), like=self.train_images[:1])
@@ -119,7 +126,7 @@ class Dataset:
             part = self.train_images[start : start + _EXACT_BATCH]
             part = part.reshape(len(part), -1).astype(np.float32)
             total += np.stack([part.sum(axis=0), np.square(part).sum(axis=0)])
-        # Whole numbers to here, so nothing is lost where the two terms below are almost equal.
+        # All numbers so far are whole, so no digit is lost where the two terms below are close.
         total = total.reshape(2, -1, channels).sum(axis=1)
         mean, mean_square = total / (n * height * width)
         variance = mean_square - np.square(mean)
@@ -131,26 +138,27 @@ class Dataset:
         images: np.ndarray,
         dtype: DTypeLike,
         scale: str = "standard",
-        augment: Callable[[Any], Any] | None = None,
+        augment: Callable[[Array], Array] | None = None,
     ) -> np.ndarray:
-        """Images as numbers for a network.
+        """Convert images to numbers for a network.
 
         Args:
-            images: uint8, (..., channels), on any backend; (N, height, width, channels) where
-                they are enlarged.
-            dtype: of the result, a floating-point one.
-            scale: `standard`, mean 0 and standard deviation 1 of each channel over all training
-                pixels; or `symmetric`, from -1 (a pixel of 0) to 1 (a pixel of `white`).
-            augment: changes the images, as numbers from 0 to 1 (a pixel of `white`), after they
-                are enlarged and before they are scaled: then nobody could tell any more what is
-                black and what is full intensity.
+            images: uint8, (..., channels), on any backend; (N, height, width, channels) if they
+                are enlarged.
+            dtype: the dtype of the result, a floating-point one.
+            scale: `standard` makes the mean 0 and the standard deviation 1 for each channel over
+                all training pixels; `symmetric` maps pixels from 0 to `white` to -1 to 1.
+            augment: changes images whose numbers are from 0 (black) to 1 (a pixel of `white`).  It
+                is called after images are enlarged and before they are scaled, because after that
+                the numbers do not tell what is black and what is white.
 
         Returns:
-            A new array, of the same shape but for what enlarging and `augment` change.
+            A new array.  Its shape is that of the images, unless they are enlarged or `augment`
+            changes it.
 
         Raises:
-            UsageError: if `images` are not uint8, `dtype` is not floating-point, or there is no
-                such scale.
+            UsageError: `images` are not uint8, `dtype` is not floating-point, or there is no such
+                scale.
         """
         if images.dtype != np.uint8:
             raise UsageError(f"pixels: images: expected uint8, got {images.dtype}")
@@ -163,19 +171,22 @@ class Dataset:
             x = enlarged(x, self.image_size)
         if augment is not None:
             x = augment(x / self.white) * self.white
-        # In place: new memory for a large batch takes longer than the arithmetic.
+        # This is done in place, because new memory for a large batch takes longer than arithmetic.
         if scale == "symmetric":
             x /= self.white / 2
             x -= 1.0
         else:
-            # Spelled out for a whole image: along an axis of three, arithmetic is slow.
-            mean, std = self._spelled_out(x)
+            # Both have the shape of an image, because arithmetic along an axis of three is slow.
+            mean, std = self._mean_and_std_of_image(x)
             x -= mean
             x /= std
         return x
 
-    def _spelled_out(self, x: Any) -> tuple[Any, Any]:
-        """Mean and deviation for every number of an image, as arrays of the kind of x."""
+    def _mean_and_std_of_image(self, x: Array) -> tuple[Array, Array]:
+        """Repeat mean and deviation for every number of an image (height, width, channels).
+
+        Both are arrays of the dtype of x, on the device of x.
+        """
         kind = (type(x), x.dtype, x.shape[-3:])
         if kind not in self._constants:
             mean, std = (
@@ -186,6 +197,6 @@ class Dataset:
         return self._constants[kind]
 
     @cached_property
-    def _constants(self) -> dict[tuple, tuple[Any, Any]]:
-        """What `_spelled_out` has made: once, as a device would wait for it in every step."""
+    def _constants(self) -> dict[tuple, tuple[Array, Array]]:
+        """Keeps the results of `_mean_and_std_of_image`, so that no device waits in every step."""
         return {}

@@ -1,4 +1,4 @@
-"""Fetching a data file: several mirrors, a pinned SHA-256, and never half a file."""
+"""Download data files: from several mirrors, checked by SHA-256, and never half a file."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ TIMEOUT = 30.0
 
 
 def fetch(name: str, file: RemoteFile, folder: Path, quiet: bool = False) -> Path:
-    """Download one file of a data set into a folder, from the first mirror that has it right.
+    """Download one file of a data set into a folder, from the first mirror that has the right file.
 
-    The file appears whole and checked, or not at all.
+    The file appears in the folder as a whole and after it is checked, or not at all.
 
     Args:
-        name: of the data set, a key of `SOURCES`; its mirrors are tried in order.
-        file: which of its files.
-        folder: where to put it; made if it is not there.
+        name: the name of the data set, a key of `SOURCES`; its mirrors are tried in order.
+        file: which of its files to download.
+        folder: where to put the file; the folder is made if it is not there.
         quiet: show no progress bar on standard error.
 
     Returns:
-        The path of the new file, `folder/<name that mirrors have it by>`.
+        The path of the new file, `folder/<its name on the mirrors>`.
 
     Raises:
-        DataError: if the folder cannot be written or no mirror works; says what each answered.
+        DataError: the folder cannot be written, or no mirror works; the message says what each
+            mirror answered.
     """
     failures = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Inside `folder`, so that os.replace stays on one file system and is atomic.
+        # It is inside `folder`, so os.replace stays on one file system and is atomic.
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
             partial = Path(temporary) / file.sent_name
             for mirror in SOURCES[name].mirrors:
@@ -61,7 +62,7 @@ def fetch(name: str, file: RemoteFile, folder: Path, quiet: bool = False) -> Pat
 
 
 def by_hand(name: str) -> str:
-    """How to provide a data set without a download, as the end of an error message."""
+    """Say how to provide a data set without a download, to end an error message."""
     source = SOURCES[name]
     named = "name it with --data-dir DIR or the environment variable DUALNET_DATA"
     if source.kept == "folders":
@@ -74,18 +75,18 @@ def by_hand(name: str) -> str:
 
 
 def digest(path: Path, at_most: int, *, packed: bool = True) -> tuple[int, str]:
-    """Measure a file, reading no more than `at_most` bytes.
+    """Return length and SHA-256 of a file, of which `at_most` bytes are read.
 
     Args:
         path: the file.
-        at_most: bytes, after decompression if there is any.
-        packed: decompress the file if it is gzip.
+        at_most: how many bytes to read at most, after decompression.
+        packed: whether to decompress the file if it is gzip.
 
     Returns:
-        The length in bytes and the SHA-256 in hexadecimal of what was read.
+        How many bytes were read, and their SHA-256 in hexadecimal.
 
     Raises:
-        DataError: if the file cannot be read or its gzip data are corrupted.
+        DataError: the file cannot be read, or its gzip data are corrupted.
     """
     length, sha256 = 0, hashlib.sha256()
     with unpacked(path) if packed else opened(path) as stream:
@@ -96,14 +97,14 @@ def digest(path: Path, at_most: int, *, packed: bool = True) -> tuple[int, str]:
 
 
 def _try_mirror(url: str, file: RemoteFile, partial: Path, quiet: bool) -> str | None:
-    """Put the file at `partial`, or say why not."""
+    """Download a file to `partial` and check it; return None, or what is wrong with it."""
     try:
         _receive(url, partial, _most_bytes(file), quiet)
     except urllib.error.HTTPError as error:
         error.close()
         return f"HTTP {error.code}"
     except (OSError, http.client.HTTPException, ValueError) as error:
-        # ValueError: a header, such as the address of a redirect, that makes no sense.
+        # A ValueError comes from a header that makes no sense, such as a redirect's address.
         return _one_line(getattr(error, "reason", error))
     try:
         length, sha256 = digest(partial, file.size + 1, packed=file.packed)
@@ -119,6 +120,7 @@ def _try_mirror(url: str, file: RemoteFile, partial: Path, quiet: bool) -> str |
 
 
 def _receive(url: str, partial: Path, at_most: int, quiet: bool) -> None:
+    """Write the answer of a server to a file, `at_most` bytes of it."""
     request = urllib.request.Request(url, headers={"User-Agent": "dualnet"})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response, open(partial, "wb") as out:
         total = response.headers.get("Content-Length", "")
@@ -135,9 +137,11 @@ def _receive(url: str, partial: Path, at_most: int, quiet: bool) -> None:
 
 
 def _most_bytes(file: RemoteFile) -> int:
-    # Gzip adds 5 bytes to each block it cannot compress, and at most a few KB of header.
+    """Return how many bytes a file can have on a mirror, packed or not."""
+    # Gzip adds 5 bytes to each block that it cannot compress, and a few KB of header at most.
     return file.size + file.size // 100 + 4096
 
 
 def _one_line(error: object) -> str:
+    """Return an error's message in one line; its type where it has no message."""
     return " ".join(str(error).split()) or type(error).__name__

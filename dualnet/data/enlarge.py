@@ -1,22 +1,23 @@
-"""Enlarging images on the way into a network that wants more pixels than a data set has."""
+"""Enlarge images for a network that needs more pixels than a data set has."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from dualnet.backends.overridable import exact_product
 from dualnet.core.arrays import arange_like
+from dualnet.types import Array
 
 
-def enlarged(images: Any, side: int) -> Any:
-    """Images scaled by bilinear interpolation, one matrix along the rows, one along the columns.
+def enlarged(images: Array, side: int) -> Array:
+    """Enlarge images by bilinear interpolation.
+
+    Interpolation is one matrix product along the rows and one along the columns.
 
     Args:
         images: floating-point, (N, height, width, channels), on any backend.
-        side: height and width of the result; no less than those of the images, since pixels are
-            not averaged.
+        side: height and width of the result.  It must not be less than those of the images,
+            because pixels are not averaged.
 
     Returns:
         A new array, (N, side, side, channels), of the same dtype.
@@ -29,8 +30,10 @@ def enlarged(images: Any, side: int) -> Any:
     return exact_product(columns, x.reshape(n, side, width, channels))
 
 
-def _interpolation(length: int, side: int, images: Any) -> Any:
-    """`(side, length)`: the weight of each pixel at the center of each new one; beyond the
-    outermost centers the outermost pixel."""
+def _interpolation(length: int, side: int, images: Array) -> Array:
+    """Return the weight of each old pixel at the center of each new pixel, `(side, length)`.
+
+    New pixels outside the outermost old centers take the value of the outermost old pixel.
+    """
     centers = np.clip((arange_like(side, images) + 0.5) * (length / side) - 0.5, 0, length - 1)
     return np.maximum(1.0 - np.abs(centers[:, None] - arange_like(length, images)), 0.0)

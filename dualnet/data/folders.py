@@ -16,17 +16,18 @@ from dualnet.data.streams import bad, read_whole
 from dualnet.random import Key
 
 _MOST_ANNOTATIONS = 1 << 24
+"""The largest list of labels that is read, in bytes."""
 _REMEDY = "unpack the set again"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a set, in an order that mixes the classes and is always the same.
+    """The files of a set, in an order that mixes the classes and that is always the same.
 
     Args:
-        classes: their folders' names, sorted.
-        train, test: image files.
-        train_labels, test_labels: int64, indices into `classes`.
+        classes: the names of the classes' folders, sorted.
+        train, test: the paths of the image files.
+        train_labels, test_labels: int64, one index into `classes` for each file.
     """
 
     classes: tuple[str, ...]
@@ -36,7 +37,7 @@ class Listing:
     test_labels: np.ndarray
 
     def limited(self, train: int | None, test: int | None) -> Listing:
-        """The first so many of each."""
+        """Keep the first `train` and the first `test` files; None keeps all."""
         return Listing(
             self.classes,
             self.train[:train],
@@ -47,14 +48,14 @@ class Listing:
 
 
 def list_classes(name: str, folder: Path) -> tuple[str, ...]:
-    """The names of a set's classes.
+    """List the names of a set's classes.
 
     Args:
-        name: of the set.
-        folder: what `locate_folder` found.
+        name: the set's name.
+        folder: the folder that `locate_folder` found.
 
     Raises:
-        DataError: if there are none, or not as many as there must be.
+        DataError: there are no classes, or not as many as the set must have.
     """
     classes = tuple(sorted(e.name for e in _entries(folder / "train") if e.is_dir()))
     count = SOURCES[name].class_count
@@ -65,16 +66,16 @@ def list_classes(name: str, folder: Path) -> tuple[str, ...]:
 
 
 def list_set(name: str, folder: Path) -> Listing:
-    """Find the files of a set; none is opened but Tiny ImageNet's list of labels.
+    """Find the files of a set.  No file is opened but Tiny ImageNet's list of labels.
 
     Args:
         name: `tiny-imagenet` (train/CLASS/images/*, val/images/*, val/val_annotations.txt) or
             `imagenet-folder` (train/CLASS/*, val/CLASS/*).
-        folder: what `locate_folder` found.
+        folder: the folder that `locate_folder` found.
 
     Raises:
-        DataError: if classes or files are missing, or labels name classes or files that are
-            not there.
+        DataError: classes or files are missing, or labels name classes or files that are not
+            there.
     """
     classes = list_classes(name, folder)
     if name == "tiny-imagenet":
@@ -91,9 +92,17 @@ def list_set(name: str, folder: Path) -> Listing:
 
 
 def write_decoded(listing: Listing, side: int, resize: bool, quiet: bool) -> Callable[[Path], None]:
-    """A function that decodes a listing's files and writes what a cache is made of."""
+    """Return a function that decodes the files of a listing into a folder, for `cached`.
+
+    Args:
+        listing: the files and labels.
+        side: height and width of the decoded images in pixels.
+        resize: see `decode`.
+        quiet: show no progress bar.
+    """
 
     def make(folder: Path) -> None:
+        """Write the files of `IMAGES` and `LABELS` to the folder."""
         files, labels = (listing.train, listing.test), (listing.train_labels, listing.test_labels)
         for images_name, labels_name, paths, numbers in zip(
             IMAGES, LABELS, files, labels, strict=True
@@ -109,13 +118,16 @@ def write_decoded(listing: Listing, side: int, resize: bool, quiet: bool) -> Cal
 
 
 def _annotated(folder: Path, classes: tuple[str, ...]) -> list[list[Path]]:
-    """The validation images of Tiny ImageNet by class; a line is `FILE CLASS` and a box."""
+    """List the validation images of Tiny ImageNet by class.
+
+    A line of its list of labels is a file, a class, and a box that is not used.
+    """
     path = folder / "val_annotations.txt"
     there = {image.name: image for image in _images(folder / "images")}
     by_class: dict[str, list[Path]] = {name: [] for name in classes}
     for line in read_whole(path, _MOST_ANNOTATIONS).decode("utf-8", "replace").splitlines():
         file, label = [*line.split("\t"), "", ""][:2]
-        # A name is looked for among those that are there, never followed as a path.
+        # A name is only looked up among the files that are there; it is never used as a path.
         if file not in there or label not in by_class:
             expected = f"a file of {folder / 'images'} and a class, each once"
             raise bad(path, expected, repr(line[:80]), _REMEDY)
@@ -126,7 +138,7 @@ def _annotated(folder: Path, classes: tuple[str, ...]) -> list[list[Path]]:
 
 
 def _images(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted; others are passed over."""
+    """List the image files of a folder, sorted.  Other files are ignored."""
     images = sorted(
         Path(entry.path) for entry in _entries(folder) if entry.name.lower().endswith(SUFFIXES)
     )
@@ -136,7 +148,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, but for hidden files."""
+    """List the files and folders in a folder, without the hidden ones."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
@@ -145,6 +157,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _mixed(part: str, by_class: list[list[Path]]) -> tuple[tuple[Path, ...], np.ndarray]:
+    """Shuffle the files of all classes, always alike for one `part`; return files and labels."""
     files = [file for images in by_class for file in images]
     labels = np.repeat(np.arange(len(by_class)), [len(images) for images in by_class])
     shuffle = np.random.Generator(np.random.SFC64(Key(0).fold_in(part).bits))

@@ -1,4 +1,4 @@
-"""The data sets whose files are IDX: the digits of the package, MNIST and Fashion-MNIST."""
+"""Read the data sets that are IDX files: the digits of the package, MNIST and Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DIGITS_FOR_TEST = slice(3, None, 7)  # digits/SOURCE.md says why
 
 
 def read_digits(source: Source) -> tuple[Pair, Pair]:
-    """The training and the test set of the package's digits.
+    """Read the training set and the test set of the package's digits.
 
     Raises:
         DataError: the installation is damaged.
@@ -38,15 +38,15 @@ def read_idx_set(name: str, found: Found, remedy: str) -> tuple[Pair, Pair]:
     """Read the four files of a set.
 
     Args:
-        name: of the set.
-        found: where they are.
-        remedy: what to do about a bad file, the end of every error message.
+        name: the set's name.
+        found: where the files are.
+        remedy: what to do about a bad file; it ends every error message.
 
     Returns:
-        The training and the test set.
+        The training set and the test set.
 
     Raises:
-        DataError: if a file cannot be read or is not what it should be.
+        DataError: a file cannot be read or is not what it should be.
     """
     train_images, train_labels, test_images, test_labels = found.paths
     source = SOURCES[name]
@@ -58,7 +58,10 @@ def read_idx_set(name: str, found: Found, remedy: str) -> tuple[Pair, Pair]:
 
 
 def _check_set(name: str, path: Path) -> None:
-    """MNIST and Fashion-MNIST share all file names, so a folder can be taken for the other."""
+    """Raise a DataError if a file belongs to another set with the same file names.
+
+    MNIST and Fashion-MNIST have the same file names, so a folder of one can be taken for the other.
+    """
     names = SOURCES[name].forms
     others = {
         file.sha256: (other, file.size)
@@ -76,6 +79,7 @@ def _check_set(name: str, path: Path) -> None:
 
 
 def _read_pair(source: Source, images_path: Path, labels_path: Path, remedy: str) -> Pair:
+    """Read images and labels from two files, and check that they fit together."""
     images = read_idx(images_path, (None, source.side, source.side), remedy=remedy)
     labels = read_idx(labels_path, (None,), remedy=remedy)
     if len(images) != len(labels):

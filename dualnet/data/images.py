@@ -1,4 +1,4 @@
-"""Decoding image files, with Pillow (extra `images`), which is imported here alone."""
+"""Decode image files with Pillow (extra `images`), which no other file imports."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from dualnet.data.streams import bad
 from dualnet.errors import DataError
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
-"""What the names of image files end in, in small letters."""
+"""The endings of the names of image files, in small letters."""
 
 MAX_PIXELS = 1 << 26
 """The largest image that is decoded; the largest of ImageNet has 61 million pixels."""
 
 _MAX_BYTES = 1 << 27
+"""The largest image file that is read."""
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
 _AT_ONCE = 256
+"""How many files are handed to the threads at once."""
 _REMEDY = "replace it or remove it"
 
 
@@ -33,15 +35,17 @@ def decode(
     """Decode image files into an array, in several threads.
 
     Args:
-        files: JPEG or PNG files; gray, palette and CMYK images become red, green and blue.
+        files: JPEG or PNG files.  Gray, palette and CMYK images are converted to red, green and
+            blue.
         side: height and width of the result in pixels.
-        out: uint8, (len(files), side, side, 3), for instance mapped into memory; written to.
-        resize: scale images so that their smaller side fits, and cut off what is too long at
-            both ends alike; otherwise, images of another size are an error.
-        quiet: no progress bar.
+        out: uint8, (len(files), side, side, 3); the images are written to it.  It may be mapped
+            into memory from a file.
+        resize: True to scale images so that their smaller side fits, and to cut off the same
+            length at both ends of the longer side; False to refuse images of another size.
+        quiet: show no progress bar.
 
     Raises:
-        DataError: if Pillow is missing, or a file is damaged, too large or no image.
+        DataError: Pillow is missing, or a file is damaged, too large or no image.
     """
     _need_pillow()
     read = partial(read_image, side=side, resize=resize)
@@ -50,7 +54,7 @@ def decode(
         ThreadPoolExecutor(os.cpu_count()) as threads,
         tqdm(total=len(files), desc="decoding images", unit="img", disable=quiet) as bar,
     ):
-        warnings.simplefilter("ignore")  # about palettes, and bombs that are refused below
+        warnings.simplefilter("ignore")  # of palettes, and of large images, which are refused below
         for start in range(0, len(files), _AT_ONCE):
             part = files[start : start + _AT_ONCE]
             for row, image in enumerate(threads.map(read, part), start):
@@ -59,7 +63,7 @@ def decode(
 
 
 def read_image(path: Path, side: int, resize: bool) -> np.ndarray:
-    """Decode one image file: see `decode`.
+    """Decode one image file; see `decode`.
 
     Returns:
         A new uint8 array, (side, side, 3).
@@ -71,8 +75,8 @@ def read_image(path: Path, side: int, resize: bool) -> np.ndarray:
         found = "none" if size is None else f"{size} bytes"
         raise bad(path, f"a file of at most {_MAX_BYTES} bytes", found, _REMEDY)
     try:
-        # Nothing is decoded before its size and kind are seen to be harmless; of Pillow's many
-        # formats, the two that data sets are made of.
+        # Nothing is decoded before its size and mode are known to be harmless.  Of Pillow's many
+        # formats, only the two are read that data sets are made of.
         with Image.open(path, formats=("JPEG", "PNG")) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
@@ -82,7 +86,7 @@ def read_image(path: Path, side: int, resize: bool) -> np.ndarray:
                 raise bad(path, f"one of the modes {' '.join(_MODES)}", image.mode, _REMEDY)
             if not resize and (width, height) != (side, side):
                 raise bad(path, f"{side} x {side} pixels", f"{width} x {height}", _REMEDY)
-            if resize:  # a JPEG can be decoded at half its size, a quarter ...: much faster
+            if resize:  # a JPEG is decoded much faster at half its size, a quarter and so on
                 image.draft(None, (2 * side, 2 * side))
                 fitted = ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
             else:
@@ -90,12 +94,13 @@ def read_image(path: Path, side: int, resize: bool) -> np.ndarray:
             return np.asarray(fitted)
     except DataError:
         raise
-    except Exception as error:  # Pillow's decoders raise many kinds for files that are damaged
+    except Exception as error:  # of any kind: Pillow's decoders raise many for damaged files
         found = " ".join(str(error).split()) or type(error).__name__
         raise bad(path, "an intact JPEG or PNG image", found, _REMEDY) from error
 
 
 def _need_pillow() -> None:
+    """Raise a DataError unless Pillow is installed."""
     try:
         import PIL  # noqa: F401
     except ImportError:

@@ -1,4 +1,4 @@
-"""Where the files of a data set are: the user's folder, then the cache, then a download."""
+"""Find the files of a data set: in the user's folder, in the cache, or by a download."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Found:
     """The files of a set.
 
     Args:
-        form: how they are kept.
-        paths: where they are, in the order of `form.files`; or, alone, where their archive is.
-        archived: whether it is the archive.
+        form: in which form the files are kept.
+        paths: the paths of the files in the order of `form.files`, or the path of their archive.
+        archived: whether `paths` is the path of an archive.
     """
 
     form: Form
@@ -33,23 +33,23 @@ class Found:
 def locate(
     name: str, data_dir: str | Path | None, *, download: bool = True, quiet: bool = False
 ) -> Found:
-    """Find the files of a data set, or download those that are missing into the cache.
+    """Find the files of a data set, and download those that are missing into the cache.
 
-    A folder DIR holds a set as `DIR/<name>/<file>` or `DIR/<file>`, with or without `.gz`; the
-    files of an archive may also be in the folder that it unpacks to, in either place.
+    A folder DIR holds a set as `DIR/<name>/<file>` or `DIR/<file>`, with or without `.gz`.  In
+    either place, files of an archive may also be in the folder to which the archive unpacks.
 
     Args:
-        name: of a data set that is made of files, `kept="files"` in `SOURCES`.
-        data_dir: the user's folder; without it, the one that DUALNET_DATA names, if any.
-        download: whether missing files may be fetched.
-        quiet: say nothing on standard error about a download.
+        name: the name of a data set with `kept="files"` in `SOURCES`.
+        data_dir: the user's folder; None for the folder that DUALNET_DATA names, if any.
+        download: whether missing files may be downloaded.
+        quiet: print nothing about a download on standard error.
 
     Returns:
         The set's files.
 
     Raises:
-        DataError: if the user's folder holds a part of the set only, or if the set is
-            nowhere and cannot be downloaded.
+        DataError: the user's folder holds only a part of the set, or the set is nowhere and cannot
+            be downloaded.
     """
     user = _user_folder(data_dir)
     searched = []
@@ -60,7 +60,7 @@ def locate(
         if part := _part(user, name):
             form, present = part
             missing = [file for file in form.files if file not in present]
-            # Files of two origins are never mixed: their examples need not be the same ones.
+            # Files of two origins are never mixed, because they may have other examples.
             raise DataError(
                 f"{user}: expected {len(form.files)} files of {name}, found only "
                 f"{', '.join(map(str, present.values()))}; add {', '.join(missing)} (.gz or not)"
@@ -80,9 +80,9 @@ def locate(
     if not quiet:
         print(f"{name}: not in {' or '.join(searched)}; downloading it", file=sys.stderr)
     for file in wanted:
-        # Beside those that are there already: the files of a set are looked for in one place.
-        place = next(iter(present.values())).parent if present else cache / name
-        present[file.name] = fetch(name, file, place, quiet)
+        # It goes to the folder of the other files, because a set is looked for in one folder.
+        folder = next(iter(present.values())).parent if present else cache / name
+        present[file.name] = fetch(name, file, folder, quiet)
     found = _search(cache, name)
     assert found is not None
     return found
@@ -92,14 +92,14 @@ def locate_folder(name: str, data_dir: str | Path | None) -> Path:
     """Find a set that is kept in folders: DIR, or `DIR/<name>` or `DIR/tiny-imagenet-200`.
 
     Args:
-        name: of a data set with `kept="folders"` in `SOURCES`.
-        data_dir: the user's folder; without it, the one that DUALNET_DATA names, if any.
+        name: the name of a data set with `kept="folders"` in `SOURCES`.
+        data_dir: the user's folder DIR; None for the folder that DUALNET_DATA names.
 
     Returns:
-        A folder with the folders `train` and `val`.
+        The folder that has the folders `train` and `val`.
 
     Raises:
-        DataError: if there is none; says where to get it.
+        DataError: there is no such folder; the message says where to get the set.
     """
     user = _user_folder(data_dir)
     if user is None:
@@ -114,13 +114,13 @@ def locate_folder(name: str, data_dir: str | Path | None) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where downloads and decoded images go.
+    """Return the folder for downloads and decoded images.
 
-    The environment variable DUALNET_CACHE names it; else it is `dualnet` in XDG_CACHE_HOME, or
-    in `.cache` of the home folder.
+    It is the folder that the environment variable DUALNET_CACHE names.  Without one, it is
+    `dualnet` in XDG_CACHE_HOME, or in `.cache` of the home folder.
 
     Raises:
-        DataError: if there is no home folder.
+        DataError: there is no home folder.
     """
     if named := os.environ.get(_CACHE_VARIABLE):
         return Path(named)
@@ -138,26 +138,27 @@ def cache_folder() -> Path:
 
 
 def _user_folder(data_dir: str | Path | None) -> Path | None:
+    """Return the folder that the argument or DUALNET_DATA names; None if neither does."""
     named = data_dir if data_dir is not None else os.environ.get(_DATA_VARIABLE) or None
     return None if named is None else Path(named)
 
 
 def _search(folder: Path, name: str) -> Found | None:
-    """A form of a set that a folder holds completely: its files first, then its archive."""
+    """Find a form of a set of which a folder holds all files or, if none, the archive."""
     forms = SOURCES[name].forms
     for form in forms:
         present = _present(folder, name, form)
         if len(present) == len(form.files):
             return Found(form, tuple(present[file] for file in form.files))
     for form in forms:
-        for place in (folder / name, folder):
-            if form.archive and os.path.isfile(place / form.archive):
-                return Found(form, (place / form.archive,), archived=True)
+        for candidate in (folder / name, folder):
+            if form.archive and os.path.isfile(candidate / form.archive):
+                return Found(form, (candidate / form.archive,), archived=True)
     return None
 
 
 def _part(folder: Path, name: str) -> tuple[Form, dict[str, Path]] | None:
-    """A form of a set that a folder holds some files of."""
+    """Find a form of a set of which a folder holds some files; return it and these files."""
     for form in SOURCES[name].forms:
         if present := _present(folder, name, form):
             return form, present
@@ -165,14 +166,18 @@ def _part(folder: Path, name: str) -> tuple[Form, dict[str, Path]] | None:
 
 
 def _present(folder: Path, name: str, form: Form) -> dict[str, Path]:
-    """The files of a form that a folder holds, all from one place in it."""
-    places = [folder / name, folder]
+    """Find the files of a form that a folder holds, all of them in one subfolder.
+
+    Returns:
+        Name of a file → its path.
+    """
+    candidates = [folder / name, folder]
     if form.folder:
-        places = [inner for place in places for inner in (place, place / form.folder)]
-    for place in places:
+        candidates = [inner for outer in candidates for inner in (outer, outer / form.folder)]
+    for candidate in candidates:
         found = {}
         for file in form.files:
-            for path in (place / file, place / f"{file}.gz"):
+            for path in (candidate / file, candidate / f"{file}.gz"):
                 if file not in found and os.path.isfile(path):
                     found[file] = path
         if found:

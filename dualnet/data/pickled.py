@@ -1,10 +1,11 @@
-"""Reading the data in a pickle without the pickle machine, so that nothing in it can run.
+"""Read the data in a pickle without Python's pickle machine, so that nothing in it can run.
 
-A pickle is a program for a machine with a stack.  The one of Python calls whatever the program
-names; this one knows only what the pickled version of CIFAR is made of, which Python 2 wrote by
-protocol 2: dicts, lists, tuples, strings, whole numbers, and NumPy arrays of bytes.  An array is
-written as calls of three names, which are not called here but noted down, in an `Array`.  No
-length is believed before that many bytes are seen to be there.
+A pickle is a program for a machine with a stack.  Python's machine calls whatever function the
+program names.  The machine here knows only what the pickled version of CIFAR is made of, which
+Python 2 wrote by protocol 2: dicts, lists, tuples, strings, whole numbers, and NumPy arrays of
+bytes.  A pickle describes an array by calls of three functions.  They are not called here; what
+they would make is noted in a `PickledArray`.  No length is believed before so many bytes are known
+to be there.
 
 Source: the opcodes are described in `pickletools` of the standard library; PEP 307.
 """
@@ -23,17 +24,18 @@ import numpy as np
 from dualnet.data.streams import FETCH_AGAIN, bad
 
 MAX_OPCODES = 1 << 20
-"""The longest program that is read: four times what the training set of CIFAR-100 takes."""
+"""How many opcodes a pickle may have; the training set of CIFAR-100 has a quarter of that."""
 
 _RECONSTRUCT = ("numpy.core.multiarray", "_reconstruct")
 _NDARRAY = ("numpy", "ndarray")
 _DTYPE = ("numpy", "dtype")
 _MAX_AXES = 4
 _MARK = object()
+"""What the opcode MARK puts on the stack."""
 
 
 class _Refused(Exception):
-    """What is wrong with a pickle: what was found."""
+    """A pickle is refused; the message says what was found in it."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,13 @@ class Name:
 
 
 @dataclass
-class Array:
+class PickledArray:
     """A NumPy array of bytes as a pickle describes it.
 
     Args:
-        shape: its sizes, which `content` has been seen to fit; none before they are known.
+        shape: its sizes, which have been checked against `content`; empty until they are known.
         content: its values.
-        order: of the values, as in NumPy: `C` or `F`.
+        order: the order of the values, as in NumPy: `C` or `F`.
     """
 
     shape: tuple[int, ...] = ()
@@ -59,13 +61,13 @@ class Array:
     order: Literal["C", "F"] = "C"
 
     def values(self) -> np.ndarray:
-        """The array, uint8 and read-only."""
+        """Return the array, uint8 and read-only."""
         return np.frombuffer(self.content, np.uint8).reshape(self.shape, order=self.order)
 
 
 @dataclass
 class _Dtype:
-    """The type of an array's values; only bytes are let in."""
+    """The dtype of an array's values; only that of bytes is accepted."""
 
 
 def read_pickle(content: bytes, where: str | Path, remedy: str = FETCH_AGAIN) -> Any:
@@ -73,26 +75,26 @@ def read_pickle(content: bytes, where: str | Path, remedy: str = FETCH_AGAIN) ->
 
     Args:
         content: the whole pickle.
-        where: for error messages, the file it is from.
-        remedy: what to do about a bad file, the end of every error message.
+        where: the file that it is from, for error messages.
+        remedy: what to do about a bad file; it ends every error message.
 
     Returns:
-        The value: dict, list, tuple, bytes (for a string), int, bool, None or `Array`.
+        The value: a dict, list, tuple, bytes (for a string), int, bool, None or `PickledArray`.
 
     Raises:
-        DataError: if there is anything else in it, or it is truncated or corrupted.
+        DataError: the pickle holds anything else, or is truncated or corrupted.
     """
     try:
         return _Machine(content).run()
     except (_Refused, IndexError, struct.error) as refused:
-        # IndexError: of an empty stack or an unknown number in the memo.
+        # An IndexError comes from an empty stack.
         found = str(refused) if isinstance(refused, _Refused) else "a corrupted pickle"
         expected = "a pickle of plain values and arrays of bytes"
         raise bad(where, expected, found, remedy) from refused
 
 
 class _Machine:
-    """The stack, the memo, and a function for each opcode that is known."""
+    """A pickle machine: the program, the stack, the memo, and a method for each known opcode."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
@@ -101,6 +103,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
+        """Run the program and return the one value that it leaves on the stack."""
         for _ in range(MAX_OPCODES):
             opcode = self.take(1)
             if opcode == b".":
@@ -113,7 +116,7 @@ class _Machine:
         raise _Refused(f"more than {MAX_OPCODES} opcodes")
 
     def take(self, count: int) -> bytes:
-        """The next bytes of the program."""
+        """Take the next `count` bytes of the program."""
         taken = self.content[self.at : self.at + count]
         if count < 0 or len(taken) < count:
             raise _Refused("its end too early")
@@ -121,26 +124,29 @@ class _Machine:
         return taken
 
     def number(self, form: str) -> int:
-        """The next number, in a form of `struct`."""
+        """Take the next number, in a format of `struct`."""
         return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
 
     def line(self) -> str:
-        """The bytes before the next end of a line."""
+        """Take the text before the next end of a line."""
         end = self.content.find(b"\n", self.at, self.at + 100)
         if end < 0:
             raise _Refused("a name that does not end")
         return self.take(end + 1 - self.at)[:-1].decode("latin-1")
 
     def top(self) -> Any:
+        """Return the value on top of the stack."""
         if self.stack[-1] is _MARK:
             raise _Refused("a mark where a value should be")
         return self.stack[-1]
 
     def pop(self) -> Any:
+        """Take the value from the top of the stack."""
         self.top()
         return self.stack.pop()
 
     def pop_to_mark(self) -> list[Any]:
+        """Take the values above the topmost mark, and the mark, from the stack."""
         values = []
         while self.stack[-1] is not _MARK:
             values.append(self.stack.pop())
@@ -148,25 +154,31 @@ class _Machine:
         return values[::-1]
 
     def get(self, index: int) -> None:
+        """Put a value of the memo on the stack."""
         if index not in self.memo:
             raise _Refused("a number that is not in its memo")
         self.stack.append(self.memo[index])
 
     def put(self, index: int) -> None:
+        """Keep the value on top of the stack in the memo."""
         self.memo[index] = self.top()
 
     def string(self, form: str) -> None:
+        """Put the next string on the stack; its length is a number in a format of `struct`."""
         self.stack.append(self.take(self.number(form)))
 
     def make_tuple(self, count: int) -> None:
+        """Replace the top `count` values by a tuple of them."""
         self.stack.append(tuple([self.pop() for _ in range(count)][::-1]))
 
     def append(self, values: list[Any]) -> None:
+        """Append values to the list on top of the stack."""
         if type(self.top()) is not list:
             raise _Refused("something added to what is no list")
         self.top().extend(values)
 
     def set_items(self, values: list[Any]) -> None:
+        """Add keys and values, which alternate, to the dict on top of the stack."""
         keys = values[::2]
         if type(self.top()) is not dict or len(values) % 2:
             raise _Refused("something added to what is no dict")
@@ -175,32 +187,33 @@ class _Machine:
         self.top().update(zip(keys, values[1::2], strict=True))
 
     def mention(self) -> None:
+        """Put the next name on the stack, if it is one of the three that are known."""
         name = (self.line(), self.line())
         if name not in (_RECONSTRUCT, _NDARRAY, _DTYPE):
             raise _Refused(f"the name {'.'.join(name)!r}, which CIFAR's files do not have")
         self.stack.append(Name(*name))
 
     def call(self) -> None:
-        """Note a call down: an array or a dtype without its state, which comes later."""
+        """Put what a call would make on the stack: an array or a dtype, whose state comes later."""
         arguments, name = self.pop(), self.pop()
         if name == Name(*_RECONSTRUCT) and arguments == (Name(*_NDARRAY), (0,), b"b"):
-            self.stack.append(Array())
+            self.stack.append(PickledArray())
         elif name == Name(*_DTYPE) and arguments == (b"u1", 0, 1):
             self.stack.append(_Dtype())
         else:
             raise _Refused("a call that does not make an array of bytes")
 
     def build(self) -> None:
-        """Give an array or a dtype its state."""
+        """Give the array or dtype on top of the stack its state."""
         state, made = self.pop(), self.top()
         if type(made) is _Dtype and state == (3, b"|", None, None, None, -1, -1, 0):
             return
-        if type(made) is not Array or type(state) is not tuple or len(state) != 5:
+        if type(made) is not PickledArray or type(state) is not tuple or len(state) != 5:
             raise _Refused("a state of what is no array of bytes")
         version, shape, dtype, fortran, content = state
         if version != 1 or type(fortran) is not bool or type(dtype) is not _Dtype:
             raise _Refused("an array that is not one of bytes")
-        # Few axes: the product of a million sizes would take forever.
+        # Few axes are allowed, because the product of a million sizes would take very long.
         if type(shape) is not tuple or not 1 <= len(shape) <= _MAX_AXES:
             raise _Refused("an array without sizes")
         if not all(type(n) is int and n > 0 for n in shape):
@@ -240,10 +253,11 @@ _OPCODES: dict[bytes, Callable[[_Machine], None]] = {
     b"R": lambda m: m.call(),
     b"b": lambda m: m.build(),
 }
-"""What stands for what, in the order of PEP 307's protocol 2: values, strings, memo, containers,
-and the three opcodes that calls are made of."""
+"""Opcode → what it does: protocol, values, strings, memo, containers, and the three opcodes of
+which calls are made."""
 
 
 def _expect_protocol_2(protocol: int) -> None:
+    """Refuse a pickle of another protocol."""
     if protocol != 2:
         raise _Refused(f"protocol {protocol}, not 2")

@@ -1,4 +1,4 @@
-"""Loading a data set: images and labels that were checked, split into training and test."""
+"""Load a data set: checked images and labels, split into training and test."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from dualnet.errors import UsageError
 from dualnet.random import Key
 
 _LARGEST_SIDE = 1024
+"""The largest height and width of images, in pixels."""
 _SCALED = "imagenet-folder"
-"""The set whose images are of many sizes, and scaled when they are decoded."""
+"""The set whose images have many sizes; they are scaled when they are decoded."""
 
 
 def load(
@@ -34,34 +35,36 @@ def load(
     download: bool = True,
     quiet: bool = False,
 ) -> Dataset:
-    """Load a data set: `digits` from the package, another from a folder or by download.
+    """Load a data set: `digits` from the package, the others from a folder or by a download.
 
-    The folders are, in this order, `data_dir` or else the one that the environment variable
-    DUALNET_DATA names, and the user's cache, which is also where downloads go.
+    Two folders are searched: first `data_dir`, or else the folder that the environment variable
+    DUALNET_DATA names; then the user's cache, to which downloads go.
 
     Args:
         name: one of `NAMES`.
-        data_dir: a folder with the files, in itself or in a folder `name` of it.
-        limit_train: keep the first so many training examples only.
-        limit_test: keep the first so many test examples only.
-        validation: take so many of the training examples (after the limit) away, the last of
-            them in a shuffle that is always the same, and test on these instead.
-        image_size: height and width of the images; those of `imagenet-folder` are scaled and cut
-            to it once, 64 if it is not given; those of other sets are enlarged as they are used.
-        download: whether files that are in none of the folders may be fetched.
+        data_dir: a folder that has the files, directly or in its subfolder `name`.
+        limit_train: how many training examples to keep, the first ones; None for all.
+        limit_test: how many test examples to keep, the first ones; None for all.
+        validation: how many training examples (of those that the limit leaves) to take away and
+            to test on instead.  They are the last ones of a shuffle that is always the same.
+        image_size: height and width of the images.  Images of `imagenet-folder` are scaled and cut
+            to this size once, when they are decoded; without it, to 64.  Images of other sets are
+            enlarged when they are used.
+        download: whether files that are in none of the folders may be downloaded.
         quiet: show no progress on standard error.
 
     Returns:
         The data set.
 
     Raises:
-        UsageError: if there is no such data set, or a number is not a whole one from 1 to
-            the number of examples, or a number is given that is of no use.
-        DataError: if a file is missing and cannot be had, or is not what it should be.
+        UsageError: there is no such data set, a number is no whole number from 1 to the number of
+            examples, or a number is given that is of no use.
+        DataError: a file is missing and cannot be downloaded, or is not what it should be.
     """
     if name not in NAMES:
         raise UsageError(f"load: name: expected one of {', '.join(NAMES)}, got {name!r}")
-    # Twice: what no set can satisfy is said before a download, the rest when sizes are known.
+    # Numbers are checked twice: here what no set could satisfy, before anything is downloaded;
+    # below what this set does not satisfy, when its sizes are known.
     _check_number("limit_train", limit_train)
     _check_number("limit_test", limit_test)
     _check_number("validation", validation)
@@ -75,7 +78,7 @@ def load(
         classes = listing.classes
         _check_number("limit_train", limit_train, len(listing.train))
         _check_number("limit_test", limit_test, len(listing.test))
-        # Before they are decoded, which takes hours for all of ImageNet.
+        # The limit comes before files are decoded, which takes hours for all of ImageNet.
         listing = listing.limited(limit_train, limit_test)
         side = image_size if name == _SCALED and image_size else source.side
         train, test = _decode(name, listing, side, quiet)
@@ -102,7 +105,7 @@ def load(
 def outline(
     name: str, data_dir: str | Path | None = None, image_size: int | None = None
 ) -> tuple[tuple[int, int, int], int]:
-    """Say what a data set will be like, without reading it.
+    """Return image shape and number of classes of a data set, without reading the set.
 
     Args:
         name, data_dir, image_size: as for `load`.
@@ -111,8 +114,8 @@ def outline(
         The shape of an image, (height, width, channels), and the number of classes.
 
     Raises:
-        UsageError: if an image size is given that is of no use.
-        DataError: if the classes are folders, and there are none.
+        UsageError: an image size is given that is of no use.
+        DataError: the classes are folders, and there are no folders.
     """
     _check_size(name, image_size)
     source = SOURCES[name]
@@ -124,7 +127,7 @@ def outline(
 
 
 def _validating(dataset: Dataset, count: int) -> Dataset:
-    """Hold some of the training examples back, and test on them."""
+    """Hold `count` of the training examples back, and test on them."""
     images, labels = np.asarray(dataset.train_images), dataset.train_labels
     _check_number("validation", count, len(labels) - 1)
     shuffle = np.random.Generator(np.random.SFC64(Key(0).fold_in("validation").bits))
@@ -141,6 +144,7 @@ def _validating(dataset: Dataset, count: int) -> Dataset:
 
 
 def _check_number(argument: str, number: int | None, available: int | None = None) -> None:
+    """Raise a UsageError unless a number is None or a whole one from 1 to `available`."""
     if number is None:
         return
     whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
@@ -150,6 +154,7 @@ def _check_number(argument: str, number: int | None, available: int | None = Non
 
 
 def _check_size(name: str, image_size: int | None) -> None:
+    """Raise a UsageError unless images of the set can have this size."""
     _check_number("image_size", image_size, _LARGEST_SIDE)
     smallest = 1 if name == _SCALED else SOURCES[name].side
     if image_size is not None and image_size < smallest:
@@ -160,11 +165,13 @@ def _check_size(name: str, image_size: int | None) -> None:
 
 
 def _read_files(name: str, found: Found) -> tuple[Pair, Pair]:
+    """Read a set from its files; CIFAR's are decoded once and then read from the cache."""
     remedy = f"{FETCH_AGAIN}, for instance from {SOURCES[name].mirrors[0]}"
     if found.form.kind == "idx":
         return read_idx_set(name, found, remedy)
 
     def make(folder: Path) -> None:
+        """Write the files of `IMAGES` and `LABELS` to the folder."""
         pairs = read_cifar(name, found, remedy)
         for images, labels, pair in zip(IMAGES, LABELS, pairs, strict=True):
             np.save(folder / f"{images}.npy", pair[0])
@@ -174,6 +181,7 @@ def _read_files(name: str, found: Found) -> tuple[Pair, Pair]:
 
 
 def _decode(name: str, listing: Listing, side: int, quiet: bool) -> tuple[Pair, Pair]:
+    """Return the images of a listing from the cache; decode them if they are not there."""
     make = write_decoded(listing, side, resize=name == _SCALED, quiet=quiet)
     files = (*listing.train, *listing.test)
     what = [str(files[0].absolute()), len(listing.train), len(listing.test), side]

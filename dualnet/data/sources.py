@@ -1,4 +1,4 @@
-"""The data sets: what they are, the files they are made of, and where those can be had."""
+"""The data sets: what they are, the files they are made of, and where to get the files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class RemoteFile:
     """One file of a data set that can be downloaded.
 
     Args:
-        name: its name; without `.gz` if mirrors add that.
+        name: the file's name, without the `.gz` that mirrors may add.
         size: its length in bytes.
         sha256: its SHA-256 in hexadecimal.
-        packed: whether mirrors have it as `name.gz`, while size and checksum are those of the
-            file after decompression.
+        packed: whether mirrors have it as `name.gz`.  Then size and checksum are those of the file
+            after decompression.
     """
 
     name: str
@@ -24,7 +24,7 @@ class RemoteFile:
 
     @property
     def sent_name(self) -> str:
-        """What mirrors call it."""
+        """The name that the file has on mirrors."""
         return f"{self.name}.gz" if self.packed else self.name
 
 
@@ -34,9 +34,9 @@ class Form:
 
     Args:
         kind: how they are read: `idx`, or one of CIFAR's, `binary` and `python`.
-        files: their names.
-        folder: the one that they are in, in their archive and where it was unpacked.
-        archive: the tar file that holds them; empty if there is none.
+        files: the files' names.
+        folder: the folder that they are in, within their archive and where it was unpacked.
+        archive: the name of the tar file that holds them; empty if there is none.
     """
 
     kind: str
@@ -50,18 +50,19 @@ class Source:
     """A data set before it is read.
 
     Args:
-        description: one line.
+        description: one line for a reader.
         side: height and width of an image in pixels.
         white: the pixel value of full intensity.
-        classes: one name for each label; none if the folders of the classes say it.
+        classes: the name of each label; empty if the folders of the classes give the names.
         channels: 1 for gray, 3 for red, green and blue.
-        class_count: how many classes there must be, where folders name them; None for any.
-        kept: `files`, which are looked for or downloaded; `package`, for a set that is part of
-            it; `folders`, one for each class, which the user has.
-        forms: of files, the first that is found counts.
-        files: those to download, if none of the forms is there.
-        mirrors: addresses to which a file's name is added, in the order they are tried.
-        page: where a person gets it, if it cannot be downloaded.
+        class_count: how many classes there must be, where folders name them; None for any number.
+        kept: `files` for a set whose files are looked for or downloaded, `package` for a set that
+            is part of the package, `folders` for a set that the user has, with one folder for each
+            class.
+        forms: the forms in which the files may be kept; the first one that is found is read.
+        files: the files to download if none of the forms is found.
+        mirrors: addresses to which a file's name is added; they are tried in this order.
+        page: the address where a person gets the set, if it cannot be downloaded.
     """
 
     description: str
@@ -89,6 +90,7 @@ _IDX = Form(
 
 
 def _four_files(*sha256: str) -> tuple[RemoteFile, ...]:
+    """Return the four files of MNIST or Fashion-MNIST, given their checksums."""
     sizes = (16 + 60_000 * 28 * 28, 8 + 60_000, 16 + 10_000 * 28 * 28, 8 + 10_000)
     return tuple(RemoteFile(*file) for file in zip(_IDX.files, sizes, sha256, strict=True))
 
@@ -243,6 +245,6 @@ SOURCES = {
         page="https://image-net.org/download",
     ),
 }
-"""Every data set by the name it is loaded by."""
+"""Name → data set; `load` takes the name."""
 
 NAMES = tuple(SOURCES)

@@ -1,4 +1,4 @@
-"""Reading files as streams that stop in time, through gzip where there is some."""
+"""Read files as streams, decompressed if they are gzip, and never more bytes than allowed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import BinaryIO
 from dualnet.errors import DataError
 
 FETCH_AGAIN = "delete it and get it again"
+"""The usual end of a message about a bad file."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
@@ -19,17 +20,17 @@ _CHUNK = 1 << 20
 
 @contextmanager
 def opened(path: str | Path, remedy: str = FETCH_AGAIN) -> Iterator[BinaryIO]:
-    """Open a file for reading, as it is.
+    """Open a file for reading, without decompression.
 
     Args:
         path: the file.
-        remedy: what to do about a bad file, the end of every error message.
+        remedy: what to do about a bad file; it ends every error message.
 
     Returns:
-        A context manager that gives a binary stream.
+        A context manager whose value is a binary stream.
 
     Raises:
-        DataError: if the file cannot be read; also while the stream is being read.
+        DataError: the file cannot be read.  It is also raised while the stream is being read.
     """
     try:
         with open(path, "rb") as raw:
@@ -40,9 +41,9 @@ def opened(path: str | Path, remedy: str = FETCH_AGAIN) -> Iterator[BinaryIO]:
 
 @contextmanager
 def unpacked(path: str | Path, remedy: str = FETCH_AGAIN) -> Iterator[BinaryIO]:
-    """Open a file for reading, through gzip if its first two bytes say so.
+    """Open a file for reading; decompress it if its first two bytes say that it is gzip.
 
-    Args, Returns, Raises: as for `opened`; gzip data that are not intact are an error, too.
+    Args, Returns, Raises: as for `opened`.  Gzip data that are not intact raise a DataError too.
     """
     with opened(path, remedy) as raw:
         is_gzip = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
@@ -58,17 +59,17 @@ def unpacked(path: str | Path, remedy: str = FETCH_AGAIN) -> Iterator[BinaryIO]:
 
 
 def chunks(stream: BinaryIO, at_most: int) -> Iterator[bytes]:
-    """Yield what a stream holds, piece by piece, and stop after `at_most` bytes."""
+    """Yield the bytes of a stream piece by piece, and stop after `at_most` bytes."""
     while at_most > 0 and (chunk := stream.read(min(_CHUNK, at_most))):
         at_most -= len(chunk)
         yield chunk
 
 
 def read_whole(path: str | Path, at_most: int, remedy: str = FETCH_AGAIN) -> bytes:
-    """All that a file holds after decompression.
+    """Read a whole file, decompressed if it is gzip.
 
     Raises:
-        DataError: if it cannot be read, or holds more than `at_most` bytes.
+        DataError: the file cannot be read, or holds more than `at_most` bytes.
     """
     with unpacked(path, remedy) as stream:
         content = b"".join(chunks(stream, at_most + 1))
@@ -78,5 +79,5 @@ def read_whole(path: str | Path, at_most: int, remedy: str = FETCH_AGAIN) -> byt
 
 
 def bad(path: str | Path, expected: str, found: str, remedy: str = FETCH_AGAIN) -> DataError:
-    """The error to raise about a file."""
+    """Make the error to raise about a bad file."""
     return DataError(f"{path}: expected {expected}, found {found}; {remedy}")

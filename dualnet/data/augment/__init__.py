@@ -1,4 +1,4 @@
-"""Random changes of images while training; off unless asked for."""
+"""Augmentations: random changes of images while training.  They are off by default."""
 
 from dualnet.data.augment.color import ColorJitter, Grayscale, Solarize
 from dualnet.data.augment.geometry import Flip, GaussianBlur, PaddedCrop, ResizedCrop

@@ -1,15 +1,14 @@
 """Augmentations that move and mix pixels: flip, crops, blur.
 
-A resized crop and a blur are linear maps of an image, and both are one matrix along the rows and
-one along the columns; so each image gets two small matrices of its own, and a batch is two stacks
-of matrix products, with no loop over images.
+A resized crop and a blur are linear maps of an image: each is one matrix along the rows and one
+along the columns.  So each image gets two small matrices, and a batch takes two stacks of matrix
+products, without a loop over images.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -19,27 +18,28 @@ from dualnet.core.arrays import arange_like
 from dualnet.data.augment.step import check_range, draw
 from dualnet.errors import UsageError
 from dualnet.random import Key
+from dualnet.types import Array
 
 _TRIES = 10
-"""Crops that are drawn for an image, of which the first that fits is taken."""
+"""How many crops are drawn for an image; the first one that fits is taken."""
 
 
 @dataclass(frozen=True)
 class Flip:
-    """The image in a mirror: left and right change places."""
+    """Mirror every image: left and right are exchanged."""
 
-    def __call__(self, key: Key, images: Any, backend: Backend, start: int = 0) -> Any:
+    def __call__(self, key: Key, images: Array, backend: Backend, start: int = 0) -> Array:
         return images[:, :, ::-1]
 
 
 @dataclass(frozen=True)
 class PaddedCrop:
-    """The image moved by up to `padding` pixels along each axis, black where it was not.
+    """Move every image by up to `padding` pixels along each axis; what comes in is black.
 
-    The same as a random crop of the padded image to its old size.
+    This is the same as padding the image and cropping it at random to its old size.
 
     Args:
-        padding: the most pixels; 0 leaves images as they are.
+        padding: how many pixels at most; 0 leaves images as they are.
 
     Source: He, Zhang, Ren & Sun 2016, "Deep residual learning for image recognition",
     section 4.2.
@@ -53,7 +53,7 @@ class PaddedCrop:
                 f"PaddedCrop: padding: expected a whole number from 0 up, got {self.padding!r}"
             )
 
-    def __call__(self, key: Key, images: Any, backend: Backend, start: int = 0) -> Any:
+    def __call__(self, key: Key, images: Array, backend: Backend, start: int = 0) -> Array:
         numbers = draw(key, images, 2, backend, start)
         n, height, width, _ = images.shape
         p = self.padding
@@ -67,12 +67,13 @@ class PaddedCrop:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """A random rectangle of the image, scaled to one size by bilinear interpolation.
+    """Crop a random rectangle of every image, and scale it to one size by bilinear interpolation.
 
-    Share of the area uniform in `area`, logarithm of the aspect ratio uniform in that of `ratio`,
-    sides rounded to whole pixels, place uniform.  If none of ten such rectangles fits into the
-    image, the largest of an allowed ratio is taken.  Interpolation does not average pixels, so
-    that a `size` below that of the crop skips some.
+    The rectangle's share of the area is uniform in `area`, the logarithm of its aspect ratio is
+    uniform between the logarithms of `ratio`, and its position is uniform.  Its sides are rounded
+    to whole pixels.  If none of ten such rectangles fits into the image, the largest rectangle of
+    an allowed ratio is taken.  Interpolation does not average pixels, so pixels are skipped where
+    `size` is smaller than the crop.
 
     Args:
         area: smallest and largest share of the image's area, above 0 and at most 1.
@@ -94,7 +95,7 @@ class ResizedCrop:
                 f"ResizedCrop: size: expected a whole number from 1 up, got {self.size!r}"
             )
 
-    def __call__(self, key: Key, images: Any, backend: Backend, start: int = 0) -> Any:
+    def __call__(self, key: Key, images: Array, backend: Backend, start: int = 0) -> Array:
         numbers = draw(key, images, 2 * _TRIES + 2, backend, start)
         whole = images.shape[1:3]
         sizes = self._sizes(numbers[:, 2:], whole)
@@ -104,8 +105,13 @@ class ResizedCrop:
         )
         return _along_rows_and_columns(rows, columns, images)
 
-    def _sizes(self, numbers: Any, whole: tuple[int, int]) -> list[Any]:
-        """Heights and widths of the images' crops, each `(N,)`, from numbers `(N, 2 * _TRIES)`."""
+    def _sizes(self, numbers: Array, whole: tuple[int, int]) -> list[Array]:
+        """Return the heights and the widths of the crops, two arrays `(N,)`.
+
+        Args:
+            numbers: uniform in [0, 1), `(N, 2 * _TRIES)`.
+            whole: height and width of the images.
+        """
         height, width = whole
         area = (height * width) * _between(self.area, numbers[:, :_TRIES])
         log_ratio = _between(tuple(map(math.log, self.ratio)), numbers[:, _TRIES:])
@@ -127,12 +133,13 @@ class ResizedCrop:
 
 @dataclass(frozen=True)
 class GaussianBlur:
-    """Every pixel a mean of its surroundings, with weights exp(-distance² / (2 sigma²)).
+    """Replace every pixel by a weighted mean of all, with weights exp(-distance² / (2 sigma²)).
 
-    The kernel is not cut off; at the border, the weights of what lies inside sum up to 1.
+    The kernel is not cut off.  At the border, the weights of the pixels inside sum up to 1.
 
     Args:
-        sigma: smallest and largest standard deviation in pixels, above 0; uniform between.
+        sigma: smallest and largest standard deviation in pixels, above 0.  It is uniform between
+            the two.
 
     Source: Chen, Kornblith, Norouzi & Hinton 2020, "A simple framework for contrastive learning
     of visual representations", appendix A, whose kernel is a tenth of the image wide.
@@ -143,10 +150,11 @@ class GaussianBlur:
     def __post_init__(self) -> None:
         check_range("GaussianBlur", "sigma", self.sigma, 1e-3, 1e3)
 
-    def __call__(self, key: Key, images: Any, backend: Backend, start: int = 0) -> Any:
+    def __call__(self, key: Key, images: Array, backend: Backend, start: int = 0) -> Array:
         sigma = _between(self.sigma, draw(key, images, 1, backend, start))[:, :, None]
 
-        def smoothing(length: int) -> Any:
+        def smoothing(length: int) -> Array:
+            """Return the matrices `(N, length, length)` that blur along an axis."""
             pixels = arange_like(length, images).astype(images.dtype)
             weights = np.exp(-np.square((pixels[:, None] - pixels) / sigma) / 2.0)
             return weights / weights.sum(axis=-1, keepdims=True)
@@ -156,13 +164,23 @@ class GaussianBlur:
         )
 
 
-def _between(bounds: tuple[float, ...], numbers: Any) -> Any:
+def _between(bounds: tuple[float, ...], numbers: Array) -> Array:
+    """Map numbers from [0, 1) to the interval between the two bounds."""
     low, high = bounds
     return low + (high - low) * numbers
 
 
-def _interpolation(first: Any, length: Any, size: int, whole: int) -> Any:
-    """Matrices `(N, size, whole)` that stretch the pixels [first, first + length) over `size`."""
+def _interpolation(first: Array, length: Array, size: int, whole: int) -> Array:
+    """Return the matrices that stretch the pixels [first, first + length) over `size` pixels.
+
+    Args:
+        first, length: where each crop starts along an axis, and how long it is, `(N,)`.
+        size: how many pixels the result has along this axis.
+        whole: how many pixels the image has along it.
+
+    Returns:
+        `(N, size, whole)`.
+    """
     first, last = first[:, None], (first + length - 1.0)[:, None]
     steps = (arange_like(size, length).astype(length.dtype) + 0.5) / size
     centers = np.clip(first + steps * length[:, None] - 0.5, first, last)
@@ -171,8 +189,17 @@ def _interpolation(first: Any, length: Any, size: int, whole: int) -> Any:
     return np.maximum(1.0 - distances, 0.0)
 
 
-def _along_rows_and_columns(rows: Any, columns: Any, images: Any) -> Any:
-    """Apply matrices `(N, S, H)` and `(N, T, W)` to images `(N, H, W, C)`: `(N, S, T, C)`."""
+def _along_rows_and_columns(rows: Array, columns: Array, images: Array) -> Array:
+    """Apply matrices to the rows and columns of images.
+
+    Args:
+        rows: `(N, S, H)`.
+        columns: `(N, T, W)`.
+        images: `(N, H, W, C)`.
+
+    Returns:
+        `(N, S, T, C)`.
+    """
     n, height, width, channels = images.shape
     x = exact_product(rows, images.reshape(n, height, width * channels))
     x = x.reshape(n, -1, width, channels).transpose(0, 2, 1, 3)

@@ -1,4 +1,4 @@
-"""The papers' augmentations, by the names that the command line gives them."""
+"""The augmentations of the papers, and their names on the command line."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from dualnet.data.augment.step import Augmentation, Compose, Sometimes
 
 
 def none() -> None:
-    """Images as they are."""
+    """Return no augmentation: images stay as they are."""
 
 
 def flip_crop() -> Compose:
-    """Flip, and crop after padding by 4 pixels: the usual one of CIFAR."""
+    """Flip, and crop after padding by 4 pixels: the usual augmentation for CIFAR."""
     return Compose((Sometimes(0.5, Flip()), PaddedCrop(4)))
 
 
 def flip_resized_crop(size: int | None = None) -> Compose:
-    """Flip, and a random crop scaled to the image's size: that of AlexNet.
+    """Flip, and scale a random crop to the image's size: the augmentation of AlexNet.
 
-    The FDFA paper's AlexNet has `size=224`.
+    Args:
+        size: height and width of the result; None for those of the image.  The AlexNet of the
+            FDFA paper has 224.
     """
     return Compose((Sometimes(0.5, Flip()), ResizedCrop(size=size)))
 
@@ -29,17 +31,17 @@ def flip_resized_crop(size: int | None = None) -> Compose:
 def contrastive(
     smallest_area: float = 0.08, *, blur: float = 0.5, solarize: float = 0.1
 ) -> Compose:
-    """Resized crop, flip, color jitter, grayscale, blur, solarize: one view of a pair.
+    """Make one view of a pair: resized crop, flip, color jitter, grayscale, blur, solarize.
 
-    Two views of the same images are two calls with different keys.  The code published with Ren,
-    Kornblith, Liao & Hinton 2023 treats them unequally: `blur=1.0, solarize=0.0` for one and
-    `blur=0.1, solarize=0.2` for the other, as Grill et al. 2020 (table 6).  The defaults are
-    about the mean of both; strengths and all other probabilities are theirs.
+    Two calls with different keys make two views of the same images.  The code published with Ren,
+    Kornblith, Liao & Hinton 2023 treats the two views unequally: `blur=1.0, solarize=0.0` for one
+    and `blur=0.1, solarize=0.2` for the other, like Grill et al. 2020 (table 6).  The defaults
+    here are about the mean of both.  Strengths and all other probabilities are those of the code.
 
     Args:
-        smallest_area: of a crop, as a share of the image's area; Ren et al. have 0.08 for
-            backpropagation and 0.3 to 0.5 for forward gradients.
-        blur, solarize: probabilities.
+        smallest_area: the smallest area of a crop, as a share of the image's area.  Ren et al.
+            take 0.08 for backpropagation and 0.3 to 0.5 for forward gradients.
+        blur, solarize: the probabilities of both.
     """
     return Compose(
         (
@@ -54,7 +56,10 @@ def contrastive(
 
 
 def contrastive_large() -> Compose:
-    """The same with crops of at least 0.3 of the area, for forward gradients."""
+    """Make views as `contrastive` does, with crops of at least 0.3 of the area.
+
+    They are for forward gradients.
+    """
     return contrastive(smallest_area=0.3)
 
 
@@ -65,4 +70,4 @@ AUGMENTATIONS: dict[str, Callable[[], Augmentation | None]] = {
     "contrastive": contrastive,
     "contrastive-large": contrastive_large,
 }
-"""Each makes its augmentation; all of them keep the size of images."""
+"""Name → function that makes the augmentation.  All of these keep the size of images."""

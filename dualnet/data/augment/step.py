@@ -1,47 +1,48 @@
-"""What an augmentation is, and how several make one.
+"""The protocol of an augmentation, and augmentations that are made of others.
 
-An augmentation is a function of a key, a batch of images and a backend; it gives new images and
-changes nothing it was given.  All its randomness comes from the key: image i of the batch gets
-numbers that depend on the key and on `start + i` alone, so that a shard of a batch, told where it
-begins, is changed as it would be within the whole batch.
+An augmentation is a function of a key, a batch of images and a backend.  It returns new images and
+changes none of its arguments.  All randomness comes from the key: the random numbers of image i
+depend on the key and on `start + i` alone.  So a shard of a batch is changed as it would be within
+the whole batch, if it is told at which image it starts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from dualnet.backends import Backend
 from dualnet.errors import UsageError
 from dualnet.random import Key
+from dualnet.types import Array
 
 
 class Augmentation(Protocol):
-    """A change of images."""
+    """A function that changes images at random."""
 
-    def __call__(self, key: Key, images: Any, backend: Backend, start: int = 0) -> Any:
-        """The images changed.
+    def __call__(self, key: Key, images: Array, backend: Backend, start: int = 0) -> Array:
+        """Return changed images.
 
         Args:
-            key: all randomness of this call.
+            key: names all random numbers of this call.
             images: `(N, H, W, C)`, floating-point, from 0 (black) to 1 (full intensity).
             backend: draws the numbers; the images are its arrays.
-            start: index in the batch of the first image, where these are a shard of it.
+            start: the index of the first image in its batch, for a shard of a batch.
 
         Returns:
-            Images of the same range and dtype; possibly a view of those given.
+            Images `(N, H', W', C)` of the same range and dtype; they may be a view of `images`.
 
         Raises:
-            UsageError: if `images` are of another kind or shape.
+            UsageError: `images` are of another kind or shape.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Compose:
-    """One augmentation after the other, each with randomness of its own.
+    """Apply augmentations one after the other, each with random numbers of its own.
 
     Args:
         steps: the augmentations, first to last.
@@ -49,7 +50,7 @@ class Compose:
 
     steps: tuple[Augmentation, ...]
 
-    def __call__(self, key: Key, images: Any, backend: Backend, start: int = 0) -> Any:
+    def __call__(self, key: Key, images: Array, backend: Backend, start: int = 0) -> Array:
         for i, step in enumerate(self.steps):
             images = step(key.fold_in(i), images, backend, start)
         return images
@@ -57,11 +58,11 @@ class Compose:
 
 @dataclass(frozen=True)
 class Sometimes:
-    """An augmentation of every image with some probability, independently.
+    """Apply an augmentation to each image with some probability, independently.
 
     Args:
         probability: from 0 to 1.
-        step: the augmentation; it keeps the size of images.
+        step: the augmentation; it must keep the size of images.
     """
 
     probability: float
@@ -70,15 +71,20 @@ class Sometimes:
     def __post_init__(self) -> None:
         check_range("Sometimes", "probability", (self.probability, self.probability), 0.0, 1.0)
 
-    def __call__(self, key: Key, images: Any, backend: Backend, start: int = 0) -> Any:
+    def __call__(self, key: Key, images: Array, backend: Backend, start: int = 0) -> Array:
         chosen = draw(key.fold_in("choice"), images, 1, backend, start) < self.probability
-        # Of all images: to change those chosen alone would tie their draws to who else was.
+        # All images are changed, and then some are chosen.  If only the chosen ones were changed,
+        # their random numbers would depend on which other images were chosen.
         changed = self.step(key.fold_in("step"), images, backend, start)
         return np.where(chosen[:, :, None, None], changed, images)
 
 
-def draw(key: Key, images: Any, count: int, backend: Backend, start: int) -> Any:
-    """Numbers for each image, uniform in [0, 1): `(N, count)`, of the dtype of the images."""
+def draw(key: Key, images: Array, count: int, backend: Backend, start: int) -> Array:
+    """Draw `count` numbers for each image, uniform in [0, 1), `(N, count)` of the images' dtype.
+
+    Raises:
+        UsageError: `images` are no floating-point array `(N, H, W, C)`.
+    """
     if getattr(images, "ndim", None) != 4 or images.dtype.kind != "f":
         kind = f"{images.dtype}{images.shape}" if hasattr(images, "dtype") else type(images)
         raise UsageError(
