@@ -1,8 +1,8 @@
-"""Array backends: where arrays live, how random numbers are drawn, how work is spread.
+"""Array backends decide where arrays live, how random numbers are drawn, and how work is spread.
 
-Differentiable code never asks for a backend: it calls NumPy's functions, which dispatch on the
-arrays they get.  A backend is needed only where arrays are made.  Each is a class with the
-methods of `Backend`; `get` makes one by name.
+Differentiable code never asks for a backend.  It calls NumPy's functions, and these dispatch on the
+arrays they get.  A backend is needed only where arrays are made.  Each backend is a class with the
+methods of `Backend`; `get` makes one by its name.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from dualnet.errors import BackendError, UsageError
 __all__ = ["MATMUL_PRECISIONS", "NAMES", "Backend", "NumpyBackend", "get"]
 
 NAMES = ("numpy", "cupy", "auto")
+"""The names that `get` knows; `auto` is one of the other two."""
 
 MATMUL_PRECISIONS = ("full", "tf32", "bf16")
-"""How the factors of large float32 matrix products may be rounded, on CuPy: not at all, to the 11
-significant bits of TF32, or to the 8 of bfloat16.  Sums are in float32 always."""
+"""How the factors of large float32 matrix products may be rounded on CuPy: not at all, to the 11
+significant bits of TF32, or to the 8 bits of bfloat16.  Sums are always in float32."""
 
 
 def get(name: str, threads: int = 1, matmul_precision: str = "full") -> Backend:
-    """The backend called `name`.
+    """Make the backend called `name`.
 
     Args:
-        name: `numpy`, `cupy` (a CUDA device), or `auto`: a CUDA device, or NumPy where there is
-            none, which is said on standard error.
-        threads: how many threads share the work of a step; more than one is for NumPy.
-        matmul_precision: one of `MATMUL_PRECISIONS`; other than `full` is for CuPy.
+        name: `numpy`, `cupy` (a CUDA device), or `auto`.  With `auto` a CUDA device is taken; where
+            there is none, a message on standard error says so and NumPy is taken.
+        threads: how many threads share the work of a step; more than one is for NumPy only.
+        matmul_precision: one of `MATMUL_PRECISIONS`; those other than `full` are for CuPy only.
 
     Raises:
-        BackendError: it cannot be used here, and why.
-        UsageError: there is none of that name, or an argument is of no use to it.
+        BackendError: the backend cannot be used here; the message says why.
+        UsageError: there is no backend of this name, or an argument is of no use to it.
     """
     if name not in NAMES:
         raise UsageError(f"backend: expected one of {', '.join(NAMES)}, got {name!r}")
@@ -48,7 +49,9 @@ def get(name: str, threads: int = 1, matmul_precision: str = "full") -> Backend:
                 f"--{matmul_precision} is of no use to --backend numpy; it is for cupy"
             )
         return NumpyBackend(threads)
-    from dualnet.backends.cupy_backend import CupyBackend  # CuPy is imported only when asked for
+    from dualnet.backends.cupy_backend import (
+        CupyBackend,  # so that CuPy is imported only when it is used
+    )
 
     if name == "cupy":
         return CupyBackend(threads, matmul_precision)

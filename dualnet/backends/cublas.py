@@ -1,8 +1,8 @@
-"""cuBLAS's products of matrices, called without CuPy.
+"""Call the matrix products of cuBLAS directly, without CuPy.
 
-CuPy's own calls refuse to run while a stream captures, which cuBLAS itself allows; a step recorded
-as a CUDA graph could have no product.  The arguments are those of NVIDIA's documentation, the
-library is the one that CuPy has loaded.
+CuPy's own calls refuse to run while a stream captures, although cuBLAS allows it.  With them, a
+step that is recorded as a CUDA graph could have no product.  The arguments are those of NVIDIA's
+documentation, and the library is the one that CuPy has loaded.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy as np
 from dualnet.errors import BackendError
 
 R_32F, R_64F, R_16BF = 0, 1, 14
-"""Types of data."""
+"""cuBLAS's numbers for types of data: float32, float64, bfloat16."""
 COMPUTE_32F, COMPUTE_32F_FAST_TF32, COMPUTE_64F = 68, 77, 70
-"""What products are summed in, and how factors may be rounded before."""
+"""cuBLAS's numbers for the type in which products are summed, and for the rounding before."""
 
-_ALGORITHM = -1  # cuBLAS's choice
+_ALGORITHM = -1  # let cuBLAS choose
 _WORKSPACE_BYTES = 32 << 20
-"""As NVIDIA advises for Hopper.  With a workspace of its own cuBLAS takes no memory while a stream
-captures."""
+"""The size that NVIDIA advises for Hopper.  With a workspace of its own, cuBLAS allocates no memory
+while a stream captures."""
 
 _INT, _LONG, _POINTER = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
-_ARGUMENTS: dict[str, tuple] = {
+_ARGUMENTS: dict[str, tuple] = {  # of cuBLAS's functions, as types of ctypes
     "cublasCreate_v2": (_POINTER,),
     "cublasSetStream_v2": (_POINTER, _POINTER),
     "cublasSetWorkspace_v2": (_POINTER, _POINTER, ctypes.c_size_t),
@@ -46,18 +46,24 @@ _ARGUMENTS: dict[str, tuple] = {
 
 
 def gemm(*arguments: int) -> None:
-    """`cublasGemmEx` on the current stream: all its arguments but the handle and the algorithm,
-    pointers as integers."""
+    """Call `cublasGemmEx` on the current stream.
+
+    Args:
+        arguments: all its arguments but the handle and the algorithm; pointers are integers.
+
+    Raises:
+        BackendError: cuBLAS refuses.
+    """
     _call("cublasGemmEx", _ready(), *arguments, _ALGORITHM)
 
 
 def gemm_strided_batched(*arguments: int) -> None:
-    """`cublasGemmStridedBatchedEx`; see `gemm`."""
+    """Call `cublasGemmStridedBatchedEx` on the current stream; see `gemm`."""
     _call("cublasGemmStridedBatchedEx", _ready(), *arguments, _ALGORITHM)
 
 
 class _Handle:
-    """cuBLAS's memory of where it works, on one device."""
+    """A handle of cuBLAS on one device, with its workspace and its stream."""
 
     def __init__(self) -> None:
         pointer = ctypes.c_void_p()
@@ -67,17 +73,17 @@ class _Handle:
         self._stream: int | None = None
 
     def follow(self, stream: int) -> None:
-        """Work on a stream from now on."""
+        """Let cuBLAS work on this stream from now on."""
         if stream != self._stream:
-            self._stream = None  # until both are done
+            self._stream = None  # unknown until both calls have succeeded
             _call("cublasSetStream_v2", self.pointer, stream)
-            # to choose a stream is to lose the workspace
+            # choosing a stream takes the workspace away, so it is given again
             _call("cublasSetWorkspace_v2", self.pointer, self._workspace.data.ptr, _WORKSPACE_BYTES)
             self._stream = stream
 
 
 def _ready() -> Any:
-    """A handle on the current device and stream."""
+    """Return the pointer of the current device's handle, set to the current stream."""
     handle = _handle(cupy.cuda.runtime.getDevice())
     handle.follow(cupy.cuda.get_current_stream().ptr)
     return handle.pointer
@@ -85,12 +91,14 @@ def _ready() -> Any:
 
 @functools.cache
 def _handle(_device: int) -> _Handle:
+    """Return the handle of a device, made at the first call."""
     return _Handle()
 
 
 @functools.cache
-def _library() -> Any:
-    cupy.cuda.get_cublas_handle()  # CuPy knows where the library is, and loads it
+def _library() -> ctypes.CDLL:
+    """Load the cuBLAS library that CuPy uses, and declare the arguments of its functions."""
+    cupy.cuda.get_cublas_handle()  # makes CuPy, which knows where the library is, load it
     major = cupy.cuda.runtime.runtimeGetVersion() // 1000
     name = f"cublas64_{major}.dll" if sys.platform == "win32" else f"libcublas.so.{major}"
     try:
@@ -103,6 +111,7 @@ def _library() -> Any:
 
 
 def _call(name: str, *arguments: Any) -> None:
+    """Call a function of cuBLAS and raise a BackendError unless it succeeds."""
     status = getattr(_library(), name)(*arguments)
     if status:
         raise BackendError(f"backend cupy: {name} of cuBLAS failed with status {status}")

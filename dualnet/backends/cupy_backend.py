@@ -1,8 +1,8 @@
 """The CuPy backend: arrays on a CUDA device.
 
-Models, layers and learning rules are the same source as on NumPy: their calls of NumPy's functions
-reach CuPy by the dispatch protocols.  What is particular to the device is here, in `kernels`, and
-in the CUDA sources of the folder `cuda`.
+Models, layers and learning rules have the same source as on NumPy: their calls of NumPy's functions
+reach CuPy by the dispatch protocols.  All code that is particular to the device is in this folder:
+here, in the modules that this one imports, and in the CUDA sources of the folder `cuda`.
 """
 
 from __future__ import annotations
@@ -12,37 +12,44 @@ import math
 import sys
 import weakref
 from collections.abc import Callable, Generator, Iterable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from dualnet.backends.overridable import exact_product, put_kernels
 from dualnet.errors import BackendError, UsageError
 from dualnet.random import Key
+from dualnet.types import Array, Shape
 
-_RESIDENT_SHARE = 0.25
-"""Of the free memory of the device, what one array of the data set may take for good."""
+_KEPT_SHARE = 0.25
+"""The share of the device's free memory that one array of a data set may take for a whole run."""
 
 _DRAWS_PER_THREAD = 4
+"""How many numbers a thread of the kernels in `cuda/draws.cu` draws."""
 
 
 class CupyBackend:
-    """Arrays in the memory of a CUDA device; the host only says what to do, and runs ahead.
+    """Keeps arrays in the memory of a CUDA device.
 
-    Random numbers are a function of key and index alone (Philox).  Signs and uniform numbers are
-    the same on every device; normal ones to the rounding of its log and sine.  They are others
-    than NumPy's.
+    The host only starts work on the device, and goes on before the work is done.
+
+    Random numbers depend on key and index alone (Philox).  Signs and uniform numbers are the same
+    on every device.  Normal numbers are the same up to the rounding of the device's logarithm and
+    sine.  None of them are equal to those of the NumPy backend.
 
     Args:
-        threads: must be 1: the device spreads its work by itself.
+        threads: must be 1, because the device spreads its work by itself.
         matmul_precision: how the factors of float32 matrix products may be rounded, so that
-            they are faster: `full` (not at all), `tf32` (to 11 bits) or `bf16` (to 8).  Of products that
-            are not `overridable.matrix_product` but CuPy's own, those of two matrices may round to
-            11 bits under both.  The choice is one for the whole process: the last.
+            products are faster: `full` (not at all), `tf32` (to 11 bits) or `bf16` (to 8 bits).
+            `overridable.matrix_product` rounds so.  Products of two matrices by CuPy's own
+            functions may round to 11 bits under `tf32` and under `bf16`.  The last backend that is
+            made decides for the whole process.
 
     Raises:
-        BackendError: CuPy, a driver or a device is missing; says which.
-        UsageError: more than one thread.
+        BackendError: CuPy, a driver or a device is missing; the message says which.
+        UsageError: more than one thread is asked for.
     """
 
     name = "cupy"
@@ -55,86 +62,91 @@ class CupyBackend:
                 f"{threads}"
             )
         self.threads = 1
-        self._cupy = _imported()
+        self._cupy = _import_cupy()
         _require_device(self._cupy)
         _choose_precision(matmul_precision)
-        from dualnet.backends import (  # all of which need CuPy
+        from dualnet.backends import (  # here, because all of them import CuPy
             graphs,
-            kernels,  # noqa: F401, which fills KERNELS
+            kernels,  # noqa: F401 (its import registers kernels)
             launching,
-            optimizer_kernels,  # noqa: F401, too
+            optimizer_kernels,  # noqa: F401 (likewise)
             placeholders,
         )
         from dualnet.backends.products import product_kernels
 
-        self._repeated, self._key_words = graphs.Repeated, placeholders.key_words
+        self._record, self._key_words = graphs.Recorded, placeholders.key_words
         self._draws = launching.Module("draws")
         self._recorded: weakref.WeakSet[Any] = weakref.WeakSet()
         put_kernels(self._cupy.ndarray, launching.KERNELS | product_kernels(matmul_precision))
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)
 
-    def asarray(self, x: Any, dtype: Any = None) -> Any:
-        """The array on the device."""
+    def asarray(self, x: Any, dtype: DTypeLike | None = None) -> Array:
+        """Return the array on the device; one that is there already is not copied."""
         return self._cupy.asarray(x, dtype)
 
-    def to_host(self, x: Any) -> np.ndarray:
-        """The array as a NumPy array; waits for it."""
+    def to_host(self, x: Array) -> np.ndarray:
+        """Wait until the array is computed, and copy it to a NumPy array."""
         return self._cupy.asnumpy(x)
 
-    def keep_on_device(self, x: Any) -> Any:
-        """The array on the device if it leaves most of the free memory to others, else x."""
+    def keep_on_device(self, x: Array) -> Array:
+        """Return the array on the device if a quarter of the free memory is enough; else x."""
         free, _ = self._cupy.cuda.runtime.memGetInfo()
-        return self.asarray(x[:]) if x.nbytes <= _RESIDENT_SHARE * free else x
+        return self.asarray(x[:]) if x.nbytes <= _KEPT_SHARE * free else x
 
     def prefetch(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
-        """Batches of arrays on the device, each moved while the one before it is in use."""
+        """Yield batches on the device; each is moved while the one before it is in use."""
 
-        def moved(batch: tuple) -> tuple[tuple, Any]:
+        def start_copy(batch: tuple) -> tuple[tuple, Any]:
+            """Return the batch on the device and the event that its copy is done, if any."""
             if all(isinstance(array, self._cupy.ndarray) for array in batch):
                 return batch, None
-            # the memory may be that of a batch which what was asked for so far still reads
+            # the copy may get memory of an earlier batch, which work started before still reads
             self._moving.wait_event(self._cupy.cuda.get_current_stream().record())
             with self._moving:
                 return tuple(map(self.asarray, batch)), self._moving.record()
 
-        def there(batch: tuple, done: Any) -> tuple:
+        def wait_for_copy(batch: tuple, done: Any) -> tuple:
+            """Return the batch; work that is started from now on waits until its copy is done."""
             if done is not None:
                 self._cupy.cuda.get_current_stream().wait_event(done)
             return batch
 
         before = None
         for batch in batches:
-            after = moved(batch)
+            after = start_copy(batch)
             if before is not None:
-                yield there(*before)
+                yield wait_for_copy(*before)
             before = after
         if before is not None:
-            yield there(*before)
+            yield wait_for_copy(*before)
 
     def map(self, f: Callable, items: Iterable) -> list:
-        """`[f(x) for x in items]`."""
+        """Return `[f(x) for x in items]`, one after the other."""
         return [f(x) for x in items]
 
-    def normal(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> Any:
-        """Standard normal numbers; see `Backend.normal`."""
-        return self._drawn("normal", key, shape, dtype, start)
+    def normal(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> Array:
+        """Draw independent standard normal numbers; see `Backend.normal`."""
+        return self._draw("normal", key, shape, dtype, start)
 
-    def signs(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> Any:
-        """Independent random signs, one from each random bit; see `Backend.signs`."""
-        return self._drawn("signs", key, shape, dtype, start)
+    def signs(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> Array:
+        """Draw random signs, +1 or -1, one from each random bit; see `Backend.signs`."""
+        return self._draw("signs", key, shape, dtype, start)
 
-    def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> Any:
-        """Independent numbers, uniform in [0, 1); see `Backend.uniform`."""
-        return self._drawn("uniform", key, shape, dtype, start)
+    def uniform(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> Array:
+        """Draw independent numbers, uniform in [0, 1); see `Backend.uniform`."""
+        return self._draw("uniform", key, shape, dtype, start)
 
     def synchronize(self) -> None:
-        """Wait until everything asked for is done."""
+        """Wait until all work that was started is done."""
         self._cupy.cuda.get_current_stream().synchronize()
 
     def memory(self) -> dict[str, int]:
-        """Bytes that CuPy's memory pools hold, and those of them in use now.  Without a recorded
-        step they hold the most that were in use at once, and what their blocks waste."""
+        """Return how many bytes CuPy's memory pools hold, and how many of them are in use now.
+
+        Pools keep what they once took.  So without a recorded step, they hold the most bytes that
+        were in use at once, plus what is wasted by dividing memory into blocks.
+        """
         pools = [self._cupy.get_default_memory_pool(), *(f.pool for f in self._recorded)]
         return {
             "device_pool_bytes": sum(pool.total_bytes() for pool in pools),
@@ -142,12 +154,12 @@ class CupyBackend:
         }
 
     def recorded(self, function: Callable) -> Callable:
-        """The function, recorded as a CUDA graph when it has run often enough; see `Repeated`."""
-        repeated = self._repeated(function)
-        self._recorded.add(repeated)
-        return repeated
+        """Record the function as a CUDA graph once it ran often enough; see `graphs.Recorded`."""
+        recorded = self._record(function)
+        self._recorded.add(recorded)
+        return recorded
 
-    def _drawn(self, kind: str, key: Key, shape: tuple[int, ...], dtype: Any, start: int) -> Any:
+    def _draw(self, kind: str, key: Key, shape: Shape, dtype: DTypeLike, start: int) -> Array:
         out = self._cupy.empty(shape, dtype)
         size = math.prod(shape)
         if size:
@@ -158,7 +170,8 @@ class CupyBackend:
         return out
 
 
-def _imported() -> Any:
+def _import_cupy() -> ModuleType:
+    """Import CuPy, or raise a BackendError that says how to install it."""
     try:
         import cupy
     except ImportError as error:
@@ -170,7 +183,7 @@ def _imported() -> Any:
 
 
 def _fitting_extra() -> str:
-    """Which extra to install for the driver that is here."""
+    """Say which extra to install for this machine's driver."""
     major = (driver_version() or 0) // 1000
     if major < 12:
         return (
@@ -182,7 +195,10 @@ def _fitting_extra() -> str:
 
 
 def driver_version() -> int | None:
-    """1000 · major + 10 · minor of the newest CUDA that the driver supports; None without one."""
+    """Return 1000 · major + 10 · minor of the newest CUDA that the driver supports.
+
+    It is None where there is no driver.
+    """
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         version = ctypes.c_int(0)
@@ -192,15 +208,18 @@ def driver_version() -> int | None:
     return None if failed else version.value
 
 
-def _require_device(cupy: Any) -> None:
-    """Do on the device what every run does, so that whatever is missing is missed now."""
+def _require_device(cupy: ModuleType) -> None:
+    """Raise a BackendError unless the device can compute.
+
+    It does on the device what every run does, so that what is missing shows now and not later.
+    """
     try:
         count = cupy.cuda.runtime.getDeviceCount()
         if not count:
             raise RuntimeError("no CUDA device")
         square = cupy.ones((2, 2), np.float32)
         total = float((square @ square + square).sum())
-    except Exception as error:  # the driver, a library that CuPy loads when first used, the device
+    except Exception as error:  # of the driver, the device, or a library that CuPy loads
         found = driver_version()
         driver = "none was found" if found is None else f"for CUDA {found // 1000} at most"
         raise BackendError(
@@ -212,8 +231,8 @@ def _require_device(cupy: Any) -> None:
         raise BackendError(f"backend cupy: the device computes {total} where 12 is right")
 
 
-def _require_products(cupy: Any) -> None:
-    """Multiply as training does: a cuBLAS that cannot is found out now."""
+def _require_products(cupy: ModuleType) -> None:
+    """Raise a BackendError unless cuBLAS can multiply matrices as training does."""
     square = cupy.ones((2, 2), np.float32)
     total = float(exact_product(square, square).sum())
     if total != 8.0:
@@ -221,9 +240,10 @@ def _require_products(cupy: Any) -> None:
 
 
 def _choose_precision(matmul_precision: str) -> None:
-    """Whether CuPy's own float32 products may round their factors; CUPY_TF32 does not decide it.
+    """Set whether CuPy's own float32 products may round their factors, whatever CUPY_TF32 says.
 
-    They know no bfloat16: who lets factors be rounded to 8 bits gets theirs rounded to 11.
+    CuPy's products cannot round to bfloat16.  Where rounding to 8 bits is allowed, they round to
+    the 11 bits of TF32.
     """
     from cupy._core import _routines_linalg as own
 

@@ -1,7 +1,8 @@
-"""CUDA kernels beside the functions that they replace.
+"""The functions that launch CUDA kernels in the place of overridable functions.
 
-A kernel's first lines give the place of each argument; the sources in the folder `cuda` say what
-it computes.  Whatever a kernel does not serve, it leaves to the function written in NumPy's calls.
+Each takes the arguments of the function whose name it is registered for, and returns the same
+result.  The sources in the folder `cuda` say what the kernels compute.  For arguments that a kernel
+does not serve, NotImplemented is returned, and the function written in NumPy's calls is called.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from dualnet.backends.launching import Module, flat, kernel_for, serves
 from dualnet.backends.symmetric import solution_by_eigenvectors
+from dualnet.types import Array, Shape
 
 _WINDOWS = Module("windows")
 _NORMALIZATION = Module("normalization")
@@ -24,19 +26,26 @@ _SYMMETRIC = Module("symmetric")
 
 
 _DEVICE_BYTES = 1 << 28
-_FEW = 8
+"""How many bytes a device works on at once.  Pieces are large, because each takes a launch, but so
+small that the temporaries of a piece fit into memory with everything else."""
+_FEW_ARRAYS = 8
+"""Up to so many arrays are left to CuPy when they are concatenated."""
 
 
 @kernel_for("bytes_at_a_time")
-def _bytes_at_a_time(like: Any, in_cache: int) -> int:
-    """Large pieces, as each is a launch; but no more temporaries than fit beside all else."""
+def _bytes_at_a_time(like: Array, in_cache: int) -> int:
+    """Return `_DEVICE_BYTES`, whatever fits into the cache of a host."""
     return _DEVICE_BYTES
 
 
-@kernel_for("_concatenated")
-def _concatenated(axis: int, *arrays: Any) -> Any:
-    """CuPy's own takes the addresses of many arrays from the host; of few it copies each."""
-    if len(arrays) <= _FEW or not all(isinstance(a, cupy.ndarray) for a in arrays):
+@kernel_for("_concatenate")
+def _concatenate(axis: int, *arrays: Array) -> Array:
+    """Copy many arrays one by one.
+
+    CuPy copies few arrays one by one too, but for many it sends their addresses from the host to
+    the device, which a recording does not allow.
+    """
+    if len(arrays) <= _FEW_ARRAYS or not all(isinstance(a, cupy.ndarray) for a in arrays):
         return NotImplemented
     ends = np.cumsum([0, *(a.shape[axis] for a in arrays)]).tolist()
     axis %= arrays[0].ndim
@@ -51,82 +60,91 @@ def _concatenated(axis: int, *arrays: Any) -> Any:
 # --- windows -------------------------------------------------------------------------------------
 
 
-def _geometry(g: Any, image: tuple, channels: int, places: tuple) -> list[Any]:
-    (top, _), (left, _) = g.padding
-    numbers = (*image, channels, *places, *g.window, *g.stride, top, left)
+def _geometry_numbers(
+    geometry: Any, image: Shape, channels: int, output_size: Shape
+) -> list[np.int32]:
+    """Return the numbers that GEOMETRY stands for in cuda/windows.cu, in the same order.
+
+    Args:
+        geometry: a `Geometry` of `dualnet.images.windows`, which is above this layer.
+        image: H and W.
+        channels: C.
+        output_size: how many windows an image has, (rows, columns).
+    """
+    (top, _), (left, _) = geometry.padding
+    numbers = (*image, channels, *output_size, *geometry.window, *geometry.stride, top, left)
     return [np.int32(n) for n in numbers]
 
 
 @kernel_for("window_view")
-def _view(padded: Any, geometry: Any) -> Any:
-    """CuPy's own sliding_window_view copies the window's size to the device and waits for it."""
+def _window_view(padded: Array, geometry: Any) -> Array:
+    """Return the windows as a view `(M, rows, columns, ..., kh, kw)`.
+
+    CuPy's sliding_window_view copies the window's size to the device and waits for it.
+    """
     m, h, w, *rest = padded.shape
-    of_m, of_h, of_w, *of_rest = padded.strides
+    m_step, h_step, w_step, *rest_steps = padded.strides
     (kh, kw), (down, across) = geometry.window, geometry.stride
     shape = (m, (h - kh) // down + 1, (w - kw) // across + 1, *rest, kh, kw)
-    strides = (of_m, of_h * down, of_w * across, *of_rest, of_h, of_w)
+    strides = (m_step, h_step * down, w_step * across, *rest_steps, h_step, w_step)
     return cupy.lib.stride_tricks.as_strided(padded, shape, strides)
 
 
 @kernel_for("unfold")
-def _unfold(x: Any, geometry: Any) -> Any:
+def _unfold(x: Array, geometry: Any) -> Array:
     if not serves(x):
         return NotImplemented
     m, *image, c = x.shape
-    places = geometry.output_size(tuple(image))
-    out = cupy.empty((m, *places, math.prod(geometry.window), c), x.dtype)
-    sizes = _geometry(geometry, tuple(image), c, places)
+    size = geometry.output_size((image[0], image[1]))
+    out = cupy.empty((m, *size, math.prod(geometry.window), c), x.dtype)
+    sizes = _geometry_numbers(geometry, tuple(image), c, size)
     _WINDOWS.over(out.size, "unfold", x.dtype, *flat(x), out, np.int64(out.size), *sizes)
     return out
 
 
 @kernel_for("fold")
-def _fold(y: Any, geometry: Any, image: tuple) -> Any:
+def _fold(y: Array, geometry: Any, image: Shape) -> Array:
     if not serves(y):
         return NotImplemented
     out = cupy.empty((y.shape[0], *image, y.shape[-1]), y.dtype)
-    sizes = _geometry(geometry, image, y.shape[-1], y.shape[1:3])
+    sizes = _geometry_numbers(geometry, image, y.shape[-1], y.shape[1:3])
     _WINDOWS.over(out.size, "fold", y.dtype, *flat(y), out, np.int64(out.size), *sizes)
     return out
 
 
 @kernel_for("weighted_window_sum")
-def _weigh(x: Any, weights: Any, geometry: Any) -> Any:
+def _weighted_window_sum(x: Array, weights: Array, geometry: Any) -> Array:
     if not serves(x, weights):
         return NotImplemented
     k, m, *image, c = x.shape
     out = cupy.empty((k, m, *weights.shape[2:4], c), x.dtype)
     sizes = np.int64(out.size), np.int64(m)
-    of_windows = _geometry(geometry, tuple(image), c, weights.shape[2:4])
-    _WINDOWS.over(
-        out.size, "weighted_window_sum", x.dtype, *flat(x, weights), out, *sizes, *of_windows
-    )
+    windows = _geometry_numbers(geometry, tuple(image), c, weights.shape[2:4])
+    arguments = (*flat(x, weights), out, *sizes, *windows)
+    _WINDOWS.over(out.size, "weighted_window_sum", x.dtype, *arguments)
     return out
 
 
 @kernel_for("weighted_window_sum_transpose")
-def _spread(y: Any, weights: Any, geometry: Any, image: tuple) -> Any:
+def _weighted_window_sum_transpose(y: Array, weights: Array, geometry: Any, image: Shape) -> Array:
     if not serves(y, weights):
         return NotImplemented
-    k, m, *places, c = y.shape
+    k, m, *size, c = y.shape
     out = cupy.empty((k, m, *image, c), y.dtype)
     sizes = np.int64(out.size), np.int64(m)
-    of_windows = _geometry(geometry, image, c, tuple(places))
-    _WINDOWS.over(
-        out.size,
-        "weighted_window_sum_transpose",
-        y.dtype,
-        *flat(y, weights),
-        out,
-        *sizes,
-        *of_windows,
-    )
+    windows = _geometry_numbers(geometry, image, c, tuple(size))
+    arguments = (*flat(y, weights), out, *sizes, *windows)
+    _WINDOWS.over(out.size, "weighted_window_sum_transpose", y.dtype, *arguments)
     return out
 
 
 @kernel_for("scatter_add_zeros")
-def _zeros_plus(x: Any, positions: Any, shape: tuple) -> Any:
-    """Where several numbers meet at one place, the order in which they are added is not fixed."""
+def _scatter_add_zeros(x: Array, positions: Array, shape: Shape) -> Array:
+    """Add x at positions of an array of zeros.
+
+    Where a position occurs several times, the order in which the numbers are added is not fixed,
+    so the last bits of the sum may differ from run to run.
+    """
     if not serves(x):
         return NotImplemented
     k, n, size = x.shape[0], math.prod(positions.shape), math.prod(shape)
@@ -140,51 +158,61 @@ def _zeros_plus(x: Any, positions: Any, shape: tuple) -> Any:
 # --- normalization -------------------------------------------------------------------------------
 
 _FEWEST_BLOCKS = 64
-"""Below so many blocks most of the device would be idle while a few sum up long runs."""
-_LONG_RUN = 1 << 12
+"""With fewer blocks than this most of the device is idle, so long sums are left to CuPy."""
+_LONG_SUM = 1 << 12
+"""Sums of more entries than this are long."""
 
 
-def _runs(view: Any, directions: int = 1) -> tuple[int, int, list] | None:
-    """Blocks of one direction, lanes, and the sizes M, B, D; None where blocks would be few."""
+def _launch_sizes(view: Any, directions: int = 1) -> tuple[int, list] | None:
+    """Return how the kernels of cuda/normalization.cu divide an array `(A, M, B, D)`.
+
+    Args:
+        view: the array's shape, as a view of `nn.normalization_kernels`.
+        directions: how many arrays of this shape there are.
+
+    Returns:
+        How many blocks one array takes, and the kernels' arguments M, B, D and lanes; None where
+        there would be few blocks with long sums.
+    """
     lanes = 32 if view.d == 1 and view.b > 1 else 1
     blocks = view.a * -(-view.b // lanes)
-    if blocks * directions < _FEWEST_BLOCKS and view.m * view.d > _LONG_RUN:
+    if blocks * directions < _FEWEST_BLOCKS and view.m * view.d > _LONG_SUM:
         return None
-    return blocks, lanes, [np.int64(view.m), np.int32(view.b), np.int32(view.d), np.int32(lanes)]
+    return blocks, [np.int64(view.m), np.int32(view.b), np.int32(view.d), np.int32(lanes)]
 
 
 @kernel_for("normalized_in_view")
-def _normalized(x: Any, view: Any, epsilon: float) -> Any:
-    runs = _runs(view)
-    if runs is None or not serves(x):
+def _normalized(x: Array, view: Any, epsilon: float) -> Array:
+    launch_sizes = _launch_sizes(view)
+    if launch_sizes is None or not serves(x):
         return NotImplemented
     y, s = cupy.empty(x.shape, x.dtype), cupy.empty(view.kept, x.dtype)
-    blocks, _, sizes = runs
+    blocks, sizes = launch_sizes
     arguments = (*flat(x), y, s, *sizes, x.dtype.type(epsilon))
     _NORMALIZATION.launch("normalized", x.dtype, blocks, *arguments)
     return y, s
 
 
 @kernel_for("moments_in_view")
-def _moments(x: Any, view: Any) -> Any:
-    runs = _runs(view)
-    if runs is None or not serves(x):
+def _moments(x: Array, view: Any) -> Array:
+    launch_sizes = _launch_sizes(view)
+    if launch_sizes is None or not serves(x):
         return NotImplemented
     mean, variance = cupy.empty(view.kept, x.dtype), cupy.empty(view.kept, x.dtype)
-    blocks, _, sizes = runs
+    blocks, sizes = launch_sizes
     arguments = (*flat(x), mean, variance, *sizes)
     _NORMALIZATION.launch("moments", x.dtype, blocks, *arguments)
     return mean, variance
 
 
 @kernel_for("tangent_in_view")
-def _tangent(t: Any, y: Any, s: Any, view: Any) -> Any:
+def _tangent(t: Array, y: Array, s: Array, view: Any) -> Array:
     k = t.shape[0]
-    runs = _runs(view, k)
-    if runs is None or t.shape[1:] != y.shape or not serves(t, y, s):
+    launch_sizes = _launch_sizes(view, k)
+    if launch_sizes is None or t.shape[1:] != y.shape or not serves(t, y, s):
         return NotImplemented
     out = cupy.empty(t.shape, t.dtype)
-    blocks, _, sizes = runs
+    blocks, sizes = launch_sizes
     arguments = (*flat(t, y, s), out, np.int64(y.size), np.int64(blocks), *sizes)
     _NORMALIZATION.launch("tangent", t.dtype, k * blocks, *arguments)
     return out
@@ -194,7 +222,7 @@ def _tangent(t: Any, y: Any, s: Any, view: Any) -> Any:
 
 
 @kernel_for("_relu_and_slope")
-def _relu_and_slope(x: Any) -> Any:
+def _relu_and_slope(x: Array) -> Array:
     if not serves(x):
         return NotImplemented
     y, slope = cupy.empty(x.shape, x.dtype), cupy.empty(x.shape, x.dtype)
@@ -206,7 +234,7 @@ def _relu_and_slope(x: Any) -> Any:
 
 
 @kernel_for("_losses_and_errors")
-def _losses_and_errors(logits: Any, labels: Any) -> Any:
+def _losses_and_errors(logits: Array, labels: Array) -> Array:
     if not (serves(logits) and isinstance(labels, cupy.ndarray)):
         return NotImplemented
     n, classes = logits.shape
@@ -217,8 +245,8 @@ def _losses_and_errors(logits: Any, labels: Any) -> Any:
 
 
 @kernel_for("_losses")
-def _losses(logits: Any, labels: Any) -> Any:
-    """By the same kernel, so that a loss is the same with and without its derivative."""
+def _losses(logits: Array, labels: Array) -> Array:
+    """Compute the losses by the kernel above, so that they are the same with and without errors."""
     both = _losses_and_errors(logits, labels)
     return both if both is NotImplemented else both[0]
 
@@ -227,7 +255,7 @@ def _losses(logits: Any, labels: Any) -> Any:
 
 
 @kernel_for("summed_by_part")
-def _summed_by_part(d: Any, parts: Any, swapped: bool) -> Any:
+def _summed_by_part(d: Array, parts: Array, swapped: bool) -> Array:
     if not serves(d, parts):
         return NotImplemented
     k, n, *sizes = parts.shape
@@ -243,33 +271,36 @@ def _summed_by_part(d: Any, parts: Any, swapped: bool) -> Any:
 
 
 _MOST_DIRECTIONS = 256
-"""As in cuda/symmetric.cu.  Larger matrices need cuSOLVER, which cannot be recorded."""
+"""The largest k of the kernels; the same as MOST in cuda/symmetric.cu.  Larger matrices are left to
+cuSOLVER, which a CUDA graph cannot record."""
 
 
-def _small(g: Any) -> bool:
+def _is_served(g: Array) -> bool:
+    """Whether the kernels of cuda/symmetric.cu serve matrices `(..., k, k)`."""
     return serves(g) and g.shape[-1] <= _MOST_DIRECTIONS
 
 
 @kernel_for("eigen")
-def _eigen(g: Any) -> Any:
-    if not _small(g):
+def _eigen(g: Array) -> Array:
+    if not _is_served(g):
         return NotImplemented
-    *several, k, _ = g.shape
+    *batch, k, _ = g.shape
     diagonal, vectors = g.copy(), cupy.empty(g.shape, g.dtype)
-    values = cupy.empty((*several, k), g.dtype)
+    values = cupy.empty((*batch, k), g.dtype)
     rounding = g.dtype.type(np.finfo(g.dtype).eps / 2)
     arguments = (diagonal, vectors, values, np.int32(k), rounding)
-    _SYMMETRIC.launch("eigen", g.dtype, math.prod(several), *arguments)
+    _SYMMETRIC.launch("eigen", g.dtype, math.prod(batch), *arguments)
     return values, vectors
 
 
 @kernel_for("inverse_factor")
-def _inverse_factor(g: Any) -> Any:
-    if not _small(g):
+def _inverse_factor(g: Array) -> Array:
+    if not _is_served(g):
         return NotImplemented
     out = cupy.empty(g.shape, g.dtype)
     _SYMMETRIC.launch("inverse_cholesky", g.dtype, 1, g.copy(), out, np.int32(len(g)))
     return out
 
 
-kernel_for("least_norm")(solution_by_eigenvectors)  # NumPy's own way asks which case it is
+# NumPy's way waits for the answer whether a matrix is singular; this one need not
+kernel_for("least_norm")(solution_by_eigenvectors)

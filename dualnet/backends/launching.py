@@ -1,4 +1,4 @@
-"""How CUDA sources are compiled, their kernels launched, and put in the place of functions."""
+"""Compile CUDA sources, launch their kernels, and register kernels in the place of functions."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ from typing import Any
 
 import cupy
 import numpy as np
+from numpy.typing import DTypeLike
+
+from dualnet.types import Array
 
 KERNELS: dict[str, Callable] = {}
-"""Name of a overridable function → what CuPy arrays get in its place."""
+"""Qualified name of an overridable function → the function that CuPy arrays get in its place."""
 
 _REAL = {"float32": "float", "float64": "double"}
+"""Name of a dtype → the C type for which REAL stands in the sources."""
 
 
 def source(name: str) -> str:
-    """The CUDA source `cuda/NAME.cu`."""
+    """Read the CUDA source `cuda/NAME.cu`."""
     return (files("dualnet.backends") / "cuda" / f"{name}.cu").read_text(encoding="utf-8")
 
 
 class Module:
-    """One source file, compiled when first used, once for each floating-point dtype.
+    """A source file, compiled when it is first used, once for each floating-point dtype.
 
     Args:
-        name: of the file in `cuda`, without its suffix.
-        threads: in a block; a power of 2.
+        name: the file's name in the folder `cuda`, without its suffix.
+        threads: how many threads a block has; a power of 2.
     """
 
     def __init__(self, name: str, threads: int = 256):
@@ -33,15 +37,15 @@ class Module:
         self.threads = threads
         self._compiled: dict[str, Any] = {}
 
-    def launch(self, kernel: str, dtype: Any, blocks: int, *arguments: Any) -> None:
-        """Run a kernel, unless it has nothing to do.
+    def launch(self, kernel: str, dtype: DTypeLike, blocks: int, *arguments: Any) -> None:
+        """Start a kernel; with 0 blocks, do nothing.
 
         Args:
             kernel: its name in the source.
-            dtype: float32 or float64, what REAL is.
-            blocks: how many blocks of threads.
-            arguments: CuPy arrays, contiguous, None for no array, and NumPy scalars of the very
-                types it takes.
+            dtype: float32 or float64; the type for which REAL stands.
+            blocks: how many blocks of threads to run.
+            arguments: the kernel's arguments in order: contiguous CuPy arrays, None for a null
+                pointer, and NumPy scalars of exactly the types that the kernel declares.
         """
         if not blocks:
             return
@@ -51,28 +55,28 @@ class Module:
             self._compiled[real] = cupy.RawModule(code=source(self.name), options=options)
         self._compiled[real].get_function(kernel)((blocks,), (self.threads,), arguments)
 
-    def over(self, size: int, kernel: str, dtype: Any, *arguments: Any) -> None:
-        """Run a kernel with one thread for each of `size` numbers."""
+    def over(self, size: int, kernel: str, dtype: DTypeLike, *arguments: Any) -> None:
+        """Start a kernel with one thread for each of `size` numbers; see `launch`."""
         self.launch(kernel, dtype, -(-size // self.threads), *arguments)
 
 
-def serves(*arrays: Any) -> bool:
-    """Whether these are CuPy arrays of one dtype that the sources are written for."""
+def serves(*arrays: Array) -> bool:
+    """Whether all of these are CuPy arrays of one dtype, float32 or float64."""
     dtypes = {a.dtype for a in arrays}
     on_device = all(isinstance(a, cupy.ndarray) for a in arrays)
     return on_device and len(dtypes) == 1 and dtypes.pop().name in _REAL
 
 
 def kernel_for(name: str) -> Callable:
-    """Decorator: what to call in the place of the overridable function of that name."""
+    """Register a function to call in the place of the overridable function `name` (a decorator)."""
 
-    def keep(function: Callable) -> Callable:
+    def register(function: Callable) -> Callable:
         KERNELS[name] = function
         return function
 
-    return keep
+    return register
 
 
-def flat(*arrays: Any) -> list[Any]:
-    """The arrays, contiguous."""
+def flat(*arrays: Array) -> list[Array]:
+    """Return the arrays as contiguous ones, which the kernels can index flat."""
     return [cupy.ascontiguousarray(a) for a in arrays]

@@ -1,4 +1,4 @@
-"""The NumPy backend."""
+"""The NumPy backend: arrays in host memory, random numbers by SFC64, work on threads."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from dualnet.random import Key
+from dualnet.types import Array, Shape
 
 try:
     from threadpoolctl import ThreadpoolController
-except ImportError:  # the extra `threads`
+except ImportError:  # it comes with the extra `threads`
     ThreadpoolController = None
 
 _BLOCK = 1 << 16
-"""Entries of a random sequence that come from one generator."""
+"""How many entries of a random sequence one generator draws."""
 
 _SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.int8) * 2 - 1
-"""The eight signs that the bits of a byte stand for."""
+"""Byte → the eight signs that its bits stand for, `(256, 8)`."""
 
 
 class NumpyBackend:
-    """Arrays in host memory, work on threads (NumPy releases the interpreter's lock).
+    """Keeps arrays in host memory and spreads work over threads.
+
+    Threads help because NumPy releases the interpreter's lock.
 
     Args:
-        threads: how many pieces of work `map` runs at once.  Meanwhile BLAS, which would spread
-            each piece over all cores again, is held to one thread; that needs threadpoolctl
-            (extra `threads`), or OPENBLAS_NUM_THREADS=1 in the environment.
+        threads: how many pieces of work `map` runs at once.  While it does, BLAS is limited to one
+            thread, because it would spread each piece over all cores again.  The limit needs
+            threadpoolctl (extra `threads`), or OPENBLAS_NUM_THREADS=1 in the environment.
     """
 
     name = "numpy"
@@ -44,78 +48,77 @@ class NumpyBackend:
         self._work = ThreadPoolExecutor(max_workers=threads)
         self._libraries = ThreadpoolController() if ThreadpoolController else None
 
-    def asarray(self, x: Any, dtype: Any = None) -> Any:
-        """The array on this backend."""
+    def asarray(self, x: Any, dtype: DTypeLike | None = None) -> Array:
+        """Convert to a NumPy array."""
         return np.asarray(x, dtype)
 
-    def to_host(self, x: Any) -> np.ndarray:
-        """The array as a NumPy array."""
+    def to_host(self, x: Array) -> np.ndarray:
+        """Return the array as a NumPy array, which it is."""
         return np.asarray(x)
 
-    def keep_on_device(self, x: Any) -> Any:
-        """x itself, which is where it should be."""
+    def keep_on_device(self, x: Array) -> Array:
+        """Return x itself, which is in host memory."""
         return x
 
     def synchronize(self) -> None:
-        """Nothing: what was asked for is done."""
+        """Return at once: NumPy's functions return when their work is done."""
 
     def memory(self) -> dict[str, int]:
-        """Nothing: the host's memory is all there is."""
+        """Return no figures: there is no memory but the host's."""
         return {}
 
     def recorded(self, function: Callable) -> Callable:
-        """The function itself: asking for work costs nothing here."""
+        """Return the function itself: on the host, a recording would save nothing."""
         return function
 
     def prefetch(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
-        """The batches, which are where they should be."""
+        """Yield the batches as they are: nothing must be moved."""
         yield from batches
 
     def map(self, f: Callable, items: Iterable) -> list:
-        """`[f(x) for x in items]`, on threads if there are several."""
+        """Return `[f(x) for x in items]`, computed on the backend's threads."""
         if self.threads == 1:
             return [f(x) for x in items]
-        here = contextvars.copy_context()  # what np.errstate set holds on the threads too
+        here = contextvars.copy_context()  # so that np.errstate holds on the threads too
         one_thread_each = (
             self._libraries.limit(limits=1, user_api="blas") if self._libraries else nullcontext()
         )
         with one_thread_each:
             return list(self._work.map(lambda x: here.copy().run(f, x), items))
 
-    def normal(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> np.ndarray:
-        """Standard normal numbers.
+    def normal(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
+        """Draw independent standard normal numbers; see `Backend.normal`.
 
-        A key names one endless sequence; the result holds its entries from `start` on.  So any
-        part of a draw can be made on its own: a chunk of tangents, a shard of a batch, a block
-        on another thread.  The sequence is the same on every machine with the same NumPy.
-
-        Args:
-            key: names the sequence.
-            shape: of the result.
-            dtype: float32 or float64; drawn in that precision.
-            start: index of the first entry.
+        The sequence is the same on every machine with the same version of NumPy.
         """
         out = np.empty(math.prod(shape), dtype)
         self._in_blocks(key, start, out, _normal_block)
         return out.reshape(shape)
 
-    def signs(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> np.ndarray:
-        """Independent random signs, +1 or -1, from single bits; arguments as `normal`."""
+    def signs(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
+        """Draw random signs, +1 or -1, one from each random bit; see `Backend.signs`."""
         out = np.empty(math.prod(shape), dtype)
         self._in_blocks(key, start, out, _sign_block)
         return out.reshape(shape)
 
-    def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> np.ndarray:
-        """Independent numbers, uniform in [0, 1); arguments as `normal`."""
+    def uniform(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
+        """Draw independent numbers, uniform in [0, 1); see `Backend.uniform`."""
         out = np.empty(math.prod(shape), dtype)
         self._in_blocks(key, start, out, _uniform_block)
         return out.reshape(shape)
 
     def _in_blocks(self, key: Key, start: int, out: np.ndarray, fill: Callable) -> None:
-        """Fill `out` with entries [start, start + size) of the sequence, block by block."""
+        """Fill `out` with the entries [start, start + size) of a sequence, block by block.
+
+        Args:
+            key: names the sequence; each block has a generator seeded by a child key.
+            start: the index of the first entry.
+            out: a vector.
+            fill: `fill(generator, skip, out)` writes entries [skip, skip + size) of a block.
+        """
         stop = start + out.size
 
-        def one(block: int) -> None:
+        def fill_block(block: int) -> None:
             first = block * _BLOCK
             a, b = max(start, first), min(stop, first + _BLOCK)
             generator = np.random.Generator(np.random.SFC64(key.fold_in(block).bits))
@@ -123,19 +126,21 @@ class NumpyBackend:
 
         blocks = range(start // _BLOCK, -(-stop // _BLOCK))
         if len(blocks) > 1:
-            list(self._draws.map(one, blocks))
+            list(self._draws.map(fill_block, blocks))
         else:
             for block in blocks:
-                one(block)
+                fill_block(block)
 
 
 def _normal_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> None:
-    if skip:  # the method's appetite for bits varies, so what comes before must be drawn
+    """Fill `out` with the normal numbers of a block from entry `skip` on."""
+    if skip:  # each number takes a varying number of bits, so the entries before must be drawn
         generator.standard_normal(skip, dtype=out.dtype)
     generator.standard_normal(out=out, dtype=out.dtype)
 
 
 def _sign_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> None:
+    """Fill `out` with the signs of a block from entry `skip` on."""
     count = skip + out.size
     words = generator.integers(0, 2**64, size=-(-count // 64), dtype=np.uint64)
     signs = _SIGNS.astype(out.dtype)[words.astype("<u8", copy=False).view(np.uint8)].reshape(-1)
@@ -143,5 +148,6 @@ def _sign_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> N
 
 
 def _uniform_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> None:
+    """Fill `out` with the uniform numbers of a block from entry `skip` on."""
     generator.random(skip, dtype=out.dtype)
     generator.random(out=out, dtype=out.dtype)

@@ -1,8 +1,8 @@
-"""Functions in whose place a backend may put kernels of its own.
+"""Functions that a backend may replace by kernels of its own.
 
-Everything above this floor is written in NumPy's calls, which run on any array that answers
-NumPy's protocols.  Some functions would be many calls there, each of which reads and writes all
-of an array; a backend that has something better says so here, for its own kind of array.
+All code above this layer is written in NumPy's calls, which run on any array that follows NumPy's
+protocols.  Some functions take many such calls, each of which reads and writes a whole array.  For
+these, a backend can put one kernel in the place of the function, for its own kind of array.
 """
 
 from __future__ import annotations
@@ -13,32 +13,40 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.types import Array
+
 OVERRIDABLE: set[str] = set()
-"""The qualified names of all functions so decorated."""
+"""The qualified names of all overridable functions."""
 
 _KERNELS: dict[tuple[type, str], Callable] = {}
+"""Type of array and qualified name of a function → the kernel that is called in its place."""
 
 
 def overridable(function: Callable) -> Callable:
-    """Decorator: calls go through `dispatch_kernel`."""
+    """Let backends replace the function: its calls go through `dispatch_kernel` (a decorator).
+
+    Raises:
+        ValueError: another overridable function has the same qualified name.
+    """
     name = function.__qualname__
     if name in OVERRIDABLE:
-        raise ValueError(f"there is a overridable function {name} already")
+        raise ValueError(f"there is an overridable function {name} already; choose another name")
     OVERRIDABLE.add(name)
 
     @functools.wraps(function)
-    def chosen(*args: Any) -> Any:
+    def dispatched(*args: Any) -> Any:
         return dispatch_kernel(function, *args)
 
-    return chosen
+    return dispatched
 
 
 def dispatch_kernel(function: Callable, *args: Any) -> Any:
-    """Call the kernel that a backend has in the place of a function for these arrays, or itself.
+    """Call the kernel that a backend has for these arrays, or the function itself if there is none.
 
-    A kernel takes the same arguments and returns the same, or NotImplemented where it does not
-    serve them (a dtype, a layout).  The kind of array is that of the first argument for whose type
-    there is a kernel of the function's qualified name.
+    The kernel is found by the function's qualified name and by the type of an argument: the first
+    argument for whose type there is a kernel decides.  A kernel takes the arguments of the function
+    and returns the same result.  Where it does not serve the arguments, because of a dtype or a
+    layout, it returns NotImplemented and the function is called.
     """
     for argument in args:
         kernel = _KERNELS.get((type(argument), function.__qualname__))
@@ -49,32 +57,42 @@ def dispatch_kernel(function: Callable, *args: Any) -> Any:
 
 
 def put_kernels(array: type, kernels: dict[str, Callable]) -> None:
-    """Put kernels in the place of the functions of these names, for arrays of a type."""
+    """Register kernels for arrays of a type.
+
+    Args:
+        array: the type.
+        kernels: qualified name of a function → the kernel that is called in its place.
+    """
     _KERNELS.update({(array, name): kernel for name, kernel in kernels.items()})
 
 
 @overridable
-def bytes_at_a_time(like: Any, in_cache: int) -> int:
-    """How much of arrays such as `like` to work on at once: what stays in the host's cache.
+def bytes_at_a_time(like: Array, in_cache: int) -> int:
+    """Return how many bytes of arrays such as `like` to work on at once: `in_cache` on the host.
 
-    A device has another answer: each piece takes a launch of its own.
+    A device gives a larger number, because each piece of work takes a launch of its own.
     """
     return in_cache
 
 
 @overridable
-def matrix_product(x: Any, y: Any, out: Any = None) -> Any:
-    """x @ y, of the library's own large products; `out` is given by position, as `np.matmul` takes
-    it, or not at all.
+def matrix_product(x: Array, y: Array, out: Array | None = None) -> Array:
+    """Return x @ y, for the large products of layers and rules.
 
-    A device may take the operands as they lie in memory, transposed or repeated, and may round
-    float32 factors where it has been asked to.
+    A device may read the operands as they lie in memory, transposed or repeated, and may round
+    float32 factors where the user allows it.
+
+    Args:
+        x, y: as for `np.matmul`.
+        out: an array to write to and return; None for a new one.
     """
     return np.matmul(x, y) if out is None else np.matmul(x, y, out=out)
 
 
 @overridable
-def exact_product(x: Any, y: Any) -> Any:
-    """x @ y of arrays, whose factors no device rounds: where errors would grow, as in the inner
-    products of directions."""
+def exact_product(x: Array, y: Array) -> Array:
+    """Return x @ y with factors that no device rounds.
+
+    It is for products whose errors would grow, such as the inner products of directions.
+    """
     return np.matmul(x, y)

@@ -1,9 +1,9 @@
-"""Keys and numbers that a recorded step does not know yet, and where they will stand.
+"""Placeholders for the key and the numbers that change from one repetition of a step to the next.
 
-What a CUDA graph repeats are its kernels and their arguments.  A step's key, its learning rate and
-its number are other ones each time; so a step is recorded with stand-ins for them, and a kernel
-that would take a number made of one reads it from device memory, into which `Slots.fill` writes
-before each repetition.
+A CUDA graph repeats kernels with the same arguments.  But each step has another key, another
+learning rate and another step number.  So a step is recorded with placeholders for them.  A kernel
+that would take a number made of a placeholder reads it from device memory instead, and `Slots.fill`
+writes the numbers there before each repetition.
 """
 
 from __future__ import annotations
@@ -14,24 +14,27 @@ from typing import Any
 
 import cupy
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from dualnet.backends.launching import Module
 from dualnet.random import Key
+from dualnet.types import Array
 
 _WORDS_AT_ONCE = 128
-"""As in cuda/placeholders.cu: what one launch takes along among its arguments."""
+"""How many words one launch takes among its arguments; the same as in cuda/placeholders.cu."""
 _MOST_WORDS = 1 << 16
+"""How many words all placeholders of a step may take together."""
 
 _PLACEHOLDERS = Module("placeholders", threads=_WORDS_AT_ONCE)
 
 
 @dataclass(frozen=True)
 class Now:
-    """What one repetition gives for the stand-ins.
+    """The values that the placeholders stand for in one repetition.
 
     Attributes:
-        key: of this step.
-        numbers: of this step, by name.
+        key: this step's key.
+        numbers: this step's numbers, by name.
     """
 
     key: Key
@@ -39,21 +42,29 @@ class Now:
 
 
 class Slots:
-    """Device memory for all that differs between repetitions, in words of 64 bits."""
+    """Device memory for the values that change between repetitions, in words of 64 bits."""
 
     def __init__(self) -> None:
         self._memory = cupy.zeros(_MOST_WORDS, np.uint64)
         self._used = 0
-        self._places: dict[Hashable, Any] = {}
+        self._places: dict[Hashable, Array] = {}
         self._formulas: list[Callable[[Now, dict], np.ndarray]] = []
 
-    def place(self, name: Hashable, dtype: Any, size: int, formula: Callable) -> Any:
-        """Where numbers will stand: a CuPy array `(size,)`, the same for the same name.
+    def place(self, name: Hashable, dtype: DTypeLike, size: int, formula: Callable) -> Array:
+        """Reserve memory for numbers, once for each name.
 
         Args:
-            name: of these numbers.
-            dtype, size: of them.
-            formula: `formula(now, keys)` gives them; keys caches those derived from `now.key`.
+            name: the name of these numbers.
+            dtype: their dtype.
+            size: how many there are.
+            formula: `formula(now, keys)` computes them before each repetition; `keys` caches the
+                keys that are derived from `now.key`, by their paths.
+
+        Returns:
+            The CuPy array `(size,)` in which kernels find the numbers.
+
+        Raises:
+            OverflowError: there is no room for them.
         """
         if name not in self._places:
             words = -(-size * np.dtype(dtype).itemsize // 8)
@@ -66,8 +77,11 @@ class Slots:
         return self._places[name]
 
     def fill(self, now: Now) -> None:
-        """Write the numbers of a repetition: among the arguments of a kernel, so that nothing is
-        copied from the host's memory and the host need not wait."""
+        """Compute the numbers of a repetition and write them to device memory.
+
+        They go to the device as arguments of a kernel.  So nothing is copied from the host's
+        memory, and the host need not wait.
+        """
         keys: dict[tuple, Key] = {(): now.key}
         words = np.zeros(-(-self._used // _WORDS_AT_ONCE) * _WORDS_AT_ONCE, np.uint64)
         if self._used:
@@ -78,7 +92,8 @@ class Slots:
             _PLACEHOLDERS.launch("put", np.float32, 1, self._memory[start:], by_value)
 
 
-def _words(numbers: Any, dtype: Any, words: int) -> np.ndarray:
+def _words(numbers: ArrayLike, dtype: DTypeLike, words: int) -> np.ndarray:
+    """Return the bytes of some numbers as `words` words, padded with zeros."""
     given = np.asarray(numbers, dtype)
     padded = np.zeros(words * 8 // given.dtype.itemsize, given.dtype)
     padded[: given.size] = given
@@ -87,39 +102,61 @@ def _words(numbers: Any, dtype: Any, words: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PlaceholderKey:
-    """Stands for a key derived from that of a step: the path on which it will be."""
+    """Stands for a key that is derived from a step's key.
+
+    Attributes:
+        slots: where the key's words will be found.
+        path: the data that were folded into the step's key, first to last.
+    """
 
     slots: Slots
     path: tuple[int | str, ...] = ()
 
     def fold_in(self, data: int | str) -> PlaceholderKey:
-        """As `Key.fold_in`."""
+        """Return the placeholder of a child key, as `Key.fold_in` returns the key."""
         return replace(self, path=(*self.path, data))
 
     def split(self, n: int) -> tuple[PlaceholderKey, ...]:
-        """As `Key.split`."""
+        """Return the placeholders of n child keys, as `Key.split` returns the keys."""
         return tuple(self.fold_in(i) for i in range(n))
 
 
-def key_words(key: Key | PlaceholderKey) -> tuple[tuple[int, int], Any]:
-    """A key's lower and upper 64 bits and None; or zeros and where those will stand, `(2,)`."""
+def key_words(key: Key | PlaceholderKey) -> tuple[tuple[int, int], Array | None]:
+    """Return what the kernels in cuda/draws.cu take of a key.
+
+    Returns:
+        The key's lower and upper 64 bits, and None.  For a placeholder: zeros, and the CuPy array
+        `(2,)` in which the words will be found.
+    """
     if not isinstance(key, PlaceholderKey):
         return (key.bits & (2**64 - 1), key.bits >> 64), None
     path = key.path
-    words = lambda _now, keys: key_words(_derived(path, keys))[0]  # noqa: E731
+
+    def words(_now: Now, keys: dict[tuple, Key]) -> tuple[int, int]:
+        return key_words(_derive_key(path, keys))[0]
+
     return (0, 0), key.slots.place(("key", path), np.uint64, 2, words)
 
 
-def _derived(path: tuple, keys: dict[tuple, Key]) -> Key:
+def _derive_key(path: tuple, keys: dict[tuple, Key]) -> Key:
+    """Return the key at a path from the step's key `keys[()]`, and keep it in `keys`."""
     if path not in keys:
-        keys[path] = _derived(path[:-1], keys).fold_in(path[-1])
+        keys[path] = _derive_key(path[:-1], keys).fold_in(path[-1])
     return keys[path]
 
 
 @dataclass(frozen=True, eq=False)
 class PlaceholderNumber:
-    """Stands for a number of a step, or a multiple of it; whatever asks what number it is meets a
-    TypeError, as what it then did would be recorded for good."""
+    """Stands for a number of a step, or for a multiple of it.
+
+    Code that asks for its value gets a TypeError: what the code does then would be recorded, and
+    would be wrong in later steps.
+
+    Attributes:
+        slots: where numbers made of it will be found.
+        name: the name of the number in a step.
+        factor: what the number is multiplied by.
+    """
 
     slots: Slots
     name: str
@@ -139,11 +176,11 @@ class PlaceholderNumber:
     __hash__ = None  # type: ignore[assignment]
 
     def by_name(self) -> tuple[str, float]:
-        """What it is, for the name of a place."""
+        """Return which multiple of which number it is, to name the numbers made of it."""
         return self.name, self.factor
 
     def at(self, now: Now) -> float:
-        """The number that it stands for."""
+        """Return the number that it stands for in one repetition."""
         return self.factor * now.numbers[self.name]
 
 
@@ -151,24 +188,28 @@ def placed(
     name: Hashable,
     formula: Callable[[Any, Any], tuple[float, ...]],
     size: int,
-    dtype: Any,
+    dtype: DTypeLike,
     lr: float | PlaceholderNumber,
     step: int | PlaceholderNumber,
-) -> tuple[tuple[float, ...], Any]:
-    """What a kernel takes of a learning rate and a step's number: as it is, or where it will be.
+) -> tuple[tuple[float, ...], Array | None]:
+    """Return the numbers that a kernel takes, made of the learning rate and the step's number.
 
     Args:
-        name: of the formula, among all that are used in a step.
-        formula: of `(lr, step)`.
-        size, dtype: of what it returns.
-        lr, step: either both known or both not.
+        name: the formula's name, unique among all formulas of a step.
+        formula: `formula(lr, step)` computes the numbers.
+        size: how many numbers there are.
+        dtype: their dtype in device memory.
+        lr, step: both numbers, or both placeholders.
 
     Returns:
-        `(values, None)`, or zeros and the CuPy array `(size,)` to read from instead.
+        The numbers, and None.  With placeholders: zeros, and the CuPy array `(size,)` in which the
+        kernel will find the numbers.
     """
     if not (isinstance(lr, PlaceholderNumber) and isinstance(step, PlaceholderNumber)):
         return formula(lr, step), None
-    at = lambda now, _keys: formula(lr.at(now), step.at(now))  # noqa: E731
+
+    def values(now: Now, _keys: dict[tuple, Key]) -> tuple[float, ...]:
+        return formula(lr.at(now), step.at(now))
+
     name = (name, lr.by_name(), step.by_name(), np.dtype(dtype).name)
-    place = lr.slots.place(name, dtype, size, at)
-    return (0.0,) * size, place
+    return (0.0,) * size, lr.slots.place(name, dtype, size, values)

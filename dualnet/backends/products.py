@@ -1,13 +1,13 @@
-"""Matrix products by cuBLAS, which gets every operand as it lies in memory.
+"""Matrix products by cuBLAS, which reads every operand as it lies in memory.
 
-CuPy's own product of arrays of more than two axes copies what is transposed, never rounds its
-factors to TF32, and makes lists of pointers where an operand is repeated.  Nearly every product
-here has a batch axis, for the k directions, and an operand that is transposed or the same for all
-of the batch.  To BLAS a transposed matrix is a flag, and the step from one matrix to the next may
-be 0.
+CuPy's own product of arrays of more than two axes copies transposed operands, never rounds its
+factors to TF32, and makes lists of pointers where an operand is repeated.  But nearly every product
+here has a batch axis, for the k directions, and an operand that is transposed or that is the same
+for the whole batch.  To BLAS a transposed matrix is a flag, and the step from one matrix of a batch
+to the next may be 0.
 
-BLAS counts by columns: to it, a matrix whose rows are contiguous is the transposed one.  So it is
-asked for the transposed product, outᵀ = yᵀ xᵀ.
+BLAS stores matrices column by column, so it takes a matrix whose rows are contiguous for its
+transpose.  Therefore it is asked for the transposed product, outᵀ = yᵀ xᵀ.
 """
 
 from __future__ import annotations
@@ -16,40 +16,41 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import cupy
 import numpy as np
 
 from dualnet.backends import cublas
 from dualnet.backends.launching import Module
+from dualnet.types import Array, Shape
 
 _ROUNDING = Module("rounding")
 
 _MOST_CALLS = 16
-"""Where a product would take more calls than that, operands are copied so that it takes fewer, if
-copies are no larger than the result.  Not measured: a call is some microseconds, and so is a copy
-of a few MB."""
+"""Where a product would take more calls than this, operands are copied so that it takes fewer,
+unless a copy is larger than the result.  This number is not measured: a call takes some
+microseconds, and so does a copy of a few MB."""
 _LARGEST_EXTENT = 2**31 - 1
-"""What cuBLAS counts with an int; more is left to CuPy."""
+"""The largest number that cuBLAS counts with; larger arrays are left to CuPy."""
 
-# by the letters of dtypes, as their names are slow to find out
+# The keys are the letters of dtypes, because finding out their names is slow.
 _FULL = {"f": cublas.COMPUTE_32F, "d": cublas.COMPUTE_64F}
 _DATA = {
     "f": cublas.R_32F,
     "d": cublas.R_64F,
-    "H": cublas.R_16BF,  # bfloat16 is kept here in uint16
+    "H": cublas.R_16BF,  # uint16 stands for bfloat16 here
 }
-_HOST = {char: (np.ones((), char), np.zeros((), char)) for char in _FULL}  # kept, as pointed to
+# The arrays are kept, because cuBLAS gets pointers to the numbers 1 and 0 in them.
+_HOST = {char: (np.ones((), char), np.zeros((), char)) for char in _FULL}
 _ONE_AND_ZERO = {char: tuple(c.ctypes.data for c in both) for char, both in _HOST.items()}
 
 
 def product_kernels(matmul_precision: str) -> dict[str, Callable]:
-    """What CuPy arrays get in the place of `overridable.matrix_product` and `exact_product`.
+    """Return the kernels for `overridable.matrix_product` and `exact_product`, by these names.
 
     Args:
         matmul_precision: how float32 factors are rounded, a name in
-            `backends.MATMUL_PRECISIONS`; float64 ones never are.
+            `backends.MATMUL_PRECISIONS`.  Factors in float64 are never rounded.
     """
     return {
         "matrix_product": functools.partial(_matrix_product, matmul_precision),
@@ -57,42 +58,44 @@ def product_kernels(matmul_precision: str) -> dict[str, Callable]:
     }
 
 
-def _exact_product(x: Any, y: Any) -> Any:
+def _exact_product(x: Array, y: Array) -> Array:
+    """Multiply without rounding factors; mixed dtypes are promoted first."""
     if isinstance(x, cupy.ndarray) and isinstance(y, cupy.ndarray):
         dtype = np.result_type(x.dtype, y.dtype)
         x, y = x.astype(dtype, copy=False), y.astype(dtype, copy=False)
     return _matrix_product("full", x, y)
 
 
-def _matrix_product(matmul_precision: str, x: Any, y: Any, out: Any = None) -> Any:
+def _matrix_product(matmul_precision: str, x: Array, y: Array, out: Array = None) -> Array:
+    """Multiply as `np.matmul` does; NotImplemented for what is left to CuPy."""
     shapes = _result_shapes(x, y, out)
     if shapes is None:
         return NotImplemented
-    shape, of_matrices = shapes
+    shape, matrices = shapes
     is_new = out is None
     out = cupy.empty(shape, x.dtype) if is_new else out
     if not out.size:
         return out
-    if not x.size:  # sums of nothing
+    if not x.size:  # all sums are empty
         out[...] = 0
         return out
     x_is_vector, y_is_vector = x.ndim == 1, y.ndim == 1
     rows, columns = (None if is_vector else slice(None) for is_vector in (x_is_vector, y_is_vector))
     target = out[..., rows, columns] if x_is_vector or y_is_vector else out
-    # of a vector every entry is used once: a product with one is over before rounding would be
-    rounded = matmul_precision if min(of_matrices[-2:]) > 1 and out.dtype.char == "f" else "full"
+    # A product with a vector uses every entry once, so it is done sooner than rounding would be.
+    rounded = matmul_precision if min(matrices[-2:]) > 1 and out.dtype.char == "f" else "full"
     x = _as_factor(x[None] if x_is_vector else x, rounded)
     y = _as_factor(y[:, None] if y_is_vector else y, rounded)
     writable = is_new or _can_be_written(target, x, y)
-    result = target if writable else cupy.empty(of_matrices, out.dtype)
-    axes = _axes(of_matrices[:-2], x, y, result)
-    if _calls(axes) > _MOST_CALLS:
-        x, y = (a if _is_one_row(a) else cupy.ascontiguousarray(a) for a in (x, y))
-        result = result if _is_one_row(result) else cupy.empty(of_matrices, out.dtype)
-        axes = _axes(of_matrices[:-2], x, y, result)
-    if _calls(axes) > _MOST_CALLS:  # an operand is repeated, but not for the whole batch
-        x, y = _written_out(x, y, of_matrices[:-2], result.nbytes)
-        axes = _axes(of_matrices[:-2], x, y, result)
+    result = target if writable else cupy.empty(matrices, out.dtype)
+    axes = _batch_axes(matrices[:-2], x, y, result)
+    if _count_calls(axes) > _MOST_CALLS:
+        x, y = (a if _is_evenly_spaced(a) else cupy.ascontiguousarray(a) for a in (x, y))
+        result = result if _is_evenly_spaced(result) else cupy.empty(matrices, out.dtype)
+        axes = _batch_axes(matrices[:-2], x, y, result)
+    if _count_calls(axes) > _MOST_CALLS:  # an operand is repeated for a part of the batch
+        x, y = _copy_repeated(x, y, matrices[:-2], result.nbytes)
+        axes = _batch_axes(matrices[:-2], x, y, result)
     compute = _FULL[out.dtype.char] if rounded != "tf32" else cublas.COMPUTE_32F_FAST_TF32
     _multiply(x, y, result, axes, compute)
     if result is not target:
@@ -100,10 +103,13 @@ def _matrix_product(matmul_precision: str, x: Any, y: Any, out: Any = None) -> A
     return out
 
 
-def _result_shapes(x: Any, y: Any, out: Any) -> tuple[tuple, tuple] | None:
-    """Of the result, and of it as matrices `(..., m, p)`, whose axis for a vector has length 1.
+def _result_shapes(x: Array, y: Array, out: Array | None) -> tuple[Shape, Shape] | None:
+    """Return the shape of the result, and its shape as matrices `(..., m, p)`.
 
-    None for what is left to CuPy, errors included.
+    In the second shape, the axis that a vector lacks has length 1.
+
+    Returns:
+        Both shapes; None for what is left to CuPy, which also raises the errors.
     """
     arrays = (x, y) if out is None else (x, y, out)
     if not all(isinstance(a, cupy.ndarray) and a.dtype == x.dtype for a in arrays):
@@ -130,30 +136,42 @@ def _result_shapes(x: Any, y: Any, out: Any) -> tuple[tuple, tuple] | None:
 # --- operands ------------------------------------------------------------------------------------
 
 
-def _as_factor(a: Any, rounded: str) -> Any:
-    """Matrices `(..., m, n)` as BLAS can read them: a itself, where nothing hinders; in bfloat16,
-    if that is asked for."""
+def _as_factor(a: Array, rounded: str) -> Array:
+    """Return matrices `(..., m, n)` in a layout that BLAS can read, in bfloat16 if asked for.
+
+    Where an operand is repeated along an axis of the batch, this axis gets length 1.  An operand
+    that BLAS can read is not copied.
+
+    Args:
+        a: the matrices.
+        rounded: a name in `backends.MATMUL_PRECISIONS`.
+    """
     steps = zip(a.shape[:-2], a.strides[:-2], strict=True)
-    if any(step == 0 and n > 1 for n, step in steps):  # once is enough
+    if any(step == 0 and n > 1 for n, step in steps):  # repeated matrices: one is enough
         a = a[tuple(slice(0, 1) if step == 0 else slice(None) for step in a.strides[:-2])]
-    if _leading(a) is None:
+    if _leading_dimension(a) is None:
         a = cupy.ascontiguousarray(a)
     return _to_bfloat16(a) if rounded == "bf16" else a
 
 
-def _to_bfloat16(a: Any) -> Any:
-    """float32 numbers as bfloat16, in a uint16 array whose axes lie in memory in the same order."""
+def _to_bfloat16(a: Array) -> Array:
+    """Round float32 numbers to bfloat16, in a uint16 array of the same memory layout."""
     order = sorted(range(a.ndim), key=lambda axis: -a.strides[axis])
-    lying = cupy.ascontiguousarray(a.transpose(order))
-    rounded = cupy.empty(lying.shape, np.uint16)
-    numbers = lying.view(np.uint32), rounded, np.int64(a.size)
+    contiguous = cupy.ascontiguousarray(a.transpose(order))
+    rounded = cupy.empty(contiguous.shape, np.uint16)
+    numbers = contiguous.view(np.uint32), rounded, np.int64(a.size)
     _ROUNDING.over(a.size, "to_bfloat16", np.float32, *numbers)
     return rounded.transpose([order.index(axis) for axis in range(a.ndim)])
 
 
-def _leading(a: Any) -> tuple[int, bool] | None:
-    """The leading dimension of matrices, and whether their columns are contiguous, not their rows;
-    None where neither are, or entries do not lie as BLAS counts them."""
+def _leading_dimension(a: Array) -> tuple[int, bool] | None:
+    """Return the leading dimension of matrices `(..., m, n)`, as BLAS calls it.
+
+    Returns:
+        How many entries one row, or one column, lies behind the one before it; and whether the
+        columns are contiguous, and not the rows.  None where neither rows nor columns are
+        contiguous, or where BLAS cannot count the steps: negative ones, or parts of an entry.
+    """
     steps = zip(a.shape, a.strides, strict=True)
     if any(n > 1 and (step < 0 or step % a.itemsize) for n, step in steps):
         return None
@@ -166,22 +184,26 @@ def _leading(a: Any) -> tuple[int, bool] | None:
     return None
 
 
-def _can_be_written(target: Any, x: Any, y: Any) -> bool:
-    """Whether BLAS can put its results there: apart from one another and from what it reads."""
+def _can_be_written(target: Array, x: Array, y: Array) -> bool:
+    """Whether BLAS can write to `target`: its entries must not overlap each other, x or y."""
     steps = zip(target.shape, target.strides, strict=True)
     repeated = any(n > 1 and step == 0 for n, step in steps)
     read = any(cupy.may_share_memory(target, a) for a in (x, y))
-    return not repeated and not read and _leading(target) is not None
+    return not repeated and not read and _leading_dimension(target) is not None
 
 
 # --- batches -------------------------------------------------------------------------------------
 
 _Axis = tuple[int, ...]
-"""How many matrices, and of each array the entries from one to the next."""
+"""The length of an axis of a batch, and for each array the step along it, in entries."""
 
 
-def _axes(batch: tuple[int, ...], *arrays: Any) -> list[_Axis]:
-    """The axes of a batch, as few as will do: those that follow from one another are one."""
+def _batch_axes(batch: Shape, *arrays: Array) -> list[_Axis]:
+    """Return the axes of a batch for several arrays `(*batch, m, n)`, merged where they can be.
+
+    Two neighboring axes are merged where, in every array, one continues the steps of the other.
+    Axes of length 1 are left out.
+    """
     steps = []
     for a in arrays:
         own = zip(a.shape[:-2], a.strides[:-2], strict=True)
@@ -197,9 +219,14 @@ def _axes(batch: tuple[int, ...], *arrays: Any) -> list[_Axis]:
     return axes
 
 
-def _written_out(x: Any, y: Any, batch: tuple[int, ...], most: int) -> tuple[Any, Any]:
-    """Both operands with a matrix of its own for each place of the batch, if none of the copies
-    takes more bytes than that; else as they are."""
+def _copy_repeated(x: Array, y: Array, batch: Shape, most: int) -> tuple[Array, Array]:
+    """Copy operands that are repeated, so that each entry of the batch has its own matrix.
+
+    Args:
+        x, y: the operands.
+        batch: the shape of the batch.
+        most: how many bytes a copy may take; if one would take more, both stay as they are.
+    """
     shapes = [(*batch, *a.shape[-2:]) for a in (x, y)]
     repeated = [a.shape != shape for a, shape in zip((x, y), shapes, strict=True)]
     sizes = [math.prod(shape) * x.itemsize for shape in shapes]
@@ -212,35 +239,41 @@ def _written_out(x: Any, y: Any, batch: tuple[int, ...], most: int) -> tuple[Any
     return first, second
 
 
-def _is_one_row(a: Any) -> bool:
-    """Whether each matrix follows the one before by the same step."""
-    return len(_axes(a.shape[:-2], a)) < 2
+def _is_evenly_spaced(a: Array) -> bool:
+    """Whether each matrix of the batch lies the same step behind the one before it."""
+    return len(_batch_axes(a.shape[:-2], a)) < 2
 
 
-def _calls(axes: list[_Axis]) -> int:
-    """How many a batch takes; the longest axis is cuBLAS's own."""
+def _count_calls(axes: list[_Axis]) -> int:
+    """Return how many calls a batch takes; one call serves the longest axis."""
     counts = [n for n, *_ in axes]
     return math.prod(counts) // max(counts, default=1)
 
 
-def _multiply(x: Any, y: Any, out: Any, axes: list[_Axis], compute: int) -> None:
-    """out `(..., m, p)` = x `(..., m, n)` y `(..., n, p)`, none of which `_leading` refuses."""
+def _multiply(x: Array, y: Array, out: Array, axes: list[_Axis], compute: int) -> None:
+    """Write x `(..., m, n)` times y `(..., n, p)` to out `(..., m, p)`.
+
+    Args:
+        x, y, out: arrays of which `_leading_dimension` is not None.
+        axes: the axes of their batch.
+        compute: cuBLAS's number for the type in which it sums.
+    """
     operands = (x, y, out)
-    leading, turned = zip(*map(_leading, operands), strict=True)
+    leading, turned = zip(*map(_leading_dimension, operands), strict=True)
     (m, n), p = x.shape[-2:], y.shape[-1]
-    # a result whose columns are contiguous is, to BLAS, not transposed
+    # To BLAS, a result with contiguous columns is not transposed: then out = x y is asked for.
     first, second, sizes = (0, 1, (m, p, n)) if turned[2] else (1, 0, (p, m, n))
     transpose = [int(turned[i] != turned[2]) for i in (first, second)]
     one, zero = _ONE_AND_ZERO[out.dtype.char]
     (count, *steps), *others = sorted(axes, reverse=True) or [(1, 0, 0, 0)]
     for position in itertools.product(*(range(axis[0]) for axis in others)):
-        told = []
+        matrices = []
         for i, a in enumerate(operands):
             start = sum(j * axis[1 + i] for j, axis in zip(position, others, strict=True))
-            where = a.data.ptr + start * a.itemsize
-            told.append((where, _DATA[a.dtype.char], leading[i], *((steps[i],) if axes else ())))
-        factors = (*transpose, *sizes, one, *told[first], *told[second])
+            address, step = a.data.ptr + start * a.itemsize, (steps[i],) if axes else ()
+            matrices.append((address, _DATA[a.dtype.char], leading[i], *step))
+        factors = (*transpose, *sizes, one, *matrices[first], *matrices[second])
         if axes:
-            cublas.gemm_strided_batched(*factors, zero, *told[2], count, compute)
+            cublas.gemm_strided_batched(*factors, zero, *matrices[2], count, compute)
         else:
-            cublas.gemm(*factors, zero, *told[2], compute)
+            cublas.gemm(*factors, zero, *matrices[2], compute)

@@ -1,4 +1,4 @@
-"""What a backend offers."""
+"""The protocol of a backend: the methods that every backend has."""
 
 from __future__ import annotations
 
@@ -6,94 +6,98 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from dualnet.random import Key
+from dualnet.types import Array, Shape
 
 
 class Backend(Protocol):
-    """Where arrays live, how random numbers are drawn, how work is spread.
+    """Decides where arrays live, how random numbers are drawn, and how work is spread.
 
-    Random numbers: a key names one endless sequence, and a draw returns its entries from `start`
-    on.  So any part can be drawn on its own: a chunk of tangents, a shard of a batch, a block on
-    another thread.  On one backend the sequence is always the same; across backends it is not,
-    but has the same distribution.
+    A key names one endless sequence of random numbers, and a draw returns its entries from `start`
+    on.  So any part of a sequence can be drawn on its own: a chunk of tangents, a shard of a batch,
+    a block on another thread.  One backend always gives the same sequence for a key.  Two backends
+    give different sequences of the same distribution.
 
     Attributes:
-        name: as in `backends.NAMES`.
+        name: a name in `backends.NAMES`.
         threads: how many shards of a batch run at once.
-        read_every: after how many training steps their losses are looked at.  Where the device
-            works ahead of the host, every look makes the host wait.
+        read_every: how many training steps are made before their losses are read.  Where a device
+            computes while the host goes on, each reading makes the host wait.
     """
 
     name: str
     threads: int
     read_every: int
 
-    def asarray(self, x: Any, dtype: Any = None) -> Any:
-        """The array on this backend."""
+    def asarray(self, x: Any, dtype: DTypeLike | None = None) -> Array:
+        """Return the array on this backend; an array that is there already is not copied."""
         ...
 
-    def to_host(self, x: Any) -> np.ndarray:
-        """The array as a NumPy array."""
+    def to_host(self, x: Array) -> np.ndarray:
+        """Return the array as a NumPy array."""
         ...
 
-    def keep_on_device(self, x: Any) -> Any:
-        """The array on this backend if there is room to keep it there; else x itself.
+    def keep_on_device(self, x: Array) -> Array:
+        """Return the array on this backend if there is room to keep it there, and x itself if not.
 
         Args:
-            x: a NumPy array, or what has `nbytes` and gives one for `x[:]`.
+            x: a NumPy array, or an object that has `nbytes` and gives an array for `x[:]`.
         """
         ...
 
     def prefetch(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
-        """Batches of arrays on this backend.
+        """Yield batches of arrays on this backend, each as a tuple.
 
-        Where they must be moved, each is while the one before it is in use; so one more is read
-        than was given out, and what reading raises comes early.
+        Where batches must be moved to a device, each is moved while the one before it is in use.
+        Then one more batch is read than was given out, so an error in reading is raised one batch
+        early.
         """
         ...
 
     def map(self, f: Callable, items: Iterable) -> list:
-        """`[f(x) for x in items]`."""
+        """Return `[f(x) for x in items]`; several items may be worked on at once."""
         ...
 
     def recorded(self, function: Callable) -> Callable:
-        """A pure function of arrays that is called again and again, in the quickest form.
+        """Return the fastest form of a pure function of arrays that is called again and again.
 
         Args:
-            function: `function(carried, batch, key, numbers) -> (carried, results)`: trees of
-                arrays, a key and numbers by name.  What it carries from call to call keeps its
-                shapes; of the numbers it makes multiples alone, for optimizers.
+            function: `function(carried, batch, key, numbers) -> (carried, results)`.  `carried`,
+                `batch` and `results` are trees of arrays, and `numbers` are numbers by name.  The
+                shapes of `carried` do not change from call to call.  The function may multiply the
+                numbers and hand them to optimizers; it does nothing else with them.
 
         Returns:
-            A function of the same arguments.  The arrays of `carried` that it returns stay as
-            they are until the call after the next.
+            A function of the same arguments.  The arrays of `carried` that it returns keep their
+            values until the call after the next.
         """
         ...
 
-    def normal(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> Any:
-        """Standard normal numbers.
+    def normal(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> Array:
+        """Draw independent standard normal numbers.
 
         Args:
             key: names the sequence.
-            shape: of the result.
-            dtype: float32 or float64; drawn in that precision.
-            start: index of the first entry.
+            shape: the shape of the result.
+            dtype: float32 or float64; the numbers are drawn in this precision.
+            start: the index in the sequence of the first entry.
         """
         ...
 
-    def signs(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> Any:
-        """Independent random signs, +1 or -1; arguments as `normal`."""
+    def signs(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> Array:
+        """Draw independent random signs, +1 or -1; the arguments are those of `normal`."""
         ...
 
-    def uniform(self, key: Key, shape: tuple[int, ...], dtype: Any, start: int = 0) -> Any:
-        """Independent numbers, uniform in [0, 1); arguments as `normal`."""
+    def uniform(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> Array:
+        """Draw independent numbers, uniform in [0, 1); the arguments are those of `normal`."""
         ...
 
     def synchronize(self) -> None:
-        """Wait until everything asked for is done; timers need it."""
+        """Wait until all work that was started is done.  Timers need this."""
         ...
 
     def memory(self) -> dict[str, int]:
-        """Figures of the device's memory in bytes, by name; empty where the host's is all."""
+        """Return figures of the device's memory in bytes, by name; none without a device."""
         ...

@@ -1,10 +1,11 @@
-// Sums of directions, each times a number that some of its entries share.  REAL is float or double.
+// Weighted sums of directions, with one weight for several entries.  REAL is float or double.
 
 typedef long long i64;
 
-// out (size) = sum over k of d u.  u holds k stacks of (n, tokens, groups, channels), or, if they
-// are swapped, of (n, groups, channels, tokens); d holds k stacks of (n, of_tokens, of_groups), each
-// of the latter 1 where the number is the same for all.
+// out = sum over the k directions of d u, with out of one direction's shape.  Each of the k
+// directions u is (n, tokens, groups, channels), or (n, groups, channels, tokens) if swapped.  Each
+// of the k weights d is (n, of_tokens, of_groups); of_tokens is 1 where all tokens have the same
+// weight, and of_groups is 1 where all groups have.
 extern "C" __global__ void weighted_sum(
     const REAL* d, const REAL* u, REAL* out, i64 size, int k, int n, int tokens, int groups,
     int channels, int of_tokens, int of_groups, int swapped) {

@@ -1,13 +1,13 @@
-// Random numbers by counting: entry i of a key's sequence is a function of the key and of i alone,
-// so any part of it can be drawn by any number of threads, in any order.
+// Random numbers by counting: entry i of a key's sequence depends on the key and on i alone, so any
+// number of threads can draw any part of the sequence, in any order.
 //
 // Source: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3",
 // Philox4x32 with 10 rounds.  Of the 128 bits of a key, 64 are Philox's key and 64 the upper half
 // of its counter; the lower half counts blocks of four words.
 //
-// REAL is float or double.  A thread makes entries 4 q to 4 q + 3 of the sequence.  The key's two
-// words are arguments, or, where `later` is no null pointer, stand there: a recorded step is
-// repeated with the same arguments, but another key.
+// REAL is float or double.  A thread draws the entries 4 q to 4 q + 3 of the sequence.  The key's
+// two words are arguments, unless `later` is no null pointer: then they are read from there.  A
+// recorded step is repeated with the same arguments but with another key.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -38,7 +38,7 @@ __device__ inline double evenly(u32 high, u32 low) {
     return ((u64)(high >> 5) * 67108864u + (low >> 6)) * 0x1p-53;
 }
 
-// Two normal numbers from a number above 0 and a share of a turn: Box and Muller 1958.
+// Make two normal numbers from a number in (0, 1] and a share of a full turn: Box and Muller 1958.
 __device__ inline void on_circle(float above_zero, float turn, float* pair) {
     float radius = sqrtf(-2.0f * logf(above_zero)), s, c;
     sincospif(2.0f * turn, &s, &c);
@@ -53,10 +53,10 @@ __device__ inline void on_circle(double above_zero, double turn, double* pair) {
     pair[1] = radius * s;
 }
 
-// Four normal, or four uniform, numbers at 4 q.
+// Draw four normal numbers from entry 4 q on; below, four uniform ones.
 __device__ inline void four_normal(u64 key, u64 stream, u64 q, float* four) {
     Words w = philox(key, stream, q);
-    for (int i = 0; i < 4; i += 2)  // half a step up: a word may be 0, and log(0) infinite
+    for (int i = 0; i < 4; i += 2)  // plus half a step, because a word may be 0 and log(0) infinite
         on_circle(w.at[i] * 0x1p-32f + 0x1p-33f, evenly(w.at[i + 1]), four + i);
 }
 
@@ -80,7 +80,8 @@ __device__ inline void four_uniform(u64 key, u64 stream, u64 q, double* four) {
     }
 }
 
-// A sign is a bit: a block of Philox has 128, which the 32 threads of a warp share.
+// Draw four signs from entry 4 q on.  A sign is one bit, so the 32 threads of a warp share the 128
+// bits of one block of Philox.
 __device__ inline void four_signs(u64 key, u64 stream, u64 q, REAL* four) {
     Words w = philox(key, stream, q / 32);
     u32 bits = w.at[q / 8 % 4] >> (4 * (q % 8));

@@ -1,8 +1,9 @@
-// Softmax cross-entropy: one block of threads for each example.  REAL is float or double, THREADS a power of 2.
+// Softmax cross-entropy; a block of threads serves one example.  REAL is float or double, and
+// THREADS is a power of 2.
 
 typedef long long i64;
 
-// The sum, or the largest, of all threads' values, known to each of them.
+// Return to every thread the sum, or the largest, of the values of all threads of the block.
 __device__ inline REAL joined(REAL value, REAL* room, bool sum) {
     int t = threadIdx.x;
     room[t] = value;
@@ -19,7 +20,8 @@ __device__ inline REAL joined(REAL value, REAL* room, bool sum) {
     return result;
 }
 
-// losses (N), -log softmax(logits)[label], and error (N, classes), their derivative by the logits
+// Compute losses (N), which are -log softmax(logits)[label], and their derivatives by the logits,
+// error (N, classes).
 extern "C" __global__ void cross_entropy(
     const REAL* logits, const i64* labels, REAL* losses, REAL* error, int classes) {
     __shared__ REAL room[THREADS];

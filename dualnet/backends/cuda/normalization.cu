@@ -1,11 +1,13 @@
-// Layer, group and batch norm: one block of threads for each run of statistics.
+// Layer, group and batch norm.  A block of threads computes one statistic, or 32 neighboring ones.
 //
-// Arrays are seen as (A, M, B, D), normalized over M and D.  The threads of a block are `lanes`
-// neighbors in B (1, or 32 where D is 1, so that a warp reads neighboring numbers) times workers
-// that share the M * D entries of each statistic.  REAL is float or double, THREADS a power of 2.
+// Arrays are seen as (A, M, B, D) and are normalized over M and D, so there are A * B statistics.
+// A block computes `lanes` of them, neighbors in B: 1, or 32 where D is 1, so that a warp reads
+// neighboring numbers.  Its threads are `lanes` times `workers`, and the workers share the M * D
+// entries of each statistic.  REAL is float or double, and THREADS is a power of 2.
 
 typedef long long i64;
 
+// The entries that one thread reads, and the statistic to which they belong.
 struct Place {
     i64 first, entries, of_statistic, step_m;
     int worker, workers, D;
@@ -13,7 +15,7 @@ struct Place {
     __device__ i64 operator()(i64 j) const { return first + j / D * step_m + j % D; }
 };
 
-// Where the statistic of this thread is; `part` counts blocks within one array (A, M, B, D).
+// Find the place of this thread; `part` counts the blocks of one array (A, M, B, D).
 __device__ inline Place place(i64 part, i64 M, int B, int D, int lanes) {
     Place p;
     int runs = (B + lanes - 1) / lanes, b = (int)(part % runs) * lanes + threadIdx.x % lanes;
@@ -29,7 +31,7 @@ __device__ inline Place place(i64 part, i64 M, int B, int D, int lanes) {
     return p;
 }
 
-// The sum over all workers of a lane, known to each of them; blockDim and lanes are powers of 2.
+// Return to every thread the sum over all workers of its lane.  blockDim and lanes are powers of 2.
 __device__ inline REAL over_workers(REAL value, REAL* room, int lanes) {
     int t = threadIdx.x;
     room[t] = value;
@@ -59,7 +61,7 @@ __device__ inline REAL variance_of(
     return over_workers(sum, room, lanes) / n;
 }
 
-// y = (x - mean) s with s = 1 / sqrt(variance + epsilon)
+// y = (x - mean) s, where s = 1 / sqrt(variance + epsilon).
 extern "C" __global__ void normalized(
     const REAL* x, REAL* y, REAL* s, i64 M, int B, int D, int lanes, REAL epsilon) {
     __shared__ REAL room[THREADS];
@@ -82,7 +84,8 @@ extern "C" __global__ void moments(
     }
 }
 
-// (t - mean(t) - y mean(y t)) s for a stack t (k, A, M, B, D); `blocks` are those of one direction
+// out = (t - mean(t) - y mean(y t)) s for a stack t (k, A, M, B, D).  One direction takes `blocks`
+// blocks.
 extern "C" __global__ void tangent(
     const REAL* t, const REAL* y, const REAL* s, REAL* out, i64 size, i64 blocks, i64 M, int B,
     int D, int lanes) {

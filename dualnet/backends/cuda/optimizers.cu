@@ -1,8 +1,8 @@
-// Updates of parameters, each in one pass over memory.  The rules stand in dualnet/optim; the
-// order of the operations is that of the lines there.  REAL is float or double.
+// Updates of parameters, each in one pass over memory.  The rules are in dualnet/optim, and the
+// order of the operations is the same as in the lines there.  REAL is float or double.
 //
-// The numbers after the size are arguments, or, where `later` is no null pointer, stand there: a
-// recorded step is repeated with the same arguments, but other numbers.
+// The numbers after the size are arguments, unless `later` is no null pointer: then they are read
+// from there.  A recorded step is repeated with the same arguments but with other numbers.
 
 typedef long long i64;
 
@@ -33,8 +33,8 @@ extern "C" __global__ void nesterov(
     new_p[i] = p[i] - (new_v[i] * kept + slope) * lr;
 }
 
-// decay is part of the gradient (Adam), kept the share of the parameter that stays (AdamW); rate
-// and offset hold the corrections of both moments for their start.
+// With Adam, decay times the parameter is added to the gradient.  With AdamW, kept is the share of
+// the parameter that stays.  rate and offset contain the bias corrections of both moments.
 extern "C" __global__ void adam(
     const REAL* g, const REAL* m, const REAL* v, const REAL* p, REAL* new_m, REAL* new_v,
     REAL* new_p, i64 size, REAL rate, REAL offset, REAL decay, REAL kept, REAL beta1, REAL rest1,

@@ -1,5 +1,6 @@
-// What differs from one repetition of a recorded step to the next, put where its kernels look for
-// it.  The words come as an argument: the host hands them over and need not wait.
+// Write the numbers that change from one repetition of a recorded step to the next to the memory
+// from which the step's kernels read them.  The words are an argument of the kernel, so the host
+// need not wait for a copy.
 
 typedef unsigned long long u64;
 

@@ -1,12 +1,12 @@
-// Factors of 16 bits.  Whatever REAL is, they are made of float32.
+// Round factors of products to 16 bits.  They are always made from float32, whatever REAL is.
 
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef long long i64;
 
-// The upper half of each float32: a bfloat16, rounded to the nearest, ties to even.  The rounding
-// carries into the exponent, and from the largest exponent to infinity.  NaN stays NaN: its upper
-// half alone could be infinity's, so a bit is set there.
+// A bfloat16 is the upper half of a float32.  Round to the nearest one, ties to even.  The rounding
+// may carry into the exponent, and from the largest exponent to infinity.  NaN stays NaN: its upper
+// half alone could be that of infinity, so a bit is set in it.
 extern "C" __global__ void to_bfloat16(const u32* x, u16* y, i64 size) {
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size) return;

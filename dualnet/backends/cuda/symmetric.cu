@@ -1,17 +1,19 @@
-// Small symmetric matrices, of the inner products of k directions: one block of threads for each.
-// REAL is float or double; matrices are (k, k), row after row, and k is at most MOST.
+// Small symmetric matrices of the inner products of k directions.  A block of threads serves one
+// matrix.  REAL is float or double.  Matrices are (k, k), stored by rows, and k is at most MOST.
 
 const int MOST = 256;
 
+// Rotate the pair (x, y) by an angle.
 __device__ inline void turn(REAL* x, REAL* y, REAL cosine, REAL sine) {
     REAL before = *x;
     *x = cosine * before - sine * *y;
     *y = sine * before + cosine * *y;
 }
 
-// A becomes diagonal by rotations in planes (p, q), each of which clears A_pq; V gathers them, so
-// that V diag(values) V^T is A.  The pairs of a round have no index in common, so all of them turn
-// at once, and k - 1 rounds (k, if k is odd) meet every pair.
+// Make A diagonal by rotations in planes (p, q), each of which makes A_pq zero.  V becomes the
+// product of the rotations, so V diag(values) V^T is A.  The pairs of one round have no index in
+// common, so they are rotated at the same time; k - 1 rounds, or k if k is odd, contain every pair
+// once.
 //
 // Source: Jacobi 1846; Golub & Van Loan, "Matrix Computations", section 8.5, for the order.
 extern "C" __global__ void eigen(REAL* all_a, REAL* all_v, REAL* values, int k, REAL small) {
@@ -62,8 +64,8 @@ extern "C" __global__ void eigen(REAL* all_a, REAL* all_v, REAL* values, int k, 
     for (int i = threadIdx.x; i < k; i += THREADS) values[blockIdx.x * k + i] = a[i * k + i];
 }
 
-// out = L^-1, where L is lower triangular and L L^T is A, which is overwritten; NaN where A has a
-// negative eigenvalue.
+// out = L^-1, where L is lower triangular and L L^T is A.  A is overwritten.  The result has NaN if
+// A has a negative eigenvalue.
 extern "C" __global__ void inverse_cholesky(REAL* a, REAL* out, int k) {
     __shared__ REAL pivot;
     for (int j = 0; j < k; ++j) {

@@ -1,8 +1,9 @@
-// Sliding windows over images, channels last: each thread makes one number of the result, so no two
-// threads ever add to one place, and neighbors in a warp read neighboring channels.
+// Sliding windows over images, channels last.  Each thread computes one number of the result, so no
+// two threads add to the same number, and neighbors in a warp read neighboring channels.
 //
-// Images (M, H, W, C), windows (rows, columns) of kh by kw pixels at steps (down, across), the first
-// starting (top, left) pixels outside; pixels outside count as zeros.  REAL is float or double.
+// Images are (M, H, W, C).  An image has rows by columns windows, each of kh by kw pixels.  Windows
+// lie (down, across) pixels apart, and the first one starts (top, left) pixels outside the image.
+// Pixels outside count as zeros.  REAL is float or double.
 
 typedef long long i64;
 
@@ -10,7 +11,7 @@ typedef long long i64;
     int H, int W, int C, int rows, int columns, int kh, int kw, int down, int across, int top, \
         int left
 
-// (M, H, W, C) to (M, rows, columns, kh * kw, C)
+// Copy windows: x (M, H, W, C) to out (M, rows, columns, kh * kw, C).
 extern "C" __global__ void unfold(const REAL* x, REAL* out, i64 size, GEOMETRY) {
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size) return;
@@ -26,7 +27,7 @@ extern "C" __global__ void unfold(const REAL* x, REAL* out, i64 size, GEOMETRY) 
     out[i] = inside ? x[((m * H + h) * W + w) * C + c] : (REAL)0;
 }
 
-// (M, rows, columns, kh * kw, C) to (M, H, W, C): every window back at its place, added up
+// Add every window to its pixels: y (M, rows, columns, kh * kw, C) to out (M, H, W, C).
 extern "C" __global__ void fold(const REAL* y, REAL* out, i64 size, GEOMETRY) {
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size) return;
@@ -47,7 +48,8 @@ extern "C" __global__ void fold(const REAL* y, REAL* out, i64 size, GEOMETRY) {
     out[i] = sum;
 }
 
-// (k, M, H, W, C), weights (kh * kw, M, rows, columns, C) to (k, M, rows, columns, C)
+// Sum the weighted pixels of each window: x (k, M, H, W, C) to out (k, M, rows, columns, C), with
+// weights (kh * kw, M, rows, columns, C).
 extern "C" __global__ void weighted_window_sum(
     const REAL* x, const REAL* weights, REAL* out, i64 size, i64 M, GEOMETRY) {
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
@@ -65,7 +67,7 @@ extern "C" __global__ void weighted_window_sum(
     out[i] = sum;
 }
 
-// (k, M, rows, columns, C), weights as above, to (k, M, H, W, C)
+// The transpose of the function above: y (k, M, rows, columns, C) to out (k, M, H, W, C).
 extern "C" __global__ void weighted_window_sum_transpose(
     const REAL* y, const REAL* weights, REAL* out, i64 size, i64 M, GEOMETRY) {
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
@@ -87,7 +89,7 @@ extern "C" __global__ void weighted_window_sum_transpose(
     out[i] = sum;
 }
 
-// x (k, n) added at positions (n) of zeros (k, size): several may meet at one place
+// Add x (k, n) at positions (n) of zeros (k, size).  A position may occur several times.
 extern "C" __global__ void scatter(
     const REAL* x, const i64* positions, REAL* out, i64 k, i64 n, i64 size) {
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
