@@ -1,7 +1,7 @@
 """Train a network by forward gradients, or by any other learning rule.
 
-With no flag: a small network on the digits that ship with the package, on NumPy, in seconds.
-`python train.py --help` says what can be chosen, `--list` what there is.
+With no flag it trains a small network on the digits that ship with the package, on NumPy, in
+seconds.  `python train.py --help` shows the flags, and `--list` shows what there is to choose from.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dualnet.learning import RULES, WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
 from dualnet.nn import has_local_heads, walk, with_local_heads
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
-from dualnet.training.flags import make_parser
+from dualnet.training.flags import ROUNDED_BITS, make_parser
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.recipes import RECIPES, find_recipe
 from dualnet.training.resolve import check, locality, resolve
@@ -41,17 +41,19 @@ TABLES: Tables = {
 }
 
 COMPARABLE_ANYWAY = ("recipe", "seed", "backend", "threads", "shards", "graph", "grad_stats")
-"""Settings that leave the expected score of a recipe what it is."""
+"""Settings that do not change the expected score of a recipe."""
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line, read."""
+    """Return the flags that the command line gives."""
     return make_parser(TABLES, __doc__.partition("\n")[0]).parse_args(argv)
 
 
 def published(settings: Settings) -> dict[str, Any]:
-    """What a summary says of the recipe, if there is one: what to expect, and how far this run's
-    settings are those of the source."""
+    """Return what a summary says of the recipe, {} if there is none.
+
+    That is the published accuracy, its source, and which settings of the run are not the source's.
+    """
     if settings.recipe is None:
         return {}
     recipe = find_recipe(settings.recipe)
@@ -73,16 +75,17 @@ def published(settings: Settings) -> dict[str, Any]:
 
 
 def by_name(settings: Settings) -> dict[str, Any]:
-    """Every setting and option under the name of its flag."""
-    named = {**vars(settings)}
-    named[named.pop("matmul_precision")] = True  # --tf32 and --bf16 are flags of their own
+    """Return every setting and option under the name of its flag."""
+    named = dict(vars(settings))
+    precision = named.pop("matmul_precision")
+    named |= {name: name == precision for name in ROUNDED_BITS}  # flags of their own
     for kind in TABLES:
         named |= named.pop(f"{kind}_options")
     return named
 
 
 def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> Any:
-    """The model that the settings name, with local heads if the rule has local losses."""
+    """Return the model that the settings name, with local heads if the rule has local losses."""
     model = build(MODELS, "model", settings.model, settings.model_options)
     objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
     network = objective.network(lambda outputs: model.network(in_shape, outputs), classes)
@@ -93,10 +96,10 @@ def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> A
 
 
 def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
-    """Load the data and do one run."""
-    # say at once if it cannot be used, and what `auto` is
+    """Load the data, do one run, and return its summary."""
+    # The backend comes first, to say at once if it cannot be used, and what `auto` chooses.
     backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
-    # `auto` drops what is of no use to its choice
+    # Where `auto` chooses NumPy, settings for CuPy are dropped.
     dropped = {} if backend.name == "cupy" else {"matmul_precision": "full", "graph": False}
     settings = dataclasses.replace(
         settings, backend=backend.name, threads=backend.threads, **dropped
@@ -128,7 +131,7 @@ def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> di
 
 
 def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
-    """What `--describe` prints."""
+    """Return what `--describe` prints."""
     in_shape, classes = data.outline(settings.dataset, data_dir, settings.image_size)
     with out_of_memory_explained(settings):
         network = network_of(settings, in_shape, classes)
@@ -156,7 +159,7 @@ def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
 
 
 def print_list() -> None:
-    """What `--list` prints."""
+    """Print what `--list` shows."""
     tables = {
         "rules": RULES,
         "models": MODELS,
@@ -192,28 +195,13 @@ def print_list() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Do what the command line says; errors are raised."""
+    """Do what the command line asks for; errors are raised."""
     args = parse(argv)
     if args.list:
         print_list()
         return
     if args.resume is not None:
-        allowed = {"--resume", "--epochs", "--json", "--quiet", "--data-dir"}
-        other = sorted({a.partition("=")[0] for a in argv if a.startswith("--")} - allowed)
-        if other:
-            raise UsageError(
-                f"{other[0]} cannot be changed on --resume; a run keeps its settings, but for "
-                "--epochs and --data-dir"
-            )
-        folder = RunFolder(args.resume)
-        report(
-            train(
-                extended(folder.settings(lambda settings: check(settings, TABLES)), args.epochs),
-                folder,
-                args,
-            ),
-            args,
-        )
+        report(resume(args, argv), args)
         return
     if args.seed is not None and args.seeds is not None:
         raise UsageError("give --seed or --seeds, not both")
@@ -227,18 +215,38 @@ def main(argv: list[str]) -> None:
     base = Path(args.run_dir) if args.run_dir else unused(Path("runs") / name)
     if args.seeds is None:
         report(train(settings, RunFolder(base), args), args)
-        return
-    for folder in (base, *(base / f"seed-{s}" for s in args.seeds)):
-        RunFolder(folder).require_unused()
+    else:
+        report(train_seeds(settings, base, args), args)
+
+
+def resume(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
+    """Go on with the run in the folder `--resume`, and return its summary."""
+    given = {argument.partition("=")[0] for argument in argv if argument.startswith("--")}
+    refused = sorted(given - {"--resume", "--epochs", "--json", "--quiet", "--data-dir"})
+    if refused:
+        raise UsageError(
+            f"{refused[0]} cannot be changed on --resume; a run keeps its settings, but for "
+            "--epochs and --data-dir"
+        )
+    folder = RunFolder(args.resume)
+    settings = folder.settings(lambda settings: check(settings, TABLES))
+    return train(extended(settings, args.epochs), folder, args)
+
+
+def train_seeds(settings: Settings, base: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Do one run for each of `--seeds` in folders under `base`, and return their summary."""
+    folders = {seed: RunFolder(base / f"seed-{seed}") for seed in args.seeds}
+    for folder in (RunFolder(base), *folders.values()):
+        folder.require_unused()
     summaries = [
-        train(dataclasses.replace(settings, seed=s), RunFolder(base / f"seed-{s}"), args)
-        for s in args.seeds
+        train(dataclasses.replace(settings, seed=seed), folder, args)
+        for seed, folder in folders.items()
     ]
-    report(combined(summaries, base), args)
+    return combined(summaries, base)
 
 
 def combined(summaries: list[dict[str, Any]], base: Path) -> dict[str, Any]:
-    """The summary of several seeds: means, and the spread of the accuracies."""
+    """Write and return the summary of several seeds: means, and the spread of the accuracies."""
     accuracies = [s["test_accuracy"] for s in summaries]
     together = {
         **summaries[0],
@@ -254,7 +262,7 @@ def combined(summaries: list[dict[str, Any]], base: Path) -> dict[str, Any]:
 
 
 def report(summary: dict[str, Any], args: argparse.Namespace) -> None:
-    """The last words of a run, on standard output."""
+    """Print the outcome of a run on standard output."""
     if args.json:
         print(json.dumps(summary))
         return
@@ -273,7 +281,7 @@ def report(summary: dict[str, Any], args: argparse.Namespace) -> None:
 
 
 def unused(path: Path) -> Path:
-    """The path, or the path with a number if it is taken."""
+    """Return the path, with a number behind it if the path is taken."""
     candidate, n = path, 1
     while candidate.exists():
         n += 1
@@ -282,18 +290,19 @@ def unused(path: Path) -> Path:
 
 
 def exit_code(argv: list[str]) -> int:
-    """`main` with errors turned into one line and an exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a checkpoint then, too
+    """Run `main`, print an error as one line, and return the exit code."""
+    # After SIGTERM a checkpoint is written, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main(argv)
-        sys.stdout.flush()  # here, not at exit, so that a reader that has gone is met below
+        sys.stdout.flush()  # here and not at exit, so that a reader that has gone is noticed below
     except DualnetError as error:
         print(f"train.py: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("train.py: interrupted before training began", file=sys.stderr)
         return Interrupted.exit_code
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # the reader of the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0

@@ -1,11 +1,11 @@
-"""Schedules: what the base learning rate is multiplied by, update after update.
+"""Schedules: what the base learning rate is multiplied by in each update.
 
 Every schedule is a frozen dataclass and is called in one way,
-`schedule(step, total_steps, steps_per_epoch)`: `step` counts the updates made so far, so it
-is 0 at the first update of a run and `total_steps - 1` at the last.  The result is a Python
-float in [0, 1], which leaves the dtype of the arrays it scales as it is.
+`schedule(step, total_steps, steps_per_epoch)`.  `step` counts the updates made so far, so it is 0
+at the first update of a run and `total_steps - 1` at the last.  The result is a Python float from
+0 to 1, which leaves the dtype of the arrays that it scales as it is.
 
-In the formulas x = step / total_steps is how much of the run is over.
+In the formulas, x = step / total_steps is the fraction of the run that is over.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dualnet.errors import UsageError
 
 @dataclass(frozen=True)
 class Schedule:
-    """A factor in [0, 1] for each update of a run; a schedule writes `factor_at`."""
+    """A factor from 0 to 1 for each update of a run; a derived class writes `factor_at`."""
 
     def __call__(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         """Evaluate the schedule.
@@ -53,7 +53,7 @@ class Schedule:
         return factor
 
     def factor_at(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
-        """The factor, for arguments that have been checked."""
+        """Return the factor for arguments that have been checked."""
         raise NotImplementedError(f"{type(self).__name__} has no factor_at")
 
 
@@ -67,7 +67,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class StepDecay(Schedule):
-    """Drops at fixed parts of the run: factor^n, with n the number of `times` that x reached.
+    """Drops at fixed fractions of the run: factor^n, with n the number of `times` that x reached.
 
     Args:
         factor: what each drop multiplies the rate by, from 0 to 1.
@@ -95,13 +95,13 @@ class StepDecay(Schedule):
         object.__setattr__(self, "times", times)  # A list would make the schedule unhashable.
 
     def factor_at(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
-        # Dividing finds the update meant: 7 / 100 equals 0.07, but 0.07 * 100 exceeds 7.
+        # Dividing finds the update that is meant: 7 / 100 equals 0.07, but 0.07 * 100 exceeds 7.
         return self.factor ** sum(step / total_steps >= time for time in self.times)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exponential(Schedule):
-    """Decay by a constant factor per epoch or update: factor^n, n of them being complete.
+    """Decay by a constant factor: factor^n after n complete epochs, or after n updates.
 
     By default the rate is constant within an epoch and 0.95 times as large in the next
     (Bacho & Chu 2024, "Low-variance forward gradients using direct feedback alignment and
@@ -110,7 +110,7 @@ class Exponential(Schedule):
 
     Args:
         factor: what the rate is multiplied by each time, from 0 to 1.
-        every: "epoch" or "step", how often.
+        every: "epoch" or "step", how often the rate falls.
     """
 
     factor: float = 0.95

@@ -2,9 +2,9 @@
 
     python -m experiments.alignment [--data-dir DIR] [--out FILE]
 
-784-512-512-10, 3 epochs, batch 64, Adam, constant rate 1e-3, seed 0; one `train.py` run with
-`--grad-stats 10` a rule, about three minutes in all on one core.  Angles are of single steps'
-gradients, in degrees, in the mean over an epoch.
+The network is 784-512-512-10, trained for 3 epochs with batch 64, Adam, constant rate 1e-3 and seed
+0: one `train.py` run with `--grad-stats 10` for each rule, about three minutes in all on one core.
+An angle is that of a single step's gradient, in degrees; shown is its mean over an epoch.
 
 Source: Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
 Momentum", section 4.4 and Figure 7, with a network of 5 layers and 100 epochs.
@@ -26,11 +26,11 @@ NETWORK = f"--dataset mnist --epochs {EPOCHS} --schedule constant --grad-stats 1
 RULES = ("dfa", "dkp", "fdfa", "fg-a", "fg-a-cv", "fg-a-cv --shrink 0.1")
 LAYERS = ("hidden1/w", "hidden2/w", "total")
 FIRST = 10
-"""Steps left out: the feedback of `fdfa` starts at 0, where there is no angle."""
+"""The first step that counts: the feedback of `fdfa` starts at 0, where there is no angle."""
 
 
 def angles(folder: Path) -> dict[str, list[float]]:
-    """Layer → mean angle of each epoch, from a run's `gradients.csv`."""
+    """Return the mean angle of each epoch by layer, from a run's `gradients.csv`."""
     found: dict[str, list[list[float]]] = defaultdict(lambda: [[] for _ in range(EPOCHS)])
     with open(folder / "gradients.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -40,8 +40,9 @@ def angles(folder: Path) -> dict[str, list[float]]:
 
 
 def main() -> None:
+    """Train by every rule and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", help="where the files of MNIST are")
+    parser.add_argument("--data-dir", help="the folder of MNIST's files")
     parser.add_argument("--out", type=Path, help="also write the angles here, as JSON")
     args = parser.parse_args()
     rows = []

@@ -1,11 +1,11 @@
-"""Contrastive learning without backpropagation: what a linear read-out makes of the features.
+"""Contrastive learning without backpropagation: how well a linear read-out does on the features.
 
     python -m experiments.contrastive [--data-dir DIR] [--out FILE]
 
-The first 5,000 training images of CIFAR-10, a small LocalMixer with two blocks and a projection
-each, InfoNCE of two augmented views, batch 128; half an hour in all on two cores.  The network of
-the first row stays as it was drawn, so its row is what the read-out makes of random features.
-Rows that FILE has already are not run again.
+A small LocalMixer with two blocks, each with a projection of its own, learns InfoNCE of two
+augmented views from the first 5,000 training images of CIFAR-10, with batch 128; half an hour in
+all on two cores.  The network of the first row stays as it was drawn, so this row shows how well
+the read-out does on random features.  Rows that FILE has already are not run again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COMMANDS = [NETWORK + options for options in ROWS]
 
 
 def as_line(row: dict) -> str:
-    """A row of the table."""
+    """Return a row of the table as text."""
     options = row["command"].removeprefix(NETWORK)
     first, last = row["losses"]
     return (
@@ -40,8 +40,9 @@ def as_line(row: dict) -> str:
 
 
 def main() -> None:
+    """Make the rows that are missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", help="where the files of CIFAR-10 are")
+    parser.add_argument("--data-dir", help="the folder of CIFAR-10's files")
     parser.add_argument("--out", type=Path, help="also write the summaries here, as JSON")
     args = parser.parse_args()
 

@@ -2,7 +2,8 @@
 
     python -m experiments.mnist [--data-dir DIR] [--out FILE]
 
-About ten minutes on two cores.  Each row is a plain `train.py` command, printed with its result.
+It takes about ten minutes on two cores.  Each row is a plain `train.py` command, which is printed
+with its result.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ COMMANDS = (
 
 
 def main() -> None:
+    """Run the commands and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", help="where the files of MNIST are")
+    parser.add_argument("--data-dir", help="the folder of MNIST's files")
     parser.add_argument("--out", type=Path, help="also write the summaries here, as JSON")
     args = parser.parse_args()
     rows = []

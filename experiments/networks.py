@@ -3,8 +3,8 @@ Fashion-MNIST.
 
     python -m experiments.networks [--data-dir DIR] [--out FILE] [--only TEXT]
 
-One `train.py` run a row; about two hours in all on two cores, most of it for the last.  Rows that
-FILE has already are not run again.  DIR, or DUALNET_DATA, holds the data sets.
+Each row is one `train.py` run; it takes about two hours in all on two cores, most of them for the
+last row.  Rows that FILE has already are not run again.  DIR, or DUALNET_DATA, holds the data sets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments.runs import column, rows, run
 
 MIXER = "--model local-mixer --batch-size 128 "
-PUBLISHED = {  # test accuracy in %, and after how many epochs, where the paper says it
+PUBLISHED = {
     "--dataset mnist " + MIXER + "--rule lg-fg-a --sampler rademacher --epochs 20": (97.45, None),
     "--dataset mnist " + MIXER + "--rule bp --epochs 20": (97.59, None),
     "--dataset fashion-mnist --model cnn --rule fdfa --epochs 3": (91.54, 100),
@@ -25,15 +25,18 @@ PUBLISHED = {  # test accuracy in %, and after how many epochs, where the paper 
         None,
     ),
 }
-"""Ren et al. 2023, "Scaling Forward Gradient With Local Losses", Tables 2 and 3; Bacho and Chu,
-"Low-Variance Forward Gradients using Direct Feedback Alignment and Momentum", Table 2."""
+"""Flags → published test accuracy in %, and after how many epochs where the paper says it.
+
+Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", Tables 2 and 3; Bacho and
+Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and Momentum", Table 2.
+"""
 
 
 COMMANDS = list(PUBLISHED)
 
 
 def as_line(row: dict) -> str:
-    """A row of the table."""
+    """Return a row of the table as text."""
     accuracy, epochs = PUBLISHED[row["command"]]
     after = f", {epochs} epochs" if epochs else ""
     return (
@@ -43,15 +46,18 @@ def as_line(row: dict) -> str:
 
 
 def curve_line(row: dict) -> str:
-    """The test accuracies of all epochs."""
+    """Return the test accuracies of all epochs as text."""
     return " ".join(f"{100 * accuracy:.1f}" for accuracy in row["curve"])
 
 
 def main() -> None:
+    """Make the rows that are missing and print the table, then the curves."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", help="where the data sets are")
+    parser.add_argument("--data-dir", help="the folder of the data sets")
     parser.add_argument("--out", type=Path, help="also write the summaries here, as JSON")
-    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose command has it")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="only rows whose command contains this"
+    )
     args = parser.parse_args()
 
     def make(command: str) -> dict:

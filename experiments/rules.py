@@ -2,10 +2,10 @@
 
     python -m experiments.rules [--data-dir DIR] [--out FILE] [--times]
 
-784-800-10, 5 epochs, batch 64, Adam, cosine schedule; the rules of the paper's table with three
-seeds each, the others with one.  An hour in all on two cores.  Rows that FILE has already are not
-run again; `--times` measures the seconds a step of all rows anew, in short runs one after the
-other, for a machine that has nothing else to do.
+The network is 784-800-10, trained for 5 epochs with batch 64, Adam and the cosine schedule.  The
+rules of the paper's table have three seeds each, the others one; it takes an hour in all on two
+cores.  Rows that FILE has already are not run again.  `--times` measures anew how many seconds a
+step takes in every row, in short runs one after the other; nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ SHORT = " --limit-train 6400 --limit-test 64"  # 100 steps in one epoch
 
 
 def options_of(command: str) -> str:
-    """What tells a row from the others."""
+    """Return the part of a command that tells its row from the others."""
     return command.removeprefix(NETWORK).removesuffix(SEEDS)
 
 
 def as_line(row: dict) -> str:
-    """A row of the table."""
+    """Return a row of the table as text."""
     options = options_of(row["command"])
     spread = f" ± {100 * row['test_accuracy_std']:.2f}" if "test_accuracy_std" in row else ""
     published = f"{PUBLISHED[options]:.2f} %" if options in PUBLISHED else ""
@@ -65,10 +65,11 @@ def as_line(row: dict) -> str:
 
 
 def main() -> None:
+    """Make the rows that are missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data-dir", help="where the files of MNIST are")
+    parser.add_argument("--data-dir", help="the folder of MNIST's files")
     parser.add_argument("--out", type=Path, help="also write the summaries here, as JSON")
-    parser.add_argument("--times", action="store_true", help="measure the seconds a step anew")
+    parser.add_argument("--times", action="store_true", help="measure the seconds of a step anew")
     args = parser.parse_args()
 
     def timed(row: dict) -> dict:

@@ -1,4 +1,4 @@
-"""Runs of `train.py`, and tables of them that go on where they stopped."""
+"""Runs of `train.py`, and tables of runs that go on where they stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ TRAIN = Path(__file__).parent.parent / "train.py"
 
 
 def run(command: str, data_dir: str | None) -> dict:
-    """The summary of one run; ends with its exit code where it fails, as it has said why."""
+    """Do one run and return its summary.
+
+    If the run fails, it has said why, and this process ends with its exit code.
+
+    Args:
+        command: the flags of `train.py`.
+        data_dir: for `--data-dir`; None for no such flag.
+    """
     where = ["--data-dir", data_dir] if data_dir else []
     done = subprocess.run(
         [sys.executable, str(TRAIN), *shlex.split(command), *where, "--json"],
@@ -26,7 +33,7 @@ def run(command: str, data_dir: str | None) -> dict:
 
 
 def column(summary: dict, name: str) -> list[float]:
-    """A column of a run's `metrics.csv`: a number for each epoch."""
+    """Return a column of a run's `metrics.csv`: a number for each epoch."""
     head, *lines = (Path(summary["run_dir"]) / "metrics.csv").read_text().splitlines()
     place = head.split(",").index(name)
     return [float(line.split(",")[place]) for line in lines]
@@ -38,14 +45,14 @@ def rows(
     make: Callable[[str], dict],
     amend: Callable[[dict], dict] = dict,
 ) -> Iterator[dict]:
-    """A row for each command: the one in a file, or a new one, which the file then has too.
+    """Yield a row for each command: the one in a file, or a new one, which is written to it.
 
     Args:
-        commands: what tells rows apart, their `command`.
-        out: a JSON file of rows, which may be there already, and is written after each; None for
-            none.
-        make: a command's row, but for the command.
-        amend: what to make of every row, an old one too, before it is written.
+        commands: what tells rows apart; a row has its command under `command`.
+        out: a JSON file of rows, which may exist already and is written after each row; None for
+            no file.
+        make: returns a new row for a command, without the command itself.
+        amend: changes every row, an old one too, before it is written.
     """
     known: dict[str, dict] = {}
     if out is not None and out.exists():

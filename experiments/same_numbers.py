@@ -1,10 +1,10 @@
-"""Short runs of every learning rule and every network, and whether they still give what they gave.
+"""Short runs of every rule and every network, to see whether they still give the same numbers.
 
     python -m experiments.same_numbers --out benchmarks/results/same_numbers.json   # records
     python -m experiments.same_numbers --against benchmarks/results/same_numbers.json
 
-A change that is to leave all results as they are is held against the record of the commit before
-it.  On the machine that made the record results can be equal bit for bit; other processors sum in
+A change that should leave all results as they are is compared with the record of the commit before
+it.  On the machine that made the record, results can be equal bit for bit; other processors sum in
 another order.
 """
 
@@ -45,7 +45,7 @@ BATCHES = "--limit-train 12 --limit-test 10 --batch-size 4 --epochs 1 --quiet"
 
 
 def commands() -> Iterator[str]:
-    """The flags of every run."""
+    """Yield the flags of every run."""
     for dtype in ("float32", "float64"):
         for network in NETWORKS.values():
             for rule in RULES:
@@ -58,7 +58,7 @@ def commands() -> Iterator[str]:
 
 
 def outcome(flags: str) -> dict:
-    """What a run ends with: its losses, and of each parameter a digest and the sum of squares."""
+    """Return how a run ends: its losses, and a digest and the sum of squares of its parameters."""
     with tempfile.TemporaryDirectory() as folder:
         train.main([*flags.split(), *BATCHES.split(), "--run-dir", folder])
         summary = json.loads((Path(folder) / "summary.json").read_text())
@@ -78,7 +78,7 @@ def outcome(flags: str) -> dict:
 
 
 def differences(old: dict, new: dict) -> float:
-    """The largest relative difference of a run's figures; 0 if parameters are the same bits."""
+    """Return the largest relative difference of a run's figures; 0 if parameters agree in bits."""
     if old["digest"] == new["digest"]:
         return 0.0
     figures = ("train_loss", "test_loss", "squares")
@@ -86,11 +86,11 @@ def differences(old: dict, new: dict) -> float:
 
 
 def main() -> None:
-    """Record, or compare and end with 1 where a run differs by more than rounding."""
+    """Record or compare; the exit code is 1 if a run differs by more than rounding."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, help="write the record here")
     parser.add_argument("--against", type=Path, help="compare with this record")
-    parser.add_argument("--only", default="", help="runs whose flags hold this")
+    parser.add_argument("--only", default="", help="only runs whose flags contain this")
     args = parser.parse_args()
     recorded = json.loads(args.against.read_text()) if args.against else []
     known = {row["command"]: row for row in recorded}

@@ -16,8 +16,8 @@ import dualnet.training.run as run_module
 from dualnet import Key, data, tree
 from dualnet.errors import DataError, DivergedError, TreeError, UsageError
 from dualnet.nn import Context, softmax_cross_entropy
-from dualnet.training.loop import Trainer, seconds_per_step
-from dualnet.training.run import run
+from dualnet.training.loop import Trainer
+from dualnet.training.run import run, seconds_per_step
 from dualnet.training.run_folder import COLUMNS, RunFolder
 from dualnet.training.settings import Settings, build
 from models import MLP

@@ -74,7 +74,7 @@ class CupyBackend:
         )
         from dualnet.backends.products import product_kernels
 
-        self._repeated, self._key_words = graphs.Repeated, placeholders.key_words
+        self._record, self._key_words = graphs.Recorded, placeholders.key_words
         self._draws = launching.Module("draws")
         self._recorded: weakref.WeakSet[Any] = weakref.WeakSet()
         put_kernels(self._cupy.ndarray, launching.KERNELS | product_kernels(matmul_precision))
@@ -154,10 +154,10 @@ class CupyBackend:
         }
 
     def recorded(self, function: Callable) -> Callable:
-        """Record the function as a CUDA graph once it has run often enough; see `Repeated`."""
-        repeated = self._repeated(function)
-        self._recorded.add(repeated)
-        return repeated
+        """Record the function as a CUDA graph once it ran often enough; see `graphs.Recorded`."""
+        recorded = self._record(function)
+        self._recorded.add(recorded)
+        return recorded
 
     def _draw(self, kind: str, key: Key, shape: Shape, dtype: DTypeLike, start: int) -> Array:
         """Draw with the kernel `kind` of `cuda/draws.cu`; each thread draws four numbers."""

@@ -29,7 +29,7 @@ _ALIGNMENT = 256
 """Bytes to a multiple of which the arrays of a piece of memory are aligned."""
 
 
-class Repeated:
+class Recorded:
     """A function that is recorded once it has been called often enough with the same shapes.
 
     From then on, calls with these shapes repeat the recording.  Calls with other shapes run the
@@ -56,13 +56,13 @@ class Repeated:
         self.refusal: str | None = None
 
     @property
-    def recorded(self) -> bool:
+    def is_recorded(self) -> bool:
         """Whether calls with the same shapes repeat a recording now."""
         return self._recording is not None
 
     def __call__(
-        self, carried: dict[str, Tree], batch: Tree, key: Key, numbers: dict[str, float]
-    ) -> tuple[dict[str, Tree], Tree]:
+        self, carried: Tree, batch: Tree, key: Key, numbers: dict[str, float]
+    ) -> tuple[Tree, Tree]:
         """Return what the function returns.
 
         The arrays of `carried` that a repetition returns keep their values until the call after
@@ -127,12 +127,12 @@ class _Recording:
 
     def fits(self, carried: Tree, batch: Tree) -> bool:
         """Whether these arrays have the shapes and dtypes of those in the recording."""
-        known = any(_is_same(carried, block.arrays) for block in self._returned)
+        known = any(carried is block.arrays for block in self._returned)
         return _outline(batch) == _outline(self._batch) and (
             known or _outline(carried) == _outline(self._before.arrays)
         )
 
-    def repeat(self, carried: Tree, batch: Tree, now: Now) -> tuple[dict[str, Tree], Tree]:
+    def repeat(self, carried: Tree, batch: Tree, now: Now) -> tuple[Tree, Tree]:
         """Copy the arguments in, start the graph, and copy the results out."""
         self._before.copy_from(carried, self._returned)
         tree.map(cupy.copyto, self._batch, batch)
@@ -168,10 +168,10 @@ class _ArrayBlock:
     def copy_from(self, values: Tree, blocks: Iterable[_ArrayBlock] = ()) -> None:
         """Copy a tree of arrays into this block.
 
-        If the tree is that of one of `blocks`, a single copy moves all of it.
+        If the tree is the very one of one of `blocks`, a single copy moves all of it.
         """
         for block in blocks:
-            if _is_same(values, block.arrays):
+            if values is block.arrays:
                 cupy.copyto(self.memory, block.memory)
                 return
         tree.map(cupy.copyto, self.arrays, values)
@@ -206,11 +206,6 @@ def _require_arrays(results: Tree) -> None:
 def _outline(arrays: Tree) -> tuple:
     """Return the path, shape and dtype of every leaf, to compare trees by."""
     return tuple((path, x.shape, x.dtype) for path, x in tree.items(arrays))
-
-
-def _is_same(a: dict[str, Tree], b: dict[str, Tree]) -> bool:
-    """Whether two dicts have the same names and, by name, the very same trees."""
-    return a.keys() == b.keys() and all(a[name] is b[name] for name in a)
 
 
 def _abandon(stream: Any) -> None:

@@ -1,4 +1,7 @@
-"""`curve.png`: loss and accuracy against epochs.  Needs matplotlib, the extra `plot`."""
+"""`curve.png`: loss and accuracy against epochs.
+
+Drawing needs matplotlib, the extra `plot`.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ def draw_curve(history: np.ndarray, title: str, path: Path) -> bool:
     """Draw the metrics of a run.
 
     Args:
-        history: rows in the order of `COLUMNS`.
-        title: over the picture.
-        path: the PNG to write.
+        history: `(epochs, columns)`, rows in the order of `COLUMNS`.
+        title: text above the picture.
+        path: the PNG file to write.
 
     Returns:
-        Whether it was drawn; False where matplotlib is not installed.
+        Whether the curve was drawn; False if matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

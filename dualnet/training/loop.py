@@ -3,7 +3,6 @@ the old."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -20,10 +19,9 @@ from dualnet.backends import Backend
 from dualnet.core.arrays import asarray_like
 from dualnet.data import Dataset, batches
 from dualnet.data.augment import Augmentation
-from dualnet.errors import DivergedError, UsageError
+from dualnet.errors import DivergedError
 from dualnet.learning import (
     Batch,
-    Estimate,
     LearnerState,
     Plan,
     Rule,
@@ -32,17 +30,21 @@ from dualnet.learning import (
     estimate_gradient,
 )
 from dualnet.nn import softmax_cross_entropy
-from dualnet.nn.network import Context
 from dualnet.optim import Optimizer
 from dualnet.random import Key
 from dualnet.schedules import Schedule
-from dualnet.training.objective import Objective, StepNumbers, Supervised, TrainedNetwork
+from dualnet.training.objective import (
+    Objective,
+    StepNumbers,
+    Supervised,
+    TrainedNetwork,
+    require_whole_batches,
+)
 from dualnet.training.run_folder import COLUMNS
 from dualnet.training.state import Carried, TrainState, Unread
 from dualnet.tree import Tree
 from dualnet.types import Array
 
-_WARM_UP_STEPS = 5
 _EVALUATION_BATCH = 1000
 _EVALUATION_PIXELS = _EVALUATION_BATCH * 32 * 32
 
@@ -121,7 +123,8 @@ class Trainer:
         params, model_state = self._initial()
         trained = TrainedNetwork(self.task.network, params, model_state)
         x = self._prepare(self.dataset.train_images[:1])
-        self._require_whole_batches(trained, x)
+        images = len(self.dataset.train_images)
+        require_whole_batches(self.objective, self.task, trained, x, images, self.batch_size)
         classes = len(self.dataset.classes)
         carried = Carried(
             params,
@@ -138,31 +141,6 @@ class Trainer:
             history=np.zeros((0, len(COLUMNS))),
             comparisons={} if self.grad_stats is None else nothing_compared,
         )
-
-    def _require_whole_batches(self, trained: TrainedNetwork, x: Array) -> None:
-        """Refuse at once a last batch from which nothing could be learned at the end of an epoch.
-
-        That is a batch in which the objective has too little to tell apart, or a batch of one
-        example x under batch norm, which refuses what has no variance.
-        """
-        n = len(self.dataset.train_images)
-        last = n % self.batch_size or self.batch_size
-        if last < self.objective.min_batch:
-            raise UsageError(
-                f"--batch-size {self.batch_size} leaves a last batch of {last} of {n} images, and "
-                f"the {type(self.objective).__name__.lower()} loss tells "
-                f"{self.objective.min_batch} or more apart"
-            )
-        if last > 1 or not self.task.couples_examples:
-            return
-        inputs, _ = self.objective.combine([x] * self.objective.views_per_image, np.zeros(1))
-        context = Context(train=True, key=Key(0))
-        try:
-            trained.network.apply(trained.params, trained.model_state, inputs, context)
-        except UsageError as error:
-            raise UsageError(
-                f"--batch-size {self.batch_size} leaves a last batch of one of {n} images: {error}"
-            ) from None
 
     def train(
         self,
@@ -313,7 +291,10 @@ class Trainer:
         views = [self._prepare(batch["images"], view_key) for view_key in view_keys]
         inputs, targets = self.objective.combine(views, batch["labels"])
 
-        done = self._estimate(carried, inputs, targets, key)
+        learner = LearnerState(carried.params, carried.model_state, carried.rule_state)
+        done = estimate_gradient(
+            self.rule, self.plan, learner, Batch(inputs, targets), key, self.backend, self._pieces
+        )
         if check:
             self.optimizer.check(done.gradients, carried.opt_state, carried.params)
         params, opt_state = self.optimizer.apply(
@@ -327,18 +308,6 @@ class Trainer:
         if self.grad_stats is not None:
             seen |= {"gradients": done.gradients, "inputs": inputs, "targets": targets}
         return Carried(params, done.model_state, done.rule_state, opt_state, readout), seen
-
-    def _estimate(self, carried: Carried, inputs: Array, targets: Array, key: Key) -> Estimate:
-        """Let the learning rule estimate the gradient of the mean loss over a batch."""
-        return estimate_gradient(
-            self.rule,
-            self.plan,
-            LearnerState(carried.params, carried.model_state, carried.rule_state),
-            Batch(inputs, targets),
-            key,
-            self.backend,
-            self._pieces,
-        )
 
     @property
     def _pieces(self) -> int:
@@ -418,12 +387,6 @@ class Trainer:
             change = partial(self.augment, key, backend=self.backend)
         raw = self.backend.asarray(images)  # moved as bytes, a quarter of what floats would be
         return self.dataset.pixels(raw, self.dtype, self.pixels, change)
-
-
-def seconds_per_step(step_seconds: list[float]) -> float | None:
-    """Return the median of all steps but the first five; None if there were no more."""
-    after = step_seconds[_WARM_UP_STEPS:]
-    return statistics.median(after) if after else None
 
 
 def _so_far(now: TrainState) -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from dualnet.core.derivatives import value_and_grad
 from dualnet.errors import UsageError
-from dualnet.learning import correct
+from dualnet.learning import Task, correct
 from dualnet.nn import InfoNCE, Layer, Linear, LocalHead, Sequential, softmax_cross_entropy
 from dualnet.nn.network import Context
 from dualnet.nn.replicated import average
@@ -223,6 +223,46 @@ class Contrastive:
 
 OBJECTIVES: dict[str, type[Objective]] = {"supervised": Supervised, "contrastive": Contrastive}
 """The objectives by the name that the command line gives them."""
+
+
+def require_whole_batches(
+    objective: Objective,
+    task: Task,
+    trained: TrainedNetwork,
+    x: Array,
+    images: int,
+    batch_size: int,
+) -> None:
+    """Refuse a last batch from which nothing could be learned at the end of an epoch.
+
+    That is a batch in which the objective has too little to tell apart, or a batch of one example
+    under batch norm, which refuses what has no variance.
+
+    Args:
+        objective, task, trained: what is learned.
+        x: an input, `(1, *in_shape)`.
+        images: how many there are to train on.
+        batch_size: how many of them make a batch.
+
+    Raises:
+        UsageError: the last batch is such a one.
+    """
+    last = images % batch_size or batch_size
+    if last < objective.min_batch:
+        raise UsageError(
+            f"--batch-size {batch_size} leaves a last batch of {last} of {images} images, and the "
+            f"{type(objective).__name__.lower()} loss tells {objective.min_batch} or more apart"
+        )
+    if last > 1 or not task.couples_examples:
+        return
+    inputs, _ = objective.combine([x] * objective.views_per_image, np.zeros(1))
+    context = Context(train=True, key=Key(0))
+    try:
+        trained.network.apply(trained.params, trained.model_state, inputs, context)
+    except UsageError as error:
+        raise UsageError(
+            f"--batch-size {batch_size} leaves a last batch of one of {images} images: {error}"
+        ) from None
 
 
 def _features(trained: TrainedNetwork, x: Array) -> Array:

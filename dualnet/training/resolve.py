@@ -1,4 +1,4 @@
-"""From flags to settings: what was asked for, then what a recipe says, then what fits."""
+"""Turn flags into settings: a flag comes before the recipe, and the recipe before the default."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "optimizer": "adam",
     "schedule": "cosine",
 }
+"""Choices that hold for every data set and rule."""
 
 DATASET_DEFAULTS = {
     "digits": {"epochs": 60, "batch_size": 32},
@@ -33,20 +34,25 @@ DATASET_DEFAULTS = {
     "imagenet-folder": {"epochs": 10, "batch_size": 128},
 }
 _ONE_PATCH = {"patches": 1, "depth": 1}  # LocalMixer M/1/16
-MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {  # where a model's own are for other data
+MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "mlp": {"digits": {"width": 128}, "cifar10": {"width": 1024}, "cifar100": {"width": 1024}},
     "cnn": {"digits": {"plan": "15C3-P2-40C3-128"}},
     "cnn4": {"digits": {"plan": "64C3-64C3-P2-64C1-64C1-P2-1024"}},
     "local-mixer": {"digits": _ONE_PATCH, "mnist": _ONE_PATCH, "fashion-mnist": _ONE_PATCH},
 }
-LR_DEFAULTS = {"fg-w": 5e-4, "lg-fg-w": 5e-4, "wp": 5e-4}  # 1e-3 for all others
+"""Model → data set → options, where the model's own defaults are meant for other data."""
+
+LR_DEFAULTS = {"fg-w": 5e-4, "lg-fg-w": 5e-4, "wp": 5e-4}
+"""Learning rates of the rules for which it is not 1e-3."""
 
 
 def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
-    """Settings from flags, then the recipe, then defaults.
+    """Return the settings that the command line asks for.
+
+    A flag comes before the recipe, the recipe before the defaults.
 
     Args:
-        args: what `flags.make_parser(tables, …)` has read.
+        args: the command line as `flags.make_parser(tables, …)` read it.
         tables: what there is to choose from.
 
     Raises:
@@ -67,7 +73,7 @@ def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
                 raise UsageError(
                     f"{flag(option)} is of no use to --{kind} {name}; it is for {', '.join(users)}"
                 )
-        # What a recipe says of one optimizer is of no use to another.
+        # What a recipe says of one optimizer is of no use to another one.
         given = {**recipe, **flags} if recipe.get(kind) == name else flags
         fitting = fitting_options(tables["model"], name, dataset, rule) if kind == "model" else {}
         options[kind] = {**fields, **fitting, **{o: given[o] for o in fields if o in given}}
@@ -115,7 +121,7 @@ def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
 def fitting_options(
     models: Mapping[str, type], model: str, dataset: str, rule: str
 ) -> dict[str, Any]:
-    """Options by which a model fits data and rule, where its own defaults do not."""
+    """Return the options by which a model fits data and rule where its own defaults do not."""
     options = dict(MODEL_DEFAULTS.get(model, {}).get(dataset, {}))
     if hasattr(models[model], "readout"):
         options["readout"] = locality(rule) != "global"
@@ -123,12 +129,12 @@ def fitting_options(
 
 
 def locality(rule: str) -> str:
-    """Whether local heads count for a rule; those that do not say so ignore them."""
+    """Return `global`, `local` or `greedy`: how a rule uses the losses of local heads."""
     return RULES[rule].locality
 
 
 def check(settings: Settings, tables: Tables) -> None:
-    """Raise a UsageError unless everything that the settings name is there and can be made."""
+    """Raise a UsageError unless everything that the settings name exists and can be made."""
     named = {
         "dataset": data.NAMES,
         "pixels": data.PIXEL_SCALES,

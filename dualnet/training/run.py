@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -20,12 +21,14 @@ from dualnet.nn import Layer
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.curve import draw_curve
-from dualnet.training.loop import Trainer, seconds_per_step
+from dualnet.training.loop import Trainer
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.run_folder import COLUMNS, RunFolder
 from dualnet.training.settings import Settings, build
 from dualnet.training.state import TrainState
 from dualnet.tree import Tree
+
+_WARM_UP_STEPS = 5
 
 
 def run(
@@ -201,6 +204,12 @@ def out_of_memory_explained(settings: Settings) -> Iterator[None]:
             f"{error}; lower {' or '.join(lower)}, or take a smaller model; what was checkpointed "
             "is kept"
         ) from error
+
+
+def seconds_per_step(step_seconds: list[float]) -> float | None:
+    """Return the median of all steps but the first five; None if there were no more."""
+    after = step_seconds[_WARM_UP_STEPS:]
+    return statistics.median(after) if after else None
 
 
 def last_cosine(comparisons: Tree) -> dict[str, float | None]:

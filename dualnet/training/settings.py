@@ -1,4 +1,4 @@
-"""The settings of a run: what the command line resolves to, and `config.json` holds."""
+"""The settings of a run: the command line resolves to them, and `config.json` holds them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,33 @@ class Settings:
     """Every choice that the numbers of a run depend on.
 
     Attributes:
-        dataset, limit_train, limit_test: which examples; None for all of them.
-        validation: test on so many of the training examples; None for the test set.
-        image_size: pixels along each side of an image; None for those that the set has.
+        dataset: a name in `data.NAMES`.
         model, model_options: a name, and the fields of the model's dataclass.
         rule, rule_options: likewise for the learning rule.
-        optimizer, optimizer_options, schedule, schedule_options: likewise.
+        optimizer, optimizer_options: likewise for the optimizer.
+        schedule, schedule_options: likewise for the schedule.
+        objective, objective_options: likewise for the objective.
         lr: base learning rate.
-        epochs, batch_size, seed: as they say.
+        epochs: passes over the training images.
+        batch_size: images of a step.
+        seed: of all randomness.
         pixels: how images become numbers, a name in `data.PIXEL_SCALES`.
         augment: how training images are changed at random, a name in `data.AUGMENTATIONS`.
-        dtype: float32 or float64.
-        objective, objective_options: a name, and the fields of the objective's dataclass.
-        backend, threads: where it runs.
-        matmul_precision: how the factors of float32 matrix products are rounded, on CuPy: a name in
+        dtype: float32 or float64, of pixels and parameters.
+        backend: a name in `backends.NAMES`.
+        threads: how many shards of a batch run at a time.
+        matmul_precision: how CuPy rounds the factors of float32 matrix products: a name in
             `backends.MATMUL_PRECISIONS`.
-        graph: on CuPy, a step is recorded as a CUDA graph and repeated.
-        shards: pieces that a batch is cut into; None for one a thread.
-        grad_stats: gradients are compared with the exact ones every so many steps; None for
-            never.
-        recipe: the published row that the settings started from, a name in `RECIPES`.
+        graph: whether CuPy records a step as a CUDA graph and replays it.
+        shards: pieces that a batch is cut into; None for one for each thread.
+        limit_train, limit_test: how many of the first images are used; None for all of them.
+        validation: how many of the training images take the place of the test images; None for
+            the test images themselves.
+        image_size: pixels along each side of an image; None for those that the data set has.
+        grad_stats: after how many steps gradients are compared with the exact ones again; None
+            for never.
+        recipe: the published row that the settings started from, a name in `RECIPES`; None for
+            none.
     """
 
     dataset: str
@@ -92,15 +99,15 @@ class Settings:
             raise UsageError("--graph is of no use to --backend numpy; it is for cupy")
 
     def as_json(self) -> dict[str, Any]:
-        """A dict that `from_json` reads."""
+        """Return the settings as a dict that `from_json` reads."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Settings:
-        """The settings in a dict.
+        """Return the settings that a dict holds.
 
         Raises:
-            UsageError: names that are missing or unknown.
+            UsageError: a name is missing or unknown, or a value is of the wrong kind.
         """
         known = {f.name: f for f in dataclasses.fields(cls)}
         unknown = sorted(set(data) - set(known))
@@ -126,7 +133,7 @@ Tables = Mapping[str, Mapping[str, type]]
 
 
 def option_table(table: Mapping[str, type]) -> dict[str, tuple[type, list[str]]]:
-    """Each option of a table's dataclasses: its type, and whose it is."""
+    """Return each option of a table's dataclasses, with its type and the names of its owners."""
     options: dict[str, tuple[type, list[str]]] = {}
     kinds = {"int": int, "float": float, "str": str, "bool": bool, "tuple[float,": tuple}
     for owner, cls in table.items():
@@ -137,7 +144,7 @@ def option_table(table: Mapping[str, type]) -> dict[str, tuple[type, list[str]]]
 
 
 def flag(name: str) -> str:
-    """The flag of an option."""
+    """Return the flag of an option, as `--batch-norm` of `batch_norm`."""
     return "--" + name.replace("_", "-")
 
 
@@ -145,13 +152,13 @@ def build(table: Mapping[str, Any], kind: str, name: str, options: dict[str, Any
     """Make the dataclass that a table has under a name.
 
     Args:
-        table: of dataclasses.
+        table: the dataclasses by name.
         kind: what they are, for messages: `rule`, `model`, `optimizer`.
-        name: which one.
+        name: of the dataclass that is made.
         options: its fields.
 
     Raises:
-        UsageError: there is none of that name, or an option does not fit.
+        UsageError: the table has no such name, or an option does not fit.
     """
     if name not in table:
         raise UsageError(f"{kind}: expected one of {', '.join(table)}, got {name!r}")
@@ -163,7 +170,7 @@ def build(table: Mapping[str, Any], kind: str, name: str, options: dict[str, Any
     return table[name](**options)
 
 
-_KINDS: dict[str, Any] = {
+_KINDS: dict[str, type | tuple[type, ...]] = {
     "bool": bool,
     "str": str,
     "int": int,
@@ -172,11 +179,15 @@ _KINDS: dict[str, Any] = {
     "str | None": (str, type(None)),
     "dict[str, Any]": dict,
 }
+"""Type of a field as it is written → what values may be."""
 
 
 def _check_kind(where: str, field: dataclasses.Field, value: Any) -> None:
+    """Raise a UsageError if a value is not of its field's type; other types are not checked."""
     kind = str(field.type)
-    known = kind in _KINDS
-    unlike = isinstance(value, bool) != (kind == "bool")  # to Python a bool is an int, too
-    if known and (unlike or not isinstance(value, _KINDS[kind])):
+    if kind not in _KINDS:
+        return
+    is_a_bool, wants_a_bool = isinstance(value, bool), kind == "bool"
+    # To Python a bool is an int, too.
+    if is_a_bool != wants_a_bool or not isinstance(value, _KINDS[kind]):
         raise UsageError(f"{where}: expected {kind}, got {value!r}")

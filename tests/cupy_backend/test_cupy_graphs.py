@@ -1,4 +1,4 @@
-"""Steps recorded as a CUDA graph and repeated: the same runs as without, bit for bit."""
+"""Steps recorded as a CUDA graph and replayed: the same runs as without, bit for bit."""
 
 import gc
 import weakref
@@ -35,10 +35,9 @@ from dualnet.random import Key
 from dualnet.training.objective import READOUT_LR
 from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import RunFolder
+from dualnet.training.state import Carried, TrainState
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")
-
-CARRIED = ("params", "state", "learned", "memories", "readout")
 
 
 @pytest.fixture
@@ -50,12 +49,12 @@ def advanced(trainer, epochs=2):
     """The last state, the losses on the way, and what the steps were made with."""
     made = []
 
-    def repeated(function):
+    def record(function):
         made.append(type(trainer.backend).recorded(trainer.backend, function))
         return made[-1]
 
     backend = trainer.backend
-    backend.recorded = repeated
+    backend.recorded = record
     try:
         now, _ = trainer.train(trainer.start(), lambda _: None, lambda _: None, quiet=True)
     finally:
@@ -68,15 +67,14 @@ def assert_the_same_run(trainer, backend):
     plain, made = advanced(trainer)
     assert not made
     recorded, (made,) = advanced(replace(trainer, graph=True))
-    assert made.refusal is None and made.recorded, made.refusal
-    for name in CARRIED:
-        pairs = zip(
-            tree.items(moved_back(getattr(recorded, name), backend)),
-            tree.items(moved_back(getattr(plain, name), backend)),
-            strict=True,
-        )
-        for (path, got), (_, expected) in pairs:
-            np.testing.assert_array_equal(got, expected, err_msg=f"{name} {path}")
+    assert made.refusal is None and made.is_recorded, made.refusal
+    pairs = zip(
+        tree.items(moved_back(recorded.carried, backend)),
+        tree.items(moved_back(plain.carried, backend)),
+        strict=True,
+    )
+    for (path, got), (_, expected) in pairs:
+        np.testing.assert_array_equal(got, expected, err_msg=path)
     np.testing.assert_array_equal(recorded.history[:, :-1], plain.history[:, :-1])
 
 
@@ -139,7 +137,7 @@ def test_compared_gradients(cupy_backend, digits):
     trainer = make_trainer(settings("fg-a", grad_stats=2), built(digits), digits)
     plain, _ = advanced(trainer)
     recorded, (made,) = advanced(replace(trainer, graph=True))
-    assert made.recorded and len(plain.comparisons) == 4
+    assert made.is_recorded and len(plain.comparisons) == 4
     np.testing.assert_array_equal(recorded.comparisons, plain.comparisons)
 
 
@@ -148,18 +146,13 @@ def test_a_run_resumed_in_an_epoch(cupy_backend, digits):
     whole, _ = advanced(trainer)
     with np.errstate(all="ignore"):
         states = replace(trainer, graph=True)._states(trainer.start(), [], True)
-        stopped = trainer.read([next(states) for _ in range(6)][-1])
+        stopped = trainer.collect_losses([next(states) for _ in range(6)][-1])
         stopped = tree.map(cupy_backend.to_host, stopped.as_trees())  # the next steps change it
         states.close()
-    like = trainer.start()
-    back = {
-        name: tree.map(cupy_backend.asarray, stopped[name]) if name in CARRIED else stopped[name]
-        for name in like.as_trees()
-    }
-    now, _ = replace(trainer, graph=True).train(
-        replace(like, **back), lambda _: None, lambda _: None, quiet=True
-    )
-    same(now.params, whole.params, cupy_backend)
+    on_device = {name: tree.map(cupy_backend.asarray, stopped[name]) for name in Carried._fields}
+    back = TrainState.from_trees({**stopped, **on_device})
+    now, _ = replace(trainer, graph=True).train(back, lambda _: None, lambda _: None, quiet=True)
+    same(now.carried.params, whole.carried.params, cupy_backend)
     np.testing.assert_array_equal(now.history[:, :-1], whole.history[:, :-1])
 
 
@@ -199,14 +192,14 @@ def drifting(backend):
         x = carried["x"] + batch + backend.normal(key.fold_in("a").fold_in(3), (4,), np.float64)
         (moved,) = tree.leaves(
             OPTIMIZERS["adam"]().apply(
-                [x], carried["memories"], [x], 2 * numbers["lr"], numbers["n"]
+                [x], carried["opt_state"], [x], 2 * numbers["lr"], numbers["n"]
             )[0]
         )
-        memories = tree.map(lambda m: m + 1, carried["memories"])
-        return {"x": moved, "memories": memories}, {"sum": x.sum(), "x": x}
+        opt_state = tree.map(lambda m: m + 1, carried["opt_state"])
+        return {"x": moved, "opt_state": opt_state}, {"sum": x.sum(), "x": x}
 
     x = backend.asarray(np.arange(4.0))
-    start = {"x": x, "memories": OPTIMIZERS["adam"]().memories([x])}
+    start = {"x": x, "opt_state": OPTIMIZERS["adam"]().init_opt_state([x])}
     return function, start
 
 
@@ -222,7 +215,7 @@ def same(got, expected, backend):
         np.testing.assert_array_equal(backend.to_host(a), backend.to_host(b))
 
 
-def test_a_function_is_repeated(cupy_backend):
+def test_a_function_is_replayed(cupy_backend):
     """Where it was plain twice; batches of another shape are plain too, and lose nothing."""
     function, start = drifting(cupy_backend)
     calls = []
@@ -231,26 +224,26 @@ def test_a_function_is_repeated(cupy_backend):
         calls.append(len(arguments))
         return function(*arguments)
 
-    repeated = cupy_backend.repeated(counting)
+    recorded = cupy_backend.recorded(counting)
     expected = got = start
     for number, (rows, known) in enumerate(
         [(4, 1), (4, 2), (4, 3), (4, 3), (1, 4), (4, 4), (1, 5), (1, 6), (1, 7), (4, 7), (4, 7)]
     ):
         expected, seen = called(function, expected, number, cupy_backend, rows)
-        got, saw = called(repeated, got, number, cupy_backend, rows)
+        got, saw = called(recorded, got, number, cupy_backend, rows)
         same((got, saw), (expected, seen), cupy_backend)
         assert len(calls) == known, number
 
 
 def test_a_state_stays_until_the_call_after_the_next(cupy_backend):
     function, now = drifting(cupy_backend)
-    repeated = cupy_backend.repeated(function)
+    recorded = cupy_backend.recorded(function)
     for number in range(4):
-        now, seen = called(repeated, now, number, cupy_backend)
+        now, seen = called(recorded, now, number, cupy_backend)
     was = moved_back((now, seen), cupy_backend)
-    later, _ = called(repeated, now, 4, cupy_backend)
+    later, _ = called(recorded, now, 4, cupy_backend)
     same(moved_back((now, seen), cupy_backend), was, HOST)
-    again, _ = called(repeated, now, 4, cupy_backend)  # from the older state, on its own shelf
+    again, _ = called(recorded, now, 4, cupy_backend)  # from the older state, on its own shelf
     same(again, later, cupy_backend)
 
 
@@ -261,23 +254,23 @@ def test_what_cannot_be_recorded_goes_on_without(cupy_backend, capsys):
         assert float(batch.sum()) < 100  # to look is to wait
         return function(carried, batch, key, numbers)
 
-    repeated = cupy_backend.repeated(looking)
+    recorded = cupy_backend.recorded(looking)
     expected = got = start
     for number in range(5):
         expected, _ = called(function, expected, number, cupy_backend)
-        got, _ = called(repeated, got, number, cupy_backend)
+        got, _ = called(recorded, got, number, cupy_backend)
         same(got, expected, cupy_backend)
-    assert not repeated.recorded
+    assert not recorded.is_recorded
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "--graph: this step cannot be recorded (" in said
 
 
 def refusal_of(function, backend, capsys):
     """What is said of a function that is called often enough, and cannot be recorded."""
-    repeated = backend.recorded(function)
+    recorded = backend.recorded(function)
     for number in range(4):
-        called(repeated, {"x": backend.asarray(np.arange(4.0))}, number, backend)
-    assert not repeated.recorded
+        called(recorded, {"x": backend.asarray(np.arange(4.0))}, number, backend)
+    assert not recorded.is_recorded
     said = capsys.readouterr().err
     assert said.startswith("--graph: this step cannot be recorded (")
     return said
@@ -330,21 +323,21 @@ def test_a_number_does_not_say_what_it_is(asks, cupy_backend, capsys):
 
 def test_batches_of_two_sizes_in_turn(cupy_backend):
     function, expected = drifting(cupy_backend)
-    repeated, got = cupy_backend.repeated(function), expected
+    recorded, got = cupy_backend.recorded(function), expected
     for number in range(8):
         expected, _ = called(function, expected, number, cupy_backend, 4 if number % 2 else 1)
-        got, _ = called(repeated, got, number, cupy_backend, 4 if number % 2 else 1)
-    assert repeated.recorded
+        got, _ = called(recorded, got, number, cupy_backend, 4 if number % 2 else 1)
+    assert recorded.is_recorded
     same(got, expected, cupy_backend)
 
 
 def test_memory_is_counted_while_it_is_held(cupy_backend):
     before = cupy_backend.memory()
-    repeated = cupy_backend.repeated(lambda *_: None)
+    recorded = cupy_backend.recorded(lambda *_: None)
     counted = cupy_backend.memory()
-    assert counted["device_pool_bytes"] - before["device_pool_bytes"] == repeated.pool.total_bytes()
-    assert counted["device_used_bytes"] - before["device_used_bytes"] == repeated.pool.used_bytes()
-    del repeated
+    assert counted["device_pool_bytes"] - before["device_pool_bytes"] == recorded.pool.total_bytes()
+    assert counted["device_used_bytes"] - before["device_used_bytes"] == recorded.pool.used_bytes()
+    del recorded
     assert cupy_backend.memory() == before
 
 
@@ -357,11 +350,11 @@ def test_without_memory_nothing_recorded_is_given_away(cupy_backend, monkeypatch
     def full(size):
         raise cupy.cuda.runtime.CUDARuntimeError("out of memory")
 
-    repeated = cupy_backend.repeated(lambda *_: None)
-    assert repeated.pool.malloc(64) == (64, 0)
+    recorded = cupy_backend.recorded(lambda *_: None)
+    assert recorded.pool.malloc(64) == (64, 0)
     monkeypatch.setattr(cupy.cuda, "Memory", full)
     with pytest.raises(MemoryError, match="no 1,024 bytes more for a recording"):
-        repeated.pool.malloc(1024)
+        recorded.pool.malloc(1024)
 
 
 def test_a_refused_recording_holds_nothing(cupy_backend, capsys):
@@ -372,12 +365,12 @@ def test_a_refused_recording_holds_nothing(cupy_backend, capsys):
         held.append(weakref.ref(new))
         return {"x": new}, {"seen": float(batch.sum())}
 
-    repeated = cupy_backend.repeated(function)
+    recorded = cupy_backend.recorded(function)
     x = {"x": cupy_backend.asarray(np.ones(2))}
     for number in range(3):
-        called(repeated, x, number, cupy_backend)
+        called(recorded, x, number, cupy_backend)
     gc.collect()
-    assert repeated.refusal and not any(ref() is not None for ref in held)
+    assert recorded.refusal and not any(ref() is not None for ref in held)
 
 
 def test_what_interrupts_a_recording_ends_it(cupy_backend):
@@ -390,14 +383,14 @@ def test_what_interrupts_a_recording_ends_it(cupy_backend):
             raise KeyboardInterrupt
         return function(*arguments)
 
-    repeated = cupy_backend.repeated(interrupted)
+    recorded = cupy_backend.recorded(interrupted)
     for number in range(2):
-        now, _ = called(repeated, now, number, cupy_backend)
+        now, _ = called(recorded, now, number, cupy_backend)
     with pytest.raises(KeyboardInterrupt):
-        called(repeated, now, 2, cupy_backend)
+        called(recorded, now, 2, cupy_backend)
     assert fake_cuda.recorder.tape is None
-    called(repeated, now, 2, cupy_backend)
-    assert repeated.recorded
+    called(recorded, now, 2, cupy_backend)
+    assert recorded.is_recorded
 
 
 def test_many_draws_and_arrays_of_all_sizes(cupy_backend):
@@ -410,13 +403,13 @@ def test_many_draws_and_arrays_of_all_sizes(cupy_backend):
 
     dtypes = (np.float32, np.float64)
     start = {str(i): cupy_backend.asarray(np.zeros(i % 3, dtypes[i % 2])) for i in range(300)}
-    repeated = cupy_backend.repeated(function)
+    recorded = cupy_backend.recorded(function)
     expected = got = start
     for number in range(5):
         expected, _ = called(function, expected, number, cupy_backend)
-        got, _ = called(repeated, got, number, cupy_backend)
+        got, _ = called(recorded, got, number, cupy_backend)
     same(got, expected, cupy_backend)
-    assert repeated.recorded
+    assert recorded.is_recorded
 
 
 def test_more_than_there_is_room_for(cupy_backend, capsys):
@@ -425,18 +418,18 @@ def test_more_than_there_is_room_for(cupy_backend, capsys):
             cupy_backend._key_words(key.fold_in(i))
         return carried, {}
 
-    repeated = cupy_backend.repeated(function)
+    recorded = cupy_backend.recorded(function)
     for number in range(3):
-        called(repeated, {"x": cupy_backend.asarray(np.ones(2))}, number, cupy_backend)
-    assert repeated.recorded
-    repeated = cupy_backend.repeated(
+        called(recorded, {"x": cupy_backend.asarray(np.ones(2))}, number, cupy_backend)
+    assert recorded.is_recorded
+    recorded = cupy_backend.recorded(
         lambda carried, batch, key, numbers: (
             function(carried, batch, key, numbers),
             cupy_backend._key_words(key),
         )[0]
     )
     for number in range(3):
-        called(repeated, {"x": cupy_backend.asarray(np.ones(2))}, number, cupy_backend)
+        called(recorded, {"x": cupy_backend.asarray(np.ones(2))}, number, cupy_backend)
     assert "more than 65536 words" in capsys.readouterr().err
 
 

@@ -63,7 +63,7 @@ def test_no_training_step_moves_anything_or_waits(rule, optimizer, cupy_backend,
         now = [next(states) for _ in range(4)][-1]
     assert not happened, dict(happened)
     with fake_cuda.counted() as happened:
-        read = trainer.read(now)
+        read = trainer.collect_losses(now)
     assert happened == {"to_host": 2} and read.sums[2] == 5 * 32 and len(now.unread) == 5
 
 
@@ -85,7 +85,7 @@ def steps_of(trainer, number):
     states = trainer._states(trainer.start(), [], True)
     now = [next(states) for _ in range(number)][-1]
     states.close()
-    return trainer.read(now)
+    return trainer.collect_losses(now)
 
 
 @pytest.mark.usefixtures("cupy_by_name")
@@ -97,8 +97,9 @@ def test_training_with_every_choice(name, cupy_backend, digits):
     trainer = make_trainer(chosen, network, digits)
     here = steps_of(replace(trainer, backend=HOST, dataset=digits), 3)
     there = steps_of(replace(trainer, backend=SameDraws(cupy_backend)), 3)
-    for part in ("params", "memories", "learned", "readout"):
-        assert_same(getattr(there, part), getattr(here, part), cupy_backend, 1e-9, part)
+    for part in ("params", "opt_state", "rule_state", "readout"):
+        got, expected = (getattr(now.carried, part) for now in (there, here))
+        assert_same(got, expected, cupy_backend, 1e-9, part)
     np.testing.assert_allclose(there.sums[:3], here.sums[:3], rtol=1e-9)
     if not is_stand_in(cupy_backend):
         return  # only the stand-in counts
@@ -139,19 +140,19 @@ def test_a_set_on_disk_is_read_by_the_host(cupy_backend, digits, network):
     trainer = make_trainer(settings("bp"), network, digits)
     streamed = make_trainer(settings("bp"), network, replace(digits, on_disk=True))
     assert isinstance(streamed.dataset.train_images, np.ndarray)
-    resident = moved_back(steps_of(trainer, 2).params, cupy_backend)
-    assert_same(steps_of(streamed, 2).params, resident, cupy_backend, 1e-7)
+    kept = moved_back(steps_of(trainer, 2).carried.params, cupy_backend)
+    assert_same(steps_of(streamed, 2).carried.params, kept, cupy_backend, 1e-7)
 
 
 def test_each_batch_is_moved_while_the_one_before_is_in_use(cupy_backend):
     batches = [(np.full(3, i), np.array([i])) for i in range(4)]
     on_stand_in = is_stand_in(cupy_backend)
     main, before = fake_cuda.streams.current[-1], 0
-    ahead = cupy_backend.ahead(iter(batches))
+    moved_ahead = cupy_backend.prefetch(iter(batches))
     moved_before = cupy_backend._moving.moved if on_stand_in else 0
     for number, (host, moved) in enumerate(zip(batches, (2, 3, 4, 4), strict=True)):
         fake_cuda.streams.waited.clear()
-        here = next(ahead)
+        here = next(moved_ahead)
         for a, b in zip(here, host, strict=True):
             np.testing.assert_array_equal(cupy_backend.to_host(a), b)
         if on_stand_in:
@@ -161,10 +162,10 @@ def test_each_batch_is_moved_while_the_one_before_is_in_use(cupy_backend):
             # what is moved waits for all that main was asked for
             assert [w[:2] for w in by_moving] == [(moving, main)] * (moved - before)
         before = moved
-    assert list(ahead) == list(cupy_backend.ahead([])) == []
+    assert list(moved_ahead) == list(cupy_backend.prefetch([])) == []
     there = [tuple(map(cupy_backend.asarray, batch)) for batch in batches]
     fake_cuda.streams.waited.clear()
-    for batch, here in zip(cupy_backend.ahead(there), there, strict=True):
+    for batch, here in zip(cupy_backend.prefetch(there), there, strict=True):
         assert batch is here
     assert not fake_cuda.streams.waited  # they need not be moved
 
@@ -218,7 +219,7 @@ def test_a_resumed_run_is_the_same_run(how, cupy_backend, digits, tmp_path):
     back = restored(trainer.start(), chosen, folder)
     on_host = (back.position, back.sums, back.history, back.comparisons)
     assert all(isinstance(x, np.ndarray) for x in tree.leaves(on_host))
-    there = tree.leaves((back.params, back.readout.get("params", {})))
+    there = tree.leaves((back.carried.params, back.carried.readout.get("params", {})))
     assert all(type(x) is type(cupy_backend.asarray(0)) for x in there)
     resumed = run(chosen, network, digits, folder, resume=True, quiet=True)
     for name in ("train_loss", "test_loss", "test_accuracy"):

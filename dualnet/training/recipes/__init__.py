@@ -1,4 +1,4 @@
-"""Recipes: rows of the papers' tables that `train.py --recipe NAME` starts from."""
+"""Recipes: rows of the papers' tables from which `train.py --recipe NAME` starts."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dualnet.training.recipes import fdfa, ren
 from dualnet.training.recipes.recipe import Recipe
 
 RECIPES: dict[str, Recipe] = {**fdfa.RECIPES, **ren.RECIPES}
-"""Every recipe by its name, which ends in that of its rule."""
+"""Every recipe by its name, which ends in the name of its rule."""
 
 __all__ = ["RECIPES", "Recipe", "find_recipe"]
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of a name.
+    """Return the recipe of a name.
 
     Raises:
-        UsageError: there is none; says which names are like it.
+        UsageError: there is no such recipe; the message shows similar names.
     """
     if name not in RECIPES:
         close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""What a recipe is: one published row, with all that a run needs to stand beside it."""
+"""What a recipe is: a published row, with all settings that a comparable run needs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Recipe:
             its row, or is the same in all of dualnet.
         accuracy: the published test accuracy, from 0 to 1.
         source: paper and table.
-        ours: what is not as in the source, or not given there, and why; the name of a setting, or
-            in words what no flag says.  All other settings are published.
+        ours: what is different from the source or not given there, and why: the name of a setting,
+            or words for what no flag says.  All other settings are published.
     """
 
     settings: dict[str, Any]
