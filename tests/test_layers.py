@@ -21,7 +21,6 @@ from dualnet.nn import (
     Flatten,
     GroupedLinear,
     GroupNorm,
-    Layer,
     LayerNorm,
     Linear,
     LocalHead,

@@ -15,6 +15,7 @@ import dualnet.training.loop as loop_module
 import dualnet.training.run as run_module
 from dualnet import Key, data, tree
 from dualnet.errors import DataError, DivergedError, UsageError
+from dualnet.learning import Batch
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.training.loop import Trainer, seconds_per_step
 from dualnet.training.run import run
@@ -236,7 +237,7 @@ def test_large_images_are_judged_in_smaller_batches(train, monkeypatch, digits):
     monkeypatch.setattr(Trainer, "_inputs", counted)
     monkeypatch.setattr(loop_module, "_EVALUATION_PIXELS", 7 * 64)
     parts = train("parts", epochs=1)
-    _, *judged = counts  # the first was one image, for its shape
+    _, _, *judged = counts  # the first two were one image, for its shape
     assert set(judged[:-1]) == {7} and sum(judged) == len(digits.test_images)
     assert parts["test_loss"] == pytest.approx(whole["test_loss"], rel=1e-5)
 
@@ -267,7 +268,7 @@ def test_every_step_has_randomness_of_its_own_and_every_epoch_an_order(train, mo
     train("run")
     keys = [next(a for a in args if isinstance(a, Key)) for args in seen]
     assert len(set(keys)) == len(keys) == SETTINGS.epochs * STEPS_PER_EPOCH
-    labels = [args[6] for args in seen]
+    labels = [next(a for a in args if isinstance(a, Batch)).targets for args in seen]
     epochs = [np.concatenate(labels[i : i + STEPS_PER_EPOCH]) for i in (0, STEPS_PER_EPOCH)]
     assert not np.array_equal(*epochs)
     assert np.array_equal(*map(np.sort, epochs))  # the same examples, each once
@@ -316,7 +317,7 @@ def test_the_checkpoint_before_the_divergence_is_kept(train, tmp_path, monkeypat
     def step(*args):
         done = real(*args)
         broken = next(count) == 2 * STEPS_PER_EPOCH + 3
-        return replace(done, loss=np.float32(np.nan)) if broken else done
+        return done._replace(loss=np.float32(np.nan)) if broken else done
 
     with monkeypatch.context() as patch:
         patch.setattr(loop_module, "estimate_gradient", step)

@@ -111,11 +111,11 @@ class WeightPerturbation(Rule):
         directions: SharedDirections | IndependentDirections,
         shard: Shard,
     ) -> Measurement:
-        def losses(params: Tree) -> tuple[Array, tuple[Array, Tree]]:
+        def losses(params: Tree) -> tuple[list[Array], tuple[Array, Tree]]:
             of_segments, outputs, new_state = segment_losses(
                 plan, params, learner.model_state, shard, shard.context, self.locality
             )
-            return stack_arrays(of_segments), (outputs, new_state)
+            return of_segments, (outputs, new_state)
 
         contributions = []
         # with a single direction there is nothing to divide, whatever the activations need
@@ -132,10 +132,21 @@ class WeightPerturbation(Rule):
         }
         return Measurement(total, new_state)
 
-    def along(self, losses: Callable, params: Tree, tangents: Tree) -> tuple[Array, Array, Any]:
-        """Return every example's losses `(losses, n)`, their derivatives `(k, losses, n)` along
-        each direction, and what `losses` returns beside."""
-        return jvp(losses, (params,), (tangents,), has_aux=True)
+    def along(
+        self, losses: Callable, params: Tree, tangents: Tree
+    ) -> tuple[list[Array], Array, Any]:
+        """Differentiate the losses along each direction.
+
+        Args:
+            losses: `losses(params)` gives a list of per-example losses `(n,)`, and what is beside.
+            params: where.
+            tangents: k directions, a tree like the parameters.
+
+        Returns:
+            The losses, their derivatives `(k, losses, n)`, and what is beside.
+        """
+        values, d, aux = jvp(losses, (params,), (tangents,), has_aux=True)
+        return values, d[0][:, None] if len(d) == 1 else stack_arrays(d, axis=1), aux
 
     def estimate(
         self,
@@ -200,11 +211,14 @@ class FiniteDifferences(WeightPerturbation):
                 "fg-w, or --no-stop"
             )
 
-    def along(self, losses: Callable, params: Tree, tangents: Tree) -> tuple[Array, Array, Any]:
-        value, aux = losses(params)
+    def along(
+        self, losses: Callable, params: Tree, tangents: Tree
+    ) -> tuple[list[Array], Array, Any]:
+        values, aux = losses(params)
         stacks = tree.map(dense, tangents)
         differences = []
         for i in range(len(tree.leaves(stacks)[0])):
             moved = tree.map(lambda p, v: p + self.difference * v[i], params, stacks)  # noqa: B023
-            differences.append((losses(moved)[0] - value) / self.difference)
-        return value, stack_arrays(differences), aux
+            pairs = zip(losses(moved)[0], values, strict=True)
+            differences.append(stack_arrays([(m - v) / self.difference for m, v in pairs]))
+        return values, stack_arrays(differences), aux

@@ -85,6 +85,8 @@ class GroupedLinear(Layer):
     bias: bool = True
     weights: str = "kaiming"
 
+    row_groups = 1  # if there is one group
+
     def __post_init__(self) -> None:
         require_count("GroupedLinear", "features", self.features)
         require_count("GroupedLinear", "groups", self.groups)

@@ -40,20 +40,20 @@ class Loss(ABC):
     def __call__(self, outputs: Array, targets: Array) -> Array:
         """Return the losses `(N,)`."""
 
+    @staticmethod
+    def of(function: LossFunction) -> Loss:
+        """Return a loss as it is, and a plain function with the defaults of `Loss`."""
+        return function if isinstance(function, Loss) else _LossByExample(function)
+
 
 @dataclass(frozen=True)
-class LossByExample(Loss):
+class _LossByExample(Loss):
     """A plain function as a `Loss`: each value is of its own example alone."""
 
     function: LossFunction
 
     def __call__(self, outputs: Array, targets: Array) -> Array:
         return self.function(outputs, targets)
-
-
-def as_loss(loss: LossFunction) -> Loss:
-    """Return the loss itself, or a plain function with the defaults of `Loss`."""
-    return loss if isinstance(loss, Loss) else LossByExample(loss)
 
 
 @primitive

@@ -136,6 +136,7 @@ class LayerNorm(Layer):
     epsilon: float = 1e-5
 
     normalizes = True
+    row_groups = 1  # if there is one group, and the last axis is normalized
 
     def __post_init__(self) -> None:
         _require_epsilon("LayerNorm", self.epsilon)
@@ -152,8 +153,8 @@ class LayerNorm(Layer):
                 f"LayerNorm: groups are parts of axis -1, got {self.groups} groups and axes "
                 f"{self.axes}"
             )
-        if tuple(self.axes) == (-1,):
-            object.__setattr__(self, "row_groups", self.groups)
+        by_row = tuple(self.axes) == (-1,)
+        object.__setattr__(self, "row_groups", self.groups if by_row else None)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         if -min(self.axes) > len(in_shape):
