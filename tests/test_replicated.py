@@ -486,8 +486,10 @@ def test_a_head_on_one_of_two_ways_is_refused(rule, rng, key):
     inside = res(block(Linear(4), LocalHead(3)))
     p = problem(rng, key, ("a", Linear(4)), ("way", inside), ("out", Linear(3)), in_shape=(4,))
     message = "local head way/block/1 is on one of two ways through the Residual way"
+    with pytest.raises(UsageError, match=message):  # before a run starts
+        RULES[rule]().init(key, p.plan, p.params)
     with pytest.raises(UsageError, match=message):
-        p.step(RULES[rule](), key)
+        p.step(RULES[rule](), key, rule_state={})
     p.step(RULES[rule.replace("lg-", "")](), key)
 
 

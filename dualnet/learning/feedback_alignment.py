@@ -15,7 +15,8 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
-from dualnet.core.custom import custom_jvp
+from dualnet.core.dual import primitive
+from dualnet.core.engine import rule
 from dualnet.core.transforms import is_constant, stop_gradient, vjp
 from dualnet.learning.backprop import measure_by_reverse
 from dualnet.learning.directions.activities import ActivityDirections, require_share
@@ -114,8 +115,8 @@ class LearnedFeedbackAlignment(FeedbackAlignment):
         def listen(seen: LayerWithFeedback) -> None:
             path, apply, w, b, x = seen
             (u,) = draw(path, 1, x, None)
-            missed = apply(w, u) - apply(b, u)
-            _, pull = vjp(lambda w: apply(w, u), b)
+            by_b, pull = vjp(lambda w: apply(w, u), b)
+            missed = apply(w, u) - by_b
             _, count = vjp(lambda w: apply(w, np.ones_like(u)), b)
             sums[path] = {"w": pull(missed)[0], "count": count(np.ones_like(missed))[0]}
 
@@ -159,13 +160,13 @@ Listener = Callable[[LayerWithFeedback], None]
 """`listen(layer)`: sees every layer with feedback when it is applied."""
 
 
-@custom_jvp
+@primitive
 def moving_with(y: Array, z: Array) -> Array:
     """Return y, which moves as y + z does: the value of the one, the derivatives of both."""
     return y
 
 
-moving_with.defjvps(lambda t, out, y, z: t, lambda t, out, y, z: t)
+rule(moving_with, lambda t, out, y, z: t, lambda t, out, y, z: t)
 
 
 def backward_through(feedback: Tree, listen: Listener | None) -> Around:
@@ -174,12 +175,12 @@ def backward_through(feedback: Tree, listen: Listener | None) -> Around:
     def around(
         path: str, layer: Layer, params: Tree, state: Tree, x: Array, context: Context
     ) -> tuple[Array, Tree]:
-        if path not in feedback:
+        if path not in feedback or (listen is None and is_constant(x)):
             return layer.apply(params, state, x, context)
         plain, still, b = stop_gradient(params), stop_gradient(x), feedback[path]["w"]
+        without_bias = {name: np.zeros_like(p) for name, p in plain.items() if name != "w"}
 
         def with_weights(w: Array, x: Array) -> Array:
-            without_bias = {name: np.zeros_like(p) for name, p in plain.items()}
             return layer.apply({**without_bias, "w": w}, state, x, context)[0]
 
         if listen is not None:
