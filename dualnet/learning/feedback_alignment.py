@@ -58,7 +58,7 @@ class FeedbackAlignment(Rule):
     def listener(self, directions: Any, shard: Shard, sums: dict[str, Any]) -> Listener | None:
         """Return what gets to see each layer with its B, and puts what it learns into `sums`.
 
-        Here nothing does.
+        This rule learns nothing, so it returns None.
         """
         return None
 
@@ -82,7 +82,7 @@ class LearnedFeedbackAlignment(FeedbackAlignment):
     """`ffa`: every B learns its layer's weights, from the tangents of one linear map.
 
     A random direction u put into a layer's input moves its output by ẏ, the layer's jvp.  B is
-    corrected by what it would have got wrong: ẏ - ẏ_B, pulled back to the weights at the input u:
+    corrected by what it would have got wrong, ẏ - ẏ_B, pulled back to the weights at the input u:
 
         B ← B + rate · mean(uᵀ (ẏ - u B)) / (1 + sqrt(p/n))²
 

@@ -41,12 +41,13 @@ class WeightPerturbation(Rule):
     A shard contributes k numbers (for each loss), whatever the size of the network.
 
     With `independent` every example n has directions v_ni of its own, d_ni = ∇f_n·v_ni, and g is
-    the mean over n of Σ c_i v_ni: as unbiased.  With V the variance of examples' gradients and S
-    the square of their mean, the variance of one entry of a p × q layer is pq/N V + (pq - 1)/N S
-    at k = 1, and pq/N V + (pq - 1) S for shared directions (Ren et al., Table 1, have pq + 2 and
-    pq + 1 in these places, for normal entries; these are signs).
+    the mean over n of Σ c_i v_ni, which is as unbiased.  With V the variance of examples'
+    gradients and S the square of their mean, the variance of one entry of a p × q layer is
+    pq/N V + (pq - 1)/N S at k = 1, and pq/N V + (pq - 1) S for shared directions (Ren et al.,
+    Table 1, have pq + 2 and pq + 1 in these places, for normal entries; these are signs).
     Batch norm lets every example move the others' losses; then d_n is the derivative of the batch's
-    total loss along all v_n at once, the same for all n: as unbiased, and with more variance.
+    total loss along all v_n at once, the same for all n.  That is as unbiased, and has more
+    variance.
 
     Args:
         tangents: k.
@@ -138,12 +139,12 @@ class WeightPerturbation(Rule):
         """Differentiate the losses along each direction.
 
         Args:
-            losses: `losses(params)` gives a list of per-example losses `(n,)`, and what is beside.
-            params: where.
+            losses: `losses(params)` returns a list of per-example losses `(n,)`, and an aux.
+            params: where to differentiate.
             tangents: k directions, a tree like the parameters.
 
         Returns:
-            The losses, their derivatives `(k, losses, n)`, and what is beside.
+            The losses, their derivatives `(k, losses, n)`, and the aux.
         """
         values, d, aux = jvp(losses, (params,), (tangents,), has_aux=True)
         return values, d[0][:, None] if len(d) == 1 else stack_arrays(d, axis=1), aux
@@ -173,8 +174,8 @@ class GreedyWeightPerturbation(WeightPerturbation):
 class FiniteDifferences(WeightPerturbation):
     """`wp`: `fg-w` with d_i = (f(θ + ε v_i) - f(θ)) / ε, k + 1 evaluations instead of tangents.
 
-    It tends to `fg-w` as ε → 0, until rounding takes over; but a difference passes through a
-    stop-gradient, which only derivatives see.
+    It tends to `fg-w` as ε → 0, until rounding takes over.  But a difference passes through a
+    stop-gradient, which only derivatives obey.
 
     Args:
         difference: ε, above 0.

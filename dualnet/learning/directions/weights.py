@@ -95,7 +95,7 @@ class SharedDirections:
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
-        """First and last + 1 direction of each chunk."""
+        """The first direction of each chunk, and the first after it."""
         return [(a, min(a + self.chunk, self.k)) for a in range(0, self.k, self.chunk)]
 
     def chunks(self) -> Iterator[Tree]:
