@@ -33,7 +33,7 @@ class Guess(Protocol):
         """Return what it learns, at the start: a dict from a site's path."""
         ...
 
-    def at(self, learned: Array, segment: Segment, cut: Cut) -> Array:
+    def at(self, site_state: Array, segment: Segment, cut: Cut) -> Array:
         """Return the guess at a cut, `(n, *S)`, from what is learned for its site."""
         ...
 
@@ -61,8 +61,8 @@ class ProjectedError:
     def init(self, key: Key, plan: Plan) -> Tree:
         return self.feedback.init(key, plan, place="before")
 
-    def at(self, learned: Array, segment: Segment, cut: Cut) -> Array:
-        guess = project_error(segment.error, learned)
+    def at(self, site_state: Array, segment: Segment, cut: Cut) -> Array:
+        guess = project_error(segment.error, site_state)
         return guess if cut.slope is None else guess * cut.slope
 
     def statistics(self, segment: Segment, errors: list[Array]) -> dict[str, Any]:
@@ -86,8 +86,8 @@ class LastEstimate:
         matrices = Feedback("forward-gradient").init(key, plan, "before")
         return {path: matrix[0] for path, matrix in matrices.items()}  # zeros for each activity
 
-    def at(self, learned: Array, segment: Segment, cut: Cut) -> Array:
-        guess = np.broadcast_to(learned, cut.activity.shape)
+    def at(self, site_state: Array, segment: Segment, cut: Cut) -> Array:
+        guess = np.broadcast_to(site_state, cut.activity.shape)
         return guess if cut.slope is None else np.where(np.equal(cut.slope, 0), 0, guess)
 
     def statistics(self, segment: Segment, errors: list[Array]) -> dict[str, Any]:

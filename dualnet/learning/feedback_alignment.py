@@ -47,7 +47,11 @@ class FeedbackAlignment(Rule):
         }
 
     def measure(
-        self, plan: Plan, learner: LearnerState, directions: Any, shard: Shard
+        self,
+        plan: Plan,
+        learner: LearnerState,
+        directions: ActivityDirections | None,
+        shard: Shard,
     ) -> Measurement:
         sums: dict[str, Any] = {}
         around = backward_through(learner.rule_state, self.listener(directions, shard, sums))

@@ -107,9 +107,8 @@ def _softmax(x: Array, axis: int = -1) -> Array:
 def tangent_of_softmax(t: Tangent, p: Array, axis: int) -> Tangent:
     """Return p (t - Σ p t) with sums along a (negative) axis; p `(*S)` is the softmax."""
     u = t * p
-    u -= p * np.sum(
-        u, axis=axis, keepdims=True
-    )  # in place for plain arrays; what is differentiated makes a new one
+    # In place for plain arrays; what is differentiated makes a new array.
+    u -= p * np.sum(u, axis=axis, keepdims=True)
     return u
 
 

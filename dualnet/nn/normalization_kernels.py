@@ -1,6 +1,6 @@
-"""What `normalization` computes, on plain arrays: in blocks that stay in the cache, in place.
+"""What `normalization` computes on plain arrays, in blocks that stay in the cache and in place.
 
-Array array is seen as `(A, M, B, D)` with M and D normalized and A and B kept: A = D = 1 for batch
+Every array is seen as `(A, M, B, D)` with M and D normalized and A and B kept: A = D = 1 for batch
 norm, M = B = 1 for layer norm, none of them for group norm.  A block is a few rows of A or,
 where one is too large, a part of its M; then the sums over all parts come first.  Where B·D is
 small, r rows of M lie side by side as one row of an array `(A, M/r, r·B·D)`: loops along a row

@@ -101,8 +101,8 @@ def adaptive_average_pool(x: Array, size: Sizes) -> Array:
 
 def _cell_means(cells: int, length: int, x: Array) -> Array:
     """Return the matrix `(cells, length)` that takes the means, an array of x's kind."""
-    i, place = arange_like(cells, x)[:, None], arange_like(length, x)
-    inside = (place >= i * length // cells) & (place < -(-(i + 1) * length // cells))
+    i, pixel = arange_like(cells, x)[:, None], arange_like(length, x)
+    inside = (pixel >= i * length // cells) & (pixel < -(-(i + 1) * length // cells))
     dtype = np.result_type(x.dtype, np.float32) if x.dtype.kind in "iub" else x.dtype
     return (inside / inside.sum(axis=1, keepdims=True)).astype(dtype)
 
