@@ -36,6 +36,9 @@ class PerExample(StructuredTangent):
         examples: n.
     """
 
+    k: int
+    shape: Shape
+
     def __init__(self, each: Tangent, examples: int):
         self.each = each
         self.examples = examples
