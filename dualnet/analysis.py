@@ -65,11 +65,11 @@ class Point:
     shards: int = 1
 
     def estimate(self, inputs: Array, targets: Array, key: Key) -> Tree:
-        """The rule's gradient of the mean loss over a batch."""
+        """Return the rule's gradient of the mean loss over a batch."""
         return self._gradients(self.rule, self.learner, Batch(inputs, targets), key)
 
     def exact(self, inputs: Array, targets: Array, key: Key) -> Tree:
-        """The gradient that the rule estimates.
+        """Return the gradient that the rule estimates.
 
         The key decides what the network itself draws (dropout), as it does in `estimate`.
         """
@@ -102,7 +102,7 @@ class Comparison:
 
 
 def compare(estimate: Tree, exact: Tree) -> list[Comparison]:
-    """Cosine, angle and norm ratio of an estimate to the exact gradient.
+    """Compare an estimate with the exact gradient: cosine, angle and norm ratio.
 
     Args:
         estimate, exact: trees of arrays of equal shapes.
@@ -116,10 +116,10 @@ def compare(estimate: Tree, exact: Tree) -> list[Comparison]:
         return [float(np.vdot(g, e)), float(np.vdot(g, g)), float(np.vdot(e, e))]
 
     rows = []
-    for layer, (inner, of_estimate, of_exact) in _sums(products, estimate, exact).items():
-        cosine = _ratio(inner, math.sqrt(of_estimate) * math.sqrt(of_exact))
+    for layer, (inner, estimate_squared, exact_squared) in _sums(products, estimate, exact).items():
+        cosine = _ratio(inner, math.sqrt(estimate_squared) * math.sqrt(exact_squared))
         cosine = float(np.clip(cosine, -1.0, 1.0))
-        norm_ratio = _ratio(math.sqrt(of_estimate), math.sqrt(of_exact))
+        norm_ratio = _ratio(math.sqrt(estimate_squared), math.sqrt(exact_squared))
         rows.append(Comparison(layer, cosine, math.degrees(math.acos(cosine)), norm_ratio))
     return rows
 
@@ -127,7 +127,7 @@ def compare(estimate: Tree, exact: Tree) -> list[Comparison]:
 def alignment(
     point: Point, inputs: Array, targets: Array, key: Key, draws: int = 1
 ) -> list[Comparison]:
-    """A rule's mean estimate over several draws of its directions beside the exact gradient.
+    """Compare a rule's mean estimate over several draws with the exact gradient.
 
     Args:
         point: which rule, and where.
@@ -140,15 +140,16 @@ def alignment(
     """
     _require("alignment", "draws", draws, 1)
     estimates, exact = _Moments(), _Moments()
-    for of_draw in key.split(draws):
-        estimates = estimates.including(point.estimate(inputs, targets, of_draw))
-        exact = exact.including(point.exact(inputs, targets, of_draw))
+    for draw_key in key.split(draws):
+        estimates = estimates.including(point.estimate(inputs, targets, draw_key))
+        exact = exact.including(point.exact(inputs, targets, draw_key))
     return compare(estimates.mean, exact.mean)
 
 
 def error_alignment(point: Point, inputs: Array, targets: Array, key: Key) -> list[Comparison]:
-    """The error e·B that a rule sends to each hidden activity beside the loss's true gradient by
-    that activity, all examples of the batch as one vector.
+    """Compare the error e·B that a rule sends to each hidden activity with the true gradient.
+
+    That is the loss's gradient by the activity; all examples of the batch are one vector.
 
     Args:
         point: a rule that sends its error straight to the activities: `dfa`, `dkp`, `fdfa`.
@@ -156,7 +157,7 @@ def error_alignment(point: Point, inputs: Array, targets: Array, key: Key) -> li
         key: what the network itself draws.
 
     Returns:
-        A row for each place, in `layer` its path, and `total`.
+        A row for each site, in `layer` its path, and `total`.
 
     Raises:
         UsageError: the rule is none of these.
@@ -209,7 +210,7 @@ class Bias:
 
 
 def bias(point: Point, inputs: Array, targets: Array, key: Key, draws: int = 100) -> list[Bias]:
-    """The mean of independent estimates on one batch, held against the exact gradient.
+    """Hold the mean of independent estimates on one batch against the exact gradient.
 
     Args:
         point: which rule, and where.
@@ -222,9 +223,9 @@ def bias(point: Point, inputs: Array, targets: Array, key: Key, draws: int = 100
     """
     _require("bias", "draws", draws, 2)
     differences, exact = _Moments(), _Moments()
-    for of_draw in key.split(draws):
-        target = point.exact(inputs, targets, of_draw)
-        estimate = point.estimate(inputs, targets, of_draw)
+    for draw_key in key.split(draws):
+        target = point.exact(inputs, targets, draw_key)
+        estimate = point.estimate(inputs, targets, draw_key)
         # by pairs, so that dropout is the same for both
         differences = differences.including(tree.map(np.subtract, estimate, target))
         exact = exact.including(target)
@@ -274,7 +275,7 @@ def variance(
     batches: int = 100,
     draws: int = 2,
 ) -> list[Variance]:
-    """How much of an estimate's variance comes from the data, and how much the rule adds.
+    """Measure how much of an estimate's variance comes from the data, and how much the rule adds.
 
     With x the batch and u the rule's directions, Var[g] = Var_x[E_u g] + E_x[Var_u g], and E_u g
     is the exact gradient of an unbiased rule.  The three are measured each on its own: nothing
@@ -306,19 +307,19 @@ def variance(
     ):
         _require("variance", argument, number, least)
     firsts, exact, added = _Moments(), _Moments(), _Moments()
-    for of_batch in key.split(batches):
-        drawn = np.random.Generator(np.random.SFC64(of_batch.bits)).integers(
+    for batch_key in key.split(batches):
+        drawn = np.random.Generator(np.random.SFC64(batch_key.bits)).integers(
             len(inputs), size=batch_size
         )
         chosen = point.backend.asarray(drawn)
         batch = inputs[chosen], targets[chosen]
         within = _Moments()
-        for i, of_draw in enumerate(of_batch.split(draws)):
-            estimate = point.estimate(*batch, of_draw)
+        for i, draw_key in enumerate(batch_key.split(draws)):
+            estimate = point.estimate(*batch, draw_key)
             within = within.including(estimate)
             firsts = firsts.including(estimate) if i == 0 else firsts
         added = added.including(within.variance)
-        exact = exact.including(point.exact(*batch, of_batch))
+        exact = exact.including(point.exact(*batch, batch_key))
     sums = _sums(
         lambda *parts: [float(part.sum()) for part in parts],
         firsts.variance,
@@ -332,7 +333,7 @@ def variance(
 
 
 def table(rows: Sequence[Any]) -> str:
-    """Rows of one kind, each a dataclass of a layer and numbers, as lines of aligned columns."""
+    """Format rows of one kind, each a dataclass of a layer and numbers, in aligned columns."""
     names = [f.name for f in dataclasses.fields(rows[0])]
     lines = [names]
     for row in rows:
@@ -369,9 +370,9 @@ class _Moments:
 
 
 def _sums(f: Callable[..., list[float]], *trees: Tree) -> dict[str, np.ndarray]:
-    """For each leaf what `f` makes of it, sums over its entries; last the sums over all leaves."""
-    of_leaves = dict(tree.items(tree.map(lambda *leaves: np.array(f(*leaves)), *trees)))
-    return {**of_leaves, TOTAL: sum(of_leaves.values())}
+    """Return for each leaf the sums that `f` makes of it, and last those over all leaves."""
+    by_leaf = dict(tree.items(tree.map(lambda *leaves: np.array(f(*leaves)), *trees)))
+    return {**by_leaf, TOTAL: sum(by_leaf.values())}
 
 
 def _ratio(a: float, b: float) -> float:

@@ -1,6 +1,6 @@
 """Benchmarks whose figures do not depend on how busy the machine is, in a small form."""
 
-from benchmarks import memory, replicated
+from benchmarks import memory, replicated, small_steps
 from dualnet.learning import Backprop, WeightPerturbation
 
 
@@ -17,3 +17,8 @@ def test_the_passes_of_fg_w_need_no_more_memory_for_more_layers():
     assert deep["passes"] < 1.1 * shallow["passes"]
     shallow, deep = (memory.peaks(Backprop(), depth) for depth in (2, 8))
     assert deep["passes"] > 2 * shallow["passes"]
+
+
+def test_a_step_of_fg_w_is_at_most_a_thousand_calls():
+    """Of a network of three layers, with the update by Adam."""
+    assert small_steps.calls_of(small_steps.step_of(WeightPerturbation(), (32, 16), 4)) <= 1000

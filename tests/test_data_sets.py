@@ -581,7 +581,7 @@ def test_an_interrupted_run_ends_its_thread(tmp_path, mine, monkeypatch):
         return step(*args)
 
     step = loop.estimate_gradient
-    monkeypatch.setattr(loop, "step", interrupted)
+    monkeypatch.setattr(loop, "estimate_gradient", interrupted)
     assert run(mine, tmp_path / "run") == 130
     assert steps == [1, 1, 1]
     assert reading_threads() == []

@@ -28,6 +28,7 @@ from dualnet.learning import (
     ActivityPerturbation,
     Backprop,
     Batch,
+    FiniteDifferences,
     LearnedFeedbackAlignment,
     Measurement,
     Plan,
@@ -48,6 +49,7 @@ from dualnet.nn import (
     softmax_cross_entropy,
     tanh,
 )
+from dualnet.nn import Residual as PackageResidual
 
 # --- what the result must not depend on --------------------------------------------------------
 
@@ -380,6 +382,70 @@ class RunningMean(Layer):
         return x - state["mean"], {
             "mean": dn.stop_gradient(mean) if context.train else state["mean"]
         }
+
+
+class Plain:
+    """A layer by its functions alone."""
+
+    init, apply = Scale.init, Scale.apply
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Sequential((("first", Plain()),)),
+            r"Sequential: expected layers that derive from Layer, got <.*Plain.*> for 'first'; "
+            r"write class Plain\(Layer\): with Layer from dualnet.nn",
+        ),
+        (
+            lambda: Sequential((("first", Scale),)),
+            r"Sequential: .* got <class .*Scale'> for 'first'; write Scale\(...\), an instance",
+        ),
+        (lambda: PackageResidual((("block", Plain()),)), r"Residual: .* for 'block'; .*"),
+        (lambda: Task(Plain(), softmax_cross_entropy), r"Task: .* for 'network'; .*"),
+    ],
+)
+def test_a_layer_that_does_not_derive_from_layer_is_refused(make, message):
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        make()
+
+
+def test_a_plan_says_what_a_rule_needs_to_know(rng, key):
+    p = problem(rng, key, *WITH_HEADS)
+    plan = p.plan
+    assert [unit.weights for unit in plan.units] == ["hidden1", "hidden2", "hidden3"]
+    assert (plan.units[0].before, plan.units[0].after) == ("norm1", "relu1")
+    readouts = {"head1/linear", "head2/linear"}
+    assert plan.readouts("local") == readouts
+    assert set(plan.weighted) == {"hidden1", "hidden2", "hidden3", "output"} | readouts
+    assert plan.segments["hidden1/w"] == plan.segments["norm1/gain"] == 0
+    assert plan.segments["head1/linear/w"] == 0 and plan.segments["hidden2/b"] == 1
+    assert plan.segments["output/b"] == 2
+    assert list(plan.heads("local")) == list(plan.heads("greedy")) == ["head1", "head2"]
+    assert plan.heads("global") == {} and plan.readouts("global") == frozenset()
+    assert plan.shapes["hidden1"] == (5,) and plan.shapes["head1/linear"] == (3,)
+    assert plan.outputs.shape == (4, 3)
+    assert plan.activation_bytes == 2 * 5 * 8
+
+
+def test_a_plan_is_made_with_one_example_and_changes_nothing(rng, key):
+    p = problem(rng, key, *WITH_BATCH_NORM)
+    one = Plan.of(p.task, p.params, p.state, p.x[:1])
+    assert (one.shapes, one.units, one.segments) == (p.plan.shapes, p.plan.units, p.plan.segments)
+    assert one.activation_bytes == p.plan.activation_bytes
+    assert np.array_equal(flat(p.state), [0.0] * 5 + [1.0] * 5)
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
+def test_no_rule_applies_the_network_more_often_than_it_must(rule, rng, key):
+    """A step is one pass; a difference needs one for each direction besides."""
+    recorder = Recorder()
+    p = problem(rng, key, ("recorder", recorder), ("output", Linear(3)), n=7)
+    rule_state = p.rule_state(rule)
+    recorder.seen.clear()
+    p.step(rule, key, rule_state=rule_state)
+    assert len(recorder.seen) == (1 + rule.tangents if isinstance(rule, FiniteDifferences) else 1)
 
 
 SCALED = (

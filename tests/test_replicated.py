@@ -129,7 +129,7 @@ DECLARED = [
 
 
 @pytest.mark.parametrize("layer", DECLARED, ids=str)
-def test_layers_keep_apart_what_they_say(layer, key, rng):
+def test_layers_keep_rows_and_groups_independent_as_they_say(layer, key, rng):
     rows, channels = 3, 4
     params, state, (_, out) = layer.init(key, (rows, channels))
     context = Context(train=True, key=key)
@@ -142,7 +142,7 @@ def test_layers_keep_apart_what_they_say(layer, key, rng):
     assert not np.any(parts * (1 - np.eye(groups))[:, None, None, :, None]), "groups meet"
 
 
-def test_every_layer_that_keeps_something_apart_is_tested():
+def test_every_layer_with_row_groups_is_tested():
     from dualnet import nn
 
     of_package = {
@@ -173,7 +173,7 @@ def a_task(*layers):
     return Task(Sequential(layers), softmax_cross_entropy)
 
 
-def test_what_a_mixer_keeps_apart():
+def test_what_a_mixer_keeps_independent():
     kept = independence_of_each(a_task(*MIXER), greedy=True)
     assert kept["embed/1"] == Independence(True, True, GROUPS)
     assert kept["groups/1"] == Independence(True, True, GROUPS)
@@ -255,7 +255,7 @@ def with_heads(name, rng, key, **options):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_no_part_of_an_activity_reaches_more_than_separations_say(name, rng, key):
+def test_no_part_of_an_activity_reaches_more_than_its_independence_says(name, rng, key):
     """Each part of each activity is moved, and what moves under the next head is looked at."""
     p = with_heads(name, rng, key, n=2)
     network = p.task.network
@@ -354,7 +354,7 @@ def test_an_example_before_a_batch_norm_answers_to_the_whole_batch(key):
     assert before["block/norm"].examples and before["block/tanh"].examples
 
 
-def test_every_unit_has_a_separation(rng, key):
+def test_every_unit_has_an_independence(rng, key):
     p = with_heads("mixer", rng, key)
     kept = independence_of_each(p.task, greedy=True)
     units = hidden_units(p.task.network, p.params)
@@ -486,8 +486,10 @@ def test_a_head_on_one_of_two_ways_is_refused(rule, rng, key):
     inside = res(block(Linear(4), LocalHead(3)))
     p = problem(rng, key, ("a", Linear(4)), ("way", inside), ("out", Linear(3)), in_shape=(4,))
     message = "local head way/block/1 is on one of two ways through the Residual way"
+    with pytest.raises(UsageError, match=message):  # before a run starts
+        RULES[rule]().init(key, p.plan, p.params)
     with pytest.raises(UsageError, match=message):
-        p.step(RULES[rule](), key)
+        p.step(RULES[rule](), key, rule_state={})
     p.step(RULES[rule.replace("lg-", "")](), key)
 
 

@@ -38,15 +38,15 @@ class ActivityPerturbation(Rule):
 
     Every hidden site gets k random directions u for each example, all in one pass; d_i is the
     derivative of that example's loss along the i-th direction of all sites together.  Units
-    whose activation function is flat (ReLU, off) have no gradient, and no direction either.
-    The output layer gets its true error.
+    where the activation function is flat (a ReLU that is off) have no gradient, and get no
+    direction either.  The output layer gets its true error.
 
-    With `mean`, c = d / k: unbiased.  With `projection`, c solves G c = d with G the inner
-    products of the example's directions over all sites: the projection of its activity
+    With `mean`, c = d / k, which is unbiased.  With `projection`, c solves G c = d with G the inner
+    products of the example's directions over all sites.  That is the projection of its activity
     gradient onto their span, as in FROG, but for each example in the space of its activities.
 
-    Batch norm lets each example move the others' losses; for what comes before one, d is the
-    batch's total, and the projection that of the whole batch's activity gradient.
+    Batch norm lets each example move the others' losses.  Before one, d is therefore the batch's
+    total, and the projection is that of the whole batch's activity gradient.
 
     Args:
         tangents: k.
@@ -104,11 +104,10 @@ class GreedyActivityPerturbation(ActivityPerturbation):
 
     Local heads cut the network: a perturbation's effect ends at the next head, so that fewer
     directions share one scalar.  Where the layers up to the head keep tokens or groups of channels
-    apart, every token and group has a replica of the loss to answer to.
+    independent, every token and group has a replica of the loss to answer to.
 
     Args:
-        losses: `replicated`, or `one` for one loss at every head.  `projection` is always that of
-            one.
+        losses: `replicated`, or `one` for one loss at every head.  `projection` always takes one.
 
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", §4.
     """

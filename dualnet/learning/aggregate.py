@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from dualnet.backends.overridable import overridable
 from dualnet.core.arrays import arange_like
+from dualnet.types import Array
 
-Aggregation = Callable[[Any, Callable[[], Any], int], Any]
+Aggregation = Callable[[Array, Callable[[], Array], int], Array]
 """`aggregation(d, gram, n)`: coefficients `(k,)` from d `(k,)`; `gram()` gives the `(k, k)` inner
 products of the directions, over all n parameters together."""
 
 
-def mean(d: Any, gram: Callable[[], Any], n: int) -> Any:
-    """c = d / k, the average of k forward gradients; unbiased.
+def mean(d: Array, gram: Callable[[], Array], n: int) -> Array:
+    """Average k forward gradients, which is unbiased: c = d / k.
 
     Source: Baydin et al. 2022, "Gradients without Backpropagation", Eq. 2, for k = 1.
     """
     return d / len(d)
 
 
-def projection(d: Any, gram: Callable[[], Any], n: int) -> Any:
-    """c solves G c = d: the orthogonal projection of ∇f onto the span of the directions.
+def projection(d: Array, gram: Callable[[], Array], n: int) -> Array:
+    """Project ∇f onto the span of the directions, orthogonally: c solves G c = d.
 
     P_U(∇f) = V (VᵀV)⁻¹ Vᵀ∇f is the point of the span nearest to ∇f: always a descent direction,
     and ∇f itself where the span holds it (k ≥ n).  Dependent directions make G singular; then
@@ -41,8 +41,8 @@ def projection(d: Any, gram: Callable[[], Any], n: int) -> Any:
 
 
 @overridable
-def least_norm(g: Any, right: Any, rounding: float) -> Any:
-    """The solution of G c = d, the one of least norm where G is singular.
+def least_norm(g: Array, right: Array, rounding: float) -> Array:
+    """Return the solution of G c = d, the one of least norm where G is singular.
 
     Args:
         g: symmetric, no negative eigenvalues, `(k, k)`.
@@ -62,42 +62,42 @@ def least_norm(g: Any, right: Any, rounding: float) -> Any:
     return np.linalg.solve(lower.T, np.linalg.solve(lower, right))
 
 
-def total(d: Any, gram: Callable[[], Any], n: int) -> Any:
-    """c = d: the sum of k forward gradients."""
+def total(d: Array, gram: Callable[[], Array], n: int) -> Array:
+    """Sum up k forward gradients: c = d."""
     return d
 
 
-def times_n(d: Any, gram: Callable[[], Any], n: int) -> Any:
-    """c = n d / k: the mean of directions of length 1, scaled back to be unbiased."""
+def times_n(d: Array, gram: Callable[[], Array], n: int) -> Array:
+    """Scale the mean of directions of length 1 back to be unbiased: c = n d / k."""
     return d * (n / len(d))
 
 
-def largest(d: Any, gram: Callable[[], Any], n: int) -> Any:
-    """The forward gradient of the direction of largest |d| alone."""
+def largest(d: Array, gram: Callable[[], Array], n: int) -> Array:
+    """Take the forward gradient of the direction of largest |d| alone."""
     return np.where(arange_like(len(d), d) == np.argmax(np.abs(d)), d, 0)
 
 
-def steepest(d: Any, gram: Callable[[], Any], n: int) -> Any:
-    """The projection onto the one direction of largest |d| / ‖v‖, the steepest."""
+def steepest(d: Array, gram: Callable[[], Array], n: int) -> Array:
+    """Project ∇f onto the steepest direction alone, that of largest |d| / ‖v‖."""
     squares = np.diagonal(gram())
     squares = np.where(squares > 0, squares, 1.0)  # a direction that is 0 has d = 0
     best = np.argmax(np.abs(d) / np.sqrt(squares))
     return np.where(arange_like(len(d), d) == best, d / squares, 0).astype(d.dtype)
 
 
-def near_best(d: Any, gram: Callable[[], Any], n: int) -> Any:
-    """The mean over the directions whose |d| is at least half the largest."""
+def near_best(d: Array, gram: Callable[[], Array], n: int) -> Array:
+    """Average the directions whose |d| is at least half the largest."""
     near = np.abs(d) >= 0.5 * np.max(np.abs(d))
     return np.where(near, d / np.sum(near), 0).astype(d.dtype)
 
 
-def corrected_mean(d: Any, gram: Callable[[], Any], n: int) -> Any:
-    """The mean over its published expected length, which is to make it as long as ∇f.
+def corrected_mean(d: Array, gram: Callable[[], Array], n: int) -> Array:
+    """Divide the mean by its published expected length, which is to make it as long as ∇f.
 
     For directions of length 1 that length is sqrt(2 / (π n)) ‖∇f‖ for k = 1, and published as
-    sqrt((n + k) / (1 + k)) / n ‖∇f‖ for k > 1; for others their mean squared length times as much.
-    The second is too small: in many dimensions the mean is E[χ_k] / k / sqrt(n) ‖∇f‖ long, 1.085
-    times as much for k = 2, 1.05 for k = 4, 1.015 for k = 16.
+    sqrt((n + k) / (1 + k)) / n ‖∇f‖ for k > 1; for others it is their mean squared length times as
+    much.  The second is too small: in many dimensions the mean is E[χ_k] / k / sqrt(n) ‖∇f‖ long,
+    which is 1.085 times as much for k = 2, 1.05 for k = 4 and 1.015 for k = 16.
     Source: Flügel et al. 2024, "Beyond Backpropagation", published code.
     """
     k = len(d)
@@ -107,10 +107,10 @@ def corrected_mean(d: Any, gram: Callable[[], Any], n: int) -> Any:
     return mean(d, gram, n) / (expected * squared_length).astype(d.dtype)
 
 
-def corrected_projection(d: Any, gram: Callable[[], Any], n: int) -> Any:
-    """The projection over its expected length, so that it is about as long as ∇f.
+def corrected_projection(d: Array, gram: Callable[[], Array], n: int) -> Array:
+    """Divide the projection by its expected length, so that it is about as long as ∇f.
 
-    Of isotropic directions that is E[χ_k] / E[χ_n] ‖∇f‖, and ‖∇f‖ for k ≥ n.
+    For isotropic directions that length is E[χ_k] / E[χ_n] ‖∇f‖, and ‖∇f‖ for k ≥ n.
     Source: Flügel et al. 2024, "Beyond Backpropagation", published code.
     """
     k = len(d)
@@ -118,7 +118,7 @@ def corrected_projection(d: Any, gram: Callable[[], Any], n: int) -> Any:
 
 
 def _expected_chi(k: int) -> float:
-    """The expected length of k independent standard normal numbers."""
+    """Return the expected length of k independent standard normal numbers."""
     return math.sqrt(2) * math.exp(math.lgamma((k + 1) / 2) - math.lgamma(k / 2))
 
 

@@ -27,13 +27,13 @@ from dualnet.types import Array
 
 
 class Guess(Protocol):
-    """A guess of the gradient of every pre-activation, learned from the steps before."""
+    """Guesses the gradient of every pre-activation, and learns from the steps before."""
 
     def init(self, key: Key, plan: Plan) -> Tree:
         """Return what it learns, at the start: a dict from a site's path."""
         ...
 
-    def at(self, learned: Array, segment: Segment, cut: Cut) -> Array:
+    def at(self, site_state: Array, segment: Segment, cut: Cut) -> Array:
         """Return the guess at a cut, `(n, *S)`, from what is learned for its site."""
         ...
 
@@ -49,7 +49,7 @@ class Guess(Protocol):
 
 @dataclass(frozen=True)
 class ProjectedError:
-    """The output error through a feedback matrix, times the activation's slope.
+    """Guesses the output error through a feedback matrix, times the activation's slope.
 
     Args:
         feedback: how the matrices learn: as in `fdfa`, from the very same pass (and used from the
@@ -61,8 +61,8 @@ class ProjectedError:
     def init(self, key: Key, plan: Plan) -> Tree:
         return self.feedback.init(key, plan, place="before")
 
-    def at(self, learned: Array, segment: Segment, cut: Cut) -> Array:
-        guess = project_error(segment.error, learned)
+    def at(self, site_state: Array, segment: Segment, cut: Cut) -> Array:
+        guess = project_error(segment.error, site_state)
         return guess if cut.slope is None else guess * cut.slope
 
     def statistics(self, segment: Segment, errors: list[Array]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class ProjectedError:
 
 @dataclass(frozen=True)
 class LastEstimate:
-    """The mean over examples of the last estimates: one guess for all examples of a batch.
+    """Guesses the mean over examples of the last estimates, the same for all of a batch.
 
     Args:
         rate: β of a moving average over steps; 1 is the last step's alone.
@@ -86,8 +86,8 @@ class LastEstimate:
         matrices = Feedback("forward-gradient").init(key, plan, "before")
         return {path: matrix[0] for path, matrix in matrices.items()}  # zeros for each activity
 
-    def at(self, learned: Array, segment: Segment, cut: Cut) -> Array:
-        guess = np.broadcast_to(learned, cut.activity.shape)
+    def at(self, site_state: Array, segment: Segment, cut: Cut) -> Array:
+        guess = np.broadcast_to(site_state, cut.activity.shape)
         return guess if cut.slope is None else np.where(np.equal(cut.slope, 0), 0, guess)
 
     def statistics(self, segment: Segment, errors: list[Array]) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class ControlVariate(Rule):
 
     `fg-a` with a control variate.  As E[u uᵀ] = I, g is unbiased for every guess that does not
     depend on the present directions (λ = 1, mean), and its variance is that of a forward gradient
-    of ∇ - ĝ instead of ∇.  Perturbed is the pre-activation, as in `fg-a`.
+    of ∇ - ĝ instead of ∇.  The pre-activation is perturbed, as in `fg-a`.
 
     Args:
         tangents: k.
@@ -139,7 +139,7 @@ class ControlVariate(Rule):
 
     @property
     def guesser(self) -> Guess:
-        """The guess that the options name."""
+        """What guesses, as the options say."""
         if self.guess == "last":
             return LastEstimate(self.feedback_rate)
         kind = "forward-gradient" if self.guess == "fdfa" else "fixed"

@@ -34,7 +34,7 @@ from dualnet.types import Array, Shape
 
 
 def project_error(error: Array, matrix: Array) -> Array:
-    """Return e B: errors `(n, outputs)` and B `(outputs, *S)` to `(n, *S)`."""
+    """Return e B, `(n, *S)`, of errors `(n, outputs)` and B `(outputs, *S)`."""
     rows = np.reshape(matrix, (len(matrix), math.prod(matrix.shape[1:])))
     return np.reshape(matrix_product(error, rows), (len(error), *matrix.shape[1:]))
 
@@ -53,8 +53,8 @@ class Feedback:
       large: B ← B + rate · mean(dᵀ (s u) - s² B).
 
     Args:
-        kind: one of these.
-        rate, decay: as above.
+        kind: one of these names.
+        rate, decay: as in the formulas.
 
     Sources: Nøkland 2016, "Direct Feedback Alignment"; Webster et al. 2021, "Learning the
     Connections in Direct Feedback Alignment"; Bacho and Chu, "Low-Variance Forward Gradients
@@ -127,7 +127,8 @@ def _outer(a: Array, b: Array) -> Array:
 class DirectFeedback(Rule):
     """`dfa`: δ_l = e B_l with B_l fixed as drawn.
 
-    Perturbs nothing and learns no feedback: one forward pass, and each unit's own weight gradient.
+    The rule perturbs nothing and learns no feedback.  It takes one forward pass, and each unit's
+    own weight gradient.
 
     Source: Nøkland 2016, "Direct Feedback Alignment Provides Learning in Deep Neural Networks".
     """
@@ -173,7 +174,7 @@ class DirectKolenPollack(DirectFeedback):
     """`dkp`: `dfa` whose B_l follows the gradient eᵀ h_l that a forward weight would have.
 
     Args:
-        feedback_rate: how fast.
+        feedback_rate: how fast B follows.
         feedback_decay: weight decay of B.
 
     Source: Webster et al. 2021, "Learning the Connections in Direct Feedback Alignment".
@@ -196,7 +197,7 @@ class DirectKolenPollack(DirectFeedback):
 class ForwardDirectFeedback(DirectFeedback):
     """`fdfa`: `dfa` whose B_l tends to the outputs' mean Jacobian, estimated forward.
 
-    One pass with k random directions at every hidden activity together; δ_l uses the B_l of
+    One pass carries k random directions at every hidden activity together; δ_l uses the B_l of
     before the step.
 
     Args:

@@ -15,7 +15,8 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
-from dualnet.core.custom import custom_jvp
+from dualnet.core.dual import primitive
+from dualnet.core.engine import rule
 from dualnet.core.transforms import is_constant, stop_gradient, vjp
 from dualnet.learning.backprop import measure_by_reverse
 from dualnet.learning.directions.activities import ActivityDirections, require_share
@@ -46,7 +47,11 @@ class FeedbackAlignment(Rule):
         }
 
     def measure(
-        self, plan: Plan, learner: LearnerState, directions: Any, shard: Shard
+        self,
+        plan: Plan,
+        learner: LearnerState,
+        directions: ActivityDirections | None,
+        shard: Shard,
     ) -> Measurement:
         sums: dict[str, Any] = {}
         around = backward_through(learner.rule_state, self.listener(directions, shard, sums))
@@ -57,7 +62,7 @@ class FeedbackAlignment(Rule):
     def listener(self, directions: Any, shard: Shard, sums: dict[str, Any]) -> Listener | None:
         """Return what gets to see each layer with its B, and puts what it learns into `sums`.
 
-        Here nothing does.
+        This rule learns nothing, so it returns None.
         """
         return None
 
@@ -81,7 +86,7 @@ class LearnedFeedbackAlignment(FeedbackAlignment):
     """`ffa`: every B learns its layer's weights, from the tangents of one linear map.
 
     A random direction u put into a layer's input moves its output by ẏ, the layer's jvp.  B is
-    corrected by what it would have got wrong: ẏ - ẏ_B, pulled back to the weights at the input u:
+    corrected by what it would have got wrong, ẏ - ẏ_B, pulled back to the weights at the input u:
 
         B ← B + rate · mean(uᵀ (ẏ - u B)) / (1 + sqrt(p/n))²
 
@@ -114,8 +119,8 @@ class LearnedFeedbackAlignment(FeedbackAlignment):
         def listen(seen: LayerWithFeedback) -> None:
             path, apply, w, b, x = seen
             (u,) = draw(path, 1, x, None)
-            missed = apply(w, u) - apply(b, u)
-            _, pull = vjp(lambda w: apply(w, u), b)
+            by_b, pull = vjp(lambda w: apply(w, u), b)
+            missed = apply(w, u) - by_b
             _, count = vjp(lambda w: apply(w, np.ones_like(u)), b)
             sums[path] = {"w": pull(missed)[0], "count": count(np.ones_like(missed))[0]}
 
@@ -159,13 +164,13 @@ Listener = Callable[[LayerWithFeedback], None]
 """`listen(layer)`: sees every layer with feedback when it is applied."""
 
 
-@custom_jvp
+@primitive
 def moving_with(y: Array, z: Array) -> Array:
     """Return y, which moves as y + z does: the value of the one, the derivatives of both."""
     return y
 
 
-moving_with.defjvps(lambda t, out, y, z: t, lambda t, out, y, z: t)
+rule(moving_with, lambda t, out, y, z: t, lambda t, out, y, z: t)
 
 
 def backward_through(feedback: Tree, listen: Listener | None) -> Around:
@@ -174,12 +179,12 @@ def backward_through(feedback: Tree, listen: Listener | None) -> Around:
     def around(
         path: str, layer: Layer, params: Tree, state: Tree, x: Array, context: Context
     ) -> tuple[Array, Tree]:
-        if path not in feedback:
+        if path not in feedback or (listen is None and is_constant(x)):
             return layer.apply(params, state, x, context)
         plain, still, b = stop_gradient(params), stop_gradient(x), feedback[path]["w"]
+        without_bias = {name: np.zeros_like(p) for name, p in plain.items() if name != "w"}
 
         def with_weights(w: Array, x: Array) -> Array:
-            without_bias = {name: np.zeros_like(p) for name, p in plain.items()}
             return layer.apply({**without_bias, "w": w}, state, x, context)[0]
 
         if listen is not None:

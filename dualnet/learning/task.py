@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dualnet.nn.losses import Loss, LossFunction, as_loss
+from dualnet.nn.losses import Loss, LossFunction
 from dualnet.nn.network import Context, Layer, couples_examples, require_layer
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -97,7 +97,7 @@ class Task:
     @cached_property
     def declared_loss(self) -> Loss:
         """The loss with all that it says about itself."""
-        return as_loss(self.loss)
+        return Loss.of(self.loss)
 
     @cached_property
     def couples_examples(self) -> bool:

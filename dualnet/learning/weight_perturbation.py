@@ -41,12 +41,13 @@ class WeightPerturbation(Rule):
     A shard contributes k numbers (for each loss), whatever the size of the network.
 
     With `independent` every example n has directions v_ni of its own, d_ni = ∇f_n·v_ni, and g is
-    the mean over n of Σ c_i v_ni: as unbiased.  With V the variance of examples' gradients and S
-    the square of their mean, the variance of one entry of a p × q layer is pq/N V + (pq - 1)/N S
-    at k = 1, and pq/N V + (pq - 1) S for shared directions (Ren et al., Table 1, have pq + 2 and
-    pq + 1 in these places, for normal entries; these are signs).
+    the mean over n of Σ c_i v_ni, which is as unbiased.  With V the variance of examples'
+    gradients and S the square of their mean, the variance of one entry of a p × q layer is
+    pq/N V + (pq - 1)/N S at k = 1, and pq/N V + (pq - 1) S for shared directions (Ren et al.,
+    Table 1, have pq + 2 and pq + 1 in these places, for normal entries; these are signs).
     Batch norm lets every example move the others' losses; then d_n is the derivative of the batch's
-    total loss along all v_n at once, the same for all n: as unbiased, and with more variance.
+    total loss along all v_n at once, the same for all n.  That is as unbiased, and has more
+    variance.
 
     Args:
         tangents: k.
@@ -111,11 +112,11 @@ class WeightPerturbation(Rule):
         directions: SharedDirections | IndependentDirections,
         shard: Shard,
     ) -> Measurement:
-        def losses(params: Tree) -> tuple[Array, tuple[Array, Tree]]:
+        def losses(params: Tree) -> tuple[list[Array], tuple[Array, Tree]]:
             of_segments, outputs, new_state = segment_losses(
                 plan, params, learner.model_state, shard, shard.context, self.locality
             )
-            return stack_arrays(of_segments), (outputs, new_state)
+            return of_segments, (outputs, new_state)
 
         contributions = []
         # with a single direction there is nothing to divide, whatever the activations need
@@ -132,10 +133,21 @@ class WeightPerturbation(Rule):
         }
         return Measurement(total, new_state)
 
-    def along(self, losses: Callable, params: Tree, tangents: Tree) -> tuple[Array, Array, Any]:
-        """Return every example's losses `(losses, n)`, their derivatives `(k, losses, n)` along
-        each direction, and what `losses` returns beside."""
-        return jvp(losses, (params,), (tangents,), has_aux=True)
+    def along(
+        self, losses: Callable, params: Tree, tangents: Tree
+    ) -> tuple[list[Array], Array, Any]:
+        """Differentiate the losses along each direction.
+
+        Args:
+            losses: `losses(params)` returns a list of per-example losses `(n,)`, and an aux.
+            params: where to differentiate.
+            tangents: k directions, a tree like the parameters.
+
+        Returns:
+            The losses, their derivatives `(k, losses, n)`, and the aux.
+        """
+        values, d, aux = jvp(losses, (params,), (tangents,), has_aux=True)
+        return values, d[0][:, None] if len(d) == 1 else stack_arrays(d, axis=1), aux
 
     def estimate(
         self,
@@ -162,8 +174,8 @@ class GreedyWeightPerturbation(WeightPerturbation):
 class FiniteDifferences(WeightPerturbation):
     """`wp`: `fg-w` with d_i = (f(θ + ε v_i) - f(θ)) / ε, k + 1 evaluations instead of tangents.
 
-    It tends to `fg-w` as ε → 0, until rounding takes over; but a difference passes through a
-    stop-gradient, which only derivatives see.
+    It tends to `fg-w` as ε → 0, until rounding takes over.  But a difference passes through a
+    stop-gradient, which only derivatives obey.
 
     Args:
         difference: ε, above 0.
@@ -200,11 +212,14 @@ class FiniteDifferences(WeightPerturbation):
                 "fg-w, or --no-stop"
             )
 
-    def along(self, losses: Callable, params: Tree, tangents: Tree) -> tuple[Array, Array, Any]:
-        value, aux = losses(params)
+    def along(
+        self, losses: Callable, params: Tree, tangents: Tree
+    ) -> tuple[list[Array], Array, Any]:
+        values, aux = losses(params)
         stacks = tree.map(dense, tangents)
         differences = []
         for i in range(len(tree.leaves(stacks)[0])):
             moved = tree.map(lambda p, v: p + self.difference * v[i], params, stacks)  # noqa: B023
-            differences.append((losses(moved)[0] - value) / self.difference)
-        return value, stack_arrays(differences), aux
+            pairs = zip(losses(moved)[0], values, strict=True)
+            differences.append(stack_arrays([(m - v) / self.difference for m, v in pairs]))
+        return values, stack_arrays(differences), aux

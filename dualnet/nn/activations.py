@@ -21,7 +21,7 @@ from dualnet.types import Array, Shape, Tangent
 
 @dataclass(frozen=True)
 class Activation(Layer):
-    """An elementwise function without parameters."""
+    """Applies an elementwise function, and has no parameters."""
 
     function: Callable[[Array], Array]
 
@@ -36,7 +36,7 @@ class Activation(Layer):
 
 @primitive
 def relu(x: Array) -> Array:
-    """max(x, 0), with slope 0 at 0."""
+    """Return max(x, 0); the slope at 0 is 0."""
     return np.maximum(x, 0)
 
 
@@ -53,7 +53,7 @@ def _relu_and_slope(x: Array) -> tuple[Array, Array]:
 
 @primitive
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), by tanh so that nothing overflows."""
+    """Return 1 / (1 + exp(-x)), computed by tanh so that nothing overflows."""
     return 0.5 * np.tanh(0.5 * x) + 0.5
 
 
@@ -64,12 +64,12 @@ def _sigmoid(x: Array) -> Array:
 
 
 def tanh(x: Array) -> Array:
-    """The hyperbolic tangent."""
+    """Return the hyperbolic tangent of x."""
     return np.tanh(x)
 
 
 def gelu(x: Array) -> Array:
-    """x · Φ(x) in its tanh form.
+    """Return x · Φ(x) in its tanh form, Φ the normal distribution function.
 
     Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", section 2.
     """
@@ -85,12 +85,12 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-# --- softmax: not elementwise, so not in the table -----------------------------------------------
+# --- softmax, which is not elementwise and so not in the table ----------------------------------
 
 
 @primitive
 def softmax(x: Array, axis: int = -1) -> Array:
-    """exp(x) / Σ exp(x) along an axis; shifted by the maximum so that nothing overflows."""
+    """Return exp(x) / Σ exp(x) along an axis; x is shifted so that nothing overflows."""
     p = np.exp(x - np.max(x, axis=axis, keepdims=True))
     p /= np.sum(p, axis=axis, keepdims=True)
     return p
@@ -105,12 +105,13 @@ def _softmax(x: Array, axis: int = -1) -> Array:
 
 @LinearMap
 def tangent_of_softmax(t: Tangent, p: Array, axis: int) -> Tangent:
-    """p (t - Σ p t), sums along a (negative) axis; p is the softmax, of the primal's shape."""
+    """Return p (t - Σ p t) with sums along a (negative) axis; p `(*S)` is the softmax."""
     u = t * p
-    u -= p * np.sum(u, axis=axis, keepdims=True)  # in place for arrays; a Dual makes a new one
+    # In place for plain arrays; what is differentiated makes a new array.
+    u -= p * np.sum(u, axis=axis, keepdims=True)
     return u
 
 
 @tangent_of_softmax.transposed
 def _(ct: Tangent, _shape: Shape, p: Array, axis: int) -> Tangent:
-    return tangent_of_softmax(ct, p, axis)  # diag(p) - p pᵀ is symmetric
+    return tangent_of_softmax(ct, p, axis)  # because diag(p) - p pᵀ is symmetric

@@ -22,8 +22,8 @@ from dualnet.types import Array, Shape
 class MultiHeadAttention(Layer):
     """Every token gathers from all tokens what its queries ask for: `(N, T, C)` to `(N, T, C)`.
 
-    With h heads of C/h channels each, softmax(q kᵀ / sqrt(C/h)) v in each head, then a linear
-    map of all heads together.
+    Each of h heads has C/h channels and computes softmax(q kᵀ / sqrt(C/h)) v; then a linear map
+    takes all heads together.
 
     Args:
         heads: h; divides C.
@@ -66,8 +66,8 @@ class MultiHeadAttention(Layer):
             return y
 
         def by_head(y: Array) -> Array:  # (N, h, T, C/h)
-            apart = np.reshape(y, (n, tokens, self.heads, channels // self.heads))
-            return np.swapaxes(apart, 1, 2)
+            heads = np.reshape(y, (n, tokens, self.heads, channels // self.heads))
+            return np.swapaxes(heads, 1, 2)
 
         *inward, (name, outward) = self.layers
         queries, keys, values = (by_head(child(name, layer, x)) for name, layer in inward)

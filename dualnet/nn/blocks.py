@@ -1,4 +1,4 @@
-"""Containers that are no chain, and the blocks of the papers made of them."""
+"""Containers that are no chain, and the blocks of the papers that are made of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Layers = tuple[tuple[str, Layer], ...]
 
 @dataclass(frozen=True)
 class Residual(Layer):
-    """block(x) + shortcut(x), or block(x) + x.
+    """Adds what goes around a block to its output: block(x) + shortcut(x), or block(x) + x.
 
     Args:
         layers: `(("block", layer),)` or `(("block", layer), ("shortcut", layer))`.
@@ -93,7 +93,9 @@ class TokenMixing(Layer):
 
 
 def mixer_block(tokens: int, channels: int, groups: int) -> Sequential:
-    """A block of LocalMixer but the first: token mixing, channel mixing, grouped, residual, ReLU.
+    """Make a block of LocalMixer, one after the first.
+
+    It mixes tokens, then channels, then maps groups of channels; a residual and a ReLU follow.
 
     Every linear layer stands between two layer norms without gain and bias: over the tokens of
     a channel, over the channels of a token, and over one group of them.
@@ -126,7 +128,7 @@ def _between_norms(layer: Layer, groups: int = 1) -> Layers:
 
 
 def mlp_mixer_block(tokens: int, channels: int, token_width: int, channel_width: int) -> Sequential:
-    """A layer of MLP-Mixer: an MLP over the tokens of a channel, one over the channels of a token.
+    """Make a layer of MLP-Mixer: an MLP over the tokens of a channel, then one over channels.
 
     Args:
         tokens, channels: P and C.
@@ -147,7 +149,9 @@ def mlp_mixer_block(tokens: int, channels: int, token_width: int, channel_width:
 
 
 def transformer_block(width: int, heads: int, mlp_width: int) -> Sequential:
-    """A layer of a vision transformer: attention, then an MLP, each after a norm and residual.
+    """Make a layer of a vision transformer: attention, then an MLP, each after a norm.
+
+    Each of the two is residual.
 
     Args:
         width: C.
@@ -176,6 +180,7 @@ def _after_norm(*layers: tuple[str, Layer]) -> Residual:
 
 
 def _require_names(container: str, layers: Layers, *allowed: tuple[str, ...]) -> None:
+    """Raise a UsageError unless a container's children have one of the allowed sets of names."""
     names = tuple(name for name, _ in layers)
     if names not in allowed:
         expected = " or ".join(map(str, allowed))

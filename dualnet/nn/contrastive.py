@@ -18,12 +18,12 @@ from dualnet.types import Array
 class InfoNCE(Loss):
     """-log softmax_j(⟨f_i, f'_j⟩ / τ)_i with f, f' the projections of two views, of length 1.
 
-    Every view of every image asks in turn, the N views of the other kind answer.  With a
+    Every view of every image asks in turn, and the N views of the other kind answer.  With a
     stop-gradient on what answers, a projection moves its own example's loss alone, as forward
-    gradients of activities need it: without, every loss depends on the whole batch.
+    gradients of activities need it; without one, every loss depends on the whole batch.
 
-    Called with projections `(2N, D)`, those of first views and then, in the same order, those
-    of second views, and with targets, which it does not look at; gives losses `(2N,)`.
+    It is called with projections `(2N, D)`, those of first views and then, in the same order,
+    those of second views, and with targets, which it does not look at.  It returns losses `(2N,)`.
 
     Args:
         temperature: τ, above 0.
@@ -65,7 +65,7 @@ class InfoNCE(Loss):
 
 
 def normalized(x: Array) -> Array:
-    """Rows scaled to length 1; a row of zeros stays, and has no direction to turn into.
+    """Scale rows to length 1; a row of zeros stays zero, and its derivative is zero.
 
     Such rows occur: a small crop may be all background, and layer norm makes zeros of that.
     """

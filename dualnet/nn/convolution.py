@@ -21,7 +21,7 @@ Padding = Sizes | tuple[tuple[int, int], tuple[int, int]]
 
 
 def conv2d(x: Array, w: Array, stride: Sizes = 1, padding: Padding = 0, groups: int = 1) -> Array:
-    """Cross-correlation of images with a kernel, what networks call a convolution.
+    """Cross-correlate images with a kernel, which networks call a convolution.
 
         y[n, i, j, q] = Σ_{a, b, c} x[n, i·stride + a, j·stride + b, c] · w[a, b, c, q]
 
@@ -50,14 +50,14 @@ def conv2d(x: Array, w: Array, stride: Sizes = 1, padding: Padding = 0, groups: 
             f"{w.shape[2] * groups} channels and outputs that divide by groups, got {x.shape}"
         )
     geometry.output_size(x.shape[1:3], "conv2d")
-    dtype = np.result_type(x.dtype, w.dtype)  # as x @ w would have
+    dtype = np.result_type(x.dtype, w.dtype)  # the dtype of x @ w
     x, w = (a if a.dtype == dtype else astype(a, dtype) for a in (x, w))
     return convolve(x, np.expand_dims(w, 0), geometry)[0]
 
 
 @dataclass(frozen=True)
 class Conv2d(Layer):
-    """y = conv2d(x, w) + b.
+    """Maps x to conv2d(x, w) + b.
 
     Args:
         features: Q, channels of the result.

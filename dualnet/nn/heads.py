@@ -16,21 +16,22 @@ from dualnet.types import Array, Shape
 
 
 def has_local_heads(network: Layer) -> bool:
-    """Whether there is a local head in a network."""
+    """Tell whether there is a local head in a network."""
     return any(isinstance(layer, LocalHead) for _, layer in walk(network, containers=True))
 
 
 def with_local_heads(network: Layer, params: Tree, features: int) -> Layer:
-    """A chain with a local head after every layer with parameters and what follows it, but the
-    last: one block for each.
+    """Put local heads into a chain, so that every layer with parameters begins a block.
+
+    A head closes each block, after what follows the layer; the last block ends with the outputs.
 
     Args:
-        network: a `Sequential`; its top level is what gets heads.
+        network: a `Sequential`; its top level gets the heads.
         params: its parameters, which say what layers have any.
         features: of each head.
 
     Raises:
-        UsageError: it is no chain, so that somebody has to say where its blocks end.
+        UsageError: the network is no chain, so its author has to say where its blocks end.
     """
     if not isinstance(network, Sequential):
         raise UsageError(
@@ -48,12 +49,12 @@ def with_local_heads(network: Layer, params: Tree, features: int) -> Layer:
 
 @dataclass(frozen=True)
 class LocalHead(Layer):
-    """Passes x on unchanged; beside it, a linear readout that only a tap gets to see.
+    """Passes x on unchanged, and makes a linear readout beside it that only a tap gets to see.
 
     The readout is the child `linear`, from x averaged over all axes between batch and channels
-    to `(N, features)`.  A learning rule with local losses taps its path; what is no part of
-    the result has no derivative otherwise.  For greedy rules it stands where a block ends, not on
-    one of the ways through a `Residual`.
+    to `(N, features)`.  A learning rule with local losses taps its path; to other rules it has no
+    derivative, because it is no part of the result.  For greedy rules a head stands where a block
+    ends, not on one of the ways through a `Residual`.
 
     Args:
         features: how many numbers the readout has, for example the classes.
@@ -95,6 +96,6 @@ class LocalHead(Layer):
         return x, {name: new_state}
 
     def readout(self, params: Tree, features: Array) -> Array:
-        """`(N, features)` from averaged features `(N, C)`, outside the network."""
+        """Return the readout `(N, features)` of averaged features `(N, C)`, outside the network."""
         ((name, linear),) = self.layers
         return linear.apply(params[name], {}, features, Context())[0]

@@ -22,12 +22,12 @@ Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", in their publi
 
 
 def normal(key: Key, shape: Shape, deviation: float) -> np.ndarray:
-    """Normal numbers of mean 0 and the given standard deviation."""
+    """Draw normal numbers of mean 0 and the given standard deviation."""
     return _generator(key).standard_normal(shape, np.float32) * deviation
 
 
 def kaiming(key: Key, shape: Shape, fan_in: int) -> np.ndarray:
-    """Uniform on ±sqrt(6 / fan-in): activities keep their size through ReLU layers.
+    """Draw uniformly on ±sqrt(6 / fan-in), so that activities keep their size through ReLU layers.
 
     Source: He et al. 2015, "Delving Deep into Rectifiers", Eq. 10.
     """
@@ -36,12 +36,12 @@ def kaiming(key: Key, shape: Shape, fan_in: int) -> np.ndarray:
 
 
 def zeros(_key: Key, shape: Shape, _fan_in: int) -> np.ndarray:
-    """All zero: for heads, whose outputs then start without an opinion."""
+    """Return zeros: for heads, whose outputs are then all equal at the start."""
     return np.zeros(shape, np.float32)
 
 
 def scaled_normal(key: Key, shape: Shape, fan_in: int) -> np.ndarray:
-    """Normal with standard deviation min(2 / sqrt(fan-in), 0.1).
+    """Draw normal numbers of standard deviation min(2 / sqrt(fan-in), 0.1).
 
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", in their published code.
     """
@@ -57,7 +57,7 @@ INITIALIZERS: dict[str, Callable[[Key, Shape, int], np.ndarray]] = {
 
 
 def initial(name: str, key: Key, shape: Shape, fan_in: int) -> np.ndarray:
-    """Weights of `shape`, started as the table says under `name`.
+    """Return weights of `shape`, started as the table says under `name`.
 
     Raises:
         UsageError: there is no such name.

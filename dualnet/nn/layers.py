@@ -22,7 +22,7 @@ from dualnet.types import Array, Shape
 
 @dataclass(frozen=True)
 class Linear(Layer):
-    """y = x w + b.
+    """Maps x to x w + b.
 
     Args:
         features: q, the fan-out; None for as many as come in.
@@ -59,7 +59,7 @@ class Linear(Layer):
             )
         if x.ndim == 2:
             y = matrix_product(x, w)
-        else:  # one product for all rows: x @ w would make one for each matrix of x
+        else:  # one product for all rows, because x @ w would make one for each matrix of x
             rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
             y = np.reshape(matrix_product(rows, w), (*x.shape[:-1], w.shape[-1]))
         return (y + params["b"] if self.bias else y), state
@@ -67,7 +67,7 @@ class Linear(Layer):
 
 @dataclass(frozen=True)
 class GroupedLinear(Layer):
-    """G linear maps side by side: features in G groups, each mapped by weights of its own.
+    """Maps features in G groups, each by weights of its own: G linear maps side by side.
 
     Args:
         features: q, the fan-out of all groups together.
@@ -84,6 +84,8 @@ class GroupedLinear(Layer):
     groups: int
     bias: bool = True
     weights: str = "kaiming"
+
+    row_groups = 1  # if there is one group
 
     def __post_init__(self) -> None:
         require_count("GroupedLinear", "features", self.features)
@@ -125,7 +127,7 @@ class GroupedLinear(Layer):
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """All axes of an example in one: `(N, ...)` to `(N, p)`."""
+    """Joins all axes of an example: `(N, ...)` to `(N, p)`."""
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, (math.prod(in_shape),)
@@ -136,7 +138,7 @@ class Flatten(Layer):
 
 @dataclass(frozen=True)
 class StopGradient(Layer):
-    """Passes values and no derivatives: what comes after cannot move what comes before."""
+    """Passes values on and no derivatives: a loss behind it has gradient 0 before it."""
 
     row_groups = 0
 
@@ -149,7 +151,7 @@ class StopGradient(Layer):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """In training each entry is 0 with probability `rate`, and x / (1 - rate) otherwise.
+    """In training, sets entries to 0 with probability `rate` and divides the others by 1 - rate.
 
     The mask is a function of the context's key, of the example's index in the batch and of the
     dtype of x, so all tangents, chunks of tangents and shards of a step see one mask; float32 and
@@ -193,6 +195,7 @@ class Dropout(Layer):
 
 
 def _features_of(layer: str, in_shape: Shape) -> int:
+    """Return how many features examples of this shape have; raise a UsageError if none."""
     if not in_shape or in_shape[-1] < 1:
         raise UsageError(
             f"{layer}: needs an axis of features, at least 1, got examples of shape {in_shape}"

@@ -24,10 +24,10 @@ LossFunction = Callable[[Array, Array], Array]
 
 
 class Loss(ABC):
-    """A loss function that is more than a function of each example alone.
+    """A loss function that looks beyond an example's own outputs, and says so here.
 
     Attributes:
-        needs_whole_batch: whether the values need all outputs of a batch, which is not cut then.
+        needs_whole_batch: whether the values need all outputs of a batch, which is then not split.
         couples_examples: whether an example's outputs also move the losses of others.
         stops_gradients: whether the derivative leaves out a part of what moves the values.
     """
@@ -40,9 +40,14 @@ class Loss(ABC):
     def __call__(self, outputs: Array, targets: Array) -> Array:
         """Return the losses `(N,)`."""
 
+    @staticmethod
+    def of(function: LossFunction) -> Loss:
+        """Return a loss as it is, and a plain function with the defaults of `Loss`."""
+        return function if isinstance(function, Loss) else _LossByExample(function)
+
 
 @dataclass(frozen=True)
-class LossByExample(Loss):
+class _LossByExample(Loss):
     """A plain function as a `Loss`: each value is of its own example alone."""
 
     function: LossFunction
@@ -51,14 +56,9 @@ class LossByExample(Loss):
         return self.function(outputs, targets)
 
 
-def as_loss(loss: LossFunction) -> Loss:
-    """Return the loss itself, or a plain function with the defaults of `Loss`."""
-    return loss if isinstance(loss, Loss) else LossByExample(loss)
-
-
 @primitive
 def softmax_cross_entropy(logits: Array, labels: Array) -> Array:
-    """-log softmax(logits)[label] for each example, in nats.
+    """Return -log softmax(logits)[label] for each example, in nats.
 
     Args:
         logits: `(N, classes)`, float.
@@ -80,7 +80,7 @@ def _require_labels(logits: Array, labels: Array) -> None:
 
 
 def _cross_entropy_parts(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """The losses, and the log-probabilities `(N, classes)`."""
+    """Return the losses, and the log-probabilities `(N, classes)`."""
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     log_p = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
     picked = np.take_along_axis(log_p, labels[:, None], axis=-1)
@@ -89,13 +89,13 @@ def _cross_entropy_parts(logits: Array, labels: Array) -> tuple[Array, Array]:
 
 @overridable
 def _losses(logits: Array, labels: Array) -> Array:
-    """The losses alone."""
+    """Return the losses alone."""
     return _cross_entropy_parts(logits, labels)[0]
 
 
 @overridable
 def _losses_and_errors(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """The losses, and their derivatives `(N, classes)` by the logits."""
+    """Return the losses, and their derivatives `(N, classes)` by the logits."""
     losses, log_p = _cross_entropy_parts(logits, labels)
     classes = arange_like(logits.shape[-1], labels)
     target = np.equal(labels[:, None], classes).astype(logits.dtype)
@@ -111,7 +111,7 @@ def _softmax_cross_entropy(logits: Array, labels: Array) -> Array:
 
 @primitive
 def mean_squared_error(outputs: Array, targets: Array) -> Array:
-    """Mean over an example's entries of (output - target)².
+    """Return the mean over an example's entries of (output - target)².
 
     Args:
         outputs: `(N, ...)`, float.
@@ -124,7 +124,7 @@ def mean_squared_error(outputs: Array, targets: Array) -> Array:
 
 
 def _squared_error_parts(outputs: Array, targets: Array) -> tuple[Array, Array, tuple[int, ...]]:
-    """The losses, the differences, and the axes of one example."""
+    """Return the losses, the differences, and the axes of one example."""
     if outputs.shape != targets.shape or outputs.ndim < 1:
         raise UsageError(
             "mean_squared_error: expected outputs and targets of one shape (N, ...), got "

@@ -35,7 +35,7 @@ from dualnet.types import Array, Axes, Shape, Tangent
 
 @primitive
 def normalize(x: Array, axes: Sequence[int], epsilon: float = 1e-5) -> Array:
-    """(x - mean) / sqrt(variance + ε), mean and (biased) variance over the axes.
+    """Return (x - mean) / sqrt(variance + ε), mean and (biased) variance over the axes.
 
     Args:
         x: float array.
@@ -65,10 +65,10 @@ def _normalize(x: Array, axes: Sequence[int], epsilon: float = 1e-5) -> Array:
 
 
 def _checked(axes: Sequence[int], x: Array) -> Axes:
-    """The axes as negative numbers in rising order."""
+    """Return the axes as negative numbers in rising order; raise a UsageError for wrong ones."""
     try:
         from_end = tuple(sorted(a - x.ndim for a in normalize_axis_tuple(axes, x.ndim)))
-    except (TypeError, ValueError):  # of which NumPy's AxisError is one
+    except (TypeError, ValueError):  # NumPy's AxisError is a ValueError
         from_end = ()
     if not from_end:
         raise UsageError(
@@ -79,13 +79,13 @@ def _checked(axes: Sequence[int], x: Array) -> Axes:
 
 @LinearMap
 def tangent_of_normalized(t: Tangent, y: Array, s: Array, axes: Axes) -> Tangent:
-    """(t - mean(t) - y · mean(y t)) · s for t `(k, *S)`, y `(*S)` and s with unit axes."""
+    """Return (t - mean(t) - y · mean(y t)) · s for t `(k, *S)`, y `(*S)` and s with unit axes."""
     return _fused(t, y, s, axes)
 
 
 @tangent_of_normalized.transposed
 def _(ct: Tangent, _shape: Shape, y: Array, s: Array, axes: Axes) -> Tangent:
-    return tangent_of_normalized(ct, y, s, axes)  # s (I - 11ᵀ/n - yyᵀ/n) is symmetric
+    return tangent_of_normalized(ct, y, s, axes)  # because s (I - 11ᵀ/n - yyᵀ/n) is symmetric
 
 
 @primitive
@@ -136,6 +136,7 @@ class LayerNorm(Layer):
     epsilon: float = 1e-5
 
     normalizes = True
+    row_groups = 1  # if there is one group, and the last axis is normalized
 
     def __post_init__(self) -> None:
         _require_epsilon("LayerNorm", self.epsilon)
@@ -152,8 +153,8 @@ class LayerNorm(Layer):
                 f"LayerNorm: groups are parts of axis -1, got {self.groups} groups and axes "
                 f"{self.axes}"
             )
-        if tuple(self.axes) == (-1,):
-            object.__setattr__(self, "row_groups", self.groups)
+        by_row = tuple(self.axes) == (-1,)
+        object.__setattr__(self, "row_groups", self.groups if by_row else None)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         if -min(self.axes) > len(in_shape):
@@ -212,9 +213,9 @@ class GroupNorm(Layer):
 class BatchNorm(Layer):
     """Normalizes each channel over the batch and all positions.
 
-    In training by mean and variance of the batch, whose running averages are the state; in
-    evaluation by the state.  The outputs of one example depend on the others, so the batch is
-    not cut into shards.
+    In training it uses mean and variance of the batch, whose running averages are the state; in
+    evaluation it uses the state.  The outputs of one example depend on the others, so the batch
+    is not split into shards.
 
     Args:
         momentum: how far a training step moves the state toward the batch.
@@ -269,20 +270,22 @@ class BatchNorm(Layer):
 
 
 def _normalize_groups(x: Array, axes: Axes, groups: int, epsilon: float) -> Array:
-    """`normalize`, with the last axis cut into groups."""
+    """Apply `normalize` with the last axis cut into groups."""
     if groups == 1:
         return normalize(x, axes, epsilon)
-    apart = np.reshape(x, (*x.shape[:-1], groups, x.shape[-1] // groups))
+    grouped = np.reshape(x, (*x.shape[:-1], groups, x.shape[-1] // groups))
     inner = tuple(a if a == -1 else a - 1 for a in axes)
-    return np.reshape(normalize(apart, inner, epsilon), x.shape)
+    return np.reshape(normalize(grouped, inner, epsilon), x.shape)
 
 
-def _gain_and_bias(layer: LayerNorm | GroupNorm | BatchNorm, shape: Shape) -> dict:
+def _gain_and_bias(layer: LayerNorm | GroupNorm | BatchNorm, shape: Shape) -> dict[str, Array]:
+    """Return a norm's params at the start."""
     params = {"gain": np.ones(shape, np.float32)} if layer.gain else {}
     return params | ({"bias": np.zeros(shape, np.float32)} if layer.bias else {})
 
 
-def _scaled(y: Array, params: dict) -> Array:
+def _scaled(y: Array, params: dict[str, Array]) -> Array:
+    """Return y · gain + bias, as far as there are any."""
     if "gain" in params:
         y = y * params["gain"]
     return y + params["bias"] if "bias" in params else y
@@ -304,7 +307,10 @@ def _require_groups(layer: str, groups: int, in_shape: Shape) -> None:
 def _require_fit(
     layer: str, x: Array, arrays: dict, axes: Sequence[int] = (-1,), groups: int = 1
 ) -> None:
-    """Refuse inputs whose axes are not those of the arrays, which would broadcast instead."""
+    """Raise a UsageError for inputs whose axes differ from those of the arrays.
+
+    Without it they would broadcast.
+    """
     if x.ndim <= -min(axes):
         raise UsageError(
             f"{layer}: expected a batch of examples with axes {tuple(axes)}, got {x.shape}"

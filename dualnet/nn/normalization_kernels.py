@@ -1,6 +1,6 @@
-"""What `normalization` computes, on plain arrays: in blocks that stay in the cache, in place.
+"""What `normalization` computes on plain arrays, in blocks that stay in the cache and in place.
 
-Array array is seen as `(A, M, B, D)` with M and D normalized and A and B kept: A = D = 1 for batch
+Every array is seen as `(A, M, B, D)` with M and D normalized and A and B kept: A = D = 1 for batch
 norm, M = B = 1 for layer norm, none of them for group norm.  A block is a few rows of A or,
 where one is too large, a part of its M; then the sums over all parts come first.  Where B·D is
 small, r rows of M lie side by side as one row of an array `(A, M/r, r·B·D)`: loops along a row
@@ -25,15 +25,15 @@ _LONG_ROW = 1 << 10
 
 
 def normalized(x: Array, axes: Axes, epsilon: float) -> tuple[Array, Array]:
-    """The normalized x `(*S)`, and s = 1 / sqrt(variance + ε) with unit (negative) axes."""
-    view = _View(x.shape, axes)
+    """Return the normalized x `(*S)`, and s = 1 / sqrt(variance + ε) with unit (negative) axes."""
+    view = BlockView(x.shape, axes)
     y, s = normalized_in_view(view.of(x), view, epsilon)
     return view.back(y), np.reshape(s, view.with_unit_axes)
 
 
 @overridable
-def normalized_in_view(x: Array, view: _View, epsilon: float) -> tuple[Array, Array]:
-    """`normalized` for x in a view; s `(A, 1, B)`."""
+def normalized_in_view(x: Array, view: BlockView, epsilon: float) -> tuple[Array, Array]:
+    """Compute `normalized` for x in a view; s is `(A, 1, B)`."""
     y = np.empty_like(x, order="C")
     s = np.empty_like(x, shape=view.kept)
     for rows, block in view.blocks(x):
@@ -49,18 +49,18 @@ def normalized_in_view(x: Array, view: _View, epsilon: float) -> tuple[Array, Ar
 
 
 def tangent(t: Array, y: Array, s: Array, axes: Axes) -> Array:
-    """(t - mean(t) - y · mean(y t)) · s for a stack t `(k, *S)`."""
-    view = _View(y.shape, axes)
+    """Return (t - mean(t) - y · mean(y t)) · s for a stack t `(k, *S)`."""
+    view = BlockView(y.shape, axes)
     return view.back(tangent_in_view(view.of(t), view.of(y), np.reshape(s, view.kept), view))
 
 
 @overridable
-def tangent_in_view(t: Array, y: Array, s: Array, view: _View) -> Array:
-    """`tangent` for t and y in a view, and s `(A, 1, B)`."""
+def tangent_in_view(t: Array, y: Array, s: Array, view: BlockView) -> Array:
+    """Compute `tangent` for t and y in a view, and s `(A, 1, B)`."""
     out = np.empty_like(t, order="C")
     for rows, block in view.blocks(t):
         mean = view.spread(view.mean(t[part] for part in block))
-        # out serves as room for the products, so that a block needs no temporaries
+        # The products are written into `out`, so that a block needs no temporaries.
         slope = view.spread(
             view.mean(np.multiply(y[part], t[part], out=out[part]) for part in block)
         )
@@ -74,16 +74,16 @@ def tangent_in_view(t: Array, y: Array, s: Array, view: _View) -> Array:
 
 
 def moments(x: Array, axes: Axes) -> tuple[Array, Array]:
-    """Mean and biased variance over the (negative) axes, of the shape of the others."""
-    view = _View(x.shape, axes)
+    """Return mean and biased variance over the (negative) axes, of the shape of the others."""
+    view = BlockView(x.shape, axes)
     mean, variance = moments_in_view(view.of(x), view)
     shape = tuple(n for i, n in enumerate(view.shape) if i - len(view.shape) not in axes)
     return np.reshape(mean, shape), np.reshape(variance, shape)
 
 
 @overridable
-def moments_in_view(x: Array, view: _View) -> tuple[Array, Array]:
-    """`moments` for x in a view; both `(A, 1, B)`."""
+def moments_in_view(x: Array, view: BlockView) -> tuple[Array, Array]:
+    """Compute `moments` for x in a view; both are `(A, 1, B)`."""
     mean, variance = np.empty_like(x, shape=view.kept), np.empty_like(x, shape=view.kept)
     for rows, block in view.blocks(x):
         mean[rows] = center = view.mean(x[part] for part in block)
@@ -92,8 +92,11 @@ def moments_in_view(x: Array, view: _View) -> tuple[Array, Array]:
     return mean, variance
 
 
-class _View:
-    """Arrays `(..., *shape)` as `(..., A, M/r, r·B·D)`, and statistics over M and D.
+class BlockView:
+    """Shows arrays `(..., *shape)` as `(..., A, M/r, r·B·D)`, and takes statistics over M and D.
+
+    The four sizes are read off the shape: axes that are neighbors and are normalized alike are one
+    run, and runs of kept and normalized axes take turns.
 
     Attributes:
         kept: shape `(A, 1, B)` of a statistic.
@@ -106,7 +109,9 @@ class _View:
         self.with_unit_axes = tuple(1 if i - ndim in axes else n for i, n in enumerate(shape))
         self.order: tuple[int, ...] = tuple(range(-ndim, 0))
         sizes = _runs(shape, axes)
-        if len(sizes) > 4:  # no such view: bring the normalized axes together at the end
+        if (
+            len(sizes) > 4
+        ):  # the runs are too many, so the normalized axes are brought together at the end
             self.order = (*(i for i in self.order if i not in axes), *axes)
             sizes = _runs(tuple(shape[i] for i in self.order), tuple(range(-len(axes), 0)))
         if len(sizes) == 2:
@@ -117,13 +122,13 @@ class _View:
         self.kept = (self.a, 1, self.b)
 
     def of(self, x: Array) -> Array:
-        """The array in this view; a copy only where its entries lie in another order."""
+        """Return the array in this view; it is a copy only where entries lie in another order."""
         lead = x.shape[: x.ndim - len(self.shape)]
         moved = np.transpose(x, (*range(len(lead)), *(i + x.ndim for i in self.order)))
         return np.reshape(moved, (*lead, self.a, self.m // self.r, self.r * self.b * self.d))
 
     def back(self, x: Array) -> Array:
-        """The array of the shape that it had."""
+        """Return an array of this view in the shape that it had."""
         lead = x.shape[:-3]
         ndim = len(lead) + len(self.shape)
         moved = np.reshape(x, (*lead, *(self.shape[i] for i in self.order)))
@@ -133,7 +138,7 @@ class _View:
         )
 
     def blocks(self, x: Array) -> Iterator[tuple[slice, list[tuple]]]:
-        """For each block its rows of A, and its parts as indices `(..., rows, part of M, :)`."""
+        """Yield each block's rows of A, and its parts as indices `(..., rows, part of M, :)`."""
         long_rows = self.m // self.r
         row = max(1, x.nbytes // max(1, self.a))
         most = bytes_at_a_time(x, _BLOCK_BYTES)
@@ -145,7 +150,7 @@ class _View:
             yield chosen, [(..., chosen, part, slice(None)) for part in parts]
 
     def mean(self, parts: Iterable) -> Array:
-        """The mean `(..., a, 1, B)` over all parts of a block `(..., a, m, r·B·D)`."""
+        """Return the mean `(..., a, 1, B)` over all parts of a block `(..., a, m, r·B·D)`."""
         total: Array = 0.0
         for part in parts:
             total = total + np.sum(part, axis=-2, keepdims=True) if self.m > 1 else part
@@ -157,7 +162,7 @@ class _View:
         return total / (self.m * self.d)
 
     def spread(self, statistic: Array) -> Array:
-        """A statistic `(..., a, 1, B)` so that it broadcasts against `(..., a, m, r·B·D)`."""
+        """Return a statistic `(..., a, 1, B)` that broadcasts against `(..., a, m, r·B·D)`."""
         if self.m == 1 or self.r * self.d == 1:
             return statistic
         shape = (*statistic.shape[:-1], self.r, self.b, self.d)
@@ -166,8 +171,10 @@ class _View:
 
 
 def _runs(shape: Shape, axes: Axes) -> list[int]:
-    """Sizes of the runs of neighboring axes that are kept, normalized, kept, ...; the first may
-    be an empty run of size 1."""
+    """Return the sizes of runs of neighboring axes that are kept, normalized, kept, and so on.
+
+    The first may be an empty run of size 1.
+    """
     sizes, normalizing = [1], False
     for i, n in enumerate(shape):
         if n == 1:

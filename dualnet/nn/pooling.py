@@ -22,7 +22,7 @@ from dualnet.types import Array, Shape
 
 
 def max_pool(x: Array, window: Sizes, stride: Sizes | None = None, padding: Padding = 0) -> Array:
-    """The largest entry of each window; entries that tie for it share the tangent equally.
+    """Return the largest entry of each window; entries that tie for it share the tangent equally.
 
     Args:
         x: `(N, H, W, C)`.
@@ -63,7 +63,7 @@ def _(x: Array, geometry: Geometry) -> Array:
 
 
 def _pad_by_nothing(x: Array, geometry: Geometry) -> Array:
-    """x with pixels around that are never the largest."""
+    """Return x with pixels around it that are never the largest."""
     sides = ((0, 0), *geometry.padding, (0, 0))
     return np.pad(x, sides, constant_values=-np.inf) if np.any(sides) else x
 
@@ -71,12 +71,12 @@ def _pad_by_nothing(x: Array, geometry: Geometry) -> Array:
 def average_pool(
     x: Array, window: Sizes, stride: Sizes | None = None, padding: Padding = 0
 ) -> Array:
-    """The mean of each window, the zeros of the padding counted; arguments as `max_pool`."""
+    """Return the mean of each window, zeros of the padding counted; arguments as in `max_pool`."""
     return np.mean(unfold(x, _geometry("average_pool", x, window, stride, padding)), axis=-2)
 
 
 def adaptive_average_pool(x: Array, size: Sizes) -> Array:
-    """The means of a grid of `size` cells of nearly equal height and width.
+    """Return the means of a grid of `size` cells of nearly equal height and width.
 
     Cell i of n covers the rows from floor(i·H/n) to ceil((i + 1)·H/n) - 1, so neighbors overlap
     by a row where n does not divide H, and columns likewise.
@@ -100,9 +100,9 @@ def adaptive_average_pool(x: Array, size: Sizes) -> Array:
 
 
 def _cell_means(cells: int, length: int, x: Array) -> Array:
-    """The matrix `(cells, length)` that takes the means, an array of x's kind."""
-    i, place = arange_like(cells, x)[:, None], arange_like(length, x)
-    inside = (place >= i * length // cells) & (place < -(-(i + 1) * length // cells))
+    """Return the matrix `(cells, length)` that takes the means, an array of x's kind."""
+    i, pixel = arange_like(cells, x)[:, None], arange_like(length, x)
+    inside = (pixel >= i * length // cells) & (pixel < -(-(i + 1) * length // cells))
     dtype = np.result_type(x.dtype, np.float32) if x.dtype.kind in "iub" else x.dtype
     return (inside / inside.sum(axis=1, keepdims=True)).astype(dtype)
 
@@ -119,7 +119,7 @@ def _geometry(
 
 @dataclass(frozen=True)
 class MaxPool(Layer):
-    """`max_pool` as a layer."""
+    """Applies `max_pool`."""
 
     window: Sizes
     stride: Sizes | None = None
@@ -134,7 +134,7 @@ class MaxPool(Layer):
 
 @dataclass(frozen=True)
 class AveragePool(Layer):
-    """`average_pool` as a layer."""
+    """Applies `average_pool`."""
 
     window: Sizes
     stride: Sizes | None = None
@@ -149,7 +149,7 @@ class AveragePool(Layer):
 
 @dataclass(frozen=True)
 class AdaptiveAveragePool(Layer):
-    """`adaptive_average_pool` as a layer."""
+    """Applies `adaptive_average_pool`."""
 
     size: Sizes
 

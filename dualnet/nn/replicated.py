@@ -27,17 +27,18 @@ Loss = Callable[[Array], Array]
 
 
 def average(x: Array) -> Array:
-    """x over all axes between batch and channels: `(N, ..., C)` to `(N, C)`."""
+    """Average x over all axes between batch and channels: `(N, ..., C)` to `(N, C)`."""
     between = tuple(range(1, x.ndim - 1))
     return np.mean(x, axis=between) if between else x
 
 
 def replicated(loss: Loss, x: Array, groups: int = 1) -> Array:
-    """The replicas of a loss: features and loss are computed once, however many replicas.
+    """Return the replicas of a loss; features and loss are computed once, however many there are.
 
     First derivatives by x are those of the replicas.  What the loss itself closes over (the weights
     of a head) moves each replica by 1 / (P·groups) of what it moves the loss, so that the sum over
-    replicas keeps its scale.  Derivatives of derivatives are not meant: e is a constant.
+    replicas keeps its scale.  Second derivatives are not those of the replicas, because e is a
+    constant.
 
     Args:
         loss: of the averaged features, `(N, C)` to `(N,)`.
@@ -59,7 +60,7 @@ def replicated(loss: Loss, x: Array, groups: int = 1) -> Array:
     (error,) = stop_gradient(pull(np.ones_like(stop_gradient(value))))
     n, tokens, _, width = parts.shape
     error = np.reshape(error, (n, 1, groups, width))
-    moved = parts - stop_gradient(parts)  # zeros, and the tangent of x
+    moved = parts - stop_gradient(parts)  # zeros that have the tangent of x
     shares = np.sum(moved * error, axis=-1) / tokens
     rest = stop_gradient(value)
     own = (value - rest) / (tokens * groups)
@@ -67,10 +68,10 @@ def replicated(loss: Loss, x: Array, groups: int = 1) -> Array:
 
 
 def replicated_by_copies(loss: Loss, x: Array, groups: int = 1) -> Array:
-    """`replicated`, as it is defined: a copy of x for every replica, all but one part of it under
-    stop-gradient.
+    """Return the replicas of a loss by their definition, as a reference for `replicated`.
 
-    The reference for the fused form, at P·groups times its work and memory.
+    Every replica gets a copy of x in which all but one part is under a stop-gradient, which takes
+    P·groups times the work and memory of the fused form.
     """
     parts = _by_token_and_group("replicated_by_copies", x, groups)
     n, tokens, _, width = parts.shape
@@ -81,7 +82,7 @@ def replicated_by_copies(loss: Loss, x: Array, groups: int = 1) -> Array:
     features = np.reshape(np.mean(copies, axis=2), (tokens * groups, n, groups * width))
     losses = []
     for copy in features:
-        fixed = loss(stop_gradient(copy))  # moved by what the loss closes over alone
+        fixed = loss(stop_gradient(copy))  # only what the loss closes over moves it
         losses.append(
             loss(copy)
             - fixed
@@ -92,7 +93,7 @@ def replicated_by_copies(loss: Loss, x: Array, groups: int = 1) -> Array:
 
 
 def _by_token_and_group(function: str, x: Array, groups: int) -> Array:
-    """x `(N, *T, C)` as `(N, P, groups, C / groups)`."""
+    """Return x `(N, *T, C)` as `(N, P, groups, C / groups)`."""
     if x.ndim < 2 or groups < 1 or x.shape[-1] % groups:
         raise UsageError(
             f"{function}: expected x (N, ..., C) and a number of groups that divides C, got "

@@ -56,8 +56,8 @@ class Patches(Layer):
                 f"patches of {h} by {w}, got {x.shape}; pad or crop them"
             )
         rows, columns = height // h, width // w
-        apart = np.reshape(x, (n, rows, h, columns, w, channels))
-        tokens = np.swapaxes(apart, 2, 3)  # (N, rows, columns, h, w, C)
+        cut = np.reshape(x, (n, rows, h, columns, w, channels))
+        tokens = np.swapaxes(cut, 2, 3)  # (N, rows, columns, h, w, C)
         return np.reshape(tokens, (n, rows * columns, h * w * channels)), state
 
     def _height_and_width(self) -> tuple[int, int]:
@@ -68,7 +68,9 @@ class Patches(Layer):
 class ClassToken(Layer):
     """Puts a learned token before the others: `(N, T, C)` to `(N, 1 + T, C)`.
 
-    Params: `token` `(C,)`.  Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words",
+    Params: `token` `(C,)`.
+
+    Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words",
     Eq. 1.
     """
 
@@ -87,7 +89,9 @@ class ClassToken(Layer):
 class Positions(Layer):
     """Adds a learned embedding of its position to each token.
 
-    Params: `positions` `(T, C)`.  Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16
+    Params: `positions` `(T, C)`.
+
+    Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16
     Words", Eq. 1.
     """
 
@@ -104,10 +108,10 @@ class Positions(Layer):
 
 @dataclass(frozen=True)
 class SelectToken(Layer):
-    """One token of each example: `(N, T, C)` to `(N, C)`.
+    """Picks one token of each example: `(N, T, C)` to `(N, C)`.
 
     Args:
-        index: which; the class token is 0.
+        index: which token; the class token is 0.
     """
 
     index: int = 0
@@ -133,7 +137,7 @@ class SelectToken(Layer):
 
 @dataclass(frozen=True)
 class AverageTokens(Layer):
-    """The mean of an example's tokens: `(N, T, C)` to `(N, C)`."""
+    """Takes the mean of an example's tokens: `(N, T, C)` to `(N, C)`."""
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, _tokens_and_channels("AverageTokens", in_shape)[1:]
@@ -144,6 +148,7 @@ class AverageTokens(Layer):
 
 
 def _tokens_and_channels(layer: str, in_shape: Shape) -> tuple[int, int]:
+    """Return T and C of examples of tokens; raise a UsageError for others."""
     if len(in_shape) != 2:
         raise UsageError(f"{layer}: expected examples (tokens, channels), got shape {in_shape}")
     tokens, channels = in_shape

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -31,7 +30,7 @@ class ActivityDirections:
     """
 
     key: Key
-    draw_array: Callable[..., Any]
+    draw_array: Callable[..., Array]
     k: int
 
     @classmethod

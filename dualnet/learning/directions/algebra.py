@@ -1,4 +1,4 @@
-"""What learning rules do with k directions of a parameter: count, part, join, combine, multiply.
+"""What learning rules do with k directions of a parameter: part, join, combine, multiply.
 
 Each function takes dense stacks, `RankOne` and `LowRank` directions.
 """
@@ -18,23 +18,15 @@ from dualnet.learning.directions.low_rank import LowRank
 from dualnet.types import Array, Tangent
 
 
-def numbers(t: Tangent) -> int:
-    """How many numbers one direction of a dense, rank-one or low-rank tangent consists of."""
-    if isinstance(t, LowRank):
-        return sum(numbers(term) for term in t.terms)
-    factors = (t.left, t.right) if isinstance(t, RankOne) else (t,)
-    return sum(math.prod(f.shape[1:]) for f in factors)
-
-
 def directions_at(t: Tangent, which: slice) -> Tangent:
-    """Some of the directions of a dense, rank-one or low-rank tangent."""
+    """Return some of the directions of a dense, rank-one or low-rank tangent."""
     if isinstance(t, LowRank):
         return LowRank([directions_at(term, which) for term in t.terms])
     return RankOne(t.left[which], t.right[which]) if isinstance(t, RankOne) else t[which]
 
 
 def join_directions(ts: Sequence[Tangent]) -> Tangent:
-    """The directions of several dense or several rank-one tangents, one after the other."""
+    """Join the directions of several dense or several rank-one tangents, one after the other."""
     if isinstance(ts[0], RankOne):
         return RankOne(
             *(concatenate_arrays([getattr(t, f) for t in ts]) for f in ("left", "right"))
@@ -43,7 +35,7 @@ def join_directions(ts: Sequence[Tangent]) -> Tangent:
 
 
 def combine(coefficients: Array, t: Tangent) -> Array:
-    """Σ_i coefficients[i] · t[i], an array of the primal's shape; coefficients `(k,)`."""
+    """Return Σ_i c[i] · t[i], an array of the primal's shape, for coefficients c `(k,)`."""
     if isinstance(t, LowRank):
         return functools.reduce(np.add, (combine(coefficients, term) for term in t.terms))
     if isinstance(t, RankOne):
@@ -54,7 +46,7 @@ def combine(coefficients: Array, t: Tangent) -> Array:
 
 
 def inner_products(t: Tangent, u: Tangent) -> Array:
-    """⟨t[i], u[j]⟩ for all pairs of directions of two stacks of one kind, `(k, l)`."""
+    """Return ⟨t[i], u[j]⟩ for all pairs of directions of two tangents of one kind, `(k, l)`."""
     if isinstance(t, LowRank):
         return sum(inner_products(a, b) for a in t.terms for b in u.terms)
     if isinstance(t, RankOne):
@@ -65,5 +57,5 @@ def inner_products(t: Tangent, u: Tangent) -> Array:
 
 
 def _gram(a: Array, b: Array) -> Array:
-    """The inner products along the last axis of a `(k, *b, p)` and b `(l, *b, p)`, `(*b, k, l)`."""
+    """Return a · b `(*b, k, l)` along the last axes of a `(k, *b, p)` and b `(l, *b, p)`."""
     return exact_product(np.moveaxis(a, 0, -2), np.moveaxis(b, 0, -1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -19,23 +18,26 @@ from dualnet.images.convolution import convolve_own_rank_one
 from dualnet.images.rules import conv_of_kernel_tangent
 from dualnet.images.windows import Geometry
 from dualnet.learning.directions.algebra import directions_at
-from dualnet.types import Shape, Tangent
+from dualnet.types import Array, Shape, Stack, Tangent
 
 
 class PerExample(StructuredTangent):
     """k directions of a parameter for each of n examples.
 
     As long as the parameter is by itself they are k·n directions like any others.  Where it meets
-    the batch every example takes the k that are its own, and the result is a dense stack.  It
+    the batch, every example takes the k that are its own, and the result is a dense stack.  It
     meets the batch in a product x @ w, where the batch is the leading axis of x or of its rows;
-    in a convolution; and where it is stretched along a new or unit leading axis, which is taken
-    for that of the batch: of a constant of as many rows nobody could tell it.  The axis may hold
-    several rows for each example, side by side.
+    in a convolution; and where it is stretched along a new or unit leading axis.  Such an axis is
+    taken for that of the batch, because nothing tells it from a constant's of as many rows.  The
+    axis may hold several rows for each example, side by side.
 
     Args:
         each: k·n directions, dense or `RankOne`; those of example j are j, n + j, 2n + j, ...
         examples: n.
     """
+
+    k: int
+    shape: Shape
 
     def __init__(self, each: Tangent, examples: int):
         self.each = each
@@ -44,8 +46,8 @@ class PerExample(StructuredTangent):
         self.shape = linear.shape_of(each)
         self.dtype = each.dtype
 
-    def dense(self) -> Any:
-        """There is no dense stack `(k, *S)`.
+    def dense(self) -> Stack:
+        """Refuse: there is no dense stack `(k, *S)`.
 
         Raises:
             TangentError: always.
@@ -53,17 +55,17 @@ class PerExample(StructuredTangent):
         raise self.error("a result in which it meets no batch")
 
     def of_example(self, j: int) -> Tangent:
-        """The k directions of one example."""
+        """Return the k directions of one example."""
         return directions_at(self.each, slice(j, None, self.examples))
 
     def rows(self, length: int) -> int:
-        """How many rows each example has on an axis of so many."""
+        """Return how many rows each example has on an axis of so many."""
         if length % self.examples:
             raise self.error(f"a batch of {length}")
         return length // self.examples
 
     def error(self, what: str) -> TangentError:
-        """The error about a use of the parameter that has no meaning."""
+        """Return the error about a use of the parameter that has no meaning."""
         return TangentError(
             f"PerExample: {self.examples} examples have directions of their own of a parameter of "
             f"shape {self.shape}, which mean nothing in {what}; use it in x @ w, in a convolution, "
@@ -89,9 +91,11 @@ class PerExample(StructuredTangent):
             raise self.error("a sum with what is no batch")
         return linear.add(stack, other)
 
-    def _stretched(self, shape: Shape) -> Any:
-        """Each row's own directions `(k, rows, ...)`, of the rank of `shape`; None where that does
-        not stretch the parameter along the leading axis."""
+    def _stretched(self, shape: Shape) -> Stack | None:
+        """Return each row's own directions `(k, rows, ...)`, of the rank of `shape`.
+
+        Return None where `shape` does not stretch the parameter along the leading axis.
+        """
         own = self.shape
         # Directions of a single example are everybody's, whatever a 1 in front stands for.
         if len(own) > len(shape) or (shape[:1] == (1,) and self.examples > 1):
@@ -108,7 +112,7 @@ class PerExample(StructuredTangent):
 _ALONE = {linear.reshape, linear.transpose, linear_maps.index, linear.cast}
 """Maps in which no parameter meets a batch."""
 
-_STRETCHING: dict[LinearMap, Callable[[Any], Shape]] = {
+_STRETCHING: dict[LinearMap, Callable[[Array], Shape]] = {
     linear.broadcast_to: tuple,
     linear.scale: np.shape,
     linear.divide: np.shape,
@@ -116,16 +120,16 @@ _STRETCHING: dict[LinearMap, Callable[[Any], Shape]] = {
 }
 """Maps in which it may, and what shape they stretch it to, from their first param."""
 
-_PRODUCTS: dict[LinearMap, Callable[..., Any]] = {}
+_PRODUCTS: dict[LinearMap, Callable[..., Stack]] = {}
 
 
 def product(linear_map: LinearMap) -> Callable:
-    """Decorator: how a map in which parameters always meet the batch acts on a PerExample.
+    """Say how a map in which parameters always meet the batch acts on a PerExample (a decorator).
 
     The function takes the PerExample and the map's params, and returns a dense stack.
     """
 
-    def decorate(function: Callable[..., Any]) -> Callable:
+    def decorate(function: Callable[..., Stack]) -> Callable:
         _PRODUCTS[linear_map] = function
         return function
 
@@ -133,8 +137,8 @@ def product(linear_map: LinearMap) -> Callable:
 
 
 @product(linear.matmul_from_left)
-def _(t: PerExample, x: Any) -> Any:
-    """Every example's rows times its own matrices; (x · left) right where they have factors."""
+def _(t: PerExample, x: Array) -> Stack:
+    """Multiply every example's rows by its own matrices, by factors first if these have any."""
     *stack, p, q = t.shape
     k, n, lead = t.k, t.examples, x.shape[:-1]
     if not stack:
@@ -155,7 +159,7 @@ def _(t: PerExample, x: Any) -> Any:
 
 
 @product(conv_of_kernel_tangent)
-def _(t: PerExample, x: Any, geometry: Geometry) -> Any:
+def _(t: PerExample, x: Array, geometry: Geometry) -> Stack:
     if t.rows(len(x)) != 1:
         raise t.error(f"a batch of {len(x)} images")
     if isinstance(t.each, RankOne) and t.shape[0] == 1:

@@ -37,7 +37,7 @@ Mix = Callable[[Array, int], Array]
 
 @dataclass(frozen=True)
 class Sampler:
-    """How directions are drawn.
+    """Says how directions are drawn.
 
     Directions that depend on one another (orthogonal ones, say) are mixtures M v of independent
     ones.  M v need not be made: ∇f·(M v) = M (∇f·v), and Σ c_i (M v)_i = Σ (Mᵀ c)_i v_i.
@@ -61,32 +61,34 @@ class Sampler:
 
 
 def leaf_by_leaf(draw: Callable[..., Tangent]) -> DrawWeights:
-    """Decorator: a draw of one array at a time, by a key of its path, as a draw of a tree."""
+    """Make a draw for one array a draw for a tree, each leaf by a key of its path (a decorator)."""
 
     @functools.wraps(draw)
-    def of_tree(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tree:
+    def draw_tree(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tree:
         return tree.map_with_path(
             lambda path, p: draw(backend, key.fold_in(path), p, start, stop), params
         )
 
-    return of_tree
+    return draw_tree
 
 
 @leaf_by_leaf
 def normal(backend: Backend, key: Key, like: Array, start: int, stop: int) -> Array:
-    """Independent standard normal entries."""
+    """Draw independent standard normal entries."""
     return backend.normal(key, (stop - start, *like.shape), like.dtype, start * like.size)
 
 
 @leaf_by_leaf
 def rademacher(backend: Backend, key: Key, like: Array, start: int, stop: int) -> Array:
-    """Independent random signs."""
+    """Draw independent random signs."""
     return backend.signs(key, (stop - start, *like.shape), like.dtype, start * like.size)
 
 
 def rank_one_of(name: str, rank: int = 1) -> DrawWeights:
-    """Outer products of factors that the backend's `signs` or `normal` draws, `rank` of them added
-    up and divided by sqrt(rank)."""
+    """Return a draw of sums of `rank` outer products over sqrt(rank).
+
+    The backend's `signs` or `normal`, as `name` says, draws the factors.
+    """
 
     @leaf_by_leaf
     def draw(backend: Backend, key: Key, like: Array, start: int, stop: int) -> Array:
@@ -100,8 +102,8 @@ def rank_one_of(name: str, rank: int = 1) -> DrawWeights:
             return entries(key, (stop - start, *b, n), like.dtype, start * numbers)
 
         terms = [
-            RankOne(scale * factor(of_term.fold_in("left"), p), factor(of_term.fold_in("right"), q))
-            for of_term in (key, *(key.fold_in(r) for r in range(1, rank)))
+            RankOne(scale * factor(term.fold_in("left"), p), factor(term.fold_in("right"), q))
+            for term in (key, *(key.fold_in(r) for r in range(1, rank)))
         ]
         return terms[0] if rank == 1 else LowRank(terms)
 
@@ -109,7 +111,7 @@ def rank_one_of(name: str, rank: int = 1) -> DrawWeights:
 
 
 def rank_one(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tree:
-    """r sᵀ with independent sign vectors r and s for every matrix; signs for vectors.
+    """Draw r sᵀ with independent sign vectors r and s for every matrix, and signs for vectors.
 
     A kernel is a stack of matrices, one at each pixel.
 
@@ -122,12 +124,12 @@ def rank_one(backend: Backend, key: Key, params: Tree, start: int, stop: int) ->
 
 
 def rank_one_normal(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tree:
-    """`rank_one` with normal factors: as unbiased, of larger variance."""
+    """Draw as `rank_one` does, with normal factors: as unbiased, of larger variance."""
     return rank_one_of("normal")(backend, key, params, start, stop)
 
 
 def basis(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tree:
-    """Direction i moves parameter i alone, of all in the order of the tree; no randomness.
+    """Move one parameter alone by each direction, in the order of the tree; no randomness.
 
     With k ≥ n the projection is the gradient, and directions beyond the n-th are 0; with k < n no
     aggregation says anything about the other parameters.
@@ -135,18 +137,18 @@ def basis(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tr
     """
     first = 0
 
-    def of_leaf(like: Array) -> Array:
+    def draw(like: Array) -> Array:
         nonlocal first
         numbers = arange_like(like.size, like) + first
         first += like.size
         rows = np.equal((arange_like(stop - start, like) + start)[:, None], numbers)
         return np.reshape(rows, (stop - start, *like.shape)).astype(like.dtype)
 
-    return tree.map(of_leaf, params)
+    return tree.map(draw, params)
 
 
 def orthonormal(gram: Array, n: int) -> Array:
-    """Orthogonal directions of length 1, the first along the first drawn (Gram-Schmidt)."""
+    """Mix to orthogonal directions of length 1, the first along the first drawn (Gram-Schmidt)."""
     if len(gram) > n:
         raise UsageError(
             f"only {n} directions of {n} parameters can be orthogonal, not {len(gram)}"
@@ -155,19 +157,22 @@ def orthonormal(gram: Array, n: int) -> Array:
 
 
 def orthogonal(gram: Array, n: int) -> Array:
-    """Orthogonal directions of length sqrt(n), so that E[v vᵀ] = I."""
+    """Mix to orthogonal directions of length sqrt(n), so that E[v vᵀ] = I."""
     return math.sqrt(n) * orthonormal(gram, n)
 
 
 def varying(gram: Array, n: int) -> Array:
-    """Orthogonal directions of lengths sqrt(n) · 2i/(k + 1) for i from 1 to k."""
+    """Mix to orthogonal directions of lengths sqrt(n) · 2i/(k + 1) for i from 1 to k."""
     k = len(gram)
     lengths = 2.0 * (arange_like(k, gram) + 1) / (k + 1)
     return lengths[:, None] * orthogonal(gram, n)
 
 
 def at_angle(degrees: float) -> Mix:
-    """Directions of length sqrt(n) at one angle to the first, their other parts orthogonal."""
+    """Return a mix to directions of length sqrt(n) at one angle to the first.
+
+    Their parts beside the first are orthogonal to one another.
+    """
     along, across = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
 
     def mix(gram: Array, n: int) -> Array:
@@ -178,7 +183,7 @@ def at_angle(degrees: float) -> Mix:
 
 
 def unit(mix: Mix | None) -> Mix:
-    """Directions, or mixtures of them, scaled to length 1 (but for those that are 0)."""
+    """Return a mix to directions, or mixtures of them, of length 1 (but for those that are 0)."""
 
     def scaled(gram: Array, n: int) -> Array:
         mixture = np.identity(len(gram), like=gram) if mix is None else mix(gram, n)
@@ -202,7 +207,7 @@ WEIGHT_SAMPLERS: dict[str, Sampler] = {
 
 
 def sampler_of(name: str) -> Sampler:
-    """The sampler of a name.
+    """Return the sampler of a name.
 
     Args:
         name: one in `WEIGHT_SAMPLERS`; `rank-one:R` for sums of R outer products; `angle:DEG` for

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from dualnet import tree
 from dualnet.backends import Backend
 from dualnet.backends.overridable import exact_product
-from dualnet.core.arrays import concatenate_arrays, stack_arrays
+from dualnet.core.arrays import concatenate_arrays
 from dualnet.core.spaces import direction_count
 from dualnet.learning.aggregate import Aggregation
 from dualnet.learning.directions.algebra import (
@@ -46,19 +46,18 @@ def direction_bytes(sampler: Sampler, params: Tree) -> int:
     return sum([sampler.numbers(p.shape) * p.dtype.itemsize for p in tree.leaves(params)])
 
 
-def combined(tangents: Tree, coefficients: Array, segments: Segments) -> Tree:
+def combined(tangents: Tree, coefficients: Sequence[Array], segments: Segments) -> Tree:
     """Return Σ_i c_i v_i for each parameter.
 
     Args:
         tangents: the directions.
-        coefficients: `(k, losses)`, of which each parameter takes the column of its loss.
+        coefficients: `(k,)` for each loss; each parameter takes those of its own.
         segments: which loss each parameter answers to.
     """
-    columns = coefficients.T
     if not segments:
-        return tree.map(lambda t: combine(columns[0].astype(t.dtype), t), tangents)
+        return tree.map(lambda t: combine(coefficients[0].astype(t.dtype), t), tangents)
     return tree.map_with_path(
-        lambda path, t: combine(columns[segments[path]].astype(t.dtype), t), tangents
+        lambda path, t: combine(coefficients[segments[path]].astype(t.dtype), t), tangents
     )
 
 
@@ -96,7 +95,7 @@ class SharedDirections:
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
-        """First and last + 1 direction of each chunk."""
+        """The first direction of each chunk, and the first after it."""
         return [(a, min(a + self.chunk, self.k)) for a in range(0, self.k, self.chunk)]
 
     def chunks(self) -> Iterator[Tree]:
@@ -136,7 +135,8 @@ class SharedDirections:
 
     def together(self, contributions: list) -> dict[str, Any]:
         """Return those of all passes as one, to be added up over shards."""
-        return {"derivatives": concatenate_arrays(contributions)}
+        several = len(contributions) > 1
+        return {"derivatives": concatenate_arrays(contributions) if several else contributions[0]}
 
     def gradients(self, total: dict[str, Any], n: int, aggregate: Aggregation) -> Tree:
         """Return the estimate from what all shards measured.
@@ -147,10 +147,11 @@ class SharedDirections:
             aggregate: from derivatives of the mean loss to coefficients.
         """
         d = total["derivatives"] / n
-        # one column a loss: coefficients for the parameters that answer to it
-        c = stack_arrays([self.coefficients(d[:, i], aggregate, i) for i in range(d.shape[1])], 1)
+        by_loss = [self.coefficients(d[:, i], aggregate, i) for i in range(d.shape[1])]
+        if self.whole is not None:
+            return combined(self.whole, by_loss, self.segments)
         parts = (
-            combined(tangents, c[start:stop], self.segments)
+            combined(tangents, [c[start:stop] for c in by_loss], self.segments)
             for (start, stop), tangents in zip(self.bounds, self.chunks(), strict=True)
         )
         return functools.reduce(tree.add, parts)
@@ -237,8 +238,8 @@ class IndependentDirections:
         """
         if self.coupled:
             d = np.broadcast_to(d.sum(-1, keepdims=True), d.shape)
-        c = np.reshape(np.swapaxes(d, 1, 2), (d.shape[0] * d.shape[2], d.shape[1]))
-        return combined(tree.map(lambda t: t.each, tangents), c, self.segments)
+        by_loss = [np.reshape(d[:, i], d.shape[0] * d.shape[2]) for i in range(d.shape[1])]
+        return combined(tree.map(lambda t: t.each, tangents), by_loss, self.segments)
 
     def together(self, contributions: list) -> dict[str, Any]:
         """Return those of all passes as one, to be added up over shards."""
