@@ -22,7 +22,7 @@ from dualnet.core.dual import Dual
 from dualnet.core.engine import rule, take_apart
 from dualnet.core.linear import LinearMap
 from dualnet.core.refusals import name_of
-from dualnet.errors import UsageError
+from dualnet.errors import TangentError, UsageError
 from dualnet.nn import losses
 from dualnet.optim import Optimizer
 from models import MODELS
@@ -483,13 +483,101 @@ def test_a_failure_names_the_worst_element_of_all():
         dn.check_jvp(lambda x, y: [np.cos(x), f(y)], (np.ones(3), np.ones(3)))
 
 
-def test_a_kink_is_told_from_a_wrong_rule():
-    with pytest.raises(DerivativeError, match=r"or a kink .* within a step of the point"):
-        dn.check_jvp(np.abs, (np.array([1e-9, 1.0]),))
+M = np.array([[0.3, 0.7, 1.1], [0.2, 0.5, 0.9]])
+TOTAL = LinearMap(lambda t: np.sum(t, axis=-1))
+TOTAL.transposed(lambda ct, shape: ct)  # forgot to stretch it back
+DOUBLE = LinearMap(lambda t: t * 2.0)
+DOUBLE.transposed(lambda ct, shape: ct * 3.0)
+
+
+def square_by(slope):
+    return np.square, lambda t, out, x: t * np.where(x > 1, slope, 2.0 * x)
+
+
+MISTAKEN_RULES = {
+    "off by a thousandth": (
+        (np.sin, lambda t, out, x: t * np.cos(x) * 1.001),
+        {},
+        r"off by the factor 1\.001",
+    ),
+    "wrong sign": (
+        (np.cos, lambda t, out, x: t * np.sin(x)),
+        {},
+        "All entries have the wrong sign",
+    ),
+    "some entries": (square_by(2.0), {}, r"jvp\[0, 2\] is .* wrong for some arguments"),
+    "not finite": (square_by(np.nan), {}, "Not finite"),
+    "sums over k": (
+        (lambda x: np.sum(x, axis=0), lambda t, out, x: np.sum(t, axis=0)),
+        {"k": 2},
+        r"the leading axis is that of the k = 2 directions",
+    ),
+    "mixes directions": (
+        (np.sin, lambda t, out, x: (t * 0 + np.mean(t, axis=0)) * np.cos(x)),
+        {},
+        r"3 directions in one pass",
+    ),
+    "right at first order": (
+        (np.sin, lambda t, out, x: t * np.cos(dn.stop_gradient(x))),
+        {"order": 2},
+        "the jvp of the jvp",
+    ),
+    "an axis": (
+        (np.sin, lambda t, out, x: t * np.cos(x) * np.array([1.0, 1.1, 1.0])),
+        {},
+        r"an axis$",
+    ),
+}
+
+
+@pytest.mark.parametrize(("f", "how", "message"), MISTAKEN_RULES.values(), ids=MISTAKEN_RULES)
+def test_what_is_said_of_a_mistaken_rule(f, how, message):
+    body, rule_of_x = f
+    f = dn.custom_jvp(lambda x: body(x))
+    f.defjvps(rule_of_x)
+    if how.get("order") == 2:
+        dn.check_jvp(f, (M,))
+    with pytest.raises((DerivativeError, TangentError), match=message):
+        dn.check_jvp(f, (M,), **how)
+    if not how:  # the transpose of a wrong map is still its transpose
+        dn.check_vjp(f, (np.minimum(M, 1.0),))
+
+
+@pytest.mark.parametrize(
+    ("body", "linear_map", "message"),
+    [
+        (lambda x: x * 2.0, DOUBLE, r"⟨u, J v⟩ = .* the transpose of a linear map"),
+        (
+            lambda x: np.sum(x, axis=-1),
+            TOTAL,
+            r"the vjp at 0 has shape \(3, 2\), not \(3, 2, 3\)",
+        ),
+    ],
+    ids=["factor", "shape"],
+)
+def test_what_is_said_of_a_wrong_transpose(body, linear_map, message):
+    f = dn.custom_jvp(body)
+    f.defjvps(lambda t, out, x: linear_map(t))
+    dn.check_jvp(f, (M,))
+    with pytest.raises(DerivativeError, match=message):
+        dn.check_vjp(f, (M,))
+
+
+def test_what_is_said_of_a_lost_tangent():
+    with pytest.raises(DerivativeError, match=r"The tangent is lost: .* stop_gradient"):
+        dn.check_jvp(lambda x: np.sin(dn.stop_gradient(x)), (M,))
+
+
+def test_what_is_said_of_a_changed_primal():
     f = dn.custom_jvp(lambda x: np.sin(x))
-    f.defjvps(lambda t, out, x: t * np.cos(x) * np.array([1.0, 1.1]))
-    with pytest.raises(DerivativeError, match=r"an axis$"):
-        dn.check_jvp(f, (np.array([0.2, 0.3]),))
+    f.deflinearizer(lambda x: (np.sin(x) + 1e-16 + x * 1e-16, lambda t: t * np.cos(x)))
+    with pytest.raises(DerivativeError, match="the primal under jvp differs from f's own result"):
+        dn.check_jvp(f, (M,))
+
+
+def test_what_is_said_of_a_kink():
+    with pytest.raises(DerivativeError, match=r"or a kink \(relu, abs, max, .* within a step"):
+        dn.check_jvp(np.abs, (np.array([1e-9, 1.0]),))
 
 
 def test_a_function_that_is_not_linear_is_told():

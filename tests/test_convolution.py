@@ -24,8 +24,6 @@ from dualnet.images.windows import (
 )
 from dualnet.nn import (
     AdaptiveAveragePool,
-    AveragePool,
-    Context,
     Conv2d,
     MaxPool,
     adaptive_average_pool,
@@ -257,35 +255,6 @@ def test_sums_and_inner_products_of_rank_one_kernels(rng):
 
 
 # --- layers --------------------------------------------------------------------------------------
-
-LAYERS = [
-    Conv2d(6, 3, stride=2, padding=1, groups=2),
-    Conv2d(6, (2, 3), padding=((1, 0), (2, 1)), bias=False),
-    Conv2d(4, 1, weights="zeros"),
-    MaxPool(3, 2, 1),
-    MaxPool((2, 3)),
-    AveragePool(2),
-    AveragePool(3, (1, 2), (1, 0)),
-    AdaptiveAveragePool((2, 4)),
-    AdaptiveAveragePool(1),
-]
-
-
-@pytest.mark.parametrize("layer", LAYERS, ids=repr)
-def test_layers(layer, rng, key):
-    in_shape = (7, 6, 4)
-    params, state, out_shape = layer.init(key, in_shape)
-    assert state == {} and all(p.dtype == np.float32 for p in dn.tree.leaves(params))
-    n = 3 * math.prod(in_shape)
-    x = rng.permutation(np.linspace(-2, 2, n)).reshape(3, *in_shape)  # no two near one another
-
-    def f(params, x):
-        return layer.apply(params, state, x, Context(train=True))[0]
-
-    assert f(params, x).shape == (3, *out_shape)
-    assert f(params, x.astype(np.float32)).dtype == np.float32
-    dn.check_jvp(f, (params, x), order=2, key=key)
-    dn.check_vjp(f, (params, x), key=key)
 
 
 def test_the_same_kernel_as_a_linear_layer_has_the_same_start(key):
