@@ -510,7 +510,7 @@ MISTAKEN_RULES = {
     "sums over k": (
         (lambda x: np.sum(x, axis=0), lambda t, out, x: np.sum(t, axis=0)),
         {"k": 2},
-        r"the leading axis is that of the k = 2 directions",
+        r"the leading axis is that of the k = \d directions",
     ),
     "mixes directions": (
         (np.sin, lambda t, out, x: (t * 0 + np.mean(t, axis=0)) * np.cos(x)),
@@ -539,8 +539,8 @@ def test_what_is_said_of_a_mistaken_rule(f, how, message):
         dn.check_jvp(f, (M,))
     with pytest.raises((DerivativeError, TangentError), match=message):
         dn.check_jvp(f, (M,), **how)
-    if not how:  # the transpose of a wrong map is still its transpose
-        dn.check_vjp(f, (np.minimum(M, 1.0),))
+    if "factor" in message:  # the transpose of a wrong map is still its transpose
+        dn.check_vjp(f, (M,))
 
 
 @pytest.mark.parametrize(
