@@ -4,14 +4,53 @@ import io
 import os
 import struct
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from dualnet.data import SOURCES
+
 REAL = Path(
     os.environ.get("DUALNET_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
 )
+
+DEAD = "http://127.0.0.1:1/"
+
+
+def nowhere(monkeypatch):
+    """No user folder, and for every set with mirrors one that refuses to connect."""
+    monkeypatch.delenv("DUALNET_DATA", raising=False)
+    monkeypatch.delenv("DUALNET_CACHE", raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    for name, source in list(SOURCES.items()):
+        mirrors = (DEAD,) if source.mirrors else ()
+        monkeypatch.setitem(SOURCES, name, replace(source, mirrors=mirrors))
+
+
+def mutate(content, rng, head):
+    """One to three random edits of a file, half of them near its head."""
+    content = bytearray(content)
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(content) + 1)
+        if rng.random() < 0.5:
+            at = min(at, rng.randrange(head))
+        piece = slice(at, at + rng.randrange(1, 12))
+        held = bytes(content[piece])
+        kind = rng.choice("flip random cut insert delete repeat zeros ones".split())
+        if kind == "flip" and at < len(content):
+            content[at] ^= 1 << rng.randrange(8)
+        elif kind == "cut":
+            del content[at:]
+        elif kind == "insert":
+            content[at:at] = rng.randbytes(8)
+        elif kind == "repeat":
+            content[at:at] = held
+        elif kind != "flip":
+            new = {"random": rng.randbytes(len(held)), "zeros": bytes(len(held)), "delete": b""}
+            content[piece] = new.get(kind, b"\xff" * len(held))
+    return bytes(content)
 
 
 def write(path, content):
