@@ -244,9 +244,7 @@ def test_auto_takes_the_device():
 
 @pytest.mark.parametrize("precision", ("tf32", "bf16"))
 @pytest.mark.parametrize("device", (False, True))
-def test_auto_drops_what_is_of_no_use_to_its_choice(
-    device, matmul_precision, tmp_path, monkeypatch
-):
+def test_auto_drops_what_is_of_no_use_to_its_choice(device, precision, tmp_path, monkeypatch):
     import train
 
     monkeypatch.setattr("dualnet.training.run.draw_curve", lambda *_: False)
@@ -260,7 +258,7 @@ def test_auto_drops_what_is_of_no_use_to_its_choice(
     expected = {
         "backend": "cupy",
         "threads": 1,
-        "matmul_precision": matmul_precision,
+        "matmul_precision": precision,
         "graph": True,
     }
     if not device:
