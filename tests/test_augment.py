@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cupy_comparisons import SameDraws, assert_same
+from data_files import resized_by_a_loop
 from peers import peer
 
 import dualnet.training.run as run_module
@@ -205,20 +206,6 @@ def crop_by_a_loop(draws, height, width, area, ratio):
     else:
         raise AssertionError("none fits")
     return math.floor(places[0] * (height - h + 1)), math.floor(places[1] * (width - w + 1)), h, w
-
-
-def resized_by_a_loop(image, height, width):
-    out = np.zeros((height, width, image.shape[2]))
-    for y in range(height):
-        for x in range(width):
-            i = min(max((y + 0.5) * image.shape[0] / height - 0.5, 0), image.shape[0] - 1)
-            j = min(max((x + 0.5) * image.shape[1] / width - 0.5, 0), image.shape[1] - 1)
-            top, left = int(i), int(j)
-            for a, wa in ((top, top + 1 - i), (top + 1, i - top)):
-                for b, wb in ((left, left + 1 - j), (left + 1, j - left)):
-                    if wa and wb:
-                        out[y, x] += wa * wb * image[a, b]
-    return out
 
 
 @pytest.mark.parametrize("size", [None, 6, 20])

@@ -300,18 +300,6 @@ def test_all_tangents_and_shards_see_one_mask(key, rng):
     assert np.array_equal(shards, y)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_uniform_draws_are_parts_of_one_sequence(dtype, key):
-    whole = BACKEND.uniform(key, (200_000,), dtype)
-    assert whole.dtype == dtype and 0 <= whole.min() and whole.max() < 1
-    for start, stop in [(0, 10), (3, 4), (65_530, 65_540), (65_536, 131_073), (7, 199_999)]:
-        part = BACKEND.uniform(key, (stop - start,), dtype, start)
-        assert np.array_equal(part, whole[start:stop])
-    n = whole.size
-    assert abs(whole.mean(dtype=float) - 1 / 2) < 6 * math.sqrt(1 / 12 / n)
-    assert abs(np.square(whole, dtype=float).mean() - 1 / 3) < 6 * math.sqrt(4 / 45 / n)
-
-
 # --- tokens, attention, heads ------------------------------------------------------------------
 
 
