@@ -624,11 +624,7 @@ OF_MATRICES: dict[str, tuple] = {
 }
 OPERATIONS: dict[str, OperationKind] = {
     name: OperationKind(fits, *row)
-    for fits, rows in (
-        (arrays, OF_ARRAYS),
-        (small, OF_SMALL_ARRAYS),
-        (matrices, OF_MATRICES),
-    )
+    for fits, rows in ((arrays, OF_ARRAYS), (small, OF_SMALL_ARRAYS), (matrices, OF_MATRICES))
     for name, row in rows.items()
 }
 BRANCHES: dict[str, BranchKind] = {

@@ -29,11 +29,7 @@ def by_deflinearizer(f, *rules):
 
 
 either_form = pytest.mark.parametrize("made", [by_defjvps, by_deflinearizer])
-PRODUCT = (
-    lambda x, y: x * y,
-    lambda t, out, x, y: t * y,
-    lambda t, out, x, y: t * x,
-)
+PRODUCT = (lambda x, y: x * y, lambda t, out, x, y: t * y, lambda t, out, x, y: t * x)
 
 
 def by_differences(f, xs, argument):

@@ -688,11 +688,7 @@ def test_quiet_download(tmp_path, monkeypatch, server, capsys):
 
 @pytest.mark.parametrize(
     "page",
-    [
-        gzip.compress(CONTENT, 1),
-        CONTENT,
-        lambda handler: answer(handler, PACKED, None),
-    ],
+    [gzip.compress(CONTENT, 1), CONTENT, lambda handler: answer(handler, PACKED, None)],
     ids=["compressed otherwise", "not compressed", "no length"],
 )
 def test_only_the_decompressed_bytes_count(tmp_path, monkeypatch, server, page):

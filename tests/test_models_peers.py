@@ -116,10 +116,7 @@ def resnet(width):
 
 def resnet18(width, large):
     def convolution(p, q, kernel, stride=1):
-        return (
-            nn.Conv2d(p, q, kernel, stride, padding=kernel // 2, bias=False),
-            nn.BatchNorm2d(q),
-        )
+        return (nn.Conv2d(p, q, kernel, stride, padding=kernel // 2, bias=False), nn.BatchNorm2d(q))
 
     def block(p, q, stride):
         chain = nn.Sequential(*convolution(p, q, 3, stride), nn.ReLU(), *convolution(q, q, 3))

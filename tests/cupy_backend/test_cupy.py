@@ -84,11 +84,7 @@ def test_verified_rows(row, cupy_backend, key):
 
 # --- learning rules ------------------------------------------------------------------------------
 
-PROBLEMS = {
-    **NETWORKS,
-    "batch norm": ((6,), WITH_BATCH_NORM),
-    "local heads": ((6,), WITH_HEADS),
-}
+PROBLEMS = {**NETWORKS, "batch norm": ((6,), WITH_BATCH_NORM), "local heads": ((6,), WITH_HEADS)}
 
 
 def on(backend, p):
@@ -255,12 +251,7 @@ def test_auto_drops_what_is_of_no_use_to_its_choice(device, precision, tmp_path,
         flags += ["--rule", "bp", "--quiet"]
         train.main([*flags, *size, "--run-dir", str(tmp_path)])
     used = json.loads((tmp_path / "config.json").read_text())["settings"]
-    expected = {
-        "backend": "cupy",
-        "threads": 1,
-        "matmul_precision": precision,
-        "graph": True,
-    }
+    expected = {"backend": "cupy", "threads": 1, "matmul_precision": precision, "graph": True}
     if not device:
         expected = {"backend": "numpy", "threads": 2, "matmul_precision": "full", "graph": False}
     assert expected.items() <= used.items()
