@@ -4,14 +4,53 @@ import io
 import os
 import struct
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from dualnet.data import SOURCES
+
 REAL = Path(
     os.environ.get("DUALNET_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
 )
+
+DEAD = "http://127.0.0.1:1/"
+
+
+def nowhere(monkeypatch):
+    """No user folder, and for every set with mirrors one that refuses to connect."""
+    monkeypatch.delenv("DUALNET_DATA", raising=False)
+    monkeypatch.delenv("DUALNET_CACHE", raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    for name, source in list(SOURCES.items()):
+        mirrors = (DEAD,) if source.mirrors else ()
+        monkeypatch.setitem(SOURCES, name, replace(source, mirrors=mirrors))
+
+
+def mutate(content, rng, head):
+    """One to three random edits of a file, half of them near its head."""
+    content = bytearray(content)
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(content) + 1)
+        if rng.random() < 0.5:
+            at = min(at, rng.randrange(head))
+        piece = slice(at, at + rng.randrange(1, 12))
+        held = bytes(content[piece])
+        kind = rng.choice("flip random cut insert delete repeat zeros ones".split())
+        if kind == "flip" and at < len(content):
+            content[at] ^= 1 << rng.randrange(8)
+        elif kind == "cut":
+            del content[at:]
+        elif kind == "insert":
+            content[at:at] = rng.randbytes(8)
+        elif kind == "repeat":
+            content[at:at] = held
+        elif kind != "flip":
+            new = {"random": rng.randbytes(len(held)), "zeros": bytes(len(held)), "delete": b""}
+            content[piece] = new.get(kind, b"\xff" * len(held))
+    return bytes(content)
 
 
 def write(path, content):
@@ -124,3 +163,18 @@ def put_tiny_imagenet(folder, rng, per_class=2, classes=200, kind="JPEG"):
         lines.append(f"{file.name}\t{name}\t0\t32\t44\t62\n")
     write(folder / "val" / "val_annotations.txt", "".join(lines).encode())
     return colors
+
+
+def resized_by_a_loop(image, height, width):
+    """Bilinear interpolation at the centers of the new pixels."""
+    out = np.zeros((height, width, image.shape[2]))
+    for y in range(height):
+        for x in range(width):
+            i = min(max((y + 0.5) * image.shape[0] / height - 0.5, 0), image.shape[0] - 1)
+            j = min(max((x + 0.5) * image.shape[1] / width - 0.5, 0), image.shape[1] - 1)
+            top, left = int(i), int(j)
+            for a, wa in ((top, top + 1 - i), (top + 1, i - top)):
+                for b, wb in ((left, left + 1 - j), (left + 1, j - left)):
+                    if wa and wb:
+                        out[y, x] += wa * wb * image[a, b]
+    return out

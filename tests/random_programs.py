@@ -2,8 +2,8 @@
 
 A program is data, and its repr is the Python that makes it again.  Each step is an entry of a
 table, with options drawn to fit the array that reaches it; all numbers come from the program's
-seed.  Every layer exists twice: as dualnet computes it, and from JAX's own functions; operations
-take the array module as their first argument.
+seed.  Every layer exists twice: as dualnet computes it, and as `dualnet.check.references` writes it
+out, which JAX computes; operations take the array module as their first argument.
 
 Entries keep magnitudes at a few units, so that difference quotients have digits.
 """
@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from peers import JaxNumpy
 
 from dualnet import Key, nn, tree
+from dualnet.check import references
 
 Shape = tuple[int, ...]
 Options = dict[str, Any]
@@ -101,13 +103,11 @@ class LayerKind:
     Attributes:
         fits: whether it takes arrays of a shape `(N, ...)`.
         options: from such a shape, a strategy of keyword arguments.
-        by_jax: `by_jax(jax, params, x, **options)`.
         layer: makes the layer of its options.
     """
 
     fits: Callable[[Shape], bool]
     options: Callable[[Shape], st.SearchStrategy[Options]]
-    by_jax: Callable
     layer: Callable[..., nn.Layer]
 
     def piece(self, options: Options, shape: Shape, key: Key) -> Piece:
@@ -120,7 +120,7 @@ class LayerKind:
 
         return Piece(
             lambda params, x: layer.apply(params, state, x, context)[0],
-            lambda jax, params, x: self.by_jax(jax, params, x, **options),
+            lambda jax, params, x: references.apply(layer, JaxNumpy(jax), params, None, x),
             tree.map_with_path(moved, params),
             (shape[0], *out_shape),
         )
@@ -177,36 +177,6 @@ class BranchKind:
             inner.params,
             shape,
         )
-
-
-class JaxNumpy:
-    """jax.numpy, with maxima that select.
-
-    JAX's derivative of a maximum asks which operand == it.  Compiled, an operand may be computed
-    twice with different roundings; then the answer is none, and the derivative 0 or infinite.
-    """
-
-    def __init__(self, jax: Any) -> None:
-        self._numpy = jax.numpy
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._numpy, name)
-
-    def maximum(self, x: Any, y: Any) -> Any:
-        return self.where(x > y, x, y)
-
-    def minimum(self, x: Any, y: Any) -> Any:
-        return self.where(x < y, x, y)
-
-    def max(self, x: Any, axis: Any, keepdims: bool) -> Any:
-        chosen = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-        last = self.moveaxis(x, tuple(chosen), tuple(range(-len(chosen), 0)))
-        rows = self.reshape(last, (*last.shape[: x.ndim - len(chosen)], -1))
-        y = self.sort(rows)[..., -1]
-        return self.expand_dims(y, tuple(chosen)) if keepdims else y
-
-    def min(self, x: Any, axis: Any, keepdims: bool) -> Any:
-        return -self.max(-x, axis, keepdims)
 
 
 # --- drawing -------------------------------------------------------------------------------------
@@ -407,171 +377,6 @@ def broadcasts(draw: st.DrawFn, shape: Shape) -> Options:
     return {"function": draw(st.sampled_from(sorted(BINARY))), "shape": stretched[left_out:]}
 
 
-# --- layers as JAX computes them -----------------------------------------------------------------
-
-
-def linear_by_jax(jax: Any, p: dict, x: Any, **_: Any) -> Any:
-    return jax.numpy.einsum("...p,pq->...q", x, p["w"]) + p.get("b", 0.0)
-
-
-def grouped_linear_by_jax(jax: Any, p: dict, x: Any, **_: Any) -> Any:
-    jnp = jax.numpy
-    parts = jnp.split(x, len(p["w"]), axis=-1)
-    outputs = [part @ w for part, w in zip(parts, p["w"], strict=True)]
-    return jnp.concatenate(outputs, axis=-1) + p.get("b", 0.0)
-
-
-def convolution_by_jax(
-    jax: Any, p: dict, x: Any, stride: Any, padding: Any, groups: int, **_: Any
-) -> Any:
-    # padded here, as XLA (of jaxlib 0.10.2) can abort where the padding exceeds the kernel
-    y = jax.lax.conv_general_dilated(
-        jax.numpy.pad(x, ((0, 0), *sides(padding), (0, 0))),
-        p["w"],
-        pair(stride),
-        "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-    return y + p.get("b", 0.0)
-
-
-def _pooled(jax: Any, x: Any, start: float, f: Callable, options: dict) -> Any:
-    window, stride, padding = (options[name] for name in ("window", "stride", "padding"))
-    strides = pair(window if stride is None else stride)
-    around = ((0, 0), *sides(padding), (0, 0))
-    return jax.lax.reduce_window(x, start, f, (1, *pair(window), 1), (1, *strides, 1), around)
-
-
-def max_pool_by_jax(jax: Any, p: dict, x: Any, **options: Any) -> Any:
-    return _pooled(jax, x, -math.inf, jax.lax.max, options)
-
-
-def average_pool_by_jax(jax: Any, p: dict, x: Any, **options: Any) -> Any:
-    return _pooled(jax, x, 0.0, jax.lax.add, options) / math.prod(pair(options["window"]))
-
-
-def adaptive_average_pool_by_jax(jax: Any, p: dict, x: Any, size: Any) -> Any:
-    jnp = jax.numpy
-    for axis, cells in zip((1, 2), pair(size), strict=True):
-        n = x.shape[axis]
-        ends = [(i * n // cells, math.ceil((i + 1) * n / cells)) for i in range(cells)]
-        x = jnp.stack(
-            [jnp.mean(jax.lax.slice_in_dim(x, *end, axis=axis), axis=axis) for end in ends], axis
-        )
-    return x
-
-
-def _normalized(jax: Any, x: Any, axes: tuple, groups: int, epsilon: float) -> Any:
-    jnp = jax.numpy
-    parts = jnp.split(x, groups, axis=-1)
-    outputs = [
-        (part - part.mean(axes, keepdims=True)) / jnp.sqrt(part.var(axes, keepdims=True) + epsilon)
-        for part in parts
-    ]
-    return jnp.concatenate(outputs, axis=-1)
-
-
-def layer_norm_by_jax(
-    jax: Any, p: dict, x: Any, axes: tuple, groups: int, epsilon: float, **_: Any
-) -> Any:
-    kept = [a for a in range(-x.ndim, 0) if a not in axes]
-    p = {name: jax.numpy.expand_dims(value, kept) for name, value in p.items()}
-    return _normalized(jax, x, axes, groups, epsilon) * p.get("gain", 1.0) + p.get("bias", 0.0)
-
-
-def group_norm_by_jax(jax: Any, p: dict, x: Any, groups: int, epsilon: float, **_: Any) -> Any:
-    y = _normalized(jax, x, tuple(range(1, x.ndim)), groups, epsilon)
-    return y * p.get("gain", 1.0) + p.get("bias", 0.0)
-
-
-def batch_norm_by_jax(jax: Any, p: dict, x: Any, epsilon: float, **_: Any) -> Any:
-    y = _normalized(jax, x, tuple(range(x.ndim - 1)), 1, epsilon)
-    return y * p.get("gain", 1.0) + p.get("bias", 0.0)
-
-
-def attention_by_jax(jax: Any, p: dict, x: Any, heads: int) -> Any:
-    jnp = jax.numpy
-    by_head = {
-        name: jnp.stack(jnp.split(linear_by_jax(jax, p[name], x), heads, axis=-1))
-        for name in ("query", "key", "value")
-    }
-    scores = jnp.einsum("hntc,hnsc->hnts", by_head["query"], by_head["key"])
-    weights = jax.nn.softmax(scores / math.sqrt(x.shape[-1] // heads), axis=-1)
-    gathered = jnp.einsum("hnts,hnsc->hntc", weights, by_head["value"])
-    return linear_by_jax(jax, p["output"], jnp.concatenate(list(gathered), axis=-1))
-
-
-def patches_by_jax(jax: Any, p: dict, x: Any, size: Any) -> Any:
-    jnp = jax.numpy
-    (h, w), (_, height, width, _) = pair(size), x.shape
-    patches = [
-        x[:, i : i + h, j : j + w].reshape(x.shape[0], -1)
-        for i in range(0, height, h)
-        for j in range(0, width, w)
-    ]
-    return jnp.stack(patches, axis=1)
-
-
-def class_token_by_jax(jax: Any, p: dict, x: Any) -> Any:
-    jnp = jax.numpy
-    return jnp.stack([jnp.vstack([p["token"], tokens]) for tokens in x])
-
-
-def activation_by_jax(jax: Any, p: dict, x: Any, function: str) -> Any:
-    return (jax.numpy.tanh if function == "tanh" else getattr(jax.nn, function))(x)
-
-
-def softmax_by_jax(jax: Any, p: dict, x: Any, axis: int) -> Any:
-    return jax.nn.softmax(x, axis)
-
-
-def sequence_by_jax(jax: Any, p: dict, x: Any, steps: tuple[Step, ...]) -> Any:
-    for i, step in enumerate(steps):
-        x = KINDS[step.name].by_jax(jax, p[str(i)], x, **step.options)
-    return x
-
-
-def residual_by_jax(jax: Any, p: dict, x: Any, block: tuple, shortcut: tuple = ()) -> Any:
-    beside = sequence_by_jax(jax, p["shortcut"], x, shortcut) if shortcut else x
-    return beside + sequence_by_jax(jax, p["block"], x, block)
-
-
-def token_mixing_by_jax(jax: Any, p: dict, x: Any, mix: tuple) -> Any:
-    return sequence_by_jax(jax, p["mix"], x.transpose(0, 2, 1), mix).transpose(0, 2, 1)
-
-
-def _norm(jax: Any, x: Any, p: dict | None = None, groups: int = 1) -> Any:
-    return layer_norm_by_jax(jax, p or {}, x, axes=(-1,), groups=groups, epsilon=1e-5)
-
-
-def _mlp(jax: Any, p: dict, x: Any) -> Any:
-    return linear_by_jax(jax, p["out"], jax.nn.gelu(linear_by_jax(jax, p["in"], x)))
-
-
-def transformer_block_by_jax(jax: Any, p: dict, x: Any, heads: int, **_: Any) -> Any:
-    first, second = p["attention"]["block"], p["mlp"]["block"]
-    x = x + attention_by_jax(jax, first["attention"], _norm(jax, x, first["norm"]), heads)
-    return x + _mlp(jax, second, _norm(jax, x, second["norm"]))
-
-
-def mlp_mixer_block_by_jax(jax: Any, p: dict, x: Any, **_: Any) -> Any:
-    first, second = p["tokens"]["block"], p["channels"]["block"]
-    normed = _norm(jax, x, first["norm"]).transpose(0, 2, 1)
-    x = x + _mlp(jax, first["mlp"]["mix"], normed).transpose(0, 2, 1)
-    return x + _mlp(jax, second, _norm(jax, x, second["norm"]))
-
-
-def mixer_block_by_jax(jax: Any, p: dict, x: Any, groups: int, **_: Any) -> Any:
-    p, relu = p["residual"]["block"], jax.nn.relu
-    y = x.transpose(0, 2, 1)
-    y = relu(_norm(jax, linear_by_jax(jax, p["tokens"]["mix"]["linear"], _norm(jax, y))))
-    y = y.transpose(0, 2, 1)
-    y = relu(_norm(jax, linear_by_jax(jax, p["channels"]["linear"], _norm(jax, y))))
-    y = grouped_linear_by_jax(jax, p["groups"]["linear"], _norm(jax, y, groups=groups))
-    return relu(x + _norm(jax, y, groups=groups))
-
-
 # --- tables of layers ----------------------------------------------------------------------------
 
 
@@ -599,10 +404,6 @@ def activation(function: str) -> nn.Layer:
     return nn.Activation(nn.ACTIVATIONS[function])
 
 
-def softmax(axis: int) -> nn.Layer:
-    return nn.Activation(lambda x: nn.softmax(x, axis))
-
-
 def sequence(steps: tuple[Step, ...]) -> nn.Layer:
     layers = [KINDS[step.name].layer(**step.options) for step in steps]
     return nn.Sequential(tuple((str(i), layer) for i, layer in enumerate(layers)))
@@ -617,7 +418,7 @@ def token_mixing(mix: tuple[Step, ...]) -> nn.Layer:
 
 
 def kinds(rows: list[tuple]) -> dict[str, LayerKind]:
-    return {layer.__name__: LayerKind(*about, layer) for *about, layer in rows}
+    return {row[-1].__name__: LayerKind(*row) for row in rows}
 
 
 LINEAR = choices(features=[1, 2, 3, 5], bias=[True, False])
@@ -628,38 +429,37 @@ SIZE = choices(size=[1, 2, (1, 2), (3, 1), (2, 3)])
 
 LAYERS = kinds(
     [
-        (features, LINEAR, linear_by_jax, nn.Linear),
-        (features, grouped_linears, grouped_linear_by_jax, nn.GroupedLinear),
-        (features, FUNCTION, activation_by_jax, activation),
-        (features, choices(axis=axes), softmax_by_jax, softmax),
-        (features, layer_norms, layer_norm_by_jax, nn.LayerNorm),
-        (features, group_norms, group_norm_by_jax, nn.GroupNorm),
-        (batches, choices(**GAINS), batch_norm_by_jax, nn.BatchNorm),
-        (features, none, lambda jax, p, x: x.reshape(x.shape[0], -1), nn.Flatten),
-        (features, choices(features=[2]), lambda jax, p, x, features: x, nn.LocalHead),
-        (features, residuals, residual_by_jax, residual),
+        (features, LINEAR, nn.Linear),
+        (features, grouped_linears, nn.GroupedLinear),
+        (features, FUNCTION, activation),
+        (features, layer_norms, nn.LayerNorm),
+        (features, group_norms, nn.GroupNorm),
+        (batches, choices(**GAINS), nn.BatchNorm),
+        (features, none, nn.Flatten),
+        (features, choices(features=[2]), nn.LocalHead),
+        (features, residuals, residual),
     ]
 )
 FOR_IMAGES = kinds(
     [
-        (images, convolutions, convolution_by_jax, nn.Conv2d),
-        (images, pools, max_pool_by_jax, nn.MaxPool),
-        (images, pools, average_pool_by_jax, nn.AveragePool),
-        (images, SIZE, adaptive_average_pool_by_jax, nn.AdaptiveAveragePool),
-        (images, patches, patches_by_jax, nn.Patches),
+        (images, convolutions, nn.Conv2d),
+        (images, pools, nn.MaxPool),
+        (images, pools, nn.AveragePool),
+        (images, SIZE, nn.AdaptiveAveragePool),
+        (images, patches, nn.Patches),
     ]
 )
 FOR_TOKENS = kinds(
     [
-        (tokens, none, class_token_by_jax, nn.ClassToken),
-        (tokens, none, lambda jax, p, x: x + p["positions"], nn.Positions),
-        (tokens, INDEX, lambda jax, p, x, index: x[:, index], nn.SelectToken),
-        (tokens, none, lambda jax, p, x: x.mean(1), nn.AverageTokens),
-        (tokens, HEADS, attention_by_jax, nn.MultiHeadAttention),
-        (tokens, mixings, token_mixing_by_jax, token_mixing),
-        (tokens, mixer_blocks, mixer_block_by_jax, nn.mixer_block),
-        (tokens, mlp_mixer_blocks, mlp_mixer_block_by_jax, nn.mlp_mixer_block),
-        (tokens, transformer_blocks, transformer_block_by_jax, nn.transformer_block),
+        (tokens, none, nn.ClassToken),
+        (tokens, none, nn.Positions),
+        (tokens, INDEX, nn.SelectToken),
+        (tokens, none, nn.AverageTokens),
+        (tokens, HEADS, nn.MultiHeadAttention),
+        (tokens, mixings, token_mixing),
+        (tokens, mixer_blocks, nn.mixer_block),
+        (tokens, mlp_mixer_blocks, nn.mlp_mixer_block),
+        (tokens, transformer_blocks, nn.transformer_block),
     ]
 )
 SIMPLE = {name: kind for name, kind in LAYERS.items() if name != "residual"} | FOR_IMAGES
@@ -758,6 +558,10 @@ OF_ARRAYS: dict[str, tuple] = {
         choices(function=sorted(REDUCTIONS), axis=some_axes, keepdims=[True, False]),
         lambda xp, x, function, **how: REDUCTIONS[function](xp, x, **how),
     ),
+    "softmax": (
+        choices(axis=axes),
+        lambda xp, x, axis: nn.softmax(x, axis) if xp is np else references.softmax(xp, x, axis),
+    ),
     "cumsum": (choices(axis=axes), lambda xp, x, axis: bounded(xp, xp.cumsum(x, axis=axis))),
     "cumprod": (choices(axis=axes), lambda xp, x, axis: xp.cumprod(1.2 * xp.sin(x), axis=axis)),
     "sort": (choices(axis=axes), lambda xp, x, axis: xp.sort(x, axis)),
@@ -820,11 +624,7 @@ OF_MATRICES: dict[str, tuple] = {
 }
 OPERATIONS: dict[str, OperationKind] = {
     name: OperationKind(fits, *row)
-    for fits, rows in (
-        (arrays, OF_ARRAYS),
-        (small, OF_SMALL_ARRAYS),
-        (matrices, OF_MATRICES),
-    )
+    for fits, rows in ((arrays, OF_ARRAYS), (small, OF_SMALL_ARRAYS), (matrices, OF_MATRICES))
     for name, row in rows.items()
 }
 BRANCHES: dict[str, BranchKind] = {

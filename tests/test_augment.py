@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cupy_comparisons import SameDraws, assert_same
+from data_files import resized_by_a_loop
 from peers import peer
 
 import dualnet.training.run as run_module
@@ -120,62 +122,12 @@ def test_settings_that_change_nothing(augment, dtype, rng, key):
     np.testing.assert_array_equal(augment(key, images, BACKEND), images)
 
 
-class Elsewhere(np.lib.mixins.NDArrayOperatorsMixin):
-    """An array that, like one on a device, meets only its own kind and never becomes NumPy's."""
-
-    METHODS = frozenset("all any astype max mean min reshape sum transpose".split())
-
-    def __init__(self, held):
-        self.held = held
-
-    def __array__(self, dtype=None, copy=None):
-        raise TypeError("converted to a NumPy array")
-
-    def __array_ufunc__(self, ufunc, method, *inputs, **keywords):
-        return inside(getattr(ufunc, method), inputs, keywords)
-
-    def __array_function__(self, function, types, arguments, keywords):
-        return inside(function, arguments, keywords)
-
-    def __getitem__(self, index):
-        return inside(self.held.__getitem__, (index,), {})
-
-    def __len__(self):
-        return len(self.held)
-
-    def __getattr__(self, name):
-        if name in self.METHODS:
-            return lambda *arguments, **keywords: inside(
-                getattr(self.held, name), arguments, keywords
-            )
-        assert name in ("dtype", "ndim", "shape"), name
-        return getattr(self.held, name)
-
-
-def inside(function, arguments, keywords):
-    def unpacked(x):
-        if isinstance(x, (tuple, list)):
-            return type(x)(map(unpacked, x))
-        assert not isinstance(x, np.ndarray), "an array of NumPy's among others"
-        return x.held if isinstance(x, Elsewhere) else x
-
-    arguments = [unpacked(x) for x in arguments]
-    return Elsewhere(function(*arguments, **{k: unpacked(v) for k, v in keywords.items()}))
-
-
-class OtherBackend:
-    def asarray(self, x, dtype=None):
-        return Elsewhere(np.asarray(x, dtype))
-
-    def uniform(self, *arguments):
-        return Elsewhere(BACKEND.uniform(*arguments))
-
-
 @every
-def test_arrays_of_another_library_stay_there(augment, images, key):
-    out = augment(key, Elsewhere(images), OtherBackend())
-    assert isinstance(out, Elsewhere)
-    np.testing.assert_array_equal(out.held, augment(key, images, BACKEND))
+def test_arrays_of_a_device_stay_there(augment, images, key, cupy_backend):
+    """The stand-in refuses host arrays among its own, and counts what is moved."""
+    there = cupy_backend.asarray(images)
+    got = augment(key, there, SameDraws(cupy_backend))
+    assert_same(got, augment(key, images, BACKEND), cupy_backend, 1e-12)
 
 
 # --- probability ---------------------------------------------------------------------------------
@@ -254,20 +206,6 @@ def crop_by_a_loop(draws, height, width, area, ratio):
     else:
         raise AssertionError("none fits")
     return math.floor(places[0] * (height - h + 1)), math.floor(places[1] * (width - w + 1)), h, w
-
-
-def resized_by_a_loop(image, height, width):
-    out = np.zeros((height, width, image.shape[2]))
-    for y in range(height):
-        for x in range(width):
-            i = min(max((y + 0.5) * image.shape[0] / height - 0.5, 0), image.shape[0] - 1)
-            j = min(max((x + 0.5) * image.shape[1] / width - 0.5, 0), image.shape[1] - 1)
-            top, left = int(i), int(j)
-            for a, wa in ((top, top + 1 - i), (top + 1, i - top)):
-                for b, wb in ((left, left + 1 - j), (left + 1, j - left)):
-                    if wa and wb:
-                        out[y, x] += wa * wb * image[a, b]
-    return out
 
 
 @pytest.mark.parametrize("size", [None, 6, 20])

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import http.server
-import os
 import random
 import struct
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_files import DEAD, REAL, mutate, nowhere, write
 
 from dualnet.data import NAMES, SOURCES, batches, load, read_idx
 from dualnet.data import download as download_module
@@ -23,23 +23,15 @@ from dualnet.data.sources import RemoteFile
 from dualnet.errors import DataError, UsageError
 from dualnet.random import Key
 
-REAL = Path(
-    os.environ.get("DUALNET_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
-)
 FILES = [file.name for file in SOURCES["mnist"].files]
 REAL_SOURCES = dict(SOURCES)
-DEAD = "http://127.0.0.1:1/"
 
 
 @pytest.fixture(autouse=True)
 def no_outside(monkeypatch, tmp_path):
     """An empty cache, no user folder, and mirrors that refuse to connect."""
-    monkeypatch.delenv("DUALNET_DATA", raising=False)
-    monkeypatch.delenv("DUALNET_CACHE", raising=False)
+    nowhere(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "*")
-    for name, source in REAL_SOURCES.items():
-        monkeypatch.setitem(SOURCES, name, replace(source, mirrors=(DEAD,)))
 
 
 def need_real(name):
@@ -55,12 +47,6 @@ def idx(values):
 
 def header(*sizes, code=8):
     return bytes([0, 0, code, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes)
-
-
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
 
 
 def small_set(seed=0, n_train=7, n_test=3):
@@ -205,39 +191,12 @@ def test_bytes_after_the_gzip_data_are_an_error(tmp_path):
             read_idx(write(tmp_path / "long", gzip.compress(idx(VALUES)) + tail))
 
 
-def mutate(content, rng):
-    """One to three random edits of a file."""
-    content = bytearray(content)
-    for _ in range(rng.randint(1, 3)):
-        at = rng.randrange(len(content) + 1)
-        if rng.random() < 0.5:
-            at = min(at, rng.randrange(20))  # headers are short, and most worth an attack
-        length = rng.randrange(12)
-        kind = rng.choice(["flip", "set", "cut", "insert", "delete", "repeat", "zero", "ones"])
-        if kind == "flip" and at < len(content):
-            content[at] ^= 1 << rng.randrange(8)
-        elif kind == "set" and at < len(content):
-            content[at] = rng.randrange(256)
-        elif kind == "cut":
-            del content[at:]
-        elif kind == "insert":
-            content[at:at] = rng.randbytes(length)
-        elif kind == "delete":
-            del content[at : at + length]
-        elif kind == "repeat":
-            content[at:at] = content[at : at + length]
-        elif kind in ("zero", "ones"):
-            piece = content[at : at + length]
-            content[at : at + length] = (b"\0" if kind == "zero" else b"\xff") * len(piece)
-    return bytes(content)
-
-
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_random_damage_is_an_error_or_harmless(tmp_path, pack):
     original = pack(idx(VALUES))
     refused = 0
     for seed in range(600):
-        content = mutate(original, random.Random(seed))
+        content = mutate(original, random.Random(seed), head=20)
         path = write(tmp_path / "mutated", content)
         try:
             read = read_idx(path, (None, 4, 5))
@@ -729,11 +688,7 @@ def test_quiet_download(tmp_path, monkeypatch, server, capsys):
 
 @pytest.mark.parametrize(
     "page",
-    [
-        gzip.compress(CONTENT, 1),
-        CONTENT,
-        lambda handler: answer(handler, PACKED, None),
-    ],
+    [gzip.compress(CONTENT, 1), CONTENT, lambda handler: answer(handler, PACKED, None)],
     ids=["compressed otherwise", "not compressed", "no length"],
 )
 def test_only_the_decompressed_bytes_count(tmp_path, monkeypatch, server, page):

@@ -21,6 +21,7 @@ from data_files import (
     image_bytes,
     listed,
     mapped,
+    nowhere,
     photographs,
     pickled,
     put_tiny_imagenet,
@@ -49,13 +50,8 @@ ONE_IN = 20
 @pytest.fixture(autouse=True)
 def no_outside(monkeypatch, tmp_path):
     """An empty cache, no user folder, and no downloads."""
-    monkeypatch.delenv("DUALNET_DATA", raising=False)
-    monkeypatch.delenv("DUALNET_CACHE", raising=False)
+    nowhere(monkeypatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name, source in list(SOURCES.items()):
-        mirrors = ("http://127.0.0.1:1/",) if source.mirrors else ()
-        monkeypatch.setitem(SOURCES, name, replace(source, mirrors=mirrors))
-    monkeypatch.setenv("no_proxy", "*")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Layers, losses, networks: their numbers, their derivatives, and what taps see."""
+"""Layers, losses, networks: answers worked out by hand, refusals, and what taps see."""
 
 import math
 from dataclasses import dataclass
@@ -16,46 +16,15 @@ from dualnet.nn import (
     Layer,
     Linear,
     Sequential,
-    gelu,
     mean_squared_error,
     relu,
     sigmoid,
     softmax_cross_entropy,
-    tanh,
     walk,
 )
 from models import MLP
 
-
-def small_mlp(key, activation=tanh, dtype=np.float64):
-    network = Sequential(
-        (("one", Linear(4)), ("act", Activation(activation)), ("output", Linear(3)))
-    )
-    params, state, shape = network.init(key, (5,))
-    assert shape == (3,)
-    return network, tree.map(lambda a: a.astype(dtype), params), state
-
-
 # --- parameter counts of the papers ------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("in_shape", "width", "depth", "count"),
-    [
-        ((28, 28, 1), 512, 2, 669_706),
-        ((28, 28, 1), 800, 1, 636_010),
-        ((28, 28, 1), 800, 2, 1_276_810),
-        ((28, 28, 1), 800, 3, 1_917_610),
-        ((32, 32, 3), 1000, 1, 3_083_010),
-        ((32, 32, 3), 1000, 2, 4_084_010),
-        ((32, 32, 3), 1000, 3, 5_085_010),
-    ],
-)
-def test_mlps_have_the_parameters_that_the_papers_state(in_shape, width, depth, count, key):
-    network = MLP(width=width, depth=depth).network(in_shape, 10)
-    params, _, out_shape = network.init(key, in_shape)
-    assert tree.size(params) == count
-    assert out_shape == (10,)
 
 
 def test_depth_zero_is_a_linear_classifier(key):
@@ -94,35 +63,13 @@ def test_linear_starts_as_its_source_says(key):
     assert not np.array_equal(other["w"], w)
 
 
-def test_linear_maps_the_last_axis(key, rng):
-    layer = Linear(3)
-    params, _, shape = layer.init(key, (7, 5))
-    assert shape == (7, 3)
-    x = rng.standard_normal((2, 7, 5)).astype(np.float32)
-    y, _ = layer.apply(params, {}, x, Context())
-    assert np.allclose(y, np.einsum("nip,pq->niq", x, params["w"]) + params["b"], atol=1e-5)
-
-
-def test_linear_without_bias(key):
-    params, _, _ = Linear(3, bias=False).init(key, (5,))
-    assert list(params) == ["w"]
-    y, _ = Linear(3, bias=False).apply(params, {}, np.zeros((2, 5), np.float32), Context())
-    assert not y.any()
-
-
 def test_linear_says_which_layer_got_which_shape(key):
-    network, params, state = small_mlp(key)
+    network = Sequential((("one", Linear(4)), ("output", Linear(3))))
+    params, state, _ = network.init(key, (5,))
     with pytest.raises(UsageError, match=r"Linear one: weights \(5, 4\) .* got \(2, 6\)"):
         network.apply(params, state, np.zeros((2, 6)), Context())
     with pytest.raises(UsageError, match="needs an axis of features"):
         Linear(3).init(key, ())
-
-
-def test_flatten_keeps_examples_apart(rng):
-    x = rng.standard_normal((2, 3, 4, 1))
-    y, _ = Flatten().apply({}, {}, x, Context())
-    assert np.array_equal(y, x.reshape(2, 12))
-    assert Flatten().init(dn.Key(0), (3, 4, 1)) == ({}, {}, (12,))
 
 
 def test_relu_has_slope_zero_at_zero():
@@ -133,35 +80,11 @@ def test_relu_has_slope_zero_at_zero():
     assert dn.grad(lambda v: relu(v).sum())(x).tolist() == [0, 0, 0, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("function", "formula"),
-    [
-        (sigmoid, lambda x: 1 / (1 + math.exp(-x))),
-        (tanh, math.tanh),
-        (
-            gelu,
-            lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-        ),
-        (relu, lambda x: max(x, 0.0)),
-    ],
-)
-def test_activations_equal_their_formulas(function, formula, rng):
-    x = rng.uniform(-4, 4, 20)
-    assert np.allclose(function(x), [formula(v) for v in x], rtol=1e-13, atol=1e-14)
-
-
 def test_sigmoid_does_not_overflow():
     with np.errstate(all="raise"):
         x = np.array([-1e4, 1e4], np.float32)
         value, slope = dn.jvp(sigmoid, (x,), (np.ones_like(x),))
     assert value.tolist() == [0, 1] and slope.tolist() == [0, 0]
-
-
-@pytest.mark.parametrize("function", [relu, sigmoid, gelu, tanh])
-def test_derivatives_of_activations(function, rng, key):
-    x = rng.choice([-1.0, 1.0], (3, 4)) * rng.uniform(0.1, 2.0, (3, 4))  # away from relu's kink
-    dn.check_jvp(function, (x,), order=2, key=key)
-    dn.check_vjp(function, (x,), key=key)
 
 
 # --- losses ------------------------------------------------------------------------------------
@@ -192,12 +115,8 @@ def test_squared_error_equals_its_formula():
     assert np.allclose(gradient, [[1, -2], [0, -2]])  # 2 (output - target) / 2
 
 
-def test_squared_error_averages_over_all_axes_of_an_example(rng):
-    outputs, targets = rng.standard_normal((2, 3, 4, 5))
-    got = mean_squared_error(outputs, targets)
-    assert np.allclose(got, ((outputs - targets) ** 2).reshape(3, -1).mean(1))
-    one_number_each = mean_squared_error(np.array([1.0, 2.0]), np.array([0.0, 5.0]))
-    assert one_number_each.tolist() == [1, 9]
+def test_squared_error_of_one_number_each():
+    assert mean_squared_error(np.array([1.0, 2.0]), np.array([0.0, 5.0])).tolist() == [1, 9]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -239,91 +158,7 @@ def test_squared_error_does_not_broadcast(shape):
         mean_squared_error(np.zeros((2, 3)), np.zeros(shape))
 
 
-def composed_cross_entropy(logits, labels):
-    """The same loss from NumPy's functions, each with its own rule."""
-    log_p = logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
-    return -np.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
-
-
-def composed_squared_error(outputs, targets):
-    return np.mean((outputs - targets) ** 2, axis=-1)
-
-
-@pytest.mark.parametrize(
-    ("fused", "composed"),
-    [
-        (softmax_cross_entropy, composed_cross_entropy),
-        (mean_squared_error, composed_squared_error),
-    ],
-)
-def test_a_fused_loss_equals_its_composition(fused, composed, rng):
-    outputs, tangents = rng.standard_normal((4, 3)), rng.standard_normal((5, 4, 3))
-    labels = rng.integers(0, 3, 4) if fused is softmax_cross_entropy else rng.random((4, 3))
-    cotangents = rng.standard_normal((5, 4))
-    results = []
-    for loss in (fused, composed):
-        value, pushed = dn.jvp(lambda y: loss(y, labels), (outputs,), (tangents,))  # noqa: B023
-        _, pull = dn.vjp(lambda y: loss(y, labels), outputs)  # noqa: B023
-        results.append((value, pushed, pull(cotangents)[0]))
-    for one, other in zip(*results, strict=True):
-        assert np.allclose(one, other, rtol=1e-12, atol=1e-13)
-
-
-@pytest.mark.parametrize("argument", [0, 1])
-def test_squared_error_is_differentiable_by_both_arguments(argument, rng, key):
-    pair = rng.standard_normal((2, 4, 3))
-
-    def f(x):
-        return mean_squared_error(*(x if i == argument else pair[i] for i in range(2)))
-
-    dn.check_jvp(f, (pair[argument],), order=2, key=key)
-    dn.check_vjp(f, (pair[argument],), key=key)
-
-
-def test_derivatives_of_cross_entropy(rng, key):
-    labels = rng.integers(0, 3, 4)
-
-    def f(z):
-        return softmax_cross_entropy(z, labels)
-
-    logits = 2 * rng.standard_normal((4, 3))
-    dn.check_jvp(f, (logits,), order=2, key=key)
-    dn.check_vjp(f, (logits,), key=key)
-
-
 # --- networks ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("activation", [tanh, sigmoid, gelu])
-def test_derivatives_of_a_network_by_its_parameters(activation, key, rng):
-    network, params, state = small_mlp(key, activation)
-    x, labels = rng.standard_normal((4, 5)), rng.integers(0, 3, 4)
-
-    def loss(p):
-        return softmax_cross_entropy(network.apply(p, state, x, Context())[0], labels)
-
-    dn.check_jvp(loss, (params,), order=2, key=key)
-    dn.check_vjp(loss, (params,), key=key)
-
-
-@pytest.mark.parametrize("activation", [relu, tanh, sigmoid, gelu])
-def test_float32_stays_float32(activation, key, rng):
-    network, params, state = small_mlp(key, activation, np.float32)
-    x, labels = rng.standard_normal((4, 5)).astype(np.float32), rng.integers(0, 3, 4)
-
-    def loss(p):
-        return softmax_cross_entropy(network.apply(p, state, x, Context())[0], labels)
-
-    tangents = tree.map(np.ones_like, params)
-    value, slope = dn.jvp(loss, (params,), (tangents,))
-    gradient = dn.grad(lambda p: loss(p).sum())(params)
-    assert {a.dtype for a in (value, slope, *tree.leaves(gradient))} == {np.dtype(np.float32)}
-
-
-def test_float32_squared_error_stays_float32():
-    x = np.ones((2, 3), np.float32)
-    value, slope = dn.jvp(mean_squared_error, (x, x), (x, x))
-    assert value.dtype == slope.dtype == np.float32
 
 
 def nested():

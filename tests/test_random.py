@@ -10,7 +10,7 @@ from dualnet.random import Key
 BLOCK = 65_536
 """Entries per generator of `NumpyBackend`: the places where a draw could come apart."""
 
-DRAWS = ("normal", "signs")
+DRAWS = ("normal", "signs", "uniform")
 
 
 # --- keys --------------------------------------------------------------------------------------
@@ -120,17 +120,25 @@ def test_signs_are_exactly_one_balanced_and_without_memory(dtype, key):
         assert abs((x[lag:] * x[:-lag]).mean()) < 1.1 * bound, f"lag {lag}"
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_uniform_numbers_are_at_least_0_below_1_and_evenly_spread(dtype, key):
+    x = NumpyBackend().uniform(key, (1_000_000,), dtype).astype(np.float64)
+    assert 0 <= x.min() and x.max() < 1
+    assert abs(x.mean() - 1 / 2) < 6e-3 * np.sqrt(1 / 12)
+    assert abs((x**2).mean() - 1 / 3) < 6e-3 * np.sqrt(4 / 45)
+
+
 @pytest.mark.parametrize("draw", DRAWS)
 def test_different_keys_give_uncorrelated_draws(draw, key):
     backend, n = NumpyBackend(), 200_000
     a, b = (getattr(backend, draw)(key.fold_in(name), (n,), np.float64) for name in ("a/w", "b/w"))
-    assert abs((a * b).mean()) < 6 / np.sqrt(n)
+    assert abs(np.corrcoef(a, b)[0, 1]) < 6 / np.sqrt(n)
 
 
 @pytest.mark.parametrize("draw", DRAWS)
 def test_blocks_of_one_draw_differ(draw, key):
     x = getattr(NumpyBackend(), draw)(key, (2, BLOCK), np.float64)
-    assert abs((x[0] * x[1]).mean()) < 6 / np.sqrt(BLOCK)
+    assert abs(np.corrcoef(*x)[0, 1]) < 6 / np.sqrt(BLOCK)
 
 
 # --- backends ----------------------------------------------------------------------------------

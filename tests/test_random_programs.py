@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SEED
-from peers import REQUIRED, peer
+from peers import QUICK_TO_COMPILE, REQUIRED, peer
 
 if not os.environ.get(REQUIRED):
     pytest.importorskip("hypothesis", reason="hypothesis is not installed (extra `dev`)")
@@ -135,11 +135,6 @@ def test_differences_long(program, worst, root_key):
 
 
 # --- against JAX ---------------------------------------------------------------------------------
-
-QUICK_TO_COMPILE = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ row(
     "",
     lambda _xp, x: relu(x),
     far_apart(4, 6),  # with signs so many that they are hardly ever all the same
-    composed=lambda _xp, x: references.relu(x),
+    composed=lambda xp, x: references.relu(xp, x),
     exact=True,
 )
 row(
@@ -40,10 +40,10 @@ row(
     "",
     lambda _xp, x: sigmoid(x),
     (2, 3),
-    composed=lambda _xp, x: references.sigmoid(x),
+    composed=lambda xp, x: references.sigmoid(xp, x),
 )
 row(tanh, "", lambda _xp, x: tanh(x), (2, 3))
-row(gelu, "", lambda _xp, x: gelu(x), (2, 3), composed=lambda _xp, x: references.gelu(x))
+row(gelu, "", lambda _xp, x: gelu(x), (2, 3), composed=lambda xp, x: references.gelu(xp, x))
 
 row = adder(ROWS, "layers")
 _shape: tuple[int, ...]
@@ -54,7 +54,7 @@ for _shape, _axis in (((3,), -1), ((2, 3), -1), ((2, 3), 0), ((2, 3, 4), 1), ((2
         f"{_shape}, axis={_axis}",
         lambda _xp, x, axis=_axis: softmax(x, axis),
         _shape,
-        composed=lambda _xp, x, axis=_axis: references.softmax(x, axis),
+        composed=lambda xp, x, axis=_axis: references.softmax(xp, x, axis),
     )
 
 # --- normalization: all the ways in which axes can lie -------------------------------------------
@@ -77,14 +77,14 @@ for _shape, _axes in (
         f"{_shape}, axes={_axes}",
         lambda _xp, x, axes=_axes: normalize(x, axes),
         distinct(*_shape),
-        composed=lambda _xp, x, axes=_axes: references.normalize(x, axes),
+        composed=lambda xp, x, axes=_axes: references.normalize(xp, x, axes),
     )
 row(
     normalize,
     "epsilon",
     lambda _xp, x: normalize(x, (-1,), 0.5),
     distinct(3, 4),
-    composed=lambda _xp, x: references.normalize(x, (-1,), 0.5),
+    composed=lambda xp, x: references.normalize(xp, x, (-1,), 0.5),
 )
 # what the second derivative of normalize is made of
 row(
@@ -119,7 +119,7 @@ for _note, _x, _w, _how in (
         lambda _xp, x, w, how=_how: conv2d(x, w, **how),
         _x,
         _w,
-        composed=lambda _xp, x, w, how=_how: references.conv2d(x, w, **how),
+        composed=lambda xp, x, w, how=_how: references.conv2d(xp, x, w, **how),
     )
 
 
@@ -130,7 +130,7 @@ def pool(function: Any, reference: Any, note: str, *how: Any) -> None:
         note,
         lambda _xp, x: function(x, *how),
         far_apart(2, 5, 6, 2) if function is max_pool else distinct(2, 5, 6, 2),
-        composed=lambda _xp, x: reference(x, *how),
+        composed=lambda xp, x: reference(xp, x, *how),
     )
 
 
@@ -154,5 +154,5 @@ for _size in ((1, 1), (2, 3), (3, 4), (5, 6)):
         f"{_size}",
         lambda _xp, x, size=_size: adaptive_average_pool(x, size),
         (2, 5, 6, 2),
-        composed=lambda _xp, x, size=_size: references.adaptive_average_pool(x, *size),
+        composed=lambda xp, x, size=_size: references.adaptive_average_pool(xp, x, *size),
     )

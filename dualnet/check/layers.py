@@ -5,7 +5,6 @@ Parameters are drawn afresh, since where training starts (gains 1, biases 0) hid
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +43,7 @@ from dualnet.nn import (
     mixer_block,
     mlp_mixer_block,
     relu,
+    softmax,
     tanh,
     transformer_block,
 )
@@ -90,228 +90,134 @@ def add_layer(
     layer: Layer,
     in_shape: Shape,
     note: str = "",
-    reference: Callable | None = None,
-    context: Context | None = None,
+    train: bool = False,
     covers: Callable | None = None,
+    composed: Callable | None = None,
     batch: int = 3,
     apart: bool = False,
     largest: float = 1.0,
     **how: Any,
 ) -> None:
-    """A row of a layer; `reference(params, state, x)` is the same with elementary functions."""
-    context = context or Context()
+    """Add the row of a layer; `composed(xp, params, x)` replaces its reference."""
+    context = references.MASKING if train else Context()
 
     def output(_xp: Any, here: Tree) -> Any:
         return layer.apply(here["params"], here["state"], here["x"], context)[0]
 
-    def by_reference(_xp: Any, here: Tree) -> Any:
-        assert reference is not None
-        return reference(here["params"], here["state"], here["x"])
+    def by_reference(xp: Any, here: Tree) -> Any:
+        if composed:
+            return composed(xp, here["params"], here["x"])
+        state = None if train else here["state"]
+        return references.apply(layer, xp, here["params"], state, here["x"])
 
     row(
         covers or type(layer),
         note,
         output,
         example(layer, in_shape, batch, apart, largest),
-        composed=reference and by_reference,
+        composed=by_reference,
+        layer=layer,
+        train=train,
         **how,
     )
 
 
-TRAIN = Context(train=True, key=Key(0))
-
 # --- linear layers, and what only passes on ------------------------------------------------------
 
-add_layer(Linear(4), (3,), "", lambda p, s, x: x @ p["w"] + p["b"], exact=True)
-add_layer(Linear(4, bias=False), (3,), "no bias", lambda p, s, x: x @ p["w"], exact=True)
-add_layer(Linear(4), (2, 3), "tokens", lambda p, s, x: x @ p["w"] + p["b"], exact=True)
+add_layer(Linear(4), (3,), exact=True)
+add_layer(Linear(None, bias=False), (3,), "no bias", exact=True)
+add_layer(Linear(4), (2, 3), "tokens", exact=True)
+add_layer(GroupedLinear(4, 2), (6,), exact=True)
+add_layer(GroupedLinear(6, 3), (2, 3), "tokens", exact=True)
+add_layer(GroupedLinear(6, 3, bias=False), (2, 9), "no bias", exact=True)
 
-
-def _grouped_linear(p: Tree, _state: Tree, x: Any) -> Any:
-    groups = len(p["w"])
-    parts = [part @ w for part, w in zip(np.split(x, groups, -1), p["w"], strict=True)]
-    return np.concatenate(parts, -1) + p["b"]
-
-
-add_layer(GroupedLinear(4, 2), (6,), "", _grouped_linear, exact=True)
-add_layer(GroupedLinear(6, 3), (2, 3), "tokens", _grouped_linear, exact=True)
-
-for _name, _function in ACTIVATIONS.items():
+for _name, _function in {**ACTIVATIONS, "softmax": softmax}.items():
     add_layer(Activation(_function), (4,), _name, watch=_function is relu)
-add_layer(Flatten(), (2, 3), "", lambda p, s, x: np.reshape(x, (3, 6)), exact=True)
-
-add_layer(Dropout(0.5), (6,), "evaluation", lambda p, s, x: x, exact=True)
+add_layer(Flatten(), (2, 3), exact=True)
+add_layer(Dropout(0.5), (6,), "evaluation", exact=True)
 
 
 def _dropout(_xp: Any, x: Any) -> Any:
     # the mask is drawn in the precision of x, and both precisions are to have the same
-    y, _ = Dropout(0.5).apply({}, {}, x.astype(np.float64), TRAIN)
+    y, _ = Dropout(0.5).apply({}, {}, x.astype(np.float64), references.MASKING)
     return y.astype(x.dtype)
 
 
-row(Dropout, "training", _dropout, (3, 6), exact=True)
-
+row(
+    Dropout,
+    "training",
+    _dropout,
+    (3, 6),
+    composed=lambda xp, x: references.apply(Dropout(0.5), xp, {}, None, x),
+    exact=True,
+)
 row(
     StopGradient,
     "",
     lambda _xp, x: StopGradient().apply({}, {}, x, Context())[0],
     lambda rng: np.rint(rng.uniform(-5, 5, (2, 3))),
-    composed=lambda _xp, x: np.rint(x),  # at whole numbers: the same value, and no slope
+    composed=lambda xp, x: xp.rint(x),  # at whole numbers: the same value, and no slope
     decreed=True,
 )
 
 # --- convolution and pooling ---------------------------------------------------------------------
 
-add_layer(
-    Conv2d(4, 3, stride=2, padding=1, groups=2),
-    (5, 4, 2),
-    "",
-    lambda p, s, x: references.conv2d(x, p["w"], (2, 2), ((1, 1), (1, 1)), 2) + p["b"],
-    exact=True,
-    batch=2,
-)
-add_layer(
-    Conv2d(3, (2, 3), bias=False),
-    (3, 4, 2),
-    "no bias",
-    lambda p, s, x: references.conv2d(x, p["w"]),
-    exact=True,
-    batch=2,
-)
-add_layer(
-    MaxPool(2),
-    (4, 5, 2),
-    "",
-    lambda p, s, x: references.max_pool(x, (2, 2), (2, 2)),
-    watch=True,
-    batch=2,
-)
-add_layer(
-    MaxPool(3, 2, 1),
-    (4, 4, 1),
-    "stride and padding",
-    lambda p, s, x: references.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))),
-    watch=True,
-    batch=2,
-)
-add_layer(
-    AveragePool(2, 1, 1),
-    (4, 5, 2),
-    "",
-    lambda p, s, x: references.average_pool(x, (2, 2), (1, 1), ((1, 1), (1, 1))),
-    exact=True,
-)
-add_layer(
-    AdaptiveAveragePool((2, 3)),
-    (5, 4, 2),
-    "",
-    lambda p, s, x: references.adaptive_average_pool(x, 2, 3),
-    exact=True,
-)
+add_layer(Conv2d(4, 3, stride=2, padding=1, groups=2), (5, 4, 2), exact=True, batch=2)
+add_layer(Conv2d(3, (2, 3), bias=False), (3, 4, 2), "no bias", exact=True, batch=2)
+add_layer(Conv2d(2, 2, padding=((0, 1), (1, 0))), (3, 3, 1), "asymmetric", exact=True, batch=2)
+add_layer(MaxPool(2), (4, 5, 2), watch=True, batch=2)
+add_layer(MaxPool(3, 2, 1), (4, 4, 1), "stride and padding", watch=True, batch=2)
+add_layer(AveragePool(2, 1, 1), (4, 5, 2), exact=True)
+add_layer(AveragePool(3, (1, 2), (1, 0)), (4, 5, 1), "stride and padding", exact=True)
+add_layer(AdaptiveAveragePool((2, 3)), (5, 4, 2), exact=True)
+add_layer(AdaptiveAveragePool(1), (2, 3, 2), "of all", exact=True)
+add_layer(AdaptiveAveragePool((5, 2)), (3, 3, 1), "larger", exact=True)
 
 # --- normalization, of inputs whose variance is far from 0 -------------------------------------
 
-
-def _by_groups(x: Any, axes: Shape, groups: int) -> Any:
-    """Each group of the last axis normalized by itself."""
-    parts = [references.normalize(part, axes) for part in np.split(x, groups, -1)]
-    return np.concatenate(parts, -1)
-
-
-def _batch_norm(p: Tree, _state: Tree, x: Any) -> Any:
-    y = references.normalize(x, tuple(range(x.ndim - 1)))
-    return y * p["gain"] + p["bias"]
-
-
-def _batch_norm_of_state(p: Tree, state: Tree, x: Any) -> Any:
-    y = (x - state["mean"]) / np.sqrt(state["variance"] + 1e-5)
-    return y * p["gain"] + p["bias"]
-
-
-add_layer(
-    LayerNorm(),
-    (4,),
-    "",
-    lambda p, s, x: references.normalize(x, (-1,)) * p["gain"] + p["bias"],
-    apart=True,
-)
-add_layer(
-    LayerNorm((-2, -1)),
-    (2, 3),
-    "axes",
-    lambda p, s, x: references.normalize(x, (-2, -1)) * p["gain"] + p["bias"],
-    apart=True,
-)
-add_layer(
-    LayerNorm(groups=2, gain=False, bias=False),
-    (2, 6),
-    "groups",
-    lambda p, s, x: _by_groups(x, (-1,), 2),
-    apart=True,
-)
-add_layer(
-    GroupNorm(2),
-    (2, 3, 4),
-    "",
-    lambda p, s, x: _by_groups(x, (1, 2, 3), 2) * p["gain"] + p["bias"],
-    apart=True,
-)
-for _shape in ((3,), (2, 3, 2)):
-    add_layer(BatchNorm(), _shape, f"training, {_shape}", _batch_norm, TRAIN, batch=4, apart=True)
-    add_layer(BatchNorm(), _shape, f"evaluation, {_shape}", _batch_norm_of_state)
+for _layer, _in_shape, _note in (
+    (LayerNorm(), (4,), ""),
+    (LayerNorm(epsilon=0.1), (2, 5), "epsilon"),
+    (LayerNorm((-2, -1)), (2, 3), "axes"),
+    (LayerNorm((-3,)), (4, 3, 2), "first axis"),
+    (LayerNorm((-1, -3)), (2, 3, 4), "axes that are apart"),
+    (LayerNorm(groups=2, gain=False, bias=False), (2, 6), "groups"),
+    (LayerNorm((-3, -1), 2), (3, 2, 4), "axes and groups"),
+    (LayerNorm(gain=False), (2, 5), "no gain"),
+    (LayerNorm(bias=False), (2, 5), "no bias"),
+    (GroupNorm(2), (2, 3, 4), ""),
+    (GroupNorm(1, bias=False), (3, 2, 2), "one group"),
+    (GroupNorm(2, gain=False), (4, 2, 2), "each channel"),
+    (GroupNorm(3), (9,), "no positions"),
+):
+    add_layer(_layer, _in_shape, _note, apart=True)
+for _in_shape in ((3,), (2, 3, 2)):
+    add_layer(BatchNorm(), _in_shape, f"training, {_in_shape}", True, batch=4, apart=True)
+    add_layer(BatchNorm(), _in_shape, f"evaluation, {_in_shape}")
+_bare = BatchNorm(gain=False, bias=False, epsilon=0.1)
+add_layer(_bare, (2, 2, 3), "training, bare", True, apart=True)
 
 # --- tokens --------------------------------------------------------------------------------------
 
-
-def _patches(_params: Tree, _state: Tree, x: Any) -> Any:
-    tiles = [
-        np.reshape(x[:, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3], (len(x), -1))
-        for i in range(2)
-        for j in range(2)
-    ]
-    return np.stack(tiles, axis=1)
-
-
-def _class_token(p: Tree, _state: Tree, x: Any) -> Any:
-    return np.stack([np.concatenate([p["token"][None], tokens]) for tokens in x])
-
-
-add_layer(Patches((2, 3)), (4, 6, 2), "", _patches, exact=True)
-add_layer(ClassToken(), (2, 3), "", _class_token, exact=True)
-add_layer(Positions(), (2, 3), "", lambda p, s, x: x + p["positions"], exact=True)
-add_layer(SelectToken(-1), (2, 3), "", lambda p, s, x: x[:, 1], exact=True)
-add_layer(AverageTokens(), (4, 3), "", lambda p, s, x: np.sum(x, axis=1) / 4.0, exact=True)
+add_layer(Patches((2, 3)), (4, 6, 2), exact=True)
+add_layer(ClassToken(), (2, 3), exact=True)
+add_layer(Positions(), (2, 3), exact=True)
+add_layer(SelectToken(-1), (2, 3), exact=True)
+add_layer(AverageTokens(), (4, 3), exact=True)
 
 # --- containers, attention, blocks ---------------------------------------------------------------
 
 _two = Sequential((("in", Linear(4)), ("tanh", Activation(tanh)), ("out", Linear(3))))
+_cut = Sequential((("in", Linear(4)), ("stop", StopGradient()), ("out", Linear(3))))
 
-
-def _apply_two(p: Tree, x: Any) -> Any:
-    return np.tanh(x @ p["in"]["w"] + p["in"]["b"]) @ p["out"]["w"] + p["out"]["b"]
-
-
-add_layer(_two, (3,), "", lambda p, s, x: _apply_two(p, x))
-add_layer(Residual((("block", _two),)), (3,), "", lambda p, s, x: _apply_two(p["block"], x) + x)
-add_layer(
-    Residual((("block", _two), ("shortcut", Linear(3)))),
-    (2,),
-    "shortcut",
-    lambda p, s, x: _apply_two(p["block"], x) + x @ p["shortcut"]["w"] + p["shortcut"]["b"],
-)
-add_layer(
-    TokenMixing((("mix", Linear(2)),)),
-    (4, 3),
-    "",
-    lambda p, s, x: np.einsum("npc,pq->nqc", x, p["mix"]["w"]) + p["mix"]["b"][:, None],
-)
-add_layer(
-    MultiHeadAttention(2),
-    (3, 4),
-    "",
-    lambda p, s, x: references.attention(p, x, 2),
-    batch=2,
-)
+add_layer(_two, (3,))
+add_layer(_cut, (3,), "with a stop-gradient", decreed=True)
+add_layer(Residual((("block", _two),)), (3,))
+add_layer(Residual((("block", _two), ("shortcut", Linear(3)))), (2,), "shortcut")
+add_layer(TokenMixing((("mix", Linear(2)),)), (4, 3))
+add_layer(MultiHeadAttention(2), (3, 4), batch=2)
+add_layer(MultiHeadAttention(1), (1, 4), "one head", batch=1)
+add_layer(LocalHead(2), (3,), "alone", exact=True)
 
 
 def _readout(_xp: Any, here: Tree) -> list:
@@ -326,9 +232,9 @@ def _readout(_xp: Any, here: Tree) -> list:
     return [y, seen["linear"]]
 
 
-def _mean_readout(_xp: Any, here: Tree) -> list:
+def _mean_readout(xp: Any, here: Tree) -> list:
     p, x = here["params"]["linear"], here["x"]
-    return [x, np.sum(x, axis=(1, 2)) / math.prod(x.shape[1:3]) @ p["w"] + p["b"]]
+    return [x, xp.mean(x, axis=(1, 2)) @ p["w"] + p["b"]]
 
 
 row(
@@ -341,6 +247,26 @@ row(
 )
 
 # a chain of six norms bends less by its weights where these are large
-add_layer(mixer_block(6, 12, 2), (6, 12), covers=mixer_block, watch=True, batch=1, largest=4.0)
-add_layer(mlp_mixer_block(3, 4, 2, 3), (3, 4), covers=mlp_mixer_block, batch=2)
-add_layer(transformer_block(4, 2, 3), (3, 4), covers=transformer_block, batch=2)
+add_layer(
+    mixer_block(6, 12, 2),
+    (6, 12),
+    covers=mixer_block,
+    composed=lambda xp, params, x: references.mixer_block(xp, params, x, 2),
+    watch=True,
+    batch=1,
+    largest=4.0,
+)
+add_layer(
+    mlp_mixer_block(3, 4, 2, 3),
+    (3, 4),
+    covers=mlp_mixer_block,
+    composed=references.mlp_mixer_block,
+    batch=2,
+)
+add_layer(
+    transformer_block(4, 2, 3),
+    (3, 4),
+    covers=transformer_block,
+    composed=lambda xp, params, x: references.transformer_block(xp, params, x, 2),
+    batch=2,
+)

@@ -43,8 +43,8 @@ for _note, _labels in (("", LABELS), ("unsigned labels", LABELS.astype(np.uint8)
             logits, asarray_like(labels, logits)
         ),
         (4, 5),
-        composed=lambda _xp, logits: references.softmax_cross_entropy(
-            logits, asarray_like(LABELS, logits)
+        composed=lambda xp, logits: references.softmax_cross_entropy(
+            xp, logits, asarray_like(LABELS, logits)
         ),
     )
 for _shape in ((3,), (4, 2), (2, 3, 2)):
@@ -54,7 +54,7 @@ for _shape in ((3,), (4, 2), (2, 3, 2)):
         lambda _xp, outputs, targets: mean_squared_error(outputs, targets),
         _shape,
         _shape,
-        composed=lambda _xp, outputs, targets: references.mean_squared_error(outputs, targets),
+        composed=lambda xp, outputs, targets: references.mean_squared_error(xp, outputs, targets),
         exact=True,
     )
 row(
@@ -62,14 +62,16 @@ row(
     "",
     lambda _xp, f: InfoNCE(0.5, stop=False)(f, None),
     (6, 4),
-    composed=lambda _xp, f: references.info_nce(f, 0.5, lambda answering: answering),
+    composed=lambda xp, f: references.info_nce(xp, f, 0.5, lambda answering: answering),
 )
 row(
     "InfoNCE",
     "stop-gradient",
     lambda _xp, f: InfoNCE(0.5)(f, None),
     (6, 4),
-    composed=lambda _xp, f: references.info_nce(f, 0.5, stop_gradient),
+    composed=lambda xp, f: references.info_nce(
+        xp, f, 0.5, lambda answering: references.stopped(xp, answering)
+    ),
     decreed=True,
 )
 for _form, _tokens in (("tokens", 3), ("no tokens", 1)):

@@ -96,15 +96,15 @@ class Step:
     optimizer: Optimizer
 
     def __call__(self, _xp: Any, params: Tree, gradients: Tree, memory: Tree) -> Tree:
-        duals = [x for x in tree.leaves((params, gradients, memory)) if isinstance(x, Dual)]
-        if not duals:
-            return self.by_code(params, gradients, memory)
-        level = innermost_level(duals)
         given = (params, gradients, memory)
-        outside = tree.unflatten(given, take_apart(tree.leaves(given), level)[0])
+        leaves = tuple(tree.leaves(given))
+        level = innermost_level(leaves)
+        if level is None:
+            return self.by_code(params, gradients, memory)
+        outside = tree.unflatten(given, take_apart(leaves, level)[0])
         values = self(_xp, *outside)
         by_formula = self.by_formula(_xp, params, gradients, memory)
-        tangents = take_apart(tree.leaves_like(values, by_formula), level)[1]
+        tangents = take_apart(tuple(tree.leaves_like(values, by_formula)), level)[1]
         pairs = zip(tree.leaves(values), tangents, strict=True)
         return tree.unflatten(values, [x if t is None else Dual(x, t, level) for x, t in pairs])
 

@@ -35,7 +35,9 @@ class Row:
         exact: a central difference of step 1 is exact up to rounding: f is a polynomial of
             degree 2 at most.
         jax: JAX has it, and means the same by it.
-        composed: the same as f, written with elementary functions.
+        composed: the same as f, written with elementary functions of xp.
+        layer: the layer that f applies to {"params": ..., "state": ..., "x": ...}, if it is one.
+        train: whether that layer is applied in training.
         watch: there are maxima (ReLU) or roots inside, of which the draws know nothing.
         decreed: the derivative is not that of the value but, as with stop-gradient, what
             `composed` says, so that differences cannot judge it.
@@ -49,6 +51,8 @@ class Row:
     exact: bool = False
     jax: bool = False
     composed: Callable | None = None
+    layer: Any = None
+    train: bool = False
     watch: bool = False
     decreed: bool = False
 

@@ -84,11 +84,7 @@ def test_verified_rows(row, cupy_backend, key):
 
 # --- learning rules ------------------------------------------------------------------------------
 
-PROBLEMS = {
-    **NETWORKS,
-    "batch norm": ((6,), WITH_BATCH_NORM),
-    "local heads": ((6,), WITH_HEADS),
-}
+PROBLEMS = {**NETWORKS, "batch norm": ((6,), WITH_BATCH_NORM), "local heads": ((6,), WITH_HEADS)}
 
 
 def on(backend, p):
@@ -179,8 +175,8 @@ def test_float32_products_are_exact_unless_asked(rng):
     exact, errors = np.matmul(*x.astype(np.float64)), []
     before = dict(overridable._KERNELS)
     with fake_cupy.installed():
-        for products in (None, "tf32", "bf16"):
-            backend = backends.get("cupy", **({"matmul_precision": products} if products else {}))
+        for precision in (None, "tf32", "bf16"):
+            backend = backends.get("cupy", **({"matmul_precision": precision} if precision else {}))
             got = backend.to_host(overridable.matrix_product(*map(backend.asarray, x)))
             errors.append(np.sqrt(np.mean(np.square(got - exact))))
         from cupy._core import _routines_linalg
@@ -190,11 +186,12 @@ def test_float32_products_are_exact_unless_asked(rng):
     assert overridable._KERNELS == before
 
 
-@pytest.mark.parametrize("matmul_precision", ("tf32", "bf16"))
-def test_rounded_products_are_for_cupy(products):
-    with pytest.raises(UsageError, match=f"--{products} is of no use to --backend numpy; it is"):
-        backends.get("numpy", matmul_precision=products)
-    with pytest.raises(UsageError, match="products: expected one of full, tf32, bf16, got 'fp8'"):
+@pytest.mark.parametrize("precision", ("tf32", "bf16"))
+def test_rounded_products_are_for_cupy(precision):
+    with pytest.raises(UsageError, match=f"--{precision} is of no use to --backend numpy; it is"):
+        backends.get("numpy", matmul_precision=precision)
+    expected = "matmul_precision: expected one of full, tf32, bf16, got 'fp8'"
+    with pytest.raises(UsageError, match=expected):
         backends.get("cupy", matmul_precision="fp8")
 
 
@@ -241,20 +238,20 @@ def test_auto_takes_the_device():
         assert backends.get("auto").name == "cupy"
 
 
-@pytest.mark.parametrize("matmul_precision", ("tf32", "bf16"))
+@pytest.mark.parametrize("precision", ("tf32", "bf16"))
 @pytest.mark.parametrize("device", (False, True))
-def test_auto_drops_what_is_of_no_use_to_its_choice(device, products, tmp_path, monkeypatch):
+def test_auto_drops_what_is_of_no_use_to_its_choice(device, precision, tmp_path, monkeypatch):
     import train
 
     monkeypatch.setattr("dualnet.training.run.draw_curve", lambda *_: False)
     size = ["--epochs", "1", "--limit-train", "64", "--limit-test", "20", "--width", "8"]
     with fake_cupy.installed() as cupy:
         cupy.cuda.runtime.getDeviceCount = lambda: int(device)
-        flags = ["--backend", "auto", "--threads", "2", f"--{products}", "--graph"]
+        flags = ["--backend", "auto", "--threads", "2", f"--{precision}", "--graph"]
         flags += ["--rule", "bp", "--quiet"]
         train.main([*flags, *size, "--run-dir", str(tmp_path)])
     used = json.loads((tmp_path / "config.json").read_text())["settings"]
-    expected = {"backend": "cupy", "threads": 1, "matmul_precision": products, "graph": True}
+    expected = {"backend": "cupy", "threads": 1, "matmul_precision": precision, "graph": True}
     if not device:
         expected = {"backend": "numpy", "threads": 2, "matmul_precision": "full", "graph": False}
     assert expected.items() <= used.items()

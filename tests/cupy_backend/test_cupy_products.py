@@ -108,12 +108,7 @@ WITHOUT_COPIES = {
     "a matrix and a stack": ((3, 4), (6, 4, 5), lambda x, y: (x, y), 1),
     "a transposed matrix and a stack": ((4, 3), (6, 4, 5), lambda x, y: (x.T, y), 1),
     "a stack of transposed ones": ((6, 4, 3), (6, 4, 5), lambda x, y: (swapped(x), y), 1),
-    "a repeated matrix": (
-        (3, 4),
-        (6, 4, 5),
-        lambda x, y: (np.broadcast_to(x, (6, 3, 4)), y),
-        1,
-    ),
+    "a repeated matrix": ((3, 4), (6, 4, 5), lambda x, y: (np.broadcast_to(x, (6, 3, 4)), y), 1),
     "groups of channels": (
         (30, 6, 4),
         (4, 6, 5),
@@ -164,13 +159,7 @@ WITH_COPIES = {
     "a repeated row": ((4,), (4, 5), lambda x, y: (np.broadcast_to(x, (3, 4)), y), 1, 1),
     "a stack backwards": ((6, 3, 4), (6, 4, 5), lambda x, y: (x[::-1], y), 1, 1),
     "a stack that leads last": ((3, 4, 6), (4, 5), lambda x, y: (np.moveaxis(x, -1, 0), y), 1, 1),
-    "many heads": (
-        (18, 3, 17, 4),
-        (18, 17, 4, 5),
-        lambda x, y: (np.swapaxes(x, 1, 2), y),
-        1,
-        1,
-    ),
+    "many heads": ((18, 3, 17, 4), (18, 17, 4, 5), lambda x, y: (np.swapaxes(x, 1, 2), y), 1, 1),
     "many pairs": ((18, 1, 3, 4), (17, 4, 5), lambda x, y: (x, y), 17, 0),
 }
 

@@ -80,16 +80,22 @@ def add_windows(note: str, g: Geometry, image: Pair, batch: int = 2, channels: i
     )
 
 
-add_windows("small", Geometry((1, 2)), (1, 3), batch=1, channels=1)
-for _note, _geometry in {
+GEOMETRIES = {
     "": Geometry((3, 2)),
     "one pixel": Geometry((1, 1)),
     "one pixel, stride": Geometry((1, 1), (2, 3)),
+    "one pixel, groups": Geometry((1, 1), groups=2),
     "padding": Geometry((3, 2), padding=((1, 0), (1, 1))),
     "much padding": Geometry((3, 2), padding=((3, 3), (0, 2))),
     "stride": Geometry((2, 3), (2, 3), ((1, 1), (0, 2))),
     "stride beyond the window": Geometry((2, 1), (3, 2)),
     "groups": Geometry((3, 2), padding=((1, 1), (1, 0)), groups=2),
     "groups, stride": Geometry((2, 2), (2, 2), ((1, 0), (0, 0)), groups=2),
-}.items():
+    "four groups": Geometry((3, 3), padding=((1, 1), (1, 1)), groups=4),
+    "as large as the image": Geometry((5, 6)),
+}
+"""For images of 5 by 6 pixels."""
+
+add_windows("small", Geometry((1, 2)), (1, 3), batch=1, channels=1)
+for _note, _geometry in GEOMETRIES.items():
     add_windows(_note, _geometry, (5, 6))

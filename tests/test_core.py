@@ -1,0 +1,211 @@
+"""Arguments that broadcast: custom rules, the rules of the tables, and mistakes in such rules."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import dualnet as dn
+from dualnet import tree
+from dualnet.errors import TangentError
+
+
+def by_defjvps(f, *rules):
+    f = dn.custom_jvp(f)
+    f.defjvps(*rules)
+    return f
+
+
+def by_deflinearizer(f, *rules):
+    """The same rules, of a t alone."""
+    g = dn.custom_jvp(lambda *xs: f(*xs))
+
+    @g.deflinearizer
+    def _(*xs):
+        out = f(*xs)
+        return out, tuple(None if r is None else lambda t, r=r: r(t, out, *xs) for r in rules)
+
+    return g
+
+
+either_form = pytest.mark.parametrize("made", [by_defjvps, by_deflinearizer])
+PRODUCT = (lambda x, y: x * y, lambda t, out, x, y: t * y, lambda t, out, x, y: t * x)
+
+
+def by_differences(f, xs, argument):
+    """The Jacobian by one argument, `(*out, *x)`, by central differences."""
+    x, columns = xs[argument], []
+    for i in np.ndindex(x.shape):
+        moved = []
+        for h in (1e-6, -1e-6):
+            at = x.copy()
+            at[i] += h
+            moved.append(f(*xs[:argument], at, *xs[argument + 1 :]))
+        columns.append((moved[0] - moved[1]) / 2e-6)
+    return np.reshape(np.stack(columns, -1), (*np.shape(moved[0]), *x.shape))
+
+
+# --- custom rules of arguments that broadcast ----------------------------------------------------
+
+
+@either_form
+def test_the_rows_of_the_tangent_are_those_of_the_other_factor(made):
+    f, y = made(*PRODUCT), np.arange(6.0).reshape(2, 3)
+    out, t = dn.jvp(lambda x: f(x, y), (np.ones(3),), (np.array([1.0, 0.0, 0.0]),))
+    assert out.tolist() == y.tolist() and t.tolist() == [[0, 0, 0], [3, 0, 0]]
+    (ct,) = dn.vjp(lambda x: f(x, y), np.ones(3))[1](np.array([[1.0, 1, 1], [1, 0, 0]]))
+    assert ct.tolist() == [0 + 3, 1, 2]
+
+
+@either_form
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize(
+    "shapes", [((3,), (2, 3)), ((2, 3), (3,)), ((2, 1), (1, 3)), ((), (2, 3)), ((3,), (3, 2, 3))]
+)
+def test_a_custom_product_is_np_multiply(made, shapes, k, rng, key):
+    """In each mode and nested; k is also the length of an axis."""
+    f = made(*PRODUCT)
+    xs = tuple(rng.uniform(0.5, 1.5, s) for s in shapes)
+    vs = tuple(rng.standard_normal((k, *s)) for s in shapes)
+    ct = rng.standard_normal((k, *np.multiply(*xs).shape))
+    for transform in (
+        lambda f: dn.jvp(f, xs, vs)[1],
+        lambda f: dn.vjp(f, *xs)[1](ct),
+        lambda f: dn.jvp(lambda *xs: dn.jvp(f, xs, vs)[1], xs, vs)[1],
+        lambda f: dn.jvp(lambda *xs: dn.vjp(f, *xs)[1](ct), xs, vs)[1],
+        lambda f: dn.vjp(lambda *xs: dn.vjp(f, *xs)[1](ct[0])[0], *xs)[1](vs[0]),
+    ):
+        got, expected = (
+            np.concatenate([*map(np.ravel, tree.leaves(transform(g)))]) for g in (f, np.multiply)
+        )
+        np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-13)
+    dn.check_jvp(f, xs, order=2, k=k, key=key)
+    dn.check_vjp(f, xs, order=2, k=k, key=key)
+
+
+# --- rules with a mistake ------------------------------------------------------------------------
+
+X, Y = np.array([0.3, 0.7, 1.1]), np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+RECORDED = "met a structured or recorded tangent inside a derivative rule; write the rule with oper"
+NO_TANGENT = r"by argument 0 returned {}, expected a tangent: what operators, NumPy functions or dn"
+WRONG = {
+    # what: f, its rule by x, what is said of k directions, and of a recorded tangent
+    "forgotten broadcast": (
+        lambda x, y: x + y,
+        lambda t, out, x, y: t,
+        *[r"by argument 0 returned .* shape \((\d, )?1, 3\), expected \((\d, )?2, 3\) .*st_to"] * 2,
+    ),
+    "lost k": (
+        lambda x, y: x * y,
+        lambda t, out, x, y: t[0] * y,
+        r"shape \(2, 3\), expected \(\d, 2, 3\) .* loses the leading axis .*from the end",
+        None,
+    ),
+    "summed over k": (
+        lambda x, y: np.sum(x * y, axis=0),
+        lambda t, out, x, y: np.sum(t, axis=0) * y[0],
+        r"shape \(\d?,? ?3,?\), expected \(\d, 3\) .*leading axis",
+        RECORDED,
+    ),
+    "another shape": (
+        lambda x, y: x * y,
+        lambda t, out, x, y: np.concatenate([t * y, t * y], -1),
+        r"returned a tangent of shape \(\d, 2, 6\), expected \(\d, 2, 3\)",
+        RECORDED,
+    ),
+    **{
+        name: (
+            lambda x, y: x * y,
+            lambda t, out, x, y, make=make: make(t),
+            *[NO_TANGENT.format(name)] * 2,
+        )
+        for name, make in {
+            "float": lambda t: 1.0,
+            "list": lambda t: [t],
+            "NoneType": lambda t: None,
+        }.items()
+    },
+}
+
+
+@either_form
+@pytest.mark.parametrize("what", WRONG)
+def test_a_mistake_is_refused(what, made):
+    body, by_x, *messages = WRONG[what]
+    f = made(body, lambda t, out, x, y: by_x(t, out, x, y), None)
+    for k in (2, 3):
+        with pytest.raises(TangentError, match=messages[0]) as error:
+            dn.jvp(lambda x: f(x, Y), (X,), (np.ones((k, 3)),))
+        assert "\n" not in str(error.value)
+    if messages[1] is None:  # a recorded tangent has no index
+        return
+    for call in (
+        lambda: dn.grad(lambda x: f(x, Y).sum())(X),
+        lambda: dn.linearize(lambda x: f(x, Y), X),
+        lambda: dn.vjp(dn.grad(lambda x: f(x, Y).sum()), X),
+    ):
+        with pytest.raises(TangentError, match=messages[1]):
+            call()
+
+
+@pytest.mark.xfail(raises=AttributeError, strict=True, reason="asks the list for its shape")
+@either_form
+def test_a_function_of_several_results_has_no_rule(made):
+    f = made(lambda x, y: [x, y], lambda t, out, x, y: t, None)
+    for call in (
+        lambda: dn.jvp(lambda x: f(x, Y), (X,), (X,)),
+        lambda: dn.grad(lambda x: f(x, Y)[0].sum())(X),
+    ):
+        with pytest.raises(TangentError, match=r"returned list, expected one array; return np"):
+            call()
+
+
+# --- the tables' rules of arguments that broadcast -----------------------------------------------
+
+BROADCASTING = {
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+    "divide": np.divide,
+    "power": np.power,
+    "remainder": np.remainder,
+    "fmod": np.fmod,
+    "copysign": np.copysign,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "fmax": np.fmax,
+    "fmin": np.fmin,
+    "arctan2": np.arctan2,
+    "hypot": np.hypot,
+    "logaddexp": np.logaddexp,
+    "logaddexp2": np.logaddexp2,
+    "float_power": np.float_power,
+    "where": lambda x, y, z: np.where(x > 3.5, y, z),
+    "clip": lambda x, y, z: np.clip(x, np.minimum(y, 3.0), np.maximum(z, 3.5)),
+    "clip below": lambda x, y: np.clip(x, y, None),
+    "clip above": lambda x, y: np.clip(x, None, y),
+    "where of two": lambda x, y: np.where(MASK, x, y),
+}
+MASK = np.array([True, False, True])
+SHAPES = ((3,), (2, 3), (4, 1, 3))
+CASES = [
+    (name, shapes)
+    for name, f in BROADCASTING.items()
+    for n in [3 if name in ("where", "clip") else 2]
+    for shapes in itertools.product(SHAPES, repeat=n)
+]
+
+
+@pytest.mark.parametrize(("name", "shapes"), CASES, ids=lambda value: str(value))
+def test_rules_that_broadcast(name, shapes, rng):
+    """The Jacobian by each argument, in both modes, and k directions at once."""
+    f, n = BROADCASTING[name], sum(int(np.prod(s)) for s in shapes)
+    drawn = rng.permutation(np.linspace(1.0, 6.0, n) + rng.uniform(0, 0.01))  # no two near
+    parts = np.split(drawn, np.cumsum([np.prod(s) for s in shapes])[:-1].astype(int))
+    xs = tuple(part.reshape(s) for part, s in zip(parts, shapes, strict=True))
+    every = tuple(range(len(xs)))
+    forward, reverse = (transform(f, every)(*xs) for transform in (dn.jacfwd, dn.jacrev))
+    for argument in every:
+        expected = by_differences(f, xs, argument)
+        for got in (forward[argument], reverse[argument]):
+            np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
