@@ -11,15 +11,19 @@ exact gradient of a batch of 64 examples, which is the cheapest there is, and th
 Prediction, made before measuring: the form in place is at most 1.15 times as quick for the large
 network and at most 1.05 times for the small one, because NumPy reuses the memory of an intermediate
 array of 256 KiB or more that an operator is about to drop, and smaller arrays stay in the cache.
-A form in place is kept beside a formula only if it makes a step at least 1.1 times as quick.
+A form in place is kept beside a formula only if it reliably makes a step of training at least 1.1
+times as quick.
 
-The prediction holds for the small network.  For the large one the ratio is anything from 0.5 to 6,
+Measured on two shared cores: for the small network the form in place is 1.02 to 1.2 times as quick
+by itself, and 0.95 to 1.15 times in a step.  For the large one the ratio is anything from 0.5 to 6,
 from one run to the next: what costs time are pages of memory that the C library returns to the
-system and gets anew, and whether it does so depends on what else was allocated.  So training itself
-decided: 180 steps on MNIST (784-512-512-10, batch 64), the median CPU time of a step, seven runs
-of each form in turn.  For adam the form in place was 1.02 times as quick under `--rule bp` and 1.04
-times under `--rule fg-a`; for momentum and sgd, four runs each under `--rule bp`, 1.07 and 0.90
-times.  No form in place is kept.
+system and gets anew, and whether it does so depends on what else was allocated.
+
+So `train.py`'s own loop decided: the median CPU time of 180 steps on MNIST (784-512-512-10, batch
+64), both forms in turn.  Under `--rule bp` adam's form in place was 1.15 times as quick in a first
+series of four runs and 1.02 times in a second of seven, momentum's was 1.07 times and sgd's 0.90
+times (four runs each); under `--rule fg-a`, the default, adam's was 1.04 times (seven runs).  That
+is less than was asked for, so no form in place is kept.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Settings:
         threads: how many shards of a batch run at a time.
         matmul_precision: how CuPy rounds the factors of float32 matrix products: a name in
             `backends.MATMUL_PRECISIONS`.
-        graph: whether CuPy records a step as a CUDA graph and replays it.
+        graph: whether CuPy records a step as a CUDA graph and repeats it.
         shards: pieces that a batch is cut into; None for one for each thread.
         limit_train, limit_test: how many of the first images are used; None for all of them.
         validation: how many of the training images take the place of the test images; None for

@@ -1,4 +1,4 @@
-"""Steps recorded as a CUDA graph and replayed: the same runs as without, bit for bit."""
+"""Steps recorded as a CUDA graph and repeated: the same runs as without, bit for bit."""
 
 import gc
 import weakref
@@ -215,7 +215,7 @@ def same(got, expected, backend):
         np.testing.assert_array_equal(backend.to_host(a), backend.to_host(b))
 
 
-def test_a_function_is_replayed(cupy_backend):
+def test_a_function_is_repeated(cupy_backend):
     """Where it was plain twice; batches of another shape are plain too, and lose nothing."""
     function, start = drifting(cupy_backend)
     calls = []
