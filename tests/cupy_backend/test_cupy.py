@@ -109,7 +109,7 @@ def test_a_step_of_every_rule(name, rule, dtype, cupy_backend, rng, key):
     got = there.step(rule, key, SameDraws(cupy_backend), rule_state=moved(rule_state, cupy_backend))
     # solving for coefficients magnifies rounding by the condition of the directions
     allowed = ALLOWED[dtype] * (1e4 if getattr(rule, "aggregate", "mean") != "mean" else 100)
-    for part in ("gradients", "rule_state", "state", "loss"):
+    for part in ("gradients", "rule_state", "model_state", "loss"):
         assert_same(getattr(got, part), getattr(expected, part), cupy_backend, allowed, part)
     assert int(got.correct) == int(expected.correct)
 
