@@ -128,7 +128,7 @@ def test_weighted_sums_of_windows(geometry, rng, monkeypatch):
     assert math.isclose(
         np.vdot(y, expected), np.vdot(x, weighted_window_sum_transpose(y, weights, geometry, IMAGE))
     )
-    monkeypatch.setattr("dualnet.images.windows._RUN_BYTES", 1)  # one image at a time
+    monkeypatch.setattr("dualnet.images.windows._BLOCK_BYTES", 1)  # one image at a time
     np.testing.assert_allclose(weighted_window_sum(x, weights, geometry), expected, atol=1e-13)
 
 

@@ -14,7 +14,15 @@ from dualnet import tree
 from dualnet.backends import NumpyBackend
 from dualnet.check import ROWS
 from dualnet.errors import UsageError
-from dualnet.learning import RULES, Task, WeightPerturbation, step
+from dualnet.learning import (
+    RULES,
+    Batch,
+    LearnerState,
+    Plan,
+    Task,
+    WeightPerturbation,
+    estimate_gradient,
+)
 from dualnet.nn import (
     AverageTokens,
     BatchNorm,
@@ -116,11 +124,12 @@ def test_a_step_of_every_layer_under_every_rule(row, name, key, rng):
     params, state, _ = network.init(key, in_shape)
     params = tree.map(lambda p: p + rng.uniform(-0.5, 0.5, p.shape), params)
     x, labels = rng.standard_normal((3, *in_shape)), np.array([0, 2, 1])
-    learned = rule.init(key, task, params, state, x)
-    done = step(rule, task, params, state, learned, x, labels, key, BACKEND)
+    plan = Plan.of(task, params, state, x)
+    learner = LearnerState(params, state, rule.init(key, plan, params))
+    done = estimate_gradient(rule, plan, learner, Batch(x, labels), key, BACKEND)
     for (path, g), p in zip(tree.items(done.gradients), tree.leaves(params), strict=True):
         assert g.shape == p.shape and np.all(np.isfinite(g)), path
-    for a, b in zip(tree.leaves(done.state), tree.leaves(state), strict=True):
+    for a, b in zip(tree.leaves(done.model_state), tree.leaves(state), strict=True):
         assert np.any(a != b)  # the running statistics
 
 
