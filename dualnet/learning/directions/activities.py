@@ -48,9 +48,10 @@ class ActivityDirections:
         def draw(path: str, visit: int, z: Array, slope: Array | None) -> Stack:
             site = self.key.fold_in(path).fold_in(visit)
             first = shard.context.start * (z.size // max(1, len(z)))
-            u = stack_arrays(
-                [self.draw_array(site.fold_in(i), z.shape, z.dtype, first) for i in range(self.k)]
-            )
+            drawn = [
+                self.draw_array(site.fold_in(i), z.shape, z.dtype, first) for i in range(self.k)
+            ]
+            u = stack_arrays(drawn) if self.k > 1 else drawn[0][None]
             return u if slope is None else np.where(np.equal(slope, 0), 0, u)
 
         return draw
