@@ -20,7 +20,7 @@ def test_items_are_depth_first_in_insertion_order():
         ("b/1/1", 3),
         ("a/w", 4),
         ("a/none", None),
-        ("pair/0", 5),
+        ("pair/left", 5),
     ]
     assert next(iter(tree.items(NESTED, "top"))) == ("top/b/0", 1)
 
