@@ -537,7 +537,7 @@ def test_what_is_said_of_a_second_derivative_that_is_cut_off():
     ("body", "linear_map", "message"),
     [
         (lambda x: x * 2.0, DOUBLE, r"⟨u, J v⟩ = .* the transpose of a linear map"),
-        (lambda x: np.sum(x, axis=-1), TOTAL, r"the vjp at 0 has shape \(3, 2\), not \(3, 2, 3\)"),
+        (lambda x: np.sum(x, axis=-1), TOTAL, r"the transpose of .* returned a cotangent of shape \(2,\)"),
     ],
     ids=["factor", "shape"],
 )
@@ -545,7 +545,7 @@ def test_what_is_said_of_a_wrong_transpose(body, linear_map, message):
     f = dn.custom_jvp(body)
     f.defjvps(lambda t, out, x: linear_map(t))
     dn.check_jvp(f, (M,))
-    with pytest.raises(DerivativeError, match=message):
+    with pytest.raises((DerivativeError, TangentError), match=message):
         dn.check_vjp(f, (M,))
 
 
