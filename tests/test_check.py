@@ -537,7 +537,11 @@ def test_what_is_said_of_a_second_derivative_that_is_cut_off():
     ("body", "linear_map", "message"),
     [
         (lambda x: x * 2.0, DOUBLE, r"⟨u, J v⟩ = .* the transpose of a linear map"),
-        (lambda x: np.sum(x, axis=-1), TOTAL, r"the transpose of .* returned a cotangent of shape \(2,\)"),
+        (
+            lambda x: np.sum(x, axis=-1),
+            TOTAL,
+            r"the transpose of .* returned a cotangent of shape \(2,\)",
+        ),
     ],
     ids=["factor", "shape"],
 )

@@ -3,16 +3,15 @@
 import itertools
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 import dualnet as dn
+from dualnet import learning
 from dualnet.core.dual import RULES
-from dualnet.core.engine import composed
 from dualnet.core.refusals import name_of
-from dualnet.nn import Context, Layer, walk
+from dualnet.nn import Context, walk
 from experiments import contrastive, networks, rules
 
 ROOT = Path(__file__).parent.parent
@@ -28,10 +27,15 @@ def test_the_example_of_the_readme_runs():
 
 
 def test_the_code_of_the_design_page_works():
-    scale, residual, trapezoid = code_blocks("docs/design.md")
-    names = {"np": np, "dataclass": dataclass, "composed": composed, "Layer": Layer}
-    for block in (scale, residual):
+    *layers_and_training, trapezoid, signs = code_blocks("docs/design.md")
+    names = {}
+    for block in (*layers_and_training, signs):
         exec(compile(block, "design.md", "exec"), names)
+    assert names["done"].correct > 56  # of 64
+    rule = names["Signs"]()
+    at = names["plan"], names["learner"], names["batch"], dn.Key(1), names["backend"]
+    estimate = learning.estimate_gradient(rule, *at)
+    assert np.isclose(estimate.loss, names["done"].loss, rtol=0.2)
     layer = names["Residual"]((("scale", names["Scale"]()),))
     params, state, shape = layer.init(dn.Key(0), (3,))
     y, _ = layer.apply(params, state, np.ones((2, 3)), Context())
@@ -43,6 +47,8 @@ def test_the_code_of_the_design_page_works():
     try:
         dn.check_jvp(lambda y: np.trapezoid(y, x), (y,), order=2)
         dn.check_vjp(lambda y: np.trapezoid(y, dx=0.5, axis=0), (y,))
+        xs = np.array([[0.0, 0.1, 0.3], [0.5, 1.1, 0.2]])
+        dn.check_jvp(lambda y, x: np.trapezoid(y, x, axis=0), (y, xs), order=2)
     finally:
         del RULES[np.trapezoid]
 

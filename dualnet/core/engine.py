@@ -94,7 +94,7 @@ def linearizer(fn: Callable) -> Callable:
 def composed(*fns: Callable) -> Callable:
     """Register `fns` by a function of the same arguments, written with functions that have rules.
 
-    It is for functions that only move entries: the primal is then exactly NumPy's.
+    The primal is the composition's own; it is exactly NumPy's where entries are only moved.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -173,6 +173,9 @@ def _with_tangent(
     params: dict,
 ) -> Any:
     """Pair a result with the sum of what the maps make of the arguments' tangents.
+
+    A map is called with the tangent, then `operands` and `params`: for a `rule` those are the
+    result, the primals and the keyword arguments, for a `linearizer` there are none.
 
     The result itself is returned where no argument has a tangent.
     """

@@ -107,7 +107,7 @@ def _(t: RankOne, c: Array) -> RankOne | None:
 class DirectSum(StructuredTangent):
     """One tangent from each of several spaces, carried side by side through one pass.
 
-    Every map acts on every part.  `transforms.CutPass` uses it: part 0 is the dense effect of the
+    Every map acts on every part.  `cut_pass.CutPass` uses it: part 0 is the dense effect of the
     directions that were put in, part 1 the symbolic dependence on the parameters.
 
     Args:

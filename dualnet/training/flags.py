@@ -151,9 +151,15 @@ def make_parser(tables: Tables, description: str) -> Parser:
         **{f"{kind} options": option_flags(table) for kind, table in tables.items()},
         "where and how to report": WHERE_AND_HOW_TO_REPORT,
     }
+    owners: dict[str, str] = {}
     for title, flags in groups.items():
         group = parser.add_argument_group(title)
         for name, form in flags.items():
+            if owners.setdefault(name, title) != title:
+                raise UsageError(
+                    f"{name} is among {owners[name]} and among {title}; give the option of your "
+                    "own another name"
+                )
             group.add_argument(name, **form)
     one_of_them = group.add_mutually_exclusive_group()
     for precision, bits in ROUNDED_BITS.items():

@@ -138,9 +138,19 @@ def option_table(table: Mapping[str, type]) -> dict[str, tuple[type, list[str]]]
     kinds = {"int": int, "float": float, "str": str, "bool": bool, "tuple[float,": tuple}
     for owner, cls in table.items():
         for f in dataclasses.fields(cls):
-            kind = kinds[str(f.type).partition(" ")[0]]
+            kind = kinds.get(written_type(f).partition(" ")[0])
+            if kind is None:
+                raise TypeError(
+                    f"{cls.__name__}.{f.name}: expected an option of type int, float, str or bool, "
+                    f"or one of them | None, got {written_type(f)}"
+                )
             options.setdefault(f.name, (kind, []))[1].append(owner)
     return options
+
+
+def written_type(f: dataclasses.Field) -> str:
+    """Return a field's type as it is written, whether or not its module postpones annotations."""
+    return f.type.__name__ if isinstance(f.type, type) else str(f.type)
 
 
 def flag(name: str) -> str:
@@ -184,7 +194,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 def _check_kind(where: str, field: dataclasses.Field, value: Any) -> None:
     """Raise a UsageError if a value is not of its field's type; other types are not checked."""
-    kind = str(field.type)
+    kind = written_type(field)
     if kind not in _KINDS:
         return
     is_a_bool, wants_a_bool = isinstance(value, bool), kind == "bool"
