@@ -59,10 +59,10 @@ class Symbolic(StructuredTangent):
         return Symbolic(add(self.probe, other.probe), (self, other))
 
 
-def evaluate(
+def push_all(
     outputs: Sequence[Symbolic], inputs: Sequence[Symbolic], tangents: Sequence[Tangent | None]
 ) -> list[Tangent | None]:
-    """Evaluate recorded expressions where `inputs` are the given tangents (or None).
+    """Push tangents (or None) of `inputs` forward through recorded expressions.
 
     Returns:
         A stack for each output, None where no given tangent reaches it.

@@ -25,7 +25,7 @@ from dualnet.core.arguments import (
     tangent_stacks,
 )
 from dualnet.core.dual import Dual, Level, primal_of
-from dualnet.core.symbolic import Symbolic, evaluate, transpose_all
+from dualnet.core.symbolic import Symbolic, push_all, transpose_all
 from dualnet.tree import Tree
 from dualnet.types import Array, Tangent
 
@@ -123,7 +123,7 @@ class Record:
     def push(self, *tangents: Any) -> Any:
         _, stacks, k = tangent_stacks(self.name, self.primals, tangents)
         reached = [t for t in self.out_tangents if t is not None]
-        computed = iter(evaluate(reached, self.inputs, stacks))
+        computed = iter(push_all(reached, self.inputs, stacks))
         pairs = zip(self.out_tangents, self.values, strict=True)
         answers = [_answer(t if t is None else next(computed), x, k) for t, x in pairs]
         return tree.unflatten(self.out, answers)
