@@ -155,7 +155,9 @@ def test_a_function_of_several_results_has_no_rule(made):
         lambda: dn.jvp(lambda x: f(x, Y), (X,), (X,)),
         lambda: dn.grad(lambda x: f(x, Y)[0].sum())(X),
     ):
-        with pytest.raises(TangentError, match=r"returned list, expected one array; return np"):
+        with pytest.raises(
+            TangentError, match=r"returned list, expected one array of floats; return"
+        ):
             call()
 
 
@@ -212,3 +214,46 @@ def test_rules_that_broadcast(name, shapes, rng):
         expected = by_differences(f, tuple(xs), argument)
         for got in (forward[argument], reverse[argument]):
             np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+
+
+# --- what the shapes of the arguments must not decide --------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_a_rule_that_indexes_its_tangent_gets_it_as_it_is(columns):
+    """Where the arguments happen to broadcast to the result, the tangent has its own axes still."""
+    f = dn.custom_jvp(lambda x, y: x[0] * y)
+    f.defjvps(lambda t, out, x, y: dn.linear.scale(dn.linear.index(t, (0,)), y), None)
+    x, y = np.ones(3), np.arange(2.0 * columns).reshape(2, columns) + 1
+    _, slope = dn.jvp(lambda x: f(x, y), (x,), (np.array([1.0, 10.0, 100.0]),))
+    np.testing.assert_array_equal(slope, y)
+    np.testing.assert_array_equal(dn.grad(lambda x: f(x, y).sum())(x), [y.sum(), 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    "by_x", [lambda t, out, x: t * 2j, lambda t, out, x: t > 0, lambda t, out, x: t.astype(int)]
+)
+def test_a_tangent_that_is_no_float_is_refused(by_x):
+    f = dn.custom_jvp(lambda x: 2.0 * x)
+    f.defjvps(by_x)
+    with pytest.raises(TangentError, match="expected a real floating dtype"):
+        dn.jvp(f, (np.array([0.1, 0.5]),), (np.array([0.3, 0.9]),))
+
+
+def test_a_function_of_integers_with_a_rule_is_refused():
+    f = dn.custom_jvp(lambda x: np.floor(3.0 * x).astype(int))
+    f.defjvps(lambda t, out, x: 3.0 * t)
+    with pytest.raises(TangentError, match="returned int64, expected one array of floats"):
+        dn.jvp(f, (np.array([0.1, 0.5]),), (np.array([0.3, 0.9]),))
+
+
+def test_python_sums_the_tangents_of_a_list():
+    f = dn.custom_jvp(lambda xs: xs[0] + xs[1])
+    f.defjvps(lambda ts, out, xs: sum(t for t in ts if t is not None))
+    x = np.array([1.0, 2.0])
+    np.testing.assert_array_equal(dn.grad(lambda x: f([x, 3.0 * x]).sum())(x), [4.0, 4.0])
+
+
+def test_clip_with_bounds_that_cross_is_the_upper_bound():
+    slopes = dn.grad(np.clip, (0, 1, 2))(np.array(0.5), np.array(1.5), np.array(1.2))
+    assert [float(s) for s in slopes] == [0.0, 0.0, 1.0]

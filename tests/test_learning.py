@@ -569,3 +569,16 @@ def test_gradients_keep_their_dtype_whatever_the_targets(rule, rng, key):
     assert {g.dtype for g in tree.leaves(done.gradients)} == {np.dtype(np.float32)}
     assert {b.dtype for b in tree.leaves(done.rule_state)} <= {np.dtype(np.float32)}
     assert done.correct == 0  # targets that are no labels
+
+
+# --- losses that are none ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["bp", "fg-w", "fg-a", "dfa", "lg-fg-a"])
+@pytest.mark.parametrize("axis", [None, ()], ids=["the mean of the batch", "one for each output"])
+def test_a_loss_that_is_not_of_each_example_is_refused(rule, axis, rng, key):
+    p = problem(rng, key, *WITH_HEADS)
+    loss = lambda outputs, targets: np.mean(np.square(outputs), axis=axis)  # noqa: E731
+    p = replace(p, task=Task(p.task.network, loss))
+    with pytest.raises(UsageError, match=r"loss: expected one value for each example, \(4,\), got"):
+        p.step(RULES[rule](), key)

@@ -6,10 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from dualnet.core.dual import primitive
 from dualnet.core.engine import aligned, linearizer, rule
+from dualnet.core.linear import shape_of
 from dualnet.types import Array, Tangent
 
 
@@ -25,10 +24,10 @@ def custom_jvp(f: Callable) -> CustomJvp:
       the maps of t alone may share what was computed.
 
     Write the maps with operators, or with the functions of `dn.linear`, and count axes from the
-    end: the same map then serves k directions, reverse mode and nested transforms.  Where the
-    arguments broadcast against each other to the shape of the result, t arrives with the rank of
-    the result, so that `t * y` is right for a t of fewer axes than y.  A map that does not give the
-    shape of the result is refused with an error.
+    end: the same map then serves k directions, reverse mode and nested transforms.  Where an
+    operator between t and an argument of more axes does not give the rank of the result, the map
+    gets t once more with that rank, so that `t * y` is right for a t of fewer axes than y.  A map
+    that does not give the shape of the result is refused with an error.
 
         @dn.custom_jvp
         def softplus(x):
@@ -75,20 +74,23 @@ class CustomJvp:
 
 
 def _aligned_where_broadcast(linear_map: Callable) -> Callable:
-    """Make a rule's map that gets t with the rank of the result where the arguments broadcast.
+    """Make a rule's map that may be written with operators also where the arguments broadcast.
 
-    Whether they do is read off the shapes: those of the arguments together give the result's.
+    The map gets t as it is.  An operator between t and an argument of more axes pairs directions
+    with rows; what it gives has too few axes to be a tangent of the result, or NumPy refuses it.
+    There the map gets t once more, with the rank of the result.
     """
     of_aligned = aligned(linear_map)
 
     @functools.wraps(linear_map)
     def of_tangent(t: Tangent, out: Array, *primals: Any, **params: Any) -> Tangent:
-        shapes = [p.shape for p in primals if hasattr(p, "shape")]
+        if isinstance(t, list) or len(shape_of(t)) >= out.ndim:
+            return linear_map(t, out, *primals, **params)
         try:
-            broadcasts = np.broadcast_shapes(*shapes) == out.shape
-        except ValueError:
-            broadcasts = False
-        align = broadcasts and not isinstance(t, list)
-        return (of_aligned if align else linear_map)(t, out, *primals, **params)
+            image = linear_map(t, out, *primals, **params)
+        except ValueError:  # NumPy could not pair the shapes
+            return of_aligned(t, out, *primals, **params)
+        fits = hasattr(image, "shape") and len(shape_of(image)) == out.ndim
+        return image if fits else of_aligned(t, out, *primals, **params)
 
     return of_tangent

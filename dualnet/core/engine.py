@@ -186,7 +186,7 @@ def _with_tangent(
         linear_map = maps[position] if position < len(maps) else None
         if linear_map is None:
             raise refusals.no_derivative_by(fn, position)
-        if not hasattr(out, "shape"):
+        if getattr(getattr(out, "dtype", None), "kind", None) != "f":
             raise refusals.no_array(fn, out)
         try:
             image = linear_map(t, *operands, **params)

@@ -220,8 +220,7 @@ class StructuredTangent:
     """A tangent that is no dense stack.
 
     Attributes:
-        shape: the primal's shape, without k.
-        dtype: the primal's dtype.
+        shape, dtype: those of the primal, so the shape is without k.
         k: how many directions it holds; None where it only records or combines.
     """
 
@@ -246,10 +245,13 @@ class StructuredTangent:
     def __array_function__(self, fn: Callable, _types: Any, _args: tuple, _kwargs: dict) -> Any:
         raise refusals.tangent_in_function(fn)
 
+    def __radd__(self, other: Any) -> Tangent:
+        return self if isinstance(other, int) and not other else add(self, other)  # for sum(...)
+
     __mul__ = __rmul__ = lambda self, c: scale(self, c)
     __truediv__ = lambda self, c: divide(self, c)  # noqa: E731
     __neg__ = lambda self: scale(self, -1.0)  # noqa: E731
-    __add__ = __radd__ = lambda self, other: add(self, other)
+    __add__ = lambda self, other: add(self, other)  # noqa: E731
     __sub__ = lambda self, other: add(self, -other)  # noqa: E731
     __matmul__ = lambda self, y: matmul(self, y)  # noqa: E731
     __rmatmul__ = lambda self, x: matmul_from_left(self, x)  # noqa: E731

@@ -136,6 +136,9 @@ def require_fit(fn: Callable, position: int, t: Any, image: Any, expected: Shape
         expected: the shape of the function's result.
     """
     shape: Any = getattr(image, "shape", None)
+    dtype: Any = getattr(image, "dtype", None)
+    if dtype is not None and dtype.kind != "f":
+        raise no_float(fn, position, dtype)
     if hasattr(image, "apply_map"):  # a structured tangent, whose shape is without k
         if shape != expected:
             raise misfit(fn, position, shape, None, expected)
@@ -152,8 +155,10 @@ def require_fit(fn: Callable, position: int, t: Any, image: Any, expected: Shape
 def no_array(fn: Callable, got: Any) -> TangentError:
     """Say that a function with a derivative rule returned something that is no array."""
     return TangentError(
-        f"{name_of(fn)} has a derivative rule and returned {type(got).__name__}, expected one "
-        "array; return np.asarray(...) of it, or give each of several results a function of its own"
+        f"{name_of(fn)} has a derivative rule and returned "
+        f"{getattr(got, 'dtype', type(got).__name__)}, expected one array of floats; return "
+        "np.asarray(...) of a number, give each of several results a function of its own, and no "
+        "rule to what has integers or booleans as its result"
     )
 
 
@@ -163,6 +168,15 @@ def no_tangent(fn: Callable, position: int, got: Any) -> TangentError:
         f"the derivative rule of {name_of(fn)} by argument {position} returned "
         f"{type(got).__name__}, expected a tangent: what operators, NumPy functions or dn.linear "
         "make of t"
+    )
+
+
+def no_float(fn: Callable, position: int, dtype: Any) -> TangentError:
+    """Say that the rule of a function returned a tangent of a dtype that carries no tangent."""
+    return TangentError(
+        f"the derivative rule of {name_of(fn)} by argument {position} returned a tangent of dtype "
+        f"{dtype}, expected a real floating dtype; multiply t by a mask instead of returning it, "
+        "and convert numbers by astype"
     )
 
 

@@ -69,7 +69,7 @@ def shortcut(linear_map: LinearMap) -> Callable:
 
 @shortcut(linear.matmul_from_left)
 def _(t: RankOne, x: Array) -> Tangent | None:
-    """x @ (left ⊗ right) = (x left) ⊗ right, for all k at once."""
+    """Use x @ (left ⊗ right) = (x left) ⊗ right, for all k at once."""
     if len(t.shape) == 2:
         k, q = t.right.shape
         rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
@@ -89,7 +89,7 @@ def _(t: RankOne, axes: tuple) -> RankOne | None:
 
 @shortcut(linear.reshape)
 def _(t: RankOne, shape: tuple) -> RankOne | None:
-    """Where only the stack's axes change."""
+    """Keep the factors where only the axes of the stack change."""
     if shape[-2:] != t.shape[-2:]:
         return None
     k, (*b, p, q) = len(t.left), shape

@@ -42,7 +42,7 @@ def segment_losses(
 
         def tap(path: str, y: Array) -> Array:
             if path in readouts:
-                losses.append(plan.task.loss(y, shard.targets))
+                losses.append(plan.task.losses_of(y, shard.targets))
             return stop_gradient(y) if path in heads and locality == "greedy" else y
 
         context = replace(context, tap=tap)

@@ -208,7 +208,7 @@ class _Closer:
 
             def replicas(x: Array) -> Array:
                 def loss(features: Array) -> Array:
-                    return self.task.loss(head.readout(params, features), self.targets)
+                    return self.task.losses_of(head.readout(params, features), self.targets)
 
                 return replicated(loss, x, head.groups)
 
@@ -218,7 +218,7 @@ class _Closer:
 
     def _losses_and_error(self, outputs: Array) -> tuple[Array, Array]:
         """Return the losses `(n,)`, and their derivatives by the outputs."""
-        losses, pull = vjp(lambda outputs: self.task.loss(outputs, self.targets), outputs)
+        losses, pull = vjp(lambda outputs: self.task.losses_of(outputs, self.targets), outputs)
         return losses, pull(np.ones_like(losses))[0]
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dualnet.errors import UsageError
 from dualnet.nn.losses import Loss, LossFunction
 from dualnet.nn.network import Context, Layer, couples_examples, require_layer
 from dualnet.tree import Tree
@@ -114,7 +115,21 @@ class Task:
     ) -> tuple[Array, tuple[Array, Tree]]:
         """Return per-example losses `(n,)`, and beside them the outputs and the new state."""
         outputs, new_state = self.network.apply(params, model_state, shard.inputs, context)
-        return self.loss(outputs, shard.targets), (outputs, new_state)
+        return self.losses_of(outputs, shard.targets), (outputs, new_state)
+
+    def losses_of(self, outputs: Array, targets: Array) -> Array:
+        """Return the loss of each example, `(n,)`, for outputs `(n, ...)`.
+
+        Raises:
+            UsageError: the loss does not give one value for each example.
+        """
+        losses = self.loss(outputs, targets)
+        if losses.shape != outputs.shape[:1]:
+            raise UsageError(
+                f"loss: expected one value for each example, {outputs.shape[:1]}, got "
+                f"{losses.shape}; sum over the axes of an example, and do not average over examples"
+            )
+        return losses
 
 
 def correct(outputs: Array, targets: Array) -> Array:

@@ -168,7 +168,8 @@ def _clip(
     lower, upper = (a_min if min is None else min), (a_max if max is None else max)
     out = np.clip(x, lower, upper)
     below = False if lower is None else x < lower
-    above = False if upper is None else x > upper
+    # The lower bound is applied first, so where the bounds cross the upper one is the result.
+    above = False if upper is None else (x if lower is None else np.maximum(x, lower)) > upper
     return out, (
         lambda t: linear_maps.select(
             moves_alike(t, out), np.logical_not(np.logical_or(below, above))
@@ -196,7 +197,7 @@ rule(
 def _nan_to_num(
     x: Array, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None
 ) -> Any:
-    """copy=False is not passed on, because it would write into the primal."""
+    """Ignore `copy=False`, which would write into the primal."""
     out = np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
     return out, lambda t: linear_maps.select(t, np.isfinite(x))
 
