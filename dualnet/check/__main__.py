@@ -138,7 +138,7 @@ def main(argv: list[str]) -> int:
 
 
 def exit_code(argv: list[str]) -> int:
-    """`main` with errors turned into one line and an exit code."""
+    """Run `main`, and turn errors into one line and an exit code."""
     try:
         code = main(argv)
         sys.stdout.flush()  # here, not at exit, so that a reader that has gone is met below

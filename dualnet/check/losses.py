@@ -26,7 +26,7 @@ LABELS = np.array([2, 0, 3, 3])
 
 
 def _with_value_times(n: int, loss: Any) -> Any:
-    """n times the loss with the derivative of one."""
+    """Return n times the loss, with the derivative of one."""
     return loss + (n - 1) * stop_gradient(loss)
 
 

@@ -49,7 +49,7 @@ def _nesterov(p: Any, g: Any, memory: dict, o: Nesterov) -> tuple[Any, dict]:
 
 
 def _moments(g: Any, memory: dict, o: Adam | AdamW) -> tuple[Any, dict]:
-    """m' / (sqrt(v') + epsilon), and the moments m and v."""
+    """Return m' / (sqrt(v') + epsilon), and the moments m and v."""
     m = o.beta1 * memory["first_moment"] + (1.0 - o.beta1) * g
     v = o.beta2 * memory["second_moment"] + (1.0 - o.beta2) * np.square(g)
     unbiased_m, unbiased_v = m / (1.0 - o.beta1**STEPS), v / (1.0 - o.beta2**STEPS)
@@ -129,7 +129,7 @@ SHAPES = {"w": (2, 3), "b": (3,)}
 
 
 def _entries(low: float, high: float) -> Callable:
-    """Entries of either sign with magnitudes from [low, high]."""
+    """Draw entries of either sign with magnitudes from [low, high]."""
 
     def draw(rng: np.random.Generator) -> Tree:
         return {

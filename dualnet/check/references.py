@@ -296,7 +296,7 @@ def _scaled(y: Any, params: Tree) -> Any:
 
 @apply.register
 def _(layer: nn.MultiHeadAttention, xp: Any, params: Tree, state: Tree, x: Any) -> Any:
-    """Head by head."""
+    """Attend head by head."""
 
     def linear(name: str, x: Any) -> Any:
         return x @ params[name]["w"] + params[name]["b"]
@@ -358,7 +358,7 @@ def mixer_block(xp: Any, params: Tree, x: Any, groups: int) -> Any:
 
 
 def mlp_mixer_block(xp: Any, params: Tree, x: Any) -> Any:
-    """Tolstikhin et al. 2021, Eq. 1."""
+    """Evaluate Eq. 1 of Tolstikhin et al. 2021."""
     p = params["tokens"]["block"]
     across = xp.swapaxes(_layer_norm(xp, p["norm"], x), 1, 2)
     x = x + xp.swapaxes(_mlp(xp, p["mlp"]["mix"], across), 1, 2)
@@ -367,7 +367,7 @@ def mlp_mixer_block(xp: Any, params: Tree, x: Any) -> Any:
 
 
 def transformer_block(xp: Any, params: Tree, x: Any, heads: int) -> Any:
-    """Dosovitskiy et al. 2021, Eq. 2 and 3."""
+    """Evaluate Eq. 2 and 3 of Dosovitskiy et al. 2021."""
     p, attention = params["attention"]["block"], nn.MultiHeadAttention(heads)
     x = x + apply(attention, xp, p["attention"], None, _layer_norm(xp, p["norm"], x))
     p = params["mlp"]["block"]

@@ -186,7 +186,7 @@ class _Watched(np.ndarray):
 
 
 def watched(x: Any, notes: list[float]) -> Any:
-    """`x`, writing to the list."""
+    """Return x as an array that writes to the list."""
     view = np.asarray(x).view(_Watched)
     view.notes = notes
     return view

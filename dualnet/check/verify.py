@@ -160,7 +160,7 @@ class _Checks:
         return {"replay": self._compare_all("replay", recorded, fresh)}
 
     def float32(self) -> dict[str, float]:
-        """Single precision against double at the same point and directions."""
+        """Compare single precision with double at the same point and directions."""
         narrow = tree.map(lambda x: x.astype(np.float32), self.here)
         v = random_directions(self.key, narrow, K)
         out = self.row(*narrow)
@@ -201,7 +201,7 @@ class _Checks:
 
 
 def worst(results: list[Result]) -> dict[str, tuple[float, str]]:
-    """For each kind of check the worst error and whose it is."""
+    """Return for each kind of check the worst error, and whose it is."""
     found: dict[str, tuple[float, str]] = {}
     for result in results:
         for kind, error in result.errors.items():

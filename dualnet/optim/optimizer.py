@@ -12,6 +12,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends.overridable import dispatch_kernel
+from dualnet.core.arrays import as_array
 from dualnet.errors import TreeError, UsageError
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -162,7 +163,7 @@ class Optimizer:
             s = dict(zip(self.state_names, remembered, strict=True))
             new_p, new_s = dispatch_kernel(type(self).update_leaf, self, g, s, p, lr, step)
             updated.append(new_s)
-            return _as_array(new_p)
+            return as_array(new_p)
 
         trees = [opt_state[name] for name in self.state_names]
         new_params = tree.map(update_one, params, grads, *trees)
@@ -192,7 +193,7 @@ class Optimizer:
     def _opt_state_like(self, params: Tree, leaves: list[dict[str, Array]]) -> dict[str, Tree]:
         """Turn the states of single parameters into one tree like `params` for each name."""
         return {
-            name: tree.unflatten(params, [_as_array(leaf[name]) for leaf in leaves])
+            name: tree.unflatten(params, [as_array(leaf[name]) for leaf in leaves])
             for name in self.state_names
         }
 
@@ -200,11 +201,6 @@ class Optimizer:
 def add_decay(g: Array, weight_decay: float, p: Array) -> Array:
     """Return g + wd p, the gradient with that of the penalty wd/2 |p|^2; g itself if wd is 0."""
     return g + weight_decay * p if weight_decay else g
-
-
-def _as_array(x: Array) -> Array:
-    """Undo that NumPy's arithmetic turns arrays without axes into scalars."""
-    return np.asarray(x) if isinstance(x, np.generic) else x
 
 
 def _with_count(step: int, opt_state: dict[str, Tree]) -> dict[str, Tree]:
