@@ -115,7 +115,7 @@ class Dataset:
 
     @cached_property
     def training_mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """The mean and standard deviation of all training pixels, two arrays (channels,) in float64.
+        """Mean and standard deviation of all training pixels, two arrays (channels,) in float64.
 
         Where all pixels of a channel are equal, 1 stands for the deviation, so that it can divide.
         The arrays are on the device of the images.
