@@ -175,9 +175,8 @@ def _with_tangent(
     """Pair a result with the sum of what the maps make of the arguments' tangents.
 
     A map is called with the tangent, then `operands` and `params`: for a `rule` those are the
-    result, the primals and the keyword arguments, for a `linearizer` there are none.
-
-    The result itself is returned where no argument has a tangent.
+    result, the primals and the keyword arguments, for a `linearizer` there are none.  The result
+    itself is returned where no argument has a tangent.
     """
     total = None
     for position, t in enumerate(tangents):
