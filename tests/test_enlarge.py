@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from data_files import resized_by_a_loop
 
-import dualnet.training.run as run_module
-import train
 from dualnet import data
 from dualnet.data.enlarge import enlarged
 
@@ -44,12 +42,9 @@ def test_pixels_of_an_enlarged_set(scale):
     assert replace(large, image_size=None).pixels(images, np.float32, scale).shape == (9, 8, 8, 1)
 
 
-def test_the_command_line_enlarges(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run_module, "draw_curve", lambda *_: False)
+def test_the_command_line_enlarges(elsewhere, ask):
     flags = "--image-size 12 --width 4 --epochs 1 --limit-train 64 --limit-test 20 --quiet --json"
     for augment in ("none", "flip-resized-crop"):
-        folder = ["--run-dir", str(tmp_path / augment), "--augment", augment]
-        code = train.exit_code([*flags.split(), *folder])
-        out, err = capsys.readouterr()
+        code, out, err = ask(*flags.split(), "--run-dir", augment, "--augment", augment)
         assert code == 0, err
         assert json.loads(out)["parameters"] == (144 + 1) * 4 + (4 + 1) * 4 + (4 + 1) * 10

@@ -20,6 +20,8 @@ from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings
 from models import MODELS
 
+pytestmark = pytest.mark.usefixtures("cupy_by_name")
+
 
 def settings(rule="fg-a", optimizer="adam", **how):
     return Settings("digits", "mlp", rule, optimizer, "cosine", 1e-3, 2, 32, backend="cupy", **how)
@@ -50,7 +52,6 @@ def cupy_by_name(cupy_backend, monkeypatch):
     monkeypatch.setattr("dualnet.training.run.draw_curve", lambda *_: False)
 
 
-@pytest.mark.usefixtures("cupy_by_name")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("rule", ("bp", "fg-w", "fg-a", "fdfa"))
 def test_no_training_step_moves_anything_or_waits(rule, optimizer, cupy_backend, digits, network):
@@ -88,7 +89,6 @@ def steps_of(trainer, number):
     return trainer.collect_losses(now)
 
 
-@pytest.mark.usefixtures("cupy_by_name")
 @pytest.mark.parametrize("name", CHOICES)
 def test_training_with_every_choice(name, cupy_backend, digits):
     chosen = settings(**CHOICES[name], dtype="float64")
@@ -111,22 +111,6 @@ def test_training_with_every_choice(name, cupy_backend, digits):
     assert not happened, dict(happened)
 
 
-@pytest.mark.usefixtures("cupy_by_name")
-@pytest.mark.parametrize("name", data.AUGMENTATIONS)
-def test_augmentation_of_colors(name, cupy_backend, rng, key):
-    augment = data.AUGMENTATIONS[name]()
-    if augment is None:
-        pytest.skip("images as they are")
-    images = rng.random((6, 7, 9, 3))
-    there = cupy_backend.asarray(images)
-    got = augment(key, there, SameDraws(cupy_backend), start=2)
-    assert_same(got, augment(key, images, HOST, start=2), cupy_backend, 1e-12)
-    with fake_cuda.counted() as happened:
-        augment(key, there, cupy_backend)
-    assert not happened
-
-
-@pytest.mark.usefixtures("cupy_by_name")
 def test_gradients_are_compared_as_on_numpy(cupy_backend, digits, network):
     trainer = make_trainer(settings("fa", grad_stats=2, dtype="float64"), network, digits)
     here = steps_of(replace(trainer, backend=HOST, dataset=digits), 3)
@@ -135,7 +119,6 @@ def test_gradients_are_compared_as_on_numpy(cupy_backend, digits, network):
     np.testing.assert_allclose(there.comparisons, here.comparisons, rtol=1e-8)
 
 
-@pytest.mark.usefixtures("cupy_by_name")
 def test_a_set_on_disk_is_read_by_the_host(cupy_backend, digits, network):
     trainer = make_trainer(settings("bp"), network, digits)
     streamed = make_trainer(settings("bp"), network, replace(digits, on_disk=True))
@@ -170,7 +153,6 @@ def test_each_batch_is_moved_while_the_one_before_is_in_use(cupy_backend):
     assert not fake_cuda.streams.waited  # they need not be moved
 
 
-@pytest.mark.usefixtures("cupy_by_name")
 def test_rows_of_a_set_go_to_the_device(cupy_backend, digits, network):
     kept = Rows(digits.train_images, np.arange(3, 103))
     some = replace(digits, train_images=kept, train_labels=digits.train_labels[3:103])
@@ -182,7 +164,6 @@ def test_rows_of_a_set_go_to_the_device(cupy_backend, digits, network):
     assert_same((mean, std), some.training_mean_and_std, cupy_backend, 1e-12)
 
 
-@pytest.mark.usefixtures("cupy_by_name")
 @pytest.mark.parametrize("rule", ("bp", "fa"))
 def test_a_run_is_that_of_numpy(rule, cupy_backend, digits, network, tmp_path):
     """Rules whose draws are made on the host alone."""
@@ -195,7 +176,6 @@ def test_a_run_is_that_of_numpy(rule, cupy_backend, digits, network, tmp_path):
     assert there["device_pool_bytes"] >= there["device_used_bytes"] > 0
 
 
-@pytest.mark.usefixtures("cupy_by_name")
 @pytest.mark.parametrize(
     "how",
     [
@@ -226,7 +206,6 @@ def test_a_resumed_run_is_the_same_run(how, cupy_backend, digits, tmp_path):
         assert resumed[name] == whole[name]
 
 
-@pytest.mark.usefixtures("cupy_by_name")
 def test_losses_are_looked_at_now_and_then(cupy_backend, digits, network, monkeypatch):
     monkeypatch.setattr(cupy_backend, "read_every", 3, raising=False)
     trainer = make_trainer(settings("bp"), network, digits)
@@ -238,7 +217,6 @@ def test_losses_are_looked_at_now_and_then(cupy_backend, digits, network, monkey
         trainer.train(trainer.start(), lambda _: None, lambda _: None, quiet=True)
 
 
-@pytest.mark.usefixtures("cupy_by_name")
 def test_data_stays_on_the_host_where_it_does_not_fit(cupy_backend, digits, network, monkeypatch):
     monkeypatch.setattr(type(cupy_backend), "keep_on_device", lambda _self, x: x)
     trainer = make_trainer(settings("bp"), network, digits)
@@ -247,7 +225,6 @@ def test_data_stays_on_the_host_where_it_does_not_fit(cupy_backend, digits, netw
     assert np.isfinite(now.history).all()
 
 
-@pytest.mark.usefixtures("cupy_by_name")
 @pytest.mark.parametrize("during", ["init", "measure"])
 def test_out_of_memory_says_what_to_lower(during, digits, network, tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
