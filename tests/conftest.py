@@ -135,6 +135,14 @@ def ask(capsys):
     return ask
 
 
+@pytest.fixture
+def stand_in(cupy_backend):
+    """The CuPy backend where it is the stand-in, which counts and can be watched."""
+    if not fake_cupy.is_stand_in(cupy_backend):
+        pytest.skip("only the stand-in can be watched")
+    return cupy_backend
+
+
 _worst: dict[str, tuple[float, str]] = {}
 
 

@@ -1,5 +1,7 @@
 """What the tests of the CuPy backend share: the same draws on both sides, and what is the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,12 @@ class SameDraws:
 
 def moved(t, backend):
     return tree.map(backend.asarray, t)
+
+
+def on(backend, p):
+    """A problem with its arrays on a backend."""
+    fields = ("params", "state", "x", "labels")
+    return replace(p, **{name: moved(getattr(p, name), backend) for name in fields})
 
 
 def moved_back(t, backend):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from cupy_comparisons import ALLOWED, BOTH, assert_same, moved
+from test_random import DRAWS, assert_moments, assert_parts_are_of_the_whole
 
 from dualnet.backends import overridable
 from dualnet.backends.symmetric import eigen, inverse_factor
@@ -45,39 +46,17 @@ def test_sums_by_part(tokens, groups, of_tokens, swapped, dtype, cupy_backend, r
 
 
 @BOTH
-@pytest.mark.parametrize("kind", ("normal", "uniform", "signs"))
-def test_any_part_of_a_sequence_can_be_drawn(kind, dtype, cupy_backend, key):
-    draw = getattr(cupy_backend, kind)
-    whole = cupy_backend.to_host(draw(key, (40, 50), dtype)).ravel()
-    assert whole.dtype == dtype
-    for start, size in ((0, 1), (1, 3), (3, 1), (127, 130), (500, 1500), (1999, 1), (7, 0)):
-        part = cupy_backend.to_host(draw(key, (size,), dtype, start))
-        np.testing.assert_array_equal(part, whole[start : start + size])
-    assert not np.array_equal(whole, cupy_backend.to_host(draw(key.fold_in(0), (2000,), dtype)))
+@pytest.mark.parametrize("kind", DRAWS)
+def test_parts_of_a_sequence(kind, dtype, cupy_backend, key):
+    parts = ((0, 1), (1, 4), (3, 4), (127, 257), (500, 2000), (1999, 2000), (7, 7))
+    assert_parts_are_of_the_whole(cupy_backend, kind, dtype, key, (40, 50), parts)
+    one, other = (getattr(cupy_backend, kind)(key.fold_in(i), (2000,), dtype) for i in (0, 1))
+    assert not np.array_equal(*map(cupy_backend.to_host, (one, other)))
 
 
 @BOTH
 def test_moments_of_draws(dtype, cupy_backend, key):
-    n = 1 << 16
-    x = cupy_backend.to_host(cupy_backend.normal(key, (n,), dtype)).astype(np.float64)
-    u = cupy_backend.to_host(cupy_backend.uniform(key, (n,), dtype)).astype(np.float64)
-    s = cupy_backend.to_host(cupy_backend.signs(key, (n,), dtype))
-    assert set(np.unique(s)) == {-1, 1} and 0 <= u.min() and u.max() < 1
-    # means and mean products of neighbors, in standard errors; a run makes 22 of these
-    for sample, mean, deviation in (
-        (x, 0, 1),
-        (x**2, 1, 2**0.5),
-        (x**3, 0, 15**0.5),
-        (x**4, 3, 96**0.5),
-        (x[1:] * x[:-1], 0, 1),
-        (x[2:] * x[:-2], 0, 1),
-        (u, 1 / 2, 12**-0.5),
-        ((u[1:] - 0.5) * (u[:-1] - 0.5), 0, 1 / 12),
-        (s, 0, 1),
-        (s[1:] * s[:-1], 0, 1),
-        (s[32:] * s[:-32], 0, 1),
-    ):
-        assert abs(sample.mean() - mean) < 5.5 * deviation / len(sample) ** 0.5
+    assert_moments(cupy_backend, key, dtype, 1 << 16, (1, 2, 32))
 
 
 def test_signs_are_the_bits_of_philox(cupy_backend):
