@@ -481,19 +481,6 @@ def test_files_that_do_not_fit_are_an_error(tmp_path, file, values, message):
 # Downloads
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Answers with `pages[path]`: bytes, or a function that takes the request handler."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.pages, self.asked = {}, []
-
-    def mirror(self, folder):
-        return f"http://127.0.0.1:{self.server_port}/{folder}/"
-
-
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked.append(self.path)
@@ -519,13 +506,15 @@ def answer(handler, content, length):
 
 @pytest.fixture
 def server():
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    """Answers with `pages[path]`: bytes, or a function that takes the request handler."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.pages, server.asked = {"/good/letters.gz": PACKED}, []
+        server.mirror = lambda folder: f"http://127.0.0.1:{server.server_port}/{folder}/"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 CONTENT = idx(np.random.default_rng(3).integers(0, 256, 5000))
@@ -543,7 +532,6 @@ def left_in(folder):
 
 def test_download(tmp_path, monkeypatch, server, capsys):
     use_mirrors(monkeypatch, server.mirror("good"), server.mirror("unused"))
-    server.pages["/good/letters.gz"] = PACKED
     path = fetch("mnist", FILE, tmp_path / "new" / "folder")
     assert path == tmp_path / "new" / "folder" / "letters.gz"
     assert path.read_bytes() == PACKED
@@ -642,7 +630,6 @@ def test_bad_mirror_then_good_one(tmp_path, monkeypatch, server, kind):
     assert text.startswith(f"mnist: expected to download letters.gz into {tmp_path}, but no mir")
     assert "--data-dir DIR or the environment variable DUALNET_DATA" in text
     assert left_in(tmp_path) == []
-    server.pages["/good/letters.gz"] = PACKED
     use_mirrors(monkeypatch, server.mirror("bad"), server.mirror("good"))
     assert fetch("mnist", FILE, tmp_path, quiet=True).read_bytes() == PACKED
     assert left_in(tmp_path) == ["letters.gz"]
@@ -660,7 +647,6 @@ def test_all_mirrors_dead(tmp_path, monkeypatch, server):
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, MemoryError])
 def test_interrupted_download_leaves_nothing(tmp_path, monkeypatch, server, stop):
     use_mirrors(monkeypatch, server.mirror("good"))
-    server.pages["/good/letters.gz"] = PACKED
     seen = []
 
     def interrupted(stream, at_most):

@@ -11,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from learning_problems import drawn_until, every_relu_is_on
+from learning_problems import Problem, drawn_until, every_relu_is_on
 
 import train
-from dualnet import Key, backends, tree
+from dualnet import Key, tree
 from dualnet.errors import UsageError
-from dualnet.learning import RULES, Batch, LearnerState, Plan, Task, estimate_gradient
+from dualnet.learning import RULES, Task
 from dualnet.nn import Context, LocalHead, StopGradient, couples_examples, softmax_cross_entropy
-from dualnet.training.resolve import fitting_options, locality
-from dualnet.training.settings import Settings
+from dualnet.training.resolve import fitting_options, locality, resolve
 from models import (
     CNN,
     CNN4,
@@ -282,30 +281,20 @@ FULL = {
 }
 
 
-def settings_of(model, rule):
+def network_of(model, in_shape, rule):
+    """The network that training would use."""
     (name,) = (name for name, cls in MODELS.items() if type(model) is cls)
+    settings = resolve(train.parse(["--model", name, "--rule", rule]), train.TABLES)
     options = dataclasses.asdict(model) | fitting_options(MODELS, name, "none", rule)
-    rule_options = {f.name: f.default for f in dataclasses.fields(RULES[rule])}
-    return Settings(
-        dataset="none",
-        model=name,
-        rule=rule,
-        optimizer="sgd",
-        schedule="constant",
-        lr=0.1,
-        epochs=1,
-        batch_size=4,
-        model_options=options,
-        rule_options=rule_options,
-    )
+    return train.network_of(dataclasses.replace(settings, model_options=options), in_shape, 10)
 
 
-def one_step(model, in_shape, rule, key, rng, batch=4):
-    """The network that training would use, and the outcome of its first step.
+def check_step(model, in_shape, rule, key, rng, batch=4):
+    """Every parameter learns from its first steps.
 
     Heads that start at zero send nothing back, so all parameters are moved a little.
     """
-    network = train.network_of(settings_of(model, rule), in_shape, 10)
+    network = network_of(model, in_shape, rule)
 
     def draw(i):
         params, state, _ = network.init(key.fold_in("init").fold_in(i), in_shape)
@@ -313,28 +302,20 @@ def one_step(model, in_shape, rule, key, rng, batch=4):
         return params, state, rng.standard_normal((batch, *in_shape), np.float32)
 
     # of few units now and then all are off
-    params, state, images = drawn_until(lambda at: every_relu_is_on(network, *at, key), draw)
-    labels = rng.integers(0, 10, batch)
-    task, chosen = Task(network, softmax_cross_entropy), RULES[rule]()
-    plan = Plan.of(task, params, state, images)
-    rule_state = chosen.init(key.fold_in("learned"), plan, params)
+    at = drawn_until(lambda at: every_relu_is_on(network, *at, key), draw)
+    p = Problem(Task(network, softmax_cross_entropy), *at, rng.integers(0, 10, batch))
+    chosen = RULES[rule]()
+    rule_state = chosen.init(key.fold_in("learned"), p.plan, p.params)
     for i in range(2):  # matrices that start at zero have learned something by the second
-        step_key, backend = key.fold_in(i), backends.get("numpy", 1)
-        learner, batch = LearnerState(params, state, rule_state), Batch(images, labels)
-        made = estimate_gradient(chosen, plan, learner, batch, step_key, backend)
+        made = p.step(chosen, key.fold_in(i), rule_state=rule_state)
         rule_state = made.rule_state
-    return params, made
-
-
-def check_step(model, in_shape, rule, key, rng, batch=4):
-    params, made = one_step(model, in_shape, rule, key, rng, batch)
     assert np.isfinite(made.loss)
     idle = set()
     for path, g in tree.items(made.gradients):
         assert g.dtype == np.float32 and np.isfinite(g).all(), path
         if not np.any(g):
             idle.add(path)
-    heads = {path for path, _ in tree.items(params) if path.startswith("head")}
+    heads = {path for path, _ in tree.items(p.params) if path.startswith("head")}
     if locality(rule) == "global":
         assert idle <= heads  # a rule without local losses has no use for local heads
     else:

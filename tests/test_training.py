@@ -149,36 +149,55 @@ def test_a_run_may_be_interrupted_again_and_again(train, tmp_path, monkeypatch):
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_an_interruption_of_the_evaluation_loses_nothing(train, tmp_path, monkeypatch):
-    train("whole", epochs=2)
+def raising(error):
+    def raises(*_):
+        raise error
 
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "evaluate", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train("parts", epochs=2)
-    assert stored(tmp_path / "parts")["position:"].tolist() == [0, STEPS_PER_EPOCH]
-    train("parts", epochs=2, resume=True)
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    return raises
 
 
-def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(train, tmp_path, monkeypatch):
-    train("whole", epochs=2)
+def no_space(patch):
+    """Fail to write the second checkpoint, that of the first epoch."""
     real, count = os.fsync, iter(range(10**6))
+    full = raising(OSError("no space left on device"))
+    patch.setattr(os, "fsync", lambda file: full() if next(count) == 1 else real(file))
 
-    def fsync(descriptor):
-        if next(count) == 1:  # 0 is the checkpoint of the start, 1 that of the first epoch
-            raise OSError("no space left on device")
-        real(descriptor)
 
+def lost_in_step_14(patch):
+    """A loss that is no number."""
+
+    def do(number, step, *args):
+        done = step(*args)
+        return done._replace(loss=np.float32(np.nan)) if number == 13 else done
+
+    each_step(patch, do)
+
+
+@pytest.mark.parametrize(
+    ("stop", "error", "message", "position"),
+    [
+        (
+            lambda patch: patch.setattr(Trainer, "evaluate", raising(KeyboardInterrupt)),
+            *(KeyboardInterrupt, None, [0, STEPS_PER_EPOCH]),
+        ),
+        (no_space, UsageError, r"--run-dir .*parts: no space", [0, 0]),
+        (lost_in_step_14, DivergedError, "diverged at step 14: the loss is nan", [2, 0]),
+        (
+            lambda patch: patch.setattr(Trainer, "evaluate", lambda *_: (np.inf, 0.1)),
+            *(DivergedError, "diverged in epoch 1: the test loss is inf", [0, 0]),
+        ),
+    ],
+)
+def test_what_stops_a_run_leaves_the_checkpoint_before(
+    stop, error, message, position, train, tmp_path, monkeypatch
+):
+    train("whole")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fsync)
-        with pytest.raises(UsageError, match=r"--run-dir .*parts: no space"):
-            train("parts", epochs=2)
-    assert stored(tmp_path / "parts")["position:"].tolist() == [0, 0]
-    train("parts", epochs=2, resume=True)
+        stop(patch)
+        with pytest.raises(error, match=message):
+            train("parts")
+    assert stored(tmp_path / "parts")["position:"].tolist() == position
+    train("parts", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -312,30 +331,6 @@ def test_a_rate_far_too_high_is_said_to_be(rule, threads, train, tmp_path):
     assert not list((tmp_path / "run").glob("*.partial"))
     for name, array in stored(tmp_path / "run").items():
         assert np.isfinite(array).all(), name
-
-
-def test_the_checkpoint_before_the_divergence_is_kept(train, tmp_path, monkeypatch):
-    train("whole")
-
-    def do(number, step, *args):
-        done = step(*args)
-        broken = number == 2 * STEPS_PER_EPOCH + 3
-        return done._replace(loss=np.float32(np.nan)) if broken else done
-
-    with monkeypatch.context() as patch:
-        each_step(patch, do)
-        with pytest.raises(DivergedError, match="diverged at step 14: the loss is nan"):
-            train("parts")
-    assert stored(tmp_path / "parts")["position:"].tolist() == [2, 0]
-    train("parts", resume=True)
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
-
-
-def test_a_test_loss_that_is_infinite_is_divergence(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(Trainer, "evaluate", lambda *_: (np.inf, 0.1))
-    with pytest.raises(DivergedError, match="diverged in epoch 1: the test loss is inf"):
-        train("run")
-    assert stored(tmp_path / "run")["position:"].tolist() == [0, 0]
 
 
 # --- damaged checkpoints -----------------------------------------------------------------------
