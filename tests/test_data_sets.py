@@ -246,12 +246,7 @@ def counted(monkeypatch):
     """Counts how often CIFAR is read anew."""
     calls = []
     read = sets_module.read_cifar
-
-    def counting(*args):
-        calls.append(args)
-        return read(*args)
-
-    monkeypatch.setattr(sets_module, "read_cifar", counting)
+    monkeypatch.setattr(sets_module, "read_cifar", lambda *args: calls.append(args) or read(*args))
     return calls
 
 
@@ -297,10 +292,6 @@ def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-
-
-def index_with(**changes):
-    return lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 DAMAGES = {

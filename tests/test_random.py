@@ -134,12 +134,6 @@ def test_different_keys_give_uncorrelated_draws(draw, key):
     assert abs(np.corrcoef(a, b)[0, 1]) < 6 / np.sqrt(n)
 
 
-@pytest.mark.parametrize("draw", DRAWS)
-def test_blocks_of_one_draw_differ(draw, key):
-    x = getattr(NumpyBackend(), draw)(key, (2, BLOCK), np.float64)
-    assert abs(np.corrcoef(*x)[0, 1]) < 6 / np.sqrt(BLOCK)
-
-
 # --- backends ----------------------------------------------------------------------------------
 
 

@@ -220,11 +220,6 @@ def test_without_a_device(count, capsys):
     assert "backend auto: NumPy it is" in capsys.readouterr().err
 
 
-def test_auto_takes_the_device():
-    with fake_cupy.installed():
-        assert backends.get("auto").name == "cupy"
-
-
 @pytest.mark.parametrize("precision", ("tf32", "bf16"))
 @pytest.mark.parametrize("device", (False, True))
 def test_auto_drops_what_is_of_no_use_to_its_choice(device, precision, tmp_path, monkeypatch):

@@ -34,7 +34,6 @@ from dualnet.random import Key
 from dualnet.training.objective import READOUT_LR
 from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import RunFolder
-from dualnet.training.state import Carried, TrainState
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")
 
@@ -145,21 +144,6 @@ def test_every_network(name, rule, cupy_backend, digits, rng):
     )
     chosen = settings(rule, batch_size=4, epochs=1)
     assert_the_same_run(make_trainer(chosen, model.network(in_shape, 10), shown), cupy_backend)
-
-
-def test_a_run_resumed_in_an_epoch(cupy_backend, digits):
-    trainer = make_trainer(settings("fdfa", batch_size=10), built(digits), digits)
-    whole, _ = advanced(trainer)
-    with np.errstate(all="ignore"):
-        states = replace(trainer, graph=True)._states(trainer.start(), [], True)
-        stopped = trainer.collect_losses([next(states) for _ in range(6)][-1])
-        stopped = tree.map(cupy_backend.to_host, stopped.as_trees())  # the next steps change it
-        states.close()
-    on_device = {name: tree.map(cupy_backend.asarray, stopped[name]) for name in Carried._fields}
-    back = TrainState.from_trees({**stopped, **on_device})
-    now, _ = replace(trainer, graph=True).train(back, lambda _: None, lambda _: None, quiet=True)
-    same(now.carried.params, whole.carried.params, cupy_backend)
-    np.testing.assert_array_equal(now.history[:, :-1], whole.history[:, :-1])
 
 
 def test_a_run_tells_the_memory_of_its_recording(cupy_backend, digits, tmp_path):

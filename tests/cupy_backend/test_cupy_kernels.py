@@ -26,6 +26,13 @@ from dualnet.nn.activations import _relu_and_slope
 from dualnet.nn.losses import _losses_and_errors
 from dualnet.optim import OPTIMIZERS
 
+
+def assert_as_on_host(function, arrays, backend, allowed, *more):
+    """What a function gives for the device's arrays and for the same on the host."""
+    got = function(*moved(arrays, backend), *more)
+    assert_same(got, function(*arrays, *more), backend, allowed, function.__name__)
+
+
 # --- sums of directions --------------------------------------------------------------------------
 
 
@@ -37,9 +44,7 @@ def test_sums_by_part(tokens, groups, of_tokens, swapped, dtype, cupy_backend, r
     sizes = (groups, channels, tokens) if swapped else (tokens, groups, channels)
     d = rng.standard_normal((k, n, of_tokens, groups)).astype(dtype)
     u = rng.standard_normal((k, n, *sizes)).astype(dtype)
-    expected = summed_by_part(d, u, swapped)
-    got = summed_by_part(*moved((d, u), cupy_backend), swapped)
-    assert_same(got, expected, cupy_backend, ALLOWED[dtype])
+    assert_as_on_host(summed_by_part, (d, u), cupy_backend, ALLOWED[dtype], swapped)
 
 
 # --- random numbers ------------------------------------------------------------------------------
@@ -121,15 +126,13 @@ def test_every_kernel_replaces_something(cupy_backend):
 def test_normalization(shape, axes, dtype, cupy_backend, rng):
     x = (rng.standard_normal(shape) + 3).astype(dtype)
     t = rng.standard_normal((3, *shape)).astype(dtype)
-    there = cupy_backend.asarray(x)
     y, s = normalization.normalized(x, axes, 1e-5)
-    got = normalization.normalized(there, axes, 1e-5)
-    assert_same(got, (y, s), cupy_backend, 100 * ALLOWED[dtype])
-    pushed = normalization.tangent(cupy_backend.asarray(t), *got, axes)
-    expected = normalization.tangent(t, y, s, axes)
-    assert_same(pushed, expected, cupy_backend, 100 * ALLOWED[dtype])
-    moments = normalization.moments(there, axes)
-    assert_same(moments, normalization.moments(x, axes), cupy_backend, 100 * ALLOWED[dtype])
+    for function, arrays, more in (
+        (normalization.normalized, (x,), (axes, 1e-5)),
+        (normalization.tangent, (t, y, s), (axes,)),
+        (normalization.moments, (x,), (axes,)),
+    ):
+        assert_as_on_host(function, arrays, cupy_backend, 100 * ALLOWED[dtype], *more)
 
 
 @BOTH
@@ -147,11 +150,8 @@ def test_relu_and_its_slope(dtype, cupy_backend, rng):
 def test_cross_entropy(classes, dtype, cupy_backend, rng):
     logits = (30 * rng.standard_normal((50, classes))).astype(dtype)
     labels = rng.integers(0, classes, 50)
-    there = cupy_backend.asarray(logits), cupy_backend.asarray(labels)
-    got, expected = _losses_and_errors(*there), _losses_and_errors(logits, labels)
-    assert_same(got, expected, cupy_backend, 10 * ALLOWED[dtype])
-    values = softmax_cross_entropy(*there)
-    assert_same(values, expected[0], cupy_backend, 10 * ALLOWED[dtype])
+    for function in (_losses_and_errors, softmax_cross_entropy):
+        assert_as_on_host(function, (logits, labels), cupy_backend, 10 * ALLOWED[dtype])
 
 
 def test_cross_entropy_of_nan_is_nan(cupy_backend):
@@ -189,8 +189,7 @@ def test_windows(geometry, dtype, cupy_backend, rng):
         (weighted_window_sum, (stack, weights), (geometry,)),
         (weighted_window_sum_transpose, (outputs, weights), (geometry, image)),
     ):
-        got = function(*moved(arguments, cupy_backend), *more)
-        assert_same(got, function(*arguments, *more), cupy_backend, 10 * ALLOWED[dtype])
+        assert_as_on_host(function, arguments, cupy_backend, 10 * ALLOWED[dtype], *more)
 
 
 @BOTH
@@ -216,8 +215,7 @@ def test_eigenvectors(k, rank, dtype, cupy_backend, rng):
 def test_inverse_factor(k, dtype, cupy_backend, rng):
     v = rng.standard_normal((k, 4 * k)).astype(dtype)
     g = v @ v.T
-    got = inverse_factor(cupy_backend.asarray(g))
-    assert_same(got, inverse_factor(g), cupy_backend, 10 * ALLOWED[dtype])
+    assert_as_on_host(inverse_factor, (g,), cupy_backend, 10 * ALLOWED[dtype])
     indefinite = cupy_backend.asarray(np.diag(np.arange(k, dtype=dtype) - 0.5))
     assert not np.isfinite(cupy_backend.to_host(inverse_factor(indefinite))).all()
 
@@ -225,15 +223,9 @@ def test_inverse_factor(k, dtype, cupy_backend, rng):
 def test_larger_matrices_are_left_to_the_library(cupy_backend, rng):
     v = rng.standard_normal((300, 310))
     g, d = v @ v.T, rng.standard_normal(300)
-    there = cupy_backend.asarray(g)
-    assert_same(
-        least_norm(there, cupy_backend.asarray(d), 1e-12),
-        least_norm(g, d, 1e-12),
-        cupy_backend,
-        1e-6,
-    )
-    assert_same(inverse_factor(there), inverse_factor(g), cupy_backend, 1e-9)
-    values, _ = eigen(there[None])
+    assert_as_on_host(least_norm, (g, d), cupy_backend, 1e-6, 1e-12)
+    assert_as_on_host(inverse_factor, (g,), cupy_backend, 1e-9)
+    values, _ = eigen(cupy_backend.asarray(g[None]))
     np.testing.assert_allclose(cupy_backend.to_host(values)[0], np.linalg.eigvalsh(g), rtol=1e-8)
 
 
@@ -241,6 +233,4 @@ def test_larger_matrices_are_left_to_the_library(cupy_backend, rng):
 def test_least_norm(k, n, cupy_backend, rng):
     v = rng.standard_normal((k, n))
     g, d = v @ v.T, v @ rng.standard_normal(n)
-    expected = least_norm(g, d, 1e-12)
-    got = least_norm(cupy_backend.asarray(g), cupy_backend.asarray(d), 1e-12)
-    np.testing.assert_allclose(cupy_backend.to_host(got), expected, rtol=1e-8)
+    assert_as_on_host(least_norm, (g, d), cupy_backend, 1e-8, 1e-12)

@@ -53,27 +53,21 @@ def happened(products, monkeypatch):
     products.cublas._ready()  # its handle has an array of its own, once
     counts = Counter()
 
-    class Counted:
-        def __init__(self, library):
-            self._library = library
+    def counting(kind, module, name, counts_as=lambda result, *_: True):
+        function = getattr(module, name)
 
-        def __getattr__(self, name):
-            counts["calls"] += name.startswith("gemm")
-            return getattr(self._library, name)
+        def call(*arguments):
+            result = function(*arguments)
+            counts[kind] += counts_as(result, *arguments)
+            return result
 
-    def contiguous(a):
-        result = copy(a)
-        counts["copied"] += result.data.ptr != a.data.ptr
-        return result
+        monkeypatch.setattr(module, name, call)
 
-    def empty(*args):
-        counts["new"] += 1
-        return make(*args)
-
-    copy, make = products.cupy.ascontiguousarray, products.cupy.empty
-    monkeypatch.setattr(products, "cublas", Counted(products.cublas))
-    monkeypatch.setattr(products.cupy, "ascontiguousarray", contiguous)
-    monkeypatch.setattr(products.cupy, "empty", empty)
+    counting("calls", products.cublas, "gemm")
+    counting("calls", products.cublas, "gemm_strided_batched")
+    is_new = lambda result, a: result.data.ptr != a.data.ptr  # noqa: E731
+    counting("copied", products.cupy, "ascontiguousarray", is_new)
+    counting("new", products.cupy, "empty")
     return counts
 
 
