@@ -170,16 +170,12 @@ def put_tiny_imagenet(folder, rng, per_class=2, classes=200, kind="JPEG"):
     names = [f"n{1000 + 7 * n:08d}" for n in range(classes)]
     colors, lines = {}, []
     for number, name in enumerate(names):
-        for n in range(per_class):
-            file = folder / "train" / name / "images" / f"{name}_{n}.JPEG"
+        files = [folder / "train" / name / "images" / f"{name}_{n}.JPEG" for n in range(per_class)]
+        for file in (*files, folder / "val" / "images" / f"val_{number}.JPEG"):
             color = rng.integers(0, 256, 3)
             write(file, image_bytes(np.full((64, 64, 3), color, np.uint8), kind, quality=95))
             colors[file.name] = (number, color)
         write(folder / "train" / name / f"{name}_boxes.txt", b"not an image")
-        file = folder / "val" / "images" / f"val_{number}.JPEG"
-        color = rng.integers(0, 256, 3)
-        write(file, image_bytes(np.full((64, 64, 3), color, np.uint8), kind, quality=95))
-        colors[file.name] = (number, color)
         lines.append(f"{file.name}\t{name}\t0\t32\t44\t62\n")
     write(folder / "val" / "val_annotations.txt", "".join(lines).encode())
     return colors

@@ -13,16 +13,11 @@ from dualnet.data.enlarge import enlarged
 
 @pytest.mark.parametrize("side", [5, 7, 10, 13])
 def test_enlarged_by_a_loop_over_pixels(side, rng):
-    images = rng.standard_normal((2, 5, 4, 3))
+    images = rng.standard_normal((2, 5, 4 if side > 5 else 5, 3))  # or they stay as they are
     expected = [resized_by_a_loop(image, side, side) for image in images]
     np.testing.assert_allclose(enlarged(images, side), expected, atol=1e-12)
     single = enlarged(images.astype(np.float32), side)
     assert single.dtype == np.float32 and single.shape == (2, side, side, 3)
-
-
-def test_images_of_their_own_size_stay_as_they_are(rng):
-    images = rng.standard_normal((2, 6, 6, 1))
-    np.testing.assert_array_equal(enlarged(images, 6), images)
 
 
 @pytest.mark.parametrize("scale", data.PIXEL_SCALES)

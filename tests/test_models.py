@@ -402,11 +402,6 @@ def test_local_losses_make_the_output_a_readout(arguments, readout, ask):
     assert ("stop" in [layer["name"] for layer in described["layers"]]) == readout
 
 
-def test_a_switch_that_the_model_does_not_have(ask):
-    code, _, err = ask("--describe", "--model", "vit", "--batch-norm")
-    assert code == 2 and "--batch-norm is of no use to --model vit; it is for mlp, cnn" in err
-
-
 def test_a_mixer_learns_by_local_losses_and_goes_on(elsewhere, ask):
     flags = "--model local-mixer --width 64 --limit-train 1000 --groups 4 --rule lg-fg-a".split()
     code, _, _ = ask(*flags, "--epochs", 1, "--quiet", "--run-dir", "run")

@@ -451,10 +451,6 @@ def test_a_member_that_is_no_array_is_refused(finished):
 # --- settings ----------------------------------------------------------------------------------
 
 
-def test_settings_survive_json():
-    assert Settings.from_json(json.loads(json.dumps(SETTINGS.as_json()))) == SETTINGS
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cupy_comparisons import ALLOWED, BOTH, assert_same, moved
+from cupy_comparisons import ALLOWED, BOTH, assert_as_on_host, assert_same
 from test_random import DRAWS, assert_moments, assert_parts_are_of_the_whole
 
 from dualnet.backends import overridable
@@ -25,13 +25,6 @@ from dualnet.nn import softmax_cross_entropy
 from dualnet.nn.activations import _relu_and_slope
 from dualnet.nn.losses import _losses_and_errors
 from dualnet.optim import OPTIMIZERS
-
-
-def assert_as_on_host(function, arrays, backend, allowed, *more):
-    """What a function gives for the device's arrays and for the same on the host."""
-    got = function(*moved(arrays, backend), *more)
-    assert_same(got, function(*arrays, *more), backend, allowed, function.__name__)
-
 
 # --- sums of directions --------------------------------------------------------------------------
 

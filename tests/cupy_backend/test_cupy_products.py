@@ -11,7 +11,15 @@ from types import SimpleNamespace
 import fake_arrays
 import numpy as np
 import pytest
-from cupy_comparisons import ALLOWED, BOTH, assert_same, moved, moved_back, on
+from cupy_comparisons import (
+    ALLOWED,
+    BOTH,
+    assert_as_on_host,
+    assert_same,
+    moved,
+    moved_back,
+    on,
+)
 from fake_cupy import is_stand_in
 from learning_problems import EVERY_RULE, NETWORKS, problem
 
@@ -296,9 +304,8 @@ def test_a_result_that_repeats_one_place_is_not_left_to_chance(cupy_backend, hap
 )
 def test_other_numbers_are_left_to_cupy(kinds, cupy_backend, happened, rng):
     x, y = (rng.integers(-9, 9, (3, 3)).astype(kind) for kind in kinds)
-    got = matrix_product(cupy_backend.asarray(x), cupy_backend.asarray(y))
+    assert_as_on_host(matrix_product, (x, y), cupy_backend, 1e-12)
     assert happened["calls"] == 0
-    assert_same(got, x @ y, cupy_backend, 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -415,19 +422,16 @@ def test_sums_are_in_float32(cupy_backend, rounding):
 def test_a_product_with_a_vector_is_not_rounded(cupy_backend, rounding, rng):
     rounding("bf16")
     x, y = rng.standard_normal((5, 4)).astype(np.float32), rng.standard_normal(4).astype(np.float32)
-    got = matrix_product(*moved((x, y), cupy_backend))
-    assert_same(got, x @ y, cupy_backend, ALLOWED[np.float32])
+    assert_as_on_host(matrix_product, (x, y), cupy_backend, ALLOWED[np.float32])
 
 
 def test_exact_products_are_not_rounded(cupy_backend, rounding, happened, rng):
     """Inner products of directions, dense and of rank one, and images made larger."""
     rounding("bf16")
     x, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((6, 7), (7, 5)))
-    got = overridable.exact_product(*moved((x, y), cupy_backend))
-    assert_same(got, x @ y, cupy_backend, ALLOWED[np.float32])
-    wider = y.astype(np.float64)
-    got = overridable.exact_product(*moved((x, wider), cupy_backend))
-    assert_same(got, x @ wider, cupy_backend, ALLOWED[np.float64])
+    for dtype in (np.float32, np.float64):
+        factors = x, y.astype(dtype)
+        assert_as_on_host(overridable.exact_product, factors, cupy_backend, ALLOWED[dtype])
     assert happened["calls"] == 2  # both by the library, which a recorded step may call
     dense = rng.standard_normal((4, 5, 6)).astype(np.float32)
     factors = [rng.standard_normal((4, n)).astype(np.float32) for n in (5, 6)]
@@ -438,9 +442,7 @@ def test_exact_products_are_not_rounded(cupy_backend, rounding, happened, rng):
         got = inner_products(there, there)
         assert_same(got, inner_products(t, t), cupy_backend, 10 * ALLOWED[np.float32])
     images = rng.random((2, 5, 4, 3)).astype(np.float32)
-    assert_same(
-        enlarged(cupy_backend.asarray(images), 9), enlarged(images, 9), cupy_backend, 1e-5, "larger"
-    )
+    assert_as_on_host(enlarged, (images,), cupy_backend, 1e-5, 9)
 
 
 # --- the library ----------------------------------------------------------------------------------
