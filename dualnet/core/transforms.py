@@ -20,6 +20,7 @@ from dualnet import tree
 from dualnet.core import spaces
 from dualnet.core.arguments import (
     float_array,
+    require_arrays,
     require_pair,
     require_sequences,
     tangent_stacks,
@@ -54,8 +55,8 @@ def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = F
     primals = tuple(primals)
     leaves, stacks, k = tangent_stacks("jvp", primals, tuple(tangents))
     with Level() as level:
-        out, aux = _call(f, _duals(primals, leaves, stacks, level), has_aux, level)
-        values, out_tangents = _primals_and_tangents(out, level)
+        duals = _duals(primals, leaves, stacks, level)
+        out, values, out_tangents, aux = _call("jvp", f, duals, has_aux, level)
     answers = [_answer(t, x, k) for t, x in zip(out_tangents, values, strict=True)]
     result = tree.unflatten(out, values), tree.unflatten(out, answers)
     return (*result, aux) if has_aux else result
@@ -114,10 +115,8 @@ class Record:
         self.leaves = [float_array(name, x) for x in tree.leaves(primals)]
         self.inputs = list(map(Symbolic.input, self.leaves))
         with Level() as level:
-            out, self.aux = _call(
-                f, _duals(primals, self.leaves, self.inputs, level), has_aux, level
-            )
-            self.values, self.out_tangents = _primals_and_tangents(out, level)
+            duals = _duals(primals, self.leaves, self.inputs, level)
+            out, self.values, self.out_tangents, self.aux = _call(name, f, duals, has_aux, level)
         self.out = tree.unflatten(out, self.values)
 
     def push(self, *tangents: Any) -> Any:
@@ -146,11 +145,15 @@ def _duals(primals: tuple, leaves: list, tangents: Sequence[Tangent], level: Lev
     return tree.unflatten(primals, [x if t is None else Dual(x, t, level) for x, t in pairs])
 
 
-def _call(f: Callable, duals: Sequence, has_aux: bool, level: Level) -> tuple[Any, Any]:
-    if not has_aux:
-        return f(*duals), None
-    out, aux = require_pair(f(*duals))
-    return out, tree.unflatten(aux, _primals_and_tangents(aux, level)[0])
+def _call(name: str, f: Callable, duals: Sequence, has_aux: bool, level: Level) -> tuple:
+    """Return f's result, the primals and tangents of its leaves, and aux without tangents."""
+    out, aux = f(*duals), None
+    if has_aux:
+        out, aux = require_pair("has_aux=True: the function must return (out, aux)", out)
+        aux = tree.unflatten(aux, _primals_and_tangents(aux, level)[0])
+    values, tangents = _primals_and_tangents(out, level)
+    require_arrays(name, out, values)
+    return out, values, tangents, aux
 
 
 def _primals_and_tangents(out: Tree, level: Level) -> tuple[list, list]:
