@@ -23,8 +23,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,8 +48,7 @@ class Level:
         self.open = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """How a function is evaluated where duals are among its arguments."""
 
     evaluate: Callable[[Level, tuple, dict], Any]  # (innermost level, args, kwargs) -> result

@@ -80,25 +80,16 @@ def _transposed(t: Tangent, out: Array, x: Array, axes: Sequence[int] | None = N
 rule(np.transpose, _transposed)
 
 
-@composed(np.swapaxes)
-def _swapaxes(x: Array, axis1: int, axis2: int) -> Any:
-    order = list(range(x.ndim))
-    order[axis1], order[axis2] = order[axis2], order[axis1]
-    return np.transpose(x, order)
+def _moves_axes(fn: Callable) -> None:
+    @composed(fn)
+    def _(x: Array, *args: Any, **kwargs: Any) -> Any:
+        # The axes of the example have lengths of their own, so that the result tells their order.
+        example = np.broadcast_to(0, tuple(range(x.ndim)))
+        return np.transpose(x, fn(example, *args, **kwargs).shape)
 
 
-composed(np.matrix_transpose, np.linalg.matrix_transpose)(lambda x: np.swapaxes(x, -1, -2))
-
-
-@composed(np.moveaxis)
-def _moveaxis(x: Array, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
-    sources = [a % x.ndim for a in np.atleast_1d(source)]
-    destinations = [a % x.ndim for a in np.atleast_1d(destination)]
-    order = [a for a in range(x.ndim) if a not in sources]
-    for to, origin in sorted(zip(destinations, sources, strict=True)):
-        order.insert(to, origin)
-    return np.transpose(x, order)
-
+for _fn in (np.swapaxes, np.moveaxis, np.matrix_transpose, np.linalg.matrix_transpose):
+    _moves_axes(_fn)
 
 # --- entries in another order, some of them repeated or left out ---
 
