@@ -8,14 +8,13 @@ they do to the positions of the entries says where every entry came from.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.arrays import arange_like, asarray_like, concatenate_arrays
-from dualnet.core.dual import astype, primal_of
+from dualnet.core.dual import astype, getitem, primal_of
 from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.reductions import axes_from_end
@@ -206,14 +205,11 @@ def _split(x: Array, indices_or_sections: Any, axis: int = 0) -> list:
 
 @composed(np.array_split)
 def _array_split(x: Array, indices_or_sections: Any, axis: int = 0) -> list:
-    # These are the cuts that NumPy itself makes along one axis.
-    lengths = [len(p) for p in np.array_split(np.arange(x.shape[axis]), indices_or_sections)]
+    # NumPy's own cuts of the positions along the axis say where each part starts and ends.
+    parts = np.array_split(np.arange(x.shape[axis]), indices_or_sections)
     before = (slice(None),) * (axis % x.ndim)
-    bounds = [0, *np.cumsum(lengths)]
-    if not isinstance(indices_or_sections, (int, np.integer)):
-        bounds = [0, *indices_or_sections, x.shape[axis]]
-    cuts = [(*before, slice(a, b)) for a, b in pairwise(bounds)]
-    return [x[cut] for cut in cuts]
+    spans = [slice(p[0], p[-1] + 1) if p.size else slice(0, 0) for p in parts]
+    return [getitem(x, (*before, span)) for span in spans]
 
 
 composed(np.vsplit)(lambda x, indices_or_sections: np.split(x, indices_or_sections, 0))
