@@ -8,8 +8,6 @@ These conventions hold everywhere:
 
 * A tangent of a primal of shape `S` is a stack `(k, *S)` of k directions, or a structured tangent
   that stands for one (`core.spaces`).  A constant has no tangent: it is simply no `Dual`.
-* A rule has the signature `(t, out, *primals, **params)`: t is the tangent of one argument, out is
-  the result, and primals and params are the arguments of the call.  A rule is linear in t.
 * Each call of a transform opens a `Level`.  Where duals of several levels meet, the innermost
   (newest) level is handled first, and all others count as part of the primals.  Levels keep nested
   derivatives apart.  In
@@ -25,8 +23,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,8 +48,7 @@ class Level:
         self.open = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """How a function is evaluated where duals are among its arguments."""
 
     evaluate: Callable[[Level, tuple, dict], Any]  # (innermost level, args, kwargs) -> result
@@ -107,20 +103,15 @@ def primitive(fn: Callable) -> Callable:
     return dispatching
 
 
-def _operator(fn: Callable) -> Any:
-    """Make the operator that is the NumPy function `fn`, with the dual on the left."""
+def _operators(fn: Callable) -> tuple[Any, Any]:
+    """Make the operators that are the NumPy function `fn`: with the dual on the left, and right."""
 
-    def operator(self: Dual, other: Any) -> Any:
+    def left(self: Dual, other: Any) -> Any:
         if getattr(other, "__array_ufunc__", self) is None:
             return NotImplemented  # NumPy's convention: the other side knows what to do
         return evaluate(fn, (self, other), {})
 
-    return operator
-
-
-def _reflected(fn: Callable) -> Any:
-    """Make the operator that is the NumPy function `fn`, with the dual on the right."""
-    return lambda self, other: evaluate(fn, (other, self), {})
+    return left, lambda self, other: evaluate(fn, (other, self), {})
 
 
 def _method(fn: Callable) -> Any:
@@ -218,17 +209,17 @@ class Dual:
 
     # --- operators and methods that are NumPy functions ---
 
-    __add__, __radd__ = _operator(np.add), _reflected(np.add)
-    __sub__, __rsub__ = _operator(np.subtract), _reflected(np.subtract)
-    __mul__, __rmul__ = _operator(np.multiply), _reflected(np.multiply)
-    __truediv__, __rtruediv__ = _operator(np.divide), _reflected(np.divide)
-    __floordiv__, __rfloordiv__ = _operator(np.floor_divide), _reflected(np.floor_divide)
-    __mod__, __rmod__ = _operator(np.remainder), _reflected(np.remainder)
-    __pow__, __rpow__ = _operator(np.power), _reflected(np.power)
-    __matmul__, __rmatmul__ = _operator(np.matmul), _reflected(np.matmul)
-    __eq__, __ne__ = _operator(np.equal), _operator(np.not_equal)
-    __lt__, __le__ = _operator(np.less), _operator(np.less_equal)
-    __gt__, __ge__ = _operator(np.greater), _operator(np.greater_equal)
+    __add__, __radd__ = _operators(np.add)
+    __sub__, __rsub__ = _operators(np.subtract)
+    __mul__, __rmul__ = _operators(np.multiply)
+    __truediv__, __rtruediv__ = _operators(np.divide)
+    __floordiv__, __rfloordiv__ = _operators(np.floor_divide)
+    __mod__, __rmod__ = _operators(np.remainder)
+    __pow__, __rpow__ = _operators(np.power)
+    __matmul__, __rmatmul__ = _operators(np.matmul)
+    __lt__, __gt__ = _operators(np.less)  # x > y is y < x
+    __le__, __ge__ = _operators(np.less_equal)
+    __eq__, __ne__ = _operators(np.equal)[0], _operators(np.not_equal)[0]
     __hash__ = None  # type: ignore[assignment]  # as for arrays: == is elementwise
 
     __neg__, __pos__, __abs__ = _method(np.negative), _method(np.positive), _method(np.absolute)

@@ -12,7 +12,7 @@ import numpy as np
 
 from dualnet.backends.overridable import matrix_product
 from dualnet.core import linear, refusals
-from dualnet.core.linear import LinearMap, StructuredTangent
+from dualnet.core.linear import LinearMap, StructuredTangent, add
 from dualnet.types import Array, Stack, Tangent
 
 
@@ -45,9 +45,6 @@ class RankOne(StructuredTangent):
         short = _SHORTCUTS.get(linear_map)
         result = short(self, *params) if short else None
         return linear_map(self.dense(), *params) if result is None else result
-
-    def add(self, other: Tangent) -> Tangent:
-        return linear.add(self.dense(), dense(other))
 
 
 _SHORTCUTS: dict[LinearMap, Callable[..., Tangent | None]] = {}
@@ -125,9 +122,7 @@ class DirectSum(StructuredTangent):
 
     def add(self, other: DirectSum) -> DirectSum:
         pairs = zip(self.parts, other.parts, strict=True)
-        return DirectSum(
-            *(a if b is None else b if a is None else linear.add(a, b) for a, b in pairs)
-        )
+        return DirectSum(*(a if b is None else b if a is None else add(a, b) for a, b in pairs))
 
 
 def dense(t: Tangent) -> Stack:

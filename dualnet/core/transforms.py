@@ -17,14 +17,9 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
-from dualnet.core import spaces
-from dualnet.core.arguments import (
-    float_array,
-    require_pair,
-    require_sequences,
-    tangent_stacks,
-)
+from dualnet.core import arguments, spaces
 from dualnet.core.dual import Dual, Level, primal_of
+from dualnet.core.engine import take_apart
 from dualnet.core.symbolic import Symbolic, push_all, transpose_all
 from dualnet.tree import Tree
 from dualnet.types import Array, Tangent
@@ -50,14 +45,11 @@ def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = F
         TangentError: a tangent's shape, dtype or k does not fit; both sides are shown.
         TreeError: a tangent's structure does not fit.
     """
-    require_sequences("jvp", primals=primals, tangents=tangents)
+    arguments.require_sequences("jvp", primals=primals, tangents=tangents)
     primals = tuple(primals)
-    leaves, stacks, k = tangent_stacks("jvp", primals, tuple(tangents))
-    with Level() as level:
-        out, aux = _call(f, _duals(primals, leaves, stacks, level), has_aux, level)
-        values, out_tangents = _primals_and_tangents(out, level)
-    answers = [_answer(t, x, k) for t, x in zip(out_tangents, values, strict=True)]
-    result = tree.unflatten(out, values), tree.unflatten(out, answers)
+    leaves, stacks, k = arguments.tangent_stacks("jvp", primals, tuple(tangents))
+    out, values, out_tangents, aux = _call("jvp", f, primals, leaves, stacks, has_aux)
+    result = tree.unflatten(out, values), _answers(out, values, out_tangents, k)
     return (*result, aux) if has_aux else result
 
 
@@ -76,8 +68,7 @@ def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> Any:
     """Evaluate `f`, and transpose its derivative: reverse mode.
 
     The derivative is recorded as a linear expression while f is evaluated, as the very rules of
-    forward mode act on a symbolic tangent; then it is transposed.
-    Source: Radul et al. 2022, "You Only Linearize Once: Tangents Transpose to Gradients".
+    forward mode act on a symbolic tangent; then it is transposed (see `core.symbolic`).
 
     Returns:
         `(out, f_vjp)` or `(out, f_vjp, aux)`.  `f_vjp(cotangent)` takes a tree like out (or with k
@@ -111,71 +102,59 @@ class Record:
 
     def __init__(self, name: str, f: Callable, primals: tuple, has_aux: bool = False):
         self.name, self.primals = name, primals
-        self.leaves = [float_array(name, x) for x in tree.leaves(primals)]
+        self.leaves = [arguments.float_array(name, x) for x in tree.leaves(primals)]
         self.inputs = list(map(Symbolic.input, self.leaves))
-        with Level() as level:
-            out, self.aux = _call(
-                f, _duals(primals, self.leaves, self.inputs, level), has_aux, level
-            )
-            self.values, self.out_tangents = _primals_and_tangents(out, level)
+        called = _call(name, f, primals, self.leaves, self.inputs, has_aux)
+        out, self.values, self.out_tangents, self.aux = called
         self.out = tree.unflatten(out, self.values)
 
     def push(self, *tangents: Any) -> Any:
-        _, stacks, k = tangent_stacks(self.name, self.primals, tangents)
-        reached = [t for t in self.out_tangents if t is not None]
-        computed = iter(push_all(reached, self.inputs, stacks))
-        pairs = zip(self.out_tangents, self.values, strict=True)
-        answers = [_answer(t if t is None else next(computed), x, k) for t, x in pairs]
-        return tree.unflatten(self.out, answers)
+        _, stacks, k = arguments.tangent_stacks(self.name, self.primals, tangents)
+        pushed = push_all(self.out_tangents, self.inputs, stacks)
+        return _answers(self.out, self.values, pushed, k)
 
     def pull(self, cotangents: Any) -> tuple:
-        _, stacks, k = tangent_stacks(self.name, self.out, cotangents, "cotangent")
-        outputs, given = [], []
-        for t, stack in zip(self.out_tangents, stacks, strict=True):
-            if t is not None and stack is not None:
-                outputs.append(t)
-                given.append(stack)
-        sums = transpose_all(outputs, given, self.inputs)
-        pairs = zip(sums, self.leaves, strict=True)
-        return tree.unflatten(self.primals, [_answer(ct, x, k) for ct, x in pairs])
+        _, stacks, k = arguments.tangent_stacks(self.name, self.out, cotangents, "cotangent")
+        pulled = transpose_all(self.out_tangents, stacks, self.inputs)
+        return _answers(self.primals, self.leaves, pulled, k)
 
 
-def _duals(primals: tuple, leaves: list, tangents: Sequence[Tangent], level: Level) -> tuple:
-    """Build a tree like the primals, of its leaves paired with their tangents."""
-    pairs = zip(leaves, tangents, strict=True)
-    return tree.unflatten(primals, [x if t is None else Dual(x, t, level) for x, t in pairs])
+def _call(
+    name: str, f: Callable, primals: tuple, leaves: list, tangents: Sequence[Tangent], has_aux: bool
+) -> tuple:
+    """Evaluate f on duals of a level of its own, where a leaf of the primals has a tangent.
 
-
-def _call(f: Callable, duals: Sequence, has_aux: bool, level: Level) -> tuple[Any, Any]:
-    if not has_aux:
-        return f(*duals), None
-    out, aux = require_pair(f(*duals))
-    return out, tree.unflatten(aux, _primals_and_tangents(aux, level)[0])
-
-
-def _primals_and_tangents(out: Tree, level: Level) -> tuple[list, list]:
-    """Separate the leaves' primals and tangents at a level; None where there is no tangent."""
-    primals, tangents = [], []
-    for x in tree.leaves(out):
-        mine = isinstance(x, Dual) and x.level is level
-        primals.append(x.primal if mine else x)
-        tangents.append(x.tangent if mine else None)
-    return primals, tangents
-
-
-def _answer(t: Tangent | None, like: Array, k: int | None) -> Array:
-    """Return a tangent or cotangent of `like` in the form in which the caller gets it.
-
-    It has zeros where nothing arrived, the dtype of `like`, and no k axis where single tangents
-    were given; and it is an array to write to, even where it was one number repeated (a view).
+    Returns:
+        What f returned, the primals and tangents of its leaves, and aux without tangents.
     """
-    dtype = like.dtype if hasattr(like, "dtype") else np.result_type(like)
-    if t is None:
-        shape = (1 if k is None else k, *np.shape(like))
-        t = np.zeros_like(primal_of(like), dtype, shape=shape)
-    stack = spaces.dense(t)
-    if stack.dtype != dtype:
-        stack = stack.astype(dtype)
-    if 0 in getattr(stack, "strides", ()):
-        stack = stack.copy()
-    return stack[0] if k is None else stack
+    with Level() as level:
+        pairs = zip(leaves, tangents, strict=True)
+        duals = [x if t is None else Dual(x, t, level) for x, t in pairs]
+        out, aux = f(*tree.unflatten(primals, duals)), None
+        if has_aux:
+            out, aux = arguments.require_pair("has_aux=True: the function", "(out, aux)", out)
+            aux = tree.unflatten(aux, take_apart(tree.leaves(aux), level)[0])
+        values, out_tangents = take_apart(tree.leaves(out), level)
+    arguments.require_arrays(name, out, values)
+    return out, values, out_tangents, aux
+
+
+def _answers(like: Tree, leaves: list, tangents: Sequence[Tangent | None], k: int | None) -> Tree:
+    """Return the tangents or cotangents of a tree's leaves in the form in which a caller gets them.
+
+    They have zeros where nothing arrived, the dtypes of the leaves, and no k axis where single
+    tangents were given; and they are arrays to write to, even where one was a number repeated.
+    """
+    answers = []
+    for x, t in zip(leaves, tangents, strict=True):
+        dtype = x.dtype if hasattr(x, "dtype") else np.result_type(x)
+        if t is None:
+            shape = (1 if k is None else k, *np.shape(x))
+            t = np.zeros_like(primal_of(x), dtype, shape=shape)
+        stack = spaces.dense(t)
+        if stack.dtype != dtype:
+            stack = stack.astype(dtype)
+        if 0 in getattr(stack, "strides", ()):
+            stack = stack.copy()
+        answers.append(stack[0] if k is None else stack)
+    return tree.unflatten(like, answers)
