@@ -22,7 +22,6 @@ from dualnet.images.windows import (
     weighted_window_sum,
     weighted_window_sum_transpose,
 )
-from dualnet.learning.directions.algebra import combine, inner_products
 from dualnet.nn import (
     AdaptiveAveragePool,
     Conv2d,
@@ -93,11 +92,6 @@ def test_pools():
     assert adaptive_average_pool(x, (4, 1))[0, :, 0, 0].tolist() == [8 / 3, 8 / 3, 16 / 3, 16 / 3]
 
 
-def test_a_tie_in_a_window_is_shared_equally():
-    gradient = dn.grad(lambda x: max_pool(x, 2).sum())(np.zeros((1, 2, 2, 1)))
-    assert gradient.ravel().tolist() == [0.25] * 4
-
-
 # --- the definition and the composition ----------------------------------------------------------
 
 
@@ -105,16 +99,6 @@ def test_a_tie_in_a_window_is_shared_equally():
 def test_convolve_is_what_it_is_defined_to_be(geometry, rng):
     x, w = images_and_kernels(rng, geometry)
     np.testing.assert_allclose(convolve(x, w, geometry), by_loops(x, w, geometry), atol=1e-13)
-
-
-@every_geometry
-def test_the_other_two_are_its_transposes(geometry, rng):
-    x, w = images_and_kernels(rng, geometry)
-    y = convolve(x, w, geometry)
-    ct = rng.standard_normal(y.shape)
-    expected = np.vdot(y, ct)
-    assert math.isclose(np.vdot(x, convolve_transpose(ct, w, geometry, IMAGE)), expected)
-    assert math.isclose(np.vdot(w, kernel_gradient(x, ct, geometry)), expected)
 
 
 @every_geometry
@@ -178,22 +162,6 @@ def test_rank_one_kernels(geometry, rng):
 
     dn.check_jvp(nested, (x, left, right), order=2)
     dn.check_vjp(nested, (x, left, right))
-
-
-def test_rank_one_kernels_stay_factored_on_their_way(rng, monkeypatch):
-    monkeypatch.setattr(dn.RankOne, "dense", None)  # making the dense stack would fail
-    x, left, right = (rng.standard_normal(s) for s in ((2, 5, 5, 3), (4, 3, 3, 3), (4, 3, 3, 6)))
-    w = rng.standard_normal((3, 3, 3, 6))
-    _, t = dn.jvp(lambda w: conv2d(x, w, padding=1), (w,), (dn.RankOne(left, right),))
-    assert t.shape == (4, 2, 5, 5, 6)
-
-
-def test_sums_and_inner_products_of_rank_one_kernels(rng):
-    t = dn.RankOne(rng.standard_normal((4, 3, 2, 5)), rng.standard_normal((4, 3, 2, 6)))
-    c = rng.standard_normal(4)
-    np.testing.assert_allclose(combine(c, t), np.tensordot(c, t.dense(), 1), atol=1e-13)
-    gram = np.einsum("iabpq,jabpq->ij", t.dense(), t.dense())
-    np.testing.assert_allclose(inner_products(t, t), gram, atol=1e-12)
 
 
 # --- layers --------------------------------------------------------------------------------------
