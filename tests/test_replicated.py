@@ -5,7 +5,6 @@ from collections import Counter
 import numpy as np
 import pytest
 from learning_problems import (
-    BACKEND,
     WITH_BATCH_NORM,
     assert_close,
     assert_unbiased,
@@ -49,7 +48,6 @@ from dualnet.nn import (
     softmax_cross_entropy,
     tanh,
     transformer_block,
-    walk,
 )
 
 N, CLASSES, K = 4, 3, 2
@@ -254,67 +252,6 @@ def with_heads(name, rng, key, **options):
     return problem(rng, key, *layers, in_shape=shape, **options)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_no_part_of_an_activity_reaches_more_than_its_independence_says(name, rng, key):
-    """Each part of each activity is moved, and what moves under the next head is looked at."""
-    p = with_heads(name, rng, key, n=2)
-    network = p.task.network
-    heads = {path: layer for path, layer in network.layers if isinstance(layer, LocalHead)}
-    kept = independence_of_each(p.task, greedy=True)
-    order = [path for path, _ in walk(network)]
-    seen = {}
-
-    def activities(path, moved=None):
-        """The activity at a place, and the inputs of the heads, the place's moved by `moved`."""
-        result = {}
-
-        def tap(here, y):
-            if here == path:
-                y = y if moved is None else y + moved
-                result[path] = y
-            if here in heads:
-                result[here] = y
-                return dn.stop_gradient(y)
-            return y
-
-        network.apply(p.params, p.state, p.x, Context(train=True, tap=tap))
-        return result
-
-    for path in order:
-        if path.startswith("head") or path in ("stop", "output", "mean"):
-            continue
-        start = activities(path)[path]
-        following = [h for h in heads if order.index(f"{h}/linear") > order.index(path)]
-        if not following:
-            continue
-        head, sep = following[0], kept[path]
-        jacobian = dn.jacfwd(lambda m: activities(path, m)[head])(np.zeros_like(start))  # noqa: B023
-        n = len(start)
-        after = activities(path)[head]
-        groups, channels = heads[head].groups, after.shape[-1]
-        tokens = after[0].size // channels
-        moves = np.reshape(
-            np.abs(jacobian), (n, tokens, groups, channels // groups, n, start[0].size)
-        ).sum(3)
-        seen[path] = sep
-        if sep.examples:
-            assert not np.any(moves * (1 - np.eye(n))[:, None, None, :, None]), path
-        own = np.swapaxes(start, 1, 2) if sep.swapped else start
-        index = np.reshape(np.arange(start[0].size), start.shape[1:])
-        index = (np.swapaxes(index, 0, 1) if sep.swapped else index).reshape(-1, own.shape[-1])
-        if sep.tokens:
-            for t in range(tokens):
-                others = [i for i in range(tokens) if i != t]
-                assert not np.any(moves[:, others][..., index[t]]), path
-        if sep.groups > 1:
-            width = own.shape[-1] // groups
-            for g in range(groups):
-                others = [i for i in range(groups) if i != g]
-                of_group = index[:, g * width : (g + 1) * width].ravel()
-                assert not np.any(moves[:, :, others][..., of_group]), path
-    assert any(s.tokens for s in seen.values())
-
-
 # --- the rule ----------------------------------------------------------------------------------
 
 
@@ -362,13 +299,6 @@ def test_every_unit_has_an_independence(rng, key):
     for unit in units:
         assert {unit.weights, unit.before, unit.after} <= set(kept)
         assert tree.leaves(tree.subtree(p.params, unit.weights))
-
-
-def test_lg_fg_a_draws_the_same_whole_and_in_shards(rng, key):
-    p = with_heads("mixer", rng, key)
-    rule = GreedyActivityPerturbation(3)
-    whole = p.step(rule, key, BACKEND).gradients
-    assert_close(p.step(rule, key, BACKEND, shards=3).gradients, whole, 1e-12)
 
 
 # --- exactly, without draws ----------------------------------------------------------------------
