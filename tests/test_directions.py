@@ -300,18 +300,18 @@ def test_projection_is_the_nearest_point_of_the_span(network, rule, rng, key):
     assert np.linalg.norm(off) < 1e-9 * np.linalg.norm(exact)
 
 
-@pytest.mark.parametrize("sampler", ["basis", *RANDOM, "normal:unit", "rank-one:3:unit"])
-def test_projection_on_the_whole_space_is_the_gradient(sampler, rng, key):
-    p = problem(rng, key)
-    rule = WeightPerturbation(tree.size(p.params) + 40, sampler, "projection")
-    assert_close(p.step(rule, key).gradients, p.exact(), 1e-8)
-
-
-@pytest.mark.parametrize("sampler", ORTHOGONAL)
-def test_as_many_orthogonal_directions_as_weights_give_the_gradient(sampler, rng, key):
-    p = problem(rng, key, ("output", Linear(3)))
-    rule = WeightPerturbation(tree.size(p.params), sampler, "projection")
-    assert_close(p.step(rule, key).gradients, p.exact(), 1e-5)
+@pytest.mark.parametrize(
+    ("sampler", "layers", "more", "allowed"),
+    [
+        *[(name, MLP, 40, 1e-8) for name in ("basis", *RANDOM)],
+        *[(name, (("output", Linear(3)),), 0, 1e-5) for name in ORTHOGONAL],
+    ],
+)
+def test_projection_on_the_whole_space_is_the_gradient(sampler, layers, more, allowed, rng, key):
+    """Of orthogonal directions there are no more than weights."""
+    p = problem(rng, key, *layers)
+    rule = WeightPerturbation(tree.size(p.params) + more, sampler, "projection")
+    assert_close(p.step(rule, key).gradients, p.exact(), allowed)
 
 
 def repeated(backend, key, params, start, stop):
@@ -417,8 +417,6 @@ def test_activity_projection_is_the_projection_of_each_examples_gradient(k, rng,
     }
     got = p.step(rule, key).gradients
     assert_close({name: got[name] for name in expected}, expected, 1e-9)
-    if k >= 9:
-        assert_close(got, p.exact(), 1e-8)
 
 
 @pytest.mark.parametrize("make", [ActivityPerturbation, ControlVariate])

@@ -87,9 +87,6 @@ def test_squared_error_equals_its_formula():
     assert np.allclose(mean_squared_error(outputs, targets), [(1 + 4) / 2, (0 + 4) / 2])
     gradient = dn.grad(lambda y: mean_squared_error(y, targets).sum())(outputs)
     assert np.allclose(gradient, [[1, -2], [0, -2]])  # 2 (output - target) / 2
-
-
-def test_squared_error_of_one_number_each():
     assert mean_squared_error(np.array([1.0, 2.0]), np.array([0.0, 5.0])).tolist() == [1, 9]
 
 
