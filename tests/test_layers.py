@@ -8,20 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from learning_problems import BACKEND, flat, problem
 
 import dualnet as dn
 from dualnet import tree
-from dualnet.backends import NumpyBackend
 from dualnet.check import ROWS, references
 from dualnet.errors import UsageError
 from dualnet.learning import (
     RULES,
-    Batch,
-    LearnerState,
-    Plan,
     Task,
     WeightPerturbation,
-    estimate_gradient,
 )
 from dualnet.nn import (
     AverageTokens,
@@ -47,11 +43,7 @@ from dualnet.nn import (
     normalization_kernels,
     normalize,
     softmax,
-    softmax_cross_entropy,
 )
-
-BACKEND = NumpyBackend()
-
 
 # --- every layer ---------------------------------------------------------------------------------
 
@@ -111,24 +103,17 @@ def test_rank_one_tangents_of_weights_equal_dense_ones(row, key, rng):
 def test_a_step_of_every_layer_under_every_rule(row, name, key, rng):
     """The layer, then a classifier; and a layer before it, so that something flows back."""
     in_shape = row.arrays(rng)[0]["x"].shape[1:]
-    network = Sequential(
-        (
-            ("before", BatchNorm()),
-            ("layer", row.layer),
-            ("flatten", Flatten()),
-            ("output", Linear(3)),
-        )
+    layers = (
+        ("before", BatchNorm()),
+        ("layer", row.layer),
+        ("flatten", Flatten()),
+        ("output", Linear(2)),  # as many classes as the local head's
     )
-    task, rule = Task(network, softmax_cross_entropy), RULES[name]()
-    params, state, _ = network.init(key, in_shape)
-    params = tree.map(lambda p: p + rng.uniform(-0.5, 0.5, p.shape), params)
-    x, labels = rng.standard_normal((3, *in_shape)), np.array([0, 1, 1])
-    plan = Plan.of(task, params, state, x)
-    learner = LearnerState(params, state, rule.init(key, plan, params))
-    done = estimate_gradient(rule, plan, learner, Batch(x, labels), key, BACKEND)
-    for (path, g), p in zip(tree.items(done.gradients), tree.leaves(params), strict=True):
-        assert g.shape == p.shape and np.all(np.isfinite(g)), path
-    for a, b in zip(tree.leaves(done.model_state), tree.leaves(state), strict=True):
+    p = problem(rng, key, *layers, in_shape=in_shape, n=3)
+    done = p.step(RULES[name](), key)
+    assert tree.describe(done.gradients) == tree.describe(p.params)
+    assert np.all(np.isfinite(flat(done.gradients)))
+    for a, b in zip(tree.leaves(done.model_state), tree.leaves(p.state), strict=True):
         assert np.any(a != b)  # the running statistics
 
 
@@ -226,12 +211,6 @@ def test_gain_and_bias_have_the_shape_of_the_normalized_axes(key):
         assert np.all(params["gain"] == 1) and not params["bias"].any()
 
 
-def test_a_network_says_whether_it_couples_examples():
-    inner = Residual((("block", Sequential((("a", Linear(3)), ("b", BatchNorm())))),))
-    assert couples_examples(Sequential((("first", Linear(3)), ("inner", inner))))
-    assert not couples_examples(mixer_block(4, 6, 2)) and not couples_examples(Linear(2))
-
-
 @dataclass(frozen=True)
 class Together(Sequential):
     """A container that itself mixes examples."""
@@ -240,7 +219,10 @@ class Together(Sequential):
     couples_examples = True
 
 
-def test_a_container_may_couple_examples_too():
+def test_a_network_says_whether_it_couples_examples():
+    inner = Residual((("block", Sequential((("a", Linear(3)), ("b", BatchNorm())))),))
+    assert couples_examples(Sequential((("first", Linear(3)), ("inner", inner))))
+    assert not couples_examples(mixer_block(4, 6, 2)) and not couples_examples(Linear(2))
     assert couples_examples(Sequential((("t", Together((("a", Linear(3)),))),)))
 
 

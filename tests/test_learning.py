@@ -249,6 +249,7 @@ def test_a_network_may_be_a_single_layer(network, rule, rng, key):
 
 # --- options, batches --------------------------------------------------------------------------
 
+OWN = {"independent": True, "sampler": "normal"}
 OF_SAMPLERS = (
     "normal, rademacher, rank-one, rank-one-normal, orthogonal, orthonormal, varying, basis"
 )
@@ -290,6 +291,33 @@ OF_SAMPLERS = (
         ("fg-a-cv", {"shrink": -1.0}, "fg-a-cv: shrink must be from 0 to 1, got -1.0"),
         ("fg-a-cv", {"aggregate": "sum"}, "fg-a-cv: aggregate must be one of mean, projection"),
         ("fg-a-cv", {"feedback_rate": float("nan")}, "fg-a-cv: feedback_rate must be .*, got nan"),
+        *[
+            (
+                "fg-w",
+                {"sampler": sampler},
+                r"^sampler must be one of normal, .*, basis, rank-one:R with R at least 1, or "
+                rf"angle:DEG .*:unit behind it .*, got '{sampler}'$",
+            )
+            for sampler in (
+                *("rank-one:0", "rank-one:1.5", "rank-one:", "rank-one:many"),
+                *("unit", ":unit", "normal:2"),
+            )
+        ],
+        (
+            "fg-w",
+            OWN,
+            "fg-w: independent directions .* must be rank-one, .* got 'normal'",
+        ),
+        ("lg-fg-w", OWN | {"sampler": "rank-one:2"}, "must be rank-one, .* got 'rank-one:2'"),
+        *[
+            (
+                "fg-w",
+                OWN | {"sampler": "rank-one", "aggregate": aggregate},
+                rf"fg-w: aggregate must be mean or sum .* '{aggregate}' is for shared ones",
+            )
+            for aggregate in ("projection", "corrected-mean")
+        ],
+        ("wp", OWN, "wp: no difference moves .* use fg-w for independent"),
     ],
 )
 def test_bad_options_say_what_would_be_good(rule, options, message):

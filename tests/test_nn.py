@@ -22,29 +22,6 @@ from dualnet.nn import (
     softmax_cross_entropy,
     walk,
 )
-from models import MLP
-
-# --- parameter counts of the papers ------------------------------------------------------------
-
-
-def test_depth_zero_is_a_linear_classifier(key):
-    network = MLP(depth=0).network((4, 4, 1), 3)
-    assert [path for path, _ in walk(network)] == ["flatten", "output"]
-    assert tree.size(network.init(key, (4, 4, 1))[0]) == 16 * 3 + 3
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"width": 0}, "expected width >= 1 and depth >= 0, got 0 and 2"),
-        ({"depth": -1}, "depth >= 0, got 512 and -1"),
-        ({"activation": "step"}, "one of relu, tanh, gelu, sigmoid, got 'step'"),
-    ],
-)
-def test_mlp_refuses_what_it_cannot_build(options, message):
-    with pytest.raises(UsageError, match=message):
-        MLP(**options)
-
 
 # --- layers ------------------------------------------------------------------------------------
 

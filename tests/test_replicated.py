@@ -1,4 +1,4 @@
-"""Replicated losses: the fused form against its definition, and who answers to which replica."""
+"""Replicated losses: their shares, and who answers to which replica; rows check the fused form."""
 
 from collections import Counter
 
@@ -9,7 +9,6 @@ from learning_problems import (
     assert_close,
     block,
     estimates,
-    largest_sum,
     problem,
 )
 
@@ -54,34 +53,17 @@ N, CLASSES, K = 4, 3, 2
 SHAPES = [((), 6, 1), ((), 6, 3), ((5,), 4, 1), ((5,), 4, 2), ((2, 3), 4, 4)]
 
 
-def a_loss(rng, tokens, channels, dtype):
+def a_loss(rng, tokens, channels):
     """x, head weights, tangents of both, and the loss of averaged features and head weights."""
-    draw = lambda *shape: rng.standard_normal(shape).astype(dtype)  # noqa: E731
-    x, w = draw(N, *tokens, channels), draw(channels, CLASSES)
+    x, w = rng.standard_normal((N, *tokens, channels)), rng.standard_normal((channels, CLASSES))
     labels = rng.integers(0, CLASSES, N)
     loss = lambda features, w: softmax_cross_entropy(features @ w, labels)  # noqa: E731
-    return (x, w), (draw(K, *x.shape), draw(K, *w.shape)), loss
-
-
-@pytest.mark.parametrize(("tokens", "channels", "groups"), SHAPES)
-@pytest.mark.parametrize(("dtype", "allowed"), [(np.float64, 1e-12), (np.float32, 1e-6)])
-def test_the_fused_form_equals_its_definition(tokens, channels, groups, dtype, allowed, rng):
-    primals, tangents, loss = a_loss(rng, tokens, channels, dtype)
-    forms = [
-        dn.jvp(lambda x, w: form(lambda f: loss(f, w), x, groups), primals, tangents)  # noqa: B023
-        for form in (replicated, replicated_by_copies)
-    ]
-    (value, moved), (slow_value, slow_moved) = forms
-    assert value.shape == (N, int(np.prod(tokens)), groups) and value.dtype == dtype
-    assert moved.shape == (K, *value.shape) and moved.dtype == dtype
-    assert np.max(np.abs(value - slow_value)) <= allowed * np.max(slow_value)
-    scale = largest_sum(lambda x, w: loss(average(x), w), primals, tangents)
-    assert np.max(np.abs(moved - slow_moved)) <= allowed * scale
+    return (x, w), tuple(rng.standard_normal((K, *a.shape)) for a in (x, w)), loss
 
 
 @pytest.mark.parametrize(("tokens", "channels", "groups"), SHAPES)
 def test_the_shares_add_up_to_the_derivative(tokens, channels, groups, rng):
-    primals, tangents, loss = a_loss(rng, tokens, channels, np.float64)
+    primals, tangents, loss = a_loss(rng, tokens, channels)
     value, moved = dn.jvp(
         lambda x, w: replicated(lambda f: loss(f, w), x, groups), primals, tangents
     )
@@ -94,7 +76,7 @@ def test_the_shares_add_up_to_the_derivative(tokens, channels, groups, rng):
 
 
 def test_only_its_own_part_moves_a_replica(rng):
-    (x, w), _, loss = a_loss(rng, (5,), 4, np.float64)
+    (x, w), _, loss = a_loss(rng, (5,), 4)
     jacobian = dn.jacfwd(lambda x: replicated(lambda f: loss(f, w), x, 2))(x)
     moves = np.reshape(jacobian, (N, 5, 2, N, 5, 2, 2))
     for n, p, g in np.ndindex(N, 5, 2):

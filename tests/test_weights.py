@@ -25,9 +25,8 @@ import dualnet as dn
 from dualnet import tree
 from dualnet.backends import NumpyBackend
 from dualnet.core.spaces import RankOne, dense
-from dualnet.errors import TangentError, UsageError
+from dualnet.errors import TangentError
 from dualnet.learning import (
-    RULES,
     GreedyBackprop,
     GreedyWeightPerturbation,
     Task,
@@ -269,46 +268,6 @@ def test_no_direction_of_a_matrix_is_made_dense(rng, key, monkeypatch):
 
 
 # --- what has no meaning -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("rule", "options", "message"),
-    [
-        (
-            "fg-w",
-            {"sampler": "normal"},
-            "fg-w: independent directions .* must be rank-one, .* got 'normal'",
-        ),
-        ("lg-fg-w", {"sampler": "rank-one:2"}, "must be rank-one, .* got 'rank-one:2'"),
-        (
-            "fg-w",
-            {"sampler": "rank-one", "aggregate": "projection"},
-            "fg-w: aggregate must be mean or sum .* 'projection' is for shared ones",
-        ),
-        (
-            "fg-w",
-            {"sampler": "rank-one", "aggregate": "corrected-mean"},
-            "aggregate must be mean or sum .* 'corrected-mean' is for shared ones",
-        ),
-        ("wp", {}, "wp: no difference moves .* use fg-w for independent"),
-    ],
-)
-def test_what_independent_directions_cannot_be_says_so(rule, options, message):
-    with pytest.raises(UsageError, match=message) as raised:
-        RULES[rule](independent=True, **options)
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    "sampler",
-    ["rank-one:0", "rank-one:1.5", "rank-one:", "rank-one:many", "unit", ":unit", "normal:2"],
-)
-def test_samplers_that_are_not_there(sampler):
-    expected = (
-        r"^sampler must be one of normal, .*, basis, rank-one:R with R at least 1, or angle:DEG"
-    )
-    with pytest.raises(UsageError, match=f"{expected} .*:unit behind it .*, got '{sampler}'$"):
-        WeightPerturbation(1, sampler)
 
 
 def jvp_per_example(f, w, rng):
