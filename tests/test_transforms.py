@@ -133,12 +133,6 @@ def test_different_k_inside_and_outside(rng):
     assert close(t, expected)
 
 
-def test_equal_k_inside_and_outside_do_not_mix(rng):
-    x, v = rng.normal(size=2), rng.normal(size=(2, 2))
-    nested = dn.jvp(lambda x: dn.jvp(np.sin, (x,), (v,))[1], (x,), (v,))[1]
-    assert close(nested, -np.sin(x) * v[:, None] * v[None])
-
-
 def test_a_transform_inside_ignores_the_outer_tangent():
     # the tangent given inside depends on x: d/dx (cos(1) x²) = 2 x cos(1)
     def f(x):
