@@ -13,7 +13,7 @@ from learning_problems import (
 )
 
 import dualnet as dn
-from dualnet import tree
+from dualnet import nn, tree
 from dualnet.errors import UsageError
 from dualnet.learning import RULES, GreedyActivityPerturbation, GreedyBackprop, Task
 from dualnet.learning.directions.activities import ActivityDirections
@@ -123,8 +123,6 @@ def test_layers_keep_rows_and_groups_independent_as_they_say(layer, key, rng):
 
 
 def test_every_layer_with_row_groups_is_tested():
-    from dualnet import nn
-
     of_package = {
         name
         for name, kind in vars(nn).items()
