@@ -43,6 +43,7 @@ def initial(model, in_shape, classes=10):
 # --- counts --------------------------------------------------------------------------------------
 
 PUBLISHED = [
+    (MLP(512, 0), MNIST, 10, 784 * 10 + 10),
     (MLP(512, 2), MNIST, 10, 669_706),
     (LocalMixer(256, 1, 1, 1), MNIST, 10, 271_892),
     (LocalMixer(512, 1, 16, 1), MNIST, 10, 429_076),
@@ -221,6 +222,9 @@ def test_small_images_keep_their_size_longer():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: MLP(width=0), "expected width >= 1 and depth >= 0, got 0 and 2"),
+        (lambda: MLP(depth=-1), "depth >= 0, got 512 and -1"),
+        (lambda: MLP(activation="step"), "one of relu, tanh, gelu, sigmoid, got 'step'"),
         (lambda: CNN("15C5-x"), "cnn: plan must be .* got '15C5-x'"),
         (lambda: CNN("128-15C5"), "cnn: plan must be convolutions and pools, then linear layers"),
         (lambda: CNN4("64C"), "cnn: plan must be"),
