@@ -9,9 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from dualnet.backends import Backend
-from dualnet.backends.overridable import exact_product
+from dualnet.backends.overridable import concatenate, exact_matmul
 from dualnet.backends.symmetric import solution_by_eigenvectors
-from dualnet.core.arrays import concatenate_arrays
 from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.directions.activities import (
     ActivityDirections,
@@ -173,8 +172,8 @@ def projection_coefficients(d: Array, cuts: list[Cut], coupled: bool) -> Array:
         np.reshape(np.swapaxes(c.directions, 0, 1), (d.shape[1], len(d), -1)).astype(np.float64)
         for c in cuts
     ]
-    u = concatenate_arrays(stacks, axis=-1)
-    gram = exact_product(u, np.swapaxes(u, 1, 2))  # (n, k, k)
+    u = concatenate(stacks, axis=-1)
+    gram = exact_matmul(u, np.swapaxes(u, 1, 2))  # (n, k, k)
     if coupled:
         gram = gram.sum(0, keepdims=True)
     rounding = max(float(np.finfo(d.dtype).eps), len(d) * float(np.finfo(np.float64).eps))

@@ -15,7 +15,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
-from dualnet.backends.overridable import matrix_product
+from dualnet.backends.overridable import matmul
 from dualnet.errors import UsageError
 from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.directions.activities import (
@@ -36,7 +36,7 @@ from dualnet.types import Array, Shape
 def project_error(error: Array, matrix: Array) -> Array:
     """Return e B, `(n, *S)`, of errors `(n, outputs)` and B `(outputs, *S)`."""
     rows = np.reshape(matrix, (len(matrix), math.prod(matrix.shape[1:])))
-    return np.reshape(matrix_product(error, rows), (len(error), *matrix.shape[1:]))
+    return np.reshape(matmul(error, rows), (len(error), *matrix.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Feedback:
 def _outer(a: Array, b: Array) -> Array:
     """Return Σ_n a_n ⊗ b_n."""
     rows = np.reshape(b, (len(b), math.prod(b.shape[1:])))
-    return np.reshape(matrix_product(a.T, rows), (a.shape[1], *b.shape[1:]))
+    return np.reshape(matmul(a.T, rows), (a.shape[1], *b.shape[1:]))
 
 
 @dataclass(frozen=True)

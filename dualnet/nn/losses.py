@@ -13,7 +13,6 @@ import numpy as np
 
 from dualnet.backends.overridable import overridable
 from dualnet.core import linear
-from dualnet.core.arrays import arange_like
 from dualnet.core.dual import primitive
 from dualnet.core.engine import linearizer
 from dualnet.errors import UsageError
@@ -97,7 +96,7 @@ def _losses(logits: Array, labels: Array) -> Array:
 def _losses_and_errors(logits: Array, labels: Array) -> tuple[Array, Array]:
     """Return the losses, and their derivatives `(N, classes)` by the logits."""
     losses, log_p = _cross_entropy_parts(logits, labels)
-    classes = arange_like(logits.shape[-1], labels)
+    classes = np.arange(logits.shape[-1], like=labels)
     target = np.equal(labels[:, None], classes).astype(logits.dtype)
     return losses, np.exp(log_p) - target
 

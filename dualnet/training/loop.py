@@ -16,7 +16,6 @@ from tqdm import tqdm
 from dualnet import tree
 from dualnet.analysis import Point, compare
 from dualnet.backends import Backend
-from dualnet.core.arrays import asarray_like
 from dualnet.data import Dataset, batches
 from dualnet.data.augment import Augmentation
 from dualnet.errors import DivergedError
@@ -200,7 +199,8 @@ class Trainer:
         epoch, first = (int(i) for i in now.position)
         n = len(self.dataset.train_images)
         shuffled = batches(n, self.batch_size, Key(self.seed).fold_in("order").fold_in(epoch))
-        order = [asarray_like(chosen, self.dataset.train_images) for chosen in shuffled]
+        like = self.dataset.train_images[:1]  # images on a device are picked by indices there
+        order = [np.asarray(chosen, like=like) for chosen in shuffled]
         bar = tqdm(
             desc=f"epoch {epoch + 1}/{self.epochs}",
             total=n,

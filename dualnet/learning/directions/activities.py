@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dualnet.backends import Backend
-from dualnet.core.arrays import stack_arrays
+from dualnet.backends.overridable import stack
 from dualnet.errors import UsageError
 from dualnet.learning.cut_pass import DrawAtSite
 from dualnet.learning.task import Shard
@@ -51,7 +51,7 @@ class ActivityDirections:
             drawn = [
                 self.draw_array(site.fold_in(i), z.shape, z.dtype, first) for i in range(self.k)
             ]
-            u = stack_arrays(drawn) if self.k > 1 else drawn[0][None]
+            u = stack(drawn) if self.k > 1 else drawn[0][None]
             return u if slope is None else np.where(np.equal(slope, 0), 0, u)
 
         return draw
