@@ -57,7 +57,7 @@ def dispatch_kernel(function: Callable, *args: Any, **kwargs: Any) -> Any:
     the arguments, because of a dtype or a layout, it returns NotImplemented and the function is
     called.
     """
-    for argument in args:
+    for argument in args if _KERNELS else ():
         for x in argument if isinstance(argument, (list, tuple)) else (argument,):
             kernel = _KERNELS.get((type(x), function.__qualname__))
             if kernel is not None:

@@ -82,8 +82,7 @@ def _cross_entropy_parts(logits: Array, labels: Array) -> tuple[Array, Array]:
     """Return the losses, and the log-probabilities `(N, classes)`."""
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     log_p = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
-    picked = np.take_along_axis(log_p, labels[:, None], axis=-1)
-    return -picked[:, 0], log_p
+    return -log_p[np.arange(len(labels), like=labels), labels], log_p
 
 
 @overridable
