@@ -8,18 +8,19 @@ and from δ_l the unit's own weight gradient.  The rules differ in where B_l com
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dualnet import tree
-from dualnet.backends import Backend
 from dualnet.backends.overridable import matmul
 from dualnet.errors import UsageError
 from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.directions.activities import (
     ActivityDirections,
+    DrawsActivities,
     require_sampler,
     require_share,
 )
@@ -65,9 +66,8 @@ class Feedback:
     rate: float = 0.0
     decay: float = 0.0
 
-    def init(self, key: Key, plan: Plan, place: str = "after") -> Tree:
-        """Return B for every hidden activity, by its path `before` or `after` the activation."""
-        sites = {unit.before if place == "before" else unit.after for unit in plan.units}
+    def init(self, key: Key, plan: Plan, sites: Container[str]) -> Tree:
+        """Return B for the activity at each site, by its path."""
         outputs = plan.outputs
         if outputs.ndim != 2:
             raise UsageError(
@@ -139,7 +139,7 @@ class DirectFeedback(Rule):
         return Feedback("fixed")
 
     def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
-        return self.feedback.init(key, plan)
+        return self.feedback.init(key, plan, {unit.after for unit in plan.units})
 
     def measure(
         self,
@@ -194,23 +194,19 @@ class DirectKolenPollack(DirectFeedback):
 
 
 @dataclass(frozen=True)
-class ForwardDirectFeedback(DirectFeedback):
+class ForwardDirectFeedback(DrawsActivities, DirectFeedback):
     """`fdfa`: `dfa` whose B_l tends to the outputs' mean Jacobian, estimated forward.
 
     One pass carries k random directions at every hidden activity together; δ_l uses the B_l of
     before the step.
 
     Args:
-        tangents: k.
-        sampler: `normal` or `rademacher`.
         feedback_rate: β of the moving average.
 
     Source: Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
     Momentum", Algorithm 1, Eq. 10-13.
     """
 
-    tangents: int = 1
-    sampler: str = "normal"
     feedback_rate: float = 0.01
 
     def __post_init__(self) -> None:
@@ -221,8 +217,3 @@ class ForwardDirectFeedback(DirectFeedback):
     def feedback(self) -> Feedback:
         """How B learns."""
         return Feedback("forward-gradient", self.feedback_rate)
-
-    def sample(
-        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
-    ) -> ActivityDirections:
-        return ActivityDirections.by_name(self.sampler, key, backend, self.tangents)

@@ -17,7 +17,7 @@ from dualnet.learning.sites import (
 )
 from dualnet.learning.task import Task
 from dualnet.nn.heads import LocalHead
-from dualnet.nn.network import Context, walk
+from dualnet.nn.network import Context, no_pair, walk
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
 
@@ -54,6 +54,9 @@ class Plan:
             task: a network and its loss.
             params, model_state: the network's trees; only their structure and shapes count.
             inputs: examples `(n, *in_shape)`, one or more; only their shape counts.
+
+        Raises:
+            UsageError: a layer's `apply` does not return an output and a state.
         """
         shapes: dict[str, Shape] = {}
         sizes = [0]
@@ -63,7 +66,10 @@ class Plan:
             sizes.append(y.size // len(inputs) * y.dtype.itemsize)
             return y
 
-        outputs, _ = task.network.apply(params, model_state, inputs, Context(tap=tap))
+        result = task.network.apply(params, model_state, inputs, Context(tap=tap))
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise no_pair("", task.network, result)
+        outputs, _ = result
         weighted = tuple(
             path
             for path, _ in walk(task.network)

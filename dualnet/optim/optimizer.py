@@ -176,17 +176,17 @@ class Optimizer:
 
     def _check_updated(self, params: Tree, updated: list[Any]) -> None:
         """Raise a UsageError unless `update_leaf` returned what it should for every parameter."""
-        where, names = f"{type(self).__name__}.update_leaf", list(self.state_names)
+        where, names = f"{type(self).__name__}.update_leaf", sorted(self.state_names)
+        wanted = ", ".join(f"{name!r}: ..." for name in names)
         for (path, p), new in zip(tree.items(params), updated, strict=True):
             if (
                 not isinstance(new, tuple)
                 or len(new) != 2
                 or not isinstance(new[1], dict)
-                or sorted(new[1]) != sorted(names)
+                or sorted(new[1]) != names
             ):
                 raise UsageError(
-                    f"{where}: expected (new parameter, new state by name) with the names {names}, "
-                    f"got {tree.describe(new)}; without state, return (new parameter, {{}})"
+                    f"{where}: expected (new parameter, {{{wanted}}}), got {tree.describe(new)}"
                 )
             for what, leaf in {"the new parameter": new[0], **new[1]}.items():
                 _check_leaf(where, f"{what} of {path or 'the root'}", leaf, p, _NARROWER)

@@ -11,8 +11,11 @@ from dualnet.backends import Backend
 from dualnet.backends.overridable import stack
 from dualnet.errors import UsageError
 from dualnet.learning.cut_pass import DrawAtSite
+from dualnet.learning.plan import Plan
+from dualnet.learning.rule import Rule
 from dualnet.learning.task import Shard
 from dualnet.random import Key
+from dualnet.tree import Tree
 from dualnet.types import Array, Stack
 
 ACTIVITY_SAMPLERS = ("normal", "rademacher")
@@ -55,6 +58,24 @@ class ActivityDirections:
             return u if slope is None else np.where(np.equal(slope, 0), 0, u)
 
         return draw
+
+
+@dataclass(frozen=True)
+class DrawsActivities(Rule):
+    """What rules share that put k random directions into activities.
+
+    Args:
+        tangents: k.
+        sampler: `normal` or `rademacher`.
+    """
+
+    tangents: int = 1
+    sampler: str = "normal"
+
+    def sample(
+        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
+    ) -> ActivityDirections:
+        return ActivityDirections.by_name(self.sampler, key, backend, self.tangents)
 
 
 def require_sampler(rule: str, tangents: int, sampler: str) -> None:
