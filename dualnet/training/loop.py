@@ -251,9 +251,9 @@ class Trainer:
         """
         key = Key(self.seed).fold_in("step").fold_in(number)
         images, labels = batch
-        numbers = StepNumbers(
-            lr_factor=self.schedule(number, self.epochs * per_epoch, per_epoch), step=number + 1
-        )
+        factor = self.schedule(number, self.epochs * per_epoch, per_epoch)
+        # A float64 scalar of NumPy would widen float32 parameters.
+        numbers = StepNumbers(lr_factor=float(factor), step=number + 1)
         carried, seen = advance(
             now.carried, {"images": images, "labels": labels}, key, numbers._asdict()
         )
