@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dualnet import tree
-from dualnet.backends.overridable import dispatch_kernel
 from dualnet.core.arrays import as_array
 from dualnet.errors import TreeError, UsageError
 from dualnet.tree import Tree
@@ -161,13 +160,12 @@ class Optimizer:
         """
         if check:
             self._check(grads, opt_state, params)
-        update_leaf, names = type(self).update_leaf, self.state_names
+        names = self.state_names
         trees = (grads, *[opt_state[name] for name in names])
         columns = [tree.leaves_like(params, t) for t in trees]
         rows = zip(tree.leaves(params), *columns, strict=True)
         updated = [
-            dispatch_kernel(update_leaf, self, g, dict(zip(names, s, strict=True)), p, lr, step)
-            for p, g, *s in rows
+            self.update_leaf(g, dict(zip(names, s, strict=True)), p, lr, step) for p, g, *s in rows
         ]
         if check:
             self._check_updated(params, updated)
