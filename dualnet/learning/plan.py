@@ -126,5 +126,6 @@ class Plan:
 
 def _without_bias(layer: Layer) -> Layer:
     """Return the layer with `bias=False`; itself where no field says that it has a bias."""
-    has_bias = is_dataclass(layer) and getattr(layer, "bias", False) is True
-    return replace(layer, bias=False) if has_bias else layer
+    if is_dataclass(layer) and getattr(layer, "bias", False) is True:
+        return replace(layer, bias=False)
+    return layer
