@@ -274,7 +274,7 @@ OF_SAMPLERS = (
         ("wp", {"difference": np.inf}, "wp: difference must be above 0 and finite, got inf"),
         ("fg-a", {"tangents": -1}, "fg-a: tangents must be at least 1, got -1"),
         ("fg-a", {"sampler": "rank-one"}, r"got 'rank-one' \(rank-one directions are for weights"),
-        ("fg-a", {"place": "within"}, "fg-a: place must be one of before, after, got 'within'"),
+        ("fg-a", {"perturb": "within"}, "fg-a: perturb must be one of before, after, got 'within'"),
         ("lg-fg-a", {"aggregate": "sum"}, "aggregate must be one of mean, projection, got 'sum'"),
         ("fdfa", {"tangents": 0}, "fdfa: tangents must be at least 1, got 0"),
         (
@@ -517,3 +517,77 @@ def test_a_loss_that_is_not_of_each_example_is_refused(rule, axis, rng, key):
     p = replace(p, task=Task(p.task.network, loss))
     with pytest.raises(UsageError, match=r"loss: expected one value for each example, \(4,\), got"):
         p.step(RULES[rule](), key)
+
+
+# --- what rules and layers return that is not what they should -----------------------------------
+
+
+class Own(Rule):
+    """A rule that returns what it is told to."""
+
+    def __init__(self, measured, estimated=None):
+        self.measured, self.estimated = measured, estimated
+
+    def measure(self, plan, learner, directions, shard):
+        return self.measured
+
+    def estimate(self, total, directions, learner, n):
+        return self.estimated or super().estimate(total, directions, learner, n)
+
+
+LOSS = {"loss": np.ones(()), "correct": 1}
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (
+            Own(LOSS),
+            r"Own.measure: expected a Measurement .*, got {loss: float64\(\), ",
+        ),
+        (Own((LOSS, {})), "Own.measure: expected a Measurement whose total holds"),
+        (Own(Measurement({"gradients": {}}, {})), "Own.measure: expected .* got {gradients: {}};"),
+        (
+            Own(Measurement(LOSS, {})),
+            r"Own: estimate .* gradients .* got \['correct', 'loss'\]",
+        ),
+        (
+            Own(Measurement(LOSS, {}), {"a": 1, "b": 2}),
+            r"Own.estimate: expected \(gradients, ",
+        ),
+    ],
+)
+def test_a_rule_that_returns_something_else_is_told_so(rule, message, rng, key):
+    with pytest.raises(UsageError, match=f"^{message}"):
+        problem(rng, key).step(rule, key, rule_state={})
+
+
+@dataclass(frozen=True)
+class Alone(Layer):
+    """A layer that forgets its state."""
+
+    def init(self, key, in_shape):
+        return {}, {}, in_shape
+
+    def apply(self, params, state, x, context):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (
+            Sequential((("alone", Alone()),)),
+            r"Alone.apply at alone: expected \(output, ",
+        ),
+        (
+            Alone(),
+            r"Alone.apply: .*, new state\), got float64\(2, 3\); write return",
+        ),
+    ],
+)
+def test_a_layer_that_returns_its_output_alone_is_told_so(network, message):
+    """A batch of two examples would be taken apart for a pair."""
+    params, state, _ = network.init(dn.Key(0), (3,))
+    with pytest.raises(UsageError, match=message):
+        Plan.of(Task(network, mean_squared_error), params, state, np.ones((2, 3)))

@@ -477,3 +477,30 @@ def test_fields_out_of_range(family):
             with pytest.raises(UsageError, match=message) as caught:
                 family(**{field.name: value})
             assert str(caught.value).endswith(f"got {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda p, new_s: (p * np.float64(1), new_s), r"the new parameter of w: expected float32"),
+        (lambda p, new_s: (p[:1], new_s), r"the new parameter of w: expected float32\(2, 3\), as"),
+        (lambda p, new_s: (p, {"v": p[0]}), r"v of w: expected float32\(2, 3\), as its parameter"),
+        (
+            lambda p, new_s: p,
+            r"expected \(new parameter, {'v': ...}\), got float32\(2, 3\)$",
+        ),
+        (lambda p, new_s: (p, {}), r"expected .*, {'v': ...}\), got \(float32\(2, 3\), {}\)$"),
+    ],
+)
+def test_what_update_leaf_must_return(returned, message):
+    """A parameter of two rows would be taken apart for a pair; a wide one would widen the run."""
+
+    class Own(Optimizer):
+        state_names = ("v",)
+
+        def update_leaf(self, g, s, p, lr, step):
+            return returned(p, s)
+
+    params = {"w": np.ones((2, 3), np.float32)}
+    with pytest.raises(UsageError, match=f"^Own.update_leaf: {message}"):
+        Own().update(params, Own().init(params), params, 0.1)

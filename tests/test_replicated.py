@@ -255,7 +255,7 @@ def test_every_unit_has_an_independence(rng, key):
 
 def expectation(p, key, monkeypatch, rule=GreedyActivityPerturbation, **options):
     """E of the rule's gradients: each direction moves one entry of one example's activity."""
-    places = [getattr(u, options.get("place", "before")) for u in units_of(p)]
+    places = [getattr(u, options.get("perturb", "before")) for u in units_of(p)]
     sizes = Counter()
 
     def tap(path, y):
@@ -356,8 +356,8 @@ def test_the_expectation_is_the_gradient_of_lg_bp(name, place, rng, key, monkeyp
     named = tuple((f"layer{i}", layer) for i, layer in enumerate((*layers, *ending)))
     p = problem(rng, key, *named, in_shape=shape, n=2)
     exact = p.step(GreedyBackprop(), key).gradients
-    assert_close(expectation(p, key, monkeypatch, place=place), exact, 1e-12)
-    assert_close(expectation(p, key, monkeypatch, place=place, losses="one"), exact, 1e-12)
+    assert_close(expectation(p, key, monkeypatch, perturb=place), exact, 1e-12)
+    assert_close(expectation(p, key, monkeypatch, perturb=place, losses="one"), exact, 1e-12)
 
 
 @pytest.mark.parametrize("rule", ["lg-bp", "lg-fg-a", "lg-fg-w", "lg-fa"])

@@ -365,7 +365,7 @@ def test_fg_a_weight_gradient_is_input_times_derivative_times_direction(place, r
     """The estimate written out by hand for one hidden layer and one example."""
     layers = (("hidden", Linear(4)), ("tanh", Activation(tanh)), ("output", Linear(3)))
     p = problem(rng, key, *layers, n=1)
-    rule = ActivityPerturbation(1, place=place)
+    rule = ActivityPerturbation(1, perturb=place)
     z = p.x @ p.params["hidden"]["w"] + p.params["hidden"]["b"]
     place_of_z, at = ("hidden", z) if place == "before" else ("tanh", np.tanh(z))
     (shard,) = split_batch(p.batch, 1)

@@ -9,7 +9,7 @@ import pytest
 import dualnet as dn
 from dualnet import linear, tree
 from dualnet.core.spaces import RankOne
-from dualnet.errors import DualnetError, EscapedDualError, MissingRuleError
+from dualnet.errors import DualConversionError, DualnetError, EscapedDualError, MissingRuleError
 
 
 def d(f):
@@ -729,3 +729,25 @@ def test_out_none_is_no_out():
 def test_a_count_of_sections_may_be_a_numpy_integer():
     _, second = dn.jvp(lambda x: np.split(x, np.int64(2))[1], (np.arange(4.0),), (np.ones(4),))
     assert second.tolist() == [1.0, 1.0]
+
+
+def test_a_dual_says_where_constants_are_made(rng):
+    """NumPy's functions with like=: the constant has no tangent, at any depth and for scalars."""
+    x = rng.normal(size=3)
+
+    def f(x):
+        total = np.sum(x)
+        made = [
+            np.arange(3, like=x),
+            np.asarray([2.0, 1.0, 0.0], like=total),
+            np.zeros(3, like=x),
+            np.identity(3, like=total)[0],
+        ]
+        assert all(type(constant) is np.ndarray for constant in made)
+        return np.sum(x * sum(made))
+
+    np.testing.assert_array_equal(dn.grad(f)(x), [3.0, 2.0, 2.0])
+    product = dn.jacfwd(dn.grad(lambda x: f(x) * np.sum(x)))(x)
+    np.testing.assert_allclose(product, np.add.outer([3.0, 2.0, 2.0], [3.0, 2.0, 2.0]))
+    with pytest.raises(DualConversionError, match="its tangent would be lost"):
+        dn.grad(lambda x: np.sum(np.asarray([x[0], 1.0], like=x)))(x)

@@ -164,7 +164,7 @@ def test_float32_products_are_exact_unless_asked(rng):
     with fake_cupy.installed():
         for precision in (None, "tf32", "bf16"):
             backend = backends.get("cupy", **({"matmul_precision": precision} if precision else {}))
-            got = backend.to_host(overridable.matrix_product(*map(backend.asarray, x)))
+            got = backend.to_host(overridable.matmul(*map(backend.asarray, x)))
             errors.append(np.sqrt(np.mean(np.square(got - exact))))
         from cupy._core import _routines_linalg
 

@@ -26,7 +26,7 @@ from learning_problems import EVERY_RULE, NETWORKS, problem
 import dualnet as dn
 from dualnet import tree
 from dualnet.backends import MATMUL_PRECISIONS, overridable
-from dualnet.backends.overridable import matrix_product
+from dualnet.backends.overridable import matmul
 from dualnet.checking.checks import random_directions
 from dualnet.core.spaces import RankOne
 from dualnet.data.enlarge import enlarged
@@ -167,7 +167,7 @@ def test_what_blas_can_read_is_not_copied(name, dtype, cupy_backend, happened, r
     *shapes, made, calls, copied = LAYOUTS[name]
     here, there = both_sides(made, shapes, dtype, cupy_backend, rng)
     happened.clear()
-    got = matrix_product(*there)
+    got = matmul(*there)
     assert happened == Counter(calls=calls, copied=copied, new=1)
     assert_same(got, np.matmul(*here), cupy_backend, ALLOWED[dtype], name)
 
@@ -226,7 +226,7 @@ def test_any_layout(dtype, rounded, cupy_backend, rounding, rng):
         outs = [cupy_backend.asarray(np.full(memory, 7, dtype))]
         out = make(outs[0])
         writable = 0 not in [s for s, n in zip(out.strides, out.shape, strict=True) if n > 1]
-        for got in (matrix_product(*there), matrix_product(*there, out) if writable else None):
+        for got in (matmul(*there), matmul(*there, out) if writable else None):
             if got is None:
                 continue
             bound = (
@@ -266,7 +266,7 @@ def test_a_result_is_put_where_it_belongs(name, transposed, cupy_backend, happen
     there = cupy_backend.asarray(np.full(memory, 7.0))
     x, y = cupy_backend.asarray(x), cupy_backend.asarray(y)
     out = view(there)
-    assert matrix_product(x, y, out) is out
+    assert matmul(x, y, out) is out
     assert happened == Counter(calls=1, new=0 if at_once else 1)
     assert_same(there, whole, cupy_backend, 1e-12)
 
@@ -281,7 +281,7 @@ def test_nothing_is_written_over_before_it_is_read(side, rounded, cupy_backend, 
         factors = [cupy_backend.asarray(y)] * 2
         factors[side] = a[read]
         expected = np.matmul(*map(cupy_backend.to_host, factors))
-        matrix_product(*factors, a[written])
+        matmul(*factors, a[written])
         assert_same(a[written], expected, cupy_backend, 1e-12)
 
 
@@ -292,7 +292,7 @@ def test_a_result_that_repeats_one_place_is_not_left_to_chance(cupy_backend, hap
     out = importlib.import_module("cupy").lib.stride_tricks.as_strided(
         row, (6, 3, 5), (0, *row.strides[1:])
     )
-    matrix_product(*there, out)
+    matmul(*there, out)
     assert happened["new"] == 1
 
 
@@ -304,7 +304,7 @@ def test_a_result_that_repeats_one_place_is_not_left_to_chance(cupy_backend, hap
 )
 def test_other_numbers_are_left_to_cupy(kinds, cupy_backend, happened, rng):
     x, y = (rng.integers(-9, 9, (3, 3)).astype(kind) for kind in kinds)
-    assert_as_on_host(matrix_product, (x, y), cupy_backend, 1e-12)
+    assert_as_on_host(matmul, (x, y), cupy_backend, 1e-12)
     assert happened["calls"] == 0
 
 
@@ -314,15 +314,15 @@ def test_other_numbers_are_left_to_cupy(kinds, cupy_backend, happened, rng):
 def test_errors_are_those_of_the_library(shapes, cupy_backend):
     there = [cupy_backend.asarray(np.ones(shape)) for shape in shapes]
     with pytest.raises(ValueError):
-        matrix_product(*there)
+        matmul(*there)
     fits = [cupy_backend.asarray(np.ones(shape)) for shape in ((3, 4), (4, 5), (3, 4))]
     with pytest.raises(ValueError):
-        matrix_product(*fits)
+        matmul(*fits)
 
 
 def test_host_arrays_are_refused(cupy_backend):
     with pytest.raises(TypeError):
-        matrix_product(cupy_backend.asarray(np.ones((3, 3))), np.ones((3, 3)))
+        matmul(cupy_backend.asarray(np.ones((3, 3))), np.ones((3, 3)))
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
@@ -385,7 +385,7 @@ def test_rounding_keeps_the_order_of_axes(products, cupy_backend, happened, rng)
 def test_what_is_repeated_is_rounded_once(products, cupy_backend, happened, rng):
     x, y = (rng.standard_normal(s).astype(np.float32) for s in ((3, 4), (6, 4, 5)))
     there = np.broadcast_to(cupy_backend.asarray(x), (6, 3, 4)), cupy_backend.asarray(y)
-    got = products.product_kernels("bf16")["matrix_product"](*there)
+    got = products.product_kernels("bf16")["matmul"](*there)
     assert happened == Counter(calls=1, new=3)  # two rounded factors and the result
     expected = np.matmul(nearest_bfloat16(x), nearest_bfloat16(y)).astype(np.float32)
     assert_same(got, expected, cupy_backend, 1e-6)
@@ -403,7 +403,7 @@ def test_factors_are_rounded_as_asked_for(rounded, cupy_backend, rounding):
         "bf16": np.array([[1, 0], [0, 1], [1, 0]], np.float32),
     }
     for dtype in (np.float32, np.float64):
-        got = matrix_product(*moved((x.astype(dtype), identity.astype(dtype)), cupy_backend))
+        got = matmul(*moved((x.astype(dtype), identity.astype(dtype)), cupy_backend))
         due = expected[rounded] if dtype == np.float32 else x
         if may_differ(rounded, cupy_backend):
             np.testing.assert_allclose(cupy_backend.to_host(got), x, rtol=2.0**-10)
@@ -415,23 +415,23 @@ def test_sums_are_in_float32(cupy_backend, rounding):
     """257 needs 9 bits, and is no bfloat16."""
     rounding("bf16")
     ones = cupy_backend.asarray(np.ones((2, 257), np.float32))
-    got = cupy_backend.to_host(matrix_product(ones, ones.T))
+    got = cupy_backend.to_host(matmul(ones, ones.T))
     assert got.dtype == np.float32 and (got == 257).all()
 
 
 def test_a_product_with_a_vector_is_not_rounded(cupy_backend, rounding, rng):
     rounding("bf16")
     x, y = rng.standard_normal((5, 4)).astype(np.float32), rng.standard_normal(4).astype(np.float32)
-    assert_as_on_host(matrix_product, (x, y), cupy_backend, ALLOWED[np.float32])
+    assert_as_on_host(matmul, (x, y), cupy_backend, ALLOWED[np.float32])
 
 
-def test_exact_products_are_not_rounded(cupy_backend, rounding, happened, rng):
+def test_exact_matmuls_are_not_rounded(cupy_backend, rounding, happened, rng):
     """Inner products of directions, dense and of rank one, and images made larger."""
     rounding("bf16")
     x, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((6, 7), (7, 5)))
     for dtype in (np.float32, np.float64):
         factors = x, y.astype(dtype)
-        assert_as_on_host(overridable.exact_product, factors, cupy_backend, ALLOWED[dtype])
+        assert_as_on_host(overridable.exact_matmul, factors, cupy_backend, ALLOWED[dtype])
     assert happened["calls"] == 2  # both by the library, which a recorded step may call
     dense = rng.standard_normal((4, 5, 6)).astype(np.float32)
     factors = [rng.standard_normal((4, n)).astype(np.float32) for n in (5, 6)]

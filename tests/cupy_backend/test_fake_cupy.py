@@ -248,7 +248,7 @@ def test_real_arrays_are_multiplied_as_fake_ones(name, monkeypatch, rng):
     here = rng.standard_normal(x_shape), rng.standard_normal(y_shape)
     there = view(*map(at_host, here))
     fake_cublas.calls.clear()
-    ours.product_kernels("full")["matrix_product"](*there)
+    ours.product_kernels("full")["matmul"](*there)
     assert len(fake_cublas.calls) == calls
     assert len(made) == 3  # nothing but the operands and the result
     np.testing.assert_allclose(made[-1], np.matmul(*view(*here)), rtol=1e-12, atol=1e-12)
