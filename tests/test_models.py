@@ -360,14 +360,6 @@ def test_describe(model, dataset, ask):
     assert described["model"] == model
 
 
-def test_describe_alexnet(ask):
-    flags = ("--model", "alexnet", "--dataset", "tiny-imagenet", "--width", 32, "--channels", 8)
-    code, out, _ = ask("--describe", *flags)
-    described = json.loads(out)
-    assert (code, described["input_shape"], described["classes"]) == (0, [64, 64, 3], 200)
-    assert described["layers"][-1]["parameters"] == {"w": [32, 200], "b": [200]}
-
-
 @pytest.mark.parametrize(
     ("arguments", "count"),
     [

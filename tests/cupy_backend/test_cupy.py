@@ -124,15 +124,6 @@ def test_no_step_moves_anything_or_waits(name, stand_in, rng, key):
         assert not happened, f"{rule}: {dict(happened)}"
 
 
-@pytest.mark.parametrize("row", [r for r in ROWS if r.family == "models"], ids=lambda row: row.name)
-def test_no_model_moves_anything_or_waits(row, stand_in, rng, key):
-    here = row.arrays(rng, np.float32)
-    there, v = moved((here, random_directions(key, here, 2)), stand_in)
-    with fake_cuda.counted() as happened:
-        dn.jvp(row, there, v)
-    assert happened in ({}, {"to_device": 1}), dict(happened)  # the labels, which the row brings
-
-
 @BOTH
 @pytest.mark.parametrize(
     "options",
@@ -173,18 +164,18 @@ def test_float32_products_are_exact_unless_asked(rng):
     assert overridable._KERNELS == before
 
 
-@pytest.mark.parametrize("precision", ("tf32", "bf16"))
-def test_rounded_products_are_for_cupy(precision):
-    with pytest.raises(UsageError, match=f"--{precision} is of no use to --backend numpy; it is"):
-        backends.get("numpy", matmul_precision=precision)
-    expected = "matmul_precision: expected one of full, tf32, bf16, got 'fp8'"
-    with pytest.raises(UsageError, match=expected):
-        backends.get("cupy", matmul_precision="fp8")
-
-
-def test_threads_are_for_numpy():
-    with fake_cupy.installed(), pytest.raises(UsageError, match="--threads is of no use to"):
-        backends.get("cupy", threads=2)
+@pytest.mark.parametrize(
+    "name, how, message",
+    [
+        ("numpy", {"matmul_precision": "tf32"}, "--tf32 is of no use to --backend numpy; it is"),
+        ("numpy", {"matmul_precision": "bf16"}, "--bf16 is of no use to --backend numpy; it is"),
+        ("cupy", {"matmul_precision": "fp8"}, "expected one of full, tf32, bf16, got 'fp8'"),
+        ("cupy", {"threads": 2}, "--threads is of no use to"),
+    ],
+)
+def test_what_a_backend_does_not_take(name, how, message):
+    with fake_cupy.installed(), pytest.raises(UsageError, match=message):
+        backends.get(name, **how)
 
 
 @pytest.mark.parametrize(

@@ -318,11 +318,8 @@ def test_errors_are_those_of_the_library(shapes, cupy_backend):
     fits = [cupy_backend.asarray(np.ones(shape)) for shape in ((3, 4), (4, 5), (3, 4))]
     with pytest.raises(ValueError):
         matmul(*fits)
-
-
-def test_host_arrays_are_refused(cupy_backend):
     with pytest.raises(TypeError):
-        matmul(cupy_backend.asarray(np.ones((3, 3))), np.ones((3, 3)))
+        matmul(fits[0], np.ones((4, 5)))
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
