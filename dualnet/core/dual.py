@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.core import refusals
+from dualnet.core import aliasing, refusals
 from dualnet.types import Array, Tangent
 
 
@@ -82,7 +82,10 @@ def evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
         raise refusals.missing_argument(fn, rule.positional, rule.keywords, args, kwargs)
     if not level.open:
         raise refusals.escaped(fn)
-    return rule.evaluate(level, args, kwargs)
+    out = rule.evaluate(level, args, kwargs)
+    if isinstance(out, Dual) and getattr(out.primal, "base", out) is not None:
+        aliasing.note_view(out, args, args[1] if fn is getitem else None)
+    return out
 
 
 def innermost_level(args: Iterable) -> Level | None:
@@ -90,8 +93,11 @@ def innermost_level(args: Iterable) -> Level | None:
     found: Level | None = None
     for arg in args:
         for x in arg if isinstance(arg, (list, tuple)) else (arg,):
-            if isinstance(x, Dual) and (found is None or x.level.serial > found.serial):
-                found = x.level
+            if isinstance(x, Dual):
+                if x.alias is not None:
+                    x.alias.require_current()
+                if found is None or x.level.serial > found.serial:
+                    found = x.level
     return found
 
 
@@ -123,6 +129,15 @@ def _reflected(fn: Callable) -> Any:
     return lambda self, other: evaluate(fn, (other, self), {})
 
 
+def _in_place(fn: Callable, sign: str) -> Any:
+    """Make the operator that writes to the dual on its left, such as `+=`."""
+
+    def operator(self: Dual, other: Any) -> Any:
+        return aliasing.write(self, evaluate(fn, (self, other), {}), f"x {sign} v")
+
+    return operator
+
+
 def _method(fn: Callable) -> Any:
     """Make the method that is the NumPy function `fn`, with the dual as its first argument."""
 
@@ -142,12 +157,13 @@ class Dual:
         level: the transform that the dual belongs to.
     """
 
-    __slots__ = ("level", "primal", "tangent")
+    __slots__ = ("alias", "level", "primal", "tangent")
 
     def __init__(self, primal: Array, tangent: Tangent, level: Level):
         self.primal = primal
         self.tangent = tangent
         self.level = level
+        self.alias: aliasing.Alias | None = None
 
     # --- NumPy's two protocols: a foreign array is asked what a function means to it ---
 
@@ -173,12 +189,6 @@ class Dual:
 
     __float__ = __int__ = __index__ = __complex__ = item = tolist = _no_number
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        raise refusals.in_place("x[i] = v")
-
-    def sort(self, *_args: Any, **_kwargs: Any) -> None:
-        raise refusals.in_place("x.sort()")
-
     def __bool__(self) -> bool:
         return bool(self.primal)  # branches look at primals only
 
@@ -203,6 +213,9 @@ class Dual:
     def __getitem__(self, key: Any) -> Any:
         return getitem(self, key)
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        aliasing.write(self, put_at(self, key, value), "x[i] = v")
+
     def astype(self, dtype: Any, **_kwargs: Any) -> Any:
         """Convert to another dtype; a conversion to integers or booleans drops the tangent."""
         return astype(self, dtype)
@@ -214,7 +227,16 @@ class Dual:
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
     def copy(self, *_args: Any, **_kwargs: Any) -> Any:
-        return self  # a dual is immutable, so it is its own copy
+        return Dual(self.primal, self.tangent, self.level)
+
+    __copy__ = __deepcopy__ = copy
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        raise refusals.no_pickle()
+
+    def sort(self, axis: int = -1) -> None:
+        """Sort in place, as `x.sort()` does; `np.sort` returns a sorted copy."""
+        aliasing.write(self, np.sort(self, axis), "x.sort()")
 
     # --- operators and methods that are NumPy functions ---
 
@@ -226,6 +248,10 @@ class Dual:
     __mod__, __rmod__ = _operator(np.remainder), _reflected(np.remainder)
     __pow__, __rpow__ = _operator(np.power), _reflected(np.power)
     __matmul__, __rmatmul__ = _operator(np.matmul), _reflected(np.matmul)
+    __iadd__, __isub__ = _in_place(np.add, "+="), _in_place(np.subtract, "-=")
+    __imul__, __itruediv__ = _in_place(np.multiply, "*="), _in_place(np.divide, "/=")
+    __ifloordiv__, __imod__ = _in_place(np.floor_divide, "//="), _in_place(np.remainder, "%=")
+    __ipow__, __imatmul__ = _in_place(np.power, "**="), _in_place(np.matmul, "@=")
     __eq__, __ne__ = _operator(np.equal), _operator(np.not_equal)
     __lt__, __le__ = _operator(np.less), _operator(np.less_equal)
     __gt__, __ge__ = _operator(np.greater), _operator(np.greater_equal)
@@ -245,6 +271,15 @@ class Dual:
 def getitem(x: Array, key: Any) -> Array:
     """Evaluate `x[key]`: a function, so that indexing has a rule like everything else."""
     return evaluate(getitem, (x, key), {}) if isinstance(x, Dual) else x[key]
+
+
+def put_at(x: Array, key: Any, value: Array) -> Array:
+    """Return a copy of x in which `x[key] = value` has been done."""
+    if isinstance(x, Dual) or isinstance(value, Dual):
+        return evaluate(put_at, (x, key, value), {})
+    result = np.copy(x)
+    result[key] = value
+    return result
 
 
 def astype(x: Array, dtype: Any) -> Array:

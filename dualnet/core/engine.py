@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear, refusals
+from dualnet.core.aliasing import own
 from dualnet.core.arguments import known_arguments
 from dualnet.core.dual import RULES, Dual, Level, Rule, primal_of
+from dualnet.core.symbolic import Symbolic
 from dualnet.types import Array, Tangent
 
 
@@ -147,19 +149,23 @@ def take_apart(args: Sequence, level: Level) -> tuple[list, list]:
     """Separate the arguments' primals and tangents at a level.
 
     A tangent is None where an argument has none.  A list or tuple of arrays, some of them duals,
-    becomes a list of primals and a list of tangents.
+    becomes a list of primals and a list of tangents.  While tangents are recorded, constants are
+    copied, as the user may change them before the record is read.
     """
-    primals, tangents = [], []
+    primals, tangents, recorded = [], [], False
     for x in args:
         t = None
         if isinstance(x, Dual):
             if x.level is level:
                 x, t = x.primal, x.tangent
+                recorded = recorded or isinstance(t, Symbolic)
         elif isinstance(x, (list, tuple)) and any(isinstance(item, Dual) for item in x):
             x, t = take_apart(x, level)
             t = t if any(item is not None for item in t) else None
         primals.append(x)
         tangents.append(t)
+    if recorded:
+        primals = [own(x) if t is None else x for x, t in zip(primals, tangents, strict=True)]
     return primals, tangents
 
 

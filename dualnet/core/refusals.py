@@ -92,10 +92,40 @@ def escaped(fn: Callable) -> EscapedDualError:
 
 
 def in_place(what: str) -> DualConversionError:
-    """Refuse to write into a dual."""
+    """Refuse to write a dual into a plain array."""
     return DualConversionError(
-        f"{what} writes in place, and duals are immutable. Use the result of the function: "
-        "y = np.add(x, 1), x = x + v, np.where(mask, v, x), np.concatenate or np.stack"
+        f"{what} writes a value with a tangent into a plain array, where the tangent would be lost. "
+        "Use the result instead: W = W + x, np.where(mask, x, W), np.stack of the parts, or "
+        "W = dn.numpy.put_at(W, i, x)"
+    )
+
+
+def no_write(what: str, shape: Shape, value: Any) -> DualConversionError:
+    """Refuse a write of what an array of this shape cannot hold."""
+    got = f"shape {value.shape}" if hasattr(value, "shape") else type(value).__name__
+    if getattr(value, "shape", None) == shape:
+        got = "values without a derivative"
+    return DualConversionError(
+        f"{what} cannot write {got} into an array of shape {shape} that carries a tangent; use the "
+        "operator that makes a new array, x = x + v"
+    )
+
+
+def outdated() -> DualConversionError:
+    """Refuse a dual whose memory was written to by another name."""
+    return DualConversionError(
+        "an array was written to in place, and a view of it (or the array of which the view was "
+        "written to) was used afterwards. NumPy would show the new values there; write "
+        "x = x + v instead of x += v, take views anew after a write, or write by index "
+        "(W[i] = row) instead of through a reshaped or transposed view"
+    )
+
+
+def no_pickle() -> DualConversionError:
+    """Refuse to pickle a dual, which other processes could not make sense of."""
+    return DualConversionError(
+        "a Dual cannot be pickled or sent to another process: its transform lives in this one. "
+        "Differentiate inside the other process, or send dn.stop_gradient(x)"
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
-from dualnet.core import spaces
+from dualnet.core import aliasing, spaces
 from dualnet.core.arguments import (
     float_array,
     require_pair,
@@ -89,7 +89,7 @@ def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> Any:
 
 def stop_gradient(x: Tree) -> Tree:
     """Return the same values as constants: no tangent and no cotangent passes, in any transform."""
-    return tree.map(primal_of, x)
+    return tree.map(_constant, x)
 
 
 def is_constant(x: Array) -> bool:
@@ -158,9 +158,19 @@ def _primals_and_tangents(out: Tree, level: Level) -> tuple[list, list]:
     primals, tangents = [], []
     for x in tree.leaves(out):
         mine = isinstance(x, Dual) and x.level is level
+        if mine and x.alias is not None:
+            x.alias.require_current()
         primals.append(x.primal if mine else x)
         tangents.append(x.tangent if mine else None)
     return primals, tangents
+
+
+def _constant(x: Any) -> Any:
+    if not isinstance(x, Dual):
+        return x
+    if x.alias is not None:
+        x.alias.require_current()
+    return aliasing.locked(primal_of(x))
 
 
 def _answer(t: Tangent | None, like: Array, k: int | None) -> Array:
