@@ -7,7 +7,7 @@ import pytest
 
 import dualnet as dn
 from dualnet import tree
-from dualnet.errors import TangentError
+from dualnet.errors import MissingRuleError, TangentError, UsageError
 
 
 def by_defjvps(f, *rules):
@@ -257,3 +257,100 @@ def test_python_sums_the_tangents_of_a_list():
 def test_clip_with_bounds_that_cross_is_the_upper_bound():
     slopes = dn.grad(np.clip, (0, 1, 2))(np.array(0.5), np.array(1.5), np.array(1.2))
     assert [float(s) for s in slopes] == [0.0, 0.0, 1.0]
+
+
+# --- what is said of a mistake -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["grad", "jacfwd", "jacrev"])
+def test_an_integer_is_refused_by_the_transform_that_was_called(name):
+    with pytest.raises(TangentError, match=rf"^{name}: only float arrays .*got int; write 2\.0"):
+        getattr(dn, name)(lambda x: x)(2)
+
+
+def test_a_custom_function_is_told_what_it_still_lacks():
+    @dn.custom_jvp
+    def half(x):
+        return x / 2
+
+    said = r"half has no derivative rule yet: call \S*half\.defjvps\(.*@\S*half\.deflinearizer"
+    with pytest.raises(MissingRuleError, match=said) as error:
+        dn.grad(half)(1.0)
+    assert "wrap" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("by_x", "got"),
+    [
+        (lambda t, x: t, r"takes \(t, x\)"),
+        (lambda t, out, x: t, r"takes \(t, out, x\)"),
+        (lambda t, out, x, y, z: t, r"takes \(t, out, x, y, z\)"),
+        (2.0, "is float"),
+    ],
+)
+def test_a_rule_that_cannot_be_called_is_refused_where_it_is_given(by_x, got):
+    f = dn.custom_jvp(lambda x, y: x * y)
+    said = rf"defjvps: the rule by argument 1 {got}, expected a function of \(t, out, x, y\)"
+    with pytest.raises(UsageError, match=said):
+        f.defjvps(None, by_x)
+
+
+def test_rules_may_leave_the_number_of_arguments_open():
+    f = dn.custom_jvp(lambda x, n=2: x**n)
+    f.defjvps(lambda t, out, x, n=2: t * (n * x ** (n - 1)), None)
+    assert dn.grad(f)(3.0) == 6.0 and dn.grad(lambda x: f(x, 3))(3.0) == 27.0
+    g = dn.custom_jvp(lambda *xs: xs[0] * xs[1])
+    g.defjvps(lambda t, *others: t * others[2], lambda t, out, *xs: t * xs[0])
+    assert dn.grad(g, (0, 1))(3.0, 5.0) == (5.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [
+        (lambda x: 2.0 * x, r"\(out, maps\), got float64\(2,\)"),
+        (lambda x: (x, lambda t: t, None), r"\(out, maps\), got \(float64\(2,\), function, Non"),
+        (lambda x: (x, 2.0), "function or None for each argument; got maps = float"),
+        (lambda x: (x, (2.0,)), r"function or None for each argument; got maps = \(float\)"),
+    ],
+)
+def test_a_linearizer_that_returns_no_pair_is_refused(returned, got):
+    f = dn.custom_jvp(lambda x: 2.0 * x)
+    f.deflinearizer(returned)
+    with pytest.raises(TangentError, match=f"the linearizer must return .*{got}"):
+        dn.jvp(f, (np.ones(2),), (np.ones(2),))
+
+
+def test_a_rule_of_a_list_is_told_which_tangents_it_cannot_take():
+    f = dn.custom_jvp(lambda xs: xs[0] + xs[1])
+    f.defjvps(lambda ts, out, xs: ts[0][:1] + ts[1])
+    with pytest.raises(
+        TangentError, match=r"by argument 0 cannot take a Symbolic tangent \(.*oper"
+    ):
+        dn.grad(lambda x: f([x, x]).sum())(np.ones(2))
+
+
+@pytest.mark.parametrize("transform", ["jvp", "vjp", "linearize", "grad"])
+@pytest.mark.parametrize(
+    ("f", "said"),
+    [
+        (lambda x: None, "the function returned NoneType at the only leaf, expected arrays"),
+        (lambda x: {"loss": x, "name": "sum"}, "returned str at name, .* has_aux=True"),
+        (lambda x: (x, np.array(["a"])), "returned <U1 at 1, expected arrays or numbers"),
+    ],
+)
+def test_a_result_that_is_no_array_is_refused(transform, f, said):
+    call = {
+        "jvp": lambda: dn.jvp(f, (1.0,), (1.0,)),
+        "vjp": lambda: dn.vjp(f, 1.0),
+        "linearize": lambda: dn.linearize(f, 1.0),
+        "grad": lambda: dn.grad(f)(1.0),
+    }[transform]
+    with pytest.raises(TangentError, match=f"^{transform}: .*{said}"):
+        call()
+
+
+def test_integers_and_aux_need_no_tangent():
+    out, tangents = dn.jvp(lambda x: (x, np.arange(3), True), (1.0,), (1.0,))
+    assert tangents[1].tolist() == [0, 0, 0] and not tangents[2] and out[2] is True
+    assert dn.jvp(lambda x: (x, "note"), (1.0,), (1.0,), has_aux=True)[2] == "note"
+    assert dn.grad(lambda x: (x, None), has_aux=True)(1.0)[1] is None

@@ -20,7 +20,7 @@ from learning_problems import (
 
 import dualnet as dn
 from dualnet import tree
-from dualnet.core.spaces import RankOne
+from dualnet.core.spaces import RankOne, dense
 from dualnet.errors import UsageError
 from dualnet.learning import (
     WEIGHT_AGGREGATIONS,
@@ -35,7 +35,7 @@ from dualnet.learning import (
 )
 from dualnet.learning.aggregate import projection
 from dualnet.learning.directions import weights
-from dualnet.learning.directions.low_rank import LowRank, dense
+from dualnet.learning.directions.low_rank import LowRank
 from dualnet.learning.directions.samplers import Sampler, sampler_of
 from dualnet.nn import Context, Linear, Sequential, softmax_cross_entropy
 

@@ -12,6 +12,7 @@ its value would be a wrong one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,13 +70,13 @@ def note_view(out: Dual, args: tuple, key: Any) -> None:
             return
 
 
-def write(x: Dual, value: Any, what: str) -> Any:
+def write(x: Dual, value: Any, fn: Callable) -> Any:
     """Let x take a new value in place, and with it the array that x is a view of.
 
     Args:
         x: a Dual.
         value: what an operator or an assignment made of it.
-        what: how the user wrote it, for messages.
+        fn: the function that the operator or the assignment is, for messages.
 
     Returns:
         x; or the value itself if x is a NumPy scalar, which no write changes.
@@ -85,7 +86,8 @@ def write(x: Dual, value: Any, what: str) -> Any:
     if isinstance(primal_of(x), np.generic):
         return value
     if not isinstance(value, Dual) or value.shape != x.shape:
-        raise refusals.no_write(what, x.shape, value)
+        got = f"shape {value.shape}" if isinstance(value, Dual) else "what has no derivative"
+        raise refusals.no_write(fn, got, x.shape)
     if value.dtype != x.dtype:
         value = value.astype(x.dtype)
     _take(x, value)

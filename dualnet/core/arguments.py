@@ -1,16 +1,16 @@
-"""What rules and transforms take, and how transforms refuse what does not fit."""
+"""What rules and transforms take and get back, and how transforms refuse what does not fit."""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from dualnet import tree
-from dualnet.core.dual import Dual, primal_of
+from dualnet.core.dual import primal_of
 from dualnet.core.linear import StructuredTangent
 from dualnet.errors import TangentError
 from dualnet.tree import Tree
@@ -24,15 +24,14 @@ def is_float(x: Any) -> bool:
 
 def float_array(name: str, x: Any) -> Array:
     """Turn x into an array that can carry a tangent, or refuse it; `name` is the function's."""
-    array = np.asarray(x) if isinstance(x, (int, float)) else x
-    dtype = getattr(array, "dtype", None)
-    if dtype is None or dtype.kind != "f":
+    if not is_float(x):
+        fix = "convert with x.astype(float), or " if hasattr(x, "astype") else ""
+        fix = f"write {float(x)}, or " if isinstance(x, int) else fix
         raise TangentError(
-            f"{name}: only float arrays can be differentiated by, got "
-            f"{getattr(x, 'dtype', type(x).__name__)}; convert with x.astype(float), or close over "
-            "the constant in the function"
+            f"{name}: only float arrays can be differentiated by, got {_kind(x)}; {fix}close "
+            "over the constant in the function"
         )
-    return array
+    return np.asarray(x) if isinstance(x, float) else x
 
 
 def require_sequences(name: str, **arguments: Any) -> None:
@@ -45,13 +44,31 @@ def require_sequences(name: str, **arguments: Any) -> None:
             )
 
 
-def require_pair(result: Any) -> tuple[Any, Any]:
-    """Take `(out, aux)` apart, which a function must return under has_aux."""
+def require_pair(what: str, result: Any) -> tuple[Any, Any]:
+    """Take a pair apart that a function must return; `what` says which function, and which pair."""
     if not isinstance(result, (tuple, list)) or len(result) != 2:
-        raise TangentError(
-            f"has_aux=True: the function must return (out, aux), got {tree.describe(result)}"
-        )
+        raise TangentError(f"{what}, got {tree.describe(result)}")
     return result[0], result[1]
+
+
+def require_arrays(name: str, out: Tree, values: Sequence) -> None:
+    """Refuse leaves of a function's result that are no arrays of numbers.
+
+    Args:
+        name: the transform that asks, for messages.
+        out: what the function returned.
+        values: the leaves of it.
+    """
+    for i, x in enumerate(values):
+        kind = getattr(getattr(x, "dtype", None), "kind", None)
+        if isinstance(x, (int, float, complex)) or (kind is not None and kind in "biufc"):
+            continue
+        path = list(tree.items(out))[i][0]
+        raise TangentError(
+            f"{name}: the function returned {_kind(x)} at {path or 'the only leaf'}, expected "
+            "arrays or numbers; return what is not to be differentiated as aux: `return out, aux` "
+            "with has_aux=True"
+        )
 
 
 def tangent_stacks(
@@ -80,7 +97,14 @@ def tangent_stacks(
             t = np.asarray(t)
         k = _count(leaves[i], t)
         if k is _MISFIT:
-            raise _wrong_tangent(name, kind, primals, i, x, t)
+            path = list(tree.items(primals))[i][0] or "the only leaf"
+            float_array(f"{name}, {kind} at {path}", x)
+            shape, dtype = np.shape(x), np.result_type(primal_of(x))
+            stacked = ", ".join(map(str, ("k", *shape))) + ("" if shape else ",")
+            raise TangentError(
+                f"{name}: the {kind} at {path} must be {dtype} of shape {shape} or ({stacked}), "
+                f"got {_kind(t)} of shape {t.shape if hasattr(t, 'shape') else np.shape(t)}"
+            )
         counts.add(k)
         stacks[i] = t[None] if k is None else t
     if len(counts) > 1:
@@ -104,21 +128,9 @@ def _count(x: Array, t: Tangent) -> int | None:
     return t.shape[0] if t.ndim == x.ndim + 1 and t.shape[1:] == x.shape else _MISFIT
 
 
-def _wrong_tangent(
-    name: str, kind: str, primals: Tree, position: int, x: Any, t: Any
-) -> TangentError:
-    path = [path for path, _ in tree.items(primals)][position] or "the only leaf"
-    float_array(f"{name}, {kind} at {path}", x)
-    shape, dtype = np.shape(x), np.result_type(primal_of(x))
-    stacked = ", ".join(map(str, ("k", *shape))) + ("" if shape else ",")
-    return TangentError(
-        f"{name}: the {kind} at {path} must be {dtype} of shape {shape} or ({stacked}), got "
-        f"{getattr(t, 'dtype', type(t).__name__)} of shape {_shape(t)}"
-    )
-
-
-def _shape(t: Any) -> Any:
-    return t.shape if isinstance(t, (Dual, StructuredTangent)) else np.shape(t)
+def _kind(x: Any) -> str:
+    """Name the dtype of an array, or else the type, for messages."""
+    return str(getattr(x, "dtype", type(x).__name__))
 
 
 def known_arguments(parts: Iterable[Callable], leading: int) -> tuple[float, frozenset[str] | None]:
@@ -134,12 +146,25 @@ def known_arguments(parts: Iterable[Callable], leading: int) -> tuple[float, fro
     known: frozenset[str] | None = None
     positional = math.inf
     for part in parts:
-        parameters = inspect.signature(part).parameters.values()
-        kinds = [p.kind for p in parameters]
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
+        parameters = parameters_of(part)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             names = frozenset(p.name for p in parameters)
             known = names if known is None else known & names
-        if inspect.Parameter.VAR_POSITIONAL not in kinds:
-            count = kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) - leading
-            positional = min(positional, count)
+        positional = min(positional, positional_range(part)[1] - leading)
     return positional, known
+
+
+def parameters_of(function: Callable) -> list[inspect.Parameter]:
+    """List the parameters of a function; any are taken to be its own where Python cannot tell."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # as of most built-in functions
+        return parameters_of(lambda *_args, **_kwargs: None)
+
+
+def positional_range(function: Callable) -> tuple[int, float]:
+    """Count the arguments that a function needs, and those that it can take, by position."""
+    parameters = parameters_of(function)
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    endless = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return sum(p.default is p.empty for p in named), math.inf if endless else len(named)

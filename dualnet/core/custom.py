@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
+from dualnet import tree
+from dualnet.core.arguments import parameters_of, positional_range, require_pair
 from dualnet.core.dual import primitive
 from dualnet.core.engine import aligned, linearizer, rule
 from dualnet.core.linear import shape_of
+from dualnet.errors import TangentError, UsageError
 from dualnet.types import Array, Tangent
 
 
@@ -51,7 +56,22 @@ class CustomJvp:
         return self._f(*args, **kwargs)
 
     def defjvps(self, *rules: Callable | None) -> None:
-        """Give the linear map of each argument."""
+        """Give the linear map of each argument.
+
+        Raises:
+            UsageError: a rule is no function, or cannot be called with t, out and f's arguments.
+        """
+        fewest, most = positional_range(self._f)
+        for position, r in enumerate(rules):
+            needed, taken = positional_range(r) if callable(r) else (0, math.inf)
+            unfit = taken < 2 + max(fewest, 1) or needed > 2 + most
+            if unfit or not (r is None or callable(r)):
+                got = f"takes {inspect.signature(r)}" if callable(r) else f"is {type(r).__name__}"
+                expected = ", ".join(["t", "out", *map(str, parameters_of(self._f))])
+                raise UsageError(
+                    f"{self.__name__}.defjvps: the rule by argument {position} {got}, expected a "
+                    f"function of ({expected}), or None where the argument carries no tangent"
+                )
         rule(self._f, *(None if r is None else _aligned_where_broadcast(r) for r in rules))
 
     def deflinearizer(self, function: Callable) -> Callable:
@@ -59,15 +79,21 @@ class CustomJvp:
 
         @functools.wraps(function)
         def with_aligned_maps(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-            out, maps = function(*args, **kwargs)
+            what = f"{self.__name__}: the linearizer must return (out, maps)"
+            out, maps = require_pair(what, function(*args, **kwargs))
+            maps = (maps,) if callable(maps) else maps
+            if not isinstance(maps, (tuple, list)) or not all(
+                m is None or callable(m) for m in maps
+            ):
+                raise TangentError(
+                    f"{what}, where maps is a function of t, or a tuple with a function or None "
+                    f"for each argument; got maps = {tree.describe(maps)}"
+                )
+            return out, [None if m is None else on_aligned(m, out, args) for m in maps]
 
-            def on_aligned(linear_map: Callable | None) -> Callable | None:
-                if linear_map is None:
-                    return None
-                of_rule = _aligned_where_broadcast(lambda t, _out, *_primals: linear_map(t))
-                return lambda t: of_rule(t, out, *args)
-
-            return out, on_aligned(maps) if callable(maps) else tuple(map(on_aligned, maps))
+        def on_aligned(linear_map: Callable, out: Array, args: tuple) -> Callable:
+            of_rule = _aligned_where_broadcast(lambda t, _out, *_primals: linear_map(t))
+            return lambda t: of_rule(t, out, *args)
 
         linearizer(self._f)(with_aligned_maps)
         return function

@@ -13,7 +13,6 @@ the parameters that are used afterwards, and on no others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TypeAlias
 
 from dualnet import tree
@@ -55,13 +54,8 @@ class CutPass:
         self._level.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._level.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._level.__exit__(*error)
 
     def value(self, z: Array) -> Array:
         """Return z as a constant of this pass: without its effect and its dependence."""

@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dualnet import tree
-from dualnet.core.arguments import is_float
+from dualnet.core.arguments import float_array, is_float
 from dualnet.core.arrays import arange_like
 from dualnet.core.dual import primal_of
-from dualnet.core.transforms import Record, jvp, vjp
+from dualnet.core.transforms import Record, jvp
 from dualnet.errors import TangentError
 from dualnet.tree import Tree
-from dualnet.types import Array, Shape, Stack
+from dualnet.types import Array, Stack
 
 Argnums: TypeAlias = int | Sequence[int]
 """Which arguments by position to differentiate by; a tuple gives a tuple of derivatives."""
@@ -38,15 +38,16 @@ def value_and_grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> 
 
     def with_gradient(*args: Any, **kwargs: Any) -> Any:
         chosen, of_chosen = _by_chosen_arguments(f, argnums, args, kwargs)
-        value, f_vjp, *aux = vjp(of_chosen, *chosen, has_aux=has_aux)
-        if not is_float(value) or np.shape(value) != ():
+        record = Record("grad", of_chosen, chosen, has_aux)
+        value = record.out
+        if not is_float(value) or getattr(value, "shape", ()) != ():
             raise TangentError(
                 f"grad: the function must return one float, got {tree.describe(value)}; sum it, or "
                 "use vjp or jacrev"
             )
-        gradients = f_vjp(np.ones_like(primal_of(value)))
+        gradients = record.pull(np.ones_like(primal_of(value)))
         gradient = gradients[0] if isinstance(argnums, int) else gradients
-        return ((value, aux[0]), gradient) if has_aux else (value, gradient)
+        return ((value, record.aux), gradient) if has_aux else (value, gradient)
 
     return with_gradient
 
@@ -81,7 +82,7 @@ def jacfwd(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
 
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         chosen, of_chosen = _by_chosen_arguments(f, argnums, args, kwargs)
-        leaves = tree.leaves(chosen)
+        leaves = [float_array("jacfwd", x) for x in tree.leaves(chosen)]
         out, columns = None, []
         for position, leaf in enumerate(leaves):
             pieces = []
@@ -90,7 +91,8 @@ def jacfwd(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
                 tangents[position] = basis
                 out, stacks = jvp(of_chosen, chosen, tree.unflatten(chosen, tangents))
                 pieces.append(stacks)
-            columns.append([_columns(c, np.shape(leaf)) for c in _joined(pieces)])
+            moved = [np.moveaxis(stack, 0, -1) for stack in _joined(pieces)]  # (*out, n)
+            columns.append([np.reshape(c, c.shape[:-1] + leaf.shape) for c in moved])
         rows = [tree.unflatten(chosen, list(row)) for row in zip(*columns, strict=True)]
         return _jacobian_tree(out, rows, argnums)
 
@@ -102,15 +104,15 @@ def jacrev(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
 
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         chosen, of_chosen = _by_chosen_arguments(f, argnums, args, kwargs)
-        out, f_vjp = vjp(of_chosen, *chosen)
-        leaves = tree.leaves(out)
+        record = Record("jacrev", of_chosen, chosen)
+        out, leaves = record.out, record.values
         rows = []
         for position, leaf in enumerate(leaves):
             pieces = []
             for basis in _basis(leaf, tangent_chunk):
-                cotangents = [_zeros(basis.shape[0], x) for x in leaves]
+                cotangents = [None] * len(leaves)
                 cotangents[position] = basis
-                pieces.append(f_vjp(tree.unflatten(out, cotangents)))
+                pieces.append(record.pull(tree.unflatten(out, cotangents)))
             row = [np.reshape(r, (*np.shape(leaf), *r.shape[1:])) for r in _joined(pieces)]
             rows.append(tree.unflatten(chosen, row))
         return _jacobian_tree(out, rows, argnums)
@@ -185,19 +187,9 @@ def _basis(leaf: Array, chunk: int | None) -> Iterator[Stack]:
         yield np.reshape(rows, (rows.shape[0], *shape))
 
 
-def _zeros(k: int, like: Array) -> Stack:
-    return np.zeros_like(primal_of(like), shape=(k, *np.shape(like)))
-
-
 def _joined(pieces: list[Tree]) -> list[Stack]:
     """Join the stacks of several passes, leaf by leaf."""
     return [np.concatenate(parts) for parts in zip(*map(tree.leaves, pieces), strict=True)]
-
-
-def _columns(stack: Stack, shape: Shape) -> Array:
-    """Move the directions of a stack `(n, *out)` to the end: `(*out, *shape)`."""
-    moved = np.moveaxis(stack, 0, -1)
-    return np.reshape(moved, moved.shape[:-1] + shape)
 
 
 def _jacobian_tree(out: Tree, rows: list, argnums: Argnums) -> Tree:

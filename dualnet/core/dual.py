@@ -8,8 +8,6 @@ These conventions hold everywhere:
 
 * A tangent of a primal of shape `S` is a stack `(k, *S)` of k directions, or a structured tangent
   that stands for one (`core.spaces`).  A constant has no tangent: it is simply no `Dual`.
-* A rule has the signature `(t, out, *primals, **params)`: t is the tangent of one argument, out is
-  the result, and primals and params are the arguments of the call.  A rule is linear in t.
 * Each call of a transform opens a `Level`.  Where duals of several levels meet, the innermost
   (newest) level is handled first, and all others count as part of the primals.  Levels keep nested
   derivatives apart.  In
@@ -113,29 +111,18 @@ def primitive(fn: Callable) -> Callable:
     return dispatching
 
 
-def _operator(fn: Callable) -> Any:
-    """Make the operator that is the NumPy function `fn`, with the dual on the left."""
+def _operators(fn: Callable) -> tuple[Any, Any, Any]:
+    """Make the operators that are `fn`: with the dual on the left, on the right, and in place."""
 
-    def operator(self: Dual, other: Any) -> Any:
+    def left(self: Dual, other: Any) -> Any:
         if getattr(other, "__array_ufunc__", self) is None:
             return NotImplemented  # NumPy's convention: the other side knows what to do
         return evaluate(fn, (self, other), {})
 
-    return operator
+    def in_place(self: Dual, other: Any) -> Any:
+        return aliasing.write(self, evaluate(fn, (self, other), {}), fn)
 
-
-def _reflected(fn: Callable) -> Any:
-    """Make the operator that is the NumPy function `fn`, with the dual on the right."""
-    return lambda self, other: evaluate(fn, (other, self), {})
-
-
-def _in_place(fn: Callable, sign: str) -> Any:
-    """Make the operator that writes to the dual on its left, such as `+=`."""
-
-    def operator(self: Dual, other: Any) -> Any:
-        return aliasing.write(self, evaluate(fn, (self, other), {}), f"x {sign} v")
-
-    return operator
+    return left, lambda self, other: evaluate(fn, (other, self), {}), in_place
 
 
 def _method(fn: Callable) -> Any:
@@ -214,7 +201,7 @@ class Dual:
         return getitem(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        aliasing.write(self, put_at(self, key, value), "x[i] = v")
+        aliasing.write(self, put_at(self, key, value), put_at)
 
     def astype(self, dtype: Any, **_kwargs: Any) -> Any:
         """Convert to another dtype; a conversion to integers or booleans drops the tangent."""
@@ -236,25 +223,21 @@ class Dual:
 
     def sort(self, axis: int = -1) -> None:
         """Sort in place, as `x.sort()` does; `np.sort` returns a sorted copy."""
-        aliasing.write(self, np.sort(self, axis), "x.sort()")
+        aliasing.write(self, np.sort(self, axis), np.sort)
 
     # --- operators and methods that are NumPy functions ---
 
-    __add__, __radd__ = _operator(np.add), _reflected(np.add)
-    __sub__, __rsub__ = _operator(np.subtract), _reflected(np.subtract)
-    __mul__, __rmul__ = _operator(np.multiply), _reflected(np.multiply)
-    __truediv__, __rtruediv__ = _operator(np.divide), _reflected(np.divide)
-    __floordiv__, __rfloordiv__ = _operator(np.floor_divide), _reflected(np.floor_divide)
-    __mod__, __rmod__ = _operator(np.remainder), _reflected(np.remainder)
-    __pow__, __rpow__ = _operator(np.power), _reflected(np.power)
-    __matmul__, __rmatmul__ = _operator(np.matmul), _reflected(np.matmul)
-    __iadd__, __isub__ = _in_place(np.add, "+="), _in_place(np.subtract, "-=")
-    __imul__, __itruediv__ = _in_place(np.multiply, "*="), _in_place(np.divide, "/=")
-    __ifloordiv__, __imod__ = _in_place(np.floor_divide, "//="), _in_place(np.remainder, "%=")
-    __ipow__, __imatmul__ = _in_place(np.power, "**="), _in_place(np.matmul, "@=")
-    __eq__, __ne__ = _operator(np.equal), _operator(np.not_equal)
-    __lt__, __le__ = _operator(np.less), _operator(np.less_equal)
-    __gt__, __ge__ = _operator(np.greater), _operator(np.greater_equal)
+    __add__, __radd__, __iadd__ = _operators(np.add)
+    __sub__, __rsub__, __isub__ = _operators(np.subtract)
+    __mul__, __rmul__, __imul__ = _operators(np.multiply)
+    __truediv__, __rtruediv__, __itruediv__ = _operators(np.divide)
+    __floordiv__, __rfloordiv__, __ifloordiv__ = _operators(np.floor_divide)
+    __mod__, __rmod__, __imod__ = _operators(np.remainder)
+    __pow__, __rpow__, __ipow__ = _operators(np.power)
+    __matmul__, __rmatmul__, __imatmul__ = _operators(np.matmul)
+    __lt__, __gt__ = _operators(np.less)[:2]  # x > y is y < x
+    __le__, __ge__ = _operators(np.less_equal)[:2]
+    __eq__, __ne__ = _operators(np.equal)[0], _operators(np.not_equal)[0]
     __hash__ = None  # type: ignore[assignment]  # as for arrays: == is elementwise
 
     __neg__, __pos__, __abs__ = _method(np.negative), _method(np.positive), _method(np.absolute)

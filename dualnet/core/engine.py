@@ -9,13 +9,14 @@ tangents through the rule's linear maps, and what the maps return is added up.
     composed         the function written with others that have rules
     zero_derivative  functions whose result does not move with small changes of their arguments
 
-A map whose result does not have the shape `(k, *out.shape)` is refused.
+In `(t, out, *primals, **params)`, t is the tangent of one argument, out is the result, and primals
+and params are the arguments of the call.  A map is linear in t; one whose result does not have the
+shape `(k, *out.shape)` is refused.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -87,7 +88,7 @@ def linearizer(fn: Callable) -> Callable:
             maps = (maps,) if callable(maps) else maps
             return _with_tangent(fn, level, out, tangents, maps, (), {})
 
-        _register(fn, evaluate, [function], leading=0)
+        _register(fn, evaluate, [function])
         return function
 
     return decorate
@@ -101,8 +102,7 @@ def composed(*fns: Callable) -> Callable:
 
     def decorate(function: Callable) -> Callable:
         for fn in fns:
-            evaluate = lambda _level, args, kwargs: function(*args, **kwargs)  # noqa: E731
-            _register(fn, evaluate, [function], leading=0)
+            _register(fn, lambda _level, args, kwargs: function(*args, **kwargs), [function])
         return function
 
     return decorate
@@ -118,16 +118,7 @@ def zero_derivative(*fns: Callable) -> None:
         return lambda _level, args, kwargs: fn(*map(_plain, args), **kwargs)
 
     for fn in fns:
-        register(fn, Rule(evaluator(fn), math.inf, None))
-
-
-def register(fn: Callable, entry: Rule) -> None:
-    """Give `fn` its rule.  A second rule for the same function is an error, not a change."""
-    if fn in RULES:
-        raise ValueError(
-            f"{refusals.name_of(fn)} has a derivative rule already; two would hide a mistake"
-        )
-    RULES[fn] = entry
+        _register(fn, evaluator(fn))
 
 
 def operand(x: Any) -> Any:
@@ -140,9 +131,19 @@ def operand(x: Any) -> Any:
 # --- parts ---------------------------------------------------------------------------------------
 
 
-def _register(fn: Callable, evaluate: Callable, parts: Iterable[Callable], leading: int) -> None:
-    """Register `evaluate` for the arguments that all the functions of which a rule is made take."""
-    register(fn, Rule(evaluate, *known_arguments(parts, leading)))
+def _register(
+    fn: Callable, evaluate: Callable, parts: Iterable[Callable] = (), leading: int = 0
+) -> None:
+    """Give `fn` its rule, for the arguments that all the functions of which it is made take.
+
+    Raises:
+        ValueError: the function has a rule, which is never changed.
+    """
+    if fn in RULES:
+        raise ValueError(
+            f"{refusals.name_of(fn)} has a derivative rule already; two would hide a mistake"
+        )
+    RULES[fn] = Rule(evaluate, *known_arguments(parts, leading))
 
 
 def take_apart(args: Sequence, level: Level) -> tuple[list, list]:
@@ -192,12 +193,14 @@ def _with_tangent(
         if linear_map is None:
             raise refusals.no_derivative_by(fn, position)
         if getattr(getattr(out, "dtype", None), "kind", None) != "f":
-            raise refusals.no_array(fn, out)
+            raise refusals.no_array(fn, getattr(out, "dtype", type(out).__name__))
         try:
             image = linear_map(t, *operands, **params)
         except (TypeError, AttributeError) as error:
-            if isinstance(t, linear.StructuredTangent):
-                raise refusals.not_for_this_tangent(fn, position, t, error) from error
+            for item in t if isinstance(t, list) else (t,):
+                if isinstance(item, linear.StructuredTangent):
+                    kind = type(item).__name__
+                    raise refusals.not_for_this_tangent(fn, position, kind, error) from error
             raise
         refusals.require_fit(fn, position, t, image, out.shape)
         total = image if total is None else linear.add(total, image)

@@ -81,11 +81,6 @@ def broadcast_to(t: Stack, shape: Shape) -> Stack:
     return np.broadcast_to(align(t, len(shape)), (t.shape[0], *shape))
 
 
-@broadcast_to.transposed
-def _(ct: Cotangent, shape: Shape, _to: Shape) -> Cotangent:
-    return unbroadcast(ct, shape)
-
-
 def stretch(t: Tangent, shape: Shape) -> Tangent:
     """Broadcast a tangent to `shape`, where it does not have that shape already."""
     return t if shape_of(t) == shape else broadcast_to(t, shape)
@@ -106,13 +101,15 @@ def unbroadcast(t: Tangent, shape: Shape) -> Tangent:
 @LinearMap
 def sum(t: Stack, axes: Axes, keepdims: bool = False) -> Stack:
     """Sum over the axes."""
-    return np.sum(t, axis=axes, keepdims=keepdims)
+    return t.sum(axis=axes, keepdims=keepdims)
 
 
 @sum.transposed
 def _(ct: Cotangent, shape: Shape, axes: Axes, keepdims: bool = False) -> Cotangent:
-    kept = tuple([1 if i - len(shape) in axes else n for i, n in enumerate(shape)])
-    return broadcast_to(reshape(ct, kept), shape)
+    if not keepdims:
+        kept = [1 if i - len(shape) in axes else n for i, n in enumerate(shape)]
+        ct = reshape(ct, tuple(kept))
+    return broadcast_to(ct, shape)
 
 
 # --- products with constants ---------------------------------------------------------------------
@@ -124,20 +121,10 @@ def scale(t: Stack, c: Array) -> Stack:
     return align(t, getattr(c, "ndim", 0)) * c
 
 
-@scale.transposed
-def _(ct: Cotangent, shape: Shape, c: Array) -> Cotangent:
-    return unbroadcast(scale(ct, c), shape)
-
-
 @LinearMap
 def divide(t: Stack, c: Array) -> Stack:
     """Return t / c entry by entry; shapes broadcast against each other behind k."""
     return align(t, getattr(c, "ndim", 0)) / c
-
-
-@divide.transposed
-def _(ct: Cotangent, shape: Shape, c: Array) -> Cotangent:
-    return unbroadcast(divide(ct, c), shape)
 
 
 @LinearMap
@@ -146,22 +133,12 @@ def cast(t: Stack, dtype: Any) -> Stack:
     return t.astype(dtype)
 
 
-@cast.transposed
-def _(ct: Cotangent, _shape: Shape, _dtype: Any) -> Cotangent:
-    return ct  # the caller of the transpose converts to the input's dtype, once, at the end
-
-
 @LinearMap
 def matmul(t: Stack, y: Array) -> Stack:
     """Return t @ y for t `(k, ..., m, n)` and a constant y `(..., n, p)`."""
     if y.ndim == 2:  # one product for all directions
         return np.reshape(matrix_product(_rows(t), y), (*t.shape[:-1], y.shape[1]))
     return matrix_product(align(t, y.ndim), y)
-
-
-@matmul.transposed
-def _(ct: Cotangent, shape: Shape, y: Array) -> Cotangent:
-    return unbroadcast(matmul(ct, np.swapaxes(y, -1, -2)), shape)
 
 
 @LinearMap
@@ -177,7 +154,7 @@ def _(ct: Cotangent, shape: Shape, x: Array) -> Cotangent:
     if len(shape) == 2 and x.ndim > 2:
         x = _rows(x)
         ct = reshape(ct, (x.shape[0], shape[-1]))
-    return unbroadcast(matmul_from_left(ct, np.swapaxes(x, -1, -2)), shape)
+    return unbroadcast(matmul_from_left(ct, x.swapaxes(-1, -2)), shape)
 
 
 def _rows(x: Array) -> Array:
@@ -191,12 +168,7 @@ def _rows(x: Array) -> Array:
 @LinearMap
 def reshape(t: Stack, shape: Shape) -> Stack:
     """Give the primal's part another shape."""
-    return np.reshape(t, (t.shape[0], *shape))
-
-
-@reshape.transposed
-def _(ct: Cotangent, shape: Shape, _to: Shape) -> Cotangent:
-    return reshape(ct, shape)
+    return t.reshape((t.shape[0], *shape))
 
 
 @LinearMap
@@ -212,6 +184,15 @@ def _(ct: Cotangent, _shape: Shape, axes: Shape) -> Cotangent:
         inverse[origin] = to - len(axes)
     return transpose(ct, tuple(inverse))
 
+
+# --- the transposes that are a line each --------------------------------------------------------
+
+broadcast_to.transposed(lambda ct, shape, _to: unbroadcast(ct, shape))
+scale.transposed(lambda ct, shape, c: unbroadcast(scale(ct, c), shape))
+divide.transposed(lambda ct, shape, c: unbroadcast(divide(ct, c), shape))
+cast.transposed(lambda ct, _shape, _dtype: ct)  # the transform converts its answer, at the end
+matmul.transposed(lambda ct, shape, y: unbroadcast(matmul(ct, y.swapaxes(-1, -2)), shape))
+reshape.transposed(lambda ct, shape, _to: reshape(ct, shape))
 
 # --- tangents that are no dense stack -----------------------------------------------------------
 
@@ -236,7 +217,7 @@ class StructuredTangent:
 
     def add(self, other: Tangent) -> Tangent:
         """Return the sum of this tangent and another of the same shape and transform."""
-        raise NotImplementedError
+        return add(self.dense(), other)
 
     def dense(self) -> Stack:
         """Return the stack `(k, *S)` that this tangent stands for."""

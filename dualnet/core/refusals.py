@@ -10,6 +10,7 @@ from typing import Any
 
 from dualnet.errors import (
     DualConversionError,
+    DualnetError,
     EscapedDualError,
     MissingRuleError,
     TangentError,
@@ -24,18 +25,49 @@ def name_of(fn: Callable) -> str:
     return f"{module}.{name}".replace("numpy.", "np.", 1) if module.startswith("numpy") else name
 
 
+# Each error below is a function of what fills the blanks of its text, where functions are named.
+
+
+def _refusal(error: type[DualnetError], text: str) -> Callable[..., DualnetError]:
+    def refuse(*blanks: Any) -> DualnetError:
+        return error(text.format(*(name_of(b) if callable(b) else b for b in blanks)))
+
+    return refuse
+
+
 # --- functions and arguments without a rule ------------------------------------------------------
 
+_no_rule = _refusal(
+    MissingRuleError,
+    "{} has no derivative rule. Write it with functions that have one "
+    "(listed in docs/functions.md), call it on dn.stop_gradient(x) if its derivative is "
+    "zero, or wrap it: `f = dn.custom_jvp(f)` and `f.defjvps(lambda t, out, x: ...)` "
+    "gives the tangent of the result from the tangent t of x, written with operators or "
+    "dn.linear; try it with dn.check_jvp and dn.check_vjp",
+)
+_not_yet_a_rule = _refusal(
+    MissingRuleError,
+    "{0} has no derivative rule yet: call {0}.defjvps(lambda t, out, x: ...), with one linear map "
+    "for each argument, or decorate its linearizer by @{0}.deflinearizer, before it is used",
+)
+no_derivative_by = _refusal(
+    MissingRuleError,
+    "{} cannot be differentiated by argument {}; pass dn.stop_gradient(x) there",
+)
+ufunc_method = _refusal(
+    MissingRuleError,
+    "{}.{} has no derivative rule; write np.sum, np.prod, np.max, np.cumsum, ... instead",
+)
+out_of_place = _refusal(
+    MissingRuleError,
+    "{}: pass arrays that carry tangents by position, not by keyword or in "
+    "nested lists (np.stack builds an array from duals)",
+)
 
-def missing_rule(fn: Callable) -> MissingRuleError:
+
+def missing_rule(fn: Callable) -> DualnetError:
     """Name the function that has no rule, and show how to add one."""
-    return MissingRuleError(
-        f"{name_of(fn)} has no derivative rule. Write it with functions that have one "
-        "(listed in docs/functions.md), call it on dn.stop_gradient(x) if its derivative is "
-        "zero, or wrap it: `f = dn.custom_jvp(f)` and `f.defjvps(lambda t, out, x: ...)` "
-        "gives the tangent of the result from the tangent t of x, written with operators or "
-        "dn.linear; try it with dn.check_jvp and dn.check_vjp"
-    )
+    return (_no_rule if name_of(fn).startswith("np.") else _not_yet_a_rule)(fn)
 
 
 def missing_argument(
@@ -55,78 +87,48 @@ def missing_argument(
     )
 
 
-def no_derivative_by(fn: Callable, position: int) -> MissingRuleError:
-    """Name the argument by which a function cannot be differentiated."""
-    return MissingRuleError(
-        f"{name_of(fn)} cannot be differentiated by argument {position}; "
-        "pass dn.stop_gradient(x) there"
-    )
-
-
-def ufunc_method(ufunc: Any, method: str) -> MissingRuleError:
-    """Refuse `np.add.reduce` and its like."""
-    return MissingRuleError(
-        f"np.{ufunc.__name__}.{method} has no derivative rule; write np.sum, np.prod, "
-        "np.max, np.cumsum, ... instead"
-    )
-
-
-def out_of_place(fn: Callable) -> MissingRuleError:
-    """Refuse duals by keyword and in nested lists."""
-    return MissingRuleError(
-        f"{name_of(fn)}: pass arrays that carry tangents by position, not by keyword or in "
-        "nested lists (np.stack builds an array from duals)"
-    )
-
-
 # --- duals where they cannot be ------------------------------------------------------------------
 
-
-def escaped(fn: Callable) -> EscapedDualError:
-    """Refuse a dual whose transform has returned."""
-    return EscapedDualError(
-        f"{name_of(fn)} met a Dual whose transform has already returned. A value was kept "
-        "from inside the differentiated function (in a list, an attribute, a closure); return "
-        "it instead, with has_aux=True where it is not to be differentiated"
-    )
-
-
-def in_place(what: str) -> DualConversionError:
-    """Refuse to write a dual into a plain array."""
-    return DualConversionError(
-        f"{what} writes a value with a tangent into a plain array, where the tangent would be lost. "
-        "Use the result instead: W = W + x, np.where(mask, x, W), np.stack of the parts, or "
-        "W = dn.numpy.put_at(W, i, x)"
-    )
-
-
-def no_write(what: str, shape: Shape, value: Any) -> DualConversionError:
-    """Refuse a write of what an array of this shape cannot hold."""
-    got = f"shape {value.shape}" if hasattr(value, "shape") else type(value).__name__
-    if getattr(value, "shape", None) == shape:
-        got = "values without a derivative"
-    return DualConversionError(
-        f"{what} cannot write {got} into an array of shape {shape} that carries a tangent; use the "
-        "operator that makes a new array, x = x + v"
-    )
-
-
-def outdated() -> DualConversionError:
-    """Refuse a dual whose memory was written to by another name."""
-    return DualConversionError(
-        "an array was written to in place, and a view of it (or the array of which the view was "
-        "written to) was used afterwards. NumPy would show the new values there; write "
-        "x = x + v instead of x += v, take views anew after a write, or write by index "
-        "(W[i] = row) instead of through a reshaped or transposed view"
-    )
-
-
-def no_pickle() -> DualConversionError:
-    """Refuse to pickle a dual, which other processes could not make sense of."""
-    return DualConversionError(
-        "a Dual cannot be pickled or sent to another process: its transform lives in this one. "
-        "Differentiate inside the other process, or send dn.stop_gradient(x)"
-    )
+escaped = _refusal(
+    EscapedDualError,
+    "{} met a Dual whose transform has already returned. A value was kept "
+    "from inside the differentiated function (in a list, an attribute, a closure); return "
+    "it instead, with has_aux=True where it is not to be differentiated",
+)
+in_place = _refusal(
+    DualConversionError,
+    "{} writes a value that carries a tangent into a plain array, where the tangent would be lost. "
+    "Use the result instead: W = W + x, np.where(mask, x, W), np.stack of the parts, or "
+    "W = dn.numpy.put_at(W, i, x)",
+)
+outdated = _refusal(
+    DualConversionError,
+    "an array was written to in place, and a view of it (or the array that the view belongs to) was "
+    "used afterwards, where NumPy would show the new values. Write x = x + v instead of x += v, "
+    "take views after the write, or write by index (W[i] = row) and not through a view that was "
+    "reshaped or transposed",
+)
+no_write = _refusal(
+    DualConversionError,
+    "{} in place: cannot write {} into an array of shape {} that carries a tangent; use the function "
+    "or operator that makes a new array",
+)
+no_pickle = _refusal(
+    DualConversionError,
+    "a Dual cannot be pickled or sent to another process: its transform lives in this one. "
+    "Differentiate inside the other process, or send dn.stop_gradient(x)",
+)
+no_plain_array = _refusal(
+    DualConversionError,
+    "a Dual of shape {} cannot become a plain array: its tangent would be lost. "
+    "Writing `a[i] = dual` into an array? Collect the parts and use np.stack or "
+    "np.where. Want the value alone? Use dn.stop_gradient(x)",
+)
+no_python_number = _refusal(
+    DualConversionError,
+    "a Dual cannot become a Python number: its tangent would be lost. Use NumPy functions "
+    "(np.exp instead of math.exp), or dn.stop_gradient(x) for the value alone",
+)
 
 
 def require_no_out(fn: Any, kwargs: dict) -> None:
@@ -136,24 +138,37 @@ def require_no_out(fn: Any, kwargs: dict) -> None:
         raise in_place(f"{name_of(fn)} with out={operator}")
 
 
-def no_plain_array(shape: Shape) -> DualConversionError:
-    """Refuse to turn a dual into a plain array."""
-    return DualConversionError(
-        f"a Dual of shape {shape} cannot become a plain array: its tangent would be lost. "
-        "Writing `a[i] = dual` into an array? Collect the parts and use np.stack or "
-        "np.where. Want the value alone? Use dn.stop_gradient(x)"
-    )
-
-
-def no_python_number() -> DualConversionError:
-    """Refuse to turn a dual into a Python number."""
-    return DualConversionError(
-        "a Dual cannot become a Python number: its tangent would be lost. Use NumPy functions "
-        "(np.exp instead of math.exp), or dn.stop_gradient(x) for the value alone"
-    )
-
-
 # --- rules that return what cannot be ------------------------------------------------------------
+
+no_array = _refusal(
+    TangentError,
+    "{} has a derivative rule and returned {}, expected one array of floats; return "
+    "np.asarray(...) of a number, give each of several results a function of its own, and no "
+    "rule to what has integers or booleans as its result",
+)
+wrong_transpose = _refusal(
+    TangentError,
+    "the transpose of {} returned a cotangent of shape {} (without k), expected {}, the shape of "
+    "what the map was applied to; use dn.linear.unbroadcast where the map broadcasts",
+)
+unequal_sum = _refusal(
+    TangentError,
+    "a derivative rule adds tangents of shapes {} and {} (without k); stretch both "
+    "by dn.linear.broadcast_to to one shape",
+)
+tangent_in_function = _refusal(
+    TangentError,
+    "{} met a structured or recorded tangent inside a derivative rule; write the "
+    "rule with operators, or with the functions of dn.linear, which every kind of tangent knows",
+)
+not_for_this_tangent = _refusal(
+    TangentError,
+    "the derivative rule of {} by argument {} cannot take a {} tangent ({}); write it with "
+    "operators, or with the functions of dn.linear, which every kind of tangent knows",
+)
+_wrong_image = _refusal(
+    TangentError, "the derivative rule of {} by argument {} returned {}, expected {}"
+)
 
 
 def require_fit(fn: Callable, position: int, t: Any, image: Any, expected: Shape) -> None:
@@ -167,89 +182,33 @@ def require_fit(fn: Callable, position: int, t: Any, image: Any, expected: Shape
     """
     shape: Any = getattr(image, "shape", None)
     dtype: Any = getattr(image, "dtype", None)
-    if dtype is not None and dtype.kind != "f":
-        raise no_float(fn, position, dtype)
-    if hasattr(image, "apply_map"):  # a structured tangent, whose shape is without k
-        if shape != expected:
-            raise misfit(fn, position, shape, None, expected)
-        return
+    structured = hasattr(image, "apply_map")  # its shape is without k
     if isinstance(t, list):
         t = next(item for item in t if item is not None)
     k = t.k if hasattr(t, "apply_map") else t.shape[0]
-    if shape is None or k is None:
-        raise no_tangent(fn, position, image)
-    if shape != (k, *expected):
-        raise misfit(fn, position, shape, k, expected)
-
-
-def no_array(fn: Callable, got: Any) -> TangentError:
-    """Say that a function with a derivative rule returned something that is no array."""
-    return TangentError(
-        f"{name_of(fn)} has a derivative rule and returned "
-        f"{getattr(got, 'dtype', type(got).__name__)}, expected one array of floats; return "
-        "np.asarray(...) of a number, give each of several results a function of its own, and no "
-        "rule to what has integers or booleans as its result"
-    )
-
-
-def no_tangent(fn: Callable, position: int, got: Any) -> TangentError:
-    """Say that the rule of a function returned something that is no tangent."""
-    return TangentError(
-        f"the derivative rule of {name_of(fn)} by argument {position} returned "
-        f"{type(got).__name__}, expected a tangent: what operators, NumPy functions or dn.linear "
-        "make of t"
-    )
-
-
-def no_float(fn: Callable, position: int, dtype: Any) -> TangentError:
-    """Say that the rule of a function returned a tangent of a dtype that carries no tangent."""
-    return TangentError(
-        f"the derivative rule of {name_of(fn)} by argument {position} returned a tangent of dtype "
-        f"{dtype}, expected a real floating dtype; multiply t by a mask instead of returning it, "
-        "and convert numbers by astype"
-    )
-
-
-def misfit(fn: Callable, position: int, got: Shape, k: int | None, expected: Shape) -> TangentError:
-    """Say that the rule of a function returned a tangent of another shape than its result.
-
-    Args:
-        fn, position: which rule.
-        got: the shape that came, with k in front where k is known.
-        k: the number of directions that went in; None where the tangent does not say.
-        expected: the shape of the function's result.
-    """
-    full = expected if k is None else (k, *expected)
-    if k is not None and got == expected:
+    if dtype is not None and dtype.kind != "f":
+        wanted = (
+            "a real floating dtype; multiply t by a mask instead of returning it, and convert "
+            "numbers by astype"
+        )
+        raise _wrong_image(fn, position, f"a tangent of dtype {dtype}", wanted)
+    if shape is None or (k is None and not structured):
+        wanted = "a tangent: what operators, NumPy functions or dn.linear make of t"
+        raise _wrong_image(fn, position, type(image).__name__, wanted)
+    full = expected if structured else (k, *expected)
+    if shape == full:
+        return
+    if not structured and shape == expected:
         fix = "the rule loses the leading axis of the k directions; count axes from the end"
-    elif k is not None and got[:1] != (k,):
+    elif not structured and shape[:1] != (k,):
         fix = f"the leading axis is that of the k = {k} directions; count axes from the end"
     else:
         fix = (
             "use dn.linear.broadcast_to(t, out.shape) where the argument is stretched to the "
             "result, and dn.linear.sum where it is summed"
         )
-    return TangentError(
-        f"the derivative rule of {name_of(fn)} by argument {position} returned a tangent of shape "
-        f"{got}, expected {full} for a result of shape {expected}: {fix}"
-    )
-
-
-def wrong_transpose(linear_map: Any, got: Shape, expected: Shape) -> TangentError:
-    """Say that the transpose of a linear map returned a cotangent of another shape."""
-    return TangentError(
-        f"the transpose of {linear_map} returned a cotangent of shape {got} (without k), expected "
-        f"{expected}, the shape of what the map was applied to; use dn.linear.unbroadcast where "
-        "the map broadcasts"
-    )
-
-
-def unequal_sum(left: Shape, right: Shape) -> TangentError:
-    """Refuse to add tangents of two shapes, which a rule must stretch first."""
-    return TangentError(
-        f"a derivative rule adds tangents of shapes {left} and {right} (without k); stretch both "
-        "by dn.linear.broadcast_to to one shape"
-    )
+    wanted = f"{full} for a result of shape {expected}: {fix}"
+    raise _wrong_image(fn, position, f"a tangent of shape {shape}", wanted)
 
 
 def require_factors(left: Any, right: Any) -> None:
@@ -270,20 +229,3 @@ def require_factors(left: Any, right: Any) -> None:
             f"RankOne: expected factors of one dtype, got {left.dtype} and {right.dtype}; "
             "convert one by astype"
         )
-
-
-def not_for_this_tangent(fn: Callable, position: int, t: Any, error: Exception) -> TangentError:
-    """Say that a rule did something to a structured or recorded tangent that only arrays know."""
-    return TangentError(
-        f"the derivative rule of {name_of(fn)} by argument {position} cannot take a "
-        f"{type(t).__name__} tangent ({error}); write it with operators, or with the functions of "
-        "dn.linear, which every kind of tangent knows"
-    )
-
-
-def tangent_in_function(fn: Callable) -> TangentError:
-    """Refuse a NumPy function of a structured tangent, which is meant for `dn.linear`."""
-    return TangentError(
-        f"{name_of(fn)} met a structured or recorded tangent inside a derivative rule; write the "
-        "rule with operators, or with the functions of dn.linear, which every kind of tangent knows"
-    )

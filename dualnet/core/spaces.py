@@ -46,9 +46,6 @@ class RankOne(StructuredTangent):
         result = short(self, *params) if short else None
         return linear_map(self.dense(), *params) if result is None else result
 
-    def add(self, other: Tangent) -> Tangent:
-        return linear.add(self.dense(), dense(other))
-
 
 _SHORTCUTS: dict[LinearMap, Callable[..., Tangent | None]] = {}
 

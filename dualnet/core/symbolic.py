@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -86,13 +87,8 @@ def transpose_all(
         One cotangent `(k, *S)` for each input, None where the outputs do not depend on it.
     """
     sums: dict[int, Cotangent] = {}
-
-    def accumulate(node: Symbolic, ct: Cotangent) -> None:
-        before = sums.get(node.serial)
-        sums[node.serial] = ct if before is None else add(before, ct)
-
     for node, ct in zip(outputs, cotangents, strict=True):
-        accumulate(node, ct)
+        sums[node.serial] = add(sums[node.serial], ct) if node.serial in sums else ct
     for node in reversed(_reachable(outputs)):
         ct = sums.pop(node.serial, None) if node.parents else None
         if ct is None:
@@ -101,9 +97,9 @@ def transpose_all(
             (parent,) = node.parents
             ct = node.linear_map.transpose(ct, parent.shape, *node.params)
             if shape_of(ct) != parent.shape:
-                raise refusals.wrong_transpose(node.linear_map, shape_of(ct), parent.shape)
+                raise refusals.wrong_transpose(repr(node.linear_map), shape_of(ct), parent.shape)
         for parent in node.parents:
-            accumulate(parent, ct)
+            sums[parent.serial] = add(sums[parent.serial], ct) if parent.serial in sums else ct
     return [sums.get(node.serial) for node in inputs]
 
 
@@ -116,4 +112,4 @@ def _reachable(outputs: Sequence[Symbolic]) -> list[Symbolic]:
         if node.serial not in found:
             found[node.serial] = node
             waiting.extend(node.parents)
-    return [found[serial] for serial in sorted(found)]
+    return sorted(found.values(), key=attrgetter("serial"))

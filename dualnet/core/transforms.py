@@ -20,11 +20,13 @@ from dualnet import tree
 from dualnet.core import aliasing, spaces
 from dualnet.core.arguments import (
     float_array,
+    require_arrays,
     require_pair,
     require_sequences,
     tangent_stacks,
 )
 from dualnet.core.dual import Dual, Level, primal_of
+from dualnet.core.reach import has_nan, transpose_along_paths
 from dualnet.core.symbolic import Symbolic, push_all, transpose_all
 from dualnet.tree import Tree
 from dualnet.types import Array, Tangent
@@ -54,8 +56,8 @@ def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = F
     primals = tuple(primals)
     leaves, stacks, k = tangent_stacks("jvp", primals, tuple(tangents))
     with Level() as level:
-        out, aux = _call(f, _duals(primals, leaves, stacks, level), has_aux, level)
-        values, out_tangents = _primals_and_tangents(out, level)
+        duals = _duals(primals, leaves, stacks, level)
+        out, values, out_tangents, aux = _call("jvp", f, duals, has_aux, level)
     answers = [_answer(t, x, k) for t, x in zip(out_tangents, values, strict=True)]
     result = tree.unflatten(out, values), tree.unflatten(out, answers)
     return (*result, aux) if has_aux else result
@@ -68,8 +70,8 @@ def linearize(f: Callable, *primals: Any) -> tuple[Any, Callable]:
         `(out, f_jvp)`: `f_jvp(*tangents)` takes tangents as `jvp` does and returns the tangent of
         out.  Intermediate values are kept, so that applying it does not evaluate f again.
     """
-    record = Record("linearize", f, primals)
-    return record.out, record.push
+    record = Record("linearize", f, tree.map(aliasing.own, primals))
+    return tree.map(aliasing.own, record.out), record.push
 
 
 def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> Any:
@@ -83,8 +85,9 @@ def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> Any:
         `(out, f_vjp)` or `(out, f_vjp, aux)`.  `f_vjp(cotangent)` takes a tree like out (or with k
         in front of every leaf) and returns a tuple with a cotangent for each primal.
     """
-    record = Record("vjp", f, primals, has_aux)
-    return (record.out, record.pull, record.aux) if has_aux else (record.out, record.pull)
+    record = Record("vjp", f, tree.map(aliasing.own, primals), has_aux)
+    out, aux = tree.map(aliasing.own, (record.out, record.aux))
+    return (out, record.pull, aux) if has_aux else (out, record.pull)
 
 
 def stop_gradient(x: Tree) -> Tree:
@@ -114,10 +117,8 @@ class Record:
         self.leaves = [float_array(name, x) for x in tree.leaves(primals)]
         self.inputs = list(map(Symbolic.input, self.leaves))
         with Level() as level:
-            out, self.aux = _call(
-                f, _duals(primals, self.leaves, self.inputs, level), has_aux, level
-            )
-            self.values, self.out_tangents = _primals_and_tangents(out, level)
+            duals = _duals(primals, self.leaves, self.inputs, level)
+            out, self.values, self.out_tangents, self.aux = _call(name, f, duals, has_aux, level)
         self.out = tree.unflatten(out, self.values)
 
     def push(self, *tangents: Any) -> Any:
@@ -136,6 +137,8 @@ class Record:
                 outputs.append(t)
                 given.append(stack)
         sums = transpose_all(outputs, given, self.inputs)
+        if any(map(has_nan, sums)):
+            sums = transpose_along_paths(outputs, given, self.inputs)
         pairs = zip(sums, self.leaves, strict=True)
         return tree.unflatten(self.primals, [_answer(ct, x, k) for ct, x in pairs])
 
@@ -146,11 +149,15 @@ def _duals(primals: tuple, leaves: list, tangents: Sequence[Tangent], level: Lev
     return tree.unflatten(primals, [x if t is None else Dual(x, t, level) for x, t in pairs])
 
 
-def _call(f: Callable, duals: Sequence, has_aux: bool, level: Level) -> tuple[Any, Any]:
-    if not has_aux:
-        return f(*duals), None
-    out, aux = require_pair(f(*duals))
-    return out, tree.unflatten(aux, _primals_and_tangents(aux, level)[0])
+def _call(name: str, f: Callable, duals: Sequence, has_aux: bool, level: Level) -> tuple:
+    """Return f's result, the primals and tangents of its leaves, and aux without tangents."""
+    out, aux = f(*duals), None
+    if has_aux:
+        out, aux = require_pair("has_aux=True: the function must return (out, aux)", out)
+        aux = tree.unflatten(aux, _primals_and_tangents(aux, level)[0])
+    values, tangents = _primals_and_tangents(out, level)
+    require_arrays(name, out, values)
+    return out, values, tangents, aux
 
 
 def _primals_and_tangents(out: Tree, level: Level) -> tuple[list, list]:

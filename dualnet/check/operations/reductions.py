@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dualnet.check.table import Row, adder, distinct, far_apart, given, named, uniform
+from dualnet.core.tables.reductions import cumprod_of_rows
 
 ROWS: list[Row] = []
 row = adder(ROWS, "reductions", jax=True)
@@ -78,6 +79,7 @@ for _axis in (None, 0, -1):
         lambda xp, x, axis=_axis: xp.cumprod(x, axis=axis),
         given([[1, 0, 3, 2], [0, 2, 0, 3], [1.5, 2, 1, -1]]),
     )
+row(cumprod_of_rows, "", lambda xp, x: xp.cumprod(x, axis=-1), uniform(0.5, 1.5, 2, 3))
 
 for _ord in (None, 1, 2, 3, 2.5, np.inf, -np.inf):
     row(

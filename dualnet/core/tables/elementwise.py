@@ -170,15 +170,13 @@ def _clip(
     below = False if lower is None else x < lower
     # The lower bound is applied first, so where the bounds cross the upper one is the result.
     above = False if upper is None else (x if lower is None else np.maximum(x, lower)) > upper
-    return out, (
-        lambda t: linear_maps.select(
-            moves_alike(t, out), np.logical_not(np.logical_or(below, above))
-        ),
-        lambda t: linear_maps.select(
-            moves_alike(t, out), np.logical_and(below, np.logical_not(above))
-        ),
-        lambda t: linear_maps.select(moves_alike(t, out), above),
-    )
+
+    def passes(mask: Any) -> Any:
+        return lambda t: linear_maps.select(moves_alike(t, out), mask)
+
+    inside = np.logical_not(np.logical_or(below, above))
+    raised = np.logical_and(below, np.logical_not(above))
+    return out, (passes(inside), passes(raised), passes(above))
 
 
 # Only the branch that is taken gets a tangent.  If the other branch is infinite or NaN, its own
@@ -186,10 +184,8 @@ def _clip(
 rule(
     np.where,
     None,
-    lambda t, out, condition, x, y: linear_maps.select(moves_alike(t, out), operand(condition)),
-    lambda t, out, condition, x, y: linear_maps.select(
-        moves_alike(t, out), np.logical_not(condition)
-    ),
+    lambda t, out, mask, x, y: linear_maps.select(moves_alike(t, out), operand(mask)),
+    lambda t, out, mask, x, y: linear_maps.select(moves_alike(t, out), np.logical_not(mask)),
 )
 
 
@@ -223,16 +219,8 @@ zero_derivative(
     *(np.sign, np.floor, np.ceil, np.trunc, np.rint, np.round, np.around, np.floor_divide),
     *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
     *(np.logical_and, np.logical_or, np.logical_not, np.logical_xor),
-    *(
-        np.heaviside,
-        np.isfinite,
-        np.isnan,
-        np.isinf,
-        np.signbit,
-        np.isclose,
-        np.allclose,
-        np.array_equal,
-    ),
+    *(np.heaviside, np.isfinite, np.isnan, np.isinf, np.signbit),
+    *(np.isclose, np.allclose, np.array_equal),
     *(np.argmax, np.argmin, np.argsort, np.nonzero, np.count_nonzero, np.searchsorted),
     *(np.any, np.all, np.shape, np.ndim, np.size, np.result_type, np.iscomplexobj),
     *(np.zeros_like, np.ones_like, np.empty_like),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,6 @@ def _getitem(x: Array, key: Any) -> Any:
     return out, lambda t: linear_maps.gather(t, positions)
 
 
-def _zeros_with(t: Tangent, out: Array, x: Array, key: tuple, shape: tuple) -> Tangent:
-    return linear_maps.place(t, key, out.shape)
-
-
 def _zeros_plus(t: Tangent, out: Array, x: Array, positions: Any, shape: tuple) -> Tangent:
     # x is itself a stack, so entry i of it goes into part i of out.
     starts = arange_like(x.shape[0], x) * math.prod(shape)
@@ -52,7 +49,7 @@ def _zeros_plus(t: Tangent, out: Array, x: Array, positions: Any, shape: tuple) 
 
 
 # The transposes of `index` and `gather` are made of these, so nested derivatives need their rules.
-rule(pad_zeros, _zeros_with)
+rule(pad_zeros, lambda t, out, x, key, shape: linear_maps.place(t, key, out.shape))
 rule(scatter_add_zeros, _zeros_plus)
 
 
@@ -82,9 +79,7 @@ def _diag(x: Array, k: int = 0) -> Any:
     return out, lambda t: linear_maps.scatter_add(t, positions, out.shape)
 
 
-@composed(np.diagflat)
-def _diagflat(x: Array, k: int = 0) -> Any:
-    return np.diag(np.ravel(x), k)
+composed(np.diagflat)(lambda x, k=0: np.diag(np.ravel(x), k))
 
 
 def _trace(
@@ -98,17 +93,9 @@ rule(np.trace, _trace)
 rule(np.linalg.trace, lambda t, out, x, *, offset=0: _trace(t, out, x, offset, -2, -1))
 
 
-def _all_true(x: Array) -> Any:
-    return np.ones_like(primal_of(x), bool, shape=x.shape[-2:])
+def _triangle(fn: Callable, x: Array, k: int) -> Array:
+    return fn(np.ones_like(primal_of(x), bool, shape=x.shape[-2:]), k)
 
 
-def _tril(t: Tangent, out: Array, x: Array, k: int = 0) -> Tangent:
-    return linear_maps.select(t, np.tril(_all_true(x), k))
-
-
-def _triu(t: Tangent, out: Array, x: Array, k: int = 0) -> Tangent:
-    return linear_maps.select(t, np.triu(_all_true(x), k))
-
-
-rule(np.tril, _tril)
-rule(np.triu, _triu)
+rule(np.tril, lambda t, out, x, k=0: linear_maps.select(t, _triangle(np.tril, x, k)))
+rule(np.triu, lambda t, out, x, k=0: linear_maps.select(t, _triangle(np.triu, x, k)))

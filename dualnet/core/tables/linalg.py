@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from string import ascii_letters
 from typing import Any
 
@@ -46,80 +46,63 @@ def _matmul(x: Array, y: Array) -> Any:
 _LETTERS = ascii_letters.replace("k", "")  # because k stands for the directions
 
 
-def _product(x_axes: str, y_axes: str, result: str, x: Array, y: Array) -> tuple:
-    return (
-        lambda t: linear_maps.contract(t, (x_axes, y_axes), result, y),
-        lambda t: linear_maps.contract(t, (y_axes, x_axes), result, x),
-    )
-
-
-@linearizer(np.tensordot)
-def _tensordot(x: Array, y: Array, axes: Any = 2) -> Any:
-    x, y = operand(x), operand(y)
-    out = np.tensordot(x, y, axes)
-    if isinstance(axes, int):
-        axes = (range(x.ndim - axes, x.ndim), range(axes))
-    sum_x, sum_y = ([a] if isinstance(a, int) else list(a) for a in axes)
+def _contraction(x: Array, y: Array, sum_x: Sequence[int], sum_y: Sequence[int]) -> tuple:
+    """Return the maps of a product that sums over pairs of axes, as `np.tensordot` does."""
     x_axes = list(_LETTERS[: x.ndim])
     y_axes = list(_LETTERS[x.ndim : x.ndim + y.ndim])
     for a, b in zip(sum_x, sum_y, strict=True):
         y_axes[b] = x_axes[a]
     free = [c for c in x_axes if c not in y_axes] + [c for c in y_axes if c not in x_axes]
-    return out, _product("".join(x_axes), "".join(y_axes), "".join(free), x, y)
+    of_x, of_y, result = "".join(x_axes), "".join(y_axes), "".join(free)
+    return _maps_of_einsum([of_x, of_y], result, (x, y))
 
 
-@linearizer(np.dot)
-def _dot(x: Array, y: Array) -> Any:
+@linearizer(np.tensordot)
+def _tensordot(x: Array, y: Array, axes: Any = 2) -> Any:
     x, y = operand(x), operand(y)
-    out = np.dot(x, y)
+    if isinstance(axes, int):
+        axes = (range(x.ndim - axes, x.ndim), range(axes))
+    sum_x, sum_y = ([a] if isinstance(a, int) else list(a) for a in axes)
+    return np.tensordot(x, y, (sum_x, sum_y)), _contraction(x, y, sum_x, sum_y)
+
+
+def _dot_or_inner(fn: Callable, x: Array, y: Array) -> Any:
+    """Return the result and the maps of `np.dot` or `np.inner`, which differ in an axis of y."""
+    x, y = operand(x), operand(y)
+    out = fn(x, y)
     if np.ndim(x) == 0 or np.ndim(y) == 0:
         return out, (lambda t: linear.scale(t, y), lambda t: linear.scale(t, x))
-    if y.ndim <= 2:  # dot is matmul there, and only there
-        return out, (
-            lambda t: _matmul_by_x(t, out, x, y),
-            lambda t: _matmul_by_y(t, out, x, y),
-        )
-    x_axes, y_axes = _LETTERS[: x.ndim], _LETTERS[x.ndim : x.ndim + y.ndim]
-    y_axes = y_axes[:-2] + x_axes[-1] + y_axes[-1]
-    return out, _product(x_axes, y_axes, x_axes[:-1] + y_axes[:-2] + y_axes[-1], x, y)
+    if fn is np.dot and y.ndim <= 2:  # dot is matmul there, and only there
+        return out, (lambda t: _matmul_by_x(t, out, x, y), lambda t: _matmul_by_y(t, out, x, y))
+    return out, _contraction(x, y, [-1], [-2 if fn is np.dot else -1])
 
 
-@linearizer(np.inner)
-def _inner(x: Array, y: Array) -> Any:
-    x, y = operand(x), operand(y)
-    out = np.inner(x, y)
-    if np.ndim(x) == 0 or np.ndim(y) == 0:
-        return out, (lambda t: linear.scale(t, y), lambda t: linear.scale(t, x))
-    x_axes, y_axes = _LETTERS[: x.ndim], _LETTERS[x.ndim : x.ndim + y.ndim]
-    y_axes = y_axes[:-1] + x_axes[-1]
-    return out, _product(x_axes, y_axes, x_axes[:-1] + y_axes[:-1], x, y)
+linearizer(np.dot)(lambda x, y: _dot_or_inner(np.dot, x, y))
+linearizer(np.inner)(lambda x, y: _dot_or_inner(np.inner, x, y))
 
 
 @linearizer(np.vdot)
 def _vdot(x: Array, y: Array) -> Any:
-    def against(other: Array) -> Any:
+    x, y = operand(x), operand(y)
+
+    def by(other: Array) -> Any:
         flat = np.ravel(other)
         return lambda t: linear.sum(linear.scale(linear.reshape(t, flat.shape), flat), (-1,))
 
-    x, y = operand(x), operand(y)
-    return np.vdot(x, y), (against(y), against(x))
+    return np.vdot(x, y), (by(y), by(x))
 
 
-@composed(np.outer, np.linalg.outer)
-def _outer(x: Array, y: Array) -> Any:
-    return np.ravel(x)[:, None] * np.ravel(y)[None, :]
+composed(np.outer, np.linalg.outer)(lambda x, y: np.ravel(x)[:, None] * np.ravel(y)[None, :])
 
 
 @composed(np.kron)
 def _kron(x: Array, y: Array) -> Any:
     x, y = operand(x), operand(y)
     ndim = max(x.ndim, y.ndim)
-    x_shape = (1,) * (ndim - x.ndim) + x.shape
-    y_shape = (1,) * (ndim - y.ndim) + y.shape
-    blocks = np.reshape(x, [n for a in x_shape for n in (a, 1)]) * np.reshape(
-        y, [n for b in y_shape for n in (1, b)]
-    )
-    return np.reshape(blocks, [a * b for a, b in zip(x_shape, y_shape, strict=True)])
+    x, y = (np.reshape(a, (1,) * (ndim - a.ndim) + a.shape) for a in (x, y))
+    behind, before = tuple(range(1, 2 * ndim, 2)), tuple(range(0, 2 * ndim, 2))
+    blocks = np.expand_dims(x, behind) * np.expand_dims(y, before)
+    return np.reshape(blocks, [a * b for a, b in zip(x.shape, y.shape, strict=True)])
 
 
 # --- einsum ---
@@ -130,8 +113,10 @@ def _einsum(spec: str, *operands: Any, optimize: Any = False) -> Any:
     """Evaluate any einsum in string form, with implicit results, ellipses, diagonals and sums."""
     operands = tuple(map(operand, operands))
     out = np.einsum(spec, *operands, optimize=optimize)
-    terms, result = _explicit(spec, operands)
+    return out, (None, *_maps_of_einsum(*_explicit(spec, operands), operands))
 
+
+def _maps_of_einsum(terms: list[str], result: str, operands: tuple) -> tuple:
     def by(i: int) -> Any:
         others = [j for j in range(len(operands)) if j != i]
         elsewhere = result + "".join(terms[j] for j in others)
@@ -147,7 +132,7 @@ def _einsum(spec: str, *operands: Any, optimize: Any = False) -> Any:
 
         return linear_map
 
-    return out, (None, *(by(i) for i in range(len(operands))))
+    return tuple(map(by, range(len(operands))))
 
 
 def _without_repeats(t: Tangent, term: str, x: Array) -> tuple[Any, str]:
@@ -165,10 +150,8 @@ def _explicit(spec: str, operands: Sequence) -> tuple[list[str], str]:
     inputs, arrow, result = spec.replace(" ", "").partition("->")
     terms = inputs.split(",")
     spare = [c for c in _LETTERS if c not in spec]
-    hidden = [
-        x.ndim - len(term.replace("...", "")) if "..." in term else 0
-        for term, x in zip(terms, operands, strict=True)
-    ]
+    pairs = list(zip(terms, operands, strict=True))
+    hidden = [x.ndim - len(term.replace("...", "")) for term, x in pairs]
     ellipsis = "".join(spare[: max(hidden)])
     terms = [
         term.replace("...", ellipsis[len(ellipsis) - n :])
@@ -180,14 +163,14 @@ def _explicit(spec: str, operands: Sequence) -> tuple[list[str], str]:
         letters = "".join(terms)
         once = sorted(c for c in set(letters) if letters.count(c) == 1 and c not in ellipsis)
         result = ellipsis + "".join(once)
-    sizes: dict[str, int] = {}
+    lengths: set[tuple[str, int]] = set()
     for term, x in zip(terms, operands, strict=True):
-        for c, n in zip(term, x.shape, strict=True):
-            if sizes.setdefault(c, n) != n:
-                raise MissingRuleError(
-                    f"np.einsum({spec!r}): an axis of length 1 that stretches has no derivative "
-                    "rule; use np.broadcast_to on that operand first"
-                )
+        lengths.update(zip(term, x.shape, strict=True))
+    if len(lengths) > len({letter for letter, _ in lengths}):
+        raise MissingRuleError(
+            f"np.einsum({spec!r}): an axis of length 1 that stretches has no derivative "
+            "rule; use np.broadcast_to on that operand first"
+        )
     free = spare[max(hidden)] if "k" in spec else "k"
     return [term.replace("k", free) for term in terms], result.replace("k", free)
 
@@ -214,11 +197,7 @@ def _solve(a: Array, b: Array) -> Any:
     return out, (by_a, by_b)
 
 
-def _inv(t: Tangent, out: Array, x: Array) -> Tangent:
-    return -linear.matmul(linear.matmul_from_left(t, out), out)
-
-
-rule(np.linalg.inv, _inv)
+rule(np.linalg.inv, lambda t, out, x: -linear.matmul(linear.matmul_from_left(t, out), out))
 
 
 def _sum_with(t: Tangent, factor: Array) -> Tangent:
@@ -238,10 +217,7 @@ def _logabsdet(x: Array) -> Any:
     return np.linalg.slogdet(x)[1]
 
 
-rule(
-    _logabsdet,
-    lambda t, out, x: _sum_with(t, np.swapaxes(np.linalg.inv(x), -1, -2)),
-)
+rule(_logabsdet, lambda t, out, x: _sum_with(t, np.swapaxes(np.linalg.inv(x), -1, -2)))
 
 
 @composed(np.linalg.slogdet)

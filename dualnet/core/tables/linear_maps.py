@@ -6,7 +6,8 @@ with linear maps.
 
 from __future__ import annotations
 
-import builtins
+import functools
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -29,11 +30,6 @@ def select(t: Stack, mask: Array) -> Stack:
     return np.where(mask, align(t, getattr(mask, "ndim", 0)), 0)
 
 
-@select.transposed
-def _(ct: Cotangent, shape: Shape, mask: Array) -> Cotangent:
-    return unbroadcast(select(ct, mask), shape)
-
-
 @LinearMap
 def index(t: Stack, key: tuple) -> Stack:
     """Return t[key] for a basic index: integers, slices, None and Ellipsis."""
@@ -41,20 +37,10 @@ def index(t: Stack, key: tuple) -> Stack:
     return t[behind_k]
 
 
-@index.transposed
-def _(ct: Cotangent, shape: Shape, key: tuple) -> Cotangent:
-    return place(ct, key, shape)
-
-
 @LinearMap
 def place(t: Stack, key: tuple, shape: Shape) -> Stack:
     """Make zeros of `shape` with t at the basic index `key`: the transpose of `index`."""
     return pad_zeros(t, (slice(None), *key), (t.shape[0], *shape))
-
-
-@place.transposed
-def _(ct: Cotangent, _shape: Shape, key: tuple, _to: Shape) -> Cotangent:
-    return index(ct, key)
 
 
 @LinearMap
@@ -77,11 +63,6 @@ def solve(t: Stack, a: Array) -> Stack:
     return np.linalg.solve(*(np.broadcast_to(x, (*stack, *x.shape[-2:])) for x in (a, t)))
 
 
-@solve.transposed
-def _(ct: Cotangent, shape: Shape, a: Array) -> Cotangent:
-    return unbroadcast(solve(ct, np.swapaxes(a, -1, -2)), shape)
-
-
 @LinearMap
 def contract(t: Stack, subscripts: tuple[str, ...], result: str, *constants: Array) -> Stack:
     """Evaluate the einsum of t, which comes first, with constants.
@@ -97,13 +78,6 @@ def contract(t: Stack, subscripts: tuple[str, ...], result: str, *constants: Arr
     return np.einsum(spec, t, *constants, optimize=len(constants) > 1)
 
 
-@contract.transposed
-def _(
-    ct: Cotangent, _s: Shape, subscripts: tuple[str, ...], result: str, *constants: Array
-) -> Cotangent:
-    return contract(ct, (result, *subscripts[1:]), subscripts[0], *constants)
-
-
 def concatenate(ts: Sequence[Tangent | None], shapes: Sequence[Shape], axis: int) -> Tangent:
     """Join along a (negative) axis; None stands for zeros.
 
@@ -113,17 +87,15 @@ def concatenate(ts: Sequence[Tangent | None], shapes: Sequence[Shape], axis: int
         axis: negative.
     """
     if any(isinstance(t, StructuredTangent) for t in ts):
-        length = [shape[axis] for shape in shapes]
-        first = shapes[0]
-        whole = (*first[: len(first) + axis], builtins.sum(length), *first[len(first) + axis + 1 :])
-        total, start = None, 0
-        for t, n in zip(ts, length, strict=True):
-            if t is not None:
-                here = (..., slice(start, start + n), *(slice(None),) * (-axis - 1))
-                part = place(t, here, whole)
-                total = part if total is None else add(total, part)
-            start += n
-        return total
+        ends = list(itertools.accumulate(shape[axis] for shape in shapes))
+        whole = list(shapes[0])
+        whole[axis] = ends[-1]
+        parts = [
+            place(t, (..., slice(end - shape[axis], end), *(slice(None),) * (-axis - 1)), (*whole,))
+            for t, shape, end in zip(ts, shapes, ends, strict=True)
+            if t is not None
+        ]
+        return functools.reduce(add, parts)
     like = next(t for t in ts if t is not None)
     stacks = [
         np.zeros_like(like, shape=(like.shape[0], *shape)) if t is None else t
@@ -142,17 +114,22 @@ def gather(t: Stack, positions: np.ndarray) -> Stack:
     return np.take(np.reshape(t, (t.shape[0], math.prod(t.shape[1:]))), positions, axis=1)
 
 
-@gather.transposed
-def _(ct: Cotangent, shape: Shape, positions: np.ndarray) -> Cotangent:
-    return scatter_add(ct, positions, shape)
-
-
 @LinearMap
 def scatter_add(t: Stack, positions: np.ndarray, shape: Shape) -> Stack:
     """Add t at flat positions to zeros of `shape`: the transpose of `gather`."""
     return scatter_add_zeros(t, positions, shape)
 
 
-@scatter_add.transposed
-def _(ct: Cotangent, _shape: Shape, positions: np.ndarray, _to: Shape) -> Cotangent:
-    return gather(ct, positions)
+# --- the transposes that are a line each ---------------------------------------------------------
+
+select.transposed(lambda ct, shape, mask: unbroadcast(select(ct, mask), shape))
+index.transposed(lambda ct, shape, key: place(ct, key, shape))
+place.transposed(lambda ct, _shape, key, _to: index(ct, key))
+solve.transposed(lambda ct, shape, a: unbroadcast(solve(ct, a.swapaxes(-1, -2)), shape))
+gather.transposed(lambda ct, shape, positions: scatter_add(ct, positions, shape))
+scatter_add.transposed(lambda ct, _shape, positions, _to: gather(ct, positions))
+contract.transposed(
+    lambda ct, _shape, subscripts, result, *constants: contract(
+        ct, (result, *subscripts[1:]), subscripts[0], *constants
+    )
+)

@@ -13,8 +13,8 @@ import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.arrays import arange_like
-from dualnet.core.dual import getitem
-from dualnet.core.engine import linearizer, rule
+from dualnet.core.dual import primitive
+from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.tables import linear_maps
 from dualnet.errors import MissingRuleError
 from dualnet.types import Array, Tangent
@@ -53,32 +53,32 @@ rule(np.sum, _sum)
 rule(np.mean, _mean)
 
 
-def _variance_map(x: Array, axis: Axis, correction: float) -> tuple[Any, tuple[int, ...]]:
-    """Return the factor 2 (x - mean) / (n - correction) of the variance's slope, and the axes."""
-    axes = axes_from_end(axis, x.ndim)
-    n = math.prod(x.shape[a] for a in axes)
-    return (x - np.mean(x, axis=axes, keepdims=True)) * (2.0 / (n - correction)), axes
+def _spread(fn: Any) -> None:
+    @linearizer(fn)
+    def _(
+        x: Array,
+        axis: Axis = None,
+        *,
+        ddof: float = 0,
+        correction: float = 0,
+        keepdims: bool = False,
+    ) -> Any:
+        # The variance's slope is 2 (x - mean) / (n - ddof), and the root's 1 / (2 out).
+        ddof = correction or ddof
+        out = fn(x, axis=axis, ddof=ddof, keepdims=keepdims)
+        axes = axes_from_end(axis, x.ndim)
+        n = math.prod(x.shape[a] for a in axes)
+        factor = (x - np.mean(x, axis=axes, keepdims=True)) * (2.0 / (n - ddof))
+        if fn is np.var:
+            return out, lambda t: linear.sum(linear.scale(t, factor), axes, keepdims)
+        of_root = 0.5 / np.where(np.equal(out, 0), 1, out)  # the slope is taken as 0 at 0
+        return out, lambda t: linear.scale(
+            linear.sum(linear.scale(t, factor), axes, keepdims), of_root
+        )
 
 
-@linearizer(np.var)
-def _var(
-    x: Array, axis: Axis = None, *, ddof: float = 0, correction: float = 0, keepdims: bool = False
-) -> Any:
-    correction = correction or ddof
-    out = np.var(x, axis=axis, ddof=correction, keepdims=keepdims)
-    factor, axes = _variance_map(x, axis, correction)
-    return out, lambda t: linear.sum(linear.scale(t, factor), axes, keepdims)
-
-
-@linearizer(np.std)
-def _std(
-    x: Array, axis: Axis = None, *, ddof: float = 0, correction: float = 0, keepdims: bool = False
-) -> Any:
-    correction = correction or ddof
-    out = np.std(x, axis=axis, ddof=correction, keepdims=keepdims)
-    factor, axes = _variance_map(x, axis, correction)
-    slope = 0.5 / np.where(np.equal(out, 0), 1, out)  # the slope is taken as 0 at 0
-    return out, lambda t: linear.scale(linear.sum(linear.scale(t, factor), axes, keepdims), slope)
+_spread(np.var)
+_spread(np.std)
 
 
 def _extremum(fn: Any) -> None:
@@ -98,7 +98,7 @@ for _fn in (np.max, np.min, np.amax, np.amin):
 
 def _without_each(x: Array) -> Any:
     """Multiply, for each entry, all others along the last axis; this is right at zeros too."""
-    ones = np.ones_like(getitem(x, (..., slice(0, 1))))
+    ones = np.ones_like(x[..., :1])
     before = np.cumprod(np.concatenate([ones, x[..., :-1]], axis=-1), axis=-1)
     after = np.cumprod(np.concatenate([ones, x[..., :0:-1]], axis=-1), axis=-1)[..., ::-1]
     return before * after
@@ -124,41 +124,33 @@ def _cumsum(x: Array, axis: int | None = None) -> Any:
     return out, lambda t: linear_maps.cumsum(t, axes_from_end(axis, x.ndim)[0])
 
 
-@linearizer(np.cumprod)
-def _cumprod(x: Array, axis: int | None = None) -> Any:
-    """Multiply up along an axis; ∂out_i/∂x_j is the product of x_l over l ≤ i, l ≠ j.
+@primitive
+def cumprod_of_rows(x: Array) -> Array:
+    """Multiply up along the last axis."""
+    return np.cumprod(x, axis=-1)
 
-    Where no entry is 0, that is out_i / x_j.  Otherwise all n² products along the axis are made.
+
+@linearizer(cumprod_of_rows)
+def _cumprod_of_rows(x: Array) -> Any:
+    """The slope ∂out_i/∂x_j is the product of x_l over l ≤ i, l ≠ j.
+
+    Where no entry is 0, that is out_i / x_j.  Otherwise all n² products of a row are made.
     """
-    out = np.cumprod(x, axis=axis)
-    if axis is None:
-        x = np.reshape(x, (x.size,))
-    a = axes_from_end(axis, x.ndim)[0] if axis is not None else -1
+    out = np.cumprod(x, axis=-1)
     if np.all(np.not_equal(x, 0)):
+        return out, lambda t: linear.scale(linear_maps.cumsum(linear.divide(t, x), -1), out)
+    j = arange_like(x.shape[-1], x)
+    skipped = np.where(j[:, None] == j, 1, x[..., None, :])  # (..., j, l)
+    products = np.where(j[:, None] <= j, np.cumprod(skipped, axis=-1), 0)
+    row = (*x.shape[:-1], 1, x.shape[-1])
+    return out, lambda t: linear.reshape(linear.matmul(linear.reshape(t, row), products), x.shape)
 
-        def running(t: Tangent) -> Any:
-            return linear.scale(linear_maps.cumsum(linear.divide(_flat_if(t), x), a), out)
 
-    else:
-        last = np.moveaxis(x, a, -1)
-        n = last.shape[-1]
-        j = arange_like(n, x)
-        skipped = np.where(j[:, None] == j, 1, last[..., None, :])  # (..., j, l)
-        products = np.where(j[:, None] <= j, np.cumprod(skipped, axis=-1), 0)
-        order = tuple(range(-x.ndim, 0))
-        to_last = (*(i for i in order if i != a), a)
-        back = tuple(to_last.index(i) - x.ndim for i in order)
-
-        def running(t: Tangent) -> Any:
-            row = linear.transpose(_flat_if(t), to_last)
-            row = linear.reshape(row, (*last.shape[:-1], 1, n))
-            row = linear.reshape(linear.matmul(row, products), last.shape)
-            return linear.transpose(row, back)
-
-    def _flat_if(t: Tangent) -> Tangent:
-        return t if axis is not None else linear.reshape(t, out.shape)
-
-    return out, running
+@composed(np.cumprod)
+def _cumprod(x: Array, axis: int | None = None) -> Any:
+    if axis is None:
+        return cumprod_of_rows(np.ravel(x))
+    return np.moveaxis(cumprod_of_rows(np.moveaxis(x, axis, -1)), -1, axis)
 
 
 @linearizer(np.linalg.norm)

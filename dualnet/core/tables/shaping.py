@@ -66,9 +66,7 @@ def _full_like(x: Array, value: Any) -> Any:
     return astype(np.broadcast_to(value, np.shape(x)), np.result_type(x))
 
 
-@composed(np.astype)
-def _np_astype(x: Array, dtype: Any) -> Any:
-    return astype(x, dtype)
+composed(np.astype)(astype)
 
 
 # --- axes in another order ---
@@ -89,9 +87,7 @@ def _swapaxes(x: Array, axis1: int, axis2: int) -> Any:
     return np.transpose(x, order)
 
 
-@composed(np.matrix_transpose, np.linalg.matrix_transpose)
-def _matrix_transpose(x: Array) -> Any:
-    return np.swapaxes(x, -1, -2)
+composed(np.matrix_transpose, np.linalg.matrix_transpose)(lambda x: np.swapaxes(x, -1, -2))
 
 
 @composed(np.moveaxis)
@@ -182,30 +178,20 @@ def _concatenate(arrays: Sequence, axis: int | None = 0, **how: Any) -> Any:
     return out, of_tangents
 
 
-@composed(np.stack)
-def _stack(arrays: Sequence, axis: int = 0) -> Any:
-    return np.concatenate([np.expand_dims(a, axis) for a in arrays], axis)
-
-
-@composed(np.vstack)
-def _vstack(arrays: Sequence) -> Any:
-    return np.concatenate([np.atleast_2d(a) for a in arrays], 0)
+composed(np.stack)(
+    lambda arrays, axis=0: np.concatenate([np.expand_dims(a, axis) for a in arrays], axis)
+)
+composed(np.vstack)(lambda arrays: np.concatenate([np.atleast_2d(a) for a in arrays], 0))
+composed(np.dstack)(lambda arrays: np.concatenate([np.atleast_3d(a) for a in arrays], 2))
+composed(np.column_stack)(
+    lambda arrays: np.hstack([np.ravel(a)[:, None] if np.ndim(a) < 2 else a for a in arrays])
+)
 
 
 @composed(np.hstack)
 def _hstack(arrays: Sequence) -> Any:
     columns = [np.atleast_1d(a) for a in arrays]
     return np.concatenate(columns, 0 if columns[0].ndim == 1 else 1)
-
-
-@composed(np.dstack)
-def _dstack(arrays: Sequence) -> Any:
-    return np.concatenate([np.atleast_3d(a) for a in arrays], 2)
-
-
-@composed(np.column_stack)
-def _column_stack(arrays: Sequence) -> Any:
-    return np.concatenate([np.ravel(a)[:, None] if np.ndim(a) < 2 else a for a in arrays], 1)
 
 
 @composed(np.append)
@@ -239,19 +225,11 @@ def _array_split(x: Array, indices_or_sections: Any, axis: int = 0) -> list:
     return [x[cut] for cut in cuts]
 
 
-@composed(np.vsplit)
-def _vsplit(x: Array, indices_or_sections: Any) -> list:
-    return np.split(x, indices_or_sections, 0)
-
-
-@composed(np.hsplit)
-def _hsplit(x: Array, indices_or_sections: Any) -> list:
-    return np.split(x, indices_or_sections, 0 if x.ndim == 1 else 1)
-
-
-@composed(np.dsplit)
-def _dsplit(x: Array, indices_or_sections: Any) -> list:
-    return np.split(x, indices_or_sections, 2)
+composed(np.vsplit)(lambda x, indices_or_sections: np.split(x, indices_or_sections, 0))
+composed(np.hsplit)(
+    lambda x, indices_or_sections: np.split(x, indices_or_sections, min(x.ndim, 2) - 1)
+)
+composed(np.dsplit)(lambda x, indices_or_sections: np.split(x, indices_or_sections, 2))
 
 
 @composed(np.diff)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dualnet.core import linear
 from dualnet.core.linear import LinearMap, StructuredTangent
-from dualnet.core.spaces import RankOne, dense
+from dualnet.core.spaces import RankOne
 from dualnet.types import Stack, Tangent
 
 
@@ -35,6 +35,3 @@ class LowRank(StructuredTangent):
         if all(isinstance(image, RankOne) for image in images):
             return LowRank(images)
         return functools.reduce(linear.add, images)
-
-    def add(self, other: Tangent) -> Tangent:
-        return linear.add(self.dense(), dense(other))
