@@ -87,15 +87,18 @@ def evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
 
 
 def innermost_level(args: Iterable) -> Level | None:
-    """Find the newest level among the arguments; lists and tuples of arrays are looked into."""
+    """Find the newest level among the arguments; lists and tuples are looked into."""
     found: Level | None = None
-    for arg in args:
-        for x in arg if isinstance(arg, (list, tuple)) else (arg,):
-            if isinstance(x, Dual):
-                if x.alias is not None:
-                    x.alias.require_current()
-                if found is None or x.level.serial > found.serial:
-                    found = x.level
+    for x in args:
+        level = None
+        if isinstance(x, Dual):
+            level = x.level
+            if x.alias is not None:
+                x.alias.require_current()
+        elif isinstance(x, (list, tuple)):
+            level = innermost_level(x)
+        if level is not None and (found is None or level.serial > found.serial):
+            found = level
     return found
 
 
@@ -203,9 +206,9 @@ class Dual:
     def __setitem__(self, key: Any, value: Any) -> None:
         aliasing.write(self, put_at(self, key, value), put_at)
 
-    def astype(self, dtype: Any, **_kwargs: Any) -> Any:
+    def astype(self, dtype: Any, order: Any = "K", **_kwargs: Any) -> Any:
         """Convert to another dtype; a conversion to integers or booleans drops the tangent."""
-        return astype(self, dtype)
+        return np.copy(astype(self, dtype), order)
 
     def reshape(self, *shape: Any, **kwargs: Any) -> Any:
         return np.reshape(self, shape[0] if len(shape) == 1 else shape, **kwargs)
@@ -213,10 +216,14 @@ class Dual:
     def transpose(self, *axes: Any) -> Any:
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
-    def copy(self, *_args: Any, **_kwargs: Any) -> Any:
-        return Dual(self.primal, self.tangent, self.level)
+    def copy(self, order: Any = "C") -> Any:
+        return np.copy(self, order)
 
-    __copy__ = __deepcopy__ = copy
+    def flatten(self, order: Any = "C") -> Any:
+        return np.ravel(np.copy(self, "K"), order)  # not a view, as np.ravel may give
+
+    __copy__ = copy
+    __deepcopy__ = lambda self, _memo: np.copy(self, "K")  # noqa: E731
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
         raise refusals.no_pickle()
@@ -245,7 +252,7 @@ class Dual:
     max, min, var, std = _method(np.max), _method(np.min), _method(np.var), _method(np.std)
     cumsum, cumprod, trace = _method(np.cumsum), _method(np.cumprod), _method(np.trace)
     dot, clip, round, take = _method(np.dot), _method(np.clip), _method(np.round), _method(np.take)
-    ravel, flatten, squeeze = _method(np.ravel), _method(np.ravel), _method(np.squeeze)
+    ravel, squeeze = _method(np.ravel), _method(np.squeeze)
     swapaxes, repeat, diagonal = _method(np.swapaxes), _method(np.repeat), _method(np.diagonal)
     argmax, argmin, argsort = _method(np.argmax), _method(np.argmin), _method(np.argsort)
     nonzero, any, all = _method(np.nonzero), _method(np.any), _method(np.all)

@@ -101,6 +101,12 @@ in_place = _refusal(
     "Use the result instead: W = W + x, np.where(mask, x, W), np.stack of the parts, or "
     "W = dn.numpy.put_at(W, i, x)",
 )
+array_subclass = _refusal(
+    MissingRuleError,
+    "an array of the subclass {} met derivatives. Its operators mean something else than those of "
+    "arrays (a matrix product, entries left out); convert it by np.asarray(x), and a masked array "
+    "by np.where(mask, 0, x.data)",
+)
 outdated = _refusal(
     DualConversionError,
     "an array was written to in place, and a view of it (or the array that the view belongs to) was "
