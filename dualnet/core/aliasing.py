@@ -105,10 +105,11 @@ def write(x: Dual, value: Any, fn: Callable) -> Any:
 
 def own(x: Any) -> Any:
     """Copy an array that its user could change; others are returned as they are."""
-    flags = getattr(x, "flags", None)
-    if flags is None:
-        return x.copy() if hasattr(x, "primal") else x
-    return x.copy(order="K") if getattr(flags, "writeable", True) else x
+    if hasattr(x, "primal"):
+        return x.copy()
+    if hasattr(x, "__array_function__") and getattr(x.flags, "writeable", True):
+        return x.copy(order="K")
+    return x
 
 
 def locked(x: Array) -> Array:

@@ -97,7 +97,7 @@ escaped = _refusal(
 )
 in_place = _refusal(
     DualConversionError,
-    "{} writes a value that carries a tangent into a plain array, where the tangent would be lost. "
+    "{} writes in place what carries a tangent, and in a plain array the tangent would be lost. "
     "Use the result instead: W = W + x, np.where(mask, x, W), np.stack of the parts, or "
     "W = dn.numpy.put_at(W, i, x)",
 )

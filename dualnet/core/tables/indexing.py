@@ -60,7 +60,7 @@ def _put_at(x: Array, key: Any, value: Array) -> Any:
     # Writing the value's positions finds which of its entries stands where in the end, also where
     # a key names an entry of x more than once; -1 marks the entries of x that stay.
     stays = np.full_like(primal_of(x), -1, dtype=int)
-    held = put_at(stays, key, np.broadcast_to(positions_of(value), np.shape(value)))
+    held = put_at(stays, key, np.reshape(arange_like(np.size(value), stays), np.shape(value)))
     kept = np.equal(held, -1)
     return out, (
         lambda t: linear_maps.select(t, kept),
