@@ -205,7 +205,7 @@ def with_a_stale_residual(real):
 def broken(fn, mistake):
     """The rule of `fn` with a mistake."""
     entry = dual.RULES[fn]
-    return dataclasses.replace(entry, evaluate=mistake(entry.evaluate))
+    return entry._replace(evaluate=mistake(entry.evaluate))
 
 
 MISTAKES = [off_by_a_thousandth, of_the_wrong_sign, forgetting_an_axis, with_a_stale_residual]

@@ -1,6 +1,5 @@
 """Operations: what no row of `dualnet.check` verifies, promises at kinks, answers by hand."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -37,7 +36,7 @@ def test_rows_reach_the_rule_they_are_about(monkeypatch, rng, key):
             reached.add(fn)
             return rule.evaluate(*arguments)
 
-        return dataclasses.replace(rule, evaluate=evaluate)
+        return rule._replace(evaluate=evaluate)
 
     for fn, rule in list(dual.RULES.items()):
         monkeypatch.setitem(dual.RULES, fn, spy(fn, rule))

@@ -146,15 +146,14 @@ def known_arguments(parts: Iterable[Callable], leading: int) -> tuple[float, fro
     Returns:
         How many by position at the most, and which by keyword; None for any.
     """
-    known: frozenset[str] | None = None
-    positional = math.inf
-    for part in parts:
-        parameters = parameters_of(part)
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            names = frozenset(p.name for p in parameters)
-            known = names if known is None else known & names
-        positional = min(positional, positional_range(part)[1] - leading)
-    return positional, known
+    parts = list(parts)
+    positional = min([positional_range(part)[1] for part in parts], default=math.inf)
+    closed = [
+        frozenset(p.name for p in parameters)
+        for parameters in map(parameters_of, parts)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters)
+    ]
+    return positional - leading, frozenset.intersection(*closed) if closed else None
 
 
 def parameters_of(function: Callable) -> list[inspect.Parameter]:

@@ -16,12 +16,11 @@ from dualnet.core.linear import shape_of
 from dualnet.errors import TangentError, UsageError
 from dualnet.types import Array, Tangent
 
-
 _EVERY_ARGUMENT = range(1 << 30)
 """A function of the user's may take lists of arrays anywhere, and gets them as they are."""
 
 
-def custom_jvp(f: Callable) -> CustomJvp:
+class custom_jvp:
     """Make a function of arrays whose derivative rule you state yourself (a decorator).
 
     You state it once, in one of two ways:
@@ -45,11 +44,6 @@ def custom_jvp(f: Callable) -> CustomJvp:
         softplus.defjvps(lambda t, out, x: t * (1.0 - np.exp(-out)))
         dn.check_jvp(softplus, (x,))
     """
-    return CustomJvp(f)
-
-
-class CustomJvp:
-    """What `custom_jvp` returns; call it like the function."""
 
     def __init__(self, f: Callable):
         self._f = primitive(f)

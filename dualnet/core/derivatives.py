@@ -5,7 +5,7 @@ Names and argument order follow JAX.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,7 +17,7 @@ from dualnet.core.dual import primal_of
 from dualnet.core.transforms import Record, jvp
 from dualnet.errors import TangentError
 from dualnet.tree import Tree
-from dualnet.types import Array, Stack
+from dualnet.types import Stack
 
 Argnums: TypeAlias = int | Sequence[int]
 """Which arguments by position to differentiate by; a tuple gives a tuple of derivatives."""
@@ -86,10 +86,8 @@ def jacfwd(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
         out, columns = None, []
         for position, leaf in enumerate(leaves):
             pieces = []
-            for basis in _basis(leaf, tangent_chunk):
-                tangents = [None] * len(leaves)
-                tangents[position] = basis
-                out, stacks = jvp(of_chosen, chosen, tree.unflatten(chosen, tangents))
+            for basis in _basis(chosen, leaves, position, tangent_chunk):
+                out, stacks = jvp(of_chosen, chosen, basis)
                 pieces.append(stacks)
             moved = [np.moveaxis(stack, 0, -1) for stack in _joined(pieces)]  # (*out, n)
             columns.append([np.reshape(c, c.shape[:-1] + leaf.shape) for c in moved])
@@ -108,11 +106,7 @@ def jacrev(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
         out, leaves = record.out, record.values
         rows = []
         for position, leaf in enumerate(leaves):
-            pieces = []
-            for basis in _basis(leaf, tangent_chunk):
-                cotangents = [None] * len(leaves)
-                cotangents[position] = basis
-                pieces.append(record.pull(tree.unflatten(out, cotangents)))
+            pieces = map(record.pull, _basis(out, leaves, position, tangent_chunk))
             row = [np.reshape(r, (*np.shape(leaf), *r.shape[1:])) for r in _joined(pieces)]
             rows.append(tree.unflatten(chosen, row))
         return _jacobian_tree(out, rows, argnums)
@@ -177,17 +171,20 @@ def _by_chosen_arguments(
     return tuple(map(args.__getitem__, numbers)), of_chosen
 
 
-def _basis(leaf: Array, chunk: int | None) -> Iterator[Stack]:
-    """Yield stacks of the standard basis of a leaf's space, at most `chunk` directions each."""
+def _basis(like: Tree, leaves: list, position: int, chunk: int | None) -> Iterator[Tree]:
+    """Yield trees with a stack of one leaf's standard basis, of at most `chunk` directions each."""
+    leaf = leaves[position]
     size, shape, dtype = np.size(primal_of(leaf)), np.shape(leaf), np.result_type(primal_of(leaf))
     step = max(1, size if chunk is None else chunk)
     for start in range(0, max(size, 1), step):
         ones_at = start + arange_like(min(step, size - start), leaf)
         rows = np.equal(arange_like(size, leaf), ones_at[:, None]).astype(dtype)
-        yield np.reshape(rows, (rows.shape[0], *shape))
+        tangents: list = [None] * len(leaves)
+        tangents[position] = np.reshape(rows, (rows.shape[0], *shape))
+        yield tree.unflatten(like, tangents)
 
 
-def _joined(pieces: list[Tree]) -> list[Stack]:
+def _joined(pieces: Iterable[Tree]) -> list[Stack]:
     """Join the stacks of several passes, leaf by leaf."""
     return [np.concatenate(parts) for parts in zip(*map(tree.leaves, pieces), strict=True)]
 

@@ -23,8 +23,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,8 +48,7 @@ class Level:
         self.open = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """How a function is evaluated where duals are among its arguments."""
 
     evaluate: Callable[[Level, tuple, dict], Any]  # (innermost level, args, kwargs) -> result
@@ -93,8 +91,6 @@ def innermost_level(args: Iterable) -> Level | None:
         level = None
         if isinstance(x, Dual):
             level = x.level
-            if x.alias is not None:
-                x.alias.require_current()
         elif isinstance(x, (list, tuple)):
             level = innermost_level(x)
         if level is not None and (found is None or level.serial > found.serial):
@@ -280,5 +276,7 @@ def astype(x: Array, dtype: Any) -> Array:
 def primal_of(x: Any) -> Any:
     """Find the plain value under all levels."""
     while isinstance(x, Dual):
+        if x.alias is not None:
+            x.alias.require_current()
         x = x.primal
     return x

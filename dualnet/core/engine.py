@@ -41,9 +41,9 @@ def rule(fn: Callable, *by_argument: Callable | None, sequences: Container[int] 
 
     def evaluate(level: Level, args: tuple, kwargs: dict) -> Any:
         primals, tangents = take_apart(args, level, sequences)
-        for position in arrays:
-            if position < len(primals) and isinstance(primals[position], (list, tuple)):
-                primals[position] = operand(primals[position])
+        for position, x in enumerate(primals):
+            if position in arrays and isinstance(x, (list, tuple)):
+                primals[position] = operand(x)
         out = fn(*primals, **kwargs)
         return _with_tangent(fn, level, out, tangents, by_argument, (out, *primals), kwargs)
 
@@ -119,11 +119,8 @@ def zero_derivative(*fns: Callable) -> None:
     Comparisons, floor, sign, argmax and their like do not move with small changes.
     """
 
-    def evaluator(fn: Callable) -> Callable:
-        return lambda _level, args, kwargs: fn(*map(_plain, args), **kwargs)
-
     for fn in fns:
-        _register(fn, evaluator(fn))
+        _register(fn, lambda _level, args, kwargs, fn=fn: fn(*map(_plain, args), **kwargs))
 
 
 def operand(x: Any) -> Any:
@@ -139,11 +136,7 @@ def operand(x: Any) -> Any:
 def _register(
     fn: Callable, evaluate: Callable, parts: Iterable[Callable] = (), leading: int = 0
 ) -> None:
-    """Give `fn` its rule, for the arguments that all the functions of which it is made take.
-
-    Raises:
-        ValueError: the function has a rule, which is never changed.
-    """
+    """Give `fn` its rule, for the arguments that all `parts` take; a second rule is refused."""
     if fn in RULES:
         raise ValueError(
             f"{refusals.name_of(fn)} has a derivative rule already; two would hide a mistake"
@@ -151,9 +144,7 @@ def _register(
     RULES[fn] = Rule(evaluate, *known_arguments(parts, leading))
 
 
-def take_apart(
-    args: Sequence, level: Level, sequences: Container[int] = ()
-) -> tuple[list, list]:
+def take_apart(args: Sequence, level: Level, sequences: Container[int] = ()) -> tuple[list, list]:
     """Separate the arguments' primals and tangents at a level.
 
     A tangent is None where an argument has none.  A sequence of arrays becomes a list of primals
@@ -164,6 +155,8 @@ def take_apart(
     for x in _arrays(args, sequences):
         t = None
         if isinstance(x, Dual):
+            if x.alias is not None:
+                x.alias.require_current()
             if x.level is level:
                 x, t = x.primal, x.tangent
                 recorded = recorded or isinstance(t, Symbolic)
@@ -215,10 +208,7 @@ def _with_tangent(
         try:
             image = linear_map(t, *operands, **params)
         except (TypeError, AttributeError) as error:
-            for item in t if isinstance(t, list) else (t,):
-                if isinstance(item, linear.StructuredTangent):
-                    kind = type(item).__name__
-                    raise refusals.not_for_this_tangent(fn, position, kind, error) from error
+            refusals.require_arrays(fn, position, t, error)
             raise
         refusals.require_fit(fn, position, t, image, out.shape)
         total = image if total is None else linear.add(total, image)

@@ -91,10 +91,8 @@ def unbroadcast(t: Tangent, shape: Shape) -> Tangent:
     have = shape_of(t)
     if have == shape:
         return t
-    extra = len(have) - len(shape)
-    axes = tuple(
-        i - len(have) for i, n in enumerate(have) if i < extra or (shape[i - extra] == 1 and n != 1)
-    )
+    padded = (1,) * (len(have) - len(shape)) + shape
+    axes = tuple([i - len(have) for i, n in enumerate(have) if n != padded[i]])
     return reshape(sum(t, axes, True) if axes else t, shape)
 
 

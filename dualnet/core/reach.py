@@ -79,10 +79,15 @@ class ReachingCotangent(StructuredTangent):
 
 
 def transpose_along_paths(
-    outputs: Sequence[Symbolic], cotangents: Sequence[Stack], inputs: Sequence[Symbolic]
+    outputs: Sequence[Symbolic | None],
+    cotangents: Sequence[Stack | None],
+    inputs: Sequence[Symbolic],
 ) -> list[Cotangent | None]:
     """Do what `symbolic.transpose_all` does, and keep zeros where no cotangent reaches."""
-    reaching = [ReachingCotangent(ct, np.not_equal(primal_of(ct), 0)) for ct in cotangents]
+    reaching = [
+        None if ct is None else ReachingCotangent(ct, np.not_equal(primal_of(ct), 0))
+        for ct in cotangents
+    ]
     sums = transpose_all(outputs, reaching, inputs)
     return [None if total is None else total.dense() for total in sums]
 
@@ -105,9 +110,7 @@ def _with_factors(params: tuple, change: Callable, keep: bool = False) -> tuple:
         change: a function of an array.
         keep: whether duals stay duals; otherwise their primals are meant.
     """
-    return tuple(
-        change(p if keep else primal_of(p)) if _is_factor(p) else p for p in params
-    )
+    return tuple(change(p if keep else primal_of(p)) if _is_factor(p) else p for p in params)
 
 
 def _is_factor(param: Any) -> bool:

@@ -167,7 +167,7 @@ tangent_in_function = _refusal(
     "{} met a structured or recorded tangent inside a derivative rule; write the "
     "rule with operators, or with the functions of dn.linear, which every kind of tangent knows",
 )
-not_for_this_tangent = _refusal(
+_not_for_this_tangent = _refusal(
     TangentError,
     "the derivative rule of {} by argument {} cannot take a {} tangent ({}); write it with "
     "operators, or with the functions of dn.linear, which every kind of tangent knows",
@@ -175,6 +175,14 @@ not_for_this_tangent = _refusal(
 _wrong_image = _refusal(
     TangentError, "the derivative rule of {} by argument {} returned {}, expected {}"
 )
+
+
+def require_arrays(fn: Callable, position: int, t: Any, error: Exception) -> None:
+    """Say that a rule did what only arrays know, if a tangent that it took is none."""
+    for item in t if isinstance(t, list) else (t,):
+        if hasattr(item, "apply_map"):
+            kind = type(item).__name__
+            raise _not_for_this_tangent(fn, position, kind, error) from error
 
 
 def require_fit(fn: Callable, position: int, t: Any, image: Any, expected: Shape) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dualnet.backends.overridable import matrix_product
 from dualnet.core import linear, refusals
-from dualnet.core.linear import LinearMap, StructuredTangent
+from dualnet.core.linear import LinearMap, StructuredTangent, add
 from dualnet.types import Array, Stack, Tangent
 
 
@@ -122,9 +122,7 @@ class DirectSum(StructuredTangent):
 
     def add(self, other: DirectSum) -> DirectSum:
         pairs = zip(self.parts, other.parts, strict=True)
-        return DirectSum(
-            *(a if b is None else b if a is None else linear.add(a, b) for a, b in pairs)
-        )
+        return DirectSum(*(a if b is None else b if a is None else add(a, b) for a, b in pairs))
 
 
 def dense(t: Tangent) -> Stack:

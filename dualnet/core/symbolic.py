@@ -61,9 +61,9 @@ class Symbolic(StructuredTangent):
 
 
 def push_all(
-    outputs: Sequence[Symbolic], inputs: Sequence[Symbolic], tangents: Sequence[Tangent | None]
+    outputs: Sequence[Symbolic | None], inputs: Sequence[Symbolic], tangents: Sequence[Tangent]
 ) -> list[Tangent | None]:
-    """Push tangents (or None) of `inputs` forward through recorded expressions.
+    """Push tangents of `inputs` forward through recorded expressions; None stands for zero.
 
     Returns:
         A stack for each output, None where no given tangent reaches it.
@@ -75,20 +75,23 @@ def push_all(
             values[node.serial] = node.linear_map(known[0], *node.params)
         elif known:
             values[node.serial] = known[0] if len(known) == 1 else add(*known)
-    return [values.get(node.serial) for node in outputs]
+    return [node and values.get(node.serial) for node in outputs]
 
 
 def transpose_all(
-    outputs: Sequence[Symbolic], cotangents: Sequence[Cotangent], inputs: Sequence[Symbolic]
+    outputs: Sequence[Symbolic | None], cotangents: Sequence[Cotangent], inputs: Sequence[Symbolic]
 ) -> list[Cotangent | None]:
     """Send cotangents `(k, *R)` of recorded expressions back to `inputs`: reverse mode.
+
+    None stands for zero.
 
     Returns:
         One cotangent `(k, *S)` for each input, None where the outputs do not depend on it.
     """
     sums: dict[int, Cotangent] = {}
     for node, ct in zip(outputs, cotangents, strict=True):
-        sums[node.serial] = add(sums[node.serial], ct) if node.serial in sums else ct
+        if node is not None and ct is not None:
+            sums[node.serial] = add(sums[node.serial], ct) if node.serial in sums else ct
     for node in reversed(_reachable(outputs)):
         ct = sums.pop(node.serial, None) if node.parents else None
         if ct is None:
@@ -103,10 +106,10 @@ def transpose_all(
     return [sums.get(node.serial) for node in inputs]
 
 
-def _reachable(outputs: Sequence[Symbolic]) -> list[Symbolic]:
+def _reachable(outputs: Sequence[Symbolic | None]) -> list[Symbolic]:
     """List every node that the outputs depend on, parents first: serial numbers grow with time."""
     found: dict[int, Symbolic] = {}
-    waiting = list(outputs)
+    waiting = list(filter(None, outputs))
     while waiting:
         node = waiting.pop()
         if node.serial not in found:

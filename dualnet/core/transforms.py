@@ -17,15 +17,9 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
-from dualnet.core import aliasing, spaces
-from dualnet.core.arguments import (
-    float_array,
-    require_arrays,
-    require_pair,
-    require_sequences,
-    tangent_stacks,
-)
+from dualnet.core import aliasing, arguments, spaces
 from dualnet.core.dual import Dual, Level, primal_of
+from dualnet.core.engine import take_apart
 from dualnet.core.reach import has_nan, transpose_along_paths
 from dualnet.core.symbolic import Symbolic, push_all, transpose_all
 from dualnet.tree import Tree
@@ -52,14 +46,13 @@ def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = F
         TangentError: a tangent's shape, dtype or k does not fit; both sides are shown.
         TreeError: a tangent's structure does not fit.
     """
-    require_sequences("jvp", primals=primals, tangents=tangents)
+    arguments.require_sequences("jvp", primals=primals, tangents=tangents)
     primals = tuple(primals)
-    leaves, stacks, k = tangent_stacks("jvp", primals, tuple(tangents))
+    leaves, stacks, k = arguments.tangent_stacks("jvp", primals, tuple(tangents))
     with Level() as level:
         duals = _duals(primals, leaves, stacks, level)
         out, values, out_tangents, aux = _call("jvp", f, duals, has_aux, level)
-    answers = [_answer(t, x, k) for t, x in zip(out_tangents, values, strict=True)]
-    result = tree.unflatten(out, values), tree.unflatten(out, answers)
+    result = tree.unflatten(out, values), _answers(out, values, out_tangents, k)
     return (*result, aux) if has_aux else result
 
 
@@ -78,8 +71,7 @@ def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> Any:
     """Evaluate `f`, and transpose its derivative: reverse mode.
 
     The derivative is recorded as a linear expression while f is evaluated, as the very rules of
-    forward mode act on a symbolic tangent; then it is transposed.
-    Source: Radul et al. 2022, "You Only Linearize Once: Tangents Transpose to Gradients".
+    forward mode act on a symbolic tangent; then it is transposed (see `core.symbolic`).
 
     Returns:
         `(out, f_vjp)` or `(out, f_vjp, aux)`.  `f_vjp(cotangent)` takes a tree like out (or with k
@@ -114,7 +106,7 @@ class Record:
 
     def __init__(self, name: str, f: Callable, primals: tuple, has_aux: bool = False):
         self.name, self.primals = name, primals
-        self.leaves = [float_array(name, x) for x in tree.leaves(primals)]
+        self.leaves = [arguments.float_array(name, x) for x in tree.leaves(primals)]
         self.inputs = list(map(Symbolic.input, self.leaves))
         with Level() as level:
             duals = _duals(primals, self.leaves, self.inputs, level)
@@ -122,25 +114,16 @@ class Record:
         self.out = tree.unflatten(out, self.values)
 
     def push(self, *tangents: Any) -> Any:
-        _, stacks, k = tangent_stacks(self.name, self.primals, tangents)
-        reached = [t for t in self.out_tangents if t is not None]
-        computed = iter(push_all(reached, self.inputs, stacks))
-        pairs = zip(self.out_tangents, self.values, strict=True)
-        answers = [_answer(t if t is None else next(computed), x, k) for t, x in pairs]
-        return tree.unflatten(self.out, answers)
+        _, stacks, k = arguments.tangent_stacks(self.name, self.primals, tangents)
+        pushed = push_all(self.out_tangents, self.inputs, stacks)
+        return _answers(self.out, self.values, pushed, k)
 
     def pull(self, cotangents: Any) -> tuple:
-        _, stacks, k = tangent_stacks(self.name, self.out, cotangents, "cotangent")
-        outputs, given = [], []
-        for t, stack in zip(self.out_tangents, stacks, strict=True):
-            if t is not None and stack is not None:
-                outputs.append(t)
-                given.append(stack)
-        sums = transpose_all(outputs, given, self.inputs)
-        if any(map(has_nan, sums)):
-            sums = transpose_along_paths(outputs, given, self.inputs)
-        pairs = zip(sums, self.leaves, strict=True)
-        return tree.unflatten(self.primals, [_answer(ct, x, k) for ct, x in pairs])
+        _, stacks, k = arguments.tangent_stacks(self.name, self.out, cotangents, "cotangent")
+        pulled = transpose_all(self.out_tangents, stacks, self.inputs)
+        if any(map(has_nan, pulled)):
+            pulled = transpose_along_paths(self.out_tangents, stacks, self.inputs)
+        return _answers(self.primals, self.leaves, pulled, k)
 
 
 def _duals(primals: tuple, leaves: list, tangents: Sequence[Tangent], level: Level) -> tuple:
@@ -153,46 +136,33 @@ def _call(name: str, f: Callable, duals: Sequence, has_aux: bool, level: Level) 
     """Return f's result, the primals and tangents of its leaves, and aux without tangents."""
     out, aux = f(*duals), None
     if has_aux:
-        out, aux = require_pair("has_aux=True: the function must return (out, aux)", out)
-        aux = tree.unflatten(aux, _primals_and_tangents(aux, level)[0])
-    values, tangents = _primals_and_tangents(out, level)
-    require_arrays(name, out, values)
+        out, aux = arguments.require_pair("has_aux=True: the function must return (out, aux)", out)
+        aux = tree.unflatten(aux, take_apart(tree.leaves(aux), level)[0])
+    values, tangents = take_apart(tree.leaves(out), level)
+    arguments.require_arrays(name, out, values)
     return out, values, tangents, aux
 
 
-def _primals_and_tangents(out: Tree, level: Level) -> tuple[list, list]:
-    """Separate the leaves' primals and tangents at a level; None where there is no tangent."""
-    primals, tangents = [], []
-    for x in tree.leaves(out):
-        mine = isinstance(x, Dual) and x.level is level
-        if mine and x.alias is not None:
-            x.alias.require_current()
-        primals.append(x.primal if mine else x)
-        tangents.append(x.tangent if mine else None)
-    return primals, tangents
-
-
 def _constant(x: Any) -> Any:
-    if not isinstance(x, Dual):
-        return x
-    if x.alias is not None:
-        x.alias.require_current()
-    return aliasing.locked(primal_of(x))
+    return aliasing.locked(primal_of(x)) if isinstance(x, Dual) else x
 
 
-def _answer(t: Tangent | None, like: Array, k: int | None) -> Array:
-    """Return a tangent or cotangent of `like` in the form in which the caller gets it.
+def _answers(like: Tree, leaves: list, tangents: Sequence[Tangent | None], k: int | None) -> Tree:
+    """Return the tangents or cotangents of a tree's leaves in the form in which a caller gets them.
 
-    It has zeros where nothing arrived, the dtype of `like`, and no k axis where single tangents
-    were given; and it is an array to write to, even where it was one number repeated (a view).
+    They have zeros where nothing arrived, the dtypes of the leaves, and no k axis where single
+    tangents were given; and they are arrays to write to, even where one was a number repeated.
     """
-    dtype = like.dtype if hasattr(like, "dtype") else np.result_type(like)
-    if t is None:
-        shape = (1 if k is None else k, *np.shape(like))
-        t = np.zeros_like(primal_of(like), dtype, shape=shape)
-    stack = spaces.dense(t)
-    if stack.dtype != dtype:
-        stack = stack.astype(dtype)
-    if 0 in getattr(stack, "strides", ()):
-        stack = stack.copy()
-    return stack[0] if k is None else stack
+    answers = []
+    for x, t in zip(leaves, tangents, strict=True):
+        dtype = x.dtype if hasattr(x, "dtype") else np.result_type(x)
+        if t is None:
+            shape = (1 if k is None else k, *np.shape(x))
+            t = np.zeros_like(primal_of(x), dtype, shape=shape)
+        stack = spaces.dense(t)
+        if stack.dtype != dtype:
+            stack = stack.astype(dtype)
+        if 0 in getattr(stack, "strides", ()):
+            stack = stack.copy()
+        answers.append(stack[0] if k is None else stack)
+    return tree.unflatten(like, answers)

@@ -9,6 +9,7 @@ NumPy 2).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -80,22 +81,17 @@ elementwise(np.log10, lambda t, out, x: t / (x * _LN10))
 elementwise(np.log1p, lambda t, out, x: t / (x + 1.0))
 
 
-def _share(x: Array, out: Array, exp: Any) -> Any:
-    # This is the softmax weight exp(x - out).  Where x equals out it is 1, as inf - inf is NaN.
-    same = np.equal(x, out)
-    return exp(np.where(same, 0, x) - np.where(same, 0, out))
+def _shares(exp: Callable) -> tuple:
+    def share(x: Array, out: Array) -> Array:
+        # This is the softmax weight exp(x - out).  Where x equals out it is 1, as inf - inf is NaN.
+        same = np.equal(x, out)
+        return exp(np.where(same, 0, x) - np.where(same, 0, out))
+
+    return lambda t, out, x, y: t * share(x, out), lambda t, out, x, y: t * share(y, out)
 
 
-elementwise(
-    np.logaddexp,
-    lambda t, out, x, y: t * _share(x, out, np.exp),
-    lambda t, out, x, y: t * _share(y, out, np.exp),
-)
-elementwise(
-    np.logaddexp2,
-    lambda t, out, x, y: t * _share(x, out, np.exp2),
-    lambda t, out, x, y: t * _share(y, out, np.exp2),
-)
+elementwise(np.logaddexp, *_shares(np.exp))
+elementwise(np.logaddexp2, *_shares(np.exp2))
 
 # --- trigonometric and hyperbolic ---
 

@@ -239,15 +239,13 @@ def _cholesky(x: Array) -> Any:
     lower, strictly_lower = i[:, None] >= i, i[:, None] > i
     half = 0.5 * (lower.astype(x.dtype) + strictly_lower.astype(x.dtype))
 
-    def transposed(t: Tangent) -> Any:
-        n = len(linear.shape_of(t))
-        return linear.transpose(t, (*range(-n, -2), -1, -2))
+    swapped = (*range(-x.ndim, -2), -1, -2)
 
     def linear_map(t: Tangent) -> Any:
-        symmetric = linear.add(
-            linear_maps.select(t, lower), transposed(linear_maps.select(t, strictly_lower))
-        )
-        inside = linear_maps.solve(transposed(linear_maps.solve(symmetric, out)), out)
+        above = linear.transpose(linear_maps.select(t, strictly_lower), swapped)
+        symmetric = linear.add(linear_maps.select(t, lower), above)
+        half_solved = linear.transpose(linear_maps.solve(symmetric, out), swapped)
+        inside = linear_maps.solve(half_solved, out)
         return linear.matmul_from_left(linear.scale(inside, half), out)
 
     return out, linear_map

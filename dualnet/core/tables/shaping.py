@@ -8,14 +8,13 @@ they do to the positions of the entries says where every entry came from.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.arrays import arange_like, asarray_like, concatenate_arrays
-from dualnet.core.dual import astype, primal_of
+from dualnet.core.dual import astype, getitem, primal_of
 from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.reductions import axes_from_end
@@ -85,25 +84,16 @@ def _transposed(t: Tangent, out: Array, x: Array, axes: Sequence[int] | None = N
 rule(np.transpose, _transposed)
 
 
-@composed(np.swapaxes)
-def _swapaxes(x: Array, axis1: int, axis2: int) -> Any:
-    order = list(range(x.ndim))
-    order[axis1], order[axis2] = order[axis2], order[axis1]
-    return np.transpose(x, order)
+def _moves_axes(fn: Callable) -> None:
+    @composed(fn)
+    def _(x: Array, *args: Any, **kwargs: Any) -> Any:
+        # The axes of the example have lengths of their own, so that the result tells their order.
+        example = np.broadcast_to(0, tuple(range(x.ndim)))
+        return np.transpose(x, fn(example, *args, **kwargs).shape)
 
 
-composed(np.matrix_transpose, np.linalg.matrix_transpose)(lambda x: np.swapaxes(x, -1, -2))
-
-
-@composed(np.moveaxis)
-def _moveaxis(x: Array, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
-    sources = [a % x.ndim for a in np.atleast_1d(source)]
-    destinations = [a % x.ndim for a in np.atleast_1d(destination)]
-    order = [a for a in range(x.ndim) if a not in sources]
-    for to, origin in sorted(zip(destinations, sources, strict=True)):
-        order.insert(to, origin)
-    return np.transpose(x, order)
-
+for _fn in (np.swapaxes, np.moveaxis, np.matrix_transpose, np.linalg.matrix_transpose):
+    _moves_axes(_fn)
 
 # --- entries in another order, some of them repeated or left out ---
 
@@ -186,8 +176,12 @@ def _concatenate(arrays: Sequence, axis: int | None = 0, **how: Any) -> Any:
 composed(np.stack, sequences=(0,))(
     lambda arrays, axis=0: np.concatenate([np.expand_dims(a, axis) for a in arrays], axis)
 )
-composed(np.vstack, sequences=(0,))(lambda arrays: np.concatenate([np.atleast_2d(a) for a in arrays], 0))
-composed(np.dstack, sequences=(0,))(lambda arrays: np.concatenate([np.atleast_3d(a) for a in arrays], 2))
+composed(np.vstack, sequences=(0,))(
+    lambda arrays: np.concatenate([np.atleast_2d(a) for a in arrays], 0)
+)
+composed(np.dstack, sequences=(0,))(
+    lambda arrays: np.concatenate([np.atleast_3d(a) for a in arrays], 2)
+)
 composed(np.column_stack, sequences=(0,))(
     lambda arrays: np.hstack([np.ravel(a)[:, None] if np.ndim(a) < 2 else a for a in arrays])
 )
@@ -220,14 +214,11 @@ def _split(x: Array, indices_or_sections: Any, axis: int = 0) -> list:
 
 @composed(np.array_split)
 def _array_split(x: Array, indices_or_sections: Any, axis: int = 0) -> list:
-    # These are the cuts that NumPy itself makes along one axis.
-    lengths = [len(p) for p in np.array_split(np.arange(x.shape[axis]), indices_or_sections)]
+    # NumPy's own cuts of the positions along the axis say where each part starts and ends.
+    parts = np.array_split(np.arange(x.shape[axis]), indices_or_sections)
     before = (slice(None),) * (axis % x.ndim)
-    bounds = [0, *np.cumsum(lengths)]
-    if not isinstance(indices_or_sections, (int, np.integer)):
-        bounds = [0, *indices_or_sections, x.shape[axis]]
-    cuts = [(*before, slice(a, b)) for a, b in pairwise(bounds)]
-    return [x[cut] for cut in cuts]
+    spans = [slice(p[0], p[-1] + 1) if p.size else slice(0, 0) for p in parts]
+    return [getitem(x, (*before, span)) for span in spans]
 
 
 composed(np.vsplit)(lambda x, indices_or_sections: np.split(x, indices_or_sections, 0))
