@@ -38,7 +38,7 @@ import numpy as np
 from benchmarks.timing import take_turns
 from dualnet import Key, backends
 from dualnet.backends import Backend
-from dualnet.backends.overridable import matrix_product
+from dualnet.backends.overridable import matmul
 
 TRAIN = str(Path(__file__).parent.parent / "train.py")
 FILE = Path(__file__).parent / "results" / "gpu.json"
@@ -99,7 +99,7 @@ def measured_peaks(backend: Backend, size: int, rounds: int) -> Peaks:
         return work_and_wait
 
     contenders = {
-        "product": waiting(lambda: matrix_product(a, a)),
+        "product": waiting(lambda: matmul(a, a)),
         "copy": waiting(lambda: a.copy()),
     }
     seconds = take_turns(contenders, rounds)

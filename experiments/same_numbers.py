@@ -38,7 +38,7 @@ NETWORKS = {
 }
 OPTIONS = {
     "fg-w": ("--tangents 3 --sampler rank-one", "--tangents 3 --aggregate projection"),
-    "fg-a": ("--tangents 2", "--tangents 2 --aggregate projection --place after"),
+    "fg-a": ("--tangents 2", "--tangents 2 --aggregate projection --perturb after"),
     "fg-a-cv": ("--guess fdfa", "--guess last"),
 }
 BATCHES = "--limit-train 12 --limit-test 10 --batch-size 4 --epochs 1 --quiet"

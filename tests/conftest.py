@@ -13,13 +13,17 @@ import functools
 import importlib
 import os
 import secrets
+from dataclasses import replace
 
 import cuda_on_cpu
 import fake_cupy
 import numpy as np
 import pytest
+from data_files import DEAD
 
+import train
 from dualnet import Key, backends
+from dualnet.data import SOURCES
 
 SEED_VARIABLE = "DUALNET_TEST_SEED"
 SEED = int(os.environ.get(SEED_VARIABLE) or secrets.randbelow(2**32))
@@ -94,6 +98,49 @@ def cupy_backend(request):
         for module in (kernels._NORMALIZATION, kernels._LOSSES, kernels._SYMMETRIC):
             module.threads = 64  # which take turns here
         yield backend
+
+
+@pytest.fixture
+def no_outside(monkeypatch, tmp_path):
+    """An empty cache, no folder of the user's, and mirrors that refuse to connect."""
+    monkeypatch.delenv("DUALNET_DATA", raising=False)
+    monkeypatch.delenv("DUALNET_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    for name, source in list(SOURCES.items()):
+        mirrors = (DEAD,) if source.mirrors else ()
+        monkeypatch.setitem(SOURCES, name, replace(source, mirrors=mirrors))
+
+
+@pytest.fixture
+def no_curve(monkeypatch):
+    """Curves take longer to draw than the runs of tests to train."""
+    monkeypatch.setattr("dualnet.training.run.draw_curve", lambda *_: False)
+
+
+@pytest.fixture
+def elsewhere(no_outside, no_curve, monkeypatch, tmp_path):
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def ask(capsys):
+    """`ask(*argv)`: exit code, standard output and standard error of `train.py *argv`."""
+
+    def ask(*argv):
+        code = train.exit_code([str(a) for a in argv])
+        return code, *capsys.readouterr()
+
+    return ask
+
+
+@pytest.fixture
+def stand_in(cupy_backend):
+    """The CuPy backend where it is the stand-in, which counts and can be watched."""
+    if not fake_cupy.is_stand_in(cupy_backend):
+        pytest.skip("only the stand-in can be watched")
+    return cupy_backend
 
 
 _worst: dict[str, tuple[float, str]] = {}

@@ -1,5 +1,7 @@
 """What the tests of the CuPy backend share: the same draws on both sides, and what is the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,12 @@ def moved(t, backend):
     return tree.map(backend.asarray, t)
 
 
+def on(backend, p):
+    """A problem with its arrays on a backend."""
+    fields = ("params", "state", "x", "labels")
+    return replace(p, **{name: moved(getattr(p, name), backend) for name in fields})
+
+
 def moved_back(t, backend):
     return tree.map(backend.to_host, t)
 
@@ -45,3 +53,9 @@ def assert_same(got, expected, backend, allowed, what=""):
     for g, e in zip(got, expected, strict=True):
         assert g.shape == e.shape and g.dtype == e.dtype, (what, g.shape, g.dtype, e.shape, e.dtype)
         np.testing.assert_allclose(g, e, rtol=allowed, atol=allowed * max(sizes), err_msg=what)
+
+
+def assert_as_on_host(function, arrays, backend, allowed, *more):
+    """What a function gives for the device's arrays and for the same on the host."""
+    got = function(*moved(arrays, backend), *more)
+    assert_same(got, function(*arrays, *more), backend, allowed, function.__name__)

@@ -1,10 +1,10 @@
 """Files of data sets, made by hand: what the tests of data sets and of hostile files share."""
 
+import gzip
 import io
 import os
 import struct
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +17,6 @@ REAL = Path(
 )
 
 DEAD = "http://127.0.0.1:1/"
-
-
-def nowhere(monkeypatch):
-    """No user folder, and for every set with mirrors one that refuses to connect."""
-    monkeypatch.delenv("DUALNET_DATA", raising=False)
-    monkeypatch.delenv("DUALNET_CACHE", raising=False)
-    monkeypatch.setenv("no_proxy", "*")
-    for name, source in list(SOURCES.items()):
-        mirrors = (DEAD,) if source.mirrors else ()
-        monkeypatch.setitem(SOURCES, name, replace(source, mirrors=mirrors))
 
 
 def mutate(content, rng, head):
@@ -57,6 +47,36 @@ def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
+
+
+def put(folder, files, suffix=""):
+    """Write `{name: content}`, compressed if there is a suffix; returns the folder."""
+    for name, content in files.items():
+        write(Path(folder, f"{name}{suffix}"), gzip.compress(content) if suffix else content)
+    return folder
+
+
+def header(*sizes, code=8):
+    """The head of an IDX file, by default of uint8."""
+    return bytes([0, 0, code, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes)
+
+
+def idx(values):
+    """The IDX file of a uint8 array, built by hand."""
+    return header(*values.shape) + values.astype(np.uint8).tobytes()
+
+
+FILES = [file.name for file in SOURCES["mnist"].files]
+
+
+def small_set(seed=0, n_train=7, n_test=3):
+    """The contents of the four files of a small set in the form of MNIST."""
+    rng = np.random.default_rng(seed)
+    contents = []
+    for n in (n_train, n_test):
+        contents.append(idx(rng.integers(0, 256, (n, 28, 28))))
+        contents.append(idx(rng.integers(0, 10, n)))
+    return dict(zip(FILES, contents, strict=True))
 
 
 def records(images, *labels):
@@ -150,16 +170,12 @@ def put_tiny_imagenet(folder, rng, per_class=2, classes=200, kind="JPEG"):
     names = [f"n{1000 + 7 * n:08d}" for n in range(classes)]
     colors, lines = {}, []
     for number, name in enumerate(names):
-        for n in range(per_class):
-            file = folder / "train" / name / "images" / f"{name}_{n}.JPEG"
+        files = [folder / "train" / name / "images" / f"{name}_{n}.JPEG" for n in range(per_class)]
+        for file in (*files, folder / "val" / "images" / f"val_{number}.JPEG"):
             color = rng.integers(0, 256, 3)
             write(file, image_bytes(np.full((64, 64, 3), color, np.uint8), kind, quality=95))
             colors[file.name] = (number, color)
         write(folder / "train" / name / f"{name}_boxes.txt", b"not an image")
-        file = folder / "val" / "images" / f"val_{number}.JPEG"
-        color = rng.integers(0, 256, 3)
-        write(file, image_bytes(np.full((64, 64, 3), color, np.uint8), kind, quality=95))
-        colors[file.name] = (number, color)
         lines.append(f"{file.name}\t{name}\t0\t32\t44\t62\n")
     write(folder / "val" / "val_annotations.txt", "".join(lines).encode())
     return colors

@@ -188,24 +188,6 @@ class ndarray:
         count("to_host")
         return self._held.copy()
 
-    def item(self):
-        return self.get().item()
-
-    def tolist(self):
-        return self.get().tolist()
-
-    def __bool__(self):
-        return bool(self.get())
-
-    def __float__(self):
-        return float(self.get())
-
-    def __int__(self):
-        return int(self.get())
-
-    def __index__(self):
-        return self.get().__index__()
-
     def __repr__(self):
         return f"fake {self._held!r}"
 
@@ -238,13 +220,6 @@ class ndarray:
 
     # --- what is known without looking at numbers ---
 
-    shape = property(lambda self: self._held.shape)
-    ndim = property(lambda self: self._held.ndim)
-    size = property(lambda self: self._held.size)
-    dtype = property(lambda self: self._held.dtype)
-    itemsize = property(lambda self: self._held.itemsize)
-    nbytes = property(lambda self: self._held.nbytes)
-    strides = property(lambda self: self._held.strides)
     data = property(lambda self: types.SimpleNamespace(ptr=self._held.ctypes.data))
     T = property(lambda self: ndarray(self._held.T))
     mT = property(lambda self: ndarray(self._held.mT))
@@ -276,6 +251,10 @@ def _operator(ufunc):
     return binary, reflected, in_place
 
 
+for _name in ("item", "tolist", "__bool__", "__float__", "__int__", "__index__"):
+    setattr(ndarray, _name, lambda self, name=_name: getattr(self.get(), name)())
+for _name in ("shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides"):
+    setattr(ndarray, _name, property(lambda self, name=_name: getattr(self._held, name)))
 for _name, _ufunc in {
     **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide},
     **{"floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "matmul": np.matmul},

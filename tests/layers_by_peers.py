@@ -11,7 +11,7 @@ import functools
 import math
 
 import numpy as np
-from peers import peer
+from peers import pair, peer, sides
 
 from dualnet import nn
 from dualnet.check.losses import LABELS
@@ -19,15 +19,6 @@ from dualnet.check.references import MASKING
 
 torch = peer("torch")
 F = torch.nn.functional
-
-
-def pair(value):
-    return (value, value) if isinstance(value, int) else value
-
-
-def sides(padding):
-    """((top, bottom), (left, right))."""
-    return tuple(pair(side) for side in pair(padding))
 
 
 @functools.singledispatch

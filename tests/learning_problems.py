@@ -76,7 +76,7 @@ EVERY_RULE = [
     GreedyWeightPerturbation(tangents=8, sampler="rank-one-normal"),
     FiniteDifferences(tangents=3),
     ActivityPerturbation(tangents=3),
-    ActivityPerturbation(tangents=3, sampler="rademacher", place="after"),
+    ActivityPerturbation(tangents=3, sampler="rademacher", perturb="after"),
     ActivityPerturbation(tangents=3, aggregate="projection"),
     GreedyActivityPerturbation(tangents=3),
     GreedyActivityPerturbation(losses="one"),

@@ -22,6 +22,16 @@ def peer(name):
     return pytest.importorskip(name, reason=f"{name} is not installed")
 
 
+def pair(value):
+    """The two numbers that one stands for, of rows and columns."""
+    return (value, value) if isinstance(value, int) else value
+
+
+def sides(padding):
+    """((top, bottom), (left, right))."""
+    return tuple(pair(side) for side in pair(padding))
+
+
 class JaxNumpy:
     """jax.numpy, with a stop-gradient, and maxima that select.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from peers import JaxNumpy
+from peers import JaxNumpy, pair, sides
 
 from dualnet import Key, nn, tree
 from dualnet.check import references
@@ -238,15 +238,6 @@ def some_axes(shape: Shape) -> list:
 
 # ε is larger than by default, as it bounds how much a norm of equal numbers amplifies rounding
 GAINS: Options = {"gain": [True, False], "bias": [True, False], "epsilon": [0.1, 0.01]}
-
-
-def pair(value: Any) -> tuple:
-    return (value, value) if isinstance(value, int) else value
-
-
-def sides(padding: Any) -> tuple:
-    """((above, below), (left, right))."""
-    return tuple(pair(side) for side in pair(padding))
 
 
 def sizes(most: Shape, least: int = 1) -> st.SearchStrategy:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import dualnet as dn
+from dualnet.check import references
 from dualnet.check.operations.convolution import GEOMETRIES
 from dualnet.errors import UsageError
 from dualnet.images import convolution
@@ -20,9 +21,7 @@ from dualnet.images.windows import (
     fold,
     unfold,
     weighted_window_sum,
-    weighted_window_sum_transpose,
 )
-from dualnet.learning.directions.algebra import combine, inner_products
 from dualnet.nn import (
     AdaptiveAveragePool,
     Conv2d,
@@ -40,23 +39,6 @@ IMAGE = (5, 6)
 def images_and_kernels(rng, geometry, kernels=2):
     x = rng.standard_normal((3, *IMAGE, 4))
     return x, rng.standard_normal((kernels, *geometry.window, 4 // geometry.groups, 8))
-
-
-def by_loops(x, w, geometry):
-    """Convolution as it is defined, one output at a time."""
-    (top, bottom), (left, right) = geometry.padding
-    x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    (kh, kw), (down, across) = geometry.window, geometry.stride
-    kernels, _, _, channels, q = w.shape
-    rows = (x.shape[1] - kh) // down + 1
-    columns = (x.shape[2] - kw) // across + 1
-    out = np.zeros((kernels, len(x), rows, columns, q))
-    for k, i, j, o in np.ndindex(kernels, rows, columns, q):
-        first = o // (q // geometry.groups) * channels
-        window = x[:, i * down : i * down + kh, j * across : j * across + kw]
-        seen = window[..., first : first + channels]
-        out[k, :, i, j, o] = np.sum(seen * w[k, ..., o], axis=(1, 2, 3))
-    return out
 
 
 # --- answers by hand -----------------------------------------------------------------------------
@@ -93,52 +75,28 @@ def test_pools():
     assert adaptive_average_pool(x, (4, 1))[0, :, 0, 0].tolist() == [8 / 3, 8 / 3, 16 / 3, 16 / 3]
 
 
-def test_a_tie_in_a_window_is_shared_equally():
-    gradient = dn.grad(lambda x: max_pool(x, 2).sum())(np.zeros((1, 2, 2, 1)))
-    assert gradient.ravel().tolist() == [0.25] * 4
-
-
 # --- the definition and the composition ----------------------------------------------------------
 
 
 @every_geometry
 def test_convolve_is_what_it_is_defined_to_be(geometry, rng):
     x, w = images_and_kernels(rng, geometry)
-    np.testing.assert_allclose(convolve(x, w, geometry), by_loops(x, w, geometry), atol=1e-13)
-
-
-@every_geometry
-def test_the_other_two_are_its_transposes(geometry, rng):
-    x, w = images_and_kernels(rng, geometry)
-    y = convolve(x, w, geometry)
-    ct = rng.standard_normal(y.shape)
-    expected = np.vdot(y, ct)
-    assert math.isclose(np.vdot(x, convolve_transpose(ct, w, geometry, IMAGE)), expected)
-    assert math.isclose(np.vdot(w, kernel_gradient(x, ct, geometry)), expected)
-
-
-@every_geometry
-def test_weighted_sums_of_windows(geometry, rng, monkeypatch):
-    x = rng.standard_normal((2, 3, *IMAGE, 4))
-    windows = np.stack([unfold(part, geometry) for part in x])
-    weights = rng.standard_normal((windows.shape[-2], *windows.shape[1:4], 4))
-    expected = np.sum(windows * np.moveaxis(weights, 0, -2), axis=-2)
-    np.testing.assert_allclose(weighted_window_sum(x, weights, geometry), expected, atol=1e-13)
-    y = rng.standard_normal(expected.shape)
-    assert math.isclose(
-        np.vdot(y, expected), np.vdot(x, weighted_window_sum_transpose(y, weights, geometry, IMAGE))
-    )
-    monkeypatch.setattr("dualnet.images.windows._BLOCK_BYTES", 1)  # one image at a time
-    np.testing.assert_allclose(weighted_window_sum(x, weights, geometry), expected, atol=1e-13)
+    g = geometry
+    expected = [references.conv2d(np, x, one, g.stride, g.padding, g.groups) for one in w]
+    np.testing.assert_allclose(convolve(x, w, geometry), np.stack(expected), atol=1e-13)
 
 
 @every_geometry
 def test_results_do_not_depend_on_how_many_images_are_unfolded_at_once(geometry, rng, monkeypatch):
+    """Weighted sums of windows are besides what they are defined to be."""
     x, w = images_and_kernels(rng, geometry)
     y = convolve(x, w, geometry)
     ct = rng.standard_normal(y.shape)
     left, right = rng.standard_normal((2, 5, *geometry.window, 8))
     left = left[..., : 4 // geometry.groups]
+    windows = unfold(x, geometry)
+    weights = rng.standard_normal((windows.shape[-2], *windows.shape[:3], 4))
+    expected = np.sum(windows * np.moveaxis(weights, 0, -2), axis=-2)
 
     def all_of_them():
         return (
@@ -146,9 +104,12 @@ def test_results_do_not_depend_on_how_many_images_are_unfolded_at_once(geometry,
             convolve_transpose(ct, w, geometry, IMAGE),
             kernel_gradient(x, ct, geometry),
             convolve_rank_one(x, left, right, geometry),
+            weighted_window_sum(x[None], weights, geometry)[0],
         )
 
     whole = all_of_them()
+    np.testing.assert_allclose(whole[-1], expected, atol=1e-13)
+    monkeypatch.setattr("dualnet.images.windows._BLOCK_BYTES", 1)  # one image at a time
     for images in (1, 2):
         monkeypatch.setattr(convolution, "_images_at_a_time", lambda _bytes, n=images: n)
         for a, b in zip(whole, all_of_them(), strict=True):
@@ -171,29 +132,6 @@ def test_rank_one_kernels(geometry, rng):
     np.testing.assert_allclose(thin, dense, atol=1e-12)
     f_jvp = dn.linearize(f, w[0])[1]
     np.testing.assert_allclose(f_jvp(directions), dense, atol=1e-12)
-
-    def nested(x, left, right):
-        along = dn.RankOne(left, right)
-        return dn.jvp(lambda w: conv2d(x, w, stride, padding, groups), (w[0],), (along,))[1]
-
-    dn.check_jvp(nested, (x, left, right), order=2)
-    dn.check_vjp(nested, (x, left, right))
-
-
-def test_rank_one_kernels_stay_factored_on_their_way(rng, monkeypatch):
-    monkeypatch.setattr(dn.RankOne, "dense", None)  # making the dense stack would fail
-    x, left, right = (rng.standard_normal(s) for s in ((2, 5, 5, 3), (4, 3, 3, 3), (4, 3, 3, 6)))
-    w = rng.standard_normal((3, 3, 3, 6))
-    _, t = dn.jvp(lambda w: conv2d(x, w, padding=1), (w,), (dn.RankOne(left, right),))
-    assert t.shape == (4, 2, 5, 5, 6)
-
-
-def test_sums_and_inner_products_of_rank_one_kernels(rng):
-    t = dn.RankOne(rng.standard_normal((4, 3, 2, 5)), rng.standard_normal((4, 3, 2, 6)))
-    c = rng.standard_normal(4)
-    np.testing.assert_allclose(combine(c, t), np.tensordot(c, t.dense(), 1), atol=1e-13)
-    gram = np.einsum("iabpq,jabpq->ij", t.dense(), t.dense())
-    np.testing.assert_allclose(inner_products(t, t), gram, atol=1e-12)
 
 
 # --- layers --------------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from data_files import (
     image_bytes,
     listed,
     mapped,
-    nowhere,
     photographs,
     pickled,
+    put,
     put_tiny_imagenet,
     python_batch,
     records,
@@ -33,7 +33,6 @@ from data_files import (
 )
 from PIL import Image
 
-import train
 from dualnet.data import SOURCES, batches, load, outline
 from dualnet.data import cache as cache_module
 from dualnet.data import sets as sets_module
@@ -42,16 +41,11 @@ from dualnet.data.cache import IMAGES, LABELS
 from dualnet.errors import DataError, UsageError
 from dualnet.random import Key
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 CLASSES = SOURCES["cifar10"].classes
 ONE_IN = 20
 """So many of the real images are decoded: all of them take half a minute."""
-
-
-@pytest.fixture(autouse=True)
-def no_outside(monkeypatch, tmp_path):
-    """An empty cache, no user folder, and no downloads."""
-    nowhere(monkeypatch)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")
@@ -79,11 +73,6 @@ def cifar10_files(real, form):
     images, labels = (np.array_split(part, 5) for part in real["train"])
     files = {f"data_batch_{n}{suffix}": encode(images[n - 1], labels[n - 1]) for n in range(1, 6)}
     return {**files, f"test_batch{suffix}": encode(*real["test"])}
-
-
-def put(folder, files):
-    for name, content in files.items():
-        write(folder / name, content)
 
 
 def check_is_real(data, real):
@@ -238,6 +227,8 @@ def test_validation_is_a_fixed_split():
         ({"validation": 1540}, "load: validation: expected a whole number from 1 to 1539, got 15"),
         ({"validation": 9, "limit_train": 9}, "validation: expected a whole number from 1 to 8"),
         ({"validation": 9, "limit_test": 9}, "load: limit_test: expected none with validation"),
+        ({"limit_train": 1541}, "limit_train: expected a whole number from 1 to 1540, got 1541"),
+        ({"limit_test": 258}, "load: limit_test: expected a whole number from 1 to 257, got 258"),
         ({"image_size": 7}, "image_size: expected at least the 8 pixels that digits has, got 7"),
         ({"image_size": 4096}, "load: image_size: expected a whole number from 1 to 1024"),
     ],
@@ -255,12 +246,7 @@ def counted(monkeypatch):
     """Counts how often CIFAR is read anew."""
     calls = []
     read = sets_module.read_cifar
-
-    def counting(*args):
-        calls.append(args)
-        return read(*args)
-
-    monkeypatch.setattr(sets_module, "read_cifar", counting)
+    monkeypatch.setattr(sets_module, "read_cifar", lambda *args: calls.append(args) or read(*args))
     return calls
 
 
@@ -306,10 +292,6 @@ def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-
-
-def index_with(**changes):
-    return lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 DAMAGES = {
@@ -543,17 +525,14 @@ def test_an_error_of_the_thread_is_met_where_the_batch_is_asked_for():
     assert reading_threads() == []
 
 
-def run(folder, *more):
-    """A short run on the command line, in this process."""
-    options = "--dataset cifar100 --width 4 --epochs 2 --batch-size 4 --quiet".split()
-    return train.exit_code([*options, "--data-dir", str(folder), "--run-dir", *map(str, more)])
+RUN = "--dataset cifar100 --width 4 --epochs 2 --batch-size 4 --quiet --data-dir".split()
 
 
-def test_a_run_reads_ahead_to_the_same_numbers(tmp_path, mine, monkeypatch, capsys):
-    assert run(mine, tmp_path / "ahead", "--validation", 5) == 0
-    assert capsys.readouterr().out.startswith("validation accuracy 0.")
+def test_a_run_reads_ahead_to_the_same_numbers(tmp_path, mine, monkeypatch, ask):
+    code, out, _ = ask(*RUN, mine, "--run-dir", "ahead", "--validation", 5)
+    assert code == 0 and out.startswith("validation accuracy 0.")
     monkeypatch.setattr(sets_module, "LAYOUTS", ())  # nothing counts as being on disk
-    assert run(mine, tmp_path / "plain", "--validation", 5) == 0
+    assert ask(*RUN, mine, "--run-dir", "plain", "--validation", 5)[0] == 0
     rows = [
         [line.split(",")[:-1] for line in (tmp_path / d / "metrics.csv").read_text().split()]
         for d in ("ahead", "plain")
@@ -565,7 +544,7 @@ def test_a_run_reads_ahead_to_the_same_numbers(tmp_path, mine, monkeypatch, caps
     assert reading_threads() == []
 
 
-def test_an_interrupted_run_ends_its_thread(tmp_path, mine, monkeypatch):
+def test_an_interrupted_run_ends_its_thread(mine, monkeypatch, ask):
     from dualnet.training import loop
 
     steps = []
@@ -578,6 +557,6 @@ def test_an_interrupted_run_ends_its_thread(tmp_path, mine, monkeypatch):
 
     step = loop.estimate_gradient
     monkeypatch.setattr(loop, "estimate_gradient", interrupted)
-    assert run(mine, tmp_path / "run") == 130
+    assert ask(*RUN, mine, "--run-dir", "run")[0] == 130
     assert steps == [1, 1, 1]
     assert reading_threads() == []

@@ -266,26 +266,32 @@ def test_every_aggregation_of_every_kind_of_directions_by_hand(aggregate, sample
     v = mixed_directions(p, rule, key)
     expected = BY_HAND[aggregate](v @ flat(p.exact()), v)
     assert_close(p.step(rule, key).gradients, expected, 1e-9)
-
-
-@pytest.mark.parametrize("aggregate", WEIGHT_AGGREGATIONS)
-@pytest.mark.parametrize(
-    "sampler", ["rank-one", "rank-one:3", "orthogonal", "normal:unit", "basis"]
-)
-def test_single_precision_stays_single(aggregate, sampler, rng, key):
-    p = problem(rng, key, dtype=np.float32)
-    gradients = p.step(WeightPerturbation(K, sampler, aggregate), key).gradients
+    single = replace(p, params=tree.map(np.float32, p.params), x=p.x.astype(np.float32))
+    gradients = single.step(rule, key).gradients
     assert {g.dtype for g in tree.leaves(gradients)} == {np.dtype(np.float32)}
 
 
 # --- projection --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", EVERY_SAMPLER)
-@pytest.mark.parametrize("k", [1, 2, 20])
-def test_projection_is_the_nearest_point_of_the_span(sampler, k, rng, key):
-    p = problem(rng, key)
-    rule = WeightPerturbation(k, sampler, "projection")
+@pytest.mark.parametrize(
+    ("network", "rule"),
+    [
+        *[
+            ("mlp", WeightPerturbation(k, sampler, "projection"))
+            for sampler in EVERY_SAMPLER
+            for k in (1, 2, 20)
+        ],
+        *[
+            (network, WeightPerturbation(20, "rank-one", "projection", tangent_chunk=7))
+            for network in NETWORKS
+        ],
+    ],
+    ids=str,
+)
+def test_projection_is_the_nearest_point_of_the_span(network, rule, rng, key):
+    shape, layers = NETWORKS[network]
+    p = problem(rng, key, *layers, in_shape=shape)
     q, _ = np.linalg.qr(directions_of(p, rule, key).T)
     exact = flat(p.exact())
     # One basis of the whole network's span: a projection leaf by leaf would differ.
@@ -294,27 +300,18 @@ def test_projection_is_the_nearest_point_of_the_span(sampler, k, rng, key):
     assert np.linalg.norm(off) < 1e-9 * np.linalg.norm(exact)
 
 
-@pytest.mark.parametrize("network", list(NETWORKS)[1:])
-def test_projection_on_every_kind_of_network(network, rng, key):
-    shape, layers = NETWORKS[network]
-    p = problem(rng, key, *layers, in_shape=shape)
-    rule = WeightPerturbation(20, "rank-one", "projection", tangent_chunk=7)
-    q, _ = np.linalg.qr(directions_of(p, rule, key).T)
-    assert_close(p.step(rule, key).gradients, q @ (q.T @ flat(p.exact())), 1e-9)
-
-
-@pytest.mark.parametrize("sampler", ["basis", *RANDOM, "normal:unit", "rank-one:3:unit"])
-def test_projection_on_the_whole_space_is_the_gradient(sampler, rng, key):
-    p = problem(rng, key)
-    rule = WeightPerturbation(tree.size(p.params) + 40, sampler, "projection")
-    assert_close(p.step(rule, key).gradients, p.exact(), 1e-8)
-
-
-@pytest.mark.parametrize("sampler", ORTHOGONAL)
-def test_as_many_orthogonal_directions_as_weights_give_the_gradient(sampler, rng, key):
-    p = problem(rng, key, ("output", Linear(3)))
-    rule = WeightPerturbation(tree.size(p.params), sampler, "projection")
-    assert_close(p.step(rule, key).gradients, p.exact(), 1e-5)
+@pytest.mark.parametrize(
+    ("sampler", "layers", "more", "allowed"),
+    [
+        *[(name, MLP, 40, 1e-8) for name in ("basis", *RANDOM)],
+        *[(name, (("output", Linear(3)),), 0, 1e-5) for name in ORTHOGONAL],
+    ],
+)
+def test_projection_on_the_whole_space_is_the_gradient(sampler, layers, more, allowed, rng, key):
+    """Of orthogonal directions there are no more than weights."""
+    p = problem(rng, key, *layers)
+    rule = WeightPerturbation(tree.size(p.params) + more, sampler, "projection")
+    assert_close(p.step(rule, key).gradients, p.exact(), allowed)
 
 
 def repeated(backend, key, params, start, stop):
@@ -351,15 +348,6 @@ def test_projection_knows_dependent_signs(k, n, dtype, rng):
     # taking rounding for rank, as a plain Cholesky solve does, spoils about half of all.
     within = np.sort(errors)[25 if dtype == np.float32 else -1]
     assert within < (1e-4 if dtype == np.float32 else 1e-8)
-
-
-def test_projection_is_a_descent_direction_and_no_longer_than_the_gradient(rng, key):
-    p = problem(rng, key)
-    exact = flat(p.exact())
-    for i in range(20):
-        g = flat(p.step(WeightPerturbation(5, "normal", "projection"), key.fold_in(i)).gradients)
-        assert 0 < g @ exact and np.linalg.norm(g) <= np.linalg.norm(exact)
-        assert np.isclose(g @ exact, g @ g, rtol=1e-9)
 
 
 def test_the_mean_squared_cosine_of_a_projection_is_k_over_n(rng, key):
@@ -429,8 +417,6 @@ def test_activity_projection_is_the_projection_of_each_examples_gradient(k, rng,
     }
     got = p.step(rule, key).gradients
     assert_close({name: got[name] for name in expected}, expected, 1e-9)
-    if k >= 9:
-        assert_close(got, p.exact(), 1e-8)
 
 
 @pytest.mark.parametrize("make", [ActivityPerturbation, ControlVariate])

@@ -89,10 +89,6 @@ def test_a_custom_function_without_its_rule():
     assert re.search(r"softplus has no derivative rule", text)
 
 
-def test_a_missing_rule_is_a_not_implemented_error():
-    assert issubclass(MissingRuleError, NotImplementedError)
-
-
 def test_the_advice_of_a_missing_rule_works():
     f = dn.custom_jvp(lambda x: np.i0(x))
     f.defjvps(lambda t, out, x: t * np.sinh(x))
@@ -560,4 +556,5 @@ def test_every_error_is_a_dualnet_error_and_has_its_exit_code():
 
 def test_errors_can_be_caught_as_what_python_calls_them():
     assert issubclass(DualConversionError, TypeError)
+    assert issubclass(MissingRuleError, NotImplementedError)
     assert issubclass(TangentError, ValueError) and issubclass(TreeError, ValueError)

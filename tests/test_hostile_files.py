@@ -1,6 +1,6 @@
 """Files that are truncated, corrupted or made to do harm: all end in DataError, exit code 3."""
 
-import io
+import gzip
 import os
 import pickle
 import random
@@ -13,39 +13,36 @@ import zlib
 import numpy as np
 import pytest
 from data_files import (
+    FILES,
     array,
+    header,
     image_bytes,
     listed,
     mapped,
     mutate,
-    nowhere,
     photographs,
     pickled,
+    put,
     put_tiny_imagenet,
     python_batch,
     records,
     short,
+    small_set,
     tar,
     whole,
     write,
 )
 from PIL import Image
 
-import train
 from dualnet.data import load
+from dualnet.data.idx import MAX_BYTES
 from dualnet.data.pickled import MAX_OPCODES, read_pickle
 from dualnet.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
 GOOD = 4
 """Images in the files that are damaged here."""
-
-
-@pytest.fixture(autouse=True)
-def no_outside(monkeypatch, tmp_path):
-    """An empty cache, no user folder, and no downloads."""
-    nowhere(monkeypatch)
-    monkeypatch.setenv("DUALNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
 
 
 def pictures(seed=0, n=GOOD):
@@ -69,16 +66,44 @@ def refused(name, folder, match="expected", peak=None, **options):
         tracemalloc.stop()
     assert "\n" not in str(error.value) and "expected" in str(error.value)
     assert set(os.listdir()) <= before
-    assert not os.path.isdir("cache/decoded") or os.listdir("cache/decoded") == []
+    decoded = "cache/dualnet/decoded"
+    assert not os.path.isdir(decoded) or os.listdir(decoded) == []
     return str(error.value)
 
 
-def put(train_file, test_file=BINARY, suffix=".bin"):
-    os.makedirs("mine", exist_ok=True)
-    for name, content in (("train", train_file), ("test", test_file)):
-        with open(f"mine/{name}{suffix}", "wb") as out:
-            out.write(content)
-    return "mine"
+def put_idx(content, place=0):
+    """A small set in the form of MNIST, of which one file has other content."""
+    return put("mine", {**small_set(), FILES[place]: content})
+
+
+def put_cifar(train_file, test_file=BINARY, suffix=".bin"):
+    return put("mine", {f"train{suffix}": train_file, f"test{suffix}": test_file})
+
+
+def put_archive(content):
+    return put("mine", {"cifar-100-binary.tar.gz": content})
+
+
+def put_image(content):
+    """Folders of one class, whose second image in each split has this content."""
+    images = {"0.jpeg": JPEG, "1.jpeg": content}
+    files = {f"{split}/cat/{n}": image for split in ("train", "val") for n, image in images.items()}
+    return put("mine", files)
+
+
+# IDX files, of which test_data has more
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_header_alone_takes_no_memory(pack):
+    lie = header(MAX_BYTES // 28**2, 28, 28) + bytes(1000)
+    refused("mnist", put_idx(pack(lie)), "found only 1000", peak=8 * SMALL)
+
+
+def test_gzip_bomb_is_not_unpacked():
+    bomb = gzip.compress(header(10, 28, 28) + bytes(64 << 20), 1)
+    assert len(bomb) < SMALL
+    refused("mnist", put_idx(bomb), "found more", peak=8 * SMALL)
 
 
 # CIFAR's binary version
@@ -95,21 +120,18 @@ def put(train_file, test_file=BINARY, suffix=".bin"):
     ],
 )
 def test_bad_records(content, message):
-    assert "delete it and get it again" in refused("cifar100", put(content), message)
+    assert "delete it and get it again" in refused("cifar100", put_cifar(content), message)
 
 
 def test_records_of_the_other_set():
-    write_all = {f"data_batch_{n}.bin": BINARY for n in range(1, 6)} | {"test_batch.bin": BINARY}
-    os.makedirs("mine")
-    for name, content in write_all.items():
-        with open(f"mine/{name}", "wb") as out:
-            out.write(content)
-    refused("cifar10", "mine", r"expected 1 to 60000 records of 3073 bytes, found 12296 bytes")
+    names = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
+    folder = put("mine", {f"{name}.bin": BINARY for name in names})
+    refused("cifar10", folder, r"expected 1 to 60000 records of 3073 bytes, found 12296 bytes")
 
 
 def test_endless_file_is_not_read(monkeypatch):
     monkeypatch.setattr("dualnet.data.cifar._MOST_RECORDS", 10)
-    put(BINARY)
+    put_cifar(BINARY)
     with open("mine/train.bin", "wb") as out:
         out.truncate(1 << 40)  # takes no room on the disk
     refused("cifar100", "mine", r"expected at most \d+ bytes, found more", peak=8 * SMALL)
@@ -151,7 +173,7 @@ EVIL = {
 def test_pickles_that_run_code_run_nothing(kind, protocol):
     for value in (EVIL[kind], {"data": EVIL[kind], "fine_labels": [0]}):
         content = pickle.dumps(value, protocol)
-        refused("cifar100", put(content, PYTHON, ""))
+        refused("cifar100", put_cifar(content, PYTHON, ""))
     assert not os.path.exists("harmed")
 
 
@@ -229,14 +251,15 @@ BAD_PICKLES = {
 @pytest.mark.parametrize("kind", BAD_PICKLES)
 def test_bad_pickles(kind):
     content, message = BAD_PICKLES[kind]
-    refused("cifar100", put(content, PYTHON, ""), message, peak=4 * SMALL)
+    refused("cifar100", put_cifar(content, PYTHON, ""), message, peak=4 * SMALL)
     assert not os.path.exists("harmed")
 
 
 def test_a_program_without_end_is_stopped(monkeypatch):
     monkeypatch.setattr("dualnet.data.pickled.MAX_OPCODES", 1000)
     message = "found more than 1000 opcodes"
-    refused("cifar100", put(pickled(b"]" * SMALL), PYTHON, ""), message, peak=8 * SMALL)
+    endless = put_cifar(pickled(b"]" * SMALL), PYTHON, "")
+    refused("cifar100", endless, message, peak=8 * SMALL)
     assert MAX_OPCODES > 4 * 50_000 + 100  # CIFAR-100: two labels, a name, its number
 
 
@@ -277,13 +300,6 @@ BAD_MEMBERS = {
     "disk": (member(f"{FOLDER}disk", tarfile.BLKTYPE), KIND),
     "pipe": (member(f"{FOLDER}train.bin", tarfile.FIFOTYPE), KIND),
 }
-
-
-def put_archive(content, name="cifar-100-binary.tar.gz"):
-    os.makedirs("mine", exist_ok=True)
-    with open(f"mine/{name}", "wb") as out:
-        out.write(content)
-    return "mine"
 
 
 @pytest.mark.parametrize("place", [0, 1, 2], ids=["first", "between", "last"])
@@ -334,25 +350,16 @@ def test_bad_archives(kind):
 
 def test_archive_bomb_is_not_unpacked(monkeypatch):
     monkeypatch.setattr("dualnet.data.cifar._MOST_RECORDS", 10)
-    zeros = io.BytesIO(bytes(64 << 20))
     for name in ("readme.txt", "train.bin"):
-        info = tarfile.TarInfo(FOLDER + name)
-        info.size = 64 << 20
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as archive:
-            zeros.seek(0)
-            archive.addfile(info, zeros)
-        assert len(out.getvalue()) < SMALL
-        refused("cifar100", put_archive(out.getvalue()), "expected .*at most", peak=8 * SMALL)
+        bomb = tar([(FOLDER + name, bytes(64 << 20))])
+        assert len(bomb) < SMALL
+        refused("cifar100", put_archive(bomb), "expected .*at most", peak=8 * SMALL)
 
 
 def test_headers_without_end():
     """Extended headers one after the other, each of which says something about the next."""
-    header = bytearray(tar([("x", b"")], "w")[:512])
-    header[156:157] = b"x"
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    refused("cifar100", put_archive(bytes(header) * 5000), "expected")
+    one = header_with(156, b"x", tar([("x", b"")], "w")[:512])
+    refused("cifar100", put_archive(one * 5000), "expected")
 
 
 def test_good_member_twice_is_read_once():
@@ -403,16 +410,6 @@ BAD_IMAGES = {
 }
 
 
-def put_image(content):
-    for split in ("train", "val"):
-        for n, image in enumerate((JPEG, content)):
-            path = f"mine/{split}/cat/{n}.jpeg"
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "wb") as out:
-                out.write(image)
-    return "mine"
-
-
 @pytest.mark.parametrize("kind", BAD_IMAGES)
 def test_bad_images(kind):
     content, message = BAD_IMAGES[kind]
@@ -442,9 +439,14 @@ def test_what_is_no_file_is_not_opened():
 # Random damage
 
 
+IMAGES, LABELS, *_ = small_set().values()
 FORMATS = {
-    "records": ("cifar100", BINARY, lambda c: put(c)),
-    "pickle": ("cifar100", PYTHON, lambda c: put(c, PYTHON, "")),
+    "IDX": ("mnist", IMAGES, put_idx),
+    "IDX.gz": ("mnist", gzip.compress(IMAGES), put_idx),
+    "labels": ("mnist", LABELS, lambda c: put_idx(c, 1)),  # as short as their head
+    "labels.gz": ("mnist", gzip.compress(LABELS), lambda c: put_idx(c, 1)),
+    "records": ("cifar100", BINARY, put_cifar),
+    "pickle": ("cifar100", PYTHON, lambda c: put_cifar(c, PYTHON, "")),
     "tar": ("cifar100", tar(MEMBERS, "w"), put_archive),
     "tar.gz": ("cifar100", tar(MEMBERS), put_archive),
     "JPEG": ("imagenet-folder", JPEG, put_image),
@@ -475,14 +477,13 @@ def test_random_damage_is_an_error_or_harmless(kind, monkeypatch):
     assert not os.path.exists("harmed")
 
 
-@pytest.mark.parametrize("kind", ["records", "pickle", "tar.gz", "PNG"])
-def test_on_the_command_line_it_is_exit_code_3(kind, capsys):
+@pytest.mark.parametrize("kind", FORMATS)
+def test_on_the_command_line_it_is_exit_code_3(kind, ask):
     name, original, put_it = FORMATS[kind]
     folder = put_it(original[: len(original) // 3])
     options = ["--dataset", name, "--data-dir", folder, "--run-dir", "run", "--quiet"]
-    assert train.exit_code(options) == 3
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith("train.py: mine/") and err.count("\n") == 1
+    code, out, err = ask(*options)
+    assert (code, out) == (3, "") and err.startswith("train.py: mine/") and err.count("\n") == 1
     assert not os.path.exists("run")
 
 

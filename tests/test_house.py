@@ -122,7 +122,8 @@ def test_the_story_of_the_core_is_read_in_an_hour():
     core = sum(lines(path) for path in (PACKAGE / "core").rglob("*.py"))
     print(f"story {sum(story.values())} lines {story}, core with tables {core}")
     assert max(story.values()) <= 260
-    assert sum(story.values()) <= 1165  # what it is about; the aim is 1,100, and 2,800 with tables
+    assert sum(story.values()) <= 1100
+    assert core <= 3090  # what it is about; the aim is 2,800
     text = (PACKAGE / "core" / "README.md").read_text(encoding="utf-8")
     order = [re.search(rf"`{name}\.py`", text).start() for name in STORY]
     assert order == sorted(order)
@@ -162,8 +163,8 @@ def loss(w):
 @pytest.mark.parametrize(
     ("name", "run", "most"),
     [
-        ("jvp", lambda: dn.jvp(loss, (W,), (W,)), 95),
-        ("grad", lambda: dn.grad(loss)(W), 160),
+        ("jvp", lambda: dn.jvp(loss, (W,), (W,)), 85),
+        ("grad", lambda: dn.grad(loss)(W), 150),
     ],
 )
 def test_python_calls_of_a_transform(name, run, most):

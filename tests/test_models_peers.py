@@ -242,7 +242,7 @@ NETWORKS = {
 }
 IN_FLOAT32 = ("cnn", "resnet", "vit")
 """Where rounding turns a ReLU on or off, gradients differ by more than rounding: in a network of
-many units and layers always somewhere, in these at some points only, and `compare` takes others."""
+many units and layers always somewhere, in these at some points only, and the test takes others."""
 
 
 def as_torch(p, shape):
@@ -264,17 +264,14 @@ def copied(params, module):
             theirs.copy_(torch.from_numpy(as_torch(p, theirs.shape).copy()))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_backpropagation_is_that_of_torch(name, key, rng, worst):
-    compare(name, key, rng, worst, np.float64, 1e-9)
-
-
-@pytest.mark.parametrize("name", IN_FLOAT32)
-def test_backpropagation_is_that_of_torch_in_float32(name, key, rng, worst):
-    compare(name, key, rng, worst, np.float32, 1e-5)
-
-
-def compare(name, key, rng, worst, dtype, tolerance):
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "name"),
+    [
+        *((np.float64, 1e-9, name) for name in NETWORKS),
+        *((np.float32, 1e-5, name) for name in IN_FLOAT32),
+    ],
+)
+def test_backpropagation_is_that_of_torch(dtype, tolerance, name, key, rng, worst):
     """Losses and gradients with the same weights; errors relative to all of them together."""
     model, of_torch, in_shape = NETWORKS[name]
     network = model.network(in_shape, CLASSES)

@@ -11,11 +11,12 @@ import layers_by_peers
 import numpy as np
 import pytest
 from layers_by_peers import in_torch, torch
-from peers import QUICK_TO_COMPILE, JaxNumpy, peer
+from peers import QUICK_TO_COMPILE, JaxNumpy, pair, peer
 
 import dualnet as dn
 from dualnet import nn, tree
 from dualnet.check import ROWS
+from dualnet.check.layers import example
 from dualnet.nn import average, replicated, replicated_by_copies
 
 jax = peer("jax")
@@ -183,13 +184,6 @@ def test_every_layer_is_compared():
     assert layers - {nn.Layer} <= {row.covers for row in OF_TORCH}
 
 
-def started(layer, in_shape, batch, key, rng):
-    params, state, _ = layer.init(key, in_shape)
-    params = tree.map(lambda p: p + 0.3 * rng.standard_normal(p.shape), params)
-    x = rng.standard_normal((batch, *in_shape))
-    return {"params": params, "state": state, "x": x}
-
-
 IMAGE = (8, 7, 4)
 """Neither stride divides both sides; with 4 groups the convolution is depthwise."""
 CONVOLUTION = {
@@ -206,7 +200,7 @@ CONVOLUTION = {
 @pytest.mark.parametrize("kernel", CONVOLUTION["kernel"], ids=str)
 def test_convolutions(kernel, stride, padding, groups, rng, worst):
     layer = nn.Conv2d(8, kernel, stride, padding, groups)
-    w = rng.standard_normal((*layers_by_peers.pair(kernel), IMAGE[-1] // groups, 8))
+    w = rng.standard_normal((*pair(kernel), IMAGE[-1] // groups, 8))
     compare_with_torch(
         worst,
         "conv2d",
@@ -221,17 +215,17 @@ def test_convolutions(kernel, stride, padding, groups, rng, worst):
 @pytest.mark.parametrize("padding", (0, 1, (1, 0), ((0, 1), (1, 0))), ids=str)
 @pytest.mark.parametrize("stride", (None, 1, 2, (2, 3)), ids=str)
 @pytest.mark.parametrize("window", (2, 3, (3, 2)), ids=str)
-def test_pools(window, stride, padding, key, rng, worst):
+def test_pools(window, stride, padding, rng, worst):
     for pool in (nn.MaxPool, nn.AveragePool):
         layer = pool(window, stride, padding)
-        compare_layer(worst, pool.__name__, layer, started(layer, IMAGE, 3, key, rng), False, rng)
+        compare_layer(worst, pool.__name__, layer, example(layer, IMAGE, 3)(rng), False, rng)
 
 
 @pytest.mark.parametrize("size", (1, 2, 3, (3, 2), (5, 4), (8, 7), (11, 3)), ids=str)
 @pytest.mark.parametrize("image", ((8, 7, 2), (5, 9, 1)), ids=str)
-def test_adaptive_pools(image, size, key, rng, worst):
+def test_adaptive_pools(image, size, rng, worst):
     layer = nn.AdaptiveAveragePool(size)
-    compare_layer(worst, "adaptive pool", layer, started(layer, image, 3, key, rng), False, rng)
+    compare_layer(worst, "adaptive pool", layer, example(layer, image, 3)(rng), False, rng)
 
 
 LARGE = {
@@ -246,10 +240,10 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_more_than_one_block(name, key, rng, worst):
+def test_more_than_one_block(name, rng, worst):
     """Arrays larger than what convolution and normalization take at a time."""
     layer, in_shape, batch = LARGE[name]
-    here = started(layer, in_shape, batch, key, rng)
+    here = example(layer, in_shape, batch)(rng)
     compare_layer(worst, f"{name}, large", layer, here, True, rng)
 
 

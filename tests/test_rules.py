@@ -17,7 +17,6 @@ from learning_problems import (
     flat,
     problem,
 )
-from peers import peer
 
 import dualnet as dn
 from dualnet import tree
@@ -52,11 +51,25 @@ from dualnet.nn import (
     Layer,
     Linear,
     StopGradient,
-    gelu,
     relu,
     softmax_cross_entropy,
     tanh,
 )
+
+WITH_ALL_WEIGHTS = (
+    ("conv", Conv2d(4, 2, groups=2)),
+    ("relu", Activation(relu)),
+    ("flatten", Flatten()),
+    ("grouped", GroupedLinear(6, 2)),
+    ("tanh", Activation(tanh)),
+    ("output", Linear(3)),
+)
+ON_NETWORKS = {
+    **NETWORKS,
+    "batch norm": ((6,), WITH_BATCH_NORM),
+    "heads": ((6,), WITH_HEADS),
+    "all weights": ((3, 3, 2), WITH_ALL_WEIGHTS),
+}
 
 
 def test_every_rule_has_a_place_among_those_tested():
@@ -66,26 +79,11 @@ def test_every_rule_has_a_place_among_those_tested():
 # --- bp ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("activation", [relu, tanh, gelu])
-def test_bp_is_the_gradient_of_the_mean_loss(activation, rng, key):
-    layers = (("hidden", Linear(5)), ("act", Activation(activation)), ("output", Linear(3)))
-    p = problem(rng, key, *layers, n=7)
-    assert_close(p.step(Backprop(), key).gradients, p.exact(), 1e-14)
-
-
-def test_bp_agrees_with_torch(rng, key):
-    torch = peer("torch")
-    p = problem(rng, key, n=7)
-    weights = tree.map(lambda a: torch.tensor(a, requires_grad=True), p.params)
-    z = torch.tensor(p.x)
-    for name in ("hidden1", "hidden2", "output"):
-        z = z @ weights[name]["w"] + weights[name]["b"]
-        z = {"hidden1": torch.relu, "hidden2": torch.tanh}.get(name, lambda z: z)(z)
-    loss = torch.nn.functional.cross_entropy(z, torch.tensor(p.labels))
-    loss.backward()
-    done = p.step(Backprop(), key)
-    assert np.isclose(done.loss, loss.item(), rtol=1e-14)
-    assert_close(done.gradients, tree.map(lambda w: w.grad.numpy(), weights), 1e-13)
+@pytest.mark.parametrize("network", ON_NETWORKS)
+def test_bp_is_the_gradient_of_the_mean_loss(network, rng, key):
+    shape, layers = ON_NETWORKS[network]
+    p = problem(rng, key, *layers, in_shape=shape, n=7)
+    assert_close(p.step(Backprop(), key).gradients, p.exact(), 1e-13)
 
 
 def by_hand_with_heads(p, stop):
@@ -182,15 +180,6 @@ def test_loss_and_correct_are_those_of_the_networks_own_output(rule, rng, key):
 
 # --- fa ----------------------------------------------------------------------------------------
 
-WITH_ALL_WEIGHTS = (
-    ("conv", Conv2d(4, 2, groups=2)),
-    ("relu", Activation(relu)),
-    ("flatten", Flatten()),
-    ("grouped", GroupedLinear(6, 2)),
-    ("tanh", Activation(tanh)),
-    ("output", Linear(3)),
-)
-
 
 def weights_as_feedback(p, rule):
     """The rule's own tree, with the weights in it."""
@@ -210,12 +199,6 @@ EXACT = [
     (GreedyFeedbackAlignment(), GreedyBackprop()),
     (LearnedFeedbackAlignment(), Backprop()),
 ]
-ON_NETWORKS = {
-    **NETWORKS,
-    "batch norm": ((6,), WITH_BATCH_NORM),
-    "heads": ((6,), WITH_HEADS),
-    "all weights": ((3, 3, 2), WITH_ALL_WEIGHTS),
-}
 
 
 @pytest.mark.parametrize("network", ON_NETWORKS)
@@ -227,26 +210,6 @@ def test_fa_whose_feedback_is_the_weights_is_bp(network, rule, exact, rng, key):
     expected = p.step(exact, key).gradients
     assert_close(p.step(rule, key, rule_state=rule_state).gradients, expected, 1e-12)
     assert distance(p.step(rule, key).gradients, expected) > 1e-3  # with feedback as drawn
-
-
-def test_fa_by_hand(rng, key):
-    p = problem(rng, key)
-    feedback = p.rule_state(FeedbackAlignment())
-    w = {name: p.params[name] for name in ("hidden1", "hidden2", "output")}
-    z1 = p.x @ w["hidden1"]["w"] + w["hidden1"]["b"]
-    h1 = np.maximum(z1, 0)
-    h2 = np.tanh(h1 @ w["hidden2"]["w"] + w["hidden2"]["b"])
-    y = h2 @ w["output"]["w"] + w["output"]["b"]
-    e = dn.grad(lambda y: softmax_cross_entropy(y, p.labels).mean())(y)
-    d2 = e @ feedback["output"]["w"].T * (1 - h2**2)
-    d1 = d2 @ feedback["hidden2"]["w"].T * (z1 > 0)
-    expected = {
-        "hidden1": {"w": p.x.T @ d1, "b": d1.sum(0)},
-        "hidden2": {"w": h1.T @ d2, "b": d2.sum(0)},
-        "output": {"w": h2.T @ e, "b": e.sum(0)},
-    }
-    got = p.step(FeedbackAlignment(), key).gradients
-    assert_close({name: got[name] for name in expected}, expected, 1e-12)
 
 
 def test_feedback_that_ffa_learns_tends_to_the_weights(rng, key):
@@ -277,43 +240,41 @@ def forward(p):
     return z1, h1, h2, e
 
 
-@pytest.mark.parametrize(
-    "rule", [DirectFeedback(), DirectKolenPollack(), ForwardDirectFeedback()], ids=str
-)
-def test_direct_feedback_by_hand(rule, rng, key):
+DIRECT = [DirectFeedback(), DirectKolenPollack(), ForwardDirectFeedback()]
+
+
+@pytest.mark.parametrize("rule", [FeedbackAlignment(), *DIRECT], ids=str)
+def test_feedback_by_hand(rule, rng, key):
+    """What comes back at a layer: for `fa` from the next layer's error, else from the outputs'."""
     p = problem(rng, key)
-    rule_state = p.rule_state(rule)
-    assert tree.describe(rule_state) == tree.describe(
-        {"relu1": np.zeros((3, 5)), "tanh2": np.zeros((3, 4))}
-    )
+    feedback = p.rule_state(rule)
     z1, h1, h2, e = forward(p)
-    d1 = e @ rule_state["relu1"] * (z1 > 0) / 4
-    d2 = e @ rule_state["tanh2"] * (1 - h2**2) / 4
+    e = e / 4
+    if isinstance(rule, FeedbackAlignment):
+        d2 = e @ feedback["output"]["w"].T * (1 - h2**2)
+        d1 = d2 @ feedback["hidden2"]["w"].T * (z1 > 0)
+    else:
+        shapes = {"relu1": np.zeros((3, 5)), "tanh2": np.zeros((3, 4))}
+        assert tree.describe(feedback) == tree.describe(shapes)
+        d2 = e @ feedback["tanh2"] * (1 - h2**2)
+        d1 = e @ feedback["relu1"] * (z1 > 0)
     expected = {
         "hidden1": {"w": p.x.T @ d1, "b": d1.sum(0)},
         "hidden2": {"w": h1.T @ d2, "b": d2.sum(0)},
-        "output": {"w": h2.T @ e / 4, "b": e.mean(0)},
+        "output": {"w": h2.T @ e, "b": e.sum(0)},
     }
-    got = p.step(rule, key, rule_state=rule_state).gradients
+    got = p.step(rule, key, rule_state=feedback).gradients
     assert_close({name: got[name] for name in expected}, expected, 1e-12)
 
 
-def test_dfa_with_the_jacobian_of_a_linear_network_is_bp(rng, key):
+@pytest.mark.parametrize("rule", [DirectFeedback(), ControlVariate()], ids=str)
+def test_the_jacobian_of_a_linear_network_as_feedback_gives_the_gradient(rule, rng, key):
+    """`fg-a-cv` too: the residual of an exact guess is 0, and so is its forward gradient."""
     layers = (("one", Linear(5)), ("two", Linear(4)), ("output", Linear(3)))
     p = problem(rng, key, *layers)
     after_two = p.params["output"]["w"].T
     jacobians = {"one": after_two @ p.params["two"]["w"].T, "two": after_two}
-    assert_close(p.step(DirectFeedback(), key, rule_state=jacobians).gradients, p.exact(), 1e-12)
-
-
-def test_fg_a_cv_is_exact_where_its_guess_is(rng, key):
-    """The residual of an exact guess is 0, and so is its forward gradient."""
-    layers = (("one", Linear(5)), ("two", Linear(4)), ("output", Linear(3)))
-    p = problem(rng, key, *layers)
-    after_two = p.params["output"]["w"].T
-    jacobians = {"one": after_two @ p.params["two"]["w"].T, "two": after_two}
-    done = p.step(ControlVariate(), key, rule_state=jacobians)
-    assert_close(done.gradients, p.exact(), 1e-12)
+    assert_close(p.step(rule, key, rule_state=jacobians).gradients, p.exact(), 1e-12)
 
 
 def test_fg_a_cv_without_a_guess_is_fg_a_and_with_shrink_0_its_guess(rng, key):
@@ -366,29 +327,27 @@ def mean_jacobians(p, places):
     return dn.jacrev(mean_outputs)({path: np.zeros(n) for path, n in places.items()})
 
 
-@pytest.mark.parametrize("sampler", ["normal", "rademacher"])
-def test_the_feedback_that_fdfa_learns_tends_to_the_jacobian(sampler, rng, key):
+@pytest.mark.parametrize(
+    ("rule", "places", "allowed"),
+    [
+        # variance β/(2 - β)/(64·8) of what one draw says, whose norm is some 3 times the Jacobian's
+        (ForwardDirectFeedback(8, "normal", feedback_rate=0.05), ("relu1", "tanh2"), 0.1),
+        (ForwardDirectFeedback(8, "rademacher", feedback_rate=0.05), ("relu1", "tanh2"), 0.1),
+        # directions go in before the activation, and say what lies after it
+        (ControlVariate(8, feedback_rate=0.1), ("hidden1", "hidden2"), 0.15),
+    ],
+    ids=str,
+)
+def test_feedback_that_is_learned_forward_tends_to_the_jacobian(rule, places, allowed, rng, key):
     """Bacho and Chu, Eq. 12-13: that of the last hidden activity to the output weights."""
     p = problem(rng, key, n=64)
-    rule = ForwardDirectFeedback(8, sampler, feedback_rate=0.05)
     rule_state = rule.init(key, p.plan, p.params)
-    assert not flat(rule_state).any()
+    assert rule_state.keys() == set(places) and not flat(rule_state).any()
     for i in range(250):
         rule_state = p.step(rule, key.fold_in(i), rule_state=rule_state).rule_state
-    # variance β/(2 - β)/(64·8) of what one draw says, whose norm is about 3 times the Jacobian's
-    assert distance(rule_state["tanh2"], p.params["output"]["w"].T) < 0.1
-    assert_close(rule_state, mean_jacobians(p, {"relu1": 5, "tanh2": 4}), 0.1)
-
-
-def test_the_feedback_that_fg_a_cv_learns_tends_to_the_jacobian(rng, key):
-    """Directions go in before the activation, and say what lies after it."""
-    p = problem(rng, key, n=64)
-    rule = ControlVariate(8, feedback_rate=0.1)
-    rule_state = rule.init(key, p.plan, p.params)
-    for i in range(250):
-        rule_state = p.step(rule, key.fold_in(i), rule_state=rule_state).rule_state
-    assert rule_state.keys() == {"hidden1", "hidden2"}
-    assert distance(rule_state["hidden2"], p.params["output"]["w"].T) < 0.15
+    assert distance(rule_state[places[1]], p.params["output"]["w"].T) < allowed
+    if isinstance(rule, ForwardDirectFeedback):
+        assert_close(rule_state, mean_jacobians(p, {"relu1": 5, "tanh2": 4}), allowed)
 
 
 @pytest.mark.parametrize("rule", [DirectFeedback(), ForwardDirectFeedback()], ids=str)
@@ -406,7 +365,7 @@ def test_fg_a_weight_gradient_is_input_times_derivative_times_direction(place, r
     """The estimate written out by hand for one hidden layer and one example."""
     layers = (("hidden", Linear(4)), ("tanh", Activation(tanh)), ("output", Linear(3)))
     p = problem(rng, key, *layers, n=1)
-    rule = ActivityPerturbation(1, place=place)
+    rule = ActivityPerturbation(1, perturb=place)
     z = p.x @ p.params["hidden"]["w"] + p.params["hidden"]["b"]
     place_of_z, at = ("hidden", z) if place == "before" else ("tanh", np.tanh(z))
     (shard,) = split_batch(p.batch, 1)
@@ -419,27 +378,9 @@ def test_fg_a_weight_gradient_is_input_times_derivative_times_direction(place, r
         return softmax_cross_entropy(y, p.labels).sum()
 
     g = dn.jvp(loss, (at,), (u,))[1] * u * (1.0 if place == "before" else 1 - at**2)
-    got = p.step(rule, key).gradients["hidden"]
-    assert_close(got, {"w": p.x.T @ g, "b": g[0]}, 1e-12)
-
-
-@pytest.mark.parametrize("sampler", ["normal", "rademacher"])
-def test_fg_a_gives_the_output_layer_its_exact_gradient(sampler, rng, key):
-    p = problem(rng, key)
-    done = p.step(ActivityPerturbation(1, sampler), key)
-    exact = p.exact()
-    assert_close(done.gradients["output"], exact["output"], 1e-12)
-    assert np.linalg.norm(flat(done.gradients["hidden1"]) - flat(exact["hidden1"])) > 1e-3
-
-
-@pytest.mark.parametrize("rule", named(EVERY_RULE))
-def test_rules_with_a_true_output_error_are_exact_without_hidden_layers(rule, rng, key):
-    p = problem(rng, key, ("output", Linear(3)))
-    gradients = p.step(rule, key).gradients
-    if isinstance(rule, WeightPerturbation):
-        assert distance(gradients, p.exact()) > 1e-3
-    else:
-        assert_close(gradients, p.exact(), 1e-12)
+    got = p.step(rule, key).gradients
+    assert_close(got["hidden"], {"w": p.x.T @ g, "b": g[0]}, 1e-12)
+    assert_close(got["output"], p.exact()["output"], 1e-12)  # its true gradient
 
 
 @pytest.mark.parametrize("activation", [relu, None])
@@ -514,37 +455,25 @@ def test_only_bp_and_fa_pass_errors_back_through_layers(rule, spy, rng, key):
 
 
 @pytest.mark.parametrize("rule", named(EVERY_RULE))
-def test_a_stop_gradient_in_the_middle(rule, rng, key):
-    layers = (
+@pytest.mark.parametrize("at", [2, 4], ids=["in the middle", "before the last layer"])
+def test_a_stop_gradient(rule, at, rng, key):
+    """Before the last layer, no perturbation reaches the outputs."""
+    layers = [
         ("hidden1", Linear(5)),
         ("tanh1", Activation(tanh)),
-        ("stop", StopGradient()),
         ("hidden2", Linear(4)),
         ("tanh2", Activation(tanh)),
         ("output", Linear(3)),
-    )
+    ]
+    layers.insert(at, ("stop", StopGradient()))
     p = problem(rng, key, *layers)
     done = p.step(rule, key)
-    assert np.isfinite(flat(done.gradients)).all()
+    assert np.isfinite(flat([done.gradients, done.rule_state])).all()
     if isinstance(rule, (Backprop, FeedbackAlignment)):  # for others 0 only in the mean
         assert not flat(done.gradients["hidden1"]).any()
-        assert flat(done.gradients["hidden2"]).any()
-
-
-@pytest.mark.parametrize("rule", named(EVERY_RULE))
-def test_a_stop_gradient_before_the_last_layer(rule, rng, key):
-    """Then no perturbation reaches the outputs."""
-    layers = (
-        ("hidden", Linear(5)),
-        ("tanh", Activation(tanh)),
-        ("stop", StopGradient()),
-        ("output", Linear(3)),
-    )
-    p = problem(rng, key, *layers)
-    done = p.step(rule, key)
-    if not isinstance(rule, (WeightPerturbation, DirectFeedback, ControlVariate)):
+        assert flat(done.gradients["hidden2"]).any() == (at == 2)
+    if at == 4 and not isinstance(rule, (WeightPerturbation, DirectFeedback, ControlVariate)):
         assert_close(done.gradients, p.exact(), 1e-12)
-    assert np.isfinite(flat([done.gradients, done.rule_state])).all()
 
 
 @dataclass(frozen=True)

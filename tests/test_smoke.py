@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from learning_problems import flat, problem
 
 import dualnet as dn
 from dualnet import data
-from dualnet.backends import NumpyBackend
-from dualnet.learning import RULES, Batch, LearnerState, Plan, Task, estimate_gradient
-from dualnet.nn import softmax_cross_entropy
+from dualnet.learning import RULES
 from dualnet.training.run import run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings
@@ -29,17 +28,11 @@ def test_grad():
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_step(rule):
-    task = Task(MLP(width=8, depth=1).network((4,), 3), softmax_cross_entropy)
-    key = dn.Key(0)
-    params, state, _ = task.network.init(key, (4,))
-    x, labels = np.ones((5, 4), np.float32), np.array([0, 1, 2, 0, 1])
-    rule = RULES[rule]()
-    plan = Plan.of(task, params, state, x)
-    learner = LearnerState(params, state, rule.init(key, plan, params))
-    done = estimate_gradient(rule, plan, learner, Batch(x, labels), key, NumpyBackend())
-    assert dn.tree.describe(done.gradients) == dn.tree.describe(params)
-    assert all(np.isfinite(g).all() for g in dn.tree.leaves(done.gradients))
+def test_a_step(rule, rng, key):
+    p = problem(rng, key, n=5)
+    done = p.step(RULES[rule](), key)
+    assert dn.tree.describe(done.gradients) == dn.tree.describe(p.params)
+    assert np.isfinite(flat(done.gradients)).all()
     assert 0 < done.loss < 10 and 0 <= done.correct <= 5
 
 

@@ -42,12 +42,7 @@ def test_map_keeps_the_structure_and_every_container_type():
     mapped = tree.map(lambda x: None if x is None else 10 * x, NESTED)
     assert mapped == {"b": [10, (20, 30)], "a": {"w": 40, "none": None}, "pair": Pair(50, [])}
     assert type(mapped["pair"]) is Pair and type(mapped["b"][1]) is tuple
-
-
-def test_map_changes_nothing_in_place():
-    before = {"a": [1, 2]}
-    after = tree.map(lambda x: -x, before)
-    assert before == {"a": [1, 2]} and after == {"a": [-1, -2]}
+    assert NESTED["b"] == [1, (2, 3)]  # nothing is changed in place
 
 
 def test_map_passes_corresponding_leaves_even_if_dicts_differ_in_order():
@@ -97,13 +92,9 @@ def test_add_and_size():
     ],
 )
 def test_a_mismatch_names_the_place_and_both_sides(a, b, message):
-    with pytest.raises(TreeError, match=message):
-        tree.map(lambda *_: None, a, b)
-
-
-def test_the_third_tree_is_compared_too():
-    with pytest.raises(TreeError, match=r"at x: expected int, got \[int\]"):
-        tree.map(lambda *_: None, {"x": 1}, {"x": 2}, {"x": [3]})
+    for trees in ((a, b), (a, a, b)):
+        with pytest.raises(TreeError, match=message):
+            tree.map(lambda *_: None, *trees)
 
 
 def test_unflatten_says_how_many_leaves_it_wants():

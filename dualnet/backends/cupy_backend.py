@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dualnet.backends.overridable import exact_product, put_kernels
+from dualnet.backends.overridable import exact_matmul, put_kernels
 from dualnet.errors import BackendError, UsageError
 from dualnet.random import Key
 from dualnet.types import Array, Shape
@@ -43,7 +43,7 @@ class CupyBackend:
         threads: must be 1, because the device spreads its work by itself.
         matmul_precision: how the factors of float32 matrix products may be rounded, so that
             products are faster: `full` (not at all), `tf32` (to 11 bits) or `bf16` (to 8 bits).
-            `overridable.matrix_product` rounds so.  Products of two matrices by CuPy's own
+            `overridable.matmul` rounds so.  Products of two matrices by CuPy's own
             functions may round to 11 bits under `tf32` and under `bf16`.  The last backend that is
             made decides for the whole process.
 
@@ -235,7 +235,7 @@ def _require_device(cupy: ModuleType) -> None:
 def _require_products(cupy: ModuleType) -> None:
     """Raise a BackendError unless cuBLAS can multiply matrices as training does."""
     square = cupy.ones((2, 2), np.float32)
-    total = float(exact_product(square, square).sum())
+    total = float(exact_matmul(square, square).sum())
     if total != 8.0:
         raise BackendError(f"backend cupy: cuBLAS computes {total} where 8 is right")
 

@@ -8,6 +8,7 @@ does not serve, NotImplemented is returned, and the function written in NumPy's 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import cupy
@@ -38,14 +39,15 @@ def _bytes_at_a_time(like: Array, in_cache: int) -> int:
     return _DEVICE_BYTES
 
 
-@kernel_for("_concatenate")
-def _concatenate(axis: int, *arrays: Array) -> Array:
+@kernel_for("concatenate")
+def _concatenate(arrays: Sequence[Array], axis: int | None = 0, **how: Any) -> Array:
     """Copy many arrays one by one.
 
     CuPy copies few arrays one by one too, but for many it sends their addresses from the host to
     the device, which a recording does not allow.
     """
-    if len(arrays) <= _FEW_ARRAYS or not all(isinstance(a, cupy.ndarray) for a in arrays):
+    few = len(arrays) <= _FEW_ARRAYS
+    if few or axis is None or how or not all(isinstance(a, cupy.ndarray) for a in arrays):
         return NotImplemented
     ends = np.cumsum([0, *(a.shape[axis] for a in arrays)]).tolist()
     axis %= arrays[0].ndim
@@ -55,6 +57,12 @@ def _concatenate(axis: int, *arrays: Array) -> Array:
     for a, start, end in zip(arrays, ends[:-1], ends[1:], strict=True):
         out[(slice(None),) * axis + (slice(start, end),)] = a
     return out
+
+
+@kernel_for("stack")
+def _stack(arrays: Sequence[Array], axis: int = 0) -> Array:
+    """Concatenate along a new axis."""
+    return _concatenate([np.expand_dims(a, axis) for a in arrays], axis)
 
 
 # --- windows -------------------------------------------------------------------------------------

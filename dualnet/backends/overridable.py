@@ -3,6 +3,10 @@
 All code above this layer is written in NumPy's calls, which run on any array that follows NumPy's
 protocols.  Some functions take many such calls, each of which reads and writes a whole array.  For
 these, a backend can put one kernel in the place of the function, for its own kind of array.
+
+This file is all that the code above needs to know of devices: the decorator `overridable`, a few of
+NumPy's functions under their own names (`matmul`, `concatenate`, `stack`), and two that NumPy does
+not have.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ _KERNELS: dict[tuple[type, str], Callable] = {}
 def overridable(function: Callable) -> Callable:
     """Let backends replace the function: its calls go through `dispatch_kernel` (a decorator).
 
+    It takes one of NumPy's functions too, and then returns the function for arrays of any backend.
+
     Raises:
         ValueError: another overridable function has the same qualified name.
     """
@@ -34,26 +40,30 @@ def overridable(function: Callable) -> Callable:
     OVERRIDABLE.add(name)
 
     @functools.wraps(function)
-    def dispatched(*args: Any) -> Any:
-        return dispatch_kernel(function, *args) if _KERNELS else function(*args)
+    def dispatched(*args: Any, **kwargs: Any) -> Any:
+        if _KERNELS:
+            return dispatch_kernel(function, *args, **kwargs)
+        return function(*args, **kwargs)
 
     return dispatched
 
 
-def dispatch_kernel(function: Callable, *args: Any) -> Any:
+def dispatch_kernel(function: Callable, *args: Any, **kwargs: Any) -> Any:
     """Call the kernel that a backend has for these arrays, or the function itself if there is none.
 
-    The kernel is found by the function's qualified name and by the type of an argument: the first
-    argument for whose type there is a kernel decides.  A kernel takes the arguments of the function
-    and returns the same result.  Where it does not serve the arguments, because of a dtype or a
-    layout, it returns NotImplemented and the function is called.
+    The kernel is found by the function's qualified name and by the type of an array: the first one
+    for whose type there is a kernel decides, among the arguments and in lists of arguments.  A
+    kernel takes the arguments of the function and returns the same result.  Where it does not serve
+    the arguments, because of a dtype or a layout, it returns NotImplemented and the function is
+    called.
     """
-    for argument in args:
-        kernel = _KERNELS.get((type(argument), function.__qualname__))
-        if kernel is not None:
-            result = kernel(*args)
-            return function(*args) if result is NotImplemented else result
-    return function(*args)
+    for argument in args if _KERNELS else ():
+        for x in argument if isinstance(argument, (list, tuple)) else (argument,):
+            kernel = _KERNELS.get((type(x), function.__qualname__))
+            if kernel is not None:
+                result = kernel(*args, **kwargs)
+                return function(*args, **kwargs) if result is NotImplemented else result
+    return function(*args, **kwargs)
 
 
 def put_kernels(array: type, kernels: dict[str, Callable]) -> None:
@@ -66,6 +76,31 @@ def put_kernels(array: type, kernels: dict[str, Callable]) -> None:
     _KERNELS.update({(array, name): kernel for name, kernel in kernels.items()})
 
 
+matmul = overridable(np.matmul)
+"""`np.matmul`, for the large products of layers and rules.
+
+A device may read the operands as they lie in memory, transposed or repeated, and may round float32
+factors where the user allows it."""
+
+concatenate = overridable(np.concatenate)
+"""`np.concatenate`, for arrays that may be many.
+
+CuPy's own function sends a list of their addresses to the device, which a recorded step cannot
+do."""
+
+stack = overridable(np.stack)
+"""`np.stack`, for arrays that may be many; see `concatenate`."""
+
+
+@overridable
+def exact_matmul(x: Array, y: Array) -> Array:
+    """Return x @ y with factors that no device rounds.
+
+    It is for products whose errors would grow, such as the inner products of directions.
+    """
+    return np.matmul(x, y)
+
+
 @overridable
 def bytes_at_a_time(like: Array, in_cache: int) -> int:
     """Return how many bytes of arrays such as `like` to work on at once: `in_cache` on the host.
@@ -73,26 +108,3 @@ def bytes_at_a_time(like: Array, in_cache: int) -> int:
     A device gives a larger number, because each piece of work takes a launch of its own.
     """
     return in_cache
-
-
-@overridable
-def matrix_product(x: Array, y: Array, out: Array | None = None) -> Array:
-    """Return x @ y, for the large products of layers and rules.
-
-    A device may read the operands as they lie in memory, transposed or repeated, and may round
-    float32 factors where the user allows it.
-
-    Args:
-        x, y: as for `np.matmul`.
-        out: an array to write to and return; None for a new one.
-    """
-    return np.matmul(x, y) if out is None else np.matmul(x, y, out=out)
-
-
-@overridable
-def exact_product(x: Array, y: Array) -> Array:
-    """Return x @ y with factors that no device rounds.
-
-    It is for products whose errors would grow, such as the inner products of directions.
-    """
-    return np.matmul(x, y)

@@ -46,15 +46,15 @@ _ONE_AND_ZERO = {char: tuple(c.ctypes.data for c in both) for char, both in _HOS
 
 
 def product_kernels(matmul_precision: str) -> dict[str, Callable]:
-    """Return the kernels for `overridable.matrix_product` and `exact_product`, by these names.
+    """Return the kernels for `overridable.matmul` and `exact_matmul`, by these names.
 
     Args:
         matmul_precision: how float32 factors are rounded, a name in
             `backends.MATMUL_PRECISIONS`.  Factors in float64 are never rounded.
     """
     return {
-        "matrix_product": functools.partial(_matrix_product, matmul_precision),
-        "exact_product": _exact_product,
+        "matmul": functools.partial(_matrix_product, matmul_precision),
+        "exact_matmul": _exact_product,
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dualnet.backends.overridable import exact_product, overridable
+from dualnet.backends.overridable import exact_matmul, overridable
 from dualnet.types import Array
 
 
@@ -48,5 +48,5 @@ def solution_by_eigenvectors(g: Array, right: Array, rounding: float) -> Array:
     values, vectors = eigen(g)
     kept = values > rounding * np.max(values, axis=-1, keepdims=True)
     inverse = np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)
-    along = exact_product(np.swapaxes(vectors, -1, -2), right[..., None])
-    return exact_product(vectors, inverse[..., None] * along)[..., 0]
+    along = exact_matmul(np.swapaxes(vectors, -1, -2), right[..., None])
+    return exact_matmul(vectors, inverse[..., None] * along)[..., 0]

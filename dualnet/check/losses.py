@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.check import references
-from dualnet.check.table import Row, adder
-from dualnet.core.arrays import asarray_like
+from dualnet.check.table import Row, adder, constant
 from dualnet.core.transforms import stop_gradient
 from dualnet.nn import (
     InfoNCE,
@@ -32,19 +31,17 @@ def _with_value_times(n: int, loss: Any) -> Any:
 
 def _head_loss(features: Any, weights: Any) -> Any:
     logits = features @ weights
-    return softmax_cross_entropy(logits, asarray_like(LABELS[1::2], logits))
+    return softmax_cross_entropy(logits, constant(LABELS[1::2], logits))
 
 
 for _note, _labels in (("", LABELS), ("unsigned labels", LABELS.astype(np.uint8))):
     row(
         softmax_cross_entropy,
         _note,
-        lambda _xp, logits, labels=_labels: softmax_cross_entropy(
-            logits, asarray_like(labels, logits)
-        ),
+        lambda _xp, logits, labels=_labels: softmax_cross_entropy(logits, constant(labels, logits)),
         (4, 5),
         composed=lambda xp, logits: references.softmax_cross_entropy(
-            xp, logits, asarray_like(LABELS, logits)
+            xp, logits, constant(LABELS, logits)
         ),
     )
 for _shape in ((3,), (4, 2), (2, 3, 2)):

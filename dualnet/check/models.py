@@ -8,8 +8,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.check.layers import example
-from dualnet.check.table import Row, adder
-from dualnet.core.arrays import asarray_like
+from dualnet.check.table import Row, adder, constant
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -50,7 +49,7 @@ def add_model(
         outputs, _ = network.apply(here["params"], here["state"], here["x"], context)
         if lift:
             return np.mean(outputs)
-        labels = asarray_like(LABELS[:batch], outputs)
+        labels = constant(LABELS[:batch], outputs)
         return np.mean(softmax_cross_entropy(outputs, labels))
 
     row(f"model {name}", note, loss, lifted if lift else draw, **how)

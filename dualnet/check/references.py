@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dualnet import nn
-from dualnet.core.arrays import arange_like, asarray_like
+from dualnet.check.table import constant
 from dualnet.core.transforms import stop_gradient
 from dualnet.images.windows import Geometry
 from dualnet.nn import Context
@@ -58,7 +58,7 @@ def normalize(xp: Any, x: Any, axes: tuple[int, ...], epsilon: float = 1e-5) -> 
 
 
 def softmax_cross_entropy(xp: Any, logits: Any, labels: Any) -> Any:
-    return -xp.log(softmax(xp, logits)[arange_like(len(labels), labels), labels])
+    return -xp.log(softmax(xp, logits)[constant(np.arange(len(labels)), labels), labels])
 
 
 def info_nce(xp: Any, projections: Any, temperature: float, passed: Callable[[Any], Any]) -> Any:
@@ -195,7 +195,7 @@ def _(layer: nn.Dropout, xp: Any, params: Tree, state: Tree, x: Any) -> Any:
     if state is not None:
         return x
     mask, _ = layer.apply({}, {}, np.ones(x.shape), MASKING)
-    return x * asarray_like(mask.astype(x.dtype), x)
+    return x * constant(mask.astype(x.dtype), x)
 
 
 @apply.register

@@ -134,6 +134,12 @@ def given(values: Any) -> Draw:
     return lambda _rng: np.array(values, np.float64)
 
 
+def constant(values: np.ndarray, x: Any) -> Any:
+    """Return NumPy's array as one of x's kind; where x's library does not follow NumPy's protocols,
+    as JAX's does not, it takes NumPy's arrays as they are."""
+    return np.asarray(values, like=x) if hasattr(x, "__array_function__") else values
+
+
 def named(fn: Callable) -> Callable:
     """The function of the same name in xp."""
     return lambda xp, *arrays: getattr(xp, fn.__name__)(*arrays)

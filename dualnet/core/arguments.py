@@ -47,10 +47,10 @@ def require_sequences(name: str, **arguments: Any) -> None:
             )
 
 
-def require_pair(what: str, result: Any) -> tuple[Any, Any]:
-    """Take a pair apart that a function must return; `what` says which function, and which pair."""
+def require_pair(function: str, pair: str, result: Any) -> tuple[Any, Any]:
+    """Take apart the pair that a function must return; both are named for the message."""
     if not isinstance(result, (tuple, list)) or len(result) != 2:
-        raise TangentError(f"{what}, got {tree.describe(result)}")
+        raise TangentError(f"{function} must return {pair}, got {tree.describe(result)}")
     return result[0], result[1]
 
 

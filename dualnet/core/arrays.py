@@ -10,7 +10,6 @@ that they can have a derivative rule like any other function.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,25 +34,6 @@ def asarray_like(constant: Array, x: Array) -> Array:
 def as_array(x: Any) -> Array:
     """Turn a NumPy scalar into the array of no axes that it stands for; others are returned."""
     return np.asarray(x) if isinstance(x, np.generic) else x
-
-
-def concatenate_arrays(arrays: Sequence[Array], axis: int = 0) -> Array:
-    """Join arrays as `np.concatenate` does.
-
-    For many small arrays CuPy's own function sends a list of addresses to the device, which a
-    recorded step cannot do, so a backend may put a kernel in its place.
-    """
-    return _concatenate(axis, *arrays)
-
-
-def stack_arrays(arrays: Sequence[Array], axis: int = 0) -> Array:
-    """Join arrays along a new axis as `np.stack` does."""
-    return _concatenate(axis, *(np.expand_dims(a, axis) for a in arrays))
-
-
-@overridable
-def _concatenate(axis: int, *arrays: Array) -> Array:
-    return np.concatenate(arrays, axis)
 
 
 @primitive

@@ -78,15 +78,15 @@ class custom_jvp:
 
         @functools.wraps(function)
         def with_aligned_maps(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-            what = f"{self.__name__}: the linearizer must return (out, maps)"
-            out, maps = require_pair(what, function(*args, **kwargs))
+            name = f"{self.__name__}: the linearizer"
+            out, maps = require_pair(name, "(out, maps)", function(*args, **kwargs))
             maps = (maps,) if callable(maps) else maps
             if not isinstance(maps, (tuple, list)) or not all(
                 m is None or callable(m) for m in maps
             ):
                 raise TangentError(
-                    f"{what}, where maps is a function of t, or a tuple with a function or None "
-                    f"for each argument; got maps = {tree.describe(maps)}"
+                    f"{name} must return (out, maps), where maps is a function of t, or a tuple "
+                    f"with a function or None for each argument; got maps = {tree.describe(maps)}"
                 )
             return out, [None if m is None else on_aligned(m, out, args) for m in maps]
 

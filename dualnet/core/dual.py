@@ -58,6 +58,7 @@ class Rule(NamedTuple):
 
 RULES: dict[Callable, Rule] = {}
 """The rule of every function that has one.  `core.engine` fills the table."""
+_MAKERS = {np.arange, np.array, np.asarray, np.eye, np.full, np.identity, np.ones, np.zeros}
 
 
 def evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
@@ -161,6 +162,8 @@ class Dual:
         return evaluate(ufunc, inputs, kwargs)
 
     def __array_function__(self, fn: Callable, _types: Any, args: tuple, kwargs: dict) -> Any:
+        if fn in _MAKERS:  # it was called with like=self; [...] makes an array of a scalar
+            return fn(*args, **kwargs, like=self.primal[...])
         if kwargs:
             refusals.require_no_out(fn, kwargs)
         return evaluate(fn, args, kwargs)

@@ -118,7 +118,6 @@ def zero_derivative(*fns: Callable) -> None:
 
     Comparisons, floor, sign, argmax and their like do not move with small changes.
     """
-
     for fn in fns:
         _register(fn, lambda _level, args, kwargs, fn=fn: fn(*map(_plain, args), **kwargs))
 
@@ -133,9 +132,7 @@ def operand(x: Any) -> Any:
 # --- parts ---------------------------------------------------------------------------------------
 
 
-def _register(
-    fn: Callable, evaluate: Callable, parts: Iterable[Callable] = (), leading: int = 0
-) -> None:
+def _register(fn: Callable, evaluate: Callable, parts: Iterable = (), leading: int = 0) -> None:
     """Give `fn` its rule, for the arguments that all `parts` take; a second rule is refused."""
     if fn in RULES:
         raise ValueError(

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.backends.overridable import matrix_product
+from dualnet.backends import overridable
 from dualnet.core import refusals
 from dualnet.types import Array, Axes, Cotangent, Shape, Stack, Tangent
 
@@ -135,16 +135,16 @@ def cast(t: Stack, dtype: Any) -> Stack:
 def matmul(t: Stack, y: Array) -> Stack:
     """Return t @ y for t `(k, ..., m, n)` and a constant y `(..., n, p)`."""
     if y.ndim == 2:  # one product for all directions
-        return np.reshape(matrix_product(_rows(t), y), (*t.shape[:-1], y.shape[1]))
-    return matrix_product(align(t, y.ndim), y)
+        return np.reshape(overridable.matmul(_rows(t), y), (*t.shape[:-1], y.shape[1]))
+    return overridable.matmul(align(t, y.ndim), y)
 
 
 @LinearMap
 def matmul_from_left(t: Stack, x: Array) -> Stack:
     """Return x @ t for a constant x `(..., m, n)` and t `(k, ..., n, p)`."""
     if t.ndim == 3 and x.ndim > 2:  # t is a stack of plain matrices: all rows of x at once
-        return np.reshape(matrix_product(_rows(x), t), (t.shape[0], *x.shape[:-1], t.shape[-1]))
-    return matrix_product(x, align(t, x.ndim))
+        return np.reshape(overridable.matmul(_rows(x), t), (t.shape[0], *x.shape[:-1], t.shape[-1]))
+    return overridable.matmul(x, align(t, x.ndim))
 
 
 @matmul_from_left.transposed

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dualnet.backends.overridable import matrix_product
+from dualnet.backends.overridable import matmul
 from dualnet.core import linear, refusals
 from dualnet.core.linear import LinearMap, StructuredTangent, add
 from dualnet.types import Array, Stack, Tangent
@@ -70,11 +70,11 @@ def _(t: RankOne, x: Array) -> Tangent | None:
     if len(t.shape) == 2:
         k, q = t.right.shape
         rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-        inner = matrix_product(t.left, np.swapaxes(rows, 0, 1))  # (k, rows), as it lies in memory
+        inner = matmul(t.left, np.swapaxes(rows, 0, 1))  # (k, rows), as it lies in memory
         return np.reshape(inner[:, :, None] * t.right[:, None, :], (k, *x.shape[:-1], q))
     if x.shape[:-2] != t.shape[:-2]:
         return None
-    inner = np.moveaxis(matrix_product(x, np.moveaxis(t.left, 0, -1)), -1, 0)  # (k, *b, rows)
+    inner = np.moveaxis(matmul(x, np.moveaxis(t.left, 0, -1)), -1, 0)  # (k, *b, rows)
     return inner[..., None] * t.right[..., None, :]
 
 

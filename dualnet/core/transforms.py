@@ -49,9 +49,7 @@ def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = F
     arguments.require_sequences("jvp", primals=primals, tangents=tangents)
     primals = tuple(primals)
     leaves, stacks, k = arguments.tangent_stacks("jvp", primals, tuple(tangents))
-    with Level() as level:
-        duals = _duals(primals, leaves, stacks, level)
-        out, values, out_tangents, aux = _call("jvp", f, duals, has_aux, level)
+    out, values, out_tangents, aux = _call("jvp", f, primals, leaves, stacks, has_aux)
     result = tree.unflatten(out, values), _answers(out, values, out_tangents, k)
     return (*result, aux) if has_aux else result
 
@@ -108,9 +106,8 @@ class Record:
         self.name, self.primals = name, primals
         self.leaves = [arguments.float_array(name, x) for x in tree.leaves(primals)]
         self.inputs = list(map(Symbolic.input, self.leaves))
-        with Level() as level:
-            duals = _duals(primals, self.leaves, self.inputs, level)
-            out, self.values, self.out_tangents, self.aux = _call(name, f, duals, has_aux, level)
+        called = _call(name, f, primals, self.leaves, self.inputs, has_aux)
+        out, self.values, self.out_tangents, self.aux = called
         self.out = tree.unflatten(out, self.values)
 
     def push(self, *tangents: Any) -> Any:
@@ -126,21 +123,24 @@ class Record:
         return _answers(self.primals, self.leaves, pulled, k)
 
 
-def _duals(primals: tuple, leaves: list, tangents: Sequence[Tangent], level: Level) -> tuple:
-    """Build a tree like the primals, of its leaves paired with their tangents."""
-    pairs = zip(leaves, tangents, strict=True)
-    return tree.unflatten(primals, [x if t is None else Dual(x, t, level) for x, t in pairs])
+def _call(
+    name: str, f: Callable, primals: tuple, leaves: list, tangents: Sequence[Tangent], has_aux: bool
+) -> tuple:
+    """Evaluate f on duals of a level of its own, where a leaf of the primals has a tangent.
 
-
-def _call(name: str, f: Callable, duals: Sequence, has_aux: bool, level: Level) -> tuple:
-    """Return f's result, the primals and tangents of its leaves, and aux without tangents."""
-    out, aux = f(*duals), None
-    if has_aux:
-        out, aux = arguments.require_pair("has_aux=True: the function must return (out, aux)", out)
-        aux = tree.unflatten(aux, take_apart(tree.leaves(aux), level)[0])
-    values, tangents = take_apart(tree.leaves(out), level)
+    Returns:
+        What f returned, the primals and tangents of its leaves, and aux without tangents.
+    """
+    with Level() as level:
+        pairs = zip(leaves, tangents, strict=True)
+        duals = [x if t is None else Dual(x, t, level) for x, t in pairs]
+        out, aux = f(*tree.unflatten(primals, duals)), None
+        if has_aux:
+            out, aux = arguments.require_pair("has_aux=True: the function", "(out, aux)", out)
+            aux = tree.unflatten(aux, take_apart(tree.leaves(aux), level)[0])
+        values, out_tangents = take_apart(tree.leaves(out), level)
     arguments.require_arrays(name, out, values)
-    return out, values, tangents, aux
+    return out, values, out_tangents, aux
 
 
 def _constant(x: Any) -> Any:

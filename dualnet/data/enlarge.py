@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dualnet.backends.overridable import exact_product
-from dualnet.core.arrays import arange_like
+from dualnet.backends.overridable import exact_matmul
 from dualnet.types import Array
 
 
@@ -26,8 +25,8 @@ def enlarged(images: Array, side: int) -> Array:
     rows, columns = (
         _interpolation(length, side, images).astype(images.dtype) for length in (height, width)
     )
-    x = exact_product(rows, images.reshape(n, height, width * channels))
-    return exact_product(columns, x.reshape(n, side, width, channels))
+    x = exact_matmul(rows, images.reshape(n, height, width * channels))
+    return exact_matmul(columns, x.reshape(n, side, width, channels))
 
 
 def _interpolation(length: int, side: int, images: Array) -> Array:
@@ -35,5 +34,5 @@ def _interpolation(length: int, side: int, images: Array) -> Array:
 
     New pixels outside the outermost old centers take the value of the outermost old pixel.
     """
-    centers = np.clip((arange_like(side, images) + 0.5) * (length / side) - 0.5, 0, length - 1)
-    return np.maximum(1.0 - np.abs(centers[:, None] - arange_like(length, images)), 0.0)
+    centers = np.clip((np.arange(side, like=images) + 0.5) * (length / side) - 0.5, 0, length - 1)
+    return np.maximum(1.0 - np.abs(centers[:, None] - np.arange(length, like=images)), 0.0)

@@ -23,8 +23,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dualnet.backends.overridable import bytes_at_a_time, matrix_product
-from dualnet.core.arrays import stack_arrays
+from dualnet.backends.overridable import bytes_at_a_time, matmul, stack
 from dualnet.core.dual import primitive
 from dualnet.images.windows import Geometry, Pair, fold, pad, window_view
 from dualnet.types import Array
@@ -51,7 +50,7 @@ def convolve(x: Array, w: Array, geometry: Geometry) -> Array:
     matrices = _kernel_matrices(w, groups)
     out = np.empty_like(x, shape=(kernels, m * math.prod(size), groups, q // groups))
     for here, rows in _unfolded_blocks(x, geometry):
-        matrix_product(rows, matrices, np.swapaxes(out[:, here], 1, 2))
+        matmul(rows, matrices, np.swapaxes(out[:, here], 1, 2))
     return np.reshape(out, (kernels, m, *size, q))
 
 
@@ -82,7 +81,7 @@ def convolve_transpose(y: Array, w: Array, geometry: Geometry, image: Pair) -> A
     for a in range(0, m, step):
         b = min(m, a + step)
         block = outputs[:, :, a * per_image : b * per_image]
-        sums = np.sum(matrix_product(block, matrices), axis=0)
+        sums = np.sum(matmul(block, matrices), axis=0)
         windows = np.reshape(sums, (groups, b - a, *size, kh * kw, channels))
         windows = np.transpose(windows, (1, 2, 3, 4, 0, 5))
         windows = np.reshape(windows, (b - a, *size, kh * kw, groups * channels))
@@ -108,7 +107,7 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     entries = math.prod(geometry.window) * channels
     total: Array = np.zeros_like(y, shape=(kernels, groups, entries, q // groups))
     for here, rows in _unfolded_blocks(x, geometry):
-        total += matrix_product(np.swapaxes(rows, 1, 2), outputs[:, :, here])
+        total += matmul(np.swapaxes(rows, 1, 2), outputs[:, :, here])
     total = np.swapaxes(total, 1, 2)
     return np.reshape(total, (kernels, *geometry.window, channels, q))
 
@@ -143,7 +142,7 @@ def convolve_rank_one(x: Array, left: Array, right: Array, geometry: Geometry) -
         padded = pad(x[a : a + step], geometry)
         b, height, width, _ = padded.shape
         pixels = np.reshape(padded, (b * height * width, groups, channels))
-        dots = matrix_product(factors, np.transpose(pixels, (1, 2, 0)))
+        dots = matmul(factors, np.transpose(pixels, (1, 2, 0)))
         # (groups, k·kh·kw, b·height·width)
         dots = np.reshape(dots, (groups, k, kh, kw, b, height, width))
         picked = np.empty_like(x, shape=(k, groups, kh, kw, b, rows, columns))
@@ -153,7 +152,7 @@ def convolve_rank_one(x: Array, left: Array, right: Array, geometry: Geometry) -
                 picked[:, :, i, j] = np.swapaxes(shifted, 0, 1)
         numbers = np.reshape(picked, (k, groups, kh * kw, b * per_image))
         here = np.swapaxes(out[:, a * per_image : (a + b) * per_image], 1, 2)
-        matrix_product(np.swapaxes(numbers, 2, 3), rights, here)
+        matmul(np.swapaxes(numbers, 2, 3), rights, here)
     return np.reshape(out, (k, m, rows, columns, q))
 
 
@@ -179,7 +178,7 @@ def convolve_own_rank_one(x: Array, left: Array, right: Array, geometry: Geometr
     height, width = x.shape[1:3]
     pixels = np.reshape(x, (m, height * width, groups, channels))
     factors = np.reshape(np.moveaxis(left, 1, 0), (m, 1, k * kh * kw, channels))
-    dots = matrix_product(factors, np.transpose(pixels, (0, 2, 3, 1)))
+    dots = matmul(factors, np.transpose(pixels, (0, 2, 3, 1)))
     # (M, groups, k·kh·kw, height·width)
     dots = np.reshape(dots, (m, groups, k, kh, kw, height, width))
     picked = [
@@ -187,10 +186,10 @@ def convolve_own_rank_one(x: Array, left: Array, right: Array, geometry: Geometr
         for i in range(kh)
         for j in range(kw)
     ]
-    numbers = np.reshape(stack_arrays(picked, axis=-1), (m, groups, k, rows * columns, kh * kw))
+    numbers = np.reshape(stack(picked, axis=-1), (m, groups, k, rows * columns, kh * kw))
     rights = np.reshape(right, (k, m, kh * kw, groups, q // groups))
     rights = np.transpose(rights, (1, 3, 0, 2, 4))  # (M, groups, k, kh·kw, q / groups)
-    y = np.transpose(matrix_product(numbers, rights), (2, 0, 3, 1, 4))
+    y = np.transpose(matmul(numbers, rights), (2, 0, 3, 1, 4))
     return np.reshape(y, (k, m, rows, columns, q))
 
 

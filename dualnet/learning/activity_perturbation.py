@@ -8,32 +8,29 @@ from typing import ClassVar
 
 import numpy as np
 
-from dualnet.backends import Backend
-from dualnet.backends.overridable import exact_product
+from dualnet.backends.overridable import concatenate, exact_matmul
 from dualnet.backends.symmetric import solution_by_eigenvectors
-from dualnet.core.arrays import concatenate_arrays
 from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.directions.activities import (
     ActivityDirections,
+    DrawsActivities,
     require_choice,
     require_sampler,
 )
 from dualnet.learning.independence import Independence, summed_by_part, weighted_sum
 from dualnet.learning.plan import Plan
-from dualnet.learning.rule import Measurement, Rule
+from dualnet.learning.rule import Measurement
 from dualnet.learning.task import LearnerState, Shard
-from dualnet.random import Key
-from dualnet.tree import Tree
 from dualnet.types import Array, Stack
 
-PLACES = ("before", "after")
+PERTURBED = ("before", "after")
 """Where a unit may be perturbed: before or after its activation."""
 ACTIVITY_AGGREGATIONS = ("mean", "projection")
 """How coefficients follow from derivatives along directions of activities."""
 
 
 @dataclass(frozen=True)
-class ActivityPerturbation(Rule):
+class ActivityPerturbation(DrawsActivities):
     """g(z) = Σ_i c_i u_i for each example, then the unit's own weight gradient from g(z).
 
     Every hidden site gets k random directions u for each example, all in one pass; d_i is the
@@ -49,10 +46,8 @@ class ActivityPerturbation(Rule):
     total, and the projection is that of the whole batch's activity gradient.
 
     Args:
-        tangents: k.
-        sampler: `normal` or `rademacher`.
-        place: perturb `before` or `after` the non-linearity; before means after the norm that
-            follows the linear map, which g then goes back through exactly.
+        perturb: `before` or `after` the non-linearity; before means after the norm that follows the
+            linear map, which g then goes back through exactly.
         aggregate: `mean` or `projection`.
 
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", Eq. 3 and §3.6;
@@ -60,25 +55,18 @@ class ActivityPerturbation(Rule):
     Momentum", Eq. 4-5; projection: Flügel et al. 2024, "Beyond Backpropagation", Eq. 8-9.
     """
 
-    tangents: int = 1
-    sampler: str = "normal"
-    place: str = "before"
+    perturb: str = "before"
     aggregate: str = "mean"
 
     def __post_init__(self) -> None:
         require_sampler("fg-a", self.tangents, self.sampler)
-        require_choice("fg-a", "place", self.place, PLACES)
+        require_choice("fg-a", "perturb", self.perturb, PERTURBED)
         require_choice("fg-a", "aggregate", self.aggregate, ACTIVITY_AGGREGATIONS)
-
-    def sample(
-        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
-    ) -> ActivityDirections:
-        return ActivityDirections.by_name(self.sampler, key, backend, self.tangents)
 
     def measure(
         self, plan: Plan, learner: LearnerState, directions: ActivityDirections, shard: Shard
     ) -> Measurement:
-        if self.place == "before":
+        if self.perturb == "before":
             sites = {unit.before: unit.activation for unit in plan.units}
         else:
             sites = {unit.after: None for unit in plan.units}
@@ -173,8 +161,8 @@ def projection_coefficients(d: Array, cuts: list[Cut], coupled: bool) -> Array:
         np.reshape(np.swapaxes(c.directions, 0, 1), (d.shape[1], len(d), -1)).astype(np.float64)
         for c in cuts
     ]
-    u = concatenate_arrays(stacks, axis=-1)
-    gram = exact_product(u, np.swapaxes(u, 1, 2))  # (n, k, k)
+    u = concatenate(stacks, axis=-1)
+    gram = exact_matmul(u, np.swapaxes(u, 1, 2))  # (n, k, k)
     if coupled:
         gram = gram.sum(0, keepdims=True)
     rounding = max(float(np.finfo(d.dtype).eps), len(d) * float(np.finfo(np.float64).eps))

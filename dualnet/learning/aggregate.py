@@ -12,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 
 from dualnet.backends.overridable import overridable
-from dualnet.core.arrays import arange_like
 from dualnet.types import Array
 
 Aggregation = Callable[[Array, Callable[[], Array], int], Array]
@@ -74,7 +73,7 @@ def times_n(d: Array, gram: Callable[[], Array], n: int) -> Array:
 
 def largest(d: Array, gram: Callable[[], Array], n: int) -> Array:
     """Take the forward gradient of the direction of largest |d| alone."""
-    return np.where(arange_like(len(d), d) == np.argmax(np.abs(d)), d, 0)
+    return np.where(np.arange(len(d), like=d) == np.argmax(np.abs(d)), d, 0)
 
 
 def steepest(d: Array, gram: Callable[[], Array], n: int) -> Array:
@@ -82,7 +81,7 @@ def steepest(d: Array, gram: Callable[[], Array], n: int) -> Array:
     squares = np.diagonal(gram())
     squares = np.where(squares > 0, squares, 1.0)  # a direction that is 0 has d = 0
     best = np.argmax(np.abs(d) / np.sqrt(squares))
-    return np.where(arange_like(len(d), d) == best, d / squares, 0).astype(d.dtype)
+    return np.where(np.arange(len(d), like=d) == best, d / squares, 0).astype(d.dtype)
 
 
 def near_best(d: Array, gram: Callable[[], Array], n: int) -> Array:

@@ -8,18 +8,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dualnet.backends import Backend
 from dualnet.learning.activity_perturbation import ACTIVITY_AGGREGATIONS, weighted_directions
 from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.direct_feedback import Feedback, project_error
 from dualnet.learning.directions.activities import (
     ActivityDirections,
+    DrawsActivities,
     require_choice,
     require_sampler,
     require_share,
 )
 from dualnet.learning.plan import Plan
-from dualnet.learning.rule import Measurement, Rule
+from dualnet.learning.rule import Measurement
 from dualnet.learning.task import LearnerState, Shard
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -59,7 +59,7 @@ class ProjectedError:
     feedback: Feedback
 
     def init(self, key: Key, plan: Plan) -> Tree:
-        return self.feedback.init(key, plan, place="before")
+        return self.feedback.init(key, plan, {unit.before for unit in plan.units})
 
     def at(self, site_state: Array, segment: Segment, cut: Cut) -> Array:
         guess = project_error(segment.error, site_state)
@@ -83,7 +83,8 @@ class LastEstimate:
     rate: float
 
     def init(self, key: Key, plan: Plan) -> Tree:
-        matrices = Feedback("forward-gradient").init(key, plan, "before")
+        before = {unit.before for unit in plan.units}
+        matrices = Feedback("forward-gradient").init(key, plan, before)
         return {path: matrix[0] for path, matrix in matrices.items()}  # zeros for each activity
 
     def at(self, site_state: Array, segment: Segment, cut: Cut) -> Array:
@@ -107,7 +108,7 @@ class LastEstimate:
 
 
 @dataclass(frozen=True)
-class ControlVariate(Rule):
+class ControlVariate(DrawsActivities):
     """g = ĝ + λ Σ_i c_i u_i, where c follows from what the guess ĝ leaves: d_i - ⟨ĝ, u_i⟩.
 
     `fg-a` with a control variate.  As E[u uᵀ] = I, g is unbiased for every guess that does not
@@ -115,16 +116,12 @@ class ControlVariate(Rule):
     of ∇ - ĝ instead of ∇.  The pre-activation is perturbed, as in `fg-a`.
 
     Args:
-        tangents: k.
-        sampler: `normal` or `rademacher`.
         guess: `fdfa` or `dfa` for `ProjectedError`, `last` for `LastEstimate`.
         shrink: λ; 1 is unbiased, about k / (q + k) has the least squared error for q activities.
         aggregate: `mean` or `projection`, of what the guess leaves.
         feedback_rate: β of the guess's moving average; `dfa` has none.
     """
 
-    tangents: int = 1
-    sampler: str = "normal"
     guess: str = "fdfa"
     shrink: float = 1.0
     aggregate: str = "mean"
@@ -147,11 +144,6 @@ class ControlVariate(Rule):
 
     def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
         return self.guesser.init(key, plan)
-
-    def sample(
-        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
-    ) -> ActivityDirections:
-        return ActivityDirections.by_name(self.sampler, key, backend, self.tangents)
 
     def measure(
         self, plan: Plan, learner: LearnerState, directions: ActivityDirections, shard: Shard

@@ -8,18 +8,19 @@ and from δ_l the unit's own weight gradient.  The rules differ in where B_l com
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dualnet import tree
-from dualnet.backends import Backend
-from dualnet.backends.overridable import matrix_product
+from dualnet.backends.overridable import matmul
 from dualnet.errors import UsageError
 from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.directions.activities import (
     ActivityDirections,
+    DrawsActivities,
     require_sampler,
     require_share,
 )
@@ -36,7 +37,7 @@ from dualnet.types import Array, Shape
 def project_error(error: Array, matrix: Array) -> Array:
     """Return e B, `(n, *S)`, of errors `(n, outputs)` and B `(outputs, *S)`."""
     rows = np.reshape(matrix, (len(matrix), math.prod(matrix.shape[1:])))
-    return np.reshape(matrix_product(error, rows), (len(error), *matrix.shape[1:]))
+    return np.reshape(matmul(error, rows), (len(error), *matrix.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,8 @@ class Feedback:
     rate: float = 0.0
     decay: float = 0.0
 
-    def init(self, key: Key, plan: Plan, place: str = "after") -> Tree:
-        """Return B for every hidden activity, by its path `before` or `after` the activation."""
-        sites = {unit.before if place == "before" else unit.after for unit in plan.units}
+    def init(self, key: Key, plan: Plan, sites: Container[str]) -> Tree:
+        """Return B for the activity at each site, by its path."""
         outputs = plan.outputs
         if outputs.ndim != 2:
             raise UsageError(
@@ -120,7 +120,7 @@ class Feedback:
 def _outer(a: Array, b: Array) -> Array:
     """Return Σ_n a_n ⊗ b_n."""
     rows = np.reshape(b, (len(b), math.prod(b.shape[1:])))
-    return np.reshape(matrix_product(a.T, rows), (a.shape[1], *b.shape[1:]))
+    return np.reshape(matmul(a.T, rows), (a.shape[1], *b.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class DirectFeedback(Rule):
         return Feedback("fixed")
 
     def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
-        return self.feedback.init(key, plan)
+        return self.feedback.init(key, plan, {unit.after for unit in plan.units})
 
     def measure(
         self,
@@ -194,23 +194,19 @@ class DirectKolenPollack(DirectFeedback):
 
 
 @dataclass(frozen=True)
-class ForwardDirectFeedback(DirectFeedback):
+class ForwardDirectFeedback(DrawsActivities, DirectFeedback):
     """`fdfa`: `dfa` whose B_l tends to the outputs' mean Jacobian, estimated forward.
 
     One pass carries k random directions at every hidden activity together; δ_l uses the B_l of
     before the step.
 
     Args:
-        tangents: k.
-        sampler: `normal` or `rademacher`.
         feedback_rate: β of the moving average.
 
     Source: Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
     Momentum", Algorithm 1, Eq. 10-13.
     """
 
-    tangents: int = 1
-    sampler: str = "normal"
     feedback_rate: float = 0.01
 
     def __post_init__(self) -> None:
@@ -221,8 +217,3 @@ class ForwardDirectFeedback(DirectFeedback):
     def feedback(self) -> Feedback:
         """How B learns."""
         return Feedback("forward-gradient", self.feedback_rate)
-
-    def sample(
-        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
-    ) -> ActivityDirections:
-        return ActivityDirections.by_name(self.sampler, key, backend, self.tangents)

@@ -7,7 +7,7 @@ and everything without weights keep their derivatives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -54,7 +54,8 @@ class FeedbackAlignment(Rule):
         shard: Shard,
     ) -> Measurement:
         sums: dict[str, Any] = {}
-        around = backward_through(learner.rule_state, self.listener(directions, shard, sums))
+        listen = self.listener(directions, shard, sums)
+        around = backward_through(learner.rule_state, plan.weighted, listen)
         context = replace(shard.context, around=around)
         total, model_state = measure_by_reverse(plan, learner, shard, context, self.locality)
         return Measurement({**total, "feedback": sums}, model_state)
@@ -173,8 +174,16 @@ def moving_with(y: Array, z: Array) -> Array:
 rule(moving_with, lambda t, out, y, z: t, lambda t, out, y, z: t)
 
 
-def backward_through(feedback: Tree, listen: Listener | None) -> Around:
-    """Make the `around` that differentiates layers by their inputs as if their weights were B."""
+def backward_through(
+    feedback: Tree, weighted: Mapping[str, Layer], listen: Listener | None
+) -> Around:
+    """Make the `around` that differentiates layers by their inputs as if their weights were B.
+
+    Args:
+        feedback: B of each layer with weights, by path.
+        weighted: these layers without their biases, as in `Plan`.
+        listen: sees them; None for nobody.
+    """
 
     def around(
         path: str, layer: Layer, params: Tree, state: Tree, x: Array, context: Context
@@ -182,10 +191,10 @@ def backward_through(feedback: Tree, listen: Listener | None) -> Around:
         if path not in feedback or (listen is None and is_constant(x)):
             return layer.apply(params, state, x, context)
         plain, still, b = stop_gradient(params), stop_gradient(x), feedback[path]["w"]
-        without_bias = {name: np.zeros_like(p) for name, p in plain.items() if name != "w"}
+        zeros = {name: np.zeros_like(p) for name, p in plain.items() if name != "w"}
 
         def with_weights(w: Array, x: Array) -> Array:
-            return layer.apply({**without_bias, "w": w}, state, x, context)[0]
+            return weighted[path].apply({**zeros, "w": w}, state, x, context)[0]
 
         if listen is not None:
             listen(LayerWithFeedback(path, with_weights, plain["w"], b, still))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 
 from dualnet import tree
@@ -17,7 +17,7 @@ from dualnet.learning.sites import (
 )
 from dualnet.learning.task import Task
 from dualnet.nn.heads import LocalHead
-from dualnet.nn.network import Context, walk
+from dualnet.nn.network import Context, Layer, no_pair, walk
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
 
@@ -29,7 +29,7 @@ class Plan:
     Attributes:
         task: the network and its loss.
         units: the hidden units, in order.
-        weighted: paths of the layers with weights `w`.
+        weighted: the layers with weights `w`, by path, each without its bias if it has one.
         segments: the number of the loss to which each parameter answers under a greedy rule, by
             the parameter's path.
         shapes: of each layer's output, for one example, by the layer's path.
@@ -40,7 +40,7 @@ class Plan:
 
     task: Task
     units: tuple[Unit, ...]
-    weighted: tuple[str, ...]
+    weighted: Mapping[str, Layer]
     segments: Mapping[str, int]
     shapes: Mapping[str, Shape]
     outputs: Array
@@ -54,6 +54,9 @@ class Plan:
             task: a network and its loss.
             params, model_state: the network's trees; only their structure and shapes count.
             inputs: examples `(n, *in_shape)`, one or more; only their shape counts.
+
+        Raises:
+            UsageError: a layer's `apply` does not return an output and a state.
         """
         shapes: dict[str, Shape] = {}
         sizes = [0]
@@ -63,12 +66,15 @@ class Plan:
             sizes.append(y.size // len(inputs) * y.dtype.itemsize)
             return y
 
-        outputs, _ = task.network.apply(params, model_state, inputs, Context(tap=tap))
-        weighted = tuple(
-            path
-            for path, _ in walk(task.network)
+        result = task.network.apply(params, model_state, inputs, Context(tap=tap))
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise no_pair("", task.network, result)
+        outputs, _ = result
+        weighted = {
+            path: _without_bias(layer)
+            for path, layer in walk(task.network)
             if isinstance(of_layer := tree.subtree(params, path), dict) and "w" in of_layer
-        )
+        }
         return cls(
             task,
             tuple(hidden_units(task.network, params)),
@@ -116,3 +122,10 @@ class Plan:
     @cached_property
     def _greedy_independence(self) -> Mapping[str, Independence]:
         return independence_of_each(self.task, greedy=True)
+
+
+def _without_bias(layer: Layer) -> Layer:
+    """Return the layer with `bias=False`; itself where no field says that it has a bias."""
+    if is_dataclass(layer) and getattr(layer, "bias", False) is True:
+        return replace(layer, bias=False)
+    return layer

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from dualnet import tree
 from dualnet.backends import Backend
+from dualnet.errors import UsageError
 from dualnet.learning.plan import Plan
 from dualnet.learning.task import Batch, LearnerState, Shard, split_batch
 from dualnet.nn.network import Context
@@ -28,6 +29,10 @@ from dualnet.types import Array
 
 LOCALITIES = ("global", "local", "greedy")
 """Whether local heads are ignored, add their losses, or also cut the gradient behind them."""
+
+
+_NEEDED = {"loss", "correct"}
+"""What every measurement holds."""
 
 
 class Measurement(NamedTuple):
@@ -79,6 +84,11 @@ class Rule(ABC):
 
         By default `total` has the summed `gradients`, and the rule state stays as it is.
         """
+        if "gradients" not in total:
+            raise UsageError(
+                f"{type(self).__name__}: estimate by default needs the summed gradients in a "
+                f"measurement's total, got {sorted(total)}; put them there, or write estimate"
+            )
         return tree.map(lambda g: g / n, total["gradients"]), learner.rule_state
 
 
@@ -121,6 +131,9 @@ def estimate_gradient(
         shards: pieces the batch is split into; the result does not depend on it but for rounding.
             A network or a loss that couples examples (batch norm) gets the batch in one piece,
             and so does a loss that needs the whole batch.
+
+    Raises:
+        UsageError: what `measure` or `estimate` returns is not what a rule's should.
     """
     n = len(batch.inputs)
     context = Context(train=True, key=key.fold_in("network"), backend=backend)
@@ -130,7 +143,26 @@ def estimate_gradient(
         plan, learner, directions, shard
     )
     measurements = backend.map(measure, split_batch(batch, pieces, context))
+    for m in measurements:
+        if not isinstance(m, Measurement) or not _NEEDED <= m.total.keys():
+            raise _no_measurement(rule, m)
     total = reduce(tree.add, (m.total for m in measurements))
-    gradients, rule_state = rule.estimate(total, directions, learner, n)
+    estimated = rule.estimate(total, directions, learner, n)
+    if not isinstance(estimated, tuple) or len(estimated) != 2:
+        raise UsageError(
+            f"{type(rule).__name__}.estimate: expected (gradients, rule state), got "
+            f"{tree.describe(estimated)}; a rule that learns nothing returns "
+            "(gradients, learner.rule_state)"
+        )
+    gradients, rule_state = estimated
     model_state = measurements[-1].model_state
     return Estimate(gradients, model_state, rule_state, total["loss"] / n, total["correct"])
+
+
+def _no_measurement(rule: Rule, got: Any) -> UsageError:
+    total = got.total if isinstance(got, Measurement) else got
+    return UsageError(
+        f"{type(rule).__name__}.measure: expected a Measurement whose total holds "
+        f"{sorted(_NEEDED)}, got {tree.describe(total)}; return Measurement({{'loss': ..., "
+        "'correct': ..., 'gradients': ...}, new model state)"
+    )

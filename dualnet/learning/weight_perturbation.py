@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from dualnet import tree
 from dualnet.backends import Backend
-from dualnet.core.arrays import stack_arrays
+from dualnet.backends.overridable import stack
 from dualnet.core.spaces import dense
 from dualnet.core.transforms import jvp
 from dualnet.errors import UsageError
@@ -147,7 +147,7 @@ class WeightPerturbation(Rule):
             The losses, their derivatives `(k, losses, n)`, and the aux.
         """
         values, d, aux = jvp(losses, (params,), (tangents,), has_aux=True)
-        return values, d[0][:, None] if len(d) == 1 else stack_arrays(d, axis=1), aux
+        return values, d[0][:, None] if len(d) == 1 else stack(d, axis=1), aux
 
     def estimate(
         self,
@@ -221,5 +221,5 @@ class FiniteDifferences(WeightPerturbation):
         for i in range(len(tree.leaves(stacks)[0])):
             moved = tree.map(lambda p, v: p + self.difference * v[i], params, stacks)  # noqa: B023
             pairs = zip(losses(moved)[0], values, strict=True)
-            differences.append(stack_arrays([(m - v) / self.difference for m, v in pairs]))
-        return values, stack_arrays(differences), aux
+            differences.append(stack([(m - v) / self.difference for m, v in pairs]))
+        return values, stack(differences), aux

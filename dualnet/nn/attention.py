@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dualnet.backends.overridable import matrix_product
+from dualnet.backends.overridable import matmul
 from dualnet.errors import UsageError
 from dualnet.nn.activations import softmax
 from dualnet.nn.layers import Linear
@@ -71,7 +71,7 @@ class MultiHeadAttention(Layer):
 
         *inward, (name, outward) = self.layers
         queries, keys, values = (by_head(child(name, layer, x)) for name, layer in inward)
-        scores = matrix_product(queries, np.swapaxes(keys, -1, -2))
+        scores = matmul(queries, np.swapaxes(keys, -1, -2))
         weights = softmax(scores / math.sqrt(channels // self.heads))
-        gathered = np.swapaxes(matrix_product(weights, values), 1, 2)  # (N, T, h, C/h)
+        gathered = np.swapaxes(matmul(weights, values), 1, 2)  # (N, T, h, C/h)
         return child(name, outward, np.reshape(gathered, x.shape)), new_state

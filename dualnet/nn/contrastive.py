@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dualnet.core.arrays import arange_like
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
 from dualnet.nn.losses import Loss, softmax_cross_entropy
@@ -57,7 +56,7 @@ class InfoNCE(Loss):
         n = len(projections) // 2
         asking = normalized(projections)
         answering = stop_gradient(asking) if self.stop else asking
-        own = arange_like(n, asking)
+        own = np.arange(n, like=asking)
         first = asking[:n] @ np.swapaxes(answering[n:], 0, 1) / self.temperature
         second = asking[n:] @ np.swapaxes(answering[:n], 0, 1) / self.temperature
         losses = (softmax_cross_entropy(first, own), softmax_cross_entropy(second, own))

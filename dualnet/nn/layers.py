@@ -8,8 +8,7 @@ from numbers import Real
 
 import numpy as np
 
-from dualnet.backends.overridable import matrix_product
-from dualnet.core.arrays import asarray_like
+from dualnet.backends.overridable import matmul
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
 from dualnet.nn.initial import initial
@@ -58,10 +57,10 @@ class Linear(Layer):
                 f"(..., {w.shape[0]}), got {x.shape}"
             )
         if x.ndim == 2:
-            y = matrix_product(x, w)
+            y = matmul(x, w)
         else:  # one product for all rows, because x @ w would make one for each matrix of x
             rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-            y = np.reshape(matrix_product(rows, w), (*x.shape[:-1], w.shape[-1]))
+            y = np.reshape(matmul(rows, w), (*x.shape[:-1], w.shape[-1]))
         return (y + params["b"] if self.bias else y), state
 
 
@@ -120,7 +119,7 @@ class GroupedLinear(Layer):
                 f"(..., {groups * fan_in}), got {x.shape}"
             )
         rows = np.reshape(x, (math.prod(x.shape[:-1]), groups, fan_in))
-        by_group = matrix_product(np.swapaxes(rows, 0, 1), w)  # (G, rows, q/G)
+        by_group = matmul(np.swapaxes(rows, 0, 1), w)  # (G, rows, q/G)
         y = np.reshape(np.swapaxes(by_group, 0, 1), (*x.shape[:-1], self.features))
         return (y + params["b"] if self.bias else y), state
 
@@ -188,7 +187,7 @@ class Dropout(Layer):
                 f"{x.dtype}; convert them, for example by x.astype(np.float32)"
             )
         first = context.start * math.prod(x.shape[1:])
-        drawn = asarray_like(context.backend.uniform(context.key, x.shape, x.dtype, first), x)
+        drawn = np.asarray(context.backend.uniform(context.key, x.shape, x.dtype, first), like=x)
         mask = np.greater_equal(drawn, self.rate).astype(x.dtype)
         mask /= 1.0 - self.rate
         return x * mask, state

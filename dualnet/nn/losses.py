@@ -13,7 +13,6 @@ import numpy as np
 
 from dualnet.backends.overridable import overridable
 from dualnet.core import linear
-from dualnet.core.arrays import arange_like
 from dualnet.core.dual import primitive
 from dualnet.core.engine import linearizer
 from dualnet.errors import UsageError
@@ -83,8 +82,7 @@ def _cross_entropy_parts(logits: Array, labels: Array) -> tuple[Array, Array]:
     """Return the losses, and the log-probabilities `(N, classes)`."""
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     log_p = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
-    picked = np.take_along_axis(log_p, labels[:, None], axis=-1)
-    return -picked[:, 0], log_p
+    return -log_p[np.arange(len(labels), like=labels), labels], log_p
 
 
 @overridable
@@ -97,7 +95,7 @@ def _losses(logits: Array, labels: Array) -> Array:
 def _losses_and_errors(logits: Array, labels: Array) -> tuple[Array, Array]:
     """Return the losses, and their derivatives `(N, classes)` by the logits."""
     losses, log_p = _cross_entropy_parts(logits, labels)
-    classes = arange_like(logits.shape[-1], labels)
+    classes = np.arange(logits.shape[-1], like=labels)
     target = np.equal(labels[:, None], classes).astype(logits.dtype)
     return losses, np.exp(log_p) - target
 

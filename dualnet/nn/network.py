@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from dualnet.backends import Backend, NumpyBackend
 from dualnet.errors import UsageError
 from dualnet.random import Key
-from dualnet.tree import Tree
+from dualnet.tree import Tree, describe
 from dualnet.types import Array, Shape
 
 Tap = Callable[[str, Array], Array]
@@ -72,9 +72,12 @@ class Context:
             key = key.fold_in(name)
         context = Context(self.train, key, tap, around, path, self.backend, self.start)
         if around is None:
-            y, state = layer.apply(params, state, x, context)
+            result = layer.apply(params, state, x, context)
         else:
-            y, state = around(path, layer, params, state, x, context)
+            result = around(path, layer, params, state, x, context)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise no_pair(path, layer, result)
+        y, state = result
         return (y if tap is None else tap(path, y)), state
 
 
@@ -169,3 +172,12 @@ def require_layer(where: str, name: str, layer: object) -> None:
         raise UsageError(
             f"{where}: expected layers that derive from Layer, got {layer!r} for {name!r}; {hint}"
         )
+
+
+def no_pair(path: str, layer: Layer, result: object) -> UsageError:
+    """Describe that a layer's `apply` returned no pair; `path` is "" for the network itself."""
+    where = f" at {path}" if path else ""
+    return UsageError(
+        f"{type(layer).__name__}.apply{where}: expected (output, new state), got "
+        f"{describe(result)}; write return y, state"
+    )

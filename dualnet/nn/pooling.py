@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dualnet.backends.overridable import matrix_product
-from dualnet.core.arrays import arange_like, stack_arrays
+from dualnet.backends.overridable import matmul, stack
 from dualnet.core.dual import primal_of, primitive
 from dualnet.core.engine import linearizer
 from dualnet.errors import UsageError
@@ -57,7 +56,7 @@ def _(x: Array, geometry: Geometry) -> Array:
     out = _largest(x, geometry)
     winner, padded = primal_of(out), _pad_by_nothing(primal_of(x), geometry)
     hits = [np.equal(padded[:, a, b], winner) for a, b in shifts(geometry, winner.shape[1:3])]
-    weights = stack_arrays(hits).astype(winner.dtype)
+    weights = stack(hits).astype(winner.dtype)
     weights /= np.sum(weights, axis=0)
     return out, lambda t: weighted_sum_of_tangent(t, weights, geometry)
 
@@ -95,13 +94,13 @@ def adaptive_average_pool(x: Array, size: Sizes) -> Array:
             f"{x.shape} and {size!r}"
         )
     n, h, w, c = x.shape
-    by_rows = matrix_product(_cell_means(rows, h, x), np.reshape(x, (n, h, w * c)))
-    return matrix_product(_cell_means(columns, w, x), np.reshape(by_rows, (n, rows, w, c)))
+    by_rows = matmul(_cell_means(rows, h, x), np.reshape(x, (n, h, w * c)))
+    return matmul(_cell_means(columns, w, x), np.reshape(by_rows, (n, rows, w, c)))
 
 
 def _cell_means(cells: int, length: int, x: Array) -> Array:
     """Return the matrix `(cells, length)` that takes the means, an array of x's kind."""
-    i, pixel = arange_like(cells, x)[:, None], arange_like(length, x)
+    i, pixel = np.arange(cells, like=x)[:, None], np.arange(length, like=x)
     inside = (pixel >= i * length // cells) & (pixel < -(-(i + 1) * length // cells))
     dtype = np.result_type(x.dtype, np.float32) if x.dtype.kind in "iub" else x.dtype
     return (inside / inside.sum(axis=1, keepdims=True)).astype(dtype)

@@ -17,7 +17,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dualnet.core.arrays import arange_like, stack_arrays
 from dualnet.core.transforms import stop_gradient, vjp
 from dualnet.errors import UsageError
 from dualnet.types import Array
@@ -76,7 +75,7 @@ def replicated_by_copies(loss: Loss, x: Array, groups: int = 1) -> Array:
     parts = _by_token_and_group("replicated_by_copies", x, groups)
     n, tokens, _, width = parts.shape
     still = stop_gradient(parts)
-    replicas = arange_like(tokens * groups, x)
+    replicas = np.arange(tokens * groups, like=x)
     ours = np.reshape(np.equal(replicas[:, None], replicas), (-1, 1, tokens, groups, 1))
     copies = np.where(ours, parts, still)  # (P·G, N, P, G, C/G)
     features = np.reshape(np.mean(copies, axis=2), (tokens * groups, n, groups * width))
@@ -89,7 +88,7 @@ def replicated_by_copies(loss: Loss, x: Array, groups: int = 1) -> Array:
             + stop_gradient(fixed) * (1 - 1 / len(features))
             + fixed / len(features)
         )
-    return np.reshape(stack_arrays(losses, axis=-1), (n, tokens, groups))
+    return np.reshape(np.stack(losses, axis=-1), (n, tokens, groups))
 
 
 def _by_token_and_group(function: str, x: Array, groups: int) -> Array:

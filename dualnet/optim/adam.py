@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from dualnet.backends.overridable import overridable
 from dualnet.optim.optimizer import Optimizer, add_decay
 from dualnet.types import Array
 
@@ -36,6 +37,7 @@ class Adam(Optimizer):
 
     state_names: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
 
+    @overridable
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
@@ -75,6 +77,7 @@ class AdamW(Optimizer):
 
     state_names: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
 
+    @overridable
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:

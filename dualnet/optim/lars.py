@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from dualnet.backends.overridable import overridable
 from dualnet.optim.optimizer import Optimizer, add_decay
 from dualnet.types import Array
 
@@ -37,6 +38,7 @@ class LARS(Optimizer):
 
     state_names: ClassVar[tuple[str, ...]] = ("velocity",)
 
+    @overridable
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dualnet import tree
-from dualnet.backends.overridable import dispatch_kernel
 from dualnet.core.arrays import as_array
 from dualnet.errors import TreeError, UsageError
 from dualnet.tree import Tree
@@ -39,8 +38,8 @@ class Optimizer:
     checks those in a `__post_init__` of its own.
 
     There are two ways to use an optimizer.  `init` and `update` count the updates and check
-    everything at every call.  `init_opt_state` and `apply` are for a loop that counts by itself:
-    it calls `check` once, when a run starts, and `apply` checks nothing.
+    everything at every call.  `init_opt_state` and `apply` are for a loop that counts by itself,
+    and that asks for the checks once, when a run starts.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ()
@@ -101,7 +100,8 @@ class Optimizer:
             TreeError: if `grads` or `state` is built differently from `params`; names the
                 place and shows both sides.
             UsageError: if a leaf has another shape or dtype than its parameter, if the
-                parameter is not a floating-point array, or if `lr` is out of range.
+                parameter is not a floating-point array, if `lr` is out of range, or if
+                `update_leaf` returns anything but arrays like its parameter.
         """
         where = f"{type(self).__name__}.update"
         rate = _checked(where, "lr", lr)
@@ -112,22 +112,12 @@ class Optimizer:
                 f"make one with {type(self).__name__}().init(params)"
             )
         opt_state = {name: state[name] for name in self.state_names}
-        self.check(grads, opt_state, params)
         step = int(state["step"]) + 1
-        new_params, opt_state = self.apply(grads, opt_state, params, rate, step)
+        new_params, opt_state = self.apply(grads, opt_state, params, rate, step, check=True)
         return new_params, _with_count(step, opt_state)
 
-    def check(self, grads: Tree, opt_state: dict[str, Tree], params: Tree) -> None:
-        """Raise unless the gradients and the optimizer's state fit the parameters.
-
-        Args:
-            grads: tree that should be like `params`, with leaves of equal shape and dtype.
-            opt_state: such a tree for every name in `state_names`.
-            params: tree that should hold floating-point arrays.
-
-        Raises:
-            TreeError, UsageError: as `update`.
-        """
+    def _check(self, grads: Tree, opt_state: dict[str, Tree], params: Tree) -> None:
+        """Raise as `update` does unless gradients and optimizer's state fit the parameters."""
         where, others = f"{type(self).__name__}.update", {"gradient": grads, **opt_state}
         for what, other in others.items():
             try:
@@ -143,9 +133,15 @@ class Optimizer:
                 _check_leaf(where, f"{what} of {path or 'the root'}", leaf, p)
 
     def apply(
-        self, grads: Tree, opt_state: dict[str, Tree], params: Tree, lr: float, step: int
+        self,
+        grads: Tree,
+        opt_state: dict[str, Tree],
+        params: Tree,
+        lr: float,
+        step: int,
+        check: bool = False,
     ) -> tuple[Tree, dict[str, Tree]]:
-        """Make one update without checking anything; see `check`.
+        """Make one update.
 
         Args:
             grads: tree like `params`.
@@ -153,21 +149,45 @@ class Optimizer:
             params: tree of floating-point arrays.
             lr: learning rate, at least 0.
             step: the number of this update, from 1.
+            check: whether to make sure, as `update` does, that all of this fits, and that so does
+                what `update_leaf` returns.  To do so once, when a run starts, is enough.
 
         Returns:
             The new parameters and the new `opt_state`.
+
+        Raises:
+            TreeError, UsageError: as `update`, if `check`.
         """
-        updated: list[dict[str, Array]] = []
+        if check:
+            self._check(grads, opt_state, params)
+        names = self.state_names
+        trees = (grads, *[opt_state[name] for name in names])
+        columns = [tree.leaves_like(params, t) for t in trees]
+        rows = zip(tree.leaves(params), *columns, strict=True)
+        updated = [
+            self.update_leaf(g, dict(zip(names, s, strict=True)), p, lr, step) for p, g, *s in rows
+        ]
+        if check:
+            self._check_updated(params, updated)
+        new_params = tree.unflatten(params, [as_array(new_p) for new_p, _ in updated])
+        return new_params, self._opt_state_like(params, [new_s for _, new_s in updated])
 
-        def update_one(p: Array, g: Array, *remembered: Array) -> Array:
-            s = dict(zip(self.state_names, remembered, strict=True))
-            new_p, new_s = dispatch_kernel(type(self).update_leaf, self, g, s, p, lr, step)
-            updated.append(new_s)
-            return as_array(new_p)
-
-        trees = [opt_state[name] for name in self.state_names]
-        new_params = tree.map(update_one, params, grads, *trees)
-        return new_params, self._opt_state_like(params, updated)
+    def _check_updated(self, params: Tree, updated: list[Any]) -> None:
+        """Raise a UsageError unless `update_leaf` returned what it should for every parameter."""
+        where, names = f"{type(self).__name__}.update_leaf", sorted(self.state_names)
+        wanted = ", ".join(f"{name!r}: ..." for name in names)
+        for (path, p), new in zip(tree.items(params), updated, strict=True):
+            if (
+                not isinstance(new, tuple)
+                or len(new) != 2
+                or not isinstance(new[1], dict)
+                or sorted(new[1]) != names
+            ):
+                raise UsageError(
+                    f"{where}: expected (new parameter, {{{wanted}}}), got {tree.describe(new)}"
+                )
+            for what, leaf in {"the new parameter": new[0], **new[1]}.items():
+                _check_leaf(where, f"{what} of {path or 'the root'}", leaf, p, _NARROWER)
 
     def init_leaf(self, p: Array) -> dict[str, Array]:
         """Return the state of one parameter before the first update: zeros like p."""
@@ -227,9 +247,14 @@ def _check_parameter(where: str, path: str, p: Any) -> None:
         )
 
 
-def _check_leaf(where: str, what: str, leaf: Any, p: Array) -> None:
+_NARROWER = "a number of NumPy's widens float32 arrays, so write float(number) instead"
+
+
+def _check_leaf(
+    where: str, what: str, leaf: Any, p: Array, advice: str = "convert it before the update"
+) -> None:
     if getattr(leaf, "shape", None) != p.shape or getattr(leaf, "dtype", None) != p.dtype:
         raise UsageError(
             f"{where}: {what}: expected {tree.describe(p)}, as its parameter, got "
-            f"{tree.describe(leaf)}; convert it before the update"
+            f"{tree.describe(leaf)}; {advice}"
         )

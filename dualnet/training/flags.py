@@ -87,7 +87,7 @@ OPTION_HELP = {
     "sampler": f"distribution of the directions: {', '.join(WEIGHT_SAMPLERS)}, rank-one:R, "
     "angle:DEG; :unit behind any of them for length 1 (of activities: normal or rademacher)",
     "independent": "each example has directions of its own",
-    "place": "perturb before or after the non-linearity",
+    "perturb": "where activities are perturbed: before or after the non-linearity",
     "guess": "where the guess comes from: fdfa, dfa or last (the last estimate)",
     "shrink": "factor of the correction; 1 is unbiased",
     "feedback_rate": "learning rate of feedback matrices",

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from dualnet import tree
 from dualnet.analysis import Point, compare
 from dualnet.backends import Backend
-from dualnet.core.arrays import asarray_like
 from dualnet.data import Dataset, batches
 from dualnet.data.augment import Augmentation
 from dualnet.errors import DivergedError
@@ -101,8 +100,9 @@ class Trainer:
     @cached_property
     def plan(self) -> Plan:
         """What the rule needs to know about the network, worked out once."""
-        return Plan.of(self.task, *self._initial(), self._prepare(self.dataset.train_images[:1]))
+        return Plan.of(self.task, *self._initial, self._prepare(self.dataset.train_images[:1]))
 
+    @cached_property
     def _initial(self) -> tuple[Tree, Tree]:
         """Return the network's parameters and state before the first step."""
         key = Key(self.seed).fold_in("init")
@@ -120,7 +120,7 @@ class Trainer:
             UsageError: the objective, the rule or the network cannot learn from such batches.
         """
         key = Key(self.seed)
-        params, model_state = self._initial()
+        params, model_state = self._initial
         trained = TrainedNetwork(self.task.network, params, model_state)
         x = self._prepare(self.dataset.train_images[:1])
         images = len(self.dataset.train_images)
@@ -200,7 +200,8 @@ class Trainer:
         epoch, first = (int(i) for i in now.position)
         n = len(self.dataset.train_images)
         shuffled = batches(n, self.batch_size, Key(self.seed).fold_in("order").fold_in(epoch))
-        order = [asarray_like(chosen, self.dataset.train_images) for chosen in shuffled]
+        like = self.dataset.train_images[:1]  # images on a device are picked by indices there
+        order = [np.asarray(chosen, like=like) for chosen in shuffled]
         bar = tqdm(
             desc=f"epoch {epoch + 1}/{self.epochs}",
             total=n,
@@ -250,9 +251,9 @@ class Trainer:
         """
         key = Key(self.seed).fold_in("step").fold_in(number)
         images, labels = batch
-        numbers = StepNumbers(
-            lr_factor=self.schedule(number, self.epochs * per_epoch, per_epoch), step=number + 1
-        )
+        factor = self.schedule(number, self.epochs * per_epoch, per_epoch)
+        # A float64 scalar of NumPy would widen float32 parameters.
+        numbers = StepNumbers(lr_factor=float(factor), step=number + 1)
         carried, seen = advance(
             now.carried, {"images": images, "labels": labels}, key, numbers._asdict()
         )
@@ -278,8 +279,8 @@ class Trainer:
             batch: `images` as they are in the data set, and their `labels`.
             key: all randomness of the step.
             numbers: the fields of `StepNumbers` by name.
-            check: whether it is made sure that gradients and parameters fit each other.  It is
-                enough to do so in the first step of a run.
+            check: whether it is made sure that gradients, parameters and what the optimizer makes
+                of them fit each other.  It is enough to do so in the first step of a run.
 
         Returns:
             `carried` anew, and what is seen of the step: its mean `loss`, and how many inputs are
@@ -295,10 +296,9 @@ class Trainer:
         done = estimate_gradient(
             self.rule, self.plan, learner, Batch(inputs, targets), key, self.backend, self._pieces
         )
-        if check:
-            self.optimizer.check(done.gradients, carried.opt_state, carried.params)
+        lr = self.lr * now.lr_factor
         params, opt_state = self.optimizer.apply(
-            done.gradients, carried.opt_state, carried.params, self.lr * now.lr_factor, now.step
+            done.gradients, carried.opt_state, carried.params, lr, now.step, check
         )
         readout, correct_by_readout = self.objective.learn_readout(
             carried.readout, trained, inputs, targets, now

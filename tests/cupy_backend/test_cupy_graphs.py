@@ -9,7 +9,6 @@ import fake_cuda
 import numpy as np
 import pytest
 from cupy_comparisons import HOST, moved_back
-from fake_cupy import is_stand_in
 from learning_problems import EVERY_RULE
 from test_cupy_training import CHOICES, built, cupy_by_name, settings  # noqa: F401
 from test_models import REDUCED
@@ -35,7 +34,6 @@ from dualnet.random import Key
 from dualnet.training.objective import READOUT_LR
 from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import RunFolder
-from dualnet.training.state import Carried, TrainState
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")
 
@@ -76,6 +74,7 @@ def assert_the_same_run(trainer, backend):
     for (path, got), (_, expected) in pairs:
         np.testing.assert_array_equal(got, expected, err_msg=path)
     np.testing.assert_array_equal(recorded.history[:, :-1], plain.history[:, :-1])
+    np.testing.assert_array_equal(recorded.comparisons, plain.comparisons)
 
 
 SMALL = Sequential(
@@ -100,19 +99,40 @@ def test_every_rule(rule, cupy_backend, digits):
     assert_the_same_run(replace(trainer, rule=rule), cupy_backend)
 
 
-@pytest.mark.parametrize(
-    "option", [*WEIGHT_SAMPLERS, "angle:45", "rank-one:3", *WEIGHT_AGGREGATIONS]
-)
-def test_every_sampler_and_aggregation(option, cupy_backend, digits):
-    kind = "aggregate" if option in WEIGHT_AGGREGATIONS else "sampler"
-    chosen = replace(
-        settings("fg-w", rule_options={"tangents": 5, kind: option}), batch_size=10, epochs=1
-    )
-    assert_the_same_run(make_trainer(chosen, built(digits), digits), cupy_backend)
+FIVE = {"rule": "fg-w", "batch_size": 10, "epochs": 1}
+RUNS = {
+    **{f"{name}, float32": {**chosen, "dtype": "float32"} for name, chosen in CHOICES.items()},
+    **{f"{name}, float64": {**chosen, "dtype": "float64"} for name, chosen in CHOICES.items()},
+    **{
+        name: {"rule": "fg-w", "optimizer": name, "optimizer_options": {"weight_decay": 0.1}}
+        for name in OPTIMIZERS
+    },
+    **{
+        name: {**FIVE, "rule_options": {"tangents": 5, "sampler": name}}
+        for name in (*WEIGHT_SAMPLERS, "angle:45", "rank-one:3")
+    },
+    **{
+        name: {**FIVE, "rule_options": {"tangents": 5, "aggregate": name}}
+        for name in WEIGHT_AGGREGATIONS
+    },
+    # AdamW beside the read-out's Adam, at the same rate: other numbers for the same kernel
+    "two optimizers": {
+        **{"rule": "bp", "optimizer": "adamw", "objective": "contrastive", "lr": READOUT_LR}
+    },
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_choice(name, cupy_backend, digits):
+    chosen = settings(**RUNS[name], graph=True)
+    digits = replace(digits, image_size=chosen.image_size)
+    trainer = make_trainer(chosen, built(digits, chosen.objective), digits)
+    assert trainer.graph
+    assert_the_same_run(replace(trainer, graph=False), cupy_backend)
 
 
 @pytest.mark.parametrize("rule", ("fg-w", "fg-a"))
-@pytest.mark.parametrize("name", [name for name in REDUCED])
+@pytest.mark.parametrize("name", REDUCED)
 def test_every_network(name, rule, cupy_backend, digits, rng):
     model, in_shape = REDUCED[name]
     shown = replace(
@@ -122,55 +142,8 @@ def test_every_network(name, rule, cupy_backend, digits, rng):
         train_labels=rng.integers(0, 10, 24),
         test_labels=rng.integers(0, 10, 2),
     )
-    chosen = replace(settings(rule), batch_size=4, epochs=1)
+    chosen = settings(rule, batch_size=4, epochs=1)
     assert_the_same_run(make_trainer(chosen, model.network(in_shape, 10), shown), cupy_backend)
-
-
-def test_numbers_of_two_optimizers(cupy_backend, digits):
-    """AdamW beside the read-out's Adam, at the same rate: other numbers for the same kernel."""
-    chosen = replace(settings("bp", "adamw", objective="contrastive"), lr=READOUT_LR)
-    trainer = make_trainer(chosen, built(digits, "contrastive"), digits)
-    assert_the_same_run(trainer, cupy_backend)
-
-
-def test_compared_gradients(cupy_backend, digits):
-    trainer = make_trainer(settings("fg-a", grad_stats=2), built(digits), digits)
-    plain, _ = advanced(trainer)
-    recorded, (made,) = advanced(replace(trainer, graph=True))
-    assert made.is_recorded and len(plain.comparisons) == 4
-    np.testing.assert_array_equal(recorded.comparisons, plain.comparisons)
-
-
-def test_a_run_resumed_in_an_epoch(cupy_backend, digits):
-    trainer = make_trainer(replace(settings("fdfa"), batch_size=10), built(digits), digits)
-    whole, _ = advanced(trainer)
-    with np.errstate(all="ignore"):
-        states = replace(trainer, graph=True)._states(trainer.start(), [], True)
-        stopped = trainer.collect_losses([next(states) for _ in range(6)][-1])
-        stopped = tree.map(cupy_backend.to_host, stopped.as_trees())  # the next steps change it
-        states.close()
-    on_device = {name: tree.map(cupy_backend.asarray, stopped[name]) for name in Carried._fields}
-    back = TrainState.from_trees({**stopped, **on_device})
-    now, _ = replace(trainer, graph=True).train(back, lambda _: None, lambda _: None, quiet=True)
-    same(now.carried.params, whole.carried.params, cupy_backend)
-    np.testing.assert_array_equal(now.history[:, :-1], whole.history[:, :-1])
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_optimizer(optimizer, cupy_backend, digits):
-    chosen = settings("fg-w", optimizer, optimizer_options={"weight_decay": 0.1}, graph=True)
-    trainer = make_trainer(chosen, built(digits), digits)
-    assert trainer.graph
-    assert_the_same_run(replace(trainer, graph=False), cupy_backend)
-
-
-@pytest.mark.parametrize("dtype", ("float32", "float64"))
-@pytest.mark.parametrize("name", CHOICES)
-def test_every_choice(name, dtype, cupy_backend, digits):
-    chosen = settings(**CHOICES[name], dtype=dtype)
-    digits = replace(digits, image_size=chosen.image_size)
-    trainer = make_trainer(chosen, built(digits, chosen.objective), digits)
-    assert_the_same_run(trainer, cupy_backend)
 
 
 def test_a_run_tells_the_memory_of_its_recording(cupy_backend, digits, tmp_path):
@@ -215,24 +188,36 @@ def same(got, expected, backend):
         np.testing.assert_array_equal(backend.to_host(a), backend.to_host(b))
 
 
-def test_a_function_is_repeated(cupy_backend):
-    """Where it was plain twice; batches of another shape are plain too, and lose nothing."""
-    function, start = drifting(cupy_backend)
-    calls = []
+def compared(function, start, backend, rows=(4,) * 5):
+    """Call a function as it is and recorded, with batches of so many rows; return what was
+    recorded, and how often the function had been called for it after each."""
+    calls, counts = [], []
 
     def counting(*arguments):
-        calls.append(len(arguments))
+        calls.append(1)
         return function(*arguments)
 
-    recorded = cupy_backend.recorded(counting)
+    recorded = backend.recorded(counting)
     expected = got = start
-    for number, (rows, known) in enumerate(
-        [(4, 1), (4, 2), (4, 3), (4, 3), (1, 4), (4, 4), (1, 5), (1, 6), (1, 7), (4, 7), (4, 7)]
-    ):
-        expected, seen = called(function, expected, number, cupy_backend, rows)
-        got, saw = called(recorded, got, number, cupy_backend, rows)
-        same((got, saw), (expected, seen), cupy_backend)
-        assert len(calls) == known, number
+    for number, n in enumerate(rows):
+        expected, seen = called(function, expected, number, backend, n)
+        got, saw = called(recorded, got, number, backend, n)
+        same((got, saw), (expected, seen), backend)
+        counts.append(len(calls))
+    return recorded, counts
+
+
+@pytest.mark.parametrize(
+    "rows, known",
+    [
+        ((4, 4, 4, 4, 1, 4, 1, 1, 1, 4, 4), [1, 2, 3, 3, 4, 4, 5, 6, 7, 7, 7]),
+        ((1, 4, 1, 4, 1, 4, 1, 4), [1, 2, 3, 4, 5, 6, 6, 7]),
+    ],
+)
+def test_a_function_is_repeated(rows, known, cupy_backend):
+    """Where it was plain twice; batches of another shape stay plain, and lose nothing."""
+    recorded, calls = compared(*drifting(cupy_backend), cupy_backend, rows)
+    assert recorded.is_recorded and calls == known
 
 
 def test_a_state_stays_until_the_call_after_the_next(cupy_backend):
@@ -254,81 +239,49 @@ def test_what_cannot_be_recorded_goes_on_without(cupy_backend, capsys):
         assert float(batch.sum()) < 100  # to look is to wait
         return function(carried, batch, key, numbers)
 
-    recorded = cupy_backend.recorded(looking)
-    expected = got = start
-    for number in range(5):
-        expected, _ = called(function, expected, number, cupy_backend)
-        got, _ = called(recorded, got, number, cupy_backend)
-        same(got, expected, cupy_backend)
+    recorded, _ = compared(looking, start, cupy_backend)
     assert not recorded.is_recorded
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "--graph: this step cannot be recorded (" in said
 
 
-def refusal_of(function, backend, capsys):
-    """What is said of a function that is called often enough, and cannot be recorded."""
-    recorded = backend.recorded(function)
+@pytest.mark.parametrize(
+    "work, refusal",
+    [
+        # what CuPy does not record
+        (lambda x, n: (x, x @ x), ""),
+        (lambda x, n: (x, np.einsum("i,i->", x, x)), ""),
+        (lambda x, n: (x, np.linalg.eigh(x[:, None] * x)), ""),
+        (lambda x, n: (x, x.dot(x)), ""),
+        (lambda x, n: (x, np.stack([x] * 9)), ""),
+        # what is carried keeps its shape and type
+        (lambda x, n: (x.astype(np.float32), x), "what is carried from step to step does not keep"),
+        (lambda x, n: (x[:3], x), "what is carried from step to step does not keep its"),
+        (lambda x, n: (3.0, x), "attribute"),
+        # what is returned is arrays
+        (lambda x, n: (x, 3.0), "TypeError: result n is no array: "),
+        (lambda x, n: (x, np.ones(2)), "TypeError: result n is no array: "),
+        # a number does not say what it is
+        (lambda x, n: (x, (n == 4, x)[1]), "TypeError"),
+        (lambda x, n: (x, (bool(n), x)[1]), "TypeError"),
+        (lambda x, n: (x, (n > 1, x)[1]), "TypeError"),
+        (lambda x, n: (x, (n + 1, x)[1]), "TypeError"),
+        (lambda x, n: (x, (float(n), x)[1]), "TypeError"),
+    ],
+)
+def test_what_cannot_be_recorded_is_said_to_be(work, refusal, cupy_backend, capsys):
+    def function(carried, batch, key, numbers):
+        new, result = work(carried["x"], numbers["n"])
+        return {"x": new}, {"n": result}
+
+    recorded = cupy_backend.recorded(function)
+    x = cupy_backend.asarray(np.arange(4.0))
     for number in range(4):
-        called(recorded, {"x": backend.asarray(np.arange(4.0))}, number, backend)
+        # without a recording, numbers are what they are
+        called(recorded, {"x": x}, number, cupy_backend)
     assert not recorded.is_recorded
     said = capsys.readouterr().err
-    assert said.startswith("--graph: this step cannot be recorded (")
-    return said
-
-
-@pytest.mark.parametrize(
-    "work",
-    [
-        lambda x: x @ x,
-        lambda x: np.einsum("i,i->", x, x),
-        lambda x: np.linalg.eigh(x[:, None] * x),
-        lambda x: x.dot(x),
-        lambda x: np.stack([x] * 9),
-    ],
-)
-def test_what_cupy_does_not_record_goes_on_without(work, cupy_backend, capsys):
-    refusal_of(lambda carried, *_: (carried, {"n": work(carried["x"])}), cupy_backend, capsys)
-
-
-@pytest.mark.parametrize(
-    "carried, refusal",
-    [
-        (lambda x: x.astype(np.float32), "what is carried from step to step does not keep its"),
-        (lambda x: x[:3], "what is carried from step to step does not keep its"),
-        (lambda x: 3.0, "attribute"),
-    ],
-)
-def test_what_is_carried_keeps_its_shape(carried, refusal, cupy_backend, capsys):
-    x = cupy_backend.asarray(np.arange(4.0))
-    assert refusal in refusal_of(lambda *_: ({"x": carried(x)}, {}), cupy_backend, capsys)
-
-
-@pytest.mark.parametrize("result", (3.0, np.ones(2)), ids=("a number", "a host array"))
-def test_what_is_returned_is_arrays(result, cupy_backend, capsys):
-    said = refusal_of(lambda carried, *_: (carried, {"n": result}), cupy_backend, capsys)
-    assert "TypeError: result n is no array: " in said
-
-
-@pytest.mark.parametrize(
-    "asks",
-    [lambda n: n == 4, lambda n: bool(n), lambda n: n > 1, lambda n: n + 1, lambda n: float(n)],
-)
-def test_a_number_does_not_say_what_it_is(asks, cupy_backend, capsys):
-    def function(carried, batch, key, numbers):
-        asks(numbers["n"])
-        return carried, {}
-
-    assert "TypeError" in refusal_of(function, cupy_backend, capsys)
-
-
-def test_batches_of_two_sizes_in_turn(cupy_backend):
-    function, expected = drifting(cupy_backend)
-    recorded, got = cupy_backend.recorded(function), expected
-    for number in range(8):
-        expected, _ = called(function, expected, number, cupy_backend, 4 if number % 2 else 1)
-        got, _ = called(recorded, got, number, cupy_backend, 4 if number % 2 else 1)
-    assert recorded.is_recorded
-    same(got, expected, cupy_backend)
+    assert said.startswith("--graph: this step cannot be recorded (") and refusal in said
 
 
 def test_memory_is_counted_while_it_is_held(cupy_backend):
@@ -341,16 +294,14 @@ def test_memory_is_counted_while_it_is_held(cupy_backend):
     assert cupy_backend.memory() == before
 
 
-def test_without_memory_nothing_recorded_is_given_away(cupy_backend, monkeypatch):
+def test_without_memory_nothing_recorded_is_given_away(stand_in, monkeypatch):
     """CuPy's pools answer CUDA's own error by giving away what is free, and asking again."""
-    cupy = cupy_backend._cupy
-    if not is_stand_in(cupy_backend):
-        pytest.skip("only the stand-in can be out of memory")
+    cupy = stand_in._cupy
 
     def full(size):
         raise cupy.cuda.runtime.CUDARuntimeError("out of memory")
 
-    recorded = cupy_backend.recorded(lambda *_: None)
+    recorded = stand_in.recorded(lambda *_: None)
     assert recorded.pool.malloc(64) == (64, 0)
     monkeypatch.setattr(cupy.cuda, "Memory", full)
     with pytest.raises(MemoryError, match="no 1,024 bytes more for a recording"):
@@ -403,40 +354,26 @@ def test_many_draws_and_arrays_of_all_sizes(cupy_backend):
 
     dtypes = (np.float32, np.float64)
     start = {str(i): cupy_backend.asarray(np.zeros(i % 3, dtypes[i % 2])) for i in range(300)}
-    recorded = cupy_backend.recorded(function)
-    expected = got = start
-    for number in range(5):
-        expected, _ = called(function, expected, number, cupy_backend)
-        got, _ = called(recorded, got, number, cupy_backend)
-    same(got, expected, cupy_backend)
+    recorded, _ = compared(function, start, cupy_backend)
     assert recorded.is_recorded
 
 
-def test_more_than_there_is_room_for(cupy_backend, capsys):
+@pytest.mark.parametrize("too_many", (0, 1))
+def test_more_than_there_is_room_for(too_many, cupy_backend, capsys):
     def function(carried, batch, key, numbers):
-        for i in range(1 << 15):
+        for i in range((1 << 15) + too_many):
             cupy_backend._key_words(key.fold_in(i))
         return carried, {}
 
     recorded = cupy_backend.recorded(function)
     for number in range(3):
         called(recorded, {"x": cupy_backend.asarray(np.ones(2))}, number, cupy_backend)
-    assert recorded.is_recorded
-    recorded = cupy_backend.recorded(
-        lambda carried, batch, key, numbers: (
-            function(carried, batch, key, numbers),
-            cupy_backend._key_words(key),
-        )[0]
-    )
-    for number in range(3):
-        called(recorded, {"x": cupy_backend.asarray(np.ones(2))}, number, cupy_backend)
-    assert "more than 65536 words" in capsys.readouterr().err
+    assert recorded.is_recorded == (not too_many)
+    assert ("more than 65536 words" in capsys.readouterr().err) == bool(too_many)
 
 
-def test_a_recorded_step_moves_nothing_and_calls_nothing(cupy_backend, digits, monkeypatch):
-    if not is_stand_in(cupy_backend):
-        pytest.skip("only the stand-in counts")
-    trainer = make_trainer(replace(settings("fg-a"), batch_size=10), built(digits), digits)
+def test_a_recorded_step_moves_nothing_and_calls_nothing(stand_in, digits, monkeypatch):
+    trainer = make_trainer(settings("fg-a", batch_size=10), built(digits), digits)
     states = replace(trainer, graph=True)._states(trainer.start(), [], True)
     with np.errstate(all="ignore"):  # while a device records, nothing is computed
         for _ in range(4):

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cupy_comparisons import ALLOWED, BOTH, assert_same, moved
+from cupy_comparisons import ALLOWED, BOTH, assert_as_on_host, assert_same
+from test_random import DRAWS, assert_moments, assert_parts_are_of_the_whole
 
 from dualnet.backends import overridable
 from dualnet.backends.symmetric import eigen, inverse_factor
@@ -36,48 +37,24 @@ def test_sums_by_part(tokens, groups, of_tokens, swapped, dtype, cupy_backend, r
     sizes = (groups, channels, tokens) if swapped else (tokens, groups, channels)
     d = rng.standard_normal((k, n, of_tokens, groups)).astype(dtype)
     u = rng.standard_normal((k, n, *sizes)).astype(dtype)
-    expected = summed_by_part(d, u, swapped)
-    got = summed_by_part(*moved((d, u), cupy_backend), swapped)
-    assert_same(got, expected, cupy_backend, ALLOWED[dtype])
+    assert_as_on_host(summed_by_part, (d, u), cupy_backend, ALLOWED[dtype], swapped)
 
 
 # --- random numbers ------------------------------------------------------------------------------
 
 
 @BOTH
-@pytest.mark.parametrize("kind", ("normal", "uniform", "signs"))
-def test_any_part_of_a_sequence_can_be_drawn(kind, dtype, cupy_backend, key):
-    draw = getattr(cupy_backend, kind)
-    whole = cupy_backend.to_host(draw(key, (40, 50), dtype)).ravel()
-    assert whole.dtype == dtype
-    for start, size in ((0, 1), (1, 3), (3, 1), (127, 130), (500, 1500), (1999, 1), (7, 0)):
-        part = cupy_backend.to_host(draw(key, (size,), dtype, start))
-        np.testing.assert_array_equal(part, whole[start : start + size])
-    assert not np.array_equal(whole, cupy_backend.to_host(draw(key.fold_in(0), (2000,), dtype)))
+@pytest.mark.parametrize("kind", DRAWS)
+def test_parts_of_a_sequence(kind, dtype, cupy_backend, key):
+    parts = ((0, 1), (1, 4), (3, 4), (127, 257), (500, 2000), (1999, 2000), (7, 7))
+    assert_parts_are_of_the_whole(cupy_backend, kind, dtype, key, (40, 50), parts)
+    one, other = (getattr(cupy_backend, kind)(key.fold_in(i), (2000,), dtype) for i in (0, 1))
+    assert not np.array_equal(*map(cupy_backend.to_host, (one, other)))
 
 
 @BOTH
 def test_moments_of_draws(dtype, cupy_backend, key):
-    n = 1 << 16
-    x = cupy_backend.to_host(cupy_backend.normal(key, (n,), dtype)).astype(np.float64)
-    u = cupy_backend.to_host(cupy_backend.uniform(key, (n,), dtype)).astype(np.float64)
-    s = cupy_backend.to_host(cupy_backend.signs(key, (n,), dtype))
-    assert set(np.unique(s)) == {-1, 1} and 0 <= u.min() and u.max() < 1
-    # means and mean products of neighbors, in standard errors; a run makes 22 of these
-    for sample, mean, deviation in (
-        (x, 0, 1),
-        (x**2, 1, 2**0.5),
-        (x**3, 0, 15**0.5),
-        (x**4, 3, 96**0.5),
-        (x[1:] * x[:-1], 0, 1),
-        (x[2:] * x[:-2], 0, 1),
-        (u, 1 / 2, 12**-0.5),
-        ((u[1:] - 0.5) * (u[:-1] - 0.5), 0, 1 / 12),
-        (s, 0, 1),
-        (s[1:] * s[:-1], 0, 1),
-        (s[32:] * s[:-32], 0, 1),
-    ):
-        assert abs(sample.mean() - mean) < 5.5 * deviation / len(sample) ** 0.5
+    assert_moments(cupy_backend, key, dtype, 1 << 16, (1, 2, 32))
 
 
 def test_signs_are_the_bits_of_philox(cupy_backend):
@@ -121,8 +98,18 @@ def philox(bits, block):
 def test_every_kernel_replaces_something(cupy_backend):
     launching = importlib.import_module("dualnet.backends.launching")
     updates = {family.update_leaf.__qualname__ for family in OPTIMIZERS.values()}
-    assert set(launching.KERNELS) <= overridable.OVERRIDABLE | updates
-    assert updates <= set(launching.KERNELS)
+    assert updates <= set(launching.KERNELS) <= overridable.OVERRIDABLE
+
+
+def test_a_users_optimizer_of_the_same_name_keeps_its_formula(cupy_backend):
+    def update_leaf(self, g, s, p, lr, step):
+        return p - 2 * lr * g, {}
+
+    update_leaf.__qualname__ = "SGD.update_leaf"
+    own = type("SGD", (OPTIMIZERS["sgd"],), {"update_leaf": update_leaf})()
+    params = {"w": cupy_backend.asarray(np.ones(3, np.float32))}
+    moved, _ = own.apply(params, {}, params, 0.25, 1)
+    np.testing.assert_array_equal(cupy_backend.to_host(moved["w"]), 0.5)
 
 
 @BOTH
@@ -142,15 +129,13 @@ def test_every_kernel_replaces_something(cupy_backend):
 def test_normalization(shape, axes, dtype, cupy_backend, rng):
     x = (rng.standard_normal(shape) + 3).astype(dtype)
     t = rng.standard_normal((3, *shape)).astype(dtype)
-    there = cupy_backend.asarray(x)
     y, s = normalization.normalized(x, axes, 1e-5)
-    got = normalization.normalized(there, axes, 1e-5)
-    assert_same(got, (y, s), cupy_backend, 100 * ALLOWED[dtype])
-    pushed = normalization.tangent(cupy_backend.asarray(t), *got, axes)
-    expected = normalization.tangent(t, y, s, axes)
-    assert_same(pushed, expected, cupy_backend, 100 * ALLOWED[dtype])
-    moments = normalization.moments(there, axes)
-    assert_same(moments, normalization.moments(x, axes), cupy_backend, 100 * ALLOWED[dtype])
+    for function, arrays, more in (
+        (normalization.normalized, (x,), (axes, 1e-5)),
+        (normalization.tangent, (t, y, s), (axes,)),
+        (normalization.moments, (x,), (axes,)),
+    ):
+        assert_as_on_host(function, arrays, cupy_backend, 100 * ALLOWED[dtype], *more)
 
 
 @BOTH
@@ -168,11 +153,8 @@ def test_relu_and_its_slope(dtype, cupy_backend, rng):
 def test_cross_entropy(classes, dtype, cupy_backend, rng):
     logits = (30 * rng.standard_normal((50, classes))).astype(dtype)
     labels = rng.integers(0, classes, 50)
-    there = cupy_backend.asarray(logits), cupy_backend.asarray(labels)
-    got, expected = _losses_and_errors(*there), _losses_and_errors(logits, labels)
-    assert_same(got, expected, cupy_backend, 10 * ALLOWED[dtype])
-    values = softmax_cross_entropy(*there)
-    assert_same(values, expected[0], cupy_backend, 10 * ALLOWED[dtype])
+    for function in (_losses_and_errors, softmax_cross_entropy):
+        assert_as_on_host(function, (logits, labels), cupy_backend, 10 * ALLOWED[dtype])
 
 
 def test_cross_entropy_of_nan_is_nan(cupy_backend):
@@ -210,8 +192,7 @@ def test_windows(geometry, dtype, cupy_backend, rng):
         (weighted_window_sum, (stack, weights), (geometry,)),
         (weighted_window_sum_transpose, (outputs, weights), (geometry, image)),
     ):
-        got = function(*moved(arguments, cupy_backend), *more)
-        assert_same(got, function(*arguments, *more), cupy_backend, 10 * ALLOWED[dtype])
+        assert_as_on_host(function, arguments, cupy_backend, 10 * ALLOWED[dtype], *more)
 
 
 @BOTH
@@ -237,8 +218,7 @@ def test_eigenvectors(k, rank, dtype, cupy_backend, rng):
 def test_inverse_factor(k, dtype, cupy_backend, rng):
     v = rng.standard_normal((k, 4 * k)).astype(dtype)
     g = v @ v.T
-    got = inverse_factor(cupy_backend.asarray(g))
-    assert_same(got, inverse_factor(g), cupy_backend, 10 * ALLOWED[dtype])
+    assert_as_on_host(inverse_factor, (g,), cupy_backend, 10 * ALLOWED[dtype])
     indefinite = cupy_backend.asarray(np.diag(np.arange(k, dtype=dtype) - 0.5))
     assert not np.isfinite(cupy_backend.to_host(inverse_factor(indefinite))).all()
 
@@ -246,15 +226,9 @@ def test_inverse_factor(k, dtype, cupy_backend, rng):
 def test_larger_matrices_are_left_to_the_library(cupy_backend, rng):
     v = rng.standard_normal((300, 310))
     g, d = v @ v.T, rng.standard_normal(300)
-    there = cupy_backend.asarray(g)
-    assert_same(
-        least_norm(there, cupy_backend.asarray(d), 1e-12),
-        least_norm(g, d, 1e-12),
-        cupy_backend,
-        1e-6,
-    )
-    assert_same(inverse_factor(there), inverse_factor(g), cupy_backend, 1e-9)
-    values, _ = eigen(there[None])
+    assert_as_on_host(least_norm, (g, d), cupy_backend, 1e-6, 1e-12)
+    assert_as_on_host(inverse_factor, (g,), cupy_backend, 1e-9)
+    values, _ = eigen(cupy_backend.asarray(g[None]))
     np.testing.assert_allclose(cupy_backend.to_host(values)[0], np.linalg.eigvalsh(g), rtol=1e-8)
 
 
@@ -262,6 +236,4 @@ def test_larger_matrices_are_left_to_the_library(cupy_backend, rng):
 def test_least_norm(k, n, cupy_backend, rng):
     v = rng.standard_normal((k, n))
     g, d = v @ v.T, v @ rng.standard_normal(n)
-    expected = least_norm(g, d, 1e-12)
-    got = least_norm(cupy_backend.asarray(g), cupy_backend.asarray(d), 1e-12)
-    np.testing.assert_allclose(cupy_backend.to_host(got), expected, rtol=1e-8)
+    assert_as_on_host(least_norm, (g, d), cupy_backend, 1e-8, 1e-12)

@@ -6,20 +6,27 @@ import importlib.util
 import itertools
 import re
 from collections import Counter
-from dataclasses import replace
 from types import SimpleNamespace
 
 import fake_arrays
 import numpy as np
 import pytest
-from cupy_comparisons import ALLOWED, BOTH, assert_same, moved, moved_back
+from cupy_comparisons import (
+    ALLOWED,
+    BOTH,
+    assert_as_on_host,
+    assert_same,
+    moved,
+    moved_back,
+    on,
+)
 from fake_cupy import is_stand_in
 from learning_problems import EVERY_RULE, NETWORKS, problem
 
 import dualnet as dn
 from dualnet import tree
 from dualnet.backends import MATMUL_PRECISIONS, overridable
-from dualnet.backends.overridable import matrix_product
+from dualnet.backends.overridable import matmul
 from dualnet.checking.checks import random_directions
 from dualnet.core.spaces import RankOne
 from dualnet.data.enlarge import enlarged
@@ -54,27 +61,21 @@ def happened(products, monkeypatch):
     products.cublas._ready()  # its handle has an array of its own, once
     counts = Counter()
 
-    class Counted:
-        def __init__(self, library):
-            self._library = library
+    def counting(kind, module, name, counts_as=lambda result, *_: True):
+        function = getattr(module, name)
 
-        def __getattr__(self, name):
-            counts["calls"] += name.startswith("gemm")
-            return getattr(self._library, name)
+        def call(*arguments):
+            result = function(*arguments)
+            counts[kind] += counts_as(result, *arguments)
+            return result
 
-    def contiguous(a):
-        result = copy(a)
-        counts["copied"] += result.data.ptr != a.data.ptr
-        return result
+        monkeypatch.setattr(module, name, call)
 
-    def empty(*args):
-        counts["new"] += 1
-        return make(*args)
-
-    copy, make = products.cupy.ascontiguousarray, products.cupy.empty
-    monkeypatch.setattr(products, "cublas", Counted(products.cublas))
-    monkeypatch.setattr(products.cupy, "ascontiguousarray", contiguous)
-    monkeypatch.setattr(products.cupy, "empty", empty)
+    counting("calls", products.cublas, "gemm")
+    counting("calls", products.cublas, "gemm_strided_batched")
+    is_new = lambda result, a: result.data.ptr != a.data.ptr  # noqa: E731
+    counting("copied", products.cupy, "ascontiguousarray", is_new)
+    counting("new", products.cupy, "empty")
     return counts
 
 
@@ -97,62 +98,46 @@ def swapped(a):
     return np.swapaxes(a, -1, -2)
 
 
-WITHOUT_COPIES = {
-    # name: shapes in memory, what is made of them, calls
-    "two matrices": ((3, 4), (4, 5), lambda x, y: (x, y), 1),
-    "both transposed": ((4, 3), (5, 4), lambda x, y: (x.T, y.T), 1),
-    "columns of a wider one": ((3, 9), (4, 7), lambda x, y: (x[:, 2:6], y[:, 1:6]), 1),
-    "every other row": ((6, 4), (8, 5), lambda x, y: (x[::2], y[::2]), 1),
-    "rows of a transposed one": ((4, 9), (4, 5), lambda x, y: (x.T[2:5], y), 1),
-    "a stack and a matrix": ((6, 3, 4), (4, 5), lambda x, y: (x, y), 1),
-    "a matrix and a stack": ((3, 4), (6, 4, 5), lambda x, y: (x, y), 1),
-    "a transposed matrix and a stack": ((4, 3), (6, 4, 5), lambda x, y: (x.T, y), 1),
-    "a stack of transposed ones": ((6, 4, 3), (6, 4, 5), lambda x, y: (swapped(x), y), 1),
-    "a repeated matrix": ((3, 4), (6, 4, 5), lambda x, y: (np.broadcast_to(x, (6, 3, 4)), y), 1),
-    "groups of channels": (
-        (30, 6, 4),
-        (4, 6, 5),
-        lambda x, y: (np.swapaxes(x, 0, 1), np.swapaxes(y, 0, 1)),
-        1,
-    ),
-    "a stack that leads last": ((3, 4), (4, 5, 6), lambda x, y: (x, np.moveaxis(y, -2, 0)), 1),
-    "two axes that are one": ((2, 6, 3, 4), (2, 6, 4, 5), lambda x, y: (x, y), 1),
-    "k stacks and a stack": ((2, 6, 3, 4), (6, 4, 5), lambda x, y: (x, y), 2),
-    "every pair": ((6, 1, 3, 4), (3, 4, 5), lambda x, y: (x, y), 3),
-    "axes of length 1": ((6, 1, 1, 4), (4, 1), lambda x, y: (x[:, :, ::3], y), 1),
-    "heads": (
-        (7, 5, 2, 4),
-        (7, 5, 2, 4),
-        lambda x, y: (np.swapaxes(x, 1, 2), np.transpose(y, (0, 2, 3, 1))),
-        2,
-    ),
-    "vectors": ((4,), (4,), lambda x, y: (x, y), 1),
-    "a vector and a stack": ((4,), (6, 4, 5), lambda x, y: (x, y), 1),
-    "a stack and every other entry": ((6, 3, 4), (8,), lambda x, y: (x, y[::2]), 1),
-    "no directions": ((0, 3, 4), (4, 5), lambda x, y: (x, y), 0),
-    "no rows": ((6, 0, 4), (4, 5), lambda x, y: (x, y), 0),
-    "sums of nothing": ((6, 3, 0), (0, 5), lambda x, y: (x, y), 0),
-}
-
-
-def both_sides(made, shapes, dtype, backend, rng):
-    """Arrays that are made alike of contiguous ones on the host and on the device."""
-    here = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
-    return made(*here), made(*moved(here, backend))
-
-
-@BOTH
-@pytest.mark.parametrize("name", WITHOUT_COPIES)
-def test_what_blas_can_read_is_not_copied(name, dtype, cupy_backend, happened, rng):
-    *shapes, made, calls = WITHOUT_COPIES[name]
-    here, there = both_sides(made, shapes, dtype, cupy_backend, rng)
-    got = matrix_product(*there)
-    assert happened == Counter(calls=calls, new=1)
-    assert_same(got, np.matmul(*here), cupy_backend, ALLOWED[dtype], name)
-
-
-WITH_COPIES = {
+LAYOUTS = {
     # name: shapes in memory, what is made of them, calls, copies
+    "two matrices": ((3, 4), (4, 5), lambda x, y: (x, y), 1, 0),
+    "both transposed": ((4, 3), (5, 4), lambda x, y: (x.T, y.T), 1, 0),
+    "columns of a wider one": ((3, 9), (4, 7), lambda x, y: (x[:, 2:6], y[:, 1:6]), 1, 0),
+    "every other row": ((6, 4), (8, 5), lambda x, y: (x[::2], y[::2]), 1, 0),
+    "rows of a transposed one": ((4, 9), (4, 5), lambda x, y: (x.T[2:5], y), 1, 0),
+    "a stack and a matrix": ((6, 3, 4), (4, 5), lambda x, y: (x, y), 1, 0),
+    "a matrix and a stack": ((3, 4), (6, 4, 5), lambda x, y: (x, y), 1, 0),
+    "a transposed matrix and a stack": ((4, 3), (6, 4, 5), lambda x, y: (x.T, y), 1, 0),
+    "a stack of transposed ones": ((6, 4, 3), (6, 4, 5), lambda x, y: (swapped(x), y), 1, 0),
+    "a repeated matrix": ((3, 4), (6, 4, 5), lambda x, y: (np.broadcast_to(x, (6, 3, 4)), y), 1, 0),
+    "groups of channels": (
+        *((30, 6, 4), (4, 6, 5)),
+        lambda x, y: (np.swapaxes(x, 0, 1), np.swapaxes(y, 0, 1)),
+        *(1, 0),
+    ),
+    "a second stack that leads last": (
+        *((3, 4), (4, 5, 6)),
+        lambda x, y: (x, np.moveaxis(y, -2, 0)),
+        *(1, 0),
+    ),
+    "two axes that are one": ((2, 6, 3, 4), (2, 6, 4, 5), lambda x, y: (x, y), 1, 0),
+    "k stacks and a stack": ((2, 6, 3, 4), (6, 4, 5), lambda x, y: (x, y), 2, 0),
+    # written out, the repeated one would be six times the result
+    "20 stacks of rows and a stack": ((20, 30, 1, 6), (30, 6, 2), lambda x, y: (x, y), 20, 0),
+    "every pair": ((6, 1, 3, 4), (3, 4, 5), lambda x, y: (x, y), 3, 0),
+    "many pairs": ((18, 1, 3, 4), (17, 4, 5), lambda x, y: (x, y), 17, 0),
+    "axes of length 1": ((6, 1, 1, 4), (4, 1), lambda x, y: (x[:, :, ::3], y), 1, 0),
+    "heads": (
+        *((7, 5, 2, 4), (7, 5, 2, 4)),
+        lambda x, y: (np.swapaxes(x, 1, 2), np.transpose(y, (0, 2, 3, 1))),
+        *(2, 0),
+    ),
+    "vectors": ((4,), (4,), lambda x, y: (x, y), 1, 0),
+    "a vector and a stack": ((4,), (6, 4, 5), lambda x, y: (x, y), 1, 0),
+    "a stack and every other entry": ((6, 3, 4), (8,), lambda x, y: (x, y[::2]), 1, 0),
+    "no directions": ((0, 3, 4), (4, 5), lambda x, y: (x, y), 0, 0),
+    "no rows": ((6, 0, 4), (4, 5), lambda x, y: (x, y), 0, 0),
+    "sums of nothing": ((6, 3, 0), (0, 5), lambda x, y: (x, y), 0, 0),
     "rows backwards": ((3, 4), (4, 5), lambda x, y: (x[::-1], y), 1, 1),
     "every other column": ((3, 8), (4, 9), lambda x, y: (x[:, ::2], y[:, ::2]), 1, 2),
     "windows that overlap": ((6,), (4, 5), lambda x, y: (windows(x), y), 1, 1),
@@ -160,7 +145,7 @@ WITH_COPIES = {
     "a stack backwards": ((6, 3, 4), (6, 4, 5), lambda x, y: (x[::-1], y), 1, 1),
     "a stack that leads last": ((3, 4, 6), (4, 5), lambda x, y: (np.moveaxis(x, -1, 0), y), 1, 1),
     "many heads": ((18, 3, 17, 4), (18, 17, 4, 5), lambda x, y: (np.swapaxes(x, 1, 2), y), 1, 1),
-    "many pairs": ((18, 1, 3, 4), (17, 4, 5), lambda x, y: (x, y), 17, 0),
+    "20 stacks and a stack": ((20, 30, 6, 2), (30, 2, 6), lambda x, y: (x, y), 1, 1),
 }
 
 
@@ -170,12 +155,19 @@ def windows(x):
     return view.lib.stride_tricks.as_strided(x, (3, 4), 2 * x.strides)
 
 
+def both_sides(made, shapes, dtype, backend, rng):
+    """Arrays that are made alike of contiguous ones on the host and on the device."""
+    here = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    return made(*here), made(*moved(here, backend))
+
+
 @BOTH
-@pytest.mark.parametrize("name", WITH_COPIES)
-def test_the_rest_is_copied(name, dtype, cupy_backend, happened, rng):
-    *shapes, made, calls, copied = WITH_COPIES[name]
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_blas_can_read_is_not_copied(name, dtype, cupy_backend, happened, rng):
+    *shapes, made, calls, copied = LAYOUTS[name]
     here, there = both_sides(made, shapes, dtype, cupy_backend, rng)
-    got = matrix_product(*there)
+    happened.clear()
+    got = matmul(*there)
     assert happened == Counter(calls=calls, copied=copied, new=1)
     assert_same(got, np.matmul(*here), cupy_backend, ALLOWED[dtype], name)
 
@@ -234,7 +226,7 @@ def test_any_layout(dtype, rounded, cupy_backend, rounding, rng):
         outs = [cupy_backend.asarray(np.full(memory, 7, dtype))]
         out = make(outs[0])
         writable = 0 not in [s for s, n in zip(out.strides, out.shape, strict=True) if n > 1]
-        for got in (matrix_product(*there), matrix_product(*there, out) if writable else None):
+        for got in (matmul(*there), matmul(*there, out) if writable else None):
             if got is None:
                 continue
             bound = (
@@ -274,27 +266,23 @@ def test_a_result_is_put_where_it_belongs(name, transposed, cupy_backend, happen
     there = cupy_backend.asarray(np.full(memory, 7.0))
     x, y = cupy_backend.asarray(x), cupy_backend.asarray(y)
     out = view(there)
-    assert matrix_product(x, y, out) is out
+    assert matmul(x, y, out) is out
     assert happened == Counter(calls=1, new=0 if at_once else 1)
     assert_same(there, whole, cupy_backend, 1e-12)
 
 
 @pytest.mark.parametrize("rounded", MATMUL_PRECISIONS)
-def test_nothing_is_written_over_before_it_is_read(rounded, cupy_backend, rounding, rng):
+@pytest.mark.parametrize("side", (0, 1))
+def test_nothing_is_written_over_before_it_is_read(side, rounded, cupy_backend, rounding, rng):
     rounding(rounded)
     x, y = rng.standard_normal((2, 6, 4, 4))
-    y_there = cupy_backend.asarray(y)
-    for which in range(3):
+    for read, written in ((slice(6), slice(6)), (slice(6), slice(2, 8)), (slice(2, 8), slice(6))):
         a = cupy_backend.asarray(np.concatenate([x, x[:2]]))
-        first, out = ((a[:6], a[:6]), (a[:6], a[2:]), (a[2:], a[:6]))[which]
-        expected = np.matmul(cupy_backend.to_host(first), y)
-        matrix_product(first, y_there, out)
-        assert_same(out, expected, cupy_backend, 1e-12)
-        a = cupy_backend.asarray(np.concatenate([x, x[:2]]))
-        second, out = ((a[:6], a[:6]), (a[:6], a[2:]), (a[2:], a[:6]))[which]
-        expected = np.matmul(y, cupy_backend.to_host(second))
-        matrix_product(y_there, second, out)
-        assert_same(out, expected, cupy_backend, 1e-12)
+        factors = [cupy_backend.asarray(y)] * 2
+        factors[side] = a[read]
+        expected = np.matmul(*map(cupy_backend.to_host, factors))
+        matmul(*factors, a[written])
+        assert_same(a[written], expected, cupy_backend, 1e-12)
 
 
 def test_a_result_that_repeats_one_place_is_not_left_to_chance(cupy_backend, happened, rng):
@@ -304,7 +292,7 @@ def test_a_result_that_repeats_one_place_is_not_left_to_chance(cupy_backend, hap
     out = importlib.import_module("cupy").lib.stride_tricks.as_strided(
         row, (6, 3, 5), (0, *row.strides[1:])
     )
-    matrix_product(*there, out)
+    matmul(*there, out)
     assert happened["new"] == 1
 
 
@@ -316,9 +304,8 @@ def test_a_result_that_repeats_one_place_is_not_left_to_chance(cupy_backend, hap
 )
 def test_other_numbers_are_left_to_cupy(kinds, cupy_backend, happened, rng):
     x, y = (rng.integers(-9, 9, (3, 3)).astype(kind) for kind in kinds)
-    got = matrix_product(cupy_backend.asarray(x), cupy_backend.asarray(y))
+    assert_as_on_host(matmul, (x, y), cupy_backend, 1e-12)
     assert happened["calls"] == 0
-    assert_same(got, x @ y, cupy_backend, 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -327,22 +314,20 @@ def test_other_numbers_are_left_to_cupy(kinds, cupy_backend, happened, rng):
 def test_errors_are_those_of_the_library(shapes, cupy_backend):
     there = [cupy_backend.asarray(np.ones(shape)) for shape in shapes]
     with pytest.raises(ValueError):
-        matrix_product(*there)
+        matmul(*there)
     fits = [cupy_backend.asarray(np.ones(shape)) for shape in ((3, 4), (4, 5), (3, 4))]
     with pytest.raises(ValueError):
-        matrix_product(*fits)
+        matmul(*fits)
 
 
 def test_host_arrays_are_refused(cupy_backend):
     with pytest.raises(TypeError):
-        matrix_product(cupy_backend.asarray(np.ones((3, 3))), np.ones((3, 3)))
+        matmul(cupy_backend.asarray(np.ones((3, 3))), np.ones((3, 3)))
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_no_large_product_of_a_step_is_cupys_own(name, rule, cupy_backend, rng, key, monkeypatch):
-    if not is_stand_in(cupy_backend):
-        pytest.skip("only the stand-in can be watched")
+def test_no_large_product_of_a_step_is_cupys_own(name, rule, stand_in, rng, key, monkeypatch):
     ours = fake_arrays.ndarray.__array_ufunc__
 
     def watched(self, ufunc, method, *inputs, **kwargs):
@@ -352,12 +337,10 @@ def test_no_large_product_of_a_step_is_cupys_own(name, rule, cupy_backend, rng, 
         return ours(self, ufunc, method, *inputs, **kwargs)
 
     in_shape, layers = NETWORKS[name]
-    p = problem(rng, key, *layers, in_shape=in_shape, dtype=np.float32)
-    fields = ("params", "state", "x", "labels")
-    p = replace(p, **{field: moved(getattr(p, field), cupy_backend) for field in fields})
+    p = on(stand_in, problem(rng, key, *layers, in_shape=in_shape, dtype=np.float32))
     rule_state = rule.init(key, p.plan, p.params)
     monkeypatch.setattr(fake_arrays.ndarray, "__array_ufunc__", watched)
-    p.step(rule, key, cupy_backend, rule_state=rule_state)
+    p.step(rule, key, stand_in, rule_state=rule_state)
 
 
 # --- rounding ------------------------------------------------------------------------------------
@@ -402,7 +385,7 @@ def test_rounding_keeps_the_order_of_axes(products, cupy_backend, happened, rng)
 def test_what_is_repeated_is_rounded_once(products, cupy_backend, happened, rng):
     x, y = (rng.standard_normal(s).astype(np.float32) for s in ((3, 4), (6, 4, 5)))
     there = np.broadcast_to(cupy_backend.asarray(x), (6, 3, 4)), cupy_backend.asarray(y)
-    got = products.product_kernels("bf16")["matrix_product"](*there)
+    got = products.product_kernels("bf16")["matmul"](*there)
     assert happened == Counter(calls=1, new=3)  # two rounded factors and the result
     expected = np.matmul(nearest_bfloat16(x), nearest_bfloat16(y)).astype(np.float32)
     assert_same(got, expected, cupy_backend, 1e-6)
@@ -420,7 +403,7 @@ def test_factors_are_rounded_as_asked_for(rounded, cupy_backend, rounding):
         "bf16": np.array([[1, 0], [0, 1], [1, 0]], np.float32),
     }
     for dtype in (np.float32, np.float64):
-        got = matrix_product(*moved((x.astype(dtype), identity.astype(dtype)), cupy_backend))
+        got = matmul(*moved((x.astype(dtype), identity.astype(dtype)), cupy_backend))
         due = expected[rounded] if dtype == np.float32 else x
         if may_differ(rounded, cupy_backend):
             np.testing.assert_allclose(cupy_backend.to_host(got), x, rtol=2.0**-10)
@@ -432,26 +415,23 @@ def test_sums_are_in_float32(cupy_backend, rounding):
     """257 needs 9 bits, and is no bfloat16."""
     rounding("bf16")
     ones = cupy_backend.asarray(np.ones((2, 257), np.float32))
-    got = cupy_backend.to_host(matrix_product(ones, ones.T))
+    got = cupy_backend.to_host(matmul(ones, ones.T))
     assert got.dtype == np.float32 and (got == 257).all()
 
 
 def test_a_product_with_a_vector_is_not_rounded(cupy_backend, rounding, rng):
     rounding("bf16")
     x, y = rng.standard_normal((5, 4)).astype(np.float32), rng.standard_normal(4).astype(np.float32)
-    got = matrix_product(*moved((x, y), cupy_backend))
-    assert_same(got, x @ y, cupy_backend, ALLOWED[np.float32])
+    assert_as_on_host(matmul, (x, y), cupy_backend, ALLOWED[np.float32])
 
 
-def test_exact_products_are_not_rounded(cupy_backend, rounding, happened, rng):
+def test_exact_matmuls_are_not_rounded(cupy_backend, rounding, happened, rng):
     """Inner products of directions, dense and of rank one, and images made larger."""
     rounding("bf16")
     x, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((6, 7), (7, 5)))
-    got = overridable.exact_product(*moved((x, y), cupy_backend))
-    assert_same(got, x @ y, cupy_backend, ALLOWED[np.float32])
-    wider = y.astype(np.float64)
-    got = overridable.exact_product(*moved((x, wider), cupy_backend))
-    assert_same(got, x @ wider, cupy_backend, ALLOWED[np.float64])
+    for dtype in (np.float32, np.float64):
+        factors = x, y.astype(dtype)
+        assert_as_on_host(overridable.exact_matmul, factors, cupy_backend, ALLOWED[dtype])
     assert happened["calls"] == 2  # both by the library, which a recorded step may call
     dense = rng.standard_normal((4, 5, 6)).astype(np.float32)
     factors = [rng.standard_normal((4, n)).astype(np.float32) for n in (5, 6)]
@@ -462,9 +442,7 @@ def test_exact_products_are_not_rounded(cupy_backend, rounding, happened, rng):
         got = inner_products(there, there)
         assert_same(got, inner_products(t, t), cupy_backend, 10 * ALLOWED[np.float32])
     images = rng.random((2, 5, 4, 3)).astype(np.float32)
-    assert_same(
-        enlarged(cupy_backend.asarray(images), 9), enlarged(images, 9), cupy_backend, 1e-5, "larger"
-    )
+    assert_as_on_host(enlarged, (images,), cupy_backend, 1e-5, 9)
 
 
 # --- the library ----------------------------------------------------------------------------------
@@ -518,22 +496,6 @@ def test_sizes_that_the_library_cannot_count_are_left_to_cupy(products, cupy_bac
     assert products._result_shapes(one, np.broadcast_to(one, (1, 2**31 - 1)), None) is not None
 
 
-def test_a_stack_against_a_repeated_one_is_few_calls(products, cupy_backend, happened, rng):
-    """Of 20 directions of 30 matrices, which meet the same 30: one call, for a small copy."""
-    t = rng.standard_normal((20, 30, 6, 2)).astype(np.float32)
-    y = rng.standard_normal((30, 2, 6)).astype(np.float32)
-    there = moved((t, y), cupy_backend)
-    happened.clear()
-    got = matrix_product(*there)
-    assert happened["calls"] == 1
-    assert_same(got, t @ y, cupy_backend, ALLOWED[np.float32])
-    rows, tall = (rng.standard_normal(s).astype(np.float32) for s in ((20, 30, 1, 6), (30, 6, 2)))
-    there = moved((rows, tall), cupy_backend)
-    happened.clear()
-    matrix_product(*there)  # written out, the repeated one would be six times the result
-    assert happened["calls"] == 20
-
-
 # --- how far rounding moves derivatives ----------------------------------------------------------
 
 
@@ -546,6 +508,13 @@ def derivatives(network, params, state, tangents, x):
     return dn.jvp(outputs, (params,), (tangents,))[1], dn.grad(outputs)(params)
 
 
+def drawn(network, n, features, k, rng, key):
+    """The arguments of `derivatives`, of k tangents and n examples."""
+    params, state, _ = network.init(key, (features,))
+    tangents = tree.map(lambda t: t.astype(np.float32), random_directions(key, params, k))
+    return params, state, tangents, rng.standard_normal((n, features)).astype(np.float32)
+
+
 DEPTH = 3
 
 
@@ -554,15 +523,10 @@ def test_derivatives_are_as_round_as_their_factors(rounded, cupy_backend, roundi
     """Of linear layers, each sum's terms have at most two factors a layer, each rounded once: so
     the error is at most (1 + u)^(2 DEPTH) - 1 of the same sum of absolute values."""
     network = Sequential(tuple((f"linear{i}", Linear(16, bias=False)) for i in range(DEPTH)))
-    params, state, _ = network.init(key, (12,))
-    tangents = random_directions(key, params, 4)
-    tangents = tree.map(lambda t: t.astype(np.float32), tangents)
-    x = rng.standard_normal((9, 12)).astype(np.float32)
-    exact = derivatives(network, params, state, tangents, x)
-    sizes = derivatives(network, *tree.map(np.abs, (params, state, tangents, x)))
+    here = drawn(network, 9, 12, 4, rng, key)
+    exact, sizes = derivatives(network, *here), derivatives(network, *tree.map(np.abs, here))
     rounding(rounded)
-    there = moved((params, state, tangents, x), cupy_backend)
-    got = moved_back(derivatives(network, *there), cupy_backend)
+    got = moved_back(derivatives(network, *moved(here, cupy_backend)), cupy_backend)
     bound = (1 + largest_error(rounded, cupy_backend)) ** (2 * DEPTH) - 1
     for g, e, size in zip(*map(tree.leaves, (got, exact, sizes)), strict=True):
         assert np.all(np.abs(g - e) <= bound * size + 1e-5 * size)
@@ -577,13 +541,10 @@ def test_derivatives_of_a_network(activation, rounded, cupy_backend, rounding, r
     way.  Of ReLUs so small a share changes sides, each of which is an error of its full size: the
     vector's is at most the root of that share."""
     network = MLP(width=64, depth=DEPTH - 1, activation=activation).network((64,), 10)
-    params, state, _ = network.init(key, (64,))
-    tangents = tree.map(lambda t: t.astype(np.float32), random_directions(key, params, 64))
-    x = rng.standard_normal((128, 64)).astype(np.float32)
-    exact = derivatives(network, params, state, tangents, x)
+    here = drawn(network, 128, 64, 64, rng, key)
+    exact = derivatives(network, *here)
     rounding(rounded)
-    there = moved((params, state, tangents, x), cupy_backend)
-    got = moved_back(derivatives(network, *there), cupy_backend)
+    got = moved_back(derivatives(network, *moved(here, cupy_backend)), cupy_backend)
     same_way = 2 * DEPTH * largest_error(rounded, cupy_backend)
     for what, g, e in zip(("jvp", "gradient"), got, exact, strict=True):
         g, e = (np.concatenate([np.ravel(leaf) for leaf in tree.leaves(t)]) for t in (g, e))

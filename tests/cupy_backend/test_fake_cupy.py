@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from fake_arrays import LACKING, LACKING_ARGUMENTS, ndarray
 from peers import peer
-from test_cupy_products import WITHOUT_COPIES
+from test_cupy_products import LAYOUTS
 
 from dualnet.core.dual import RULES
 
@@ -226,8 +226,10 @@ def test_cupy_has_what_recordings_ask_for():
     assert callable(there.runtime.getDevice) and callable(there.runtime.runtimeGetVersion)
 
 
-# "sums of nothing" are filled in by a kernel
-@pytest.mark.parametrize("name", [n for n in WITHOUT_COPIES if n != "sums of nothing"])
+# "sums of nothing" are filled in by a kernel, and so is a copy
+@pytest.mark.parametrize(
+    "name", [n for n, (*_, copied) in LAYOUTS.items() if not copied and n != "sums of nothing"]
+)
 def test_real_arrays_are_multiplied_as_fake_ones(name, monkeypatch, rng):
     """At addresses of the host, as what products ask of CuPy's arrays needs no device."""
     cupy = peer("cupy")
@@ -242,11 +244,11 @@ def test_real_arrays_are_multiplied_as_fake_ones(name, monkeypatch, rng):
         return cupy.ndarray(array.shape, array.dtype, cupy.cuda.MemoryPointer(memory, 0))
 
     made = []
-    x_shape, y_shape, view, calls = WITHOUT_COPIES[name]
+    x_shape, y_shape, view, calls, _ = LAYOUTS[name]
     here = rng.standard_normal(x_shape), rng.standard_normal(y_shape)
     there = view(*map(at_host, here))
     fake_cublas.calls.clear()
-    ours.product_kernels("full")["matrix_product"](*there)
+    ours.product_kernels("full")["matmul"](*there)
     assert len(fake_cublas.calls) == calls
     assert len(made) == 3  # nothing but the operands and the result
     np.testing.assert_allclose(made[-1], np.matmul(*view(*here)), rtol=1e-12, atol=1e-12)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dualnet.check.table import Row, adder
-from dualnet.core.arrays import asarray_like
+from dualnet.check.table import Row, adder, constant
 from dualnet.images.convolution import (
     convolve,
     convolve_rank_one,
@@ -65,7 +64,7 @@ def add_windows(note: str, g: Geometry, image: Pair, batch: int = 2, channels: i
     row(
         weighted_window_sum,
         note,
-        lambda _xp, x: weighted_window_sum(x, asarray_like(weights.astype(x.dtype), x), g),
+        lambda _xp, x: weighted_window_sum(x, constant(weights.astype(x.dtype), x), g),
         (2, *images),
         exact=True,
     )
@@ -73,7 +72,7 @@ def add_windows(note: str, g: Geometry, image: Pair, batch: int = 2, channels: i
         weighted_window_sum_transpose,
         note,
         lambda _xp, y: weighted_window_sum_transpose(
-            y, asarray_like(weights.astype(y.dtype), y), g, image
+            y, constant(weights.astype(y.dtype), y), g, image
         ),
         (2, batch, *places, c),
         exact=True,

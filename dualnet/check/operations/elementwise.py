@@ -11,13 +11,13 @@ from dualnet.check.table import (
     SINCE_2_1,
     Row,
     adder,
+    constant,
     distinct,
     far_apart,
     given,
     named,
     uniform,
 )
-from dualnet.core.arrays import asarray_like
 from dualnet.core.dual import astype
 from dualnet.core.tables.elementwise import _to_float
 
@@ -54,7 +54,7 @@ row(
     np.nan_to_num,
     "NaN and inf inside",
     lambda xp, x: xp.nan_to_num(
-        xp.where(asarray_like(MASK, x), x, asarray_like(_NOT_NUMBERS, x)), posinf=2.0, neginf=-2.0
+        xp.where(constant(MASK, x), x, constant(_NOT_NUMBERS, x)), posinf=2.0, neginf=-2.0
     ),
     (2, 3),
     exact=True,
@@ -85,7 +85,7 @@ for _note, _s, _r in _PAIRS:
 row(
     np.fmax,
     "NaN ignored",
-    lambda xp, x: xp.fmax(x, asarray_like(_NAN_BESIDE, x)),
+    lambda xp, x: xp.fmax(x, constant(_NAN_BESIDE, x)),
     (3, 2),
     jax=False,
 )
@@ -97,7 +97,7 @@ row(np.power, "base 0", lambda xp, x: xp.power(x, 2), given([0.0, 1.0, -1.0]))
 row(
     np.power,
     "exponents of an integer array",
-    lambda xp, x: xp.power(x, asarray_like(np.array([0, 1, 2]), x)),
+    lambda xp, x: xp.power(x, constant(np.array([0, 1, 2]), x)),
     distinct(2, 3),
 )
 row(np.power, "exponent, of 2", lambda xp, y: xp.power(2, y), (2, 3))
@@ -105,7 +105,7 @@ row(np.power, "exponent, of 0.5", lambda xp, y: xp.power(0.5, y), (2, 3))
 row(
     np.power,
     "exponent, of an array",
-    lambda xp, y: xp.power(asarray_like(np.array([[0.5], [2.0]]), y), y),
+    lambda xp, y: xp.power(constant(np.array([[0.5], [2.0]]), y), y),
     (2, 3),
 )
 row(np.power, "exponents at 0", named(np.power), uniform(0.5, 2, 3), given([0.0, 1.0, 2.0]))
@@ -151,13 +151,11 @@ row(
     exact=True,
 )
 
-row(
-    np.where, "", lambda xp, x, y: xp.where(asarray_like(MASK, x), x, y), (2, 3), (2, 3), exact=True
-)
+row(np.where, "", lambda xp, x, y: xp.where(constant(MASK, x), x, y), (2, 3), (2, 3), exact=True)
 row(
     np.where,
     "stretched",
-    lambda xp, x, y: xp.where(asarray_like(MASK, x), x, y),
+    lambda xp, x, y: xp.where(constant(MASK, x), x, y),
     (3,),
     (2, 1),
     exact=True,
@@ -165,12 +163,12 @@ row(
 row(
     np.where,
     "mask stretched",
-    lambda xp, x, y: xp.where(asarray_like(MASK[0], x), x, y),
+    lambda xp, x, y: xp.where(constant(MASK[0], x), x, y),
     (2, 3),
     (),
     exact=True,
 )
-row(np.where, "one number", lambda xp, x: xp.where(asarray_like(MASK, x), x, 0.5), (3,), exact=True)
+row(np.where, "one number", lambda xp, x: xp.where(constant(MASK, x), x, 0.5), (3,), exact=True)
 row(
     np.where,
     "by its own value",
@@ -181,9 +179,7 @@ row(
 row(
     np.where,
     "other branch infinite",
-    lambda xp, x: xp.where(
-        asarray_like(MASK, x), xp.log(xp.where(asarray_like(MASK, x), x, 1)), 0.0
-    ),
+    lambda xp, x: xp.where(constant(MASK, x), xp.log(xp.where(constant(MASK, x), x, 1)), 0.0),
     uniform(0.5, 2, 2, 3),
 )
 row(astype, "", lambda xp, x: x.astype(np.float64), (2, 3), exact=True)

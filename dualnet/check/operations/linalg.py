@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dualnet.check.table import Row, adder, invertible, named, positive_definite
-from dualnet.core.arrays import asarray_like
+from dualnet.check.table import Row, adder, constant, invertible, named, positive_definite
 from dualnet.core.tables.linalg import _logabsdet
 
 ROWS: list[Row] = []
@@ -117,7 +116,7 @@ row(
 row(
     np.einsum,
     "only one differentiated",
-    lambda xp, x: xp.einsum("ij,j,k->ik", x, asarray_like(_THREE, x), asarray_like(_THREE[:2], x)),
+    lambda xp, x: xp.einsum("ij,j,k->ik", x, constant(_THREE, x), constant(_THREE[:2], x)),
     (2, 3),
     exact=True,
 )

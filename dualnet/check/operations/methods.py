@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.check.table import Row, adder, distinct
-from dualnet.core.arrays import asarray_like
+from dualnet.check.table import Row, adder, constant, distinct
 
 ROWS: list[Row] = []
 
@@ -16,7 +15,7 @@ _C = np.array([[1.5, -2.0, 0.5], [0.3, 2.0, -1.0]])
 
 
 def _c(x: Any) -> Any:
-    return asarray_like(_C, x)
+    return constant(_C, x)
 
 
 for _note, _f in {

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.check.table import MASK, SINCE_2_1, Row, adder, far_apart, named
-from dualnet.core.arrays import asarray_like
+from dualnet.check.table import MASK, SINCE_2_1, Row, adder, constant, far_apart, named
 
 ROWS: list[Row] = []
 row = adder(ROWS, "shaping", jax=True)
@@ -151,7 +150,7 @@ for _fn, _note, _f, *_shapes in (
     (
         np.concatenate,
         "constants",
-        lambda xp, x: xp.concatenate([asarray_like(MASK * 2.0, x), x], 0),
+        lambda xp, x: xp.concatenate([constant(MASK * 2.0, x), x], 0),
         (2, 3),
     ),
     (np.stack, "", lambda xp, x, y: xp.stack([x, y]), (2, 3), (2, 3)),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.backends.overridable import matrix_product
+from dualnet.backends.overridable import matmul
 from dualnet.core import linear
 from dualnet.core.arrays import arange_like
 from dualnet.core.dual import primal_of, primitive
@@ -37,7 +37,7 @@ def _matmul_by_y(t: Tangent, out: Array, x: Array, y: Array) -> Tangent:
 @linearizer(np.matmul)
 def _matmul(x: Array, y: Array) -> Any:
     x, y = operand(x), operand(y)
-    out = matrix_product(x, y)
+    out = matmul(x, y)
     return out, (lambda t: _matmul_by_x(t, out, x, y), lambda t: _matmul_by_y(t, out, x, y))
 
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dualnet.core.arrays import concatenate_arrays, pad_zeros, scatter_add_zeros
+from dualnet.backends import overridable
+from dualnet.core.arrays import pad_zeros, scatter_add_zeros
 from dualnet.core.linear import (
     LinearMap,
     StructuredTangent,
@@ -101,7 +102,7 @@ def concatenate(ts: Sequence[Tangent | None], shapes: Sequence[Shape], axis: int
         np.zeros_like(like, shape=(like.shape[0], *shape)) if t is None else t
         for t, shape in zip(ts, shapes, strict=True)
     ]
-    return concatenate_arrays(stacks, axis)
+    return overridable.concatenate(stacks, axis)
 
 
 @LinearMap

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.overridable import concatenate
 from dualnet.core import linear
-from dualnet.core.arrays import arange_like, asarray_like, concatenate_arrays
+from dualnet.core.arrays import arange_like, asarray_like
 from dualnet.core.dual import astype, getitem, primal_of
 from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.tables import linear_maps
@@ -152,10 +153,7 @@ def _pad(x: Array, pad_width: Any, mode: Any = "constant", **how: Any) -> Any:
 
 @linearizer(np.concatenate, sequences=(0,))
 def _concatenate(arrays: Sequence, axis: int | None = 0, **how: Any) -> Any:
-    if how or axis is None or not isinstance(arrays, (list, tuple)):
-        out = np.concatenate(arrays, axis, **how)
-    else:
-        out = concatenate_arrays(arrays, axis)
+    out = concatenate(arrays, axis, **how)
 
     def of_tangents(ts: Any) -> Any:
         parts = arrays

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from dualnet.backends import Backend
-from dualnet.core.arrays import arange_like
 from dualnet.data.augment.step import check_range, draw
 from dualnet.errors import UsageError
 from dualnet.random import Key
@@ -127,6 +126,6 @@ def _with_hue_turned(x: Array, turn: Array) -> Array:
         green == brightest, 2.0 + (blue - red) / unit, 4.0 + (red - green) / unit
     )
     hue = np.where(red == brightest, (green - blue) / unit, from_green_or_blue) + 6.0 * turn
-    channels = (2 * arange_like(3, x)).astype(x.dtype)  # where red, green and blue are
+    channels = (2 * np.arange(3, like=x)).astype(x.dtype)  # where red, green and blue are
     distances = np.abs(np.mod(hue - channels + 3.0, 6.0) - 3.0)
     return brightest - chroma * np.clip(distances - 1.0, 0.0, 1.0)

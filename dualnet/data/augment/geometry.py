@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dualnet.backends import Backend
-from dualnet.backends.overridable import exact_product
-from dualnet.core.arrays import arange_like
+from dualnet.backends.overridable import exact_matmul
 from dualnet.data.augment.step import check_range, draw
 from dualnet.errors import UsageError
 from dualnet.random import Key
@@ -58,10 +57,10 @@ class PaddedCrop:
         n, height, width, _ = images.shape
         p = self.padding
         offsets = np.floor(numbers * (2 * p + 1)).astype(np.int64)
-        rows = offsets[:, :1] + arange_like(height, images)
-        columns = offsets[:, 1:] + arange_like(width, images)
+        rows = offsets[:, :1] + np.arange(height, like=images)
+        columns = offsets[:, 1:] + np.arange(width, like=images)
         padded = np.pad(images, ((0, 0), (p, p), (p, p), (0, 0)))
-        image = arange_like(n, images)[:, None, None]
+        image = np.arange(n, like=images)[:, None, None]
         return padded[image, rows[:, :, None], columns[:, None, :]]
 
 
@@ -155,7 +154,7 @@ class GaussianBlur:
 
         def smoothing(length: int) -> Array:
             """Return the matrices `(N, length, length)` that blur along an axis."""
-            pixels = arange_like(length, images).astype(images.dtype)
+            pixels = np.arange(length, like=images).astype(images.dtype)
             weights = np.exp(-np.square((pixels[:, None] - pixels) / sigma) / 2.0)
             return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -182,10 +181,10 @@ def _interpolation(first: Array, length: Array, size: int, whole: int) -> Array:
         `(N, size, whole)`.
     """
     first, last = first[:, None], (first + length - 1.0)[:, None]
-    steps = (arange_like(size, length).astype(length.dtype) + 0.5) / size
+    steps = (np.arange(size, like=length).astype(length.dtype) + 0.5) / size
     centers = np.clip(first + steps * length[:, None] - 0.5, first, last)
     # The weight of a pixel falls from 1 at its center to 0 at the centers of its neighbors.
-    distances = np.abs(centers[:, :, None] - arange_like(whole, length).astype(length.dtype))
+    distances = np.abs(centers[:, :, None] - np.arange(whole, like=length).astype(length.dtype))
     return np.maximum(1.0 - distances, 0.0)
 
 
@@ -201,7 +200,7 @@ def _along_rows_and_columns(rows: Array, columns: Array, images: Array) -> Array
         `(N, S, T, C)`.
     """
     n, height, width, channels = images.shape
-    x = exact_product(rows, images.reshape(n, height, width * channels))
+    x = exact_matmul(rows, images.reshape(n, height, width * channels))
     x = x.reshape(n, -1, width, channels).transpose(0, 2, 1, 3)
-    x = exact_product(columns, x.reshape(n, width, -1))
+    x = exact_matmul(columns, x.reshape(n, width, -1))
     return x.reshape(n, columns.shape[1], -1, channels).transpose(0, 2, 1, 3)

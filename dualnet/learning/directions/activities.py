@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from dualnet.backends import Backend
-from dualnet.core.arrays import stack_arrays
+from dualnet.backends.overridable import stack
 from dualnet.errors import UsageError
 from dualnet.learning.cut_pass import DrawAtSite
+from dualnet.learning.plan import Plan
+from dualnet.learning.rule import Rule
 from dualnet.learning.task import Shard
 from dualnet.random import Key
+from dualnet.tree import Tree
 from dualnet.types import Array, Stack
 
 ACTIVITY_SAMPLERS = ("normal", "rademacher")
@@ -51,10 +54,28 @@ class ActivityDirections:
             drawn = [
                 self.draw_array(site.fold_in(i), z.shape, z.dtype, first) for i in range(self.k)
             ]
-            u = stack_arrays(drawn) if self.k > 1 else drawn[0][None]
+            u = stack(drawn) if self.k > 1 else drawn[0][None]
             return u if slope is None else np.where(np.equal(slope, 0), 0, u)
 
         return draw
+
+
+@dataclass(frozen=True)
+class DrawsActivities(Rule):
+    """What rules share that put k random directions into activities.
+
+    Args:
+        tangents: k.
+        sampler: `normal` or `rademacher`.
+    """
+
+    tangents: int = 1
+    sampler: str = "normal"
+
+    def sample(
+        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
+    ) -> ActivityDirections:
+        return ActivityDirections.by_name(self.sampler, key, backend, self.tangents)
 
 
 def require_sampler(rule: str, tangents: int, sampler: str) -> None:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dualnet.backends.overridable import exact_product, matrix_product
-from dualnet.core.arrays import concatenate_arrays
+from dualnet.backends.overridable import concatenate, exact_matmul, matmul
 from dualnet.core.spaces import RankOne
 from dualnet.learning.directions.low_rank import LowRank
 from dualnet.types import Array, Tangent
@@ -28,10 +27,8 @@ def directions_at(t: Tangent, which: slice) -> Tangent:
 def join_directions(ts: Sequence[Tangent]) -> Tangent:
     """Join the directions of several dense or several rank-one tangents, one after the other."""
     if isinstance(ts[0], RankOne):
-        return RankOne(
-            *(concatenate_arrays([getattr(t, f) for t in ts]) for f in ("left", "right"))
-        )
-    return concatenate_arrays(ts)
+        return RankOne(*(concatenate([getattr(t, f) for t in ts]) for f in ("left", "right")))
+    return concatenate(ts)
 
 
 def combine(coefficients: Array, t: Tangent) -> Array:
@@ -40,9 +37,9 @@ def combine(coefficients: Array, t: Tangent) -> Array:
         return functools.reduce(np.add, (combine(coefficients, term) for term in t.terms))
     if isinstance(t, RankOne):
         weighted = np.moveaxis(t.left, 0, -1) * coefficients
-        return matrix_product(weighted, np.moveaxis(t.right, 0, -2))
+        return matmul(weighted, np.moveaxis(t.right, 0, -2))
     rows = np.reshape(t, (t.shape[0], math.prod(t.shape[1:])))
-    return np.reshape(matrix_product(coefficients, rows), t.shape[1:])
+    return np.reshape(matmul(coefficients, rows), t.shape[1:])
 
 
 def inner_products(t: Tangent, u: Tangent) -> Array:
@@ -53,9 +50,9 @@ def inner_products(t: Tangent, u: Tangent) -> Array:
         pairs = _gram(t.left, u.left) * _gram(t.right, u.right)  # (*b, k, l)
         return np.sum(pairs, axis=tuple(range(pairs.ndim - 2)))
     size = math.prod(t.shape[1:])
-    return exact_product(np.reshape(t, (t.shape[0], size)), np.reshape(u, (u.shape[0], size)).T)
+    return exact_matmul(np.reshape(t, (t.shape[0], size)), np.reshape(u, (u.shape[0], size)).T)
 
 
 def _gram(a: Array, b: Array) -> Array:
     """Return a · b `(*b, k, l)` along the last axes of a `(k, *b, p)` and b `(l, *b, p)`."""
-    return exact_product(np.moveaxis(a, 0, -2), np.moveaxis(b, 0, -1))
+    return exact_matmul(np.moveaxis(a, 0, -2), np.moveaxis(b, 0, -1))

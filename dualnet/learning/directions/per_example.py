@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dualnet.backends.overridable import matrix_product
+from dualnet.backends.overridable import concatenate, matmul
 from dualnet.core import linear
-from dualnet.core.arrays import concatenate_arrays
 from dualnet.core.linear import LinearMap, StructuredTangent
 from dualnet.core.spaces import RankOne, dense, direction_count
 from dualnet.core.tables import linear_maps
@@ -149,12 +148,12 @@ def _(t: PerExample, x: Array) -> Stack:
     if isinstance(t.each, RankOne):
         left, right = (np.reshape(f, (k, n, *f.shape[1:])) for f in (t.each.left, t.each.right))
         left = np.moveaxis(left, (0, 1), (-2, -3))  # (*stack, n, k, p)
-        inner = matrix_product(left, np.swapaxes(x, -1, -2))
+        inner = matmul(left, np.swapaxes(x, -1, -2))
         inner = np.moveaxis(inner, -2, 0)  # (k, *stack, n, rows)
         y = inner[..., None] * np.moveaxis(right, 1, -2)[..., None, :]
     else:
         w = np.reshape(t.each, (k, n, *t.shape))
-        y = matrix_product(x, np.moveaxis(w, 1, -3))
+        y = matmul(x, np.moveaxis(w, 1, -3))
     return np.reshape(y, (k, *lead, q))
 
 
@@ -169,4 +168,4 @@ def _(t: PerExample, x: Array, geometry: Geometry) -> Stack:
     of_each = [
         conv_of_kernel_tangent(t.of_example(j), x[j : j + 1], geometry) for j in range(len(x))
     ]
-    return concatenate_arrays(of_each, axis=2)  # (k, 1, M, rows, columns, Q)
+    return concatenate(of_each, axis=2)  # (k, 1, M, rows, columns, Q)

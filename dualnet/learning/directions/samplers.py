@@ -17,9 +17,8 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
-from dualnet.backends.overridable import exact_product
+from dualnet.backends.overridable import exact_matmul
 from dualnet.backends.symmetric import inverse_factor
-from dualnet.core.arrays import arange_like
 from dualnet.core.spaces import RankOne
 from dualnet.errors import UsageError
 from dualnet.learning.directions.low_rank import LowRank
@@ -139,9 +138,9 @@ def basis(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tr
 
     def draw(like: Array) -> Array:
         nonlocal first
-        numbers = arange_like(like.size, like) + first
+        numbers = np.arange(like.size, like=like) + first
         first += like.size
-        rows = np.equal((arange_like(stop - start, like) + start)[:, None], numbers)
+        rows = np.equal((np.arange(stop - start, like=like) + start)[:, None], numbers)
         return np.reshape(rows, (stop - start, *like.shape)).astype(like.dtype)
 
     return tree.map(draw, params)
@@ -164,7 +163,7 @@ def orthogonal(gram: Array, n: int) -> Array:
 def varying(gram: Array, n: int) -> Array:
     """Mix to orthogonal directions of lengths sqrt(n) · 2i/(k + 1) for i from 1 to k."""
     k = len(gram)
-    lengths = 2.0 * (arange_like(k, gram) + 1) / (k + 1)
+    lengths = 2.0 * (np.arange(k, like=gram) + 1) / (k + 1)
     return lengths[:, None] * orthogonal(gram, n)
 
 
@@ -187,7 +186,7 @@ def unit(mix: Mix | None) -> Mix:
 
     def scaled(gram: Array, n: int) -> Array:
         mixture = np.identity(len(gram), like=gram) if mix is None else mix(gram, n)
-        squares = np.sum(exact_product(mixture, gram) * mixture, axis=1)
+        squares = np.sum(exact_matmul(mixture, gram) * mixture, axis=1)
         return mixture / np.sqrt(np.where(squares > 0, squares, 1.0))[:, None]
 
     return scaled

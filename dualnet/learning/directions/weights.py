@@ -11,8 +11,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
-from dualnet.backends.overridable import exact_product
-from dualnet.core.arrays import concatenate_arrays
+from dualnet.backends.overridable import concatenate, exact_matmul
 from dualnet.core.spaces import direction_count
 from dualnet.learning.aggregate import Aggregation
 from dualnet.learning.directions.algebra import (
@@ -136,7 +135,7 @@ class SharedDirections:
     def together(self, contributions: list) -> dict[str, Any]:
         """Return those of all passes as one, to be added up over shards."""
         several = len(contributions) > 1
-        return {"derivatives": concatenate_arrays(contributions) if several else contributions[0]}
+        return {"derivatives": concatenate(contributions) if several else contributions[0]}
 
     def gradients(self, total: dict[str, Any], n: int, aggregate: Aggregation) -> Tree:
         """Return the estimate from what all shards measured.
@@ -171,9 +170,9 @@ class SharedDirections:
         if self.sampler.mix is None:
             return aggregate(d, gram, n)
         mixture = self.sampler.mix(gram(), n)
-        mixed = functools.cache(lambda: exact_product(exact_product(mixture, gram()), mixture.T))
-        c = aggregate(exact_product(mixture, d).astype(d.dtype), mixed, n)
-        return exact_product(mixture.T, c).astype(d.dtype)
+        mixed = functools.cache(lambda: exact_matmul(exact_matmul(mixture, gram()), mixture.T))
+        c = aggregate(exact_matmul(mixture, d).astype(d.dtype), mixed, n)
+        return exact_matmul(mixture.T, c).astype(d.dtype)
 
     def size(self, segment: int) -> int:
         """Count the parameters that answer to a loss."""
