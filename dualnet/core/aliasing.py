@@ -97,9 +97,10 @@ def write(x: Dual, value: Any, fn: Callable) -> Any:
         _take(base, put_at(base, alias.key, written[-1]))
         written.append(base)
     if x.alias is not None:
-        x.alias.memory.writes += 1
+        memory = x.alias.memory
+        memory.writes += 1
         for one in written:
-            one.alias.writes = x.alias.memory.writes
+            one.alias = Alias(memory, *((one.alias.base, one.alias.key) if one.alias else ()))
     return x
 
 

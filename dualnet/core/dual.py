@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dualnet.core import aliasing, refusals
+from dualnet.core.array_methods import ArrayMethods
 from dualnet.types import Array, Tangent
 
 
@@ -111,39 +112,17 @@ def primitive(fn: Callable) -> Callable:
     return dispatching
 
 
-def _operators(fn: Callable) -> tuple[Any, Any, Any]:
-    """Make the operators that are `fn`: with the dual on the left, on the right, and in place."""
-
-    def left(self: Dual, other: Any) -> Any:
-        if getattr(other, "__array_ufunc__", self) is None:
-            return NotImplemented  # NumPy's convention: the other side knows what to do
-        return evaluate(fn, (self, other), {})
-
-    def in_place(self: Dual, other: Any) -> Any:
-        return aliasing.write(self, evaluate(fn, (self, other), {}), fn)
-
-    return left, lambda self, other: evaluate(fn, (other, self), {}), in_place
-
-
-def _method(fn: Callable) -> Any:
-    """Make the method that is the NumPy function `fn`, with the dual as its first argument."""
-
-    def method(self: Dual, *args: Any, **kwargs: Any) -> Any:
-        refusals.require_no_out(fn, kwargs)
-        return evaluate(fn, (self, *args), kwargs)
-
-    return method
-
-
-class Dual:
+class Dual(ArrayMethods):
     """A primal and its tangent.  Transforms make duals; they behave like NumPy arrays.
 
     Attributes:
         primal: the value, an array or a Dual of an outer transform.
         tangent: a stack `(k, *primal.shape)` or a structured tangent, of the primal's dtype.
         level: the transform that the dual belongs to.
+        alias: which other duals NumPy would keep in the same memory; None where there are none.
     """
 
+    evaluate = staticmethod(evaluate)
     __slots__ = ("alias", "level", "primal", "tangent")
 
     def __init__(self, primal: Array, tangent: Tangent, level: Level):
@@ -184,20 +163,7 @@ class Dual:
     def __repr__(self) -> str:
         return f"Dual(primal={self.primal!r}, tangent={self.tangent!r})"
 
-    # --- what arrays have ---
-
-    shape = property(lambda self: self.primal.shape)
-    ndim = property(lambda self: self.primal.ndim)
-    size = property(lambda self: self.primal.size)
-    dtype = property(lambda self: self.primal.dtype)
-    T = property(lambda self: np.transpose(self))
-    mT = property(lambda self: np.swapaxes(self, -1, -2))
-
-    def __len__(self) -> int:
-        return len(self.primal)
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
+    # --- indexing and conversion; all other methods of arrays are in `core.array_methods` ---
 
     def __getitem__(self, key: Any) -> Any:
         return getitem(self, key)
@@ -208,53 +174,6 @@ class Dual:
     def astype(self, dtype: Any, order: Any = "K", **_kwargs: Any) -> Any:
         """Convert to another dtype; a conversion to integers or booleans drops the tangent."""
         return np.copy(astype(self, dtype), order)
-
-    def reshape(self, *shape: Any, **kwargs: Any) -> Any:
-        return np.reshape(self, shape[0] if len(shape) == 1 else shape, **kwargs)
-
-    def transpose(self, *axes: Any) -> Any:
-        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
-
-    def copy(self, order: Any = "C") -> Any:
-        return np.copy(self, order)
-
-    def flatten(self, order: Any = "C") -> Any:
-        return np.ravel(np.copy(self, "K"), order)  # not a view, as np.ravel may give
-
-    __copy__ = copy
-    __deepcopy__ = lambda self, _memo: np.copy(self, "K")  # noqa: E731
-
-    def __reduce_ex__(self, _protocol: Any) -> Any:
-        raise refusals.no_pickle()
-
-    def sort(self, axis: int = -1) -> None:
-        """Sort in place, as `x.sort()` does; `np.sort` returns a sorted copy."""
-        aliasing.write(self, np.sort(self, axis), np.sort)
-
-    # --- operators and methods that are NumPy functions ---
-
-    __add__, __radd__, __iadd__ = _operators(np.add)
-    __sub__, __rsub__, __isub__ = _operators(np.subtract)
-    __mul__, __rmul__, __imul__ = _operators(np.multiply)
-    __truediv__, __rtruediv__, __itruediv__ = _operators(np.divide)
-    __floordiv__, __rfloordiv__, __ifloordiv__ = _operators(np.floor_divide)
-    __mod__, __rmod__, __imod__ = _operators(np.remainder)
-    __pow__, __rpow__, __ipow__ = _operators(np.power)
-    __matmul__, __rmatmul__, __imatmul__ = _operators(np.matmul)
-    __lt__, __gt__ = _operators(np.less)[:2]  # x > y is y < x
-    __le__, __ge__ = _operators(np.less_equal)[:2]
-    __eq__, __ne__ = _operators(np.equal)[0], _operators(np.not_equal)[0]
-    __hash__ = None  # type: ignore[assignment]  # as for arrays: == is elementwise
-
-    __neg__, __pos__, __abs__ = _method(np.negative), _method(np.positive), _method(np.absolute)
-    sum, mean, prod = _method(np.sum), _method(np.mean), _method(np.prod)
-    max, min, var, std = _method(np.max), _method(np.min), _method(np.var), _method(np.std)
-    cumsum, cumprod, trace = _method(np.cumsum), _method(np.cumprod), _method(np.trace)
-    dot, clip, round, take = _method(np.dot), _method(np.clip), _method(np.round), _method(np.take)
-    ravel, squeeze = _method(np.ravel), _method(np.squeeze)
-    swapaxes, repeat, diagonal = _method(np.swapaxes), _method(np.repeat), _method(np.diagonal)
-    argmax, argmin, argsort = _method(np.argmax), _method(np.argmin), _method(np.argsort)
-    nonzero, any, all = _method(np.nonzero), _method(np.any), _method(np.all)
 
 
 def getitem(x: Array, key: Any) -> Array:

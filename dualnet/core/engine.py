@@ -104,7 +104,7 @@ def composed(*fns: Callable, sequences: Container[int] = ()) -> Callable:
 
     def decorate(function: Callable) -> Callable:
         def evaluate(_level: Level, args: tuple, kwargs: dict) -> Any:
-            return function(*_arrays(args, sequences), **kwargs)
+            return function(*_joined(args, sequences), **kwargs)
 
         for fn in fns:
             _register(fn, evaluate, [function])
@@ -149,7 +149,9 @@ def take_apart(args: Sequence, level: Level, sequences: Container[int] = ()) -> 
     change them before the record is read.
     """
     primals, tangents, recorded = [], [], False
-    for x in _arrays(args, sequences):
+    if any([isinstance(x, (list, tuple)) for x in args]):
+        args = _joined(args, sequences)
+    for x in args:
         t = None
         if isinstance(x, Dual):
             if x.alias is not None:
@@ -169,11 +171,11 @@ def take_apart(args: Sequence, level: Level, sequences: Container[int] = ()) -> 
     return primals, tangents
 
 
-def _arrays(args: Sequence, sequences: Container[int]) -> Sequence:
+def _joined(args: Sequence, sequences: Container[int]) -> Sequence:
     """Make arrays of the lists with duals in them, where NumPy would make arrays of lists."""
     for i, x in enumerate(args):
         if isinstance(x, (list, tuple)) and innermost_level(x) is not None:
-            parts = _arrays(x, ())
+            parts = _joined(x, ())
             args = (*args[:i], parts if i in sequences else np.stack(parts), *args[i + 1 :])
     return args
 

@@ -109,15 +109,15 @@ array_subclass = _refusal(
 )
 outdated = _refusal(
     DualConversionError,
-    "an array was written to in place, and a view of it (or the array that the view belongs to) was "
+    "an array was written to in place, and a view of it (or the array of which the view is) was "
     "used afterwards, where NumPy would show the new values. Write x = x + v instead of x += v, "
     "take views after the write, or write by index (W[i] = row) and not through a view that was "
     "reshaped or transposed",
 )
 no_write = _refusal(
     DualConversionError,
-    "{} in place: cannot write {} into an array of shape {} that carries a tangent; use the function "
-    "or operator that makes a new array",
+    "{} in place: cannot write {} into an array of shape {} that carries a tangent; use the "
+    "function or operator that makes a new array",
 )
 no_pickle = _refusal(
     DualConversionError,
