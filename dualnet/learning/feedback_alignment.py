@@ -20,7 +20,7 @@ from dualnet.core.engine import rule
 from dualnet.core.transforms import is_constant, stop_gradient, vjp
 from dualnet.learning.backprop import measure_by_reverse
 from dualnet.learning.directions.activities import ActivityDirections, require_share
-from dualnet.learning.plan import Plan
+from dualnet.learning.plan import Plan, WeightedMap
 from dualnet.learning.rule import Measurement, Rule
 from dualnet.learning.task import LearnerState, Shard
 from dualnet.nn.initial import kaiming
@@ -175,13 +175,13 @@ rule(moving_with, lambda t, out, y, z: t, lambda t, out, y, z: t)
 
 
 def backward_through(
-    feedback: Tree, weighted: Mapping[str, Layer], listen: Listener | None
+    feedback: Tree, weighted: Mapping[str, WeightedMap], listen: Listener | None
 ) -> Around:
     """Make the `around` that differentiates layers by their inputs as if their weights were B.
 
     Args:
         feedback: B of each layer with weights, by path.
-        weighted: these layers without their biases, as in `Plan`.
+        weighted: what these layers do by their weights alone, as in `Plan`.
         listen: sees them; None for nobody.
     """
 
@@ -190,14 +190,13 @@ def backward_through(
     ) -> tuple[Array, Tree]:
         if path not in feedback or (listen is None and is_constant(x)):
             return layer.apply(params, state, x, context)
-        plain, still, b = stop_gradient(params), stop_gradient(x), feedback[path]["w"]
-        zeros = {name: np.zeros_like(p) for name, p in plain.items() if name != "w"}
+        still, b = stop_gradient(x), feedback[path]["w"]
 
         def with_weights(w: Array, x: Array) -> Array:
-            return weighted[path].apply({**zeros, "w": w}, state, x, context)[0]
+            return weighted[path].apply(w, state, x, context)
 
         if listen is not None:
-            listen(LayerWithFeedback(path, with_weights, plain["w"], b, still))
+            listen(LayerWithFeedback(path, with_weights, stop_gradient(params["w"]), b, still))
         y, new_state = layer.apply(params, state, still, context)
         return (y if is_constant(x) else moving_with(y, with_weights(b, x))), new_state
 

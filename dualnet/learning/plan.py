@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
 
 from dualnet import tree
 from dualnet.learning.independence import Independence, independence_of_each
@@ -22,6 +25,30 @@ from dualnet.tree import Tree
 from dualnet.types import Array, Shape
 
 
+class WeightedMap(NamedTuple):
+    """What a layer does by its weights `w` alone: its other parameters, such as a bias, are zero.
+
+    Attributes:
+        layer: with `bias=False` where it has such a field, which saves adding zeros.
+        others: zeros for all parameters but `w`.
+    """
+
+    layer: Layer
+    others: dict[str, Array]
+
+    @classmethod
+    def of(cls, layer: Layer, params: dict[str, Array]) -> WeightedMap:
+        """Make the map of a layer with these parameters, of which only shapes and dtypes count."""
+        others = {name: np.zeros_like(p) for name, p in params.items() if name != "w"}
+        if is_dataclass(layer) and getattr(layer, "bias", False) is True:
+            layer = replace(layer, bias=False)
+        return cls(layer, others)
+
+    def apply(self, w: Array, state: Tree, x: Array, context: Context) -> Array:
+        """Return the output for weights w and inputs x."""
+        return self.layer.apply({**self.others, "w": w}, state, x, context)[0]
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """A task, and what follows from its network and the shapes of its parameters and inputs.
@@ -29,7 +56,7 @@ class Plan:
     Attributes:
         task: the network and its loss.
         units: the hidden units, in order.
-        weighted: the layers with weights `w`, by path, each without its bias if it has one.
+        weighted: the maps of the layers with weights `w`, by the layers' paths.
         segments: the number of the loss to which each parameter answers under a greedy rule, by
             the parameter's path.
         shapes: of each layer's output, for one example, by the layer's path.
@@ -40,7 +67,7 @@ class Plan:
 
     task: Task
     units: tuple[Unit, ...]
-    weighted: Mapping[str, Layer]
+    weighted: Mapping[str, WeightedMap]
     segments: Mapping[str, int]
     shapes: Mapping[str, Shape]
     outputs: Array
@@ -71,7 +98,7 @@ class Plan:
             raise no_pair("", task.network, result)
         outputs, _ = result
         weighted = {
-            path: _without_bias(layer)
+            path: WeightedMap.of(layer, of_layer)
             for path, layer in walk(task.network)
             if isinstance(of_layer := tree.subtree(params, path), dict) and "w" in of_layer
         }
@@ -122,10 +149,3 @@ class Plan:
     @cached_property
     def _greedy_independence(self) -> Mapping[str, Independence]:
         return independence_of_each(self.task, greedy=True)
-
-
-def _without_bias(layer: Layer) -> Layer:
-    """Return the layer with `bias=False`; itself where no field says that it has a bias."""
-    if is_dataclass(layer) and getattr(layer, "bias", False) is True:
-        return replace(layer, bias=False)
-    return layer
