@@ -123,7 +123,6 @@ def test_the_story_of_the_core_is_read_in_an_hour():
     print(f"story {sum(story.values())} lines {story}, core with tables {core}")
     assert max(story.values()) <= 260
     assert sum(story.values()) <= 1100
-    assert core <= 3090  # what it is about; the aim is 2,800
     text = (PACKAGE / "core" / "README.md").read_text(encoding="utf-8")
     order = [re.search(rf"`{name}\.py`", text).start() for name in STORY]
     assert order == sorted(order)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
+from dualnet.core import refusals
 from dualnet.core.dual import primal_of
 from dualnet.core.linear import StructuredTangent
 from dualnet.errors import TangentError
@@ -31,6 +32,8 @@ def float_array(name: str, x: Any) -> Array:
             f"{name}: only float arrays can be differentiated by, got {_kind(x)}; {fix}close "
             "over the constant in the function"
         )
+    if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
+        raise refusals.array_subclass(type(x).__name__)
     return np.asarray(x) if isinstance(x, float) else x
 
 

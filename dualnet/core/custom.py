@@ -16,6 +16,9 @@ from dualnet.core.linear import shape_of
 from dualnet.errors import TangentError, UsageError
 from dualnet.types import Array, Tangent
 
+_EVERY_ARGUMENT = range(1 << 30)
+"""A function of the user's may take lists of arrays anywhere, and gets them as they are."""
+
 
 class custom_jvp:
     """Make a function of arrays whose derivative rule you state yourself (a decorator).
@@ -67,7 +70,8 @@ class custom_jvp:
                     f"{self.__name__}.defjvps: the rule by argument {position} {got}, expected a "
                     f"function of ({expected}), or None where the argument carries no tangent"
                 )
-        rule(self._f, *(None if r is None else _aligned_where_broadcast(r) for r in rules))
+        maps = [None if r is None else _aligned_where_broadcast(r) for r in rules]
+        rule(self._f, *maps, sequences=_EVERY_ARGUMENT)
 
     def deflinearizer(self, function: Callable) -> Callable:
         """Give the result and the maps in one function (a decorator)."""
@@ -90,7 +94,7 @@ class custom_jvp:
             of_rule = _aligned_where_broadcast(lambda t, _out, *_primals: linear_map(t))
             return lambda t: of_rule(t, out, *args)
 
-        linearizer(self._f)(with_aligned_maps)
+        linearizer(self._f, sequences=_EVERY_ARGUMENT)(with_aligned_maps)
         return function
 
 

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dualnet.core import refusals
+from dualnet.core import aliasing, refusals
+from dualnet.core.array_methods import ArrayMethods
 from dualnet.types import Array, Tangent
 
 
@@ -79,16 +80,23 @@ def evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
         raise refusals.missing_argument(fn, rule.positional, rule.keywords, args, kwargs)
     if not level.open:
         raise refusals.escaped(fn)
-    return rule.evaluate(level, args, kwargs)
+    out = rule.evaluate(level, args, kwargs)
+    if isinstance(out, Dual) and getattr(out.primal, "base", out) is not None:
+        aliasing.note_view(out, args, args[1] if fn is getitem else None)
+    return out
 
 
 def innermost_level(args: Iterable) -> Level | None:
-    """Find the newest level among the arguments; lists and tuples of arrays are looked into."""
+    """Find the newest level among the arguments; lists and tuples are looked into."""
     found: Level | None = None
-    for arg in args:
-        for x in arg if isinstance(arg, (list, tuple)) else (arg,):
-            if isinstance(x, Dual) and (found is None or x.level.serial > found.serial):
-                found = x.level
+    for x in args:
+        level = None
+        if isinstance(x, Dual):
+            level = x.level
+        elif isinstance(x, (list, tuple)):
+            level = innermost_level(x)
+        if level is not None and (found is None or level.serial > found.serial):
+            found = level
     return found
 
 
@@ -104,42 +112,24 @@ def primitive(fn: Callable) -> Callable:
     return dispatching
 
 
-def _operators(fn: Callable) -> tuple[Any, Any]:
-    """Make the operators that are the NumPy function `fn`: with the dual on the left, and right."""
-
-    def left(self: Dual, other: Any) -> Any:
-        if getattr(other, "__array_ufunc__", self) is None:
-            return NotImplemented  # NumPy's convention: the other side knows what to do
-        return evaluate(fn, (self, other), {})
-
-    return left, lambda self, other: evaluate(fn, (other, self), {})
-
-
-def _method(fn: Callable) -> Any:
-    """Make the method that is the NumPy function `fn`, with the dual as its first argument."""
-
-    def method(self: Dual, *args: Any, **kwargs: Any) -> Any:
-        refusals.require_no_out(fn, kwargs)
-        return evaluate(fn, (self, *args), kwargs)
-
-    return method
-
-
-class Dual:
+class Dual(ArrayMethods):
     """A primal and its tangent.  Transforms make duals; they behave like NumPy arrays.
 
     Attributes:
         primal: the value, an array or a Dual of an outer transform.
         tangent: a stack `(k, *primal.shape)` or a structured tangent, of the primal's dtype.
         level: the transform that the dual belongs to.
+        alias: which other duals NumPy would keep in the same memory; None where there are none.
     """
 
-    __slots__ = ("level", "primal", "tangent")
+    evaluate = staticmethod(evaluate)
+    __slots__ = ("alias", "level", "primal", "tangent")
 
     def __init__(self, primal: Array, tangent: Tangent, level: Level):
         self.primal = primal
         self.tangent = tangent
         self.level = level
+        self.alias: aliasing.Alias | None = None
 
     # --- NumPy's two protocols: a foreign array is asked what a function means to it ---
 
@@ -167,78 +157,37 @@ class Dual:
 
     __float__ = __int__ = __index__ = __complex__ = item = tolist = _no_number
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        raise refusals.in_place("x[i] = v")
-
-    def sort(self, *_args: Any, **_kwargs: Any) -> None:
-        raise refusals.in_place("x.sort()")
-
     def __bool__(self) -> bool:
         return bool(self.primal)  # branches look at primals only
 
     def __repr__(self) -> str:
         return f"Dual(primal={self.primal!r}, tangent={self.tangent!r})"
 
-    # --- what arrays have ---
-
-    shape = property(lambda self: self.primal.shape)
-    ndim = property(lambda self: self.primal.ndim)
-    size = property(lambda self: self.primal.size)
-    dtype = property(lambda self: self.primal.dtype)
-    T = property(lambda self: np.transpose(self))
-    mT = property(lambda self: np.swapaxes(self, -1, -2))
-
-    def __len__(self) -> int:
-        return len(self.primal)
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
+    # --- indexing and conversion; all other methods of arrays are in `core.array_methods` ---
 
     def __getitem__(self, key: Any) -> Any:
         return getitem(self, key)
 
-    def astype(self, dtype: Any, **_kwargs: Any) -> Any:
+    def __setitem__(self, key: Any, value: Any) -> None:
+        aliasing.write(self, put_at(self, key, value), put_at)
+
+    def astype(self, dtype: Any, order: Any = "K", **_kwargs: Any) -> Any:
         """Convert to another dtype; a conversion to integers or booleans drops the tangent."""
-        return astype(self, dtype)
-
-    def reshape(self, *shape: Any, **kwargs: Any) -> Any:
-        return np.reshape(self, shape[0] if len(shape) == 1 else shape, **kwargs)
-
-    def transpose(self, *axes: Any) -> Any:
-        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
-
-    def copy(self, *_args: Any, **_kwargs: Any) -> Any:
-        return self  # a dual is immutable, so it is its own copy
-
-    # --- operators and methods that are NumPy functions ---
-
-    __add__, __radd__ = _operators(np.add)
-    __sub__, __rsub__ = _operators(np.subtract)
-    __mul__, __rmul__ = _operators(np.multiply)
-    __truediv__, __rtruediv__ = _operators(np.divide)
-    __floordiv__, __rfloordiv__ = _operators(np.floor_divide)
-    __mod__, __rmod__ = _operators(np.remainder)
-    __pow__, __rpow__ = _operators(np.power)
-    __matmul__, __rmatmul__ = _operators(np.matmul)
-    __lt__, __gt__ = _operators(np.less)  # x > y is y < x
-    __le__, __ge__ = _operators(np.less_equal)
-    __eq__, __ne__ = _operators(np.equal)[0], _operators(np.not_equal)[0]
-    __hash__ = None  # type: ignore[assignment]  # as for arrays: == is elementwise
-
-    __neg__, __pos__, __abs__ = _method(np.negative), _method(np.positive), _method(np.absolute)
-    sum, mean, prod = _method(np.sum), _method(np.mean), _method(np.prod)
-    max, min, var, std = _method(np.max), _method(np.min), _method(np.var), _method(np.std)
-    cumsum, cumprod, trace = _method(np.cumsum), _method(np.cumprod), _method(np.trace)
-    dot, clip, round, take = _method(np.dot), _method(np.clip), _method(np.round), _method(np.take)
-    ravel, flatten, squeeze = _method(np.ravel), _method(np.ravel), _method(np.squeeze)
-    swapaxes, repeat, diagonal = _method(np.swapaxes), _method(np.repeat), _method(np.diagonal)
-    argmax, argmin, argsort = _method(np.argmax), _method(np.argmin), _method(np.argsort)
-    nonzero, any, all = _method(np.nonzero), _method(np.any), _method(np.all)
+        return np.copy(astype(self, dtype), order)
 
 
 def getitem(x: Array, key: Any) -> Array:
     """Evaluate `x[key]`: a function, so that indexing has a rule like everything else."""
     return evaluate(getitem, (x, key), {}) if isinstance(x, Dual) else x[key]
+
+
+def put_at(x: Array, key: Any, value: Array) -> Array:
+    """Return a copy of x in which `x[key] = value` has been done."""
+    if isinstance(x, Dual) or isinstance(value, Dual):
+        return evaluate(put_at, (x, key, value), {})
+    result = np.copy(x)
+    result[key] = value
+    return result
 
 
 def astype(x: Array, dtype: Any) -> Array:
@@ -249,5 +198,7 @@ def astype(x: Array, dtype: Any) -> Array:
 def primal_of(x: Any) -> Any:
     """Find the plain value under all levels."""
     while isinstance(x, Dual):
+        if x.alias is not None:
+            x.alias.require_current()
         x = x.primal
     return x

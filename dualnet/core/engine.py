@@ -17,27 +17,30 @@ shape `(k, *out.shape)` is refused.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from dualnet.core import linear, refusals
+from dualnet.core.aliasing import own
 from dualnet.core.arguments import known_arguments
-from dualnet.core.dual import RULES, Dual, Level, Rule, primal_of
+from dualnet.core.dual import RULES, Dual, Level, Rule, innermost_level, primal_of
+from dualnet.core.symbolic import Symbolic
 from dualnet.types import Array, Tangent
 
 
-def rule(fn: Callable, *by_argument: Callable | None) -> None:
+def rule(fn: Callable, *by_argument: Callable | None, sequences: Container[int] = ()) -> None:
     """Register `fn` by one linear map `(t, out, *primals, **params)` for each argument.
 
-    None marks an argument that cannot carry a tangent (an index, a shape).  Where an argument is a
-    sequence of arrays, t is the list of their tangents, None where one has none.
+    None marks an argument that cannot carry a tangent (an index, a shape).  `sequences` says which
+    arguments are sequences of arrays; t is then the list of their tangents, None where one has
+    none.  In any other place a list with duals in it stands for the array that NumPy makes of it.
     """
     arrays = tuple(position for position, m in enumerate(by_argument) if m is not None)
 
     def evaluate(level: Level, args: tuple, kwargs: dict) -> Any:
-        primals, tangents = take_apart(args, level)
+        primals, tangents = take_apart(args, level, sequences)
         for position, x in enumerate(primals):
             if position in arrays and isinstance(x, (list, tuple)):
                 primals[position] = operand(x)
@@ -72,16 +75,16 @@ def moves_alike(t: Tangent, out: Array, *_primals: Any) -> Tangent:
     return linear.stretch(t, out.shape)
 
 
-def linearizer(fn: Callable) -> Callable:
+def linearizer(fn: Callable, sequences: Container[int] = ()) -> Callable:
     """Register `fn` by a function of the same arguments that returns `(out, maps)` (a decorator).
 
     `maps` holds one linear map of t alone for each array argument (None where it cannot carry a
-    tangent), or is a single map where only the first argument can.
+    tangent), or is a single map where only the first argument can.  `sequences` is as for `rule`.
     """
 
     def decorate(function: Callable) -> Callable:
         def evaluate(level: Level, args: tuple, kwargs: dict) -> Any:
-            primals, tangents = take_apart(args, level)
+            primals, tangents = take_apart(args, level, sequences)
             out, maps = function(*primals, **kwargs)
             maps = (maps,) if callable(maps) else maps
             return _with_tangent(fn, level, out, tangents, maps, (), {})
@@ -92,15 +95,19 @@ def linearizer(fn: Callable) -> Callable:
     return decorate
 
 
-def composed(*fns: Callable) -> Callable:
+def composed(*fns: Callable, sequences: Container[int] = ()) -> Callable:
     """Register `fns` by a function of the same arguments, written with functions that have rules.
 
     The primal is the composition's own; it is exactly NumPy's where entries are only moved.
+    `sequences` is as for `rule`.
     """
 
     def decorate(function: Callable) -> Callable:
+        def evaluate(_level: Level, args: tuple, kwargs: dict) -> Any:
+            return function(*_joined(args, sequences), **kwargs)
+
         for fn in fns:
-            _register(fn, lambda _level, args, kwargs: function(*args, **kwargs), [function])
+            _register(fn, evaluate, [function])
         return function
 
     return decorate
@@ -134,24 +141,43 @@ def _register(fn: Callable, evaluate: Callable, parts: Iterable = (), leading: i
     RULES[fn] = Rule(evaluate, *known_arguments(parts, leading))
 
 
-def take_apart(args: Sequence, level: Level) -> tuple[list, list]:
+def take_apart(args: Sequence, level: Level, sequences: Container[int] = ()) -> tuple[list, list]:
     """Separate the arguments' primals and tangents at a level.
 
-    A tangent is None where an argument has none.  A list or tuple of arrays, some of them duals,
-    becomes a list of primals and a list of tangents.
+    A tangent is None where an argument has none.  A sequence of arrays becomes a list of primals
+    and a list of tangents.  While tangents are recorded, constants are copied, because the user may
+    change them before the record is read.
     """
-    primals, tangents = [], []
+    primals, tangents, recorded = [], [], False
+    if any([isinstance(x, (list, tuple)) for x in args]):
+        args = _joined(args, sequences)
     for x in args:
         t = None
         if isinstance(x, Dual):
+            if x.alias is not None:
+                x.alias.require_current()
             if x.level is level:
                 x, t = x.primal, x.tangent
-        elif isinstance(x, (list, tuple)) and any(isinstance(item, Dual) for item in x):
+                recorded = recorded or isinstance(t, Symbolic)
+        elif isinstance(x, (list, tuple)) and innermost_level(x) is not None:
             x, t = take_apart(x, level)
             t = t if any(item is not None for item in t) else None
+        elif isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
+            raise refusals.array_subclass(type(x).__name__)
         primals.append(x)
         tangents.append(t)
+    if recorded:
+        primals = [own(x) if t is None else x for x, t in zip(primals, tangents, strict=True)]
     return primals, tangents
+
+
+def _joined(args: Sequence, sequences: Container[int]) -> Sequence:
+    """Make arrays of the lists with duals in them, where NumPy would make arrays of lists."""
+    for i, x in enumerate(args):
+        if isinstance(x, (list, tuple)) and innermost_level(x) is not None:
+            parts = _joined(x, ())
+            args = (*args[:i], parts if i in sequences else np.stack(parts), *args[i + 1 :])
+    return args
 
 
 def _with_tangent(

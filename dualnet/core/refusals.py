@@ -97,8 +97,32 @@ escaped = _refusal(
 )
 in_place = _refusal(
     DualConversionError,
-    "{} writes in place, and duals are immutable. Use the result of the function: "
-    "y = np.add(x, 1), x = x + v, np.where(mask, v, x), np.concatenate or np.stack",
+    "{} writes in place what carries a tangent, and in a plain array the tangent would be lost. "
+    "Use the result instead: W = W + x, np.where(mask, x, W), np.stack of the parts, or "
+    "W = dn.numpy.put_at(W, i, x)",
+)
+array_subclass = _refusal(
+    MissingRuleError,
+    "an array of the subclass {} met derivatives. Its operators mean something else than those of "
+    "arrays (a matrix product, entries left out); convert it by np.asarray(x), and a masked array "
+    "by np.where(mask, 0, x.data)",
+)
+outdated = _refusal(
+    DualConversionError,
+    "an array was written to in place, and a view of it (or the array of which the view is) was "
+    "used afterwards, where NumPy would show the new values. Write x = x + v instead of x += v, "
+    "take views after the write, or write by index (W[i] = row) and not through a view that was "
+    "reshaped or transposed",
+)
+no_write = _refusal(
+    DualConversionError,
+    "{} in place: cannot write {} into an array of shape {} that carries a tangent; use the "
+    "function or operator that makes a new array",
+)
+no_pickle = _refusal(
+    DualConversionError,
+    "a Dual cannot be pickled or sent to another process: its transform lives in this one. "
+    "Differentiate inside the other process, or send dn.stop_gradient(x)",
 )
 no_plain_array = _refusal(
     DualConversionError,

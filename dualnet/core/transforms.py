@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
-from dualnet.core import arguments, spaces
+from dualnet.core import aliasing, arguments, spaces
 from dualnet.core.dual import Dual, Level, primal_of
 from dualnet.core.engine import take_apart
+from dualnet.core.reach import has_nan, transpose_along_paths
 from dualnet.core.symbolic import Symbolic, push_all, transpose_all
 from dualnet.tree import Tree
 from dualnet.types import Array, Tangent
@@ -60,8 +61,8 @@ def linearize(f: Callable, *primals: Any) -> tuple[Any, Callable]:
         `(out, f_jvp)`: `f_jvp(*tangents)` takes tangents as `jvp` does and returns the tangent of
         out.  Intermediate values are kept, so that applying it does not evaluate f again.
     """
-    record = Record("linearize", f, primals)
-    return record.out, record.push
+    record = Record("linearize", f, tree.map(aliasing.own, primals))
+    return tree.map(aliasing.own, record.out), record.push
 
 
 def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> Any:
@@ -74,13 +75,14 @@ def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> Any:
         `(out, f_vjp)` or `(out, f_vjp, aux)`.  `f_vjp(cotangent)` takes a tree like out (or with k
         in front of every leaf) and returns a tuple with a cotangent for each primal.
     """
-    record = Record("vjp", f, primals, has_aux)
-    return (record.out, record.pull, record.aux) if has_aux else (record.out, record.pull)
+    record = Record("vjp", f, tree.map(aliasing.own, primals), has_aux)
+    out, aux = tree.map(aliasing.own, (record.out, record.aux))
+    return (out, record.pull, aux) if has_aux else (out, record.pull)
 
 
 def stop_gradient(x: Tree) -> Tree:
     """Return the same values as constants: no tangent and no cotangent passes, in any transform."""
-    return tree.map(primal_of, x)
+    return tree.map(_constant, x)
 
 
 def is_constant(x: Array) -> bool:
@@ -116,6 +118,8 @@ class Record:
     def pull(self, cotangents: Any) -> tuple:
         _, stacks, k = arguments.tangent_stacks(self.name, self.out, cotangents, "cotangent")
         pulled = transpose_all(self.out_tangents, stacks, self.inputs)
+        if any(map(has_nan, pulled)):
+            pulled = transpose_along_paths(self.out_tangents, stacks, self.inputs)
         return _answers(self.primals, self.leaves, pulled, k)
 
 
@@ -137,6 +141,10 @@ def _call(
         values, out_tangents = take_apart(tree.leaves(out), level)
     arguments.require_arrays(name, out, values)
     return out, values, out_tangents, aux
+
+
+def _constant(x: Any) -> Any:
+    return aliasing.locked(primal_of(x)) if isinstance(x, Dual) else x
 
 
 def _answers(like: Tree, leaves: list, tangents: Sequence[Tangent | None], k: int | None) -> Tree:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.arrays import arange_like, as_array, asarray_like, pad_zeros, scatter_add_zeros
-from dualnet.core.dual import getitem, primal_of
+from dualnet.core.dual import getitem, primal_of, put_at
 from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.shaping import positions_of
@@ -51,6 +51,22 @@ def _zeros_plus(t: Tangent, out: Array, x: Array, positions: Any, shape: tuple) 
 # The transposes of `index` and `gather` are made of these, so nested derivatives need their rules.
 rule(pad_zeros, lambda t, out, x, key, shape: linear_maps.place(t, key, out.shape))
 rule(scatter_add_zeros, _zeros_plus)
+
+
+@linearizer(put_at)
+def _put_at(x: Array, key: Any, value: Array) -> Any:
+    """Entries that are written to move as the value does, all others as x does."""
+    out = put_at(x, key, value)
+    # Writing the value's positions finds which of its entries stands where in the end, also where
+    # a key names an entry of x more than once; -1 marks the entries of x that stay.
+    stays = np.full_like(primal_of(x), -1, dtype=int)
+    held = put_at(stays, key, np.reshape(arange_like(np.size(value), stays), np.shape(value)))
+    kept = np.equal(held, -1)
+    return out, (
+        lambda t: linear_maps.select(t, kept),
+        None,
+        lambda t: linear_maps.select(linear_maps.gather(t, np.where(kept, 0, held)), ~kept),
+    )
 
 
 @linearizer(np.diag)

@@ -25,19 +25,24 @@ from dualnet.types import Array, Tangent
 # --- the same entries in another shape ---
 
 
-def _same_entries(
-    t: Tangent, out: Array, x: Array, *_: Any, order: str = "C", **__: Any
-) -> Tangent:
-    if order != "C":
-        raise MissingRuleError(
-            f"np.reshape, np.ravel, np.copy: order={order!r} has no derivative rule, order='C' has"
-        )
-    return linear.reshape(t, out.shape)
+def _reads_in_order(fn: Callable) -> None:
+    @linearizer(fn)
+    def _(x: Array, *args: Any, **kwargs: Any) -> Any:
+        out = fn(x, *args, **kwargs)
+        (order,) = [a for a in (*args, *kwargs.values()) if isinstance(a, str)] or ["C"]
+        if order == "C":
+            return out, lambda t: linear.reshape(t, out.shape)
+        positions = np.empty_like(primal_of(x), dtype=int)  # orders A and K go by x's layout
+        positions[...] = positions_of(x)
+        positions = fn(positions, *args, **kwargs)
+        return out, lambda t: linear_maps.gather(t, positions)
 
 
 _fn: Callable
-for _fn in (np.reshape, np.ravel, np.expand_dims, np.squeeze, np.copy, np.real):
-    rule(_fn, _same_entries)
+for _fn in (np.reshape, np.ravel):
+    _reads_in_order(_fn)
+for _fn in (np.expand_dims, np.squeeze, np.copy, np.real):
+    rule(_fn, lambda t, out, x, *_, **__: linear.reshape(t, out.shape))
 
 
 def _raises_rank(fn: Callable) -> None:
@@ -146,7 +151,7 @@ def _pad(x: Array, pad_width: Any, mode: Any = "constant", **how: Any) -> Any:
 # --- joining ---
 
 
-@linearizer(np.concatenate)
+@linearizer(np.concatenate, sequences=(0,))
 def _concatenate(arrays: Sequence, axis: int | None = 0, **how: Any) -> Any:
     out = concatenate(arrays, axis, **how)
 
@@ -166,17 +171,21 @@ def _concatenate(arrays: Sequence, axis: int | None = 0, **how: Any) -> Any:
     return out, of_tangents
 
 
-composed(np.stack)(
+composed(np.stack, sequences=(0,))(
     lambda arrays, axis=0: np.concatenate([np.expand_dims(a, axis) for a in arrays], axis)
 )
-composed(np.vstack)(lambda arrays: np.concatenate([np.atleast_2d(a) for a in arrays], 0))
-composed(np.dstack)(lambda arrays: np.concatenate([np.atleast_3d(a) for a in arrays], 2))
-composed(np.column_stack)(
+composed(np.vstack, sequences=(0,))(
+    lambda arrays: np.concatenate([np.atleast_2d(a) for a in arrays], 0)
+)
+composed(np.dstack, sequences=(0,))(
+    lambda arrays: np.concatenate([np.atleast_3d(a) for a in arrays], 2)
+)
+composed(np.column_stack, sequences=(0,))(
     lambda arrays: np.hstack([np.ravel(a)[:, None] if np.ndim(a) < 2 else a for a in arrays])
 )
 
 
-@composed(np.hstack)
+@composed(np.hstack, sequences=(0,))
 def _hstack(arrays: Sequence) -> Any:
     columns = [np.atleast_1d(a) for a in arrays]
     return np.concatenate(columns, 0 if columns[0].ndim == 1 else 1)

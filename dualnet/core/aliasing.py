@@ -1,0 +1,135 @@
+"""Writing in place: `x += v` and `x[i] = v` on duals mean what they mean on arrays.
+
+A Dual's primal and tangent are never written to, because rules may have recorded them.  So a write
+computes a new value, and the Dual takes it.  Every name of the Dual then sees the new value, as
+every name of an array would.
+
+A view, such as `row = W[0]`, is a Dual of its own.  For NumPy it is the memory of W, so a write to
+the one changes the other.  Here a write to a view that came from indexing is done to W, too.  Every
+other Dual that NumPy would have changed is outdated from then on, and using it is refused, because
+its value would be a wrong one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dualnet.core import refusals
+from dualnet.types import Array
+
+if TYPE_CHECKING:
+    from dualnet.core.dual import Dual
+
+
+class Memory:
+    """What an array and its views have in common: how often it was written to."""
+
+    __slots__ = ("writes",)
+
+    def __init__(self) -> None:
+        self.writes = 0
+
+
+class Alias:
+    """How a Dual takes part in a memory.
+
+    Attributes:
+        memory: shared by all duals that are one memory for NumPy.
+        writes: the number of writes that this Dual has seen.
+        base: the Dual that it is a view of; None for the array itself.
+        key: the index that gave the view; None where another function did.
+    """
+
+    __slots__ = ("base", "key", "memory", "writes")
+
+    def __init__(self, memory: Memory, base: Dual | None = None, key: Any = None):
+        self.memory, self.writes = memory, memory.writes
+        self.base, self.key = base, key
+
+    def require_current(self) -> None:
+        """Refuse a Dual whose memory was written to through another one."""
+        if self.writes != self.memory.writes:
+            raise refusals.outdated()
+
+
+def note_view(out: Dual, args: tuple, key: Any) -> None:
+    """Note of which argument of a call its result is a view, if it is one.
+
+    Args:
+        out, args: the call's result and arguments.
+        key: the index, if the call was `x[key]`; else None.
+    """
+    for x in args:
+        if hasattr(x, "alias") and x is not out and _owner(x) is _owner(out):
+            if x.alias is None:
+                x.alias = Alias(Memory())
+            out.alias = Alias(x.alias.memory, x, key)
+            return
+
+
+def write(x: Dual, value: Any, fn: Callable) -> Any:
+    """Let x take a new value in place, and with it the array that x is a view of.
+
+    Args:
+        x: a Dual.
+        value: what an operator or an assignment made of it.
+        fn: the function that the operator or the assignment is, for messages.
+
+    Returns:
+        x; or the value itself if x is a NumPy scalar, which no write changes.
+    """
+    from dualnet.core.dual import Dual, primal_of, put_at  # which imports this module
+
+    if isinstance(primal_of(x), np.generic):
+        return value
+    if not isinstance(value, Dual) or value.shape != x.shape:
+        got = f"shape {value.shape}" if isinstance(value, Dual) else "what has no derivative"
+        raise refusals.no_write(fn, got, x.shape)
+    if value.dtype != x.dtype:
+        value = value.astype(x.dtype)
+    _take(x, value)
+    written = [x]
+    while (alias := written[-1].alias) and alias.base is not None and alias.key is not None:
+        base = alias.base
+        _take(base, put_at(base, alias.key, written[-1]))
+        written.append(base)
+    if x.alias is not None:
+        memory = x.alias.memory
+        memory.writes += 1
+        for one in written:
+            one.alias = Alias(memory, *((one.alias.base, one.alias.key) if one.alias else ()))
+    return x
+
+
+def own(x: Any) -> Any:
+    """Copy an array that its user could change; others are returned as they are."""
+    if hasattr(x, "primal"):
+        return x.copy()
+    if hasattr(x, "__array_function__") and getattr(x.flags, "writeable", True):
+        return x.copy(order="K")
+    return x
+
+
+def locked(x: Array) -> Array:
+    """Return an array as a view that cannot be written to, where NumPy offers that."""
+    if isinstance(x, np.ndarray):
+        x = x.view()
+        x.flags.writeable = False
+    return x
+
+
+def _take(x: Dual, value: Dual) -> None:
+    """Let x stand for the value of another Dual."""
+    x.primal, x.tangent, x.level = value.primal, value.tangent, value.level
+
+
+def _owner(x: Any) -> Array:
+    """Find the array that owns the memory of x."""
+    while hasattr(x, "primal"):
+        x = x.primal
+    while getattr(x, "base", None) is not None:
+        x = x.base
+    return x

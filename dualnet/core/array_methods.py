@@ -1,0 +1,103 @@
+"""What a Dual has of an array: attributes, operators and methods, which are NumPy's functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from dualnet.core import aliasing, refusals
+
+
+def _operators(fn: Callable) -> tuple[Any, Any, Any]:
+    """Make the operators that are `fn`: with the dual on the left, on the right, and in place."""
+
+    def left(self: Any, other: Any) -> Any:
+        if getattr(other, "__array_ufunc__", self) is None:
+            return NotImplemented  # NumPy's convention: the other side knows what to do
+        return self.evaluate(fn, (self, other), {})
+
+    def in_place(self: Any, other: Any) -> Any:
+        return aliasing.write(self, self.evaluate(fn, (self, other), {}), fn)
+
+    return left, lambda self, other: self.evaluate(fn, (other, self), {}), in_place
+
+
+def _method(fn: Callable) -> Any:
+    """Make the method that is the NumPy function `fn`, with the dual as its first argument."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        refusals.require_no_out(fn, kwargs)
+        return self.evaluate(fn, (self, *args), kwargs)
+
+    return method
+
+
+class ArrayMethods:
+    """The base class of `Dual`, which has `primal` and evaluates functions of duals."""
+
+    primal: Any
+    __slots__ = ()
+
+    # --- what arrays have ---
+
+    shape = property(lambda self: self.primal.shape)
+    ndim = property(lambda self: self.primal.ndim)
+    size = property(lambda self: self.primal.size)
+    dtype = property(lambda self: self.primal.dtype)
+    T = property(lambda self: np.transpose(self))
+    mT = property(lambda self: np.swapaxes(self, -1, -2))
+
+    def __len__(self: Any) -> int:
+        return len(self.primal)
+
+    def __iter__(self: Any) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def reshape(self: Any, *shape: Any, **kwargs: Any) -> Any:
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape, **kwargs)
+
+    def transpose(self: Any, *axes: Any) -> Any:
+        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
+
+    def copy(self: Any, order: Any = "C") -> Any:
+        return np.copy(self, order)
+
+    def flatten(self: Any, order: Any = "C") -> Any:
+        return np.ravel(np.copy(self, "K"), order)  # not a view, as np.ravel may give
+
+    __copy__ = copy
+    __deepcopy__ = lambda self, _memo: np.copy(self, "K")  # noqa: E731
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        raise refusals.no_pickle()
+
+    def sort(self: Any, axis: int = -1) -> None:
+        """Sort in place, as `x.sort()` does; `np.sort` returns a sorted copy."""
+        aliasing.write(self, np.sort(self, axis), np.sort)
+
+    # --- operators and methods that are NumPy functions ---
+
+    __add__, __radd__, __iadd__ = _operators(np.add)
+    __sub__, __rsub__, __isub__ = _operators(np.subtract)
+    __mul__, __rmul__, __imul__ = _operators(np.multiply)
+    __truediv__, __rtruediv__, __itruediv__ = _operators(np.divide)
+    __floordiv__, __rfloordiv__, __ifloordiv__ = _operators(np.floor_divide)
+    __mod__, __rmod__, __imod__ = _operators(np.remainder)
+    __pow__, __rpow__, __ipow__ = _operators(np.power)
+    __matmul__, __rmatmul__, __imatmul__ = _operators(np.matmul)
+    __lt__, __gt__ = _operators(np.less)[:2]  # x > y is y < x
+    __le__, __ge__ = _operators(np.less_equal)[:2]
+    __eq__, __ne__ = _operators(np.equal)[0], _operators(np.not_equal)[0]
+    __hash__ = None  # type: ignore[assignment]  # as for arrays: == is elementwise
+
+    __neg__, __pos__, __abs__ = _method(np.negative), _method(np.positive), _method(np.absolute)
+    sum, mean, prod = _method(np.sum), _method(np.mean), _method(np.prod)
+    max, min, var, std = _method(np.max), _method(np.min), _method(np.var), _method(np.std)
+    cumsum, cumprod, trace = _method(np.cumsum), _method(np.cumprod), _method(np.trace)
+    dot, clip, round, take = _method(np.dot), _method(np.clip), _method(np.round), _method(np.take)
+    ravel, squeeze = _method(np.ravel), _method(np.squeeze)
+    swapaxes, repeat, diagonal = _method(np.swapaxes), _method(np.repeat), _method(np.diagonal)
+    argmax, argmin, argsort = _method(np.argmax), _method(np.argmin), _method(np.argsort)
+    nonzero, any, all = _method(np.nonzero), _method(np.any), _method(np.all)
