@@ -108,9 +108,9 @@ def own(x: Any) -> Any:
     """Copy an array that its user could change; others are returned as they are."""
     if hasattr(x, "primal"):
         return x.copy()
-    if hasattr(x, "__array_function__") and getattr(x.flags, "writeable", True):
-        return x.copy(order="K")
-    return x
+    if isinstance(x, np.ndarray):
+        return x.copy(order="K") if x.flags.writeable else x
+    return np.copy(x) if hasattr(x, "__array_function__") else x
 
 
 def locked(x: Array) -> Array:
