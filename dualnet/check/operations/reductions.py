@@ -78,27 +78,3 @@ for _axis in (None, 0, -1):
         lambda xp, x, axis=_axis: xp.cumprod(x, axis=axis),
         given([[1, 0, 3, 2], [0, 2, 0, 3], [1.5, 2, 1, -1]]),
     )
-
-for _ord in (None, 1, 2, 3, 2.5, np.inf, -np.inf):
-    row(
-        np.linalg.norm,
-        f"ord={_ord}",
-        lambda xp, x, ord=_ord: xp.linalg.norm(x, ord),
-        distinct(4),
-    )
-    row(
-        np.linalg.norm,
-        f"ord={_ord}, axis=0",
-        lambda xp, x, ord=_ord: xp.linalg.norm(x, ord=ord, axis=0),
-        distinct(3, 2),
-    )
-    row(
-        np.linalg.norm,
-        f"ord={_ord}, axis=-1, keepdims",
-        lambda xp, x, ord=_ord: xp.linalg.norm(x, ord=ord, axis=-1, keepdims=True),
-        distinct(2, 3),
-    )
-row(np.linalg.norm, "of a matrix", lambda xp, x: xp.linalg.norm(x), (2, 3))
-row(np.linalg.norm, "of a matrix, keepdims", lambda xp, x: xp.linalg.norm(x, keepdims=True), (2, 3))
-row(np.linalg.norm, "fro", lambda xp, x: xp.linalg.norm(x, "fro", (0, -1)), (2, 3, 2))
-row(np.linalg.norm, "of rank 3", lambda xp, x: xp.linalg.norm(x), (2, 3, 2), jax=False)
