@@ -165,9 +165,14 @@ def _rounding(w: Array) -> Any:
 
 
 def _one_over_gaps(w: Array, equal: Array) -> Any:
-    """Return 1 / (w_j - w_i) at (i, j): 0 on the diagonal, and NaN between equal values."""
-    undetermined = np.where(np.equal(_identity(primal_of(w)), 1), 0, np.nan).astype(w.dtype)
-    return np.where(equal, undetermined, 1 / np.where(equal, 1, w[..., None, :] - w[..., None]))
+    """Return 1 / (w_j - w_i) at (i, j), and 0 where they are equal."""
+    return np.where(equal, 0, 1 / np.where(equal, 1, w[..., None, :] - w[..., None]))
+
+
+def _undetermined(equal: Array, dtype: Any, beside: Array | bool = False) -> Any:
+    """Return a row `(..., 1, n)`: NaN for vectors whose value another one equals, 1 for others."""
+    several = np.logical_or(np.sum(equal, -1) > 1, beside)
+    return np.where(several, np.nan, 1.0).astype(dtype)[..., None, :]
 
 
 @LinearMap
@@ -210,7 +215,7 @@ def _values(inside: Tangent, shares: Array, share: Callable) -> Any:
 # --- eigenvalues of symmetric matrices ---
 
 
-def _eigen(a: Array, triangle: str) -> tuple:
+def _eigen(a: Array, triangle: Any) -> tuple:
     """Decompose a; return eigh's result, the map to Vᵀ ȧ V, and what eigenvalues are equal."""
     out = np.linalg.eigh(a, triangle)
     v = out[1]
@@ -220,21 +225,25 @@ def _eigen(a: Array, triangle: str) -> tuple:
 
 
 @linearizer(np.linalg.eigh)
-def _eigh(a: Array, UPLO: str = "L") -> Any:
+def _eigh(a: Array, UPLO: Any = "L") -> Any:
     """λ̇ = diag(Vᵀ ȧ V) and V̇ = V (F ∘ Vᵀ ȧ V), where F_ij = 1 / (λ_j - λ_i) (Giles, 3.1).
 
     Only the triangle that UPLO names is read, so only its tangent counts.
     """
     out, inside, equal = _eigen(a, UPLO.upper())
-    shares, factors = _shares(out[0], equal, a.dtype), _one_over_gaps(out[0], equal)
-    return out, (
-        lambda t: _values(inside(t), shares, _share),
-        lambda t: linear.matmul_from_left(scale_with_nan(inside(t), factors), out[1]),
-    )
+    w, v = out
+    shares, factors = _shares(w, equal, a.dtype), _one_over_gaps(w, equal)
+    determined = _undetermined(equal, a.dtype)
+
+    def by_vectors(t: Tangent) -> Any:
+        image = linear.matmul_from_left(linear.scale(inside(t), factors), v)
+        return scale_with_nan(image, determined)
+
+    return out, (lambda t: _values(inside(t), shares, _share), by_vectors)
 
 
 @linearizer(np.linalg.eigvalsh)
-def _eigvalsh(a: Array, UPLO: str = "L") -> Any:
+def _eigvalsh(a: Array, UPLO: Any = "L") -> Any:
     (w, _), inside, equal = _eigen(a, UPLO.upper())
     shares = _shares(w, equal, a.dtype)
     return np.linalg.eigvalsh(a, UPLO), lambda t: _values(inside(t), shares, _share)
@@ -277,36 +286,33 @@ def _thin_svd(a: Array) -> Any:
     u, s, vh = out
     v = _t(vh)
     pairs = s[..., None, :] + s[..., None]
-    no_pair = np.equal(primal_of(pairs), 0)
-    of_sums = np.where(no_pair, np.nan, 0.5 / np.where(no_pair, 1, pairs))
-    of_sums = np.where(np.equal(_identity(primal_of(s)), 1), 0, of_sums)
+    no_pair = np.logical_or(equal, np.equal(primal_of(pairs), 0))
+    of_sums = np.where(no_pair, 0, 0.5 / np.where(no_pair, 1, pairs))
     of_gaps = 0.5 * _one_over_gaps(s, equal)
-    over_s = (np.where(zero, np.nan, 1 / np.where(zero, 1, s)))[..., None, :]
+    over_s = np.where(zero, 0, 1 / np.where(zero, 1, s))[..., None, :]
 
     @_once
     def parts(t: Tangent) -> tuple:
         b, b_t = inside(t), _transposed(inside(t))
-        symmetric = scale_with_nan(linear.add(b, b_t), of_gaps)
-        return symmetric, scale_with_nan(linear.add(b, -b_t), of_sums)
+        symmetric, skew = linear.add(b, b_t), linear.add(b, -b_t)
+        return linear.scale(symmetric, of_gaps), linear.scale(skew, of_sums)
+
+    def vectors(within: Tangent, moved: Tangent, b: Tangent, x: Array) -> Any:
+        """Return the tangent of the vectors x, of which `within` stays in their span."""
+        image = linear.matmul_from_left(within, x)
+        if x.shape[-2] == x.shape[-1]:
+            return scale_with_nan(image, _undetermined(equal, a.dtype))
+        beyond = linear.scale(linear.add(moved, -linear.matmul_from_left(b, x)), over_s)
+        return scale_with_nan(linear.add(image, beyond), _undetermined(equal, a.dtype, zero))
 
     def by_u(t: Tangent) -> Any:
         symmetric, skew = parts(t)
-        image = linear.matmul_from_left(linear.add(symmetric, skew), u)
-        if u.shape[-2] == u.shape[-1]:
-            return image
-        beyond = linear.add(linear.matmul(t, v), -linear.matmul_from_left(inside(t), u))
-        return linear.add(image, scale_with_nan(beyond, over_s))
+        return vectors(linear.add(symmetric, skew), linear.matmul(t, v), inside(t), u)
 
     def by_vh(t: Tangent) -> Any:
         symmetric, skew = parts(t)
-        image = linear.matmul_from_left(linear.add(symmetric, -skew), v)
-        if v.shape[-2] != v.shape[-1]:
-            beyond = linear.add(
-                linear.matmul(_transposed(t), u),
-                -linear.matmul_from_left(_transposed(inside(t)), v),
-            )
-            image = linear.add(image, scale_with_nan(beyond, over_s))
-        return _transposed(image)
+        within, moved = linear.add(symmetric, -skew), linear.matmul(_transposed(t), u)
+        return _transposed(vectors(within, moved, _transposed(inside(t)), v))
 
     return out, (by_u, lambda t: _values(inside(t), shares, _share), by_vh)
 
@@ -471,7 +477,7 @@ def _det(a: Array) -> Any:
     rest is small, and its determinant is evaluated without divisions.
     """
     plain = primal_of(operand(a))
-    few = np.finfo(plain.dtype).eps ** -0.25
+    few = np.finfo(plain.dtype).eps ** (-1 / 6)  # so that third derivatives keep half their digits
     try:
         inverse = np.linalg.inv(plain)
         condition = np.max(np.sum(np.absolute(plain), -1), -1) * np.max(

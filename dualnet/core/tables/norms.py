@@ -35,7 +35,7 @@ def _norm(x: Array, ord: Any = None, axis: Axis = None, keepdims: bool = False) 
 
 
 @composed(np.linalg.vector_norm)
-def _vector_norm(x: Array, *, axis: Axis = None, keepdims: bool = False, ord: Any = 2) -> Any:
+def _vector_norm(x: Array, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
     def norm(x: Array, ord: Any) -> Any:
         return np.linalg.vector_norm(x, axis=axis, keepdims=keepdims, ord=ord)
 
@@ -77,7 +77,8 @@ def _of_matrices(norm: Callable, x: Array, ord: Any, axes: tuple[int, int], keep
         out = (np.max if ord > 0 else np.min)(sums, axis=among, keepdims=True)
     elif ord in (2, -2, "nuc"):
         s = singular_values(np.moveaxis(x, axes, (-2, -1)))
-        reduced = {2: np.max, -2: np.min, "nuc": np.sum}[ord](s, axis=-1)
+        reduce: Any = {2: np.max, -2: np.min, "nuc": np.sum}[ord]
+        reduced = reduce(s, axis=-1)
         out = np.expand_dims(reduced, axes_from_end(axes, x.ndim))
     else:  # what is neither "fro" nor its other name, "f", NumPy refuses
         return _power_norm(x, norm, ord, axes, keepdims)
