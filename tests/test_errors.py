@@ -69,7 +69,7 @@ HOW_TO_ADD = (
 @pytest.mark.parametrize(
     ("name", "call"),
     {
-        "np.linalg.svd": lambda x: np.linalg.svd(x[None]),
+        "np.linalg.eig": lambda x: np.linalg.eig(x[None]),
         "np.fft.fft": np.fft.fft,
         "np.i0": np.i0,
         "np.frexp": np.frexp,
@@ -141,7 +141,6 @@ def test_methods_of_ufuncs(name, call):
         ("np.exp", "dtype=", lambda x: np.exp(x, dtype=np.float64)),
         ("np.matmul", "axes=", lambda x: np.matmul(x, X, axes=[0, 0, 0])),
         ("np.clip", "where=", lambda x: np.clip(x, 0, 1, where=X > 1)),
-        ("np.linalg.cholesky", "upper=", lambda x: np.linalg.cholesky(np.outer(x, x), upper=True)),
         ("np.einsum", "casting=", lambda x: np.einsum("i->", x, casting="no")),
         ("np.stack", "dtype=", lambda x: np.stack([x, x], dtype=np.float32)),
         ("np.diff", "append=", lambda x: np.diff(x, append=1.0)),
@@ -182,13 +181,20 @@ def test_an_argument_unknown_to_a_custom_rule():
             lambda x: np.pad(x, 1, mode="reflect", reflect_type="odd"),
         ),
         (
-            r"np\.linalg\.norm: the matrix norm ord=2 has no derivative rule; 'fro' has",
-            lambda x: np.linalg.norm(np.outer(x, x), 2),
+            r"np\.linalg\.svd: full_matrices=True has no derivative for a matrix of shape "
+            r"\(1, 3\), because the singular vectors that it adds are not determined; pass "
+            r"full_matrices=False",
+            lambda x: np.linalg.svd(x[None]),
         ),
         (
-            r"np\.linalg\.norm: ord=0\.5 has no derivative rule; None, inf, -inf and numbers "
-            r"from 1 on have",
-            lambda x: np.linalg.norm(x, 0.5),
+            r"np\.linalg\.qr: mode='complete' has no derivative rule for a matrix of shape "
+            r"\(3, 1\); 'reduced' and 'r' have, and 'complete' where no columns are added to Q",
+            lambda x: np.linalg.qr(x[:, None], "complete"),
+        ),
+        (
+            r"np\.linalg\.lstsq: rcond=0\.9 drops singular values that are not 0, which has no "
+            r"derivative rule; write np\.linalg\.pinv\(a, rcond\) @ b",
+            lambda x: np.linalg.lstsq(np.diag(x), x, 0.9),
         ),
         (
             r"np\.reshape, np\.ravel, np\.copy: order='F' has no derivative rule, order='C' has",

@@ -3,8 +3,8 @@
 Two rules of the house are kept here.  An array that a function makes lives where the function's
 arguments live, because a host array that meets an array of a device is an error, and a copy from
 the host makes the host wait.  And nothing is written in place where a `Dual` may be, because rules
-may have recorded its primal: the two functions that fill an array of zeros make the array and write in one go, so
-that they can have a derivative rule like any other function.
+may have recorded its primal: the two functions that fill an array of zeros make the array and
+write in one go, so that they can have a derivative rule like any other function.
 """
 
 from __future__ import annotations

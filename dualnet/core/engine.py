@@ -79,15 +79,24 @@ def linearizer(fn: Callable, sequences: Container[int] = ()) -> Callable:
     """Register `fn` by a function of the same arguments that returns `(out, maps)` (a decorator).
 
     `maps` holds one linear map of t alone for each array argument (None where it cannot carry a
-    tangent), or is a single map where only the first argument can.  `sequences` is as for `rule`.
+    tangent), or is a single map where only the first argument can.  Where out is a tuple of
+    results, `maps` holds all that for each of them, or None for one that carries no tangent.
+    `sequences` is as for `rule`.
     """
 
     def decorate(function: Callable) -> Callable:
         def evaluate(level: Level, args: tuple, kwargs: dict) -> Any:
             primals, tangents = take_apart(args, level, sequences)
             out, maps = function(*primals, **kwargs)
-            maps = (maps,) if callable(maps) else maps
-            return _with_tangent(fn, level, out, tangents, maps, (), {})
+            several = isinstance(out, tuple)
+            pairs = zip(out, maps, strict=True) if several else ((out, maps),)
+            outs = []
+            for x, of_x in pairs:
+                of_x = (of_x,) if callable(of_x) else of_x
+                outs.append(
+                    x if of_x is None else _with_tangent(fn, level, x, tangents, of_x, (), {})
+                )
+            return getattr(type(out), "_make", tuple)(outs) if several else outs[0]
 
         _register(fn, evaluate, [function])
         return function

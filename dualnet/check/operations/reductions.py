@@ -80,27 +80,3 @@ for _axis in (None, 0, -1):
         given([[1, 0, 3, 2], [0, 2, 0, 3], [1.5, 2, 1, -1]]),
     )
 row(cumprod_of_rows, "", lambda xp, x: xp.cumprod(x, axis=-1), uniform(0.5, 1.5, 2, 3))
-
-for _ord in (None, 1, 2, 3, 2.5, np.inf, -np.inf):
-    row(
-        np.linalg.norm,
-        f"ord={_ord}",
-        lambda xp, x, ord=_ord: xp.linalg.norm(x, ord),
-        distinct(4),
-    )
-    row(
-        np.linalg.norm,
-        f"ord={_ord}, axis=0",
-        lambda xp, x, ord=_ord: xp.linalg.norm(x, ord=ord, axis=0),
-        distinct(3, 2),
-    )
-    row(
-        np.linalg.norm,
-        f"ord={_ord}, axis=-1, keepdims",
-        lambda xp, x, ord=_ord: xp.linalg.norm(x, ord=ord, axis=-1, keepdims=True),
-        distinct(2, 3),
-    )
-row(np.linalg.norm, "of a matrix", lambda xp, x: xp.linalg.norm(x), (2, 3))
-row(np.linalg.norm, "of a matrix, keepdims", lambda xp, x: xp.linalg.norm(x, keepdims=True), (2, 3))
-row(np.linalg.norm, "fro", lambda xp, x: xp.linalg.norm(x, "fro", (0, -1)), (2, 3, 2))
-row(np.linalg.norm, "of rank 3", lambda xp, x: xp.linalg.norm(x), (2, 3, 2), jax=False)

@@ -40,6 +40,7 @@ ZERO: dict[Callable, Callable] = {
             *(np.isclose, np.allclose, np.array_equal),
         )
     },
+    np.linalg.matrix_rank: lambda xp, x: xp.linalg.matrix_rank(x),
     np.searchsorted: lambda xp, x: xp.searchsorted(xp.sort(x.ravel()), x),
 }
 """function → a way to call it, `f(xp, x)`, whose result is plain."""

@@ -3,6 +3,24 @@
 Importing this package registers all of them.  Read `elementwise` first.
 """
 
-from dualnet.core.tables import elementwise, indexing, linalg, reductions, shaping
+from dualnet.core.tables import (
+    decompositions,
+    elementwise,
+    indexing,
+    linalg,
+    norms,
+    products,
+    reductions,
+    shaping,
+)
 
-__all__ = ["elementwise", "indexing", "linalg", "reductions", "shaping"]
+__all__ = [
+    "decompositions",
+    "elementwise",
+    "indexing",
+    "linalg",
+    "norms",
+    "products",
+    "reductions",
+    "shaping",
+]

@@ -10,8 +10,6 @@ import numpy as np
 
 from dualnet.backends.overridable import matmul
 from dualnet.core import linear
-from dualnet.core.arrays import arange_like
-from dualnet.core.dual import primal_of, primitive
 from dualnet.core.engine import composed, linearizer, operand, rule
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.shaping import positions_of
@@ -198,54 +196,3 @@ def _solve(a: Array, b: Array) -> Any:
 
 
 rule(np.linalg.inv, lambda t, out, x: -linear.matmul(linear.matmul_from_left(t, out), out))
-
-
-def _sum_with(t: Tangent, factor: Array) -> Tangent:
-    return linear.sum(linear.scale(t, factor), (-2, -1))
-
-
-@linearizer(np.linalg.det)
-def _det(x: Array) -> Any:
-    """Evaluate the determinant; its tangent is det(x) tr(x⁻¹ ẋ) for an invertible x (Jacobi)."""
-    out = np.linalg.det(x)
-    cofactors = np.expand_dims(out, (-2, -1)) * np.swapaxes(np.linalg.inv(x), -1, -2)
-    return out, lambda t: _sum_with(t, cofactors)
-
-
-@primitive
-def _logabsdet(x: Array) -> Any:
-    return np.linalg.slogdet(x)[1]
-
-
-rule(_logabsdet, lambda t, out, x: _sum_with(t, np.swapaxes(np.linalg.inv(x), -1, -2)))
-
-
-@composed(np.linalg.slogdet)
-def _slogdet(x: Array) -> tuple:
-    sign, _ = np.linalg.slogdet(primal_of(x))
-    return type(np.linalg.slogdet(np.eye(1)))(sign, _logabsdet(x))
-
-
-@linearizer(np.linalg.cholesky)
-def _cholesky(x: Array) -> Any:
-    """Find L with L Lᵀ = x; L̇ = L Φ(L⁻¹ ẋ L⁻ᵀ), where Φ keeps the lower triangle and halves
-    the diagonal.
-
-    NumPy reads the lower triangle of x alone, so only that of ẋ counts.
-    Source: Murray 2016, "Differentiation of the Cholesky decomposition", Eq. 8.
-    """
-    out = np.linalg.cholesky(x)
-    i = arange_like(x.shape[-1], x)
-    lower, strictly_lower = i[:, None] >= i, i[:, None] > i
-    half = 0.5 * (lower.astype(x.dtype) + strictly_lower.astype(x.dtype))
-
-    swapped = (*range(-x.ndim, -2), -1, -2)
-
-    def linear_map(t: Tangent) -> Any:
-        above = linear.transpose(linear_maps.select(t, strictly_lower), swapped)
-        symmetric = linear.add(linear_maps.select(t, lower), above)
-        half_solved = linear.transpose(linear_maps.solve(symmetric, out), swapped)
-        inside = linear_maps.solve(half_solved, out)
-        return linear.matmul_from_left(linear.scale(inside, half), out)
-
-    return out, linear_map

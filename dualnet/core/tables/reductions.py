@@ -16,7 +16,6 @@ from dualnet.core.arrays import arange_like
 from dualnet.core.dual import primitive
 from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.tables import linear_maps
-from dualnet.errors import MissingRuleError
 from dualnet.types import Array, Tangent
 
 Axis = int | tuple[int, ...] | None
@@ -151,30 +150,3 @@ def _cumprod(x: Array, axis: int | None = None) -> Any:
     if axis is None:
         return cumprod_of_rows(np.ravel(x))
     return np.moveaxis(cumprod_of_rows(np.moveaxis(x, axis, -1)), -1, axis)
-
-
-@linearizer(np.linalg.norm)
-def _norm(x: Array, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Evaluate vector p-norms (p ≥ 1 or inf) and the Frobenius norm; the slope at 0 counts as 0."""
-    out = np.linalg.norm(x, ord=ord, axis=axis, keepdims=keepdims)
-    axes = axes_from_end(axis, x.ndim)
-    if len(axes) == 2 and ord not in (None, "fro"):
-        raise MissingRuleError(
-            f"np.linalg.norm: the matrix norm ord={ord!r} has no derivative rule; 'fro' has"
-        )
-    kept = keep(out, axes, keepdims)
-    safe = np.where(np.equal(kept, 0), 1, kept)
-    if ord in (None, "fro", 2):
-        factor = x / safe
-    elif ord in (np.inf, -np.inf):
-        hit = np.equal(np.absolute(x), kept)
-        count = np.sum(hit, axis=axes, keepdims=True, dtype=x.dtype)
-        factor = np.sign(x) * (hit.astype(x.dtype) / count)
-    elif isinstance(ord, (int, float)) and ord >= 1:
-        factor = np.sign(x) * np.power(np.absolute(x) / safe, float(ord) - 1.0)
-    else:
-        raise MissingRuleError(
-            f"np.linalg.norm: ord={ord!r} has no derivative rule; None, inf, -inf and numbers from "
-            "1 on have"
-        )
-    return out, lambda t: linear.sum(linear.scale(t, factor), axes, keepdims)
