@@ -327,6 +327,7 @@ def test_the_papers_pipelines():
         (lambda: ColorJitter(contrast=-0.1), "ColorJitter: contrast"),
         (lambda: ColorJitter(hue=0.6), r"ColorJitter: hue: expected .* from 0 to 0.5"),
         (lambda: Solarize(1.5), "Solarize: threshold"),
+        (lambda: Grayscale()(Key(0), np.zeros((2, 3, 3, 4)), BACKEND), "1 or 3 channels, got 4"),
     ],
 )
 def test_settings_out_of_range(make, message):
@@ -342,11 +343,6 @@ def test_images_must_be_floats_of_four_axes(augment, key):
     ):
         with pytest.raises(UsageError, match=rf"augment: images: expected .*, got {got}; convert"):
             augment(key, wrong, BACKEND)
-
-
-def test_colors_need_one_or_three_channels(key):
-    with pytest.raises(UsageError, match="expected 1 or 3 channels, got 4"):
-        Grayscale()(key, np.zeros((2, 3, 3, 4)), BACKEND)
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -389,6 +385,10 @@ def test_training_batches_are_changed_and_nothing_else(digits):
     trainer = make_trainer(SETTINGS, NETWORK, digits)
     assert trainer.augment == AUGMENTATIONS["flip-crop"]()
     assert trainer.task == Task(NETWORK, softmax_cross_entropy)
+    images = digits.train_images[:3]
+    plain = make_trainer(replace(SETTINGS, augment="none"), NETWORK, digits)
+    unchanged = plain._prepare(images, Key(0))
+    np.testing.assert_array_equal(unchanged, digits.pixels(images, np.float32))
     trainer = replace(trainer, augment=record)
     now = trainer.start()
     trainer.evaluate(now)
@@ -397,10 +397,3 @@ def test_training_batches_are_changed_and_nothing_else(digits):
     assert [len(images) for _, images in seen] == [16, 16, 8] * 2
     assert len({key for key, _ in seen}) == 6
     assert all(images.dtype == np.float32 for _, images in seen)
-
-
-def test_a_trainer_without_augmentation_gives_the_pixels_as_they_are(digits):
-    trainer = make_trainer(replace(SETTINGS, augment="none"), NETWORK, digits)
-    images = digits.train_images[:3]
-    expected = digits.pixels(images, np.float32)
-    np.testing.assert_array_equal(trainer._prepare(images, Key(0)), expected)

@@ -385,13 +385,6 @@ def test_a_run_that_is_stopped_can_go_on(number, ask):
     assert len(Path("run/metrics.csv").read_text().splitlines()) == epoch + 2
 
 
-def test_a_damaged_checkpoint_is_exit_code_3(ask, mistake):
-    ask(*TINY, "--run-dir", "run")
-    file = Path("run/checkpoint.npz")
-    file.write_bytes(file.read_bytes()[:1000])
-    mistake(3, "checkpoint.npz is damaged", "--resume", "run")
-
-
 @pytest.mark.parametrize(
     ("old", "new"),
     [

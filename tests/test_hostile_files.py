@@ -183,7 +183,7 @@ def test_the_evil_pickles_are_evil():
     assert os.path.exists("harmed")
 
 
-def python_with(data=None, labels=None, **more):
+def python_with(data=None, labels=None):
     held = {
         b"fine_labels": listed(map(whole, range(GOOD))) if labels is None else labels,
         b"data": array((GOOD, 3072), bytes(GOOD * 3072)) if data is None else data,

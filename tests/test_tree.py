@@ -49,16 +49,13 @@ def test_map_passes_corresponding_leaves_even_if_dicts_differ_in_order():
     first, second = {"x": 1, "y": {"u": 2, "v": 3}}, {"y": {"v": 30, "u": 20}, "x": 10}
     mapped = tree.map(lambda a, b: (a, b), first, second)
     assert mapped == {"x": (1, 10), "y": {"u": (2, 20), "v": (3, 30)}}
+    assert tree.map(lambda a, b: (a, b), {"w": None}, {"w": 3}) == {"w": (None, 3)}
     assert list(mapped) == ["x", "y"] and list(mapped["y"]) == ["u", "v"]  # the first tree's order
 
 
 def test_map_with_path_numbers_leaves_by_the_first_tree():
     seen = tree.map_with_path(lambda p, a, b: f"{p}={a}{b}", {"x": 1, "y": [2]}, {"y": [3], "x": 4})
     assert seen == {"x": "x=14", "y": ["y/0=23"]}
-
-
-def test_none_is_a_leaf_and_may_stand_against_a_leaf():
-    assert tree.map(lambda a, b: (a, b), {"w": None}, {"w": 3}) == {"w": (None, 3)}
 
 
 def test_unflatten_is_the_inverse_of_leaves():
