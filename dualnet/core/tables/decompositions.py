@@ -421,35 +421,27 @@ def _qr(a: Array, mode: str = "reduced") -> Any:
     return (out[1], by_r) if mode == "r" else (out, (by_q, by_r))
 
 
-@primitive
-def _lower(x: Array) -> Any:
-    return np.linalg.cholesky(x)
+@linearizer(np.linalg.cholesky)
+def _cholesky(a: Array, *, upper: bool = False) -> Any:
+    """Find L with L Lᵀ = a; L̇ = L Φ(L⁻¹ ȧ L⁻ᵀ), where Φ keeps the lower triangle and halves
+    the diagonal.  With `upper`, the result is Lᵀ.
 
-
-@linearizer(_lower)
-def _lower_cholesky(x: Array) -> Any:
-    """Find L with L Lᵀ = x; L̇ = L Φ(L⁻¹ ẋ L⁻ᵀ), where Φ keeps the lower triangle and halves
-    the diagonal.
-
-    NumPy reads the lower triangle of x alone, so only that of ẋ counts.
+    NumPy reads one triangle of a alone, the lower or with `upper` the upper one, so only that of ȧ
+    counts.
     Source: Murray 2016, "Differentiation of the Cholesky decomposition", Eq. 8.
     """
-    out = _lower(x)
-    i = arange_like(x.shape[-1], x)
-    lower, strictly_lower = i[:, None] >= i, i[:, None] > i
-    half = 0.5 * (lower.astype(x.dtype) + strictly_lower.astype(x.dtype))
+    out = np.linalg.cholesky(a, upper=True) if upper else np.linalg.cholesky(a)
+    left = _t(out) if upper else out
+    i = arange_like(a.shape[-1], a)
+    half = 0.5 * ((i[:, None] >= i).astype(a.dtype) + (i[:, None] > i).astype(a.dtype))
 
     def linear_map(t: Tangent) -> Any:
-        symmetric = _symmetrized(t, x, "L")
-        inside = linear_maps.solve(_transposed(linear_maps.solve(symmetric, out)), out)
-        return linear.matmul_from_left(linear.scale(inside, half), out)
+        symmetric = _symmetrized(t, a, "U" if upper else "L")
+        inside = linear_maps.solve(_transposed(linear_maps.solve(symmetric, left)), left)
+        image = linear.matmul_from_left(linear.scale(inside, half), left)
+        return _transposed(image) if upper else image
 
     return out, linear_map
-
-
-@composed(np.linalg.cholesky)
-def _cholesky(a: Array, *, upper: bool = False) -> Any:
-    return _t(_lower(_t(a))) if upper else _lower(a)
 
 
 # --- determinants ---
@@ -490,6 +482,8 @@ def _det(a: Array) -> Any:
     u, s, vh = np.linalg.svd(plain)
     large = s * few > s[..., :1]
     rank = int(np.min(np.sum(large, -1)))
+    if rank == plain.shape[-1]:
+        return _det_by_inverse(a)
     y = _t(u) @ a @ _t(vh)
     rest = y[..., rank:, rank:]
     outer: Any = np.rint(np.linalg.det(u) * np.linalg.det(vh))

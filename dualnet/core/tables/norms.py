@@ -60,8 +60,6 @@ def _of_vectors(norm: Callable, x: Array, ord: Any, axes: tuple[int, ...], keepd
     """Evaluate a norm of vectors; `norm(x, ord)` is NumPy's, for what has no rule by itself."""
     if ord == 0:
         return norm(primal_of(x), ord)  # it counts entries, and does not move with small changes
-    if ord == 1:
-        return np.sum(np.absolute(x), axis=axes, keepdims=keepdims)
     if ord in (np.inf, -np.inf):
         largest = np.max if ord > 0 else np.min
         return largest(np.absolute(x), axis=axes, keepdims=keepdims)
