@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.core.arrays import arange_like, asarray_like
+from dualnet.core.arrays import asarray_like
 from dualnet.core.dual import Dual, astype, primal_of
 from dualnet.errors import DualConversionError
 from dualnet.numpy.lists import dual_in, stacked
@@ -91,17 +91,25 @@ def arange(*args: Any, **kwargs: Any) -> Any:
     like = dual_in((*args, *kwargs.values()))
     if like is None:
         return np.arange(*args, **kwargs)
-    names = ("start", "stop", "step", "dtype") if len(args) > 1 else ("stop", "", "", "dtype")
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    bounds = [given.get("start", 0), given["stop"], given.get("step", 1)]
-    plain = [primal_of(x) for x in bounds]
-    dtype = np.result_type(*plain) if given.get("dtype") is None else np.dtype(given["dtype"])
-    points = asarray_like(np.arange(*map(float, plain), dtype=dtype), like)
-    if dtype.kind != "f":
-        return points
-    start, step = (x - primal_of(x) if isinstance(x, Dual) else 0 for x in bounds[::2])
-    steps = arange_like(points.size, points).astype(dtype)
-    return points + (start + step * steps).astype(dtype)  # adds tangents to NumPy's own points
+    plain = [_host_number(x) for x in args]
+    points = np.arange(*plain, **{name: _host_number(x) for name, x in kwargs.items()})
+    if points.dtype.kind != "f":
+        return asarray_like(points, like)
+    starts = len(args) > 1 or (len(args) == 1 and "stop" in kwargs)
+    start = args[0] if starts else kwargs.get("start", 0)
+    step = args[2] if len(args) > 2 else kwargs.get("step", 1)
+    tangents = _minus_itself(start) + _minus_itself(step) * np.arange(points.size)
+    return asarray_like(points, like) + astype(tangents, points.dtype)
+
+
+def _host_number(x: Any) -> Any:
+    x = primal_of(x)
+    return x.dtype.type(float(x)) if getattr(x, "shape", None) == () else x
+
+
+def _minus_itself(x: Any) -> Any:
+    """Return zero, with the tangent of x."""
+    return x - primal_of(x) if isinstance(x, Dual) else 0.0
 
 
 # --- joining by their places in the result -------------------------------------------------------
@@ -131,8 +139,10 @@ class _Joining:
         if dual_in(bounds) is None:
             return self._numpys[key]
         entries = _Entries()
-        numbers = [x if isinstance(x, str) else entries.numbers_of(_range(x)) for x in items]
-        return entries.at(self._numpys[tuple(numbers)])
+        items = tuple(_range(x) if isinstance(x, slice) else x for x in items)
+        numbers = tuple(x if isinstance(x, str) else entries.numbers_of(x) for x in items)
+        dtypes = (_weak(x) for x in items if not isinstance(x, str))
+        return astype(entries.at(self._numpys[numbers]), np.result_type(*dtypes))
 
     def __len__(self) -> int:
         return len(self._numpys)
@@ -145,14 +155,17 @@ r_ = _Joining(np.r_)
 c_ = _Joining(np.c_)
 
 
-def _range(item: Any) -> Any:
-    """Turn the slices of `np.r_` into arrays: start:stop:step, where 5j stands for 5 points."""
-    if not isinstance(item, slice):
-        return item
-    start, step = item.start or 0, 1 if item.step is None else item.step
+def _range(item: slice) -> Any:
+    """Make the array that a slice stands for in `np.r_`, where the step 5j asks for 5 points."""
+    start, step = 0 if item.start is None else item.start, 1 if item.step is None else item.step
     if isinstance(step, complex):
         return np.linspace(start, item.stop, int(abs(step)))
     return arange(start, item.stop, step)
+
+
+def _weak(item: Any) -> Any:
+    """Return what an item of `np.r_` says about the dtype: a Python number does not widen it."""
+    return item if isinstance(item, (bool, int, float)) else asarray(item).dtype
 
 
 class _Entries:
@@ -165,21 +178,19 @@ class _Entries:
     def __init__(self) -> None:
         self._parts: list[Array] = []
         self._count = 0
-        self._dtypes: list[Any] = []
 
     def numbers_of(self, part: Any) -> np.ndarray:
         """Return an array of the part's shape that holds the numbers of its entries."""
-        x = asarray(part)
-        self._dtypes.append(part if isinstance(part, (bool, int, float)) else x.dtype)
+        x = part if hasattr(part, "dtype") else asarray(part)
         self._parts.append(np.ravel(x))
         first, self._count = self._count, self._count + x.size
         return np.arange(first, self._count).reshape(x.shape)
 
     def at(self, numbers: np.ndarray) -> Any:
-        """Return the entries with these numbers; Python numbers do not widen the dtype."""
+        """Return the entries with these numbers."""
         like = dual_in(self._parts)
         parts = [x if isinstance(x, Dual) else asarray_like(x, like) for x in self._parts]
-        return astype(np.take(np.concatenate(parts), numbers), np.result_type(*self._dtypes))
+        return np.take(np.concatenate(parts), numbers)
 
 
 # --- going through the entries -------------------------------------------------------------------

@@ -71,7 +71,7 @@ def add_at(x: Any, key: Any, value: Any) -> Array:
 
 def _array_and_value(name: str, x: Any, key: Any, value: Any) -> tuple[Array, Array]:
     """Return x as an array, and the value with the shape of `x[key]` and the dtype of x."""
-    x, value = asarray(x), stacked(value)
+    x, value = x if hasattr(x, "dtype") else asarray(x), stacked(value)
     if not hasattr(value, "dtype"):
         value = asarray_like(np.asarray(value), x)
     serves = x.dtype.kind == "f" or not isinstance(value, Dual)
