@@ -165,6 +165,7 @@ OF_LISTS = {
     "concatenate": lambda x: np.concatenate([x, [x[0], 3 * x[0]], (x[1],), [1.0]]),
     "stack": lambda x: np.stack([[x[0], x[1]], x[1:], [1.0, 2.0]]),
     "vstack": lambda x: np.vstack([[x[0], x[1]], x[1:]]),
+    "row_stack": lambda x: np.row_stack([x, [x[0], 1.0, 2.0]]),
     "hstack": lambda x: np.hstack([x[0], [x[1], 2.0]]),
     "column_stack": lambda x: np.column_stack(([x[0], x[1]], x[1:])),
     "reshape": lambda x: np.reshape([x[0], x[1], x[2], x[0] * x[1]], (2, 2)),
@@ -177,6 +178,7 @@ OF_LISTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*row_stack:DeprecationWarning")
 @pytest.mark.parametrize("f", OF_LISTS.values(), ids=OF_LISTS.keys())
 def test_lists_that_hold_duals(f):
     verify(f, V)
@@ -200,6 +202,8 @@ def test_duals_of_two_levels_in_one_list():
 def test_a_list_of_unequal_items_is_refused():
     with pytest.raises(ValueError, match=r"must have one shape; got \(2,\) and \(\)"):
         inside(lambda x: np.sum([x, 1.0]))
+    with pytest.raises(ValueError, match=r"must have one shape; got \(0,\) and \(1,\)"):
+        inside(lambda x: np.array([[], [x[0]]]))
 
 
 def test_dtypes_of_lists_are_as_numpy_has_them():
@@ -341,6 +345,9 @@ def test_vectorize_refuses_what_numpy_would_cut():
         inside(first_is_int)
     with pytest.raises(DualConversionError, match="signature="):
         inside(np.vectorize(np.sum, signature="(n)->()"))
+    with pytest.raises(ValueError, match="size 0 need otypes="):
+        inside(np.vectorize(np.sin), [])
+    assert inside(np.vectorize(np.sin, otypes=[float]), [])[1].shape == (0,)
 
 
 def test_a_conversion_to_integers_drops_the_tangent():

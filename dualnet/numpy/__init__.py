@@ -42,6 +42,7 @@ from dualnet.numpy.making import (
     ndenumerate,
     r_,
     require,
+    row_stack,
     vectorize,
 )
 from dualnet.numpy.updates import add_at, put_at
@@ -65,6 +66,7 @@ __all__ = [
     "put_at",
     "r_",
     "require",
+    "row_stack",
     "vectorize",
 ]  # what does not come from NumPy's module as it is
 __all__ += numpy.__all__

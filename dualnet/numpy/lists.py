@@ -17,7 +17,7 @@ from dualnet.core.arrays import asarray_like
 from dualnet.core.dual import Dual
 
 SEQUENCES_OF_ARRAYS = {
-    *("concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack", "row_stack"),
+    *("concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack"),
     *("select", "choose", "piecewise", "multi_dot"),
 }
 """Functions to which a list is a sequence of arrays of any shapes: its items are stacked instead.
@@ -50,10 +50,8 @@ def taking_lists(fn: Callable, module: str) -> Callable:
             if isinstance(x, (list, tuple)) and dual_in(x) is not None:
                 args = tuple(map(stack, args))
                 break
-        for x in kwargs.values():
-            if isinstance(x, (list, tuple)):
-                kwargs = {name: stack(x) for name, x in kwargs.items()}
-                break
+        if kwargs:
+            kwargs = {name: stack(x) for name, x in kwargs.items()}
         return fn(*args, **kwargs)
 
     call.__module__ = module
@@ -92,7 +90,7 @@ def stacked(x: Any) -> Any:
 
 
 def _stacked(x: Any, like: Dual) -> Any:
-    if not isinstance(x, (list, tuple)):
+    if not isinstance(x, (list, tuple)) or not x:
         return x if hasattr(x, "dtype") else asarray_like(np.asarray(x), like)
     items = [_stacked(item, like) for item in x]
     shapes = {np.shape(item): None for item in items}

@@ -115,6 +115,13 @@ def _minus_itself(x: Any) -> Any:
 # --- joining by their places in the result -------------------------------------------------------
 
 
+def row_stack(tup: Any, **kwargs: Any) -> Any:
+    """Join rows: the old name of `np.vstack`, which NumPy hands on with arguments of its own."""
+    if dual_in(tup) is None:
+        return np.row_stack(tup, **kwargs)  # noqa: NPY201, a deprecated name may be asked for
+    return np.vstack([stacked(row) for row in tup], **kwargs)
+
+
 @functools.wraps(np.block)
 def block(arrays: Any) -> Any:
     if dual_in(arrays) is None:
@@ -209,7 +216,7 @@ class vectorize(np.vectorize):
             try:
                 return super().__call__(*args, **kwargs)
             except DualConversionError:
-                pass  # the function returned duals, of which it knows by itself
+                pass  # it returned duals of which it knows by itself, and is called anew
         return self._of_duals(*args, **kwargs)
 
     def _of_duals(self, *args: Any, **kwargs: Any) -> Any:
@@ -226,7 +233,9 @@ class vectorize(np.vectorize):
             at = [entry.get(i, a) for i, a in enumerate(args)]
             named = {name: entry.get(name, a) for name, a in kwargs.items()}
             results.append(self.pyfunc(*at, **named))
-        if not isinstance(results[0], tuple):
+        if not results and self.otypes is None:
+            raise ValueError("np.vectorize: arrays of size 0 need otypes=, as in otypes=[float]")
+        if not isinstance(results[0] if results else None, tuple):
             return self._gathered(results, 0, shape)
         columns = zip(*results, strict=True)
         return tuple(self._gathered(list(c), i, shape) for i, c in enumerate(columns))
