@@ -4,6 +4,8 @@ import functools
 import itertools
 import math
 import pickle
+import re
+from pathlib import Path
 
 import numpy
 import pytest
@@ -173,7 +175,9 @@ OF_LISTS = {
     "sort": lambda x: np.sort([x[0] * 2, x[1], x[2]]),
     "outer": lambda x: np.outer([x[0], x[1]], x),
     "mixed depth": lambda x: np.sum([[x[0], 1.0], x[1:]], axis=0),
-    "by keyword": lambda x: np.append(x, [x[0], x[1]], axis=None),
+    "by keyword": lambda x: np.append(x, values=[x[0], x[1] ** 2], axis=None),
+    "all by keyword": lambda x: np.mean(a=[x[0], x[1] ** 2]),
+    "bounds by keyword": lambda x: np.clip(x * 2, a_min=x[0] ** 2, a_max=x[2]),
     "unpacked": lambda x: np.sum([*map(np.sin, x)]),
 }
 
@@ -612,3 +616,13 @@ def test_programs(program):
 def test_the_hessian_of_rosenbrock_by_hand():
     h = dn.jacfwd(dn.grad(rosenbrock))(numpy.array([1.0, 1.0]))
     assert numpy.allclose(h, [[802, -400], [-400, 200]], rtol=1e-14)
+
+
+def test_the_page_about_the_module_runs():
+    text = (Path(__file__).parent.parent / "docs/numpy.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    names = {}
+    exec(compile(block, "numpy.md", "exec"), names)
+    # y = (1 - 0.1 r)^49, and the norm of rotated points does not depend on the angle
+    assert numpy.isclose(names["slope"], -4.9 * 0.95**48, rtol=1e-12)
+    assert numpy.allclose(names["gradient"], [0, 2], atol=1e-14)

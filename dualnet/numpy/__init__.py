@@ -6,7 +6,7 @@ this package is for:
 
 * **Lists.** `np.mean([loss(x), loss(y)])` shows NumPy a list, so nobody is asked.  Here every
   function of the namespace stacks a list, or nested lists, that holds a Dual before it calls
-  NumPy's function (`lists.py`).
+  NumPy's function, and puts a Dual by keyword into its position (`lists.py`).
 * **Functions that make arrays.** `np.array`, `np.full`, `np.arange`, `np.r_`, `np.vectorize` and a
   few more ask nobody; `making.py` has them for Duals, and leaves everything else to NumPy.
 * **Writing into arrays.** `buffer[i] = dual` cannot be served, because a plain array holds numbers

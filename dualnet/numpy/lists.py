@@ -7,6 +7,7 @@ arrays with a meaning of their own among the arguments, and not inside lists.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -50,8 +51,9 @@ def taking_lists(fn: Callable, module: str) -> Callable:
             if isinstance(x, (list, tuple)) and dual_in(x) is not None:
                 args = tuple(map(stack, args))
                 break
-        if kwargs:
-            kwargs = {name: stack(x) for name, x in kwargs.items()}
+        if kwargs and dual_in(tuple(kwargs.values())) is not None:
+            named = {name: stack(x) for name, x in kwargs.items()}
+            args, kwargs = _by_position(fn, args, named)
         return fn(*args, **kwargs)
 
     call.__module__ = module
@@ -62,6 +64,18 @@ def taking_lists(fn: Callable, module: str) -> Callable:
                 value = getattr(fn, name)
                 setattr(call, name, taking_lists(value, module) if callable(value) else value)
     return call
+
+
+def _by_position(fn: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Put arguments by keyword into their positions, where rules look for tangents.
+
+    Those behind an argument that is left out stay where they are, and are refused there.
+    """
+    try:
+        bound = inspect.signature(fn).bind(*args, **kwargs)
+    except (TypeError, ValueError):  # arguments that do not fit, or a function that does not tell
+        return args, kwargs
+    return bound.args, bound.kwargs
 
 
 def dual_in(x: Any) -> Dual | None:
