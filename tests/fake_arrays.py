@@ -10,7 +10,7 @@ import types
 import numpy as np
 from fake_cuda import count, recorder
 
-LACKING = {"linalg.diagonal", "linalg.outer", "linalg.trace"}
+LACKING = {"geomspace", "linalg.diagonal", "linalg.outer", "linalg.trace"}
 """What NumPy has and CuPy does not, of the functions that have a derivative rule."""
 
 LACKING_ARGUMENTS = {

@@ -20,8 +20,12 @@ ROWS = [
 
 NOT_IN_CUPY = frozenset(
     {
+        "_geometric_points",
         "np.clip-max",
         "np.clip-min and max",
+        "np.geomspace",
+        "np.geomspace-axis",
+        "np.geomspace-negative",
         "np.linalg.diagonal",
         "np.linalg.diagonal-offset",
         "np.linalg.diagonal-rank 3",

@@ -9,6 +9,7 @@ from dualnet.check.operations import (
     indexing,
     linalg,
     methods,
+    ranges,
     reductions,
     shaping,
 )
@@ -20,6 +21,7 @@ OPERATIONS = [
     *convolution.ROWS,
     *shaping.ROWS,
     *indexing.ROWS,
+    *ranges.ROWS,
     *methods.ROWS,
 ]
 """All rows of this package."""

@@ -10,6 +10,7 @@ from dualnet.core.tables import (
     linalg,
     norms,
     products,
+    ranges,
     reductions,
     shaping,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "linalg",
     "norms",
     "products",
+    "ranges",
     "reductions",
     "shaping",
 ]

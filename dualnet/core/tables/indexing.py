@@ -17,7 +17,7 @@ from dualnet.core.tables.shaping import positions_of
 from dualnet.types import Array, Tangent
 
 
-def _is_basic(key: tuple) -> bool:
+def is_basic(key: tuple) -> bool:
     """Tell whether a key holds integers, slices, None and Ellipsis alone, which gives a view."""
     return all(
         item is None
@@ -33,7 +33,7 @@ def _getitem(x: Array, key: Any) -> Any:
     """Index x by every kind of key that NumPy knows."""
     out = getitem(x, key)
     as_tuple = key if isinstance(key, tuple) else (key,)
-    if _is_basic(as_tuple):
+    if is_basic(as_tuple):
         return out, lambda t: linear_maps.index(t, as_tuple)
     # Where index arrays stand apart from one another, NumPy moves their axes to the front, which
     # would be in front of k.  Going by positions spares the tangents that special case.

@@ -1,0 +1,102 @@
+"""Updates of arrays at an index: what `x[key] = value` and `x[key] += value` are for duals.
+
+A plain array cannot hold duals, and a Dual cannot be written to, so both functions return the
+changed array.  They are written with functions that have derivative rules.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dualnet.core.arrays import as_array, asarray_like, pad_zeros, scatter_add_zeros
+from dualnet.core.dual import Dual, astype, primal_of
+from dualnet.core.tables.indexing import is_basic
+from dualnet.core.tables.shaping import positions_of
+from dualnet.numpy.lists import stacked
+from dualnet.numpy.making import asarray
+from dualnet.types import Array
+
+
+def put_at(x: Any, key: Any, value: Any) -> Array:
+    """Return x with `value` at an index, which is what x is after `x[key] = value`.
+
+    Write `x = put_at(x, i, f(x[i - 1]))` where a loop fills a buffer.
+
+    Args:
+        x: array, or what `asarray` makes one of; its dtype is that of the result.
+        key: every kind of index that NumPy knows.  Where it names an entry more than once, the last
+            value counts (on CuPy one of them, and the derivative is with respect to that one).
+        value: array that broadcasts to the shape of `x[key]`.
+
+    Raises:
+        TypeError: the value would be cut, as floats are in an array of integers.
+    """
+    x, value = _array_and_value("put_at", x, key, value)
+    written = _written(np.zeros_like(primal_of(x), bool), key, True)
+    if is_basic(_as_tuple(key)):
+        fresh = pad_zeros(value, _as_tuple(key), x.shape)
+    else:
+        # Numbers are written in the place of values, and tell which value is where.
+        numbers = positions_of(primal_of(value))
+        numbers = _written(np.zeros_like(numbers, shape=x.shape), key, numbers)
+        fresh = np.take(np.ravel(value), numbers) if value.size else x
+    return np.where(written, fresh, x)
+
+
+def add_at(x: Any, key: Any, value: Any) -> Array:
+    """Return x with `value` added at an index; where entries are named repeatedly, all are added.
+
+    This is what x is after `np.add.at(x, key, value)`, up to rounding, and after `x[key] += value`
+    where no entry is named twice.
+
+    Args:
+        x: array, or what `asarray` makes one of; its dtype is that of the result.
+        key: every kind of index that NumPy knows.
+        value: array that broadcasts to the shape of `x[key]`.
+
+    Raises:
+        TypeError: the value would be cut, as floats are in an array of integers.
+    """
+    x, value = _array_and_value("add_at", x, key, value)
+    if is_basic(_as_tuple(key)):
+        return x + pad_zeros(value, _as_tuple(key), x.shape)
+    positions = as_array(positions_of(primal_of(x))[key])
+    return x + scatter_add_zeros(value[None], positions, x.shape)[0]
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+def _array_and_value(name: str, x: Any, key: Any, value: Any) -> tuple[Array, Array]:
+    """Return x as an array, and the value with the shape of `x[key]` and the dtype of x."""
+    x, value = x if hasattr(x, "dtype") else asarray(x), stacked(value)
+    if not hasattr(value, "dtype"):
+        value = asarray_like(np.asarray(value), x)
+    serves = x.dtype.kind == "f" or not isinstance(value, Dual)
+    if not serves or not np.can_cast(value.dtype, x.dtype, "same_kind"):
+        raise TypeError(
+            f"{name}: expected an array x that can hold {value.dtype}, got {x.dtype}; make the "
+            "buffer of floats, as in np.zeros(n), or convert it by astype"
+        )
+    shape = np.shape(primal_of(x)[key])
+    extra = value.ndim - len(shape)
+    if extra > 0 and value.shape[:extra] == (1,) * extra:  # NumPy ignores such axes here
+        value = np.reshape(value, value.shape[extra:])
+    try:
+        return x, astype(np.broadcast_to(value, shape), x.dtype)
+    except ValueError:
+        raise ValueError(
+            f"{name}: expected a value that broadcasts to x[key], of shape {shape}, got one of "
+            f"shape {value.shape}"
+        ) from None
+
+
+def _as_tuple(key: Any) -> tuple:
+    return key if isinstance(key, tuple) else (key,)
+
+
+def _written(array: Array, key: Any, value: Any) -> Array:
+    array[key] = value
+    return array
