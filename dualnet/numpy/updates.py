@@ -1,7 +1,7 @@
 """Updates of arrays at an index: what `x[key] = value` and `x[key] += value` are for duals.
 
-A plain array cannot hold duals, and a Dual cannot be written to, so both functions return the
-changed array.  They are written with functions that have derivative rules.
+A Dual can be written to in place, but a plain array cannot hold duals.  So both functions return
+the changed array, which is a Dual where the values are.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.core import dual
 from dualnet.core.arrays import as_array, asarray_like, pad_zeros, scatter_add_zeros
 from dualnet.core.dual import Dual, astype, primal_of
 from dualnet.core.tables.indexing import is_basic
@@ -33,16 +34,7 @@ def put_at(x: Any, key: Any, value: Any) -> Array:
     Raises:
         TypeError: the value would be cut, as floats are in an array of integers.
     """
-    x, value = _array_and_value("put_at", x, key, value)
-    written = _written(np.zeros_like(primal_of(x), bool), key, True)
-    if is_basic(_as_tuple(key)):
-        fresh = pad_zeros(value, _as_tuple(key), x.shape)
-    else:
-        # Numbers are written in the place of values, and tell which value is where.
-        numbers = positions_of(primal_of(value))
-        numbers = _written(np.zeros_like(numbers, shape=x.shape), key, numbers)
-        fresh = np.take(np.ravel(value), numbers) if value.size else x
-    return np.where(written, fresh, x)
+    return dual.put_at(*_array_and_value("put_at", x, key, value))
 
 
 def add_at(x: Any, key: Any, value: Any) -> Array:
@@ -59,7 +51,7 @@ def add_at(x: Any, key: Any, value: Any) -> Array:
     Raises:
         TypeError: the value would be cut, as floats are in an array of integers.
     """
-    x, value = _array_and_value("add_at", x, key, value)
+    x, _, value = _array_and_value("add_at", x, key, value)
     if is_basic(_as_tuple(key)):
         return x + pad_zeros(value, _as_tuple(key), x.shape)
     positions = as_array(positions_of(primal_of(x))[key])
@@ -69,8 +61,8 @@ def add_at(x: Any, key: Any, value: Any) -> Array:
 # --- parts ---------------------------------------------------------------------------------------
 
 
-def _array_and_value(name: str, x: Any, key: Any, value: Any) -> tuple[Array, Array]:
-    """Return x as an array, and the value with the shape of `x[key]` and the dtype of x."""
+def _array_and_value(name: str, x: Any, key: Any, value: Any) -> tuple[Array, Any, Array]:
+    """Return x as an array, the key, and the value with the shape of `x[key]` and the dtype of x."""
     x, value = x if hasattr(x, "dtype") else asarray(x), stacked(value)
     if not hasattr(value, "dtype"):
         value = asarray_like(np.asarray(value), x)
@@ -85,7 +77,7 @@ def _array_and_value(name: str, x: Any, key: Any, value: Any) -> tuple[Array, Ar
     if extra > 0 and value.shape[:extra] == (1,) * extra:  # NumPy ignores such axes here
         value = np.reshape(value, value.shape[extra:])
     try:
-        return x, astype(np.broadcast_to(value, shape), x.dtype)
+        return x, key, astype(np.broadcast_to(value, shape), x.dtype)
     except ValueError:
         raise ValueError(
             f"{name}: expected a value that broadcasts to x[key], of shape {shape}, got one of "
@@ -95,8 +87,3 @@ def _array_and_value(name: str, x: Any, key: Any, value: Any) -> tuple[Array, Ar
 
 def _as_tuple(key: Any) -> tuple:
     return key if isinstance(key, tuple) else (key,)
-
-
-def _written(array: Array, key: Any, value: Any) -> Array:
-    array[key] = value
-    return array
