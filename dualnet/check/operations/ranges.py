@@ -44,7 +44,7 @@ row(
 
 # --- updates at an index -------------------------------------------------------------------------
 
-row = adder(ROWS, "updates", exact=True)
+row = adder(ROWS, "indexing", exact=True)
 _update: Callable
 _key: Any
 for _update in (put_at, add_at):
