@@ -62,7 +62,7 @@ def add_at(x: Any, key: Any, value: Any) -> Array:
 
 
 def _array_and_value(name: str, x: Any, key: Any, value: Any) -> tuple[Array, Any, Array]:
-    """Return x as an array, the key, and the value with the shape of `x[key]` and the dtype of x."""
+    """Return x as an array, the key, and the value in the shape of `x[key]` and of x's dtype."""
     x, value = x if hasattr(x, "dtype") else asarray(x), stacked(value)
     if not hasattr(value, "dtype"):
         value = asarray_like(np.asarray(value), x)

@@ -57,16 +57,18 @@ rule(scatter_add_zeros, _zeros_plus)
 def _put_at(x: Array, key: Any, value: Array) -> Any:
     """Entries that are written to move as the value does, all others as x does."""
     out = put_at(x, key, value)
+    written = put_at(np.zeros_like(primal_of(x), bool), key, True)
     # Writing the value's positions finds which of its entries stands where in the end, also where
-    # a key names an entry of x more than once; -1 marks the entries of x that stay.
-    stays = np.full_like(primal_of(x), -1, dtype=int)
-    held = put_at(stays, key, np.reshape(arange_like(np.size(value), stays), np.shape(value)))
-    kept = np.equal(held, -1)
-    return out, (
-        lambda t: linear_maps.select(t, kept),
-        None,
-        lambda t: linear_maps.select(linear_maps.gather(t, np.where(kept, 0, held)), ~kept),
-    )
+    # a key names an entry of x more than once.
+    number = np.reshape(arange_like(np.size(value), primal_of(x)), np.shape(value))
+    numbers = put_at(np.zeros_like(primal_of(x), int), key, number)
+
+    def of_value(t: Tangent) -> Tangent:
+        if not np.size(value):
+            return linear_maps.scatter_add(t, number, out.shape)
+        return linear_maps.select(linear_maps.gather(t, numbers), written)
+
+    return out, (lambda t: linear_maps.select(t, np.logical_not(written)), None, of_value)
 
 
 @linearizer(np.diag)
