@@ -20,6 +20,7 @@ from dualnet import tree
 from dualnet.core import aliasing, arguments, spaces
 from dualnet.core.dual import Dual, Level, primal_of
 from dualnet.core.engine import take_apart
+from dualnet.core.half import in_single
 from dualnet.core.reach import has_nan, transpose_along_paths
 from dualnet.core.symbolic import Symbolic, push_all, transpose_all
 from dualnet.tree import Tree
@@ -117,6 +118,7 @@ class Record:
 
     def pull(self, cotangents: Any) -> tuple:
         _, stacks, k = arguments.tangent_stacks(self.name, self.out, cotangents, "cotangent")
+        stacks = list(map(in_single, stacks))
         pulled = transpose_all(self.out_tangents, stacks, self.inputs)
         if any(map(has_nan, pulled)):
             pulled = transpose_along_paths(self.out_tangents, stacks, self.inputs)
