@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.core import linear
+from dualnet.core import linear, refusals
 from dualnet.core.dual import astype, primal_of, primitive
 from dualnet.core.engine import (
     composed,
@@ -238,8 +238,11 @@ rule(_to_float, lambda t, out, x, dtype: linear.cast(t, out.dtype))
 
 @composed(astype)
 def _astype(x: Array, dtype: Any) -> Any:
-    if np.issubdtype(dtype, np.floating):
+    kind = np.dtype(dtype).kind
+    if kind == "f":
         return _to_float(x, dtype)
+    if kind in "cO":
+        raise refusals.no_conversion(np.astype, str(np.dtype(dtype)))
     return primal_of(x).astype(dtype)  # because integers and booleans carry no tangent
 
 
