@@ -25,6 +25,7 @@ from dualnet.core.engine import (
     rule,
     zero_derivative,
 )
+from dualnet.core.half import in_single
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.kinks import share_at_tie, slope_at_kink
 from dualnet.types import Array, Tangent
@@ -72,10 +73,11 @@ def _power_by_base(t: Tangent, out: Array, x: Array, y: Array) -> Tangent:
 
 
 def _power_by_exponent(t: Tangent, out: Array, x: Array, y: Array) -> Tangent:
-    # The slope is ln(x) · x^y; at x = 0 it is taken as 0, its limit from the right for y > 0.
+    # The slope is ln(x) · x^y; where x^y is 0 it is taken as 0, its limit at x = 0 and x = inf.
     if isinstance(x, (int, float)):
-        return t * (out * float(np.log(x or 1)))
-    return t * (out * np.log(np.where(np.equal(x, 0), 1, x)))
+        return t * (out * float(np.log(x if 0 < abs(x) < math.inf else 1)))
+    vanishes = np.logical_or(np.equal(x, 0), np.logical_and(np.equal(out, 0), np.isinf(x)))
+    return t * (out * np.log(np.where(vanishes, 1, x)))
 
 
 elementwise(np.power, _power_by_base, _power_by_exponent)
@@ -149,13 +151,15 @@ for _radians in (np.radians, np.deg2rad):
 @linearizer(np.sinc)
 def _sinc(x: Array) -> Any:
     """The slope is (cos(πx) - sinc(x)) / x, or near 0, where that cancels, its Taylor series."""
+    result = np.sinc(x)
+    x = in_single(x)
     out = np.sinc(x)
     near = np.less(np.absolute(x), 0.03)
     u = np.where(near, math.pi * x, 0)
     u2 = np.square(u)
     series = -math.pi * u * (1 / 3 - u2 * (1 / 30 - u2 * (1 / 840 - u2 / 45360)))
     slope = np.where(near, series, (np.cos(math.pi * x) - out) / np.where(near, 1, x))
-    return out, lambda t: t * slope
+    return result, lambda t: t * slope
 
 
 # --- kinks ---
