@@ -780,3 +780,84 @@ def test_arguments_of_the_checks(check, how):
 def test_patterns_do_not_mind_case(capsys):
     assert command.main(["--only", "BATCHNORM"]) == 0
     assert "BatchNorm" in capsys.readouterr().out
+
+
+# --- a mutant of each kind of wrong number that goes unseen --------------------------------------
+
+
+def own_rule(body, linear_map):
+    """Make a function with a derivative rule of its own."""
+    fn = dn.custom_jvp(body)
+    fn.defjvps(linear_map)
+    return fn
+
+
+def overwritten_residual():
+    """Make a square whose rule keeps its slope in one buffer for all calls."""
+    buffer = np.zeros(2)
+    square = dn.custom_jvp(np.square)
+
+    @square.deflinearizer
+    def _(x):
+        buffer[:] = 2 * x
+        return np.square(x), lambda t: t * buffer
+
+    def f(x):
+        buffer[:] = 2 * dn.stop_gradient(x)
+        return square(x)
+
+    return f
+
+
+def widening():
+    """Make a square that is float64 once it is differentiated."""
+    square = dn.custom_jvp(np.square)
+    square.deflinearizer(lambda x: (np.square(x) * np.ones(2), lambda t: t * (2 * x)))
+    return square
+
+
+TWO = np.array([1.0, 2.0])
+absolute = own_rule(np.absolute, lambda t, out, x: t * np.sign(dn.stop_gradient(x)))
+TABLE = np.arange(6.0).reshape(2, 3)
+arcsinh = own_rule(np.arcsinh, lambda t, out, x: t / np.sqrt(np.square(x) + 1))
+MUTANTS = {
+    "overflow in float32": (arcsinh, np.array([1e20, 3e20], np.float32)),
+    "overflow in float16": (arcsinh, np.array([300.0, 600.0], np.float16)),
+    "sums of many in float16": (
+        own_rule(
+            np.mean,
+            lambda t, out, x: dn.linear.sum(t, (-1,)) / np.asarray(x.size).astype(x.dtype),
+        ),
+        np.ones(70000, np.float16),
+    ),
+    "k is dropped": (own_rule(np.sum, lambda t, out, x: t.sum((-1,))[:1] + 0 * t[:, 0]), TWO),
+    "memory order": (
+        own_rule(lambda x: x.ravel("F"), lambda t, out, x: dn.linear.reshape(t, out.shape)),
+        TABLE,
+    ),
+    "memory order of the argument": (
+        own_rule(lambda x: x.ravel("K"), lambda t, out, x: dn.linear.reshape(t, out.shape)),
+        np.asfortranarray(TABLE),
+    ),
+    "second order": (
+        own_rule(np.square, lambda t, out, x: t * (2 * dn.stop_gradient(x))),
+        TWO,
+    ),
+    "second order at a removable kink": (lambda x: absolute(x) ** 2, np.zeros(2)),
+    "a wider dtype": (widening(), TWO.astype(np.float32)),
+    "a buffer changed later": (overwritten_residual(), TWO),
+}
+
+
+@pytest.mark.parametrize("kind", MUTANTS)
+def test_a_mutant_of_each_kind_is_found(kind):
+    with np.errstate(all="ignore"), pytest.raises((DerivativeError, TangentError)):
+        f, x = MUTANTS[kind]
+        dn.check_jvp(f, (x,), order=2)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rules_that_are_right_pass_in_each_dtype(dtype):
+    x = np.array([0.5, 1.5], dtype)
+    for f in (np.arcsinh, np.mean, lambda x: np.tanh(x) * x, lambda x: np.outer(x, x).ravel("F")):
+        dn.check_jvp(f, (x,), order=2)

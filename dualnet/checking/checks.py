@@ -26,7 +26,7 @@ from dualnet.checking.comparison import (
 from dualnet.core.arguments import require_sequences
 from dualnet.core.derivatives import jacfwd
 from dualnet.core.dual import primal_of
-from dualnet.core.transforms import jvp, vjp
+from dualnet.core.transforms import jvp, linearize, vjp
 from dualnet.errors import UsageError
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -67,10 +67,14 @@ def check_jvp(
     """Check the jvp of `f` at `primals` against central differences.
 
     It is also checked that the primal under jvp equals f's own result bit for bit and in its
-    dtype, and that k directions in one pass give the same as k single passes.
+    dtype, that k directions in one pass give the same as k single passes, and that `linearize`
+    does too when it is applied after f was evaluated elsewhere and its arguments were changed.
+    Differences are formed in float64; where primals are narrower, the jvp in their own dtype is
+    compared with that in float64, so that what overflows there or widens the dtype is found.
 
     Args:
-        f: function of trees of float64 arrays; smooth within about 1e-5 of the primals.
+        f: function of trees of float64 arrays, or of the primals' dtypes if they are narrower;
+            smooth within about 1e-5 of the primals.
         primals: one tree for each argument.
         order: 1, or 2 to check the derivative of the jvp too, by nesting.
         k: how many directions.
@@ -91,7 +95,8 @@ def check_jvp(
         UsageError: there are no primals, or `order` or `k` does not fit.
     """
     _require_arguments("check_jvp", primals, order, k)
-    primals = tuple(tree.map(_as_float64, p) for p in primals)
+    given = tuple(tree.map(_as_array, p) for p in primals)
+    primals = tuple(tree.map(_as_float64, p) for p in given)
     directions = random_directions(key or Key(0), primals, k)
     step = 1.0 if linear else STEP
 
@@ -113,6 +118,9 @@ def check_jvp(
     against_single = compare(
         f"{k} directions in one pass", stacked, together, AGAINST_SAME, to_host
     )
+    later = _linearized(f, primals, along[0], step)
+    compare("linearize, applied after other calls,", later, singles[0], AGAINST_SAME, to_host)
+    _check_own_dtype(f, given, directions, to_host)
 
     second_order = 0.0
     if order > 1:
@@ -197,6 +205,59 @@ def check_vjp(
         )
         adjoint = max(adjoint, error)
     return Report(0.0, second_order, against_single, adjoint)
+
+
+def _linearized(f: Callable, primals: tuple, v: Tree, step: float) -> Tree:
+    """Linearize f, spoil what a careless record would refer to, and only then apply it to v."""
+    tangents = [t for t in tree.leaves(v) if t is not None]
+
+    def of_floats(*floats: Array) -> Tree:
+        rest = iter(floats)
+        pairs = zip(tree.leaves(primals), tree.leaves(v), strict=True)
+        return f(*tree.unflatten(primals, [x if t is None else next(rest) for x, t in pairs]))
+
+    pairs = zip(tree.leaves(primals), tree.leaves(v), strict=True)
+    copies = [np.array(x, like=x) for x, t in pairs if t is not None]
+    _, f_jvp = linearize(of_floats, *copies)
+    for x, t in zip(copies, tangents, strict=True):
+        x[...] = x + step * t
+    of_floats(*copies)
+    return f_jvp(*tangents)
+
+
+def _check_own_dtype(f: Callable, primals: tuple, directions: Tree, to_host: Callable) -> None:
+    """Compare the jvp in the dtype of the primals, where it is narrow, with that in float64.
+
+    The function and its derivative are rounded, so only errors beyond the root of that are found.
+    """
+    narrow = [x.dtype for x in tree.leaves(primals) if x.dtype.kind == "f" and x.dtype.itemsize < 8]
+    if not narrow:
+        return
+    rounded = tree.map(lambda t, x: t if t is None else t.astype(x.dtype), directions, primals)
+    wide = tuple(tree.map(_as_float64, p) for p in primals)
+    exact = jvp(f, wide, tree.map(lambda t: t if t is None else _as_float64(t), rounded))[1]
+    name = f"the jvp in {min(narrow, key=lambda d: d.itemsize)}"
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            plain = f(*primals)
+    except FloatingPointError:
+        return  # f itself cannot be evaluated there
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            out, pushed = jvp(f, primals, rounded)
+    except FloatingPointError as error:
+        raise DerivativeError(
+            f"{name}: {error}, where f itself is finite; a rule squares or exponentiates what it "
+            "should scale first"
+        ) from error
+    _require_same(f"the primal of {name}", plain, out, to_host)
+    for (path, x), t in zip(tree.items(plain), tree.leaves(pushed), strict=True):
+        if np.result_type(x) != t.dtype:
+            raise DerivativeError(
+                f"{name} at {path or 'the only leaf'} has dtype {t.dtype}, not {np.result_type(x)}"
+            )
+    rounding = max(float(np.finfo(d).eps) for d in narrow)
+    compare(name, pushed, exact, rounding**0.5, to_host, 1e-2 * largest(plain, to_host))
 
 
 def _require_arguments(name: str, primals: Sequence, order: int, k: int) -> None:

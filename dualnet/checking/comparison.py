@@ -20,6 +20,7 @@ from dualnet import tree
 from dualnet.core.transforms import jvp
 from dualnet.errors import DualnetError
 from dualnet.tree import Tree
+from dualnet.types import Array
 
 STEP = float(np.finfo(np.float64).eps) ** (1 / 3)
 """The step h of central differences."""
@@ -38,7 +39,15 @@ class DerivativeError(DualnetError, AssertionError):
 
 def _moved(primals: Tree, v: Tree, h: float) -> Tree:
     """Return x + h v leaf by leaf; where the leaf of v is None, the leaf of x."""
-    return tree.map(lambda x, d: x if d is None else x + h * d, primals, v)
+
+    def moved(x: Array, d: Array | None) -> Array:
+        if d is None:
+            return x
+        x = np.copy(x, order="K")  # x + h d may be in another memory order, which f may look at
+        x += h * d
+        return x
+
+    return tree.map(moved, primals, v)
 
 
 def central_difference(f: Callable, primals: Tree, v: Tree, step: float) -> Tree:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -72,6 +73,41 @@ def require_arrays(name: str, out: Tree, values: Sequence) -> None:
             "arrays or numbers; return what is not to be differentiated as aux: `return out, aux` "
             "with has_aux=True"
         )
+
+
+def argument_numbers(argnums: Any, count: int) -> tuple[list[int], bool]:
+    """Find which of a function's arguments by position are meant.
+
+    Args:
+        argnums: an integer, or a sequence of them; negative ones count from the end.
+        count: how many arguments there are.
+
+    Returns:
+        The numbers, all from 0 to count - 1; and whether it was a single integer.
+
+    Raises:
+        TangentError: there is no such argument, or it is named twice; nothing is named; or argnums
+            is something else.
+    """
+    expected = f"argnums: expected an integer or a tuple of integers, got {argnums!r}"
+    try:
+        single = hasattr(argnums, "__index__") and np.ndim(argnums) == 0
+        numbers = [operator.index(n) for n in ((argnums,) if single else argnums)]
+    except TypeError:
+        raise TangentError(f"{expected}; write argnums=0 for the first argument") from None
+    if not numbers:
+        raise TangentError(f"{expected}; name at least one argument to differentiate by")
+    for n in numbers:
+        if not -count <= n < count:
+            raise TangentError(f"argnums: no argument {n} among the {count} by position")
+    from_start = [n % count for n in numbers]
+    for n in from_start:
+        if from_start.count(n) > 1:
+            raise TangentError(
+                f"argnums: argument {n} is named more than once in {argnums!r}; name it once, and "
+                "use its derivative twice"
+            )
+    return from_start, single
 
 
 def tangent_stacks(

@@ -6,12 +6,12 @@ Names and argument order follow JAX.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 import numpy as np
 
 from dualnet import tree
-from dualnet.core.arguments import float_array, is_float
+from dualnet.core.arguments import argument_numbers, float_array, is_float
 from dualnet.core.arrays import arange_like
 from dualnet.core.dual import primal_of
 from dualnet.core.transforms import Record, jvp
@@ -19,7 +19,7 @@ from dualnet.errors import TangentError
 from dualnet.tree import Tree
 from dualnet.types import Stack
 
-Argnums: TypeAlias = int | Sequence[int]
+Argnums: TypeAlias = SupportsIndex | Sequence[int]
 """Which arguments by position to differentiate by; a tuple gives a tuple of derivatives."""
 
 
@@ -37,7 +37,7 @@ def value_and_grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> 
     """
 
     def with_gradient(*args: Any, **kwargs: Any) -> Any:
-        chosen, of_chosen = _by_chosen_arguments(f, argnums, args, kwargs)
+        chosen, of_chosen, single = _by_chosen_arguments(f, argnums, args, kwargs)
         record = Record("grad", of_chosen, chosen, has_aux)
         value = record.out
         if not is_float(value) or getattr(value, "shape", ()) != ():
@@ -46,7 +46,7 @@ def value_and_grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> 
                 "use vjp or jacrev"
             )
         gradients = record.pull(np.ones_like(primal_of(value)))
-        gradient = gradients[0] if isinstance(argnums, int) else gradients
+        gradient = gradients[0] if single else gradients
         return ((value, record.aux), gradient) if has_aux else (value, gradient)
 
     return with_gradient
@@ -81,7 +81,7 @@ def jacfwd(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
     """
 
     def jacobian(*args: Any, **kwargs: Any) -> Any:
-        chosen, of_chosen = _by_chosen_arguments(f, argnums, args, kwargs)
+        chosen, of_chosen, single = _by_chosen_arguments(f, argnums, args, kwargs)
         leaves = [float_array("jacfwd", x) for x in tree.leaves(chosen)]
         out, columns = None, []
         for position, leaf in enumerate(leaves):
@@ -92,7 +92,7 @@ def jacfwd(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
             moved = [np.moveaxis(stack, 0, -1) for stack in _joined(pieces)]  # (*out, n)
             columns.append([np.reshape(c, c.shape[:-1] + leaf.shape) for c in moved])
         rows = [tree.unflatten(chosen, list(row)) for row in zip(*columns, strict=True)]
-        return _jacobian_tree(out, rows, argnums)
+        return _jacobian_tree(out, rows, single)
 
     return jacobian
 
@@ -101,7 +101,7 @@ def jacrev(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
     """Make the same function as `jacfwd`, by one cotangent for each output entry."""
 
     def jacobian(*args: Any, **kwargs: Any) -> Any:
-        chosen, of_chosen = _by_chosen_arguments(f, argnums, args, kwargs)
+        chosen, of_chosen, single = _by_chosen_arguments(f, argnums, args, kwargs)
         record = Record("jacrev", of_chosen, chosen)
         out, leaves = record.out, record.values
         rows = []
@@ -109,7 +109,7 @@ def jacrev(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
             pieces = map(record.pull, _basis(out, leaves, position, tangent_chunk))
             row = [np.reshape(r, (*np.shape(leaf), *r.shape[1:])) for r in _joined(pieces)]
             rows.append(tree.unflatten(chosen, row))
-        return _jacobian_tree(out, rows, argnums)
+        return _jacobian_tree(out, rows, single)
 
     return jacobian
 
@@ -155,12 +155,9 @@ def linear_transpose(f: Callable, *examples: Any) -> Callable:
 
 def _by_chosen_arguments(
     f: Callable, argnums: Argnums, args: tuple, kwargs: dict
-) -> tuple[tuple, Callable]:
-    """Return the chosen arguments, and f as a function of them alone."""
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    for n in numbers:
-        if not -len(args) <= n < len(args):
-            raise TangentError(f"argnums: no argument {n} among the {len(args)} by position")
+) -> tuple[tuple, Callable, bool]:
+    """Return the chosen arguments, f as a function of them alone, and whether it is just one."""
+    numbers, single = argument_numbers(argnums, len(args))
 
     def of_chosen(*chosen: Any) -> Any:
         replaced = list(args)
@@ -168,7 +165,7 @@ def _by_chosen_arguments(
             replaced[n] = value
         return f(*replaced, **kwargs)
 
-    return tuple(map(args.__getitem__, numbers)), of_chosen
+    return tuple(map(args.__getitem__, numbers)), of_chosen, single
 
 
 def _basis(like: Tree, leaves: list, position: int, chunk: int | None) -> Iterator[Tree]:
@@ -189,5 +186,5 @@ def _joined(pieces: Iterable[Tree]) -> list[Stack]:
     return [np.concatenate(parts) for parts in zip(*map(tree.leaves, pieces), strict=True)]
 
 
-def _jacobian_tree(out: Tree, rows: list, argnums: Argnums) -> Tree:
-    return tree.unflatten(out, [row[0] for row in rows] if isinstance(argnums, int) else rows)
+def _jacobian_tree(out: Tree, rows: list, single: bool) -> Tree:
+    return tree.unflatten(out, [row[0] for row in rows] if single else rows)

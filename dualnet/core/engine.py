@@ -26,6 +26,7 @@ from dualnet.core import linear, refusals
 from dualnet.core.aliasing import own
 from dualnet.core.arguments import known_arguments
 from dualnet.core.dual import RULES, Dual, Level, Rule, innermost_level, primal_of
+from dualnet.core.half import in_single
 from dualnet.core.symbolic import Symbolic
 from dualnet.types import Array, Tangent
 
@@ -65,7 +66,10 @@ def aligned(linear_map: Callable) -> Callable:
 
     @functools.wraps(linear_map)
     def of_aligned(t: Tangent, out: Array, *primals: Any, **params: Any) -> Tangent:
-        return linear_map(linear.align(t, out.ndim), out, *primals, **params)
+        t = linear.align(t, out.ndim)
+        if out.dtype.char == "e":  # the range of float16 is so small that slopes often leave it
+            t, out, *primals = map(in_single, (t, out, *primals))
+        return linear_map(t, out, *primals, **params)
 
     return of_aligned
 

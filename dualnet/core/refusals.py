@@ -50,6 +50,17 @@ _not_yet_a_rule = _refusal(
     "{0} has no derivative rule yet: call {0}.defjvps(lambda t, out, x: ...), with one linear map "
     "for each argument, or decorate its linearizer by @{0}.deflinearizer, before it is used",
 )
+_complex_result = _refusal(
+    MissingRuleError,
+    "{} gives complex numbers, and only real arrays can be differentiated. Write the real and the "
+    "imaginary part as two real arrays, or call it on dn.stop_gradient(x)",
+)
+no_conversion = _refusal(
+    MissingRuleError,
+    "{}: cannot convert what is differentiated to {}: complex numbers and objects carry no "
+    "tangent. Write the real and the imaginary part as two real arrays, or convert "
+    "dn.stop_gradient(x)",
+)
 no_derivative_by = _refusal(
     MissingRuleError,
     "{} cannot be differentiated by argument {}; pass dn.stop_gradient(x) there",
@@ -67,6 +78,8 @@ out_of_place = _refusal(
 
 def missing_rule(fn: Callable) -> DualnetError:
     """Name the function that has no rule, and show how to add one."""
+    if name_of(fn).startswith("np.fft."):
+        return _complex_result(fn)
     return (_no_rule if name_of(fn).startswith("np.") else _not_yet_a_rule)(fn)
 
 

@@ -20,6 +20,8 @@ from dualnet import tree
 from dualnet.core import aliasing, arguments, spaces
 from dualnet.core.dual import Dual, Level, primal_of
 from dualnet.core.engine import take_apart
+from dualnet.core.half import in_single
+from dualnet.core.python_floats import FloatDual, dual_of
 from dualnet.core.reach import has_nan, transpose_along_paths
 from dualnet.core.symbolic import Symbolic, push_all, transpose_all
 from dualnet.tree import Tree
@@ -117,6 +119,7 @@ class Record:
 
     def pull(self, cotangents: Any) -> tuple:
         _, stacks, k = arguments.tangent_stacks(self.name, self.out, cotangents, "cotangent")
+        stacks = list(map(in_single, stacks))
         pulled = transpose_all(self.out_tangents, stacks, self.inputs)
         if any(map(has_nan, pulled)):
             pulled = transpose_along_paths(self.out_tangents, stacks, self.inputs)
@@ -132,8 +135,8 @@ def _call(
         What f returned, the primals and tangents of its leaves, and aux without tangents.
     """
     with Level() as level:
-        pairs = zip(leaves, tangents, strict=True)
-        duals = [x if t is None else Dual(x, t, level) for x, t in pairs]
+        triples = zip(tree.leaves(primals), leaves, tangents, strict=True)
+        duals = [x if t is None else dual_of(given, x, t, level) for given, x, t in triples]
         out, aux = f(*tree.unflatten(primals, duals)), None
         if has_aux:
             out, aux = arguments.require_pair("has_aux=True: the function", "(out, aux)", out)
@@ -144,6 +147,8 @@ def _call(
 
 
 def _constant(x: Any) -> Any:
+    if isinstance(x, FloatDual):
+        return float(primal_of(x))
     return aliasing.locked(primal_of(x)) if isinstance(x, Dual) else x
 
 

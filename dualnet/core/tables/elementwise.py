@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.core import linear
+from dualnet.core import linear, refusals
 from dualnet.core.dual import astype, primal_of, primitive
 from dualnet.core.engine import (
     composed,
@@ -25,7 +25,9 @@ from dualnet.core.engine import (
     rule,
     zero_derivative,
 )
+from dualnet.core.half import in_single
 from dualnet.core.tables import linear_maps
+from dualnet.core.tables.kinks import share_at_tie, slope_at_kink
 from dualnet.types import Array, Tangent
 
 _LN2 = math.log(2.0)
@@ -39,11 +41,25 @@ elementwise(np.add, moves_alike, moves_alike)
 elementwise(np.subtract, moves_alike, lambda t, out, x, y: -moves_alike(t, out))
 elementwise(np.multiply, lambda t, out, x, y: t * y, lambda t, out, x, y: t * x)
 elementwise(np.divide, lambda t, out, x, y: t / y, lambda t, out, x, y: t * (-out / y))
-elementwise(np.reciprocal, lambda t, out, x: t * -np.square(out))
+elementwise(np.reciprocal, lambda t, out, x: t * out * -out)
 elementwise(np.square, lambda t, out, x: t * (2.0 * x))
 elementwise(np.sqrt, lambda t, out, x: t * (0.5 / out))
-elementwise(np.cbrt, lambda t, out, x: t * (out / (3.0 * x)))
-elementwise(np.hypot, lambda t, out, x, y: t * (x / out), lambda t, out, x, y: t * (y / out))
+elementwise(np.cbrt, lambda t, out, x: t / (3.0 * np.square(out)))
+
+
+def _cosine(x: Array, y: Array, length: Array) -> Array:
+    """Return x / length for the length of (x, y): 0 at the kink at 0, ±1 where x is infinite."""
+    infinite = np.isinf(x)
+    plain = np.logical_or(infinite, np.equal(length, 0))
+    ratio = np.where(infinite, np.sign(x), x) / np.where(plain, 1, length)
+    return slope_at_kink(slope_at_kink(ratio, x, length), y, length)
+
+
+elementwise(
+    np.hypot,
+    lambda t, out, x, y: t * _cosine(x, y, out),
+    lambda t, out, x, y: t * _cosine(y, x, out),
+)
 
 
 def _power_by_base(t: Tangent, out: Array, x: Array, y: Array) -> Tangent:
@@ -57,10 +73,11 @@ def _power_by_base(t: Tangent, out: Array, x: Array, y: Array) -> Tangent:
 
 
 def _power_by_exponent(t: Tangent, out: Array, x: Array, y: Array) -> Tangent:
-    # The slope is ln(x) · x^y; at x = 0 it is taken as 0, its limit from the right for y > 0.
+    # The slope is ln(x) · x^y; where x^y is 0 it is taken as 0, its limit at x = 0 and x = inf.
     if isinstance(x, (int, float)):
-        return t * (out * float(np.log(x or 1)))
-    return t * (out * np.log(np.where(np.equal(x, 0), 1, x)))
+        return t * (out * float(np.log(x if 0 < abs(x) < math.inf else 1)))
+    vanishes = np.logical_or(np.equal(x, 0), np.logical_and(np.equal(out, 0), np.isinf(x)))
+    return t * (out * np.log(np.where(vanishes, 1, x)))
 
 
 elementwise(np.power, _power_by_base, _power_by_exponent)
@@ -74,10 +91,10 @@ elementwise(np.fmod, moves_alike, lambda t, out, x, y: t * -np.trunc(x / y))
 
 elementwise(np.exp, lambda t, out, x: t * out)
 elementwise(np.exp2, lambda t, out, x: t * (out * _LN2))
-elementwise(np.expm1, lambda t, out, x: t * (out + 1.0))
+elementwise(np.expm1, lambda t, out, x: t * np.exp(x))  # out + 1 is lost near -1
 elementwise(np.log, lambda t, out, x: t / x)
 elementwise(np.log2, lambda t, out, x: t / (x * _LN2))
-elementwise(np.log10, lambda t, out, x: t / (x * _LN10))
+elementwise(np.log10, lambda t, out, x: t / x * (1.0 / _LN10))
 elementwise(np.log1p, lambda t, out, x: t / (x + 1.0))
 
 
@@ -100,17 +117,30 @@ elementwise(np.cos, lambda t, out, x: t * -np.sin(x))
 elementwise(np.tan, lambda t, out, x: t * (1.0 + np.square(out)))
 elementwise(np.arcsin, lambda t, out, x: t / np.sqrt((1.0 - x) * (1.0 + x)))
 elementwise(np.arccos, lambda t, out, x: t / -np.sqrt((1.0 - x) * (1.0 + x)))
-elementwise(np.arctan, lambda t, out, x: t / (1.0 + np.square(x)))
-elementwise(
-    np.arctan2,
-    lambda t, out, y, x: t * (x / (np.square(x) + np.square(y))),
-    lambda t, out, y, x: t * (-y / (np.square(x) + np.square(y))),
-)
+
+
+def _arctan(t: Tangent, out: Array, x: Array) -> Tangent:
+    length = np.hypot(x, 1.0)  # its square could overflow
+    return t / length / length
+
+
+def _arctan2_by_y(t: Tangent, out: Array, y: Array, x: Array) -> Tangent:
+    length = np.hypot(x, y)
+    return t * _cosine(x, y, length) / length
+
+
+def _arctan2_by_x(t: Tangent, out: Array, y: Array, x: Array) -> Tangent:
+    length = np.hypot(x, y)
+    return t * -_cosine(y, x, length) / length
+
+
+elementwise(np.arctan, _arctan)
+elementwise(np.arctan2, _arctan2_by_y, _arctan2_by_x)
 elementwise(np.sinh, lambda t, out, x: t * np.cosh(x))
 elementwise(np.cosh, lambda t, out, x: t * np.sinh(x))
 elementwise(np.tanh, lambda t, out, x: t * (1.0 - np.square(out)))  # cosh would overflow
-elementwise(np.arcsinh, lambda t, out, x: t / np.sqrt(np.square(x) + 1.0))
-elementwise(np.arccosh, lambda t, out, x: t / np.sqrt((x - 1.0) * (x + 1.0)))
+elementwise(np.arcsinh, lambda t, out, x: t / np.hypot(x, 1.0))
+elementwise(np.arccosh, lambda t, out, x: t / (np.sqrt(x - 1.0) * np.sqrt(x + 1.0)))
 elementwise(np.arctanh, lambda t, out, x: t / ((1.0 - x) * (1.0 + x)))
 for _degrees in (np.degrees, np.rad2deg):
     elementwise(_degrees, lambda t, out, x: t * (180.0 / math.pi))
@@ -121,31 +151,39 @@ for _radians in (np.radians, np.deg2rad):
 @linearizer(np.sinc)
 def _sinc(x: Array) -> Any:
     """The slope is (cos(πx) - sinc(x)) / x, or near 0, where that cancels, its Taylor series."""
+    result = np.sinc(x)
+    x = in_single(x)
     out = np.sinc(x)
     near = np.less(np.absolute(x), 0.03)
     u = np.where(near, math.pi * x, 0)
     u2 = np.square(u)
     series = -math.pi * u * (1 / 3 - u2 * (1 / 30 - u2 * (1 / 840 - u2 / 45360)))
     slope = np.where(near, series, (np.cos(math.pi * x) - out) / np.where(near, 1, x))
-    return out, lambda t: t * slope
+    return result, lambda t: t * slope
 
 
 # --- kinks ---
 
-# The slope of |x| is sign(x), which is 0 at 0.
-elementwise(np.absolute, lambda t, out, x: t * np.sign(x))
-elementwise(np.fabs, lambda t, out, x: t * np.sign(x))
+
+def _sign(x: Array) -> Array:
+    """Return the slope of |x|, which counts as 0 at 0."""
+    return slope_at_kink(np.sign(x), x, x)
+
+
+elementwise(np.absolute, lambda t, out, x: t * _sign(x))
+elementwise(np.fabs, lambda t, out, x: t * _sign(x))
 elementwise(
     np.copysign,
-    lambda t, out, x, y: t * (np.sign(x) * np.copysign(np.ones_like(x), y)),
+    lambda t, out, x, y: t * (_sign(x) * np.copysign(np.ones_like(x), y)),
     lambda t, out, x, y: moves_alike(t, out) * 0.0,
 )
 
 
 def _chosen(t: Tangent, mine: Array, out: Array, other: Array) -> Tangent:
     # The argument that was chosen gets the whole tangent; in a tie each gets half.
-    share = np.where(np.equal(mine, other), 0.5, 1.0) * np.equal(mine, out)
-    return t * share.astype(out.dtype)
+    tie = np.equal(mine, other)
+    share = (np.where(tie, 0.5, 1.0) * np.equal(mine, out)).astype(out.dtype)
+    return t * share_at_tie(share, mine, other, tie)
 
 
 for _choose in (np.maximum, np.minimum, np.fmax, np.fmin):
@@ -204,8 +242,11 @@ rule(_to_float, lambda t, out, x, dtype: linear.cast(t, out.dtype))
 
 @composed(astype)
 def _astype(x: Array, dtype: Any) -> Any:
-    if np.issubdtype(dtype, np.floating):
+    kind = np.dtype(dtype).kind
+    if kind == "f":
         return _to_float(x, dtype)
+    if kind in "cO":
+        raise refusals.no_conversion(np.astype, str(np.dtype(dtype)))
     return primal_of(x).astype(dtype)  # because integers and booleans carry no tangent
 
 

@@ -13,9 +13,11 @@ import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.arrays import arange_like
-from dualnet.core.dual import primitive
+from dualnet.core.dual import primal_of, primitive
 from dualnet.core.engine import composed, linearizer, rule
+from dualnet.core.half import in_single
 from dualnet.core.tables import linear_maps
+from dualnet.core.tables.kinks import shares_of_ties, slope_at_kink
 from dualnet.types import Array, Tangent
 
 Axis = int | tuple[int, ...] | None
@@ -38,14 +40,16 @@ def keep(x: Array, axes: tuple[int, ...], keepdims: bool) -> Any:
 
 
 def _sum(t: Tangent, out: Array, x: Array, axis: Axis = None, *, keepdims: bool = False) -> Tangent:
-    return linear.sum(t, axes_from_end(axis, x.ndim), keepdims)
+    return linear.sum(in_single(t), axes_from_end(axis, x.ndim), keepdims)
 
 
 def _mean(
     t: Tangent, out: Array, x: Array, axis: Axis = None, *, keepdims: bool = False
 ) -> Tangent:
     axes = axes_from_end(axis, x.ndim)
-    return linear.divide(linear.sum(t, axes, keepdims), math.prod(x.shape[a] for a in axes))
+    return linear.divide(
+        linear.sum(in_single(t), axes, keepdims), math.prod(x.shape[a] for a in axes)
+    )
 
 
 rule(np.sum, _sum)
@@ -67,10 +71,13 @@ def _spread(fn: Any) -> None:
         out = fn(x, axis=axis, ddof=ddof, keepdims=keepdims)
         axes = axes_from_end(axis, x.ndim)
         n = math.prod(x.shape[a] for a in axes)
+        x = in_single(x)
         factor = (x - np.mean(x, axis=axes, keepdims=True)) * (2.0 / (n - ddof))
         if fn is np.var:
             return out, lambda t: linear.sum(linear.scale(t, factor), axes, keepdims)
-        of_root = 0.5 / np.where(np.equal(out, 0), 1, out)  # the slope is taken as 0 at 0
+        root = in_single(out)
+        of_root = 0.5 / np.where(np.equal(root, 0), 1, root)  # the slope is taken as 0 at 0
+        of_root = slope_at_kink(of_root, root, root)
         return out, lambda t: linear.scale(
             linear.sum(linear.scale(t, factor), axes, keepdims), of_root
         )
@@ -86,8 +93,11 @@ def _extremum(fn: Any) -> None:
         # Entries that tie share the tangent equally.
         out = fn(x, axis=axis, keepdims=keepdims)
         axes = axes_from_end(axis, x.ndim)
-        hit = np.equal(x, keep(out, axes, keepdims))
-        share = hit.astype(x.dtype) / np.sum(hit, axis=axes, keepdims=True, dtype=x.dtype)
+        kept = keep(out, axes, keepdims)
+        hit = np.equal(x, kept)
+        dtype = in_single(np.empty_like(primal_of(x), shape=0)).dtype
+        share = hit.astype(dtype) / np.sum(hit, axis=axes, keepdims=True, dtype=dtype)
+        share = shares_of_ties(share, x, kept, hit, axes)
         return out, lambda t: linear.sum(linear.scale(t, share), axes, keepdims)
 
 
@@ -108,7 +118,7 @@ def _prod(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
     out = np.prod(x, axis=axis, keepdims=keepdims)
     axes = axes_from_end(axis, x.ndim)
     last = tuple(range(-len(axes), 0))
-    moved = np.moveaxis(x, axes, last)
+    moved = np.moveaxis(in_single(x), axes, last)
     rest = moved.shape[: x.ndim - len(axes)]
     others = _without_each(np.reshape(moved, (*rest, math.prod(x.shape[a] for a in axes))))
     factor = np.moveaxis(np.reshape(others, moved.shape), last, axes)
@@ -119,8 +129,8 @@ def _prod(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
 def _cumsum(x: Array, axis: int | None = None) -> Any:
     out = np.cumsum(x, axis=axis)
     if axis is None:
-        return out, lambda t: linear_maps.cumsum(linear.reshape(t, out.shape), -1)
-    return out, lambda t: linear_maps.cumsum(t, axes_from_end(axis, x.ndim)[0])
+        return out, lambda t: linear_maps.cumsum(linear.reshape(in_single(t), out.shape), -1)
+    return out, lambda t: linear_maps.cumsum(in_single(t), axes_from_end(axis, x.ndim)[0])
 
 
 @primitive
@@ -133,10 +143,11 @@ def cumprod_of_rows(x: Array) -> Array:
 def _cumprod_of_rows(x: Array) -> Any:
     """The slope ∂out_i/∂x_j is the product of x_l over l ≤ i, l ≠ j.
 
-    Where no entry is 0, that is out_i / x_j.  Otherwise all n² products of a row are made.
+    Where no product is 0, that is out_i / x_j.  Otherwise all n² products of a row are made.
     """
     out = np.cumprod(x, axis=-1)
-    if np.all(np.not_equal(x, 0)):
+    x = in_single(x)
+    if np.all(np.not_equal(out, 0)):
         return out, lambda t: linear.scale(linear_maps.cumsum(linear.divide(t, x), -1), out)
     j = arange_like(x.shape[-1], x)
     skipped = np.where(j[:, None] == j, 1, x[..., None, :])  # (..., j, l)

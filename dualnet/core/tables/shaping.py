@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.backends.overridable import concatenate
-from dualnet.core import linear
+from dualnet.core import linear, refusals
 from dualnet.core.arrays import arange_like, asarray_like
 from dualnet.core.dual import astype, getitem, primal_of
 from dualnet.core.engine import composed, linearizer, rule
@@ -65,10 +65,13 @@ def _broadcast_arrays(*arrays: Any) -> tuple:
 
 
 @composed(np.full_like)
-def _full_like(x: Array, value: Any) -> Any:
-    if isinstance(value, (int, float)):
+def _full_like(x: Array, value: Any, dtype: Any = None) -> Any:
+    if isinstance(value, (int, float, complex)):
         value = asarray_like(np.asarray(value), x)
-    return astype(np.broadcast_to(value, np.shape(x)), np.result_type(x))
+    dtype = np.result_type(x) if dtype is None else np.dtype(dtype)
+    if np.iscomplexobj(value) and dtype.kind != "c":
+        raise refusals.no_conversion(np.full_like, f"{dtype} from complex")
+    return astype(np.broadcast_to(value, np.shape(x)), dtype)
 
 
 composed(np.astype)(astype)
