@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import importlib
 import itertools
 import sys
@@ -260,18 +261,19 @@ def check_equivalent(x: Any, y: Any) -> None:
 # --- the rest of the names -----------------------------------------------------------------------
 
 
-class Numpy(types.ModuleType):
-    """`dualnet.numpy`, and the one function that only autograd's has."""
+class More(types.ModuleType):
+    """A module of `dualnet.numpy` with a few functions that only autograd's has."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
+    def __init__(self, name: str, module: types.ModuleType, **functions: Callable):
+        super().__init__(name)
+        vars(self).update(functions, __getattr__=functools.partial(getattr, module))
 
-    @staticmethod
-    def make_diagonal(D: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
-        """Put the last axis of D on the diagonal of the two last axes."""
-        if (offset, axis1, axis2) != (0, -1, -2):
-            raise NotImplementedError("make_diagonal of other axes than the last two")
-        return D[..., None] * np.eye(D.shape[-1])
+
+def make_diagonal(D: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    """Put the last axis of D on the diagonal of the two last axes."""
+    if (offset, axis1, axis2) != (0, -1, -2):
+        raise NotImplementedError("make_diagonal of other axes than the last two")
+    return D[..., None] * np.eye(D.shape[-1])
 
 
 def _modules() -> dict[str, types.ModuleType]:
@@ -301,8 +303,12 @@ def _modules() -> dict[str, types.ModuleType]:
     for name, members in names.items():
         modules[name] = types.ModuleType(name)
         vars(modules[name]).update(members)
-    modules["autograd.numpy"] = Numpy("autograd.numpy")
-    for part in ("fft", "linalg", "random"):
+    linalg = More("autograd.numpy.linalg", np.linalg, T=np.matrix_transpose, _dot=np.matmul)
+    modules["autograd.numpy"] = More(
+        "autograd.numpy", np, make_diagonal=make_diagonal, linalg=linalg
+    )
+    modules["autograd.numpy.linalg"] = linalg
+    for part in ("fft", "random"):
         modules[f"autograd.numpy.{part}"] = getattr(np, part)
     with contextlib.suppress(ImportError):
         modules["autograd.scipy"] = importlib.import_module("scipy")
