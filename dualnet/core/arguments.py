@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ def float_array(name: str, x: Any) -> Array:
     if not is_float(x):
         fix = "convert with x.astype(float), or " if hasattr(x, "astype") else ""
         fix = f"write {float(x)}, or " if isinstance(x, int) else fix
+        fix = "register it by dn.tree.register_dataclass, or " if is_dataclass(x) else fix
         raise TangentError(
             f"{name}: only float arrays can be differentiated by, got {_kind(x)}; {fix}close "
             "over the constant in the function"
