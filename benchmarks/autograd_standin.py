@@ -19,10 +19,10 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import dualnet.numpy as np
 import numpy as onp
 
 import dualnet as dn
+import dualnet.numpy as np
 from dualnet import tree
 from dualnet.errors import TangentError
 

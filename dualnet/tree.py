@@ -1,21 +1,62 @@
 """Trees: parameters, states and tangents are nested dicts, lists and tuples of leaves.
 
-A leaf is everything that is not a dict, list or tuple; `None` is a leaf too (it stands for an
-absent tangent).  Dicts are walked in insertion order of the *first* tree given, and must have the
-same keys in all others.  Nothing is changed in place: `map` builds a new tree.
+A leaf is everything that is not a dict, list, tuple or registered dataclass; `None` is a leaf too
+(it stands for an absent tangent).  Dicts are walked in insertion order of the *first* tree given,
+and must have the same keys in all others.  Nothing is changed in place: `map` builds a new tree.
+
+A subclass of dict, list or tuple keeps its type, and the attributes of an object of it are those of
+the first tree: `OrderedDict`, `defaultdict` with its factory, named tuples.  An object that cannot
+be rebuilt with other leaves is refused by a TreeError.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-from dualnet.errors import TreeError
+from dualnet.errors import TreeError, UsageError
 
 Tree: TypeAlias = Any
-"""A leaf, or a dict, list or tuple of trees."""
+"""A leaf, or a dict, list, tuple or registered dataclass of trees."""
 
-_NODES = (dict, list, tuple)
+_SEQUENCES = (list, tuple)
+_NODES: tuple[type, ...] = (dict, *_SEQUENCES)
+_CHILDREN: dict[type, tuple[str, ...]] = {}
+"""The fields of each registered dataclass that are children; its other fields are static."""
+
+
+def register_dataclass(cls: type, static: tuple[str, ...] = ()) -> type:
+    """Make a dataclass a tree, whose children are its fields (a decorator).
+
+    A tree of it is rebuilt by its constructor, which gets what leaves can be: arrays, tangents with
+    one more axis, None.  A field with `init=False` is computed by the constructor and no child.
+
+    Args:
+        cls: the dataclass; a subclass of it is registered by itself.
+        static: the fields that are no children (a name, a size); a new tree has those of the first.
+
+    Raises:
+        UsageError: `cls` is no dataclass, or has no such fields.
+    """
+    global _NODES
+    if not dataclasses.is_dataclass(cls) or issubclass(cls, (dict, *_SEQUENCES)):
+        raise UsageError(
+            f"tree.register_dataclass: expected a dataclass, got {getattr(cls, '__name__', cls)}; "
+            "decorate it by @dataclasses.dataclass first (dicts, lists and tuples are trees as "
+            "they are)"
+        )
+    names = [field.name for field in dataclasses.fields(cls) if field.init]
+    if isinstance(static, str) or not set(static) <= set(names):
+        raise UsageError(
+            f"tree.register_dataclass: static must be a tuple of fields of {cls.__name__} "
+            f"({', '.join(names)}), got {static!r}"
+        )
+    _CHILDREN[cls] = tuple(name for name in names if name not in static)
+    if cls not in _NODES:
+        _NODES = (*_NODES, cls)
+    return cls
 
 
 def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
@@ -65,7 +106,11 @@ def leaves(tree: Tree) -> list[Any]:
     if not isinstance(tree, _NODES):
         return [tree]
     found: list[Any] = []
-    for child in tree.values() if isinstance(tree, dict) else tree:
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, _SEQUENCES):
+        tree = _fields(tree).values()
+    for child in tree:
         if isinstance(child, _NODES):
             found += leaves(child)
         else:
@@ -120,18 +165,30 @@ def describe(tree: Tree) -> str:
         if hasattr(tree, "shape") and hasattr(tree, "dtype"):
             return f"{tree.dtype}{tuple(tree.shape)}"
         return type(tree).__name__
-    inside = [
-        f"{k}: {describe(c)}" if isinstance(tree, dict) else describe(c) for k, c in _children(tree)
-    ]
+    unnamed = isinstance(tree, (list, tuple))
+    inside = [describe(c) if unnamed else f"{k}: {describe(c)}" for k, c in _children(tree)]
     left, right = "{}" if isinstance(tree, dict) else "[]" if isinstance(tree, list) else "()"
-    return left + ", ".join(inside) + right
+    name = "" if type(tree) in (dict, list, tuple) else type(tree).__name__
+    return name + left + ", ".join(inside) + right
 
 
 def _children(tree: Tree) -> list[tuple[Any, Tree]]:
-    """The keys and children of a dict, list or tuple; a named tuple's keys are its fields."""
+    """The keys and children of a node; a named tuple's keys are its fields."""
     if isinstance(tree, dict):
         return list(tree.items())
+    if not isinstance(tree, _SEQUENCES):
+        return list(_fields(tree).items())
     return list(zip(getattr(tree, "_fields", range(len(tree))), tree, strict=True))
+
+
+def _fields(tree: Tree) -> dict[str, Tree]:
+    """The children of a registered dataclass by their names."""
+    if type(tree) not in _CHILDREN:
+        raise TreeError(
+            f"{type(tree).__name__} is a subclass of a registered dataclass and not registered "
+            "itself; decorate it by @dn.tree.register_dataclass"
+        )
+    return {name: getattr(tree, name) for name in _CHILDREN[type(tree)]}
 
 
 # The functions below visit each leaf without a call of their own: a step of training walks its
@@ -140,15 +197,15 @@ def _children(tree: Tree) -> list[tuple[Any, Tree]]:
 
 def _map_one(f: Callable[..., Any], tree: Tree) -> Tree:
     """Apply `f` to the leaves of a node."""
-    if isinstance(tree, dict):
-        mapped = {}
-        for key, child in tree.items():
-            mapped[key] = _map_one(f, child) if isinstance(child, _NODES) else f(child)
-        return mapped
-    built = []
-    for child in tree:
-        built.append(_map_one(f, child) if isinstance(child, _NODES) else f(child))
-    return _like_sequence(tree, built)
+    if isinstance(tree, _SEQUENCES):
+        built = []
+        for child in tree:
+            built.append(_map_one(f, child) if isinstance(child, _NODES) else f(child))
+        return built if type(tree) is list else _like(tree, built)
+    mapped = {}
+    for key, child in tree.items() if isinstance(tree, dict) else _children(tree):
+        mapped[key] = _map_one(f, child) if isinstance(child, _NODES) else f(child)
+    return mapped if type(tree) is dict else _like(tree, mapped)
 
 
 def _collect_items(tree: Tree, prefix: str, found: list[tuple[str, Any]]) -> None:
@@ -162,26 +219,72 @@ def _collect_items(tree: Tree, prefix: str, found: list[tuple[str, Any]]) -> Non
 
 
 def _rebuild(like: Tree, remaining: Iterator[Any]) -> Tree:
-    if isinstance(like, dict):
-        rebuilt = {}
-        for key, child in like.items():
-            rebuilt[key] = (
+    """Build a node, or a leaf, from the leaves that remain."""
+    if not isinstance(like, _NODES):
+        return next(remaining)
+    if isinstance(like, _SEQUENCES):
+        built = []
+        for child in like:
+            built.append(
                 _rebuild(child, remaining) if isinstance(child, _NODES) else next(remaining)
             )
-        return rebuilt
-    if not isinstance(like, (list, tuple)):
-        return next(remaining)
-    built = []
-    for child in like:
-        built.append(_rebuild(child, remaining) if isinstance(child, _NODES) else next(remaining))
-    return _like_sequence(like, built)
+        return built if type(like) is list else _like(like, built)
+    rebuilt = {}
+    for key, child in like.items() if isinstance(like, dict) else _children(like):
+        rebuilt[key] = _rebuild(child, remaining) if isinstance(child, _NODES) else next(remaining)
+    return rebuilt if type(like) is dict else _like(like, rebuilt)
 
 
-def _like_sequence(like: Tree, built: list[Any]) -> Tree:
-    """Return a list, tuple or named tuple of the type of `like`."""
-    if type(like) is list:
-        return built
-    return type(like)(*built) if hasattr(like, "_fields") else type(like)(built)
+def _like(like: Tree, children: Any) -> Tree:
+    """Return a node of the type of `like` with other children: a list of them, or a dict by key.
+
+    Raises:
+        TreeError: the type cannot be built with these children, or does not keep them as they are.
+    """
+    if type(like) is tuple:
+        return tuple(children)
+    try:
+        node = _built_like(like, children)
+    except Exception as error:
+        raise _not_rebuilt(like, f"{type(error).__name__}: {error}") from error
+    wanted = list(children.values() if isinstance(children, dict) else children)
+    kept = [child for _, child in _children(node)]
+    if len(kept) != len(wanted) or any(a is not b for a, b in zip(kept, wanted, strict=True)):
+        raise _not_rebuilt(like, "it changes what it is given")
+    return node
+
+
+def _built_like(like: Tree, children: Any) -> Tree:
+    if isinstance(like, tuple):
+        node: Any = tuple.__new__(type(like), children)
+        if hasattr(like, "__dict__"):
+            node.__dict__.update(like.__dict__)
+        return node
+    if type(like) in _CHILDREN:
+        names = [field.name for field in dataclasses.fields(like) if field.init]
+        return type(like)(**{name: getattr(like, name) for name in names} | children)
+    node = copy.copy(like)
+    if isinstance(like, list):
+        node[:] = children
+        return node
+    for key, child in children.items():
+        node[key] = child
+    if getattr(like, "__dict__", None) is like:  # its keys are its attributes
+        node.__dict__ = node
+    elif any(
+        like[key] is value for key, value in getattr(like, "__dict__", {}).items() if key in like
+    ):
+        raise TreeError("its attributes repeat its values")
+    return node
+
+
+def _not_rebuilt(like: Tree, reason: str) -> TreeError:
+    name = type(like).__name__
+    return TreeError(
+        f"a tree of type {name} cannot be rebuilt with other leaves ({reason}); its constructor or "
+        "copy must take arrays, Duals and None and keep them as they are. Use a dict, a named "
+        "tuple, or a dataclass registered by dn.tree.register_dataclass"
+    )
 
 
 def _collect_like(like: Tree, tree: Tree, found: list[Any]) -> bool:
@@ -205,6 +308,9 @@ def _collect_like(like: Tree, tree: Tree, found: list[Any]) -> bool:
     if not isinstance(like, _NODES):
         found.append(tree)
         return not isinstance(tree, _NODES)
+    if not isinstance(like, _SEQUENCES):
+        same = type(tree) is type(like)
+        return same and _collect_like(_fields(like), _fields(tree), found)
     if type(tree) is not type(like) or len(tree) != len(like):
         return False
     for child, other in zip(like, tree, strict=True):
@@ -221,6 +327,8 @@ def _refuse(like: Tree, tree: Tree, path: tuple) -> None:
     elif isinstance(like, (list, tuple)) and type(tree) is type(like) and len(tree) == len(like):
         for key, (child, other) in enumerate(zip(like, tree, strict=True)):
             _refuse(child, other, (*path, key))
+    elif type(like) in _CHILDREN and type(tree) is type(like):
+        _refuse(_fields(like), _fields(tree), path)
     elif isinstance(like, _NODES) or isinstance(tree, _NODES):
         raise _mismatch(like, tree, path)
 

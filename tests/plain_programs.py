@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import dualnet.numpy as dnp
 import numpy as np
 
 import dualnet as dn
+import dualnet.numpy as dnp
 
 try:
     from scipy.special import erf

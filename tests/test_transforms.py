@@ -1,5 +1,8 @@
 """The transforms: nesting, trees, k directions, structured tangents, and what stays clean."""
 
+import concurrent.futures
+import multiprocessing
+import pickle
 import threading
 from typing import NamedTuple
 
@@ -25,6 +28,7 @@ def r(f):
 either = pytest.mark.parametrize("inner", [d, r], ids=["jvp", "grad"])
 outer_either = pytest.mark.parametrize("outer", [d, r], ids=["jvp", "grad"])
 ONE, TWO = np.array(1.0), np.array(2.0)
+V = np.array([0.3, -1.2, 2.0])
 
 
 def close(a, b, tolerance=1e-12):
@@ -751,3 +755,55 @@ def test_a_dual_says_where_constants_are_made(rng):
     np.testing.assert_allclose(product, np.add.outer([3.0, 2.0, 2.0], [3.0, 2.0, 2.0]))
     with pytest.raises(DualConversionError, match="its tangent would be lost"):
         dn.grad(lambda x: np.sum(np.asarray([x[0], 1.0], like=x)))(x)
+
+
+# --- transformed functions leave the process -----------------------------------------------------
+
+
+def pickled_loss(w, scale=1.0):
+    return (np.tanh(w) * scale).sum()
+
+
+def pickled_loss_and_aux(f, w):
+    """A first argument of the name of grad's own, which must not be in its way."""
+    return (f * w**2).sum(), w
+
+
+def pickled_rows(w):
+    return np.outer(w, w)
+
+
+@pytest.mark.parametrize(
+    ("transformed", "args", "kwargs"),
+    [
+        (dn.grad(pickled_loss), (V,), {}),
+        (dn.grad(pickled_loss), (V,), {"scale": 3.0}),
+        (dn.grad(pickled_loss_and_aux, 1, has_aux=True), (V, V), {}),
+        (dn.value_and_grad(pickled_loss), (V,), {}),
+        (dn.value_and_grad(pickled_loss_and_aux, (0, 1), has_aux=True), (V, V), {}),
+        (dn.jacfwd(pickled_rows), (V,), {}),
+        (dn.jacrev(pickled_rows, tangent_chunk=2), (V,), {}),
+        (dn.jacfwd(dn.grad(pickled_loss)), (V,), {}),
+    ],
+)
+def test_a_transformed_function_can_be_pickled(transformed, args, kwargs):
+    again = pickle.loads(pickle.dumps(transformed))
+    wanted, found = (tree.leaves(f(*args, **kwargs)) for f in (transformed, again))
+    assert len(wanted) == len(found)
+    assert all(map(np.array_equal, wanted, found))
+
+
+def test_a_transformed_function_is_right_in_another_process():
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        found = pool.submit(dn.grad(pickled_loss), V).result()
+    np.testing.assert_allclose(found, 1 - np.tanh(V) ** 2)
+
+
+def test_a_transformed_function_takes_any_keyword_and_binds_as_a_method():
+    assert dn.grad(lambda x, f, argnums: (x * f * argnums).sum())(2.0, f=3.0, argnums=5.0) == 15.0
+
+    class Model:
+        scale = 3.0
+        slope = dn.grad(lambda self, x: self.scale * x**2, 1)
+
+    assert Model().slope(2.0) == 12.0

@@ -6,6 +6,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ def float_array(name: str, x: Any) -> Array:
     if not is_float(x):
         fix = "convert with x.astype(float), or " if hasattr(x, "astype") else ""
         fix = f"write {float(x)}, or " if isinstance(x, int) else fix
+        fix = "register it by dn.tree.register_dataclass, or " if is_dataclass(x) else fix
         raise TangentError(
             f"{name}: only float arrays can be differentiated by, got {_kind(x)}; {fix}close "
             "over the constant in the function"

@@ -5,6 +5,8 @@ Names and argument order follow JAX.
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, SupportsIndex, TypeAlias
 
@@ -23,6 +25,16 @@ Argnums: TypeAlias = SupportsIndex | Sequence[int]
 """Which arguments by position to differentiate by; a tuple gives a tuple of derivatives."""
 
 
+class Transformed(functools.partial):
+    """A function made of a function of the user's: it can be pickled where that one can be.
+
+    It binds to an object as a function does, so that a method can be transformed by a decorator.
+    """
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+
 def value_and_grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> Callable:
     """Make a function that returns the value of the scalar function `f` and its gradient.
 
@@ -36,20 +48,7 @@ def value_and_grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> 
         `((value, aux), gradient)`; a gradient is a tree like its argument.
     """
 
-    def with_gradient(*args: Any, **kwargs: Any) -> Any:
-        chosen, of_chosen, single = _by_chosen_arguments(f, argnums, args, kwargs)
-        record = Record("grad", of_chosen, chosen, has_aux)
-        value = record.out
-        if not is_float(value) or getattr(value, "shape", ()) != ():
-            raise TangentError(
-                f"grad: the function must return one float, got {tree.describe(value)}; sum it, or "
-                "use vjp or jacrev"
-            )
-        gradients = record.pull(np.ones_like(primal_of(value)))
-        gradient = gradients[0] if single else gradients
-        return ((value, record.aux), gradient) if has_aux else (value, gradient)
-
-    return with_gradient
+    return Transformed(_value_and_gradient, f, argnums, has_aux)
 
 
 def grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> Callable:
@@ -57,13 +56,7 @@ def grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> Callable:
 
     With has_aux it returns `(gradient, aux)`.
     """
-    with_gradient = value_and_grad(f, argnums, has_aux)
-
-    def gradient_only(*args: Any, **kwargs: Any) -> Any:
-        value, gradient = with_gradient(*args, **kwargs)
-        return (gradient, value[1]) if has_aux else gradient
-
-    return gradient_only
+    return Transformed(_gradient, f, argnums, has_aux)
 
 
 def jacfwd(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = None) -> Callable:
@@ -80,38 +73,13 @@ def jacfwd(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
         argument, with leaves of shape `(*out_leaf.shape, *argument_leaf.shape)`.
     """
 
-    def jacobian(*args: Any, **kwargs: Any) -> Any:
-        chosen, of_chosen, single = _by_chosen_arguments(f, argnums, args, kwargs)
-        leaves = [float_array("jacfwd", x) for x in tree.leaves(chosen)]
-        out, columns = None, []
-        for position, leaf in enumerate(leaves):
-            pieces = []
-            for basis in _basis(chosen, leaves, position, tangent_chunk):
-                out, stacks = jvp(of_chosen, chosen, basis)
-                pieces.append(stacks)
-            moved = [np.moveaxis(stack, 0, -1) for stack in _joined(pieces)]  # (*out, n)
-            columns.append([np.reshape(c, c.shape[:-1] + leaf.shape) for c in moved])
-        rows = [tree.unflatten(chosen, list(row)) for row in zip(*columns, strict=True)]
-        return _jacobian_tree(out, rows, single)
-
-    return jacobian
+    return Transformed(_jacobian_forward, f, argnums, tangent_chunk)
 
 
 def jacrev(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = None) -> Callable:
     """Make the same function as `jacfwd`, by one cotangent for each output entry."""
 
-    def jacobian(*args: Any, **kwargs: Any) -> Any:
-        chosen, of_chosen, single = _by_chosen_arguments(f, argnums, args, kwargs)
-        record = Record("jacrev", of_chosen, chosen)
-        out, leaves = record.out, record.values
-        rows = []
-        for position, leaf in enumerate(leaves):
-            pieces = map(record.pull, _basis(out, leaves, position, tangent_chunk))
-            row = [np.reshape(r, (*np.shape(leaf), *r.shape[1:])) for r in _joined(pieces)]
-            rows.append(tree.unflatten(chosen, row))
-        return _jacobian_tree(out, rows, single)
-
-    return jacobian
+    return Transformed(_jacobian_reverse, f, argnums, tangent_chunk)
 
 
 def hvp(f: Callable, primals: Sequence, tangents: Sequence) -> Any:
@@ -151,6 +119,58 @@ def linear_transpose(f: Callable, *examples: Any) -> Callable:
 
 
 # --- parts ---------------------------------------------------------------------------------------
+
+
+def _value_and_gradient(
+    f: Callable, argnums: Argnums, has_aux: bool, /, *args: Any, **kwargs: Any
+) -> Any:
+    chosen, of_chosen, single = _by_chosen_arguments(f, argnums, args, kwargs)
+    record = Record("grad", of_chosen, chosen, has_aux)
+    value = record.out
+    if not is_float(value) or getattr(value, "shape", ()) != ():
+        raise TangentError(
+            f"grad: the function must return one float, got {tree.describe(value)}; sum it, or "
+            "use vjp or jacrev"
+        )
+    gradients = record.pull(np.ones_like(primal_of(value)))
+    gradient = gradients[0] if single else gradients
+    return ((value, record.aux), gradient) if has_aux else (value, gradient)
+
+
+def _gradient(f: Callable, argnums: Argnums, has_aux: bool, /, *args: Any, **kwargs: Any) -> Any:
+    value, gradient = _value_and_gradient(f, argnums, has_aux, *args, **kwargs)
+    return (gradient, value[1]) if has_aux else gradient
+
+
+def _jacobian_forward(
+    f: Callable, argnums: Argnums, tangent_chunk: int | None, /, *args: Any, **kwargs: Any
+) -> Any:
+    chosen, of_chosen, single = _by_chosen_arguments(f, argnums, args, kwargs)
+    leaves = [float_array("jacfwd", x) for x in tree.leaves(chosen)]
+    out, columns = None, []
+    for position, leaf in enumerate(leaves):
+        pieces = []
+        for basis in _basis(chosen, leaves, position, tangent_chunk):
+            out, stacks = jvp(of_chosen, chosen, basis)
+            pieces.append(stacks)
+        moved = [np.moveaxis(stack, 0, -1) for stack in _joined(pieces)]  # (*out, n)
+        columns.append([np.reshape(c, c.shape[:-1] + leaf.shape) for c in moved])
+    rows = [tree.unflatten(chosen, list(row)) for row in zip(*columns, strict=True)]
+    return _jacobian_tree(out, rows, single)
+
+
+def _jacobian_reverse(
+    f: Callable, argnums: Argnums, tangent_chunk: int | None, /, *args: Any, **kwargs: Any
+) -> Any:
+    chosen, of_chosen, single = _by_chosen_arguments(f, argnums, args, kwargs)
+    record = Record("jacrev", of_chosen, chosen)
+    out, leaves = record.out, record.values
+    rows = []
+    for position, leaf in enumerate(leaves):
+        pieces = map(record.pull, _basis(out, leaves, position, tangent_chunk))
+        row = [np.reshape(r, (*np.shape(leaf), *r.shape[1:])) for r in _joined(pieces)]
+        rows.append(tree.unflatten(chosen, row))
+    return _jacobian_tree(out, rows, single)
 
 
 def _by_chosen_arguments(
