@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +35,35 @@ for _note, _f in {
 }.items():
     adder(ROWS, "elementwise", jax=True)(f"operator {_note}", "", _f, distinct(2, 3))
 
+
+def _written(*writes: Callable) -> Callable:
+    """Make a way to use in-place operators: each write changes a copy of x, which is returned."""
+
+    def f(xp: Any, x: Any) -> tuple:
+        copies = [x * 1.0 for _ in writes]
+        for write, a in zip(writes, copies, strict=True):
+            write(a)
+        return (*copies,)
+
+    return f
+
+
+def _same(x: Any) -> Any:
+    return _c(x).astype(x.dtype)
+
+
+for _note, _f in {
+    "x += c": _written(lambda a: operator.iadd(a, 2), lambda a: operator.iadd(a, _same(a))),
+    "x -= c": _written(lambda a: operator.isub(a, 2), lambda a: operator.isub(a, _same(a))),
+    "x *= c": _written(lambda a: operator.imul(a, 2), lambda a: operator.imul(a, _same(a))),
+    "x /= c": _written(lambda a: operator.itruediv(a, 2), lambda a: operator.itruediv(a, _same(a))),
+    "x **= c": _written(lambda a: operator.ipow(a, 2), lambda a: operator.ipow(a, 3)),
+    "x @= c": _written(lambda a: operator.imatmul(a, _same(a).T @ _same(a))),
+    "x += x": _written(lambda a: operator.iadd(a, a)),
+    "x *= x": _written(lambda a: operator.imul(a, a[0])),
+}.items():
+    adder(ROWS, "elementwise")(f"operator {_note}", "", _f, distinct(2, 3))
+
 METHODS: dict[str, dict[str, Callable]] = {
     "elementwise": {
         "astype": lambda xp, x: x.astype(np.float64),
@@ -56,10 +87,11 @@ METHODS: dict[str, dict[str, Callable]] = {
         "T": lambda xp, x: x.T,
         "mT": lambda xp, x: x.mT,
         "copy": lambda xp, x: x.copy(),
-        "flatten": lambda xp, x: x.flatten(),
+        "flatten": lambda xp, x: (x.flatten(), x.flatten("F")),
         "ravel": lambda xp, x: x.ravel(),
         "repeat": lambda xp, x: x.repeat(2, axis=0),
         "reshape": lambda xp, x: (x.reshape(3, 2), x.reshape((1, 6)), x.reshape(-1)),
+        "sort": _written(lambda a: a.sort(), lambda a: a.sort(0), lambda a: a[:, 1:].sort()),
         "squeeze": lambda xp, x: x[None].squeeze(axis=0),
         "swapaxes": lambda xp, x: x.swapaxes(0, 1),
         "transpose": lambda xp, x: (x.transpose(), x.transpose(1, 0), x.transpose((1, 0))),
@@ -71,9 +103,15 @@ METHODS: dict[str, dict[str, Callable]] = {
     },
 }
 """family → method or property → a way to use it."""
+IN_PLACE = {"sort"}
+"""Methods that write, which JAX's arrays do not have."""
 for _family, _methods in METHODS.items():
     for _name, _f in _methods.items():
-        adder(ROWS, _family, jax=True)(f"method {_name}", "", _f, distinct(2, 3))
+        _jax = _name not in IN_PLACE
+        adder(ROWS, _family, jax=_jax)(f"method {_name}", "", _f, distinct(2, 3))
+adder(ROWS, "shaping")(
+    "copy.deepcopy", "", lambda xp, x: copy.deepcopy({"x": x})["x"], (2, 3), exact=True
+)
 adder(ROWS, "indexing", jax=True)(
     "iteration", "", lambda xp, x: [part * len(x) for part in x], (2, 3), exact=True
 )
