@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -53,20 +52,23 @@ def _same(x: Any) -> Any:
 
 
 for _note, _f in {
-    "x += c": _written(lambda a: operator.iadd(a, 2), lambda a: operator.iadd(a, _same(a))),
-    "x -= c": _written(lambda a: operator.isub(a, 2), lambda a: operator.isub(a, _same(a))),
-    "x *= c": _written(lambda a: operator.imul(a, 2), lambda a: operator.imul(a, _same(a))),
-    "x /= c": _written(lambda a: operator.itruediv(a, 2), lambda a: operator.itruediv(a, _same(a))),
-    "x **= c": _written(lambda a: operator.ipow(a, 2), lambda a: operator.ipow(a, 3)),
-    "x @= c": _written(lambda a: operator.imatmul(a, _same(a).T @ _same(a))),
-    "x += x": _written(lambda a: operator.iadd(a, a)),
-    "x *= x": _written(lambda a: operator.imul(a, a[0])),
+    "x += c": _written(lambda a: a.__iadd__(2), lambda a: a.__iadd__(_same(a))),
+    "x -= c": _written(lambda a: a.__isub__(2), lambda a: a.__isub__(_same(a))),
+    "x *= c": _written(lambda a: a.__imul__(2), lambda a: a.__imul__(_same(a))),
+    "x /= c": _written(lambda a: a.__itruediv__(2), lambda a: a.__itruediv__(_same(a))),
+    "x **= c": _written(lambda a: a.__ipow__(2), lambda a: a.__ipow__(3)),
+    "x @= c": _written(lambda a: a.__imatmul__(_same(a).T @ _same(a))),
+    "x += x": _written(lambda a: a.__iadd__(a)),
+    "x *= x": _written(lambda a: a.__imul__(a[0])),
 }.items():
     adder(ROWS, "elementwise")(f"operator {_note}", "", _f, distinct(2, 3))
 
 METHODS: dict[str, dict[str, Callable]] = {
     "elementwise": {
         "astype": lambda xp, x: x.astype(np.float64),
+        "conj": lambda xp, x: x.conj(),
+        "conjugate": lambda xp, x: x.conjugate(),
+        "real": lambda xp, x: x.real,
         "clip": lambda xp, x: (x.clip(-1.25, 0.75), x.clip(min=-1.25), x.clip(max=0.75)),
     },
     "reductions": {
@@ -97,13 +99,16 @@ METHODS: dict[str, dict[str, Callable]] = {
         "transpose": lambda xp, x: (x.transpose(), x.transpose(1, 0), x.transpose((1, 0))),
     },
     "indexing": {
+        "fill": _written(lambda a: a.fill(2.0), lambda a: a[0].fill(a[1, 1])),
+        "flat": lambda xp, x: [v * 2.0 for v in x.flat],
+        "put": _written(lambda a: a.put([0, 4], a[0, :2])),
         "diagonal": lambda xp, x: x.diagonal(1),
         "take": lambda xp, x: x.take(np.array([2, 0]), axis=1),
         "trace": lambda xp, x: x.trace(),
     },
 }
 """family → method or property → a way to use it."""
-IN_PLACE = {"sort"}
+IN_PLACE = {"fill", "flat", "put", "sort"}
 """Methods that write, which JAX's arrays do not have."""
 for _family, _methods in METHODS.items():
     for _name, _f in _methods.items():

@@ -3,6 +3,6 @@
 Importing this package registers all of them.  Read `elementwise` first.
 """
 
-from dualnet.core.tables import elementwise, indexing, linalg, reductions, shaping
+from dualnet.core.tables import elementwise, indexing, keywords, linalg, reductions, shaping
 
-__all__ = ["elementwise", "indexing", "linalg", "reductions", "shaping"]
+__all__ = ["elementwise", "indexing", "keywords", "linalg", "reductions", "shaping"]
