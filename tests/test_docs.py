@@ -56,7 +56,8 @@ def test_the_code_of_the_design_page_works():
 def test_the_list_of_functions_is_complete():
     text = (ROOT / "docs/functions.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"`(np\.[\w.]+)`", text))
-    with_rule = {name for name in map(name_of, RULES) if name.startswith("np.")}
+    functions = [fn for fn in RULES if not isinstance(getattr(fn, "__self__", None), np.ufunc)]
+    with_rule = {name for name in map(name_of, functions) if name.startswith("np.")}
     assert listed == with_rule
 
 

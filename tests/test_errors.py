@@ -72,7 +72,7 @@ HOW_TO_ADD = (
         "np.linalg.eig": lambda x: np.linalg.eig(x[None]),
         "np.fft.fft": np.fft.fft,
         "np.i0": np.i0,
-        "np.frexp": np.frexp,
+        "np.gcd": lambda x: np.gcd(x, 2),
         "np.block": lambda x: np.block([[x]]),
         "np.median": np.median,
     }.items(),
@@ -106,18 +106,11 @@ def test_a_second_rule_is_refused():
     assert np.sin in dual.RULES and dn.grad(np.sin)(0.0) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "call"),
-    {
-        "np.add.reduce": np.add.reduce,
-        "np.maximum.accumulate": np.maximum.accumulate,
-        "np.multiply.outer": lambda x: np.multiply.outer(x, x),
-        "np.add.at": lambda x: np.add.at(x, [0], 1.0),
-    }.items(),
-)
-def test_methods_of_ufuncs(name, call):
-    pattern = " has no derivative rule; write np.sum, np.prod, np.max, np.cumsum, ... instead"
-    assert message(MissingRuleError, inside, call) == name + pattern
+def test_methods_of_ufuncs_without_a_rule():
+    pattern = r"np\.arctan2\.at has no derivative rule; write it as a loop over the entries, or .*"
+    check(MissingRuleError, pattern, inside, lambda x: np.arctan2.at(x, [0], 1.0))
+    pattern = r"np\.add\.at writes in place what carries a tangent, .*"
+    check(DualConversionError, pattern, inside, lambda x: np.add.at(np.zeros(3), [0], x[0]))
 
 
 # --- arguments that a rule does not know ---------------------------------------------------------
@@ -126,17 +119,7 @@ def test_methods_of_ufuncs(name, call):
 @pytest.mark.parametrize(
     ("name", "argument", "call"),
     [
-        ("np.sum", "where=", lambda x: np.sum(x, where=X > 1)),
-        ("np.sum", "dtype=", lambda x: np.sum(x, dtype=np.float64)),
-        ("np.sum", "initial=", lambda x: x.sum(initial=1.0)),
-        ("np.sum", "number 3 by position", lambda x: np.sum(x, 0, np.float64)),
-        ("np.mean", "where=", lambda x: np.mean(x, where=X > 1)),
-        ("np.var", "dtype=", lambda x: np.var(x, dtype=np.float64)),
         ("np.std", "mean=", lambda x: np.std(x, mean=2.0)),
-        ("np.max", "initial=", lambda x: np.max(x, initial=0.0)),
-        ("np.prod", "where=", lambda x: np.prod(x, where=X > 1)),
-        ("np.cumsum", "dtype=", lambda x: np.cumsum(x, dtype=np.float64)),
-        ("np.cumprod", "dtype=", lambda x: np.cumprod(x, dtype=np.float64)),
         ("np.add", "where=", lambda x: np.add(x, 1, where=X > 1)),
         ("np.exp", "dtype=", lambda x: np.exp(x, dtype=np.float64)),
         ("np.matmul", "axes=", lambda x: np.matmul(x, X, axes=[0, 0, 0])),
@@ -197,10 +180,6 @@ def test_an_argument_unknown_to_a_custom_rule():
             lambda x: np.linalg.lstsq(np.diag(x), x, 0.9),
         ),
         (
-            r"np\.reshape, np\.ravel, np\.copy: order='F' has no derivative rule, order='C' has",
-            lambda x: np.reshape(x, (3, 1), order="F"),
-        ),
-        (
             r"np\.where cannot be differentiated by argument 0; pass dn\.stop_gradient\(x\) there",
             lambda x: np.where(x, 1.0, 2.0),
         ),
@@ -228,11 +207,12 @@ def test_unequal_split():
     check(ValueError, pattern, inside, lambda x: np.split(x, 2))
 
 
-# --- duals are immutable -------------------------------------------------------------------------
+# --- writing in place ----------------------------------------------------------------------------
 
 INSTEAD = (
-    r" writes in place, and duals are immutable\. Use the result of the function: y = np\.add\(x, "
-    r"1\), x = x \+ v, np\.where\(mask, v, x\), np\.concatenate or np\.stack"
+    r" writes in place what carries a tangent, and in a plain array the tangent would be lost\. "
+    r"Use the result instead: W = W \+ x, np\.where\(mask, x, W\), np\.stack of the parts, or W = "
+    r"dn\.numpy\.put_at\(W, i, x\)"
 )
 
 
@@ -250,58 +230,124 @@ def add_to_array(x):
         (r"np\.sum with out=", lambda x: np.sum(x, out=np.zeros(()))),
         (r"np\.sum with out=", lambda x: x.sum(out=np.zeros(()))),
         (r"np\.concatenate with out=", lambda x: np.concatenate([x], out=np.zeros(3))),
-        (r"x\[i\] = v", lambda x: x.__setitem__(0, 1.0)),
-        (r"x\.sort\(\)", lambda x: x.sort()),
     ],
 )
-def test_writing_in_place(what, call):
+def test_writing_in_place_into_plain_arrays(what, call):
     check(DualConversionError, what + INSTEAD, inside, call)
 
 
+def add_and_scale(x):
+    x += 1.0
+    x *= x
+
+
+def through_a_view(x):
+    row = x[1:]
+    row -= 1.0
+    x[0] = row[0] * x[2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        add_and_scale,
+        through_a_view,
+        lambda x: x.__setitem__(0, 5.0),
+        lambda x: x.__setitem__([2, 0], x[:2] * 2),
+        lambda x: x[::-1].sort(),
+        lambda x: x.__imatmul__(np.diag([2.0, 3.0, 4.0]) + 1),
+    ],
+)
+def test_writing_in_place_into_duals(change):
+    """It means what it means on arrays, and its derivative is that of the difference."""
+
+    def f(x):
+        x = x * 1.0
+        change(x)
+        return x
+
+    t = np.array([0.5, -1.0, 0.25])
+    out, pushed = dn.jvp(f, (X,), (t,))
+    assert out.tolist() == f(X).tolist()
+    difference = (f(X + 1e-6 * t) - f(X - 1e-6 * t)) / 2e-6
+    assert np.allclose(pushed, difference, rtol=1e-8, atol=1e-8)
+
+
+def test_writing_in_place_what_does_not_fit():
+    def widen(x):
+        x += np.ones((2, 3))
+
+    pattern = r"np\.add in place: cannot write shape \(2, 3\) into an array of shape \(3,\) .*"
+    check(DualConversionError, pattern, inside, widen)
+
+    def read_outdated(x):
+        rows = np.reshape(x, (3, 1))
+        rows += 1.0
+        return x * 2.0
+
+    pattern = r"an array was written to in place, and a view of it .* was used afterwards, .*"
+    check(DualConversionError, pattern, inside, read_outdated)
+
+
 TO_ARRAY = (
-    r"a Dual of shape \(3,\) cannot become a plain array: its tangent would be lost\. Writing "
-    r"`a\[i\] = dual` into an array\? Collect the parts and use np\.stack or np\.where\. Want the "
-    r"value alone\? Use dn\.stop_gradient\(x\)"
+    r"a Dual of shape \(3,\) cannot become a plain array: its tangent would be lost\. {}\. Want "
+    r"the value alone\? Use dn\.stop_gradient\(x\)"
 )
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("asked", "call"),
     [
-        np.asarray,
-        np.array,
-        lambda x: np.array([x, x]),
-        lambda x: np.zeros((2, 3)).__setitem__(0, x),
-        lambda x: np.zeros(3).__setitem__(slice(None), x),
-        lambda x: np.zeros(3)[x],
+        (r"Writing `a\[i\] = dual` into an array\? .*", np.asarray),
+        (
+            r"np\.asarray makes a plain array\. .* np\.stack.* dn\.numpy\.array.*",
+            lambda x: np.asarray(x),
+        ),
+        (r"np\.array makes a plain array\. .*", lambda x: np.array([x, x])),
+        (r"`X\.dot` is a method of a plain array .* Write X @ x", lambda x: X.dot(x)),
+        (r"A function of np\.ma or a masked array met a Dual.*", lambda x: np.ma.sum(x)),
+        (r"A function of np\.ma or a masked array .*", lambda x: np.ma.array(X, mask=X > 1) * x),
     ],
 )
-def test_becoming_a_plain_array(call):
-    check(DualConversionError, TO_ARRAY, inside, call)
+def test_becoming_a_plain_array(asked, call):
+    check(DualConversionError, TO_ARRAY.format(asked), inside, call)
+
+
+def test_writing_a_row_of_an_array():
+    def write(x):
+        np.zeros((2, 3))[0] = x
+
+    def write_a_copy(x):
+        W = np.zeros((2, 3))
+        W[0] = x
+
+    for call in (write, write_a_copy):
+        text = message(DualConversionError, inside, call)
+        assert "`a[i] = dual` writes into a plain array" in text and "put_at" in text
 
 
 TO_NUMBER = (
-    r"a Dual cannot become a Python number: its tangent would be lost\. Use NumPy functions "
-    r"\(np\.exp instead of math\.exp\), or dn\.stop_gradient\(x\) for the value alone"
+    r"a Dual cannot become a Python number: its tangent would be lost\. {}, or "
+    r"dn\.stop_gradient\(x\) for the value alone"
 )
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("asked", "call"),
     [
-        float,
-        int,
-        complex,
-        math.exp,
-        math.floor,
-        lambda x: x.item(),
-        lambda x: x.tolist(),
-        lambda x: [1, 2, 3][x],
-        lambda x: range(x),
+        *(
+            (r"Use NumPy functions \(np\.exp instead of math\.exp\)", call)
+            for call in (float, int, complex, math.exp, lambda x: x.item(), lambda x: x.tolist())
+        ),
+        (r"Use NumPy functions .*", lambda x: [1, 2, 3][x]),
+        (r"Use NumPy functions .*", lambda x: range(x)),
+        (r"math\.exp takes plain numbers alone\. Write np\.exp", lambda x: math.exp(x)),
+        (r"math\.pow takes plain numbers alone\. Write np\.power", lambda x: math.pow(x, 2)),
+        (r"math\.erf takes .* Write scipy\.special\.erf", lambda x: math.erf(x)),
     ],
 )
-def test_becoming_a_python_number(call):
-    check(DualConversionError, TO_NUMBER, inside, call, np.array(1.0))
+def test_becoming_a_python_number(asked, call):
+    check(DualConversionError, TO_NUMBER.format(asked), inside, call, np.array(1.0))
 
 
 def test_writing_one_entry_of_an_array():
@@ -309,7 +355,15 @@ def test_writing_one_entry_of_an_array():
     with pytest.raises((ValueError, TypeError)) as caught:
         inside(lambda x: np.zeros(3).__setitem__(0, x[0]))
     shown = (caught.value, caught.value.__cause__)
-    assert any(re.fullmatch(TO_NUMBER, str(error)) for error in shown)
+    assert any("a Dual cannot become a Python number" in str(error) for error in shown)
+
+
+def test_memory_of_a_dual():
+    for name in ("view", "byteswap", "resize", "dumps"):
+        pattern = rf"a Dual has no x\.{name}: it gives access to the memory of a plain array.*"
+        check(DualConversionError, pattern, inside, lambda x, name=name: getattr(x, name)())
+    with pytest.raises(AttributeError, match="a Dual has no attribute 'foo'"):
+        inside(lambda x: x.foo)
 
 
 def test_duals_are_not_hashable():

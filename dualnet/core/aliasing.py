@@ -104,6 +104,13 @@ def write(x: Dual, value: Any, fn: Callable) -> Any:
     return x
 
 
+def value_of(x: Any) -> Any:
+    """Return the plain value under all levels."""
+    from dualnet.core.dual import primal_of  # which imports this module
+
+    return primal_of(x)
+
+
 def own(x: Any) -> Any:
     """Copy an array that its user could change; others are returned as they are."""
     if hasattr(x, "primal"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,6 +33,15 @@ def _method(fn: Callable) -> Any:
         return self.evaluate(fn, (self, *args), kwargs)
 
     return method
+
+
+_OF_MEMORY = {
+    **dict.fromkeys(("view", "getfield", "setfield"), "Write x.astype(dtype) or x[...]"),
+    **dict.fromkeys(("byteswap", "setflags"), "Write x.copy()"),
+    "resize": "Write np.pad, np.concatenate or x.reshape",
+    **dict.fromkeys(("tofile", "dump", "dumps", "ctypes"), "Write dn.stop_gradient(x)"),
+}
+"""method of arrays → what to write instead."""
 
 
 class ArrayMethods:
@@ -73,6 +83,47 @@ class ArrayMethods:
     def __reduce_ex__(self, _protocol: Any) -> Any:
         raise refusals.no_pickle()
 
+    # --- what looks at the value alone, as comparisons do ---
+
+    def _value(self: Any) -> Any:
+        return aliasing.value_of(self)[()]
+
+    def __divmod__(self: Any, other: Any) -> tuple:
+        return self // other, self % other
+
+    def __rdivmod__(self: Any, other: Any) -> tuple:
+        return other // self, other % self
+
+    def __round__(self: Any, digits: int | None = None) -> Any:
+        return round(self._value(), digits)
+
+    __floor__ = lambda self: math.floor(self._value())  # noqa: E731
+    __ceil__ = lambda self: math.ceil(self._value())  # noqa: E731
+    __trunc__ = lambda self: math.trunc(self._value())  # noqa: E731
+
+    def __format__(self: Any, spec: str) -> str:
+        return format(self._value(), spec) if spec else str(self)
+
+    def __getattr__(self: Any, name: str) -> Any:
+        if name in _OF_MEMORY:
+            raise refusals.no_method(f"x.{name}", _OF_MEMORY[name])
+        raise AttributeError(f"a Dual has no attribute {name!r}, as arrays have none")
+
+    # --- methods that write ---
+
+    def fill(self: Any, value: Any) -> None:
+        self[...] = value
+
+    def put(self: Any, positions: Any, values: Any) -> None:
+        self[np.unravel_index(positions, self.shape)] = values
+
+    def partition(self: Any, kth: Any, axis: int = -1) -> None:
+        """Partition in place; `np.partition` returns a copy."""
+        aliasing.write(self, np.partition(self, kth, axis), np.partition)
+
+    def compress(self: Any, condition: Any, axis: int | None = None) -> Any:
+        return np.compress(condition, self, axis)
+
     def sort(self: Any, axis: int = -1) -> None:
         """Sort in place, as `x.sort()` does; `np.sort` returns a sorted copy."""
         aliasing.write(self, np.sort(self, axis), np.sort)
@@ -101,3 +152,10 @@ class ArrayMethods:
     swapaxes, repeat, diagonal = _method(np.swapaxes), _method(np.repeat), _method(np.diagonal)
     argmax, argmin, argsort = _method(np.argmax), _method(np.argmin), _method(np.argsort)
     nonzero, any, all = _method(np.nonzero), _method(np.any), _method(np.all)
+    argpartition, searchsorted = _method(np.argpartition), _method(np.searchsorted)
+    choose, conj, conjugate = _method(np.choose), _method(np.conjugate), _method(np.conjugate)
+    real = property(lambda self: np.real(self))
+    imag = property(lambda self: np.imag(self))
+    flat = property(lambda self: np.ravel(self))
+    itemsize = property(lambda self: self.dtype.itemsize)
+    nbytes = property(lambda self: self.size * self.itemsize)

@@ -134,11 +134,10 @@ class Dual(ArrayMethods):
     # --- NumPy's two protocols: a foreign array is asked what a function means to it ---
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if method != "__call__":
-            raise refusals.ufunc_method(ufunc, method)
+        fn = ufunc if method == "__call__" else getattr(ufunc, method)  # np.add.reduce and its like
         if kwargs:
-            refusals.require_no_out(ufunc, kwargs)
-        return evaluate(ufunc, inputs, kwargs)
+            refusals.require_no_out(fn, kwargs)
+        return evaluate(fn, inputs, kwargs)
 
     def __array_function__(self, fn: Callable, _types: Any, args: tuple, kwargs: dict) -> Any:
         if fn in _MAKERS:  # it was called with like=self; [...] makes an array of a scalar
@@ -155,7 +154,7 @@ class Dual(ArrayMethods):
     def _no_number(self) -> Any:
         raise refusals.no_python_number()
 
-    __float__ = __int__ = __index__ = __complex__ = item = tolist = _no_number
+    __float__ = __int__ = __index__ = __complex__ = item = tolist = tobytes = _no_number
 
     def __bool__(self) -> bool:
         return bool(self.primal)  # branches look at primals only

@@ -5,9 +5,13 @@ Every message says which function is meant, what came, what was expected, and wh
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from dualnet.core.causes import cause
 from dualnet.errors import (
     DualConversionError,
     DualnetError,
@@ -20,9 +24,29 @@ from dualnet.types import Shape
 
 def name_of(fn: Callable) -> str:
     """Name a function as a user would write it: `np.linalg.inv`."""
+    owner: Any = getattr(fn, "__self__", None)
+    if hasattr(owner, "nin"):  # a method of a ufunc, such as np.add.reduce
+        return f"{name_of(owner)}.{fn.__name__}"
+    if hasattr(fn, "nin"):
+        return _name_of_ufunc(fn)
     module = getattr(fn, "__module__", None) or "numpy"
     name = str(getattr(fn, "__qualname__", None) or getattr(fn, "__name__", repr(fn)))
     return f"{module}.{name}".replace("numpy.", "np.", 1) if module.startswith("numpy") else name
+
+
+def _name_of_ufunc(ufunc: Any) -> str:
+    """Name a ufunc, which does not know its module, by the shortest module that has it."""
+    name = ufunc.__name__
+    if getattr(np, name, None) is ufunc:
+        return f"np.{name}"
+    homes = [
+        module
+        for module, contents in list(sys.modules.items())
+        if not module.startswith("_")
+        and "._" not in module
+        and getattr(contents, "__dict__", {}).get(name) is ufunc
+    ]
+    return f"{min(homes, key=len)}.{name}" if homes else name
 
 
 # Each error below is a function of what fills the blanks of its text, where functions are named.
@@ -65,9 +89,10 @@ no_derivative_by = _refusal(
     MissingRuleError,
     "{} cannot be differentiated by argument {}; pass dn.stop_gradient(x) there",
 )
-ufunc_method = _refusal(
+_no_ufunc_method = _refusal(
     MissingRuleError,
-    "{}.{} has no derivative rule; write np.sum, np.prod, np.max, np.cumsum, ... instead",
+    "{} has no derivative rule; write it as a loop over the entries, or with np.sum, np.prod, "
+    "np.max, np.cumsum, dn.numpy.add_at",
 )
 out_of_place = _refusal(
     MissingRuleError,
@@ -78,9 +103,11 @@ out_of_place = _refusal(
 
 def missing_rule(fn: Callable) -> DualnetError:
     """Name the function that has no rule, and show how to add one."""
+    if hasattr(getattr(fn, "__self__", None), "nin"):
+        return _no_ufunc_method(fn)
     if name_of(fn).startswith("np.fft."):
         return _complex_result(fn)
-    return (_no_rule if name_of(fn).startswith("np.") else _not_yet_a_rule)(fn)
+    return (_not_yet_a_rule if hasattr(fn, "defjvps") else _no_rule)(fn)
 
 
 def missing_argument(
@@ -137,17 +164,26 @@ no_pickle = _refusal(
     "a Dual cannot be pickled or sent to another process: its transform lives in this one. "
     "Differentiate inside the other process, or send dn.stop_gradient(x)",
 )
-no_plain_array = _refusal(
-    DualConversionError,
-    "a Dual of shape {} cannot become a plain array: its tangent would be lost. "
-    "Writing `a[i] = dual` into an array? Collect the parts and use np.stack or "
-    "np.where. Want the value alone? Use dn.stop_gradient(x)",
-)
-no_python_number = _refusal(
-    DualConversionError,
-    "a Dual cannot become a Python number: its tangent would be lost. Use NumPy functions "
-    "(np.exp instead of math.exp), or dn.stop_gradient(x) for the value alone",
-)
+
+
+def no_plain_array(shape: Shape) -> DualnetError:
+    """Name what asked for a plain array."""
+    asked = cause() or (
+        "Writing `a[i] = dual` into an array? Collect the parts and use np.stack or np.where"
+    )
+    return DualConversionError(
+        f"a Dual of shape {shape} cannot become a plain array: its tangent would be lost. {asked}. "
+        "Want the value alone? Use dn.stop_gradient(x)"
+    )
+
+
+def no_python_number() -> DualnetError:
+    """Name what asked for a Python number."""
+    asked = cause() or "Use NumPy functions (np.exp instead of math.exp)"
+    return DualConversionError(
+        f"a Dual cannot become a Python number: its tangent would be lost. {asked}, or "
+        "dn.stop_gradient(x) for the value alone"
+    )
 
 
 def require_no_out(fn: Any, kwargs: dict) -> None:
@@ -155,6 +191,13 @@ def require_no_out(fn: Any, kwargs: dict) -> None:
     if kwargs.pop("out", None) is not None:
         operator = " (or an operator such as +=)" if hasattr(fn, "nin") else ""
         raise in_place(f"{name_of(fn)} with out={operator}")
+
+
+no_method = _refusal(
+    DualConversionError,
+    "a Dual has no {}: it gives access to the memory of a plain array, where the tangent would be "
+    "lost. {}",
+)
 
 
 # --- rules that return what cannot be ------------------------------------------------------------

@@ -7,6 +7,7 @@ from dualnet.check.operations import (
     convolution,
     elementwise,
     indexing,
+    keywords,
     linalg,
     methods,
     ranges,
@@ -17,6 +18,7 @@ from dualnet.check.operations import (
 OPERATIONS = [
     *elementwise.ROWS,
     *reductions.ROWS,
+    *keywords.ROWS,
     *linalg.ROWS,
     *convolution.ROWS,
     *shaping.ROWS,

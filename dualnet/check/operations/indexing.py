@@ -8,7 +8,7 @@ import numpy as np
 
 from dualnet.check.table import MASK, Row, adder
 from dualnet.core.arrays import pad_zeros, scatter_add_zeros
-from dualnet.core.dual import getitem
+from dualnet.core.dual import getitem, put_at
 
 ROWS: list[Row] = []
 row = adder(ROWS, "indexing", jax=True)
@@ -94,6 +94,21 @@ for _note, _key in {
 row(getitem, "a true list", lambda xp, x: x[[0, 1, 1]], (2, 3), exact=True, jax=False)
 row(getitem, "True", lambda xp, x: x[True], (3,), exact=True)
 row(getitem, "0-d", lambda xp, x: x[()] * x[...], (), exact=True)
+for _note, _key, _shape in (
+    ("an integer", 1, (3,)),
+    ("a slice, stretched", (slice(None), slice(1, None)), (2,)),
+    ("a mask", MASK, ()),
+    ("a list, repeated", ([0, 1, 0], [2, 2, 2]), (3,)),
+):
+    row(
+        put_at,
+        _note,
+        lambda xp, x, v, key=_key: put_at(x, key, v),
+        (2, 3),
+        _shape,
+        exact=True,
+        jax=False,
+    )
 row(
     pad_zeros,
     "",

@@ -6,6 +6,7 @@ tangent is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -28,7 +29,15 @@ ZERO: dict[Callable, Callable] = {
                 np.nonzero,
             ),
             *(np.count_nonzero, np.any, np.all, np.shape, np.ndim, np.size, np.result_type),
-            *(np.zeros_like, np.ones_like, np.iscomplexobj),
+            *(
+                np.zeros_like,
+                np.ones_like,
+                np.iscomplexobj,
+                np.imag,
+                np.angle,
+                np.iscomplex,
+                np.spacing,
+            ),
         )
     },
     np.empty_like: lambda xp, x: xp.empty_like(x).shape,
@@ -52,6 +61,17 @@ ZERO_METHODS = {
     "argmin": lambda x: x.argmin(axis=1),
     "argsort": lambda x: x.argsort(),
     "nonzero": lambda x: x.nonzero(),
+    "imag": lambda x: x.imag,
+    "itemsize": lambda x: x.itemsize,
+    "nbytes": lambda x: x.nbytes,
+    "searchsorted": lambda x: np.sort(x.ravel()).searchsorted(x[0]),
+    "numbers": lambda x: (
+        round(x[0, 0]),
+        math.floor(x[0, 0]),
+        math.ceil(x[0, 0]),
+        math.trunc(x[0, 0]),
+    ),
+    "format": lambda x: float(f"{x[0, 0]:.3f}"),
     "round": lambda x: x.round(),
     "==": lambda x: x == 0.5,
     "!=": lambda x: x != x,

@@ -1,7 +1,7 @@
 """Reductions and running sums.
 
-`axis` and `keepdims` mean what they mean in NumPy.  Everything else that NumPy offers there
-(`where=`, `initial=`, `dtype=`) has no rule and raises an error that names the argument.
+`axis` and `keepdims` mean what they mean in NumPy.  `tables.keywords` adds `where=`, `initial=` and
+`dtype=`, where NumPy has them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,320 @@
+"""`where=`, `dtype=` and `initial=` of reductions, and the reductions and products of ufuncs.
+
+Everything here is written with functions that have rules of their own:
+
+    sum(x, where=mask)       sum(where(mask, x, 0))
+    sum(x, dtype=d)          sum(x.astype(d))
+    sum(x, initial=c)        sum(x) + c
+    add.reduce, .accumulate  sum and cumsum; for other ufuncs, the ufunc entry after entry
+    add.outer(x, y)          x[..., None] + y
+    add.at(x, key, v)        x[key] += v where entries that are named twice are added twice
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dualnet.core import aliasing, refusals
+from dualnet.core.arrays import as_array, asarray_like, scatter_add_zeros
+from dualnet.core.dual import RULES, Rule, astype, getitem, primal_of
+from dualnet.core.engine import composed, elementwise, moves_alike, operand, zero_derivative
+from dualnet.core.tables.reductions import Axis
+from dualnet.core.tables.shaping import positions_of
+from dualnet.types import Array
+
+# --- keywords of reductions ----------------------------------------------------------------------
+
+
+def _extended(fn: Callable, function: Callable) -> None:
+    """Let the rule of `fn` take the arguments of `function`, which calls fn without them."""
+    plain = RULES.pop(fn)
+    composed(fn)(function)
+    extended = RULES[fn]
+
+    def evaluate(level: Any, args: tuple, kwargs: dict) -> Any:
+        known = plain.keywords is None or kwargs.keys() <= plain.keywords
+        rule = plain if known and len(args) <= plain.positional else extended
+        return rule.evaluate(level, args, kwargs)
+
+    keywords = extended.keywords and extended.keywords | (plain.keywords or frozenset())
+    RULES[fn] = Rule(evaluate, extended.positional, keywords)
+
+
+def _masked(x: Array, where: Any, filler: float) -> Array:
+    return x if where is True else np.where(where, x, filler)
+
+
+def _of_dtype(x: Array, dtype: Any) -> Array:
+    return x if dtype is None else astype(x, dtype)
+
+
+def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callable:
+    """Make a reduction by `fn` with NumPy's arguments, in NumPy's order.
+
+    Args:
+        fn: np.sum, np.prod, np.max or np.min.
+        neutral: what changes no result; None where only an initial value is that.
+        combine: the function of two arguments that takes in the initial value.
+    """
+
+    def reduction(
+        x: Array,
+        axis: Axis = None,
+        dtype: Any = None,
+        out: None = None,
+        keepdims: bool = False,
+        initial: Any = None,
+        where: Any = True,
+    ) -> Any:
+        refusals.require_no_out(fn, {"out": out})
+        if neutral is None and initial is None and where is not True:
+            raise ValueError(
+                f"{refusals.name_of(fn)}: where= needs initial=, the result where nothing is left"
+            )
+        filler = initial if neutral is None else neutral
+        x = _masked(_of_dtype(x, dtype), where, filler)
+        if neutral is None and initial is not None and 0 in x.shape:
+            return np.sum(x, axis, keepdims=keepdims) + initial  # no entries are left
+        result = fn(x, axis=axis, keepdims=keepdims)
+        return result if initial is None else combine(result, initial)
+
+    return reduction
+
+
+_sum = _reduction(np.sum, 0.0, np.add)
+_prod = _reduction(np.prod, 1.0, np.multiply)
+_max = _reduction(np.max, None, np.maximum)
+_min = _reduction(np.min, None, np.minimum)
+
+
+def _without_dtype(reduction: Callable) -> Callable:
+    def of(
+        x: Array,
+        axis: Axis = None,
+        out: None = None,
+        keepdims: bool = False,
+        initial: Any = None,
+        where: Any = True,
+    ) -> Any:
+        return reduction(x, axis, None, out, keepdims, initial, where)
+
+    return of
+
+
+_extended(np.sum, _sum)
+_extended(np.prod, _prod)
+for _fn, _extremum in ((np.max, _max), (np.min, _min)):
+    _extended(_fn, _without_dtype(_extremum))
+for _fn, _extremum in ((np.amax, _max), (np.amin, _min)):
+    if _fn in RULES and _fn not in (np.max, np.min):
+        _extended(_fn, _without_dtype(_extremum))
+
+
+def _mean(
+    x: Array,
+    axis: Axis = None,
+    dtype: Any = None,
+    out: None = None,
+    keepdims: bool = False,
+    *,
+    where: Any = True,
+) -> Any:
+    refusals.require_no_out(np.mean, {"out": out})
+    x = _of_dtype(x, dtype)
+    if where is True:
+        return np.mean(x, axis=axis, keepdims=keepdims)
+    return np.sum(_masked(x, where, 0.0), axis=axis, keepdims=keepdims) / _count(
+        x, where, axis, keepdims
+    )
+
+
+def _count(x: Array, where: Any, axis: Axis, keepdims: bool) -> Any:
+    """Count the entries that `where` keeps, in the dtype of x."""
+    mask = np.broadcast_to(asarray_like(where, x), np.shape(x))
+    return np.sum(mask, axis=axis, keepdims=keepdims, dtype=np.result_type(x))
+
+
+def _spread(fn: Callable) -> Callable:
+    def spread(
+        x: Array,
+        axis: Axis = None,
+        dtype: Any = None,
+        out: None = None,
+        ddof: float = 0,
+        keepdims: bool = False,
+        *,
+        where: Any = True,
+        correction: float = 0,
+    ) -> Any:
+        refusals.require_no_out(fn, {"out": out})
+        x, ddof = _of_dtype(x, dtype), correction or ddof
+        if where is True:
+            return fn(x, axis=axis, ddof=ddof, keepdims=keepdims)
+        deviation = _masked(x - _mean(x, axis, keepdims=True, where=where), where, 0.0)
+        total = np.sum(np.square(deviation), axis=axis, keepdims=keepdims)
+        variance = total / (_count(x, where, axis, keepdims) - ddof)
+        return variance if fn is np.var else np.sqrt(variance)
+
+    return spread
+
+
+_extended(np.mean, _mean)
+_extended(np.var, _spread(np.var))
+_extended(np.std, _spread(np.std))
+
+
+def _running(fn: Callable) -> Callable:
+    def running(x: Array, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
+        refusals.require_no_out(fn, {"out": out})
+        return fn(_of_dtype(x, dtype), axis=axis)
+
+    return running
+
+
+_extended(np.cumsum, _running(np.cumsum))
+_extended(np.cumprod, _running(np.cumprod))
+
+# --- methods of ufuncs ---------------------------------------------------------------------------
+
+
+def _entries(x: Array, axis: int) -> list:
+    """List the parts of x along an axis."""
+    before = (slice(None),) * (axis % x.ndim)
+    return [getitem(x, (*before, i)) for i in range(x.shape[axis])]
+
+
+def _reduce(ufunc: np.ufunc) -> Callable:
+    def reduce(x: Array, axis: Any = 0, dtype: Any = None, *, keepdims: bool = False) -> Any:
+        x = _of_dtype(operand(x), dtype)
+        axes = (axis,) if isinstance(axis, int) else range(x.ndim) if axis is None else axis
+        for a in sorted((a % x.ndim for a in axes), reverse=True):
+            if not x.shape[a]:
+                raise ValueError(f"{refusals.name_of(ufunc)}.reduce: no entries along axis {a}")
+            x = functools.reduce(ufunc, _entries(x, a))
+            x = np.expand_dims(x, a) if keepdims else x
+        return x
+
+    return reduce
+
+
+def _accumulate(ufunc: np.ufunc) -> Callable:
+    def accumulate(x: Array, axis: int = 0, dtype: Any = None) -> Any:
+        first, *others = _entries(_of_dtype(x, dtype), axis)
+        results = [first]
+        for entry in others:
+            results.append(ufunc(results[-1], entry))
+        return np.stack(results, axis)
+
+    return accumulate
+
+
+def _reduceat(ufunc: np.ufunc) -> Callable:
+    def reduceat(x: Array, indices: Any, axis: int = 0, dtype: Any = None) -> Any:
+        x = np.moveaxis(_of_dtype(x, dtype), axis, 0)
+        starts = [int(i) for i in indices]
+        ends = [*starts[1:], x.shape[0]]
+        # NumPy takes the one entry at the start where the next start does not lie behind it.
+        parts = [
+            ufunc.reduce(getitem(x, slice(start, max(end, start + 1))), axis=0)
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        return np.stack(parts, axis)
+
+    return reduceat
+
+
+def _outer(ufunc: np.ufunc) -> Callable:
+    def outer(x: Array, y: Array) -> Any:
+        return ufunc(np.reshape(operand(x), np.shape(x) + (1,) * np.ndim(y)), operand(y))
+
+    return outer
+
+
+_DIRECT: dict[Any, Callable] = {
+    np.add: _sum,
+    np.multiply: _prod,
+    np.maximum: _max,
+    np.minimum: _min,
+}
+_RUNNING: dict[Any, Callable] = {np.add: np.cumsum, np.multiply: np.cumprod}
+
+
+def _from_axis_0(reduction: Callable) -> Callable:
+    """Make the method `reduce` of a reduction; it reduces the first axis unless it is told."""
+
+    def reduce(
+        x: Array,
+        axis: Any = 0,
+        dtype: Any = None,
+        out: None = None,
+        keepdims: bool = False,
+        initial: Any = None,
+        where: Any = True,
+    ) -> Any:
+        return reduction(operand(x), axis, dtype, out, keepdims, initial, where)
+
+    return reduce
+
+
+def _from_axis_0_on(fn: Callable) -> Callable:
+    return lambda x, axis=0, dtype=None, out=None: _running(fn)(operand(x), axis, dtype, out)
+
+
+for _ufunc in [fn for fn in RULES if isinstance(fn, np.ufunc) and (fn.nin, fn.nout) == (2, 1)]:
+    if _ufunc.signature is None:
+        _sums = _ufunc in _DIRECT
+        _one = _from_axis_0(_DIRECT[_ufunc]) if _sums else _reduce(_ufunc)
+        _runs = _ufunc in _RUNNING
+        composed(_ufunc.reduce)(_one)
+        composed(_ufunc.accumulate)(
+            _from_axis_0_on(_RUNNING[_ufunc]) if _runs else _accumulate(_ufunc)
+        )
+        composed(_ufunc.reduceat)(_reduceat(_ufunc))
+        composed(_ufunc.outer)(_outer(_ufunc))
+
+
+def _at(ufunc: np.ufunc) -> None:
+    @composed(ufunc.at)
+    def at(x: Array, key: Any, value: Array) -> None:
+        if not hasattr(x, "tangent"):
+            raise refusals.in_place(f"{refusals.name_of(ufunc)}.at")
+        positions = as_array(positions_of(primal_of(x))[key])
+        if not hasattr(value, "tangent"):
+            value = asarray_like(np.asarray(value), x)
+        value = np.broadcast_to(astype(value, x.dtype), positions.shape)
+        added = scatter_add_zeros(np.expand_dims(value, 0), positions, x.shape)[0]
+        aliasing.write(x, ufunc(x, added), ufunc)
+
+
+_at(np.add)
+_at(np.subtract)
+
+
+@composed(np.bincount)
+def _bincount(x: Array, weights: Array, minlength: int = 0) -> Any:
+    x = np.asarray(x)
+    size = max(int(np.max(x, initial=-1)) + 1, minlength)
+    return scatter_add_zeros(np.expand_dims(astype(weights, np.float64), 0), x, (size,))[0]
+
+
+# --- ufuncs that take numbers apart --------------------------------------------------------------
+
+elementwise(np.conjugate, moves_alike)  # duals are real
+zero_derivative(np.imag, np.angle, np.iscomplex, np.spacing)
+elementwise(np.nextafter, moves_alike, lambda t, out, x, y: moves_alike(t, out) * 0.0)
+composed(np.divmod)(lambda x, y: (np.floor_divide(x, y), np.remainder(x, y)))
+# NumPy gives an infinity the fractional part 0.
+composed(np.modf)(
+    lambda x: (np.where(np.isinf(x), np.copysign(0.0, x), np.fmod(x, 1.0)), np.trunc(x))
+)
+elementwise(np.ldexp, lambda t, out, x, n: t * np.ldexp(np.ones_like(primal_of(x)), n), None)
+
+
+@composed(np.frexp)
+def _frexp(x: Array) -> tuple:
+    _, exponent = np.frexp(primal_of(x))
+    return np.ldexp(x, -exponent), exponent
