@@ -91,16 +91,18 @@ def linearizer(fn: Callable) -> Callable:
     return decorate
 
 
-def composed(*fns: Callable) -> Callable:
+def composed(*fns: Callable, anywhere: bool = False) -> Callable:
     """Register `fns` by a function of the same arguments, written with functions that have rules.
 
     The primal is the composition's own; it is exactly NumPy's where entries are only moved.
+    With `anywhere`, duals may also come by keyword and in lists of lists.
     """
 
     def decorate(function: Callable) -> Callable:
         for fn in fns:
             evaluate = lambda _level, args, kwargs: function(*args, **kwargs)  # noqa: E731
-            _register(fn, evaluate, [function], leading=0)
+            known = known_arguments([function], leading=0)
+            register(fn, Rule(evaluate, *known, anywhere))
         return function
 
     return decorate

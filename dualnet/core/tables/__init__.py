@@ -3,6 +3,13 @@
 Importing this package registers all of them.  Read `elementwise` first.
 """
 
-from dualnet.core.tables import elementwise, indexing, linalg, reductions, shaping
+from dualnet.core.tables import (
+    elementwise,
+    indexing,
+    linalg,
+    reductions,
+    shaping,
+    statistics,
+)
 
-__all__ = ["elementwise", "indexing", "linalg", "reductions", "shaping"]
+__all__ = ["elementwise", "indexing", "linalg", "reductions", "shaping", "statistics"]
