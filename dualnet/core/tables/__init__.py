@@ -9,7 +9,8 @@ from dualnet.core.tables import (
     linalg,
     reductions,
     shaping,
+    signals,
     statistics,
 )
 
-__all__ = ["elementwise", "indexing", "linalg", "reductions", "shaping", "statistics"]
+__all__ = ["elementwise", "indexing", "linalg", "reductions", "shaping", "signals", "statistics"]

@@ -252,12 +252,3 @@ def _hsplit(x: Array, indices_or_sections: Any) -> list:
 @composed(np.dsplit)
 def _dsplit(x: Array, indices_or_sections: Any) -> list:
     return np.split(x, indices_or_sections, 2)
-
-
-@composed(np.diff)
-def _diff(x: Array, n: int = 1, axis: int = -1) -> Any:
-    before = (slice(None),) * (axis % x.ndim)
-    later, earlier = (*before, slice(1, None)), (*before, slice(None, -1))
-    for _ in range(n):
-        x = x[later] - x[earlier]
-    return x
