@@ -7,10 +7,11 @@ from dualnet.core.tables import (
     elementwise,
     indexing,
     linalg,
+    rearranging,
     reductions,
     shaping,
     signals,
     statistics,
 )
 
-__all__ = ["elementwise", "indexing", "linalg", "reductions", "shaping", "signals", "statistics"]
+__all__ = ["elementwise", "indexing", "linalg", "rearranging", "reductions", "shaping", "signals", "statistics"]

@@ -67,7 +67,7 @@ def _full_like(x: Array, value: Any) -> Any:
 
 
 @composed(np.astype)
-def _np_astype(x: Array, dtype: Any) -> Any:
+def _np_astype(x: Array, dtype: Any, *, copy: bool = True, device: Any = None) -> Any:
     return astype(x, dtype)
 
 
@@ -134,26 +134,6 @@ def _sort(x: Array, axis: int | None = -1, **kind: Any) -> Any:
         return out, lambda t: linear_maps.gather(t, order)
     positions = np.take_along_axis(positions_of(x), order, axis)
     return out, lambda t: linear_maps.gather(t, positions)
-
-
-_PADDING_THAT_COPIES = ("edge", "reflect", "symmetric", "wrap")
-
-
-@linearizer(np.pad)
-def _pad(x: Array, pad_width: Any, mode: Any = "constant", **how: Any) -> Any:
-    out = np.pad(x, pad_width, mode, **how)
-    if mode == "constant":
-        first = [before for before, _ in np.broadcast_to(pad_width, (x.ndim, 2))]
-        inside = tuple(slice(a, a + n) for a, n in zip(first, x.shape, strict=True))
-        return out, lambda t: linear_maps.place(t, inside, out.shape)
-    if mode in _PADDING_THAT_COPIES and how.get("reflect_type", "even") == "even":
-        positions = np.pad(positions_of(x), pad_width, mode, **how)
-        return out, lambda t: linear_maps.gather(t, positions)
-    asked = ", ".join(f"{name}={value!r}" for name, value in {"mode": mode, **how}.items())
-    raise MissingRuleError(
-        f"np.pad: {asked} has no derivative rule; these modes have, with reflect_type='even': "
-        f"constant, {', '.join(_PADDING_THAT_COPIES)}"
-    )
 
 
 # --- joining ---
