@@ -55,7 +55,7 @@ class Level:
 class Rule:
     """How a function is evaluated where duals are among its arguments."""
 
-    evaluate: Callable[[Level | None, tuple, dict], Any]  # (innermost level, args, kwargs) -> result
+    evaluate: Callable[[Level | None, tuple, dict], Any]  # (level, args, kwargs) -> result
     positional: float  # the largest number of arguments by position
     keywords: frozenset[str] | None  # the arguments by keyword; None for any
     anywhere: bool = False  # takes duals by keyword and in nested lists too: it passes them on
@@ -76,8 +76,7 @@ def evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
     if rule is None:
         raise refusals.missing_rule(fn)
     level = innermost_level(args)
-    by_keyword = kwargs and any(isinstance(v, Dual) for v in kwargs.values())
-    if not rule.anywhere and (level is None or by_keyword):
+    if not rule.anywhere and (level is None or Dual in map(type, kwargs.values())):
         raise refusals.out_of_place(fn)
     unknown = kwargs and rule.keywords is not None and not kwargs.keys() <= rule.keywords
     if unknown or len(args) > rule.positional:

@@ -94,15 +94,13 @@ def linearizer(fn: Callable) -> Callable:
 def composed(*fns: Callable, anywhere: bool = False) -> Callable:
     """Register `fns` by a function of the same arguments, written with functions that have rules.
 
-    The primal is the composition's own; it is exactly NumPy's where entries are only moved.
-    With `anywhere`, duals may also come by keyword and in lists of lists.
+    The primal is the composition's own, exactly NumPy's where it only moves entries; see `Rule`.
     """
 
     def decorate(function: Callable) -> Callable:
         for fn in fns:
             evaluate = lambda _level, args, kwargs: function(*args, **kwargs)  # noqa: E731
-            known = known_arguments([function], leading=0)
-            register(fn, Rule(evaluate, *known, anywhere))
+            register(fn, Rule(evaluate, *known_arguments([function], leading=0), anywhere))
         return function
 
     return decorate

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from dualnet.core.instead import INSTEAD
 from dualnet.errors import (
     DualConversionError,
     EscapedDualError,
@@ -28,7 +29,9 @@ def name_of(fn: Callable) -> str:
 
 
 def missing_rule(fn: Callable) -> MissingRuleError:
-    """Name the function that has no rule, and show how to add one."""
+    """Name the function that has no rule, and show what to write instead, or how to add one."""
+    if name_of(fn) in INSTEAD:
+        return MissingRuleError(f"{name_of(fn)} {INSTEAD[name_of(fn)]}")
     return MissingRuleError(
         f"{name_of(fn)} has no derivative rule. Write it with functions that have one "
         "(listed in docs/functions.md), call it on dn.stop_gradient(x) if its derivative is "

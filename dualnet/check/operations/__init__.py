@@ -9,8 +9,11 @@ from dualnet.check.operations import (
     indexing,
     linalg,
     methods,
+    rearranging,
     reductions,
     shaping,
+    signals,
+    statistics,
 )
 
 OPERATIONS = [
@@ -19,6 +22,9 @@ OPERATIONS = [
     *linalg.ROWS,
     *convolution.ROWS,
     *shaping.ROWS,
+    *rearranging.ROWS,
+    *statistics.ROWS,
+    *signals.ROWS,
     *indexing.ROWS,
     *methods.ROWS,
 ]

@@ -12,6 +12,17 @@ from dualnet.core.tables import (
     shaping,
     signals,
     statistics,
+    without_nan,
 )
 
-__all__ = ["elementwise", "indexing", "linalg", "rearranging", "reductions", "shaping", "signals", "statistics"]
+__all__ = [
+    "elementwise",
+    "indexing",
+    "linalg",
+    "rearranging",
+    "reductions",
+    "shaping",
+    "signals",
+    "statistics",
+    "without_nan",
+]

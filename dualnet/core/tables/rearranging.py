@@ -33,14 +33,14 @@ def _select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
         raise ValueError("list of cases must be same length as list of conditions")
     result = operand(default)
     for condition, choice in zip(conditions[::-1], choices[::-1], strict=True):
-        if np.result_type(primal_of(condition)) != bool:
+        if np.result_type(primal_of(condition)).kind != "b":
             raise TypeError("np.select: conditions must be arrays of booleans")
         result = np.where(condition, operand(choice), result)
     return result
 
 
 @composed(np.choose, anywhere=True)
-def _choose(a: Array, choices: Any, *, mode: str = "raise") -> Any:
+def _choose(a: Array, choices: Any, *, mode: Any = "raise") -> Any:
     """Take entry by entry from the choice that the integers `a` name."""
     like = next(c for c in choices if isinstance(c, Dual))
     arrays = np.broadcast_arrays(*(_as_array(c, like) for c in choices))
@@ -179,9 +179,7 @@ def _first_dual(part: Any) -> Any:
 
 
 @composed(np.apply_along_axis)
-def _apply_along_axis(
-    func1d: Callable, axis: int, arr: Array, *args: Any, **kwargs: Any
-) -> Any:
+def _apply_along_axis(func1d: Callable, axis: int, arr: Array, *args: Any, **kwargs: Any) -> Any:
     """Call a function on every lane along an axis, and put its results in the axis's place."""
     axis = axis % arr.ndim
     moved = np.moveaxis(arr, axis, -1)
@@ -217,13 +215,13 @@ _STATISTICS = {"maximum": np.max, "minimum": np.min, "mean": np.mean, "median": 
 
 
 @primitive
-def pad_by_copies(x: Array, pairs: Sequence, mode: str, **how: Any) -> Any:
+def pad_by_copies(x: Array, pairs: Sequence, mode: Any, **how: Any) -> Any:
     """Pad with constants, or with entries of x."""
     return np.pad(x, pairs, mode, **how)
 
 
 @linearizer(pad_by_copies)
-def _pad_by_copies(x: Array, pairs: Sequence, mode: str, **how: Any) -> Any:
+def _pad_by_copies(x: Array, pairs: Sequence, mode: Any, **how: Any) -> Any:
     out = pad_by_copies(x, pairs, mode, **how)
     if mode == "constant":
         inside = tuple(slice(a, a + n) for (a, _), n in zip(pairs, x.shape, strict=True))

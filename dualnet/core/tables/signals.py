@@ -146,7 +146,10 @@ def _difference(f: Array, axis: int, h: Any, edge_order: int) -> Array:
             "Shape of array too small to calculate a numerical gradient, at least (edge_order + 1) "
             "elements are required."
         )
-    at = lambda *bounds: f[_sliced(axis, f.ndim, *bounds)]  # noqa: E731
+
+    def at(*bounds: Any) -> Array:
+        return f[_sliced(axis, f.ndim, *bounds)]
+
     if np.ndim(h) == 0:
         inner = (at(2, None) - at(None, -2)) / (2.0 * h)
         first, second, last, before = h, h, h, h
@@ -226,9 +229,7 @@ rule(np.unwrap, _unwrap)
 if hasattr(np, "cumulative_sum"):  # since NumPy 2.1
 
     @composed(np.cumulative_sum)
-    def _cumulative_sum(
-        x: Array, *, axis: int | None = None, include_initial: bool = False
-    ) -> Any:
+    def _cumulative_sum(x: Array, *, axis: int | None = None, include_initial: bool = False) -> Any:
         return _cumulative(np.cumsum, np.zeros_like, x, axis, include_initial)
 
     @composed(np.cumulative_prod)
@@ -240,7 +241,9 @@ if hasattr(np, "cumulative_sum"):  # since NumPy 2.1
 
 def _cumulative(fn: Any, initial: Any, x: Array, axis: int | None, include: bool) -> Array:
     if axis is None and x.ndim > 1:
-        raise ValueError("For arrays which have more than one dimension ``axis`` argument is required.")
+        raise ValueError(
+            "For arrays which have more than one dimension ``axis`` argument is required."
+        )
     axis = axis or 0
     running = fn(x, axis=axis)
     if not include:
@@ -256,9 +259,7 @@ _rearranges(np.lib.stride_tricks.sliding_window_view)
 @LinearMap
 def slide(t: Stack, kernel: Array) -> Stack:
     """Multiply the kernel, of m entries, with each m neighbors along the last axis."""
-    return np.matmul(
-        np.lib.stride_tricks.sliding_window_view(t, kernel.shape[0], axis=-1), kernel
-    )
+    return np.matmul(np.lib.stride_tricks.sliding_window_view(t, kernel.shape[0], axis=-1), kernel)
 
 
 @slide.transposed
@@ -360,7 +361,7 @@ def _polyval(p: Any, x: Any) -> Any:
 
 
 @composed(np.vander)
-def _vander(x: Array, N: int | None = None, increasing: bool = False) -> Any:  # noqa: N803
+def _vander(x: Array, N: int | None = None, increasing: bool = False) -> Any:
     """Put the powers of x, N of them from 0 on, side by side."""
     if np.ndim(x) != 1:
         raise ValueError("x must be a one-dimensional array or sequence.")

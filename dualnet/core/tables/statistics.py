@@ -1,9 +1,8 @@
-"""Order statistics, averages, covariances, and the reductions that leave NaN out.
+"""Order statistics, averages and covariances.
 
 Conventions: equal entries keep their order, as in `np.sort`, so a quantile that falls on one of
 several equal entries takes the tangent of the one that a stable sort puts there; the median of an
 even count is half of each middle entry.  Extrema share the tangent equally among entries that tie.
-Entries that are NaN get no tangent where a function leaves them out.
 """
 
 from __future__ import annotations
@@ -20,10 +19,9 @@ from dualnet.core.arrays import arange_like
 from dualnet.core.dual import astype, getitem, primal_of, primitive
 from dualnet.core.engine import composed, linearizer, operand, rule, zero_derivative
 from dualnet.core.tables import linear_maps
-from dualnet.core.tables.reductions import Axis, _extremum, axes_from_end
+from dualnet.core.tables.reductions import Axis, axes_from_end
 from dualnet.core.tables.shaping import positions_of
 from dualnet.types import Array, Shape, Tangent
-
 
 
 @primitive
@@ -104,6 +102,7 @@ def _median(fn: Callable) -> None:
         return out, lambda t: _between(t, at)
 
 
+_fn: Callable
 for _fn in (np.median, np.nanmedian):
     _median(_fn)
 
@@ -151,9 +150,9 @@ def _quantile(fn: Callable, whole: float) -> None:
     ) -> Any:
         q = operand(q)
         how: dict[str, Any] = {"method": method}
-        out = fn(
-            *(x, q, axis), keepdims=keepdims, **how, **({} if weights is None else {"weights": weights})
-        )
+        if weights is not None:
+            how["weights"] = weights
+        out = fn(x, q, axis, keepdims=keepdims, **how)
         if weights is not None:
             stretched = np.broadcast_to(_along(operand(weights), x, axis), x.shape)
             how["weights"] = _lanes(stretched, axis)
@@ -181,7 +180,7 @@ for _fn, _whole in (
 
 
 @linearizer(np.partition)
-def _partition(x: Array, kth: Any, axis: int | None = -1, kind: str = "introselect") -> Any:
+def _partition(x: Array, kth: Any, axis: int | None = -1, kind: Any = "introselect") -> Any:
     """Order partly.  Equal entries are matched with equal entries in their order."""
     out = np.partition(x, kth, axis, kind)
     if axis is None:
@@ -234,7 +233,7 @@ def _average(
 ) -> Any:
     """Average, by x and by the weights."""
     x, weights = operand(x), operand(weights)
-    how = {"axis": axis, "keepdims": keepdims}
+    how: dict[str, Any] = {"axis": axis, "keepdims": keepdims}
     mean, total = np.average(primal_of(x), weights=primal_of(weights), returned=True, **how)
     if weights is None:
         result = np.mean(x, **how)
@@ -331,74 +330,6 @@ def _corrcoef(x: Array, y: Any = None, rowvar: bool = True) -> Any:
     c = c / deviations[:, None] / deviations[None, :]
     return with_value(c, np.clip(primal_of(c), -1, 1))
 
-
-# --- without NaN ---------------------------------------------------------------------------------
-
-
-def _instead_of_nan(x: Array, value: Any) -> Array:
-    return np.where(np.isnan(x), value, x)
-
-
-@composed(np.nansum)
-def _nansum(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
-    return np.sum(_instead_of_nan(x, 0), axis=axis, keepdims=keepdims)
-
-
-@composed(np.nanprod)
-def _nanprod(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
-    return np.prod(_instead_of_nan(x, 1), axis=axis, keepdims=keepdims)
-
-
-@composed(np.nancumsum)
-def _nancumsum(x: Array, axis: int | None = None) -> Any:
-    return np.cumsum(_instead_of_nan(x, 0), axis=axis)
-
-
-@composed(np.nancumprod)
-def _nancumprod(x: Array, axis: int | None = None) -> Any:
-    return np.cumprod(_instead_of_nan(x, 1), axis=axis)
-
-
-@composed(np.nanmean)
-def _nanmean(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
-    count = np.sum(np.logical_not(np.isnan(x)), axis=axis, keepdims=keepdims, dtype=x.dtype)
-    return _nansum(x, axis, keepdims=keepdims) / count
-
-
-for _fn in (np.nanmax, np.nanmin):
-    _extremum(_fn)
-
-
-def _without_nan(fn: Callable, of_squares: Callable, factor: Callable) -> None:
-    """Register nanvar or nanstd by `of_squares`, the same for arrays without NaN.
-
-    The mean in the place of NaN changes neither the mean nor the sum of squares, but the count;
-    `factor` of the ratio of counts sets that right.
-    """
-
-    @composed(fn)
-    def _(
-        x: Array,
-        axis: Axis = None,
-        *,
-        ddof: float = 0,
-        correction: float = 0,
-        keepdims: bool = False,
-    ) -> Any:
-        filled = np.where(np.isnan(x), _nanmean(x, axis, keepdims=True), x)
-        known = np.logical_not(np.isnan(primal_of(x)))
-        left = np.sum(known, axis=axis, keepdims=keepdims, dtype=x.dtype) - (correction or ddof)
-        n = math.prod(x.shape[a] for a in axes_from_end(axis, x.ndim))
-        ratio = n / np.where(left > 0, left, np.nan)
-        result = of_squares(filled, axis=axis, keepdims=keepdims) * factor(ratio)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # because the means above have warned already
-            value = fn(primal_of(x), axis=axis, ddof=correction or ddof, keepdims=keepdims)
-        return with_value(result, value)
-
-
-_without_nan(np.nanvar, np.var, lambda ratio: ratio)
-_without_nan(np.nanstd, np.std, np.sqrt)
 
 # --- no slope anywhere ---------------------------------------------------------------------------
 
