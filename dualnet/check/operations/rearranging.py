@@ -69,7 +69,7 @@ for _fn, _note, _f, *_shapes in (
     (
         np.insert,
         "axis",
-        lambda xp, x, v: xp.insert(x, np.array([0, 2]), v, axis=1),
+        lambda xp, x, v: xp.insert(x, [0, 2], v, axis=1),
         (2, 3),
         (2, 2),
     ),

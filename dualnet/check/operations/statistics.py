@@ -73,7 +73,7 @@ row(
     np.quantile,
     "weights",
     lambda xp, x: xp.quantile(
-        x, 0.4, axis=1, method="inverted_cdf", weights=np.array([1.0, 3.0, 2.0])
+        x, 0.4, axis=1, method="inverted_cdf", weights=asarray_like(np.array([1.0, 3.0, 2.0]), x)
     ),
     far_apart(2, 3),
     exact=True,

@@ -51,11 +51,13 @@ def _choose(a: Array, choices: Any, *, mode: Any = "raise") -> Any:
 @composed(np.piecewise)
 def _piecewise(x: Array, condlist: Any, funclist: Sequence, *args: Any, **kw: Any) -> Any:
     """Call each function on the entries for which its condition holds; 0 where none does."""
-    if np.ndim(condlist) == 0 or (
-        not isinstance(condlist[0], (list, type(primal_of(x)))) and x.ndim != 0
-    ):
+    several = isinstance(condlist, (list, tuple)) or np.ndim(condlist) > 0
+    if not several or (np.ndim(condlist[0]) == 0 and x.ndim > 0):
         condlist = [condlist]
-    conditions = [np.reshape(np.broadcast_to(c, x.shape), (x.size,)) for c in condlist]
+    conditions = [operand(condition) for condition in condlist]
+    if any(np.shape(condition) != x.shape for condition in conditions):
+        raise ValueError(f"np.piecewise: every condition must have the shape of x, {x.shape}")
+    conditions = [np.reshape(condition, (x.size,)) for condition in conditions]
     if len(funclist) == len(conditions) + 1:
         conditions.append(np.logical_not(np.any(np.stack(conditions), axis=0)))
     if len(funclist) != len(conditions):
@@ -268,8 +270,8 @@ def _pad(
             x = _pad_oddly(x, axis, (left, right), mode == "symmetric")
         else:
             raise MissingRuleError(
-                f"np.pad: mode={mode!r} has no derivative rule with these arguments; modes that "
-                "are named by a string have, with constant end_values"
+                f"np.pad: mode={getattr(mode, '__name__', mode)!r} has no derivative rule with "
+                "these arguments; modes that are named by a string have, with constant end_values"
             )
     return with_value(x, np.pad(primal_of(array), pairs, mode, **how))
 

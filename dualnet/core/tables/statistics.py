@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dualnet.core import linear
-from dualnet.core.arrays import arange_like
-from dualnet.core.dual import astype, getitem, primal_of, primitive
+from dualnet.core.arrays import arange_like, asarray_like
+from dualnet.core.dual import Dual, astype, getitem, primal_of, primitive
 from dualnet.core.engine import composed, linearizer, operand, rule, zero_derivative
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.reductions import Axis, axes_from_end
@@ -158,12 +158,14 @@ def _quantile(fn: Callable, whole: float) -> None:
             how["weights"] = _lanes(stretched, axis)
         at = _places(fn, x, axis, np.shape(out), primal_of(q), **how)
         of_q = (*np.shape(q), *(1,) * (np.ndim(out) - np.ndim(q)))
-        speed = _speed(np.reshape(primal_of(q), of_q) / whole, at.count, method) / whole
+        plain = asarray_like(np.asarray(q), x) if isinstance(q, (int, float)) else primal_of(q)
+        speed = _speed(np.reshape(plain, of_q) / whole, at.count, method) / whole
         entries = np.reshape(x, (x.size,))
         slope = (getitem(entries, at.upper) - getitem(entries, at.lower)) * speed.astype(x.dtype)
         # The share moves with q, which a nested derivative sees: 0 with the tangents of q.
-        moves = np.reshape(q - primal_of(q), of_q) * speed
-        at = at._replace(share=at.share + astype(moves, x.dtype))
+        if isinstance(q, Dual):
+            moves = np.reshape(q - plain, of_q) * speed
+            at = at._replace(share=at.share + astype(moves, x.dtype))
         return out, (
             lambda t: _between(t, at),
             lambda t: linear.scale(linear.reshape(t, of_q), slope),
