@@ -427,8 +427,8 @@ def test_a_gradient_that_is_not_stopped_fails(monkeypatch):
 
 
 def test_a_row_that_raises_fails():
-    failure = verify(own_row(lambda x: np.trapezoid(x))).failure
-    assert failure.startswith("mine: forward: MissingRuleError: np.trapezoid has no derivative")
+    failure = verify(own_row(lambda x: np.unique(x))).failure
+    assert failure.startswith("mine: forward: MissingRuleError: np.unique has no derivative")
 
 
 def test_points_that_cannot_be_drawn_fail():

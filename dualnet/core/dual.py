@@ -52,9 +52,10 @@ class Level:
 class Rule(NamedTuple):
     """How a function is evaluated where duals are among its arguments."""
 
-    evaluate: Callable[[Level, tuple, dict], Any]  # (innermost level, args, kwargs) -> result
+    evaluate: Callable[[Level | None, tuple, dict], Any]  # (level, args, kwargs) -> result
     positional: float  # the largest number of arguments by position
     keywords: frozenset[str] | None  # the arguments by keyword; None for any
+    anywhere: bool = False  # takes duals by keyword and in nested lists too: it passes them on
 
 
 RULES: dict[Callable, Rule] = {}
@@ -73,12 +74,14 @@ def evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
     if rule is None:
         raise refusals.missing_rule(fn)
     level = innermost_level(args)
-    if level is None or (kwargs and any(isinstance(v, Dual) for v in kwargs.values())):
+    if not rule.anywhere and (
+        level is None or (kwargs and any(isinstance(v, Dual) for v in kwargs.values()))
+    ):
         raise refusals.out_of_place(fn)
     unknown = kwargs and rule.keywords is not None and not kwargs.keys() <= rule.keywords
     if unknown or len(args) > rule.positional:
         raise refusals.missing_argument(fn, rule.positional, rule.keywords, args, kwargs)
-    if not level.open:
+    if level is not None and not level.open:
         raise refusals.escaped(fn)
     out = rule.evaluate(level, args, kwargs)
     if isinstance(out, Dual) and getattr(out.primal, "base", out) is not None:

@@ -108,19 +108,19 @@ def linearizer(fn: Callable, sequences: Container[int] = ()) -> Callable:
     return decorate
 
 
-def composed(*fns: Callable, sequences: Container[int] = ()) -> Callable:
+def composed(*fns: Callable, sequences: Container[int] = (), anywhere: bool = False) -> Callable:
     """Register `fns` by a function of the same arguments, written with functions that have rules.
 
     The primal is the composition's own; it is exactly NumPy's where entries are only moved.
-    `sequences` is as for `rule`.
+    `sequences` is as for `rule`, and `anywhere` as for `Rule`.
     """
 
     def decorate(function: Callable) -> Callable:
         def evaluate(_level: Level, args: tuple, kwargs: dict) -> Any:
-            return function(*_joined(args, sequences), **kwargs)
+            return function(*(args if anywhere else _joined(args, sequences)), **kwargs)
 
         for fn in fns:
-            _register(fn, evaluate, [function])
+            _register(fn, evaluate, [function], anywhere=anywhere)
         return function
 
     return decorate
@@ -145,13 +145,19 @@ def operand(x: Any) -> Any:
 # --- parts ---------------------------------------------------------------------------------------
 
 
-def _register(fn: Callable, evaluate: Callable, parts: Iterable = (), leading: int = 0) -> None:
+def _register(
+    fn: Callable,
+    evaluate: Callable,
+    parts: Iterable[Callable] = (),
+    leading: int = 0,
+    anywhere: bool = False,
+) -> None:
     """Give `fn` its rule, for the arguments that all `parts` take; a second rule is refused."""
     if fn in RULES:
         raise ValueError(
             f"{refusals.name_of(fn)} has a derivative rule already; two would hide a mistake"
         )
-    RULES[fn] = Rule(evaluate, *known_arguments(parts, leading))
+    RULES[fn] = Rule(evaluate, *known_arguments(parts, leading), anywhere)
 
 
 def take_apart(args: Sequence, level: Level, sequences: Container[int] = ()) -> tuple[list, list]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.core.causes import cause
+from dualnet.core.instead import INSTEAD
 from dualnet.errors import (
     DualConversionError,
     DualnetError,
@@ -102,7 +103,9 @@ out_of_place = _refusal(
 
 
 def missing_rule(fn: Callable) -> DualnetError:
-    """Name the function that has no rule, and show how to add one."""
+    """Name the function that has no rule, and show what to write instead, or how to add one."""
+    if name_of(fn) in INSTEAD:
+        return MissingRuleError(f"{name_of(fn)} {INSTEAD[name_of(fn)]}")
     if hasattr(getattr(fn, "__self__", None), "nin"):
         return _no_ufunc_method(fn)
     if name_of(fn).startswith("np.fft."):

@@ -11,8 +11,11 @@ from dualnet.check.operations import (
     linalg,
     methods,
     ranges,
+    rearranging,
     reductions,
     shaping,
+    signals,
+    statistics,
 )
 
 OPERATIONS = [
@@ -22,6 +25,9 @@ OPERATIONS = [
     *linalg.ROWS,
     *convolution.ROWS,
     *shaping.ROWS,
+    *rearranging.ROWS,
+    *statistics.ROWS,
+    *signals.ROWS,
     *indexing.ROWS,
     *ranges.ROWS,
     *methods.ROWS,

@@ -50,6 +50,12 @@ ZERO: dict[Callable, Callable] = {
         )
     },
     np.linalg.matrix_rank: lambda xp, x: xp.linalg.matrix_rank(x),
+    **{fn: named(fn) for fn in (np.nanargmax, np.nanargmin, np.flatnonzero, np.argwhere)},
+    np.isreal: named(np.isreal),
+    np.argpartition: lambda xp, x: xp.argpartition(x, 1),
+    np.digitize: lambda xp, x: xp.digitize(x, np.array([-1.0, 0.5])),
+    np.array_equiv: lambda xp, x: np.array_equiv(x, 0.5),
+    np.isin: lambda xp, x: xp.isin(x, np.array([0.5, 1.05])),
     np.searchsorted: lambda xp, x: xp.searchsorted(xp.sort(x.ravel()), x),
 }
 """function → a way to call it, `f(xp, x)`, whose result is plain."""

@@ -13,8 +13,12 @@ from dualnet.core.tables import (
     norms,
     products,
     ranges,
+    rearranging,
     reductions,
     shaping,
+    signals,
+    statistics,
+    without_nan,
 )
 
 __all__ = [
@@ -27,6 +31,10 @@ __all__ = [
     "norms",
     "products",
     "ranges",
+    "rearranging",
     "reductions",
     "shaping",
+    "signals",
+    "statistics",
+    "without_nan",
 ]

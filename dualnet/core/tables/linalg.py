@@ -13,7 +13,6 @@ from dualnet.core import linear
 from dualnet.core.engine import composed, linearizer, operand, rule
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.shaping import positions_of
-from dualnet.errors import MissingRuleError
 from dualnet.types import Array, Tangent
 
 # --- matmul ---
@@ -107,19 +106,32 @@ def _kron(x: Array, y: Array) -> Any:
 
 
 @linearizer(np.einsum)
-def _einsum(spec: str, *operands: Any, optimize: Any = False) -> Any:
-    """Evaluate any einsum in string form, with implicit results, ellipses, diagonals and sums."""
-    operands = tuple(map(operand, operands))
-    out = np.einsum(spec, *operands, optimize=optimize)
-    return out, (None, *_maps_of_einsum(*_explicit(spec, operands), operands))
+def _einsum(*args: Any, optimize: Any = False) -> Any:
+    """Evaluate any einsum, with implicit results, ellipses, diagonals, sums and stretched axes.
+
+    The arguments are a string and operands, or each operand followed by the list of its axes.
+    """
+    in_letters = isinstance(args[0], str)
+    places = range(1, len(args)) if in_letters else range(0, len(args) - 1, 2)
+    args = tuple(operand(x) if i in places else x for i, x in enumerate(args))
+    out = np.einsum(*args, optimize=optimize)
+    spec = args[0] if in_letters else _in_letters(args)
+    terms, result = _explicit(spec, [args[i] for i in places])
+    terms, operands = _without_stretched(terms, [args[i] for i in places])
+    maps: list[Any] = [None] * len(args)
+    for place, linear_map in zip(places, _maps_of_einsum(terms, result, operands), strict=True):
+        maps[place] = linear_map
+    return out, maps
 
 
-def _maps_of_einsum(terms: list[str], result: str, operands: tuple) -> tuple:
+def _maps_of_einsum(terms: list[str], result: str, operands: Sequence) -> tuple:
     def by(i: int) -> Any:
         others = [j for j in range(len(operands)) if j != i]
         elsewhere = result + "".join(terms[j] for j in others)
 
         def linear_map(t: Tangent) -> Any:
+            if linear.shape_of(t) != operands[i].shape:
+                t = linear.reshape(t, operands[i].shape)
             t, term = _without_repeats(t, terms[i], operands[i])
             alone = tuple(a - len(term) for a, c in enumerate(term) if c not in elsewhere)
             if alone:
@@ -133,6 +145,38 @@ def _maps_of_einsum(terms: list[str], result: str, operands: tuple) -> tuple:
     return tuple(map(by, range(len(operands))))
 
 
+def _in_letters(args: Sequence) -> str:
+    """Spell an einsum of operands and lists of axes as a string."""
+
+    def spell(axes: Sequence) -> str:
+        return "".join("..." if a is Ellipsis else _SORTED[a] for a in axes)
+
+    spec = ",".join(map(spell, args[1 : len(args) - len(args) % 2 : 2]))
+    return f"{spec}->{spell(args[-1])}" if len(args) % 2 else spec
+
+
+_SORTED = "".join(sorted(ascii_letters))  # because an implicit result has its axes in this order
+
+
+def _without_stretched(terms: list[str], operands: Sequence) -> tuple[list[str], Sequence]:
+    """Leave out axes of length 1 that stretch to the length of another operand's."""
+    sizes: dict[str, int] = {}
+    for term, x in zip(terms, operands, strict=True):
+        for c, n in zip(term, x.shape, strict=True):
+            sizes[c] = max(n, sizes.get(c, 1)) if n else 0
+    kept = [
+        [a for a, (c, n) in enumerate(zip(term, x.shape, strict=True)) if n == sizes[c]]
+        for term, x in zip(terms, operands, strict=True)
+    ]
+    return (
+        ["".join(term[a] for a in axes) for term, axes in zip(terms, kept, strict=True)],
+        tuple(
+            x if len(axes) == x.ndim else np.reshape(x, tuple(x.shape[a] for a in axes))
+            for x, axes in zip(operands, kept, strict=True)
+        ),
+    )
+
+
 def _without_repeats(t: Tangent, term: str, x: Array) -> tuple[Any, str]:
     """Turn the axes of a letter that a term repeats (a diagonal) into one axis."""
     unique = "".join(dict.fromkeys(term))
@@ -143,8 +187,6 @@ def _without_repeats(t: Tangent, term: str, x: Array) -> tuple[Any, str]:
 
 def _explicit(spec: str, operands: Sequence) -> tuple[list[str], str]:
     """Spell out implicit results and ellipses in the terms and the result, without the letter k."""
-    if not isinstance(spec, str):
-        raise MissingRuleError("np.einsum: only the string form has a derivative rule")
     inputs, arrow, result = spec.replace(" ", "").partition("->")
     terms = inputs.split(",")
     spare = [c for c in _LETTERS if c not in spec]
@@ -161,14 +203,6 @@ def _explicit(spec: str, operands: Sequence) -> tuple[list[str], str]:
         letters = "".join(terms)
         once = sorted(c for c in set(letters) if letters.count(c) == 1 and c not in ellipsis)
         result = ellipsis + "".join(once)
-    lengths: set[tuple[str, int]] = set()
-    for term, x in zip(terms, operands, strict=True):
-        lengths.update(zip(term, x.shape, strict=True))
-    if len(lengths) > len({letter for letter, _ in lengths}):
-        raise MissingRuleError(
-            f"np.einsum({spec!r}): an axis of length 1 that stretches has no derivative "
-            "rule; use np.broadcast_to on that operand first"
-        )
     free = spare[max(hidden)] if "k" in spec else "k"
     return [term.replace("k", free) for term in terms], result.replace("k", free)
 

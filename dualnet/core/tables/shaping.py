@@ -19,7 +19,6 @@ from dualnet.core.dual import astype, getitem, primal_of
 from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.reductions import axes_from_end
-from dualnet.errors import MissingRuleError
 from dualnet.types import Array, Tangent
 
 # --- the same entries in another shape ---
@@ -74,7 +73,9 @@ def _full_like(x: Array, value: Any, dtype: Any = None) -> Any:
     return astype(np.broadcast_to(value, np.shape(x)), dtype)
 
 
-composed(np.astype)(astype)
+@composed(np.astype)
+def _np_astype(x: Array, dtype: Any, *, copy: bool = True, device: Any = None) -> Any:
+    return astype(x, dtype)
 
 
 # --- axes in another order ---
@@ -129,26 +130,6 @@ def _sort(x: Array, axis: int | None = -1, **kind: Any) -> Any:
         return out, lambda t: linear_maps.gather(t, order)
     positions = np.take_along_axis(positions_of(x), order, axis)
     return out, lambda t: linear_maps.gather(t, positions)
-
-
-_PADDING_THAT_COPIES = ("edge", "reflect", "symmetric", "wrap")
-
-
-@linearizer(np.pad)
-def _pad(x: Array, pad_width: Any, mode: Any = "constant", **how: Any) -> Any:
-    out = np.pad(x, pad_width, mode, **how)
-    if mode == "constant":
-        first = [before for before, _ in np.broadcast_to(pad_width, (x.ndim, 2))]
-        inside = tuple(slice(a, a + n) for a, n in zip(first, x.shape, strict=True))
-        return out, lambda t: linear_maps.place(t, inside, out.shape)
-    if mode in _PADDING_THAT_COPIES and how.get("reflect_type", "even") == "even":
-        positions = np.pad(positions_of(x), pad_width, mode, **how)
-        return out, lambda t: linear_maps.gather(t, positions)
-    asked = ", ".join(f"{name}={value!r}" for name, value in {"mode": mode, **how}.items())
-    raise MissingRuleError(
-        f"np.pad: {asked} has no derivative rule; these modes have, with reflect_type='even': "
-        f"constant, {', '.join(_PADDING_THAT_COPIES)}"
-    )
 
 
 # --- joining ---
@@ -227,12 +208,3 @@ composed(np.hsplit)(
     lambda x, indices_or_sections: np.split(x, indices_or_sections, min(x.ndim, 2) - 1)
 )
 composed(np.dsplit)(lambda x, indices_or_sections: np.split(x, indices_or_sections, 2))
-
-
-@composed(np.diff)
-def _diff(x: Array, n: int = 1, axis: int = -1) -> Any:
-    before = (slice(None),) * (axis % x.ndim)
-    later, earlier = (*before, slice(1, None)), (*before, slice(None, -1))
-    for _ in range(n):
-        x = x[later] - x[earlier]
-    return x
