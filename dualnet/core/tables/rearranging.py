@@ -327,7 +327,9 @@ def _pad_by_ramps(x: Array, axis: int, pair: tuple, ends: tuple) -> Array:
     """Pad along an axis with ramps from the end values to the first and the last entry."""
 
     def ramp(edge: Array, end: float, n: int) -> Array:
-        steps = np.reshape(arange_like(n, x) / max(n, 1), (-1, *(1,) * (x.ndim - axis - 1)))
+        steps = np.reshape(
+            arange_like(n, x).astype(x.dtype) / max(n, 1), (-1, *(1,) * (x.ndim - axis - 1))
+        )
         return astype(end + (edge - end) * steps, x.dtype)
 
     before = ramp(x[_sliced(axis, x.ndim, 0, 1)], ends[0], pair[0])
