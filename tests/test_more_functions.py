@@ -190,17 +190,22 @@ def test_corrcoef(rng):
 
 
 def test_the_second_derivative_of_a_perfect_correlation_is_not_clipped():
-    y = np.array([0.0, 1.0, 2.0, 5.0])
-    f = lambda x: np.corrcoef(x, y)[0, 1]  # noqa: E731
     hessian = lambda f: dn.jacfwd(dn.grad(f))  # noqa: E731
 
     def plain(x):
         a, b = x - x.mean(), y - y.mean()
         return (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
 
-    x = 2 * y + 1
-    np.testing.assert_allclose(hessian(f)(x), hessian(plain)(x), atol=1e-12)
-    assert np.abs(hessian(f)(x)).max() > 0.01
+    beyond = 0
+    for seed in range(40):  # so that some quotients are rounded to more than 1
+        y = np.random.default_rng(seed).normal(size=4)
+        x = 2 * y + 1
+        got = hessian(lambda x: np.corrcoef(x, y)[0, 1])(x)  # noqa: B023
+        assert np.abs(got).max() > 1e-3
+        np.testing.assert_allclose(got, hessian(plain)(x), rtol=1e-9, atol=1e-9)
+        c, d = np.cov(x, y), np.sqrt(np.diag(np.cov(x, y)))
+        beyond += c[0, 1] / d[0] / d[1] > 1
+    assert beyond > 0
 
 
 # --- without NaN ---------------------------------------------------------------------------------
@@ -416,7 +421,7 @@ def test_axes_blocks_and_lanes(rng):
 )
 def test_pad_in_every_mode(width, rng):
     x = apart(rng, 2, 3)
-    if isinstance(width, dict) and np.lib.NumpyVersion(np.__version__) < "2.2.0":
+    if isinstance(width, dict) and not rearranging.PAD_TAKES_A_DICT:
         pytest.skip("this NumPy's np.pad takes no dict")
     for mode in ("constant", "edge", "reflect", "symmetric", "wrap", "maximum", "minimum"):
         verified(lambda x, mode=mode: np.pad(x, width, mode), x)

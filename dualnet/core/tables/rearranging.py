@@ -327,7 +327,9 @@ def _pad_by_ramps(x: Array, axis: int, pair: tuple, ends: tuple) -> Array:
     """Pad along an axis with ramps from the end values to the first and the last entry."""
 
     def ramp(edge: Array, end: float, n: int) -> Array:
-        steps = np.reshape(arange_like(n, x) / max(n, 1), (-1, *(1,) * (x.ndim - axis - 1)))
+        steps = np.reshape(
+            arange_like(n, x).astype(x.dtype) / max(n, 1), (-1, *(1,) * (x.ndim - axis - 1))
+        )
         return astype(end + (edge - end) * steps, x.dtype)
 
     before = ramp(x[_sliced(axis, x.ndim, 0, 1)], ends[0], pair[0])
@@ -338,14 +340,12 @@ def _pad_by_ramps(x: Array, axis: int, pair: tuple, ends: tuple) -> Array:
 def _pad_oddly(x: Array, axis: int, pair: tuple, with_edge: bool) -> Array:
     """Pad along an axis with reflections through the point of the edge, as often as it needs."""
     left, right = pair
-    period = x.shape[axis] - (0 if with_edge else 1)
-    if period == 0:  # a single entry is repeated
-        return np.concatenate([_repeated(x, axis, left), x, _repeated(x, axis, right)], axis)
     offset = 0 if with_edge else 1
+    if x.shape[axis] == offset:  # a single entry is repeated
+        return np.concatenate([_repeated(x, axis, left), x, _repeated(x, axis, right)], axis)
     while left or right:
         n = x.shape[axis]
-        whole = (n - offset) // period * period
-        before, after = min(left, whole), min(right, whole)
+        before, after = min(left, n - offset), min(right, n - offset)
         first, last = x[_sliced(axis, x.ndim, 0, 1)], x[_sliced(axis, x.ndim, n - 1, n)]
         head = np.flip(x[_sliced(axis, x.ndim, offset, offset + before)], axis)
         tail = np.flip(x[_sliced(axis, x.ndim, n - offset - after, n - offset)], axis)
