@@ -5,8 +5,11 @@ Every message says which function is meant, what came, what was expected, and wh
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from dualnet.errors import (
     DualConversionError,
@@ -21,6 +24,9 @@ from dualnet.types import Shape
 def name_of(fn: Callable) -> str:
     """Name a function as a user would write it: `np.linalg.inv`."""
     module = getattr(fn, "__module__", None) or "numpy"
+    if hasattr(fn, "nin") and getattr(np, fn.__name__, None) is not fn:  # a ufunc knows no module
+        special = sys.modules.get("scipy.special")
+        return ("scipy.special." if hasattr(special, fn.__name__) else "") + fn.__name__
     name = str(getattr(fn, "__qualname__", None) or getattr(fn, "__name__", repr(fn)))
     return f"{module}.{name}".replace("numpy.", "np.", 1) if module.startswith("numpy") else name
 
@@ -67,7 +73,8 @@ out_of_place = _refusal(
 
 def missing_rule(fn: Callable) -> DualnetError:
     """Name the function that has no rule, and show how to add one."""
-    return (_no_rule if name_of(fn).startswith("np.") else _not_yet_a_rule)(fn)
+    foreign = hasattr(fn, "nin") or name_of(fn).startswith("np.")
+    return (_no_rule if foreign else _not_yet_a_rule)(fn)
 
 
 def missing_argument(
@@ -128,7 +135,8 @@ no_plain_array = _refusal(
     DualConversionError,
     "a Dual of shape {} cannot become a plain array: its tangent would be lost. "
     "Writing `a[i] = dual` into an array? Collect the parts and use np.stack or "
-    "np.where. Want the value alone? Use dn.stop_gradient(x)",
+    "np.where. A function of SciPy? dualnet.scipy has those that can "
+    "be differentiated. Want the value alone? Use dn.stop_gradient(x)",
 )
 no_python_number = _refusal(
     DualConversionError,
