@@ -19,10 +19,10 @@ import scipy.special
 
 from dualnet.core import linear
 from dualnet.core.dual import primitive
-from dualnet.core.engine import linearizer, operand
+from dualnet.core.engine import linearizer
 from dualnet.core.tables.reductions import axes_from_end
-from dualnet.core.transforms import stop_gradient
-from dualnet.errors import MissingRuleError
+from dualnet.core.transforms import is_constant, stop_gradient
+from dualnet.errors import MissingRuleError, UsageError
 from dualnet.types import Array, Cotangent, Shape, Stack
 
 __all__ = [
@@ -39,12 +39,17 @@ __all__ = [
 Axis = int | tuple[int, ...] | None
 
 
+def _array(x: Any) -> Array:
+    """Make an array of a list, also of one with duals in it; a number is taken as it is."""
+    return np.stack([_array(item) for item in x]) if isinstance(x, (list, tuple)) else x
+
+
 # --- scipy.special -------------------------------------------------------------------------------
 
 
 @primitive
 def _log_sum_exp(a: Array, axis: Axis, keepdims: bool) -> Any:
-    return np.asarray(scipy.special.logsumexp(a, axis=axis, keepdims=keepdims), a.dtype)
+    return scipy.special.logsumexp(a, axis=axis, keepdims=keepdims)
 
 
 @linearizer(_log_sum_exp)
@@ -58,25 +63,27 @@ def _(a: Array, axis: Axis, keepdims: bool) -> Any:
 
 def logsumexp(a: Array, axis: Axis = None, b: Any = None, keepdims: bool = False) -> Array:
     """Evaluate log Σ b exp(a), as `scipy.special.logsumexp` (without return_sign)."""
-    a = operand(a)
+    a = _array(a)
     if b is None:
         return _log_sum_exp(a, axis, keepdims)
-    a, b = np.broadcast_arrays(a, operand(b))
-    top = _finite_top(a, axis)
+    a, b = np.broadcast_arrays(a, _array(b))
+    counted = np.where(np.equal(b, 0), -np.inf, a)
+    a = counted if is_constant(b) else a  # an entry with the weight 0 has a slope by its weight
+    top = _finite_top(counted, axis)
     total = np.log(np.sum(b * np.exp(a - top), axis=axis, keepdims=True)) + top
     return total if keepdims else np.squeeze(total, axes_from_end(axis, a.ndim))
 
 
 def softmax(x: Array, axis: Axis = None) -> Array:
     """Evaluate exp(x) / Σ exp(x), as `scipy.special.softmax`."""
-    x = operand(x)
+    x = _array(x)
     shares = np.exp(x - _finite_top(x, axis))
     return shares / np.sum(shares, axis=axis, keepdims=True)
 
 
 def log_softmax(x: Array, axis: Axis = None) -> Array:
     """Evaluate x - log Σ exp(x), as `scipy.special.log_softmax`."""
-    x = operand(x)
+    x = _array(x)
     shifted = x - _finite_top(x, axis)
     return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
 
@@ -98,7 +105,12 @@ def solve_triangular(
     The entries of a on the other side of the diagonal (with unit_diagonal those on it too) are not
     read, so their derivatives are 0.
     """
-    a, off = operand(a), int(bool(unit_diagonal))
+    if trans not in (0, 1, 2, "N", "T", "C"):
+        raise UsageError(
+            f"dualnet.scipy.solve_triangular: trans must be 0 or 'N' (a x = b), or 1, 2, 'T' or "
+            f"'C' (aᵀ x = b), got {trans!r}"
+        )
+    a, b, off = _array(a), _array(b), int(bool(unit_diagonal))
     a = np.tril(a, -off) if lower else np.triu(a, off)
     if unit_diagonal:
         a = a + np.eye(a.shape[-1], dtype=a.dtype)
@@ -140,7 +152,8 @@ def _(ct: Cotangent, _shape: Shape, a: Array) -> Cotangent:
 
 @linearizer(expm)
 def _(a: Array) -> Any:
-    return expm(a), lambda t: _expm_tangent(t, a)
+    out = expm(a)
+    return out, lambda t: _expm_tangent(t, a)
 
 
 # --- scipy.stats ---------------------------------------------------------------------------------
@@ -154,7 +167,7 @@ class norm:
     @staticmethod
     def logpdf(x: Array, loc: Any = 0.0, scale: Any = 1.0) -> Array:
         """Evaluate the logarithm of the density."""
-        x = operand(x)
+        x = _array(x)
         z = (x - loc) / scale
         # The logarithm of a Python number stays one, which does not widen float32.
         log_scale = np.log(scale)
@@ -171,7 +184,7 @@ class multivariate_normal:
 
         The derivative by cov is that of the symmetric part of cov, and so it is symmetric.
         """
-        x, cov = operand(x), operand(cov)
+        x, cov = _array(x), _array(cov)
         if np.ndim(cov) != 2:
             raise MissingRuleError(
                 "dualnet.scipy.multivariate_normal.logpdf: only a matrix as cov has a derivative "

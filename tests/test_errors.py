@@ -254,8 +254,9 @@ def test_writing_in_place(what, call):
 
 TO_ARRAY = (
     r"a Dual of shape \(3,\) cannot become a plain array: its tangent would be lost\. Writing "
-    r"`a\[i\] = dual` into an array\? Collect the parts and use np\.stack or np\.where\. Want the "
-    r"value alone\? Use dn\.stop_gradient\(x\)"
+    r"`a\[i\] = dual` into an array\? Collect the parts and use np\.stack or np\.where\. A "
+    r"function of SciPy\? dualnet\.scipy has those that can be differentiated\. Want the value "
+    r"alone\? Use dn\.stop_gradient\(x\)"
 )
 
 

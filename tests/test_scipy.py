@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dualnet as dn
-from dualnet.errors import DualConversionError, MissingRuleError
+from dualnet.errors import DualConversionError, MissingRuleError, UsageError
 
 special = pytest.importorskip("scipy.special", reason="SciPy is not installed")
 linalg = pytest.importorskip("scipy.linalg")
@@ -147,6 +147,9 @@ def test_polygamma_of_every_order():
     for n in range(1, 5):
         wanted = special.polygamma(n, 1.7)
         assert slope(special.digamma, 1.7, n) == pytest.approx(wanted, rel=1e-12)
+    # By ψ(1 - x) - ψ(x) = π cot πx, at x = -3/2, where cot and its second derivative are 0:
+    wanted = special.polygamma(2, 2.5)
+    assert slope(special.digamma, -1.5, 2) == pytest.approx(wanted, rel=1e-9)
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero|invalid value:RuntimeWarning")
@@ -268,6 +271,25 @@ def test_logsumexp_at_large_and_masked_entries():
     np.testing.assert_allclose(dn.jacfwd(ds.softmax)(np.array([0.0, 2e3])), 0.0)
 
 
+def test_weights_of_logsumexp_that_are_zero_or_negative():
+    a, mask = np.array([900.0, 1.0, 2.0]), np.array([0.0, 1.0, 1.0])
+    wanted = special.softmax(a[1:])
+    assert ds.logsumexp(a, b=mask) == pytest.approx(special.logsumexp(a, b=mask), rel=1e-14)
+    np.testing.assert_allclose(dn.grad(lambda a: ds.logsumexp(a, b=mask))(a), [0, *wanted])
+    signed = np.array([-1.0, 3.0])
+    dn.check_jvp(lambda b: ds.logsumexp(np.array([1.0, 2.0]), b=b), (signed,), order=2)
+    by_weight = dn.grad(lambda b: ds.logsumexp(np.array([1.0, 2.0]), b=b))(np.array([0.0, 1.0]))
+    np.testing.assert_allclose(by_weight, [np.exp(-1.0), 1.0])
+
+
+def test_lists_of_duals_are_arrays():
+    x = np.array([1.0, 0.3])
+    for f in (ds.logsumexp, ds.softmax, ds.log_softmax, lambda v: ds.norm.logpdf(v, 0.5, 2.0)):
+        dn.check_jvp(lambda x, f=f: f([x[0], 2.0 * x[1], 3.0]), (x,), order=2)
+        assert np.array_equal(f([1.0, 2.0]), f(np.array([1.0, 2.0])))
+    dn.check_jvp(lambda x: ds.expm([[0.0, x[0]], [x[1], 1.0]]), (x,), order=2)
+
+
 def test_the_slope_by_a_covariance_is_symmetric():
     by_cov = dn.grad(lambda c: ds.multivariate_normal.logpdf(B[:, 0], None, c))(SPD)
     inverse = np.linalg.inv(SPD)
@@ -304,6 +326,8 @@ def test_a_function_that_makes_plain_arrays_points_to_ours():
 def test_arguments_that_are_not_served_are_named():
     with pytest.raises(TypeError, match=r"logsumexp\(\) got .* 'return_sign'"):
         dn.grad(lambda x: ds.logsumexp(x, return_sign=True)[0])(X)
+    with pytest.raises(UsageError, match=r"solve_triangular: trans must be 0 or 'N' .*, got 7"):
+        ds.solve_triangular(A, B, trans=7)
     with pytest.raises(MissingRuleError, match=r"multivariate_normal\.logpdf: only a matrix"):
         dn.grad(lambda x: ds.multivariate_normal.logpdf(x, None, 2.0))(B[:, 0])
 
