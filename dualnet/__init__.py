@@ -1,6 +1,6 @@
 """dualnet: forward-mode automatic differentiation with k tangents at once, and training by it."""
 
-from dualnet import images, linear, numpy, tree  # noqa: F401, images registers its rules
+from dualnet import images, linear, numpy, special, tree  # noqa: F401, some register their rules
 from dualnet.checking import check_jvp, check_vjp
 from dualnet.core.custom import custom_jvp
 from dualnet.core.derivatives import (

@@ -121,7 +121,7 @@ def test_fg_a_cv_is_unbiased_whatever_its_guess(network, guess, rng, key):
     "rule",
     [
         ActivityPerturbation(PER_STEP),
-        ActivityPerturbation(PER_STEP, place="after"),
+        ActivityPerturbation(PER_STEP, perturb="after"),
         ControlVariate(PER_STEP),
     ],
     ids=str,
@@ -142,7 +142,7 @@ def test_lg_fg_w_is_unbiased_for_the_gradient_of_lg_bp(rng, key):
 def test_lg_fg_a_is_unbiased_for_the_gradient_of_lg_bp(place, rng, key):
     p = problem(rng, key, *WITH_HEADS)
     exact = p.step(GreedyBackprop(), key).gradients
-    rule = GreedyActivityPerturbation(1, place=place)
+    rule = GreedyActivityPerturbation(1, perturb=place)
     assert_unbiased_for_each_example(p, rule, key, exact)
 
 

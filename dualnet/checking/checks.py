@@ -23,10 +23,10 @@ from dualnet.checking.comparison import (
     compare,
     largest,
 )
+from dualnet.checking.own_dtype import as_float64, check_own_dtype, linearized, require_same
 from dualnet.core.arguments import require_sequences
 from dualnet.core.derivatives import jacfwd
-from dualnet.core.dual import primal_of
-from dualnet.core.transforms import jvp, linearize, vjp
+from dualnet.core.transforms import jvp, vjp
 from dualnet.errors import UsageError
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -96,13 +96,13 @@ def check_jvp(
     """
     _require_arguments("check_jvp", primals, order, k)
     given = tuple(tree.map(_as_array, p) for p in primals)
-    primals = tuple(tree.map(_as_float64, p) for p in given)
+    primals = tuple(tree.map(as_float64, p) for p in given)
     directions = random_directions(key or Key(0), primals, k)
     step = 1.0 if linear else STEP
 
     plain = f(*primals)
     out, stacked = jvp(f, primals, directions)
-    _require_same("the primal under jvp", plain, out, to_host)
+    require_same("the primal under jvp", plain, out, to_host)
     along = [one_of(directions, i) for i in range(k)]
     singles = [jvp(f, primals, v)[1] for v in along]
     quotients = [central_difference(f, primals, v, step) for v in along]
@@ -118,9 +118,9 @@ def check_jvp(
     against_single = compare(
         f"{k} directions in one pass", stacked, together, AGAINST_SAME, to_host
     )
-    later = _linearized(f, primals, along[0], step)
+    later = linearized(f, primals, along[0], step)
     compare("linearize, applied after other calls,", later, singles[0], AGAINST_SAME, to_host)
-    _check_own_dtype(f, given, directions, to_host)
+    check_own_dtype(f, given, directions, to_host)
 
     second_order = 0.0
     if order > 1:
@@ -165,12 +165,12 @@ def check_vjp(
         UsageError: there are no primals, or `order` or `k` does not fit.
     """
     _require_arguments("check_vjp", primals, order, k)
-    primals = tuple(tree.map(_as_float64, p) for p in primals)
+    primals = tuple(tree.map(as_float64, p) for p in primals)
     key = key or Key(0)
     directions = random_directions(key, primals, k)
     out, pushed = jvp(f, primals, directions)
     plain, f_vjp = vjp(f, *primals)
-    _require_same("the primal under vjp", out, plain, to_host)
+    require_same("the primal under vjp", out, plain, to_host)
     cotangents = random_directions(key.fold_in("cotangents"), out, k)
     pulled = f_vjp(cotangents)
     _require_same_shapes("the vjp", pulled, directions)
@@ -205,59 +205,6 @@ def check_vjp(
         )
         adjoint = max(adjoint, error)
     return Report(0.0, second_order, against_single, adjoint)
-
-
-def _linearized(f: Callable, primals: tuple, v: Tree, step: float) -> Tree:
-    """Linearize f, spoil what a careless record would refer to, and only then apply it to v."""
-    tangents = [t for t in tree.leaves(v) if t is not None]
-
-    def of_floats(*floats: Array) -> Tree:
-        rest = iter(floats)
-        pairs = zip(tree.leaves(primals), tree.leaves(v), strict=True)
-        return f(*tree.unflatten(primals, [x if t is None else next(rest) for x, t in pairs]))
-
-    pairs = zip(tree.leaves(primals), tree.leaves(v), strict=True)
-    copies = [np.array(x, like=x) for x, t in pairs if t is not None]
-    _, f_jvp = linearize(of_floats, *copies)
-    for x, t in zip(copies, tangents, strict=True):
-        x[...] = x + step * t
-    of_floats(*copies)
-    return f_jvp(*tangents)
-
-
-def _check_own_dtype(f: Callable, primals: tuple, directions: Tree, to_host: Callable) -> None:
-    """Compare the jvp in the dtype of the primals, where it is narrow, with that in float64.
-
-    The function and its derivative are rounded, so only errors beyond the root of that are found.
-    """
-    narrow = [x.dtype for x in tree.leaves(primals) if x.dtype.kind == "f" and x.dtype.itemsize < 8]
-    if not narrow:
-        return
-    rounded = tree.map(lambda t, x: t if t is None else t.astype(x.dtype), directions, primals)
-    wide = tuple(tree.map(_as_float64, p) for p in primals)
-    exact = jvp(f, wide, tree.map(lambda t: t if t is None else _as_float64(t), rounded))[1]
-    name = f"the jvp in {min(narrow, key=lambda d: d.itemsize)}"
-    try:
-        with np.errstate(over="raise", invalid="raise"):
-            plain = f(*primals)
-    except FloatingPointError:
-        return  # f itself cannot be evaluated there
-    try:
-        with np.errstate(over="raise", invalid="raise"):
-            out, pushed = jvp(f, primals, rounded)
-    except FloatingPointError as error:
-        raise DerivativeError(
-            f"{name}: {error}, where f itself is finite; a rule squares or exponentiates what it "
-            "should scale first"
-        ) from error
-    _require_same(f"the primal of {name}", plain, out, to_host)
-    for (path, x), t in zip(tree.items(plain), tree.leaves(pushed), strict=True):
-        if np.result_type(x) != t.dtype:
-            raise DerivativeError(
-                f"{name} at {path or 'the only leaf'} has dtype {t.dtype}, not {np.result_type(x)}"
-            )
-    rounding = max(float(np.finfo(d).eps) for d in narrow)
-    compare(name, pushed, exact, rounding**0.5, to_host, 1e-2 * largest(plain, to_host))
 
 
 def _require_arguments(name: str, primals: Sequence, order: int, k: int) -> None:
@@ -366,12 +313,6 @@ def _as_array(x: Array | float) -> Array:
     return x if hasattr(x, "__array_function__") else np.asarray(x)
 
 
-def _as_float64(x: Array | float) -> Array:
-    """Convert floats of any precision to float64; leave other dtypes as they are."""
-    x = _as_array(x)
-    return x.astype(np.float64) if np.issubdtype(x.dtype, np.floating) else x
-
-
 def _inner(a: Tree, b: Tree, to_host: Callable) -> tuple[float, float]:
     """Return ⟨a, b⟩ over all leaves, and the sum of its absolute terms, to measure errors by."""
     total = size = 0.0
@@ -381,14 +322,6 @@ def _inner(a: Tree, b: Tree, to_host: Callable) -> tuple[float, float]:
             total += float(np.sum(terms))
             size += float(np.sum(np.abs(terms)))
     return total, size
-
-
-def _require_same(what: str, a: Tree, b: Tree, to_host: Callable) -> None:
-    """Raise a DerivativeError unless all leaves are equal bit for bit and of one dtype."""
-    for (path, x), y in zip(tree.items(a), tree.leaves(b), strict=True):
-        x, y = to_host(primal_of(x)), to_host(primal_of(y))
-        if not (np.array_equal(x, y, equal_nan=True) and x.dtype == y.dtype):
-            raise DerivativeError(f"{what} differs from f's own result at {path or 'its result'}")
 
 
 def _require_same_shapes(what: str, a: Tree, b: Tree) -> None:

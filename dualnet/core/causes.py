@@ -13,6 +13,7 @@ import math
 import re
 import sys
 from types import FrameType
+from typing import Any
 
 import numpy as np
 
@@ -44,8 +45,9 @@ def cause() -> str:
             return text
     if module.startswith("scipy."):
         return (
-            f"The SciPy function {_public_name(frame)} has no derivative rule. Write it with NumPy "
-            "functions, or wrap it by dn.custom_jvp"
+            f"The SciPy function {_public_name(frame)} has no derivative rule; dualnet.scipy has "
+            "those that can be differentiated. Write it with NumPy functions, or wrap it by "
+            "dn.custom_jvp"
         )
     if _instruction(frame) == "STORE_SUBSCR":
         return (
@@ -84,7 +86,10 @@ def _instruction(frame: FrameType) -> str:
 
 def _called(frame: FrameType) -> str:
     """Read the text of the function that a frame is calling; empty where there is no source."""
-    places = list(frame.f_code.co_positions())
+    positions: Any = getattr(frame.f_code, "co_positions", None)  # Python 3.11 and later
+    if positions is None:
+        return ""
+    places = list(positions())
     line, end_line, start, end = places[frame.f_lasti // 2]
     if line is None or line != end_line:
         return ""

@@ -68,7 +68,7 @@ def aligned(linear_map: Callable) -> Callable:
     def of_aligned(t: Tangent, out: Array, *primals: Any, **params: Any) -> Tangent:
         t = linear.align(t, out.ndim)
         if out.dtype.char == "e":  # the range of float16 is so small that slopes often leave it
-            t, out, *primals = map(in_single, (t, out, *primals))
+            t, out, *primals = map(in_single, (t, out, *primals))  # type: ignore[assignment]
         return linear_map(t, out, *primals, **params)
 
     return of_aligned

@@ -46,7 +46,7 @@ class FloatDual(Dual):
             args = _converted(args)
         return super().__array_function__(fn, types, args, kwargs)
 
-    def copy(self, order: Any = "C") -> FloatDual:
+    def copy(self, order: Any = "C") -> Any:
         return self
 
     __copy__ = copy

@@ -5,6 +5,7 @@ Rows take the array module as their first argument, so that the same row runs on
 
 from dualnet.check.operations import (
     convolution,
+    decompositions,
     elementwise,
     indexing,
     keywords,
@@ -23,6 +24,7 @@ OPERATIONS = [
     *reductions.ROWS,
     *keywords.ROWS,
     *linalg.ROWS,
+    *decompositions.ROWS,
     *convolution.ROWS,
     *shaping.ROWS,
     *rearranging.ROWS,

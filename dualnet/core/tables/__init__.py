@@ -6,6 +6,7 @@ Importing this package registers all of them.  Read `elementwise` first.
 from dualnet.core.tables import (
     decompositions,
     elementwise,
+    factorizations,
     indexing,
     keywords,
     kinks,
@@ -24,6 +25,7 @@ from dualnet.core.tables import (
 __all__ = [
     "decompositions",
     "elementwise",
+    "factorizations",
     "indexing",
     "keywords",
     "kinks",

@@ -29,8 +29,8 @@ import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.arrays import arange_like
-from dualnet.core.dual import Dual, primal_of, primitive
-from dualnet.core.engine import composed, elementwise, linearizer, operand, rule, zero_derivative
+from dualnet.core.dual import primal_of, primitive
+from dualnet.core.engine import composed, elementwise, linearizer, rule, zero_derivative
 from dualnet.core.linear import LinearMap
 from dualnet.core.tables import linear_maps
 from dualnet.errors import MissingRuleError
@@ -41,35 +41,36 @@ zero_derivative(np.linalg.matrix_rank)
 # --- matrices and their tangents ---
 
 
-def _transposed(t: Tangent) -> Any:
+def tangent_mt(t: Tangent) -> Any:
     n = len(linear.shape_of(t))
     return linear.transpose(t, (*range(-n, -2), -1, -2))
 
 
-def _between(left: Array, t: Tangent, right: Array) -> Any:
+def tangent_between(left: Array, t: Tangent, right: Array) -> Any:
     return linear.matmul(linear.matmul_from_left(t, left), right)
 
 
-def _t(x: Array) -> Array:
+def mt(x: Array) -> Array:
     return np.swapaxes(x, -1, -2)
 
 
-def _identity(x: Array) -> Array:
+def identity_like(x: Array) -> Array:
     """Make the identity of the size of x's last axis, of its dtype and kind."""
     i = arange_like(x.shape[-1], x)
     return np.equal(i[:, None], i).astype(x.dtype)
 
 
-def _symmetrized(t: Tangent, x: Array, triangle: str) -> Any:
+def symmetrized(t: Tangent, x: Array, triangle: str) -> Any:
     """Return the tangent of the symmetric matrix of which LAPACK reads one triangle, "L" or "U"."""
     i = arange_like(x.shape[-1], x)
     row, column = (i[:, None], i) if triangle == "L" else (i, i[:, None])
     return linear.add(
-        linear_maps.select(t, row >= column), _transposed(linear_maps.select(t, row > column))
+        linear_maps.select(t, row >= column),
+        tangent_mt(linear_maps.select(t, row > column)),
     )
 
 
-def _once(linear_map: Callable) -> Callable:
+def once(linear_map: Callable) -> Callable:
     """Let several maps share the image of a tangent, which is computed for the first of them."""
     last: list = [None, None]
 
@@ -82,12 +83,12 @@ def _once(linear_map: Callable) -> Callable:
 
 
 @primitive
-def _valued(x: Array, value: Array) -> Any:
+def with_value(x: Array, value: Array) -> Any:
     """Give x, which was composed, the value that NumPy's own function has, to the last bit."""
     return value
 
 
-rule(_valued, lambda t, out, x, value: t, None)
+rule(with_value, lambda t, out, x, value: t, None)
 
 # --- what is undetermined ---
 
@@ -154,12 +155,12 @@ rule(zeros_at_kink, lambda t, out, x: scale_with_nan(t, np.full_like(out, np.nan
 def _equal(w: Array) -> Any:
     """Tell which of the sorted values `(..., n)` are equal up to rounding: `(..., n, n)`."""
     w = primal_of(w)
-    apart = np.absolute(w[..., 1:] - w[..., :-1]) > _rounding(w)
+    apart = np.absolute(w[..., 1:] - w[..., :-1]) > rounding_error(w)
     number = np.cumsum(np.concatenate([np.zeros_like(w[..., :1]), apart], -1), -1)
     return np.equal(number[..., None], number[..., None, :])
 
 
-def _rounding(w: Array) -> Any:
+def rounding_error(w: Array) -> Any:
     """Find the size `(..., 1)` of rounding errors in values `(..., n)`."""
     return np.max(np.absolute(w), -1, keepdims=True) * (w.shape[-1] * np.finfo(w.dtype).eps)
 
@@ -206,7 +207,7 @@ def _shares(w: Array, equal: Array, dtype: Any) -> Any:
 
 def _values(inside: Tangent, shares: Array, share: Callable) -> Any:
     """Return the tangents `(..., n)` of values from those of the diagonal of `(..., n, n)`."""
-    diagonal = linear.sum(linear.scale(inside, _identity(primal_of(shares))), (-1,))
+    diagonal = linear.sum(linear.scale(inside, identity_like(primal_of(shares))), (-1,))
     shape = linear.shape_of(diagonal)
     row = linear.reshape(diagonal, (*shape[:-1], 1, shape[-1]))
     return linear.reshape(share(row, shares), shape)
@@ -220,7 +221,7 @@ def _eigen(a: Array, triangle: Any) -> tuple:
     out = np.linalg.eigh(a, triangle)
     v = out[1]
     equal = _equal(out[0])
-    inside = _once(lambda t: _between(_t(v), _symmetrized(t, primal_of(a), triangle), v))
+    inside = once(lambda t: tangent_between(mt(v), symmetrized(t, primal_of(a), triangle), v))
     return out, inside, equal
 
 
@@ -268,11 +269,17 @@ def _singular(a: Array) -> tuple:
     out = _thin(a)
     u, s, vh = out
     equal = _equal(s)
-    zero = primal_of(s) <= _rounding(primal_of(s))
+    zero = primal_of(s) <= rounding_error(primal_of(s))
     shares = _shares(s, equal, a.dtype)
-    at_zero = zeros_at_kink(s)[..., None] * _identity(primal_of(s))
+    at_zero = zeros_at_kink(s)[..., None] * identity_like(primal_of(s))
     shares = np.where(zero[..., None], at_zero, shares)
-    return out, _once(lambda t: _between(_t(u), t, _t(vh))), equal, zero, shares
+    return (
+        out,
+        once(lambda t: tangent_between(mt(u), t, mt(vh))),
+        equal,
+        zero,
+        shares,
+    )
 
 
 @linearizer(_thin)
@@ -284,16 +291,16 @@ def _thin_svd(a: Array) -> Any:
     """
     out, inside, equal, zero, shares = _singular(a)
     u, s, vh = out
-    v = _t(vh)
+    v = mt(vh)
     pairs = s[..., None, :] + s[..., None]
     no_pair = np.logical_or(equal, np.equal(primal_of(pairs), 0))
     of_sums = np.where(no_pair, 0, 0.5 / np.where(no_pair, 1, pairs))
     of_gaps = 0.5 * _one_over_gaps(s, equal)
     over_s = np.where(zero, 0, 1 / np.where(zero, 1, s))[..., None, :]
 
-    @_once
+    @once
     def parts(t: Tangent) -> tuple:
-        b, b_t = inside(t), _transposed(inside(t))
+        b, b_t = inside(t), tangent_mt(inside(t))
         symmetric, skew = linear.add(b, b_t), linear.add(b, -b_t)
         return linear.scale(symmetric, of_gaps), linear.scale(skew, of_sums)
 
@@ -311,8 +318,8 @@ def _thin_svd(a: Array) -> Any:
 
     def by_vh(t: Tangent) -> Any:
         symmetric, skew = parts(t)
-        within, moved = linear.add(symmetric, -skew), linear.matmul(_transposed(t), u)
-        return _transposed(vectors(within, moved, _transposed(inside(t)), v))
+        within, moved = linear.add(symmetric, -skew), linear.matmul(tangent_mt(t), u)
+        return tangent_mt(vectors(within, moved, tangent_mt(inside(t)), v))
 
     return out, (by_u, lambda t: _values(inside(t), shares, _share), by_vh)
 
@@ -322,7 +329,7 @@ def _svd(
     a: Array, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False
 ) -> Any:
     if not compute_uv and not hermitian:
-        return _alone(a)
+        return singular_triplet(a)
     if not compute_uv:
         return np.sort(np.absolute(np.linalg.eigvalsh(a)))[..., ::-1]
     if hermitian:
@@ -330,7 +337,7 @@ def _svd(
         order = np.argsort(np.absolute(primal_of(w)))[..., ::-1]
         w = np.take_along_axis(w, order, -1)
         v = np.take_along_axis(v, order[..., None, :], -1)
-        return _SVDResult(v, np.absolute(w), _t(v * np.sign(w)[..., None, :]))
+        return _SVDResult(v, np.absolute(w), mt(v * np.sign(w)[..., None, :]))
     if full_matrices and a.shape[-1] != a.shape[-2]:
         raise MissingRuleError(
             "np.linalg.svd: full_matrices=True has no derivative for a matrix of shape "
@@ -341,7 +348,7 @@ def _svd(
 
 
 @primitive
-def _alone(a: Array) -> Any:
+def singular_triplet(a: Array) -> Any:
     return np.linalg.svd(a, compute_uv=False)
 
 
@@ -351,10 +358,10 @@ def singular_values(a: Array) -> Any:
     return np.linalg.svd(a, compute_uv=False)
 
 
-@linearizer(_alone)
+@linearizer(singular_triplet)
 def _alone_svd(a: Array) -> Any:
     _, inside, _, _, shares = _singular(a)
-    return _alone(a), lambda t: _values(inside(t), shares, _share)
+    return singular_triplet(a), lambda t: _values(inside(t), shares, _share)
 
 
 @linearizer(singular_values)
@@ -365,258 +372,4 @@ def _singular_values(a: Array) -> Any:
 
 @composed(np.linalg.svdvals)
 def _svdvals(x: Array) -> Any:
-    return _alone(x)
-
-
-# --- QR and Cholesky ---
-
-
-@linearizer(np.linalg.qr)
-def _qr(a: Array, mode: str = "reduced") -> Any:
-    """Q̇ = Q Ω + (1 - Q Qᵀ) Y and Ṙ = Qᵀ ȧ - Ω R, where Y = ȧ₁ R₁⁻¹.
-
-    The index 1 stands for the first min(m, n) columns, and the skew Ω has the lower triangle of
-    Qᵀ Y.  Where R₁ is singular up to rounding, Q is not determined and the derivatives are NaN.
-    Source: Walter and Lehmann 2018, "Algorithmic differentiation of linear algebra functions", 4.
-    """
-    m, n = a.shape[-2:]
-    if mode not in ("reduced", "r") and not (mode == "complete" and m <= n):
-        raise MissingRuleError(
-            f"np.linalg.qr: mode={mode!r} has no derivative rule for a matrix of shape {(m, n)}; "
-            "'reduced' and 'r' have, and 'complete' where no columns are added to Q"
-        )
-    out = np.linalg.qr(a, "reduced")
-    q, r = out
-    size = min(m, n)
-    square = r[..., :size]
-    pivots = np.absolute(np.diagonal(primal_of(square), axis1=-2, axis2=-1))
-    singular = np.any(pivots <= _rounding(pivots), -1)[..., None, None]
-    square = np.where(singular, np.nan, square)
-    i = arange_like(n, primal_of(a))
-    below = i[:size, None] > i[:size]
-    on_or_above = i[:size, None] <= i
-
-    @_once
-    def y(t: Tangent) -> Any:
-        first = linear_maps.index(t, (..., slice(0, size))) if size < n else t
-        return _transposed(linear_maps.solve(_transposed(first), _t(square)))
-
-    inside = _once(lambda t: linear.matmul_from_left(y(t), _t(q)))
-
-    @_once
-    def rotation(t: Tangent) -> Any:
-        lower = linear_maps.select(inside(t), below)
-        return linear.add(lower, -_transposed(lower))
-
-    def by_q(t: Tangent) -> Any:
-        image = linear.matmul_from_left(rotation(t), q)
-        if m <= n:
-            return image
-        return linear.add(image, linear.add(y(t), -linear.matmul_from_left(inside(t), q)))
-
-    def by_r(t: Tangent) -> Any:
-        moved = linear.add(linear.matmul_from_left(t, _t(q)), -linear.matmul(rotation(t), r))
-        return linear_maps.select(moved, on_or_above)
-
-    return (out[1], by_r) if mode == "r" else (out, (by_q, by_r))
-
-
-@linearizer(np.linalg.cholesky)
-def _cholesky(a: Array, *, upper: bool = False) -> Any:
-    """Find L with L Lᵀ = a; L̇ = L Φ(L⁻¹ ȧ L⁻ᵀ), where Φ keeps the lower triangle and halves
-    the diagonal.  With `upper`, the result is Lᵀ.
-
-    NumPy reads one triangle of a alone, the lower or with `upper` the upper one, so only that of ȧ
-    counts.
-    Source: Murray 2016, "Differentiation of the Cholesky decomposition", Eq. 8.
-    """
-    out = np.linalg.cholesky(a, upper=True) if upper else np.linalg.cholesky(a)
-    left = _t(out) if upper else out
-    i = arange_like(a.shape[-1], a)
-    half = 0.5 * ((i[:, None] >= i).astype(a.dtype) + (i[:, None] > i).astype(a.dtype))
-
-    def linear_map(t: Tangent) -> Any:
-        symmetric = _symmetrized(t, a, "U" if upper else "L")
-        inside = linear_maps.solve(_transposed(linear_maps.solve(symmetric, left)), left)
-        image = linear.matmul_from_left(linear.scale(inside, half), left)
-        return _transposed(image) if upper else image
-
-    return out, linear_map
-
-
-# --- determinants ---
-
-
-@primitive
-def _det_by_inverse(x: Array) -> Any:
-    return np.linalg.det(x)
-
-
-@linearizer(_det_by_inverse)
-def _jacobi(x: Array) -> Any:
-    """The tangent is det(x) tr(x⁻¹ ẋ) for an invertible x (Jacobi)."""
-    out = _det_by_inverse(x)
-    cofactors = np.expand_dims(out, (-2, -1)) * _t(np.linalg.inv(x))
-    return out, lambda t: linear.sum(linear.scale(t, cofactors), (-2, -1))
-
-
-@composed(np.linalg.det)
-def _det(a: Array) -> Any:
-    """Evaluate the determinant so that all its derivatives are right, at singular matrices too.
-
-    Where x is singular or nearly so, x = U y Vᵀ with constant U and V makes y diagonal (its
-    derivatives are not).  By its large entries, y is invertible; what elimination leaves of the
-    rest is small, and its determinant is evaluated without divisions.
-    """
-    plain = primal_of(operand(a))
-    few = np.finfo(plain.dtype).eps ** (-1 / 6)  # so that third derivatives keep half their digits
-    try:
-        inverse = np.linalg.inv(plain)
-        condition = np.max(np.sum(np.absolute(plain), -1), -1) * np.max(
-            np.sum(np.absolute(inverse), -1), -1
-        )
-        if np.all(condition < few) or not np.all(np.isfinite(plain)):
-            return _det_by_inverse(a)
-    except np.linalg.LinAlgError:
-        pass
-    u, s, vh = np.linalg.svd(plain)
-    large = s * few > s[..., :1]
-    rank = int(np.min(np.sum(large, -1)))
-    if rank == plain.shape[-1]:
-        return _det_by_inverse(a)
-    y = _t(u) @ a @ _t(vh)
-    rest = y[..., rank:, rank:]
-    outer: Any = np.rint(np.linalg.det(u) * np.linalg.det(vh))
-    if rank:
-        regular = y[..., :rank, :rank]
-        outer = outer * _det_by_inverse(regular)
-        rest = rest - y[..., rank:, :rank] @ np.linalg.solve(regular, y[..., :rank, rank:])
-    return _valued(outer * _det_without_division(rest), np.linalg.det(plain))
-
-
-def _det_without_division(a: Array) -> Any:
-    """Evaluate a determinant by products and sums alone.
-
-    Source: Bird 2011, "A simple division-free algorithm for computing determinants".
-    """
-    n = a.shape[-1]
-    identity = _identity(primal_of(a))
-    above = np.triu(np.ones_like(identity), 1)
-    f = a
-    for _ in range(n - 1):
-        after = above @ np.sum(f * identity, -1)[..., None]
-        f = (f * above - identity * after) @ a
-    return f[..., 0, 0] * (-1.0) ** (n - 1)
-
-
-@linearizer(np.linalg.slogdet)
-def _slogdet(a: Array) -> Any:
-    """The sign is plain; the tangent of log|det a| is tr(a⁻¹ ȧ), or NaN for a singular a."""
-    out = np.linalg.slogdet(a)
-    singular = np.isneginf(primal_of(out[1]))[..., None, None]
-    factor = _t(np.linalg.inv(np.where(singular, np.nan, a)))
-    return out, (None, lambda t: linear.sum(linear.scale(t, factor), (-2, -1)))
-
-
-# --- pseudoinverses and least squares ---
-
-
-@composed(np.linalg.pinv)
-def _pinv(a: Array, rcond: Any = None, hermitian: bool = False, **rtol: Any) -> Any:
-    """Invert what is left where rcond drops singular values that are not 0."""
-    how = {**({} if rcond is None else {"rcond": rcond}), **rtol}
-    cutoff = next((value for value in how.values() if value is not None), None)
-    plain = primal_of(a)
-    value = None
-    if hermitian:
-        value = np.linalg.pinv(plain, hermitian=True, **how)
-        a = np.tril(a) + _t(np.tril(a, -1))
-    if cutoff is not None:
-        u, s, vh = np.linalg.svd(a, full_matrices=False)
-        sizes = primal_of(s)
-        of_each = cutoff[..., None] if np.ndim(cutoff) else cutoff
-        dropped = sizes <= of_each * sizes[..., :1]
-        if np.any(np.logical_and(dropped, sizes > _rounding(sizes))):
-            value = np.linalg.pinv(plain, **how) if value is None else value
-            a = (u * np.where(dropped, 0, s)[..., None, :]) @ vh
-    out = _pseudoinverse(a, **how)
-    return out if value is None else _valued(out, value)
-
-
-@primitive
-def _pseudoinverse(a: Array, **how: Any) -> Any:
-    return np.linalg.pinv(a, **how)
-
-
-@linearizer(_pseudoinverse)
-def _pseudoinverse_of_one_rank(a: Array, **how: Any) -> Any:
-    """Differentiate the pseudoinverse P while the rank of a stays what it is.
-
-    Ṗ = -P ȧ P + P Pᵀ ȧᵀ (1 - a P) + (1 - P a) ȧᵀ Pᵀ P.
-    Source: Golub and Pereyra 1973, "The differentiation of pseudo-inverses ...", Eq. 4.12.
-    """
-    p = _pseudoinverse(a, **how)
-
-    def linear_map(t: Tangent) -> Any:
-        t_t = _transposed(t)
-        rows = linear.matmul_from_left(t_t, p @ _t(p))
-        columns = linear.matmul(linear.matmul(t_t, _t(p)), p)
-        image = linear.add(rows, linear.add(columns, -_between(p, t, p)))
-        image = linear.add(image, -linear.matmul(linear.matmul(rows, a), p))
-        return linear.add(image, -linear.matmul_from_left(linear.matmul_from_left(columns, a), p))
-
-    return p, linear_map
-
-
-@composed(np.linalg.lstsq)
-def _lstsq(a: Array, b: Array, rcond: float | None = None) -> Any:
-    a, b = operand(a), operand(b)
-    x, residuals, rank, s = _least_squares(a, b, rcond)
-    return x, residuals, rank, _valued(_alone(a), s) if isinstance(a, Dual) else s
-
-
-@primitive
-def _least_squares(a: Array, b: Array, rcond: float | None) -> Any:
-    return np.linalg.lstsq(a, b, rcond)
-
-
-@linearizer(_least_squares)
-def _solution_and_residuals(a: Array, b: Array, rcond: float | None) -> Any:
-    """Solve a x ≈ b; ẋ = P (ḃ - ȧ x) + P Pᵀ ȧᵀ r + (1 - P a) ȧᵀ Pᵀ x, with r = b - a x.
-
-    P is the pseudoinverse of a, whose rank stays what it is.
-    """
-    out = _least_squares(a, b, rcond)
-    x, residuals, rank, s = out
-    if np.any(s[int(rank) :] > _rounding(s)):
-        raise MissingRuleError(
-            f"np.linalg.lstsq: rcond={rcond} drops singular values that are not 0, which has no "
-            "derivative rule; write np.linalg.pinv(a, rcond) @ b"
-        )
-    p = np.linalg.pinv(a, max(a.shape) * float(np.finfo(a.dtype).eps) if rcond is None else rcond)
-    columns = b.shape[1:] or (1,)
-    x_columns, b_columns = (np.reshape(y, (y.shape[0], *columns)) for y in (x, b))
-    r = b_columns - a @ x_columns
-
-    def solution_by_a(t: Tangent) -> Any:
-        t_t = _transposed(t)
-        image = -linear.matmul_from_left(linear.matmul(t, x_columns), p)
-        image = linear.add(image, linear.matmul_from_left(linear.matmul(t_t, r), p @ _t(p)))
-        free = linear.matmul(t_t, _t(p) @ x_columns)
-        free = linear.add(free, -linear.matmul_from_left(linear.matmul_from_left(free, a), p))
-        return linear.reshape(linear.add(image, free), x.shape)
-
-    def solution_by_b(t: Tangent) -> Any:
-        return linear.reshape(
-            linear.matmul_from_left(linear.reshape(t, b_columns.shape), p), x.shape
-        )
-
-    def moved(change: Tangent) -> Any:
-        return linear.sum(linear.scale(change, 2.0 * r), (-2,))
-
-    by_residuals = (
-        lambda t: -moved(linear.matmul(t, x_columns)),
-        lambda t: moved(linear.reshape(t, b_columns.shape)),
-    )
-    solution = solution_by_a, solution_by_b
-    return out, (solution, by_residuals if residuals.size else None, None, None)
+    return singular_triplet(x)

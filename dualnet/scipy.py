@@ -1,0 +1,204 @@
+"""Functions of SciPy that are no ufuncs, under SciPy's names, so that they take duals too.
+
+SciPy's own make plain arrays of their arguments, and nothing can dispatch them.  These here are
+written with functions that have rules, or have a rule, and give SciPy's values up to rounding, in
+the dtype of their arguments.  SciPy's ufuncs (`scipy.special.erf`, …) take duals themselves; see
+`dualnet.special`.
+
+SciPy is optional: `pip install "dualnet[scipy]"`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.special
+
+from dualnet.core import linear
+from dualnet.core.dual import primitive
+from dualnet.core.engine import linearizer
+from dualnet.core.tables.reductions import axes_from_end
+from dualnet.core.transforms import is_constant, stop_gradient
+from dualnet.errors import MissingRuleError, UsageError
+from dualnet.types import Array, Cotangent, Shape, Stack
+
+__all__ = [
+    "cho_solve",
+    "expm",
+    "log_softmax",
+    "logsumexp",
+    "multivariate_normal",
+    "norm",
+    "softmax",
+    "solve_triangular",
+]
+
+Axis = int | tuple[int, ...] | None
+
+
+def _array(x: Any) -> Array:
+    """Make an array of a list, also of one with duals in it; a number is taken as it is."""
+    return np.stack([_array(item) for item in x]) if isinstance(x, (list, tuple)) else x
+
+
+# --- scipy.special -------------------------------------------------------------------------------
+
+
+@primitive
+def _log_sum_exp(a: Array, axis: Axis, keepdims: bool) -> Any:
+    return scipy.special.logsumexp(a, axis=axis, keepdims=keepdims)
+
+
+@linearizer(_log_sum_exp)
+def _(a: Array, axis: Axis, keepdims: bool) -> Any:
+    """The slope is the softmax weight; it is NaN where the result is infinite."""
+    axes, weights = axes_from_end(axis, a.ndim), softmax(a, axis)
+    return _log_sum_exp(a, axis, keepdims), lambda t: linear.sum(
+        linear.scale(t, weights), axes, keepdims
+    )
+
+
+def logsumexp(a: Array, axis: Axis = None, b: Any = None, keepdims: bool = False) -> Array:
+    """Evaluate log Σ b exp(a), as `scipy.special.logsumexp` (without return_sign)."""
+    a = _array(a)
+    if b is None:
+        return _log_sum_exp(a, axis, keepdims)
+    a, b = np.broadcast_arrays(a, _array(b))
+    counted = np.where(np.equal(b, 0), -np.inf, a)
+    a = counted if is_constant(b) else a  # an entry with the weight 0 has a slope by its weight
+    top = _finite_top(counted, axis)
+    total = np.log(np.sum(b * np.exp(a - top), axis=axis, keepdims=True)) + top
+    return total if keepdims else np.squeeze(total, axes_from_end(axis, a.ndim))
+
+
+def softmax(x: Array, axis: Axis = None) -> Array:
+    """Evaluate exp(x) / Σ exp(x), as `scipy.special.softmax`."""
+    x = _array(x)
+    shares = np.exp(x - _finite_top(x, axis))
+    return shares / np.sum(shares, axis=axis, keepdims=True)
+
+
+def log_softmax(x: Array, axis: Axis = None) -> Array:
+    """Evaluate x - log Σ exp(x), as `scipy.special.log_softmax`."""
+    x = _array(x)
+    shifted = x - _finite_top(x, axis)
+    return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
+
+
+def _finite_top(x: Array, axis: Axis) -> Array:
+    """Find the largest entries along the axes as constants, to be subtracted; 0 where infinite."""
+    top = np.max(stop_gradient(x), axis=axis, keepdims=True)
+    return np.where(np.isfinite(top), top, 0)
+
+
+# --- scipy.linalg --------------------------------------------------------------------------------
+
+
+def solve_triangular(
+    a: Array, b: Array, trans: Any = 0, lower: bool = False, unit_diagonal: bool = False
+) -> Array:
+    """Solve a x = b for a triangular a, as `scipy.linalg.solve_triangular`.
+
+    The entries of a on the other side of the diagonal (with unit_diagonal those on it too) are not
+    read, so their derivatives are 0.
+    """
+    if trans not in (0, 1, 2, "N", "T", "C"):
+        raise UsageError(
+            f"dualnet.scipy.solve_triangular: trans must be 0 or 'N' (a x = b), or 1, 2, 'T' or "
+            f"'C' (aᵀ x = b), got {trans!r}"
+        )
+    a, b, off = _array(a), _array(b), int(bool(unit_diagonal))
+    a = np.tril(a, -off) if lower else np.triu(a, off)
+    if unit_diagonal:
+        a = a + np.eye(a.shape[-1], dtype=a.dtype)
+    return np.linalg.solve(a if trans in (0, "N") else np.swapaxes(a, -1, -2), b)
+
+
+def cho_solve(c_and_lower: tuple, b: Array) -> Array:
+    """Solve a x = b where `(c, lower)` is the Cholesky factor of a, as `scipy.linalg.cho_solve`."""
+    c, lower = c_and_lower
+    first, second = ("N", "T") if lower else ("T", "N")
+    y = solve_triangular(c, b, trans=first, lower=lower)
+    return solve_triangular(c, y, trans=second, lower=lower)
+
+
+@primitive
+def expm(a: Array) -> Array:
+    """Evaluate the matrix exponential of a `(..., n, n)`, as `scipy.linalg.expm`."""
+    return scipy.linalg.expm(a)
+
+
+@linear.LinearMap
+def _expm_tangent(t: Stack, a: Array) -> Stack:
+    """Return the derivative of expm at a in the direction t.
+
+    It is the upper right block of the exponential of [[a, t], [0, a]].
+    Source: Higham 2008, "Functions of Matrices", Eq. 3.16.
+    """
+    n = a.shape[-1]
+    a = np.broadcast_to(a, t.shape)
+    upper = np.concatenate([a, t], axis=-1)
+    lower = np.concatenate([np.zeros_like(a), a], axis=-1)
+    return expm(np.concatenate([upper, lower], axis=-2))[..., :n, n:]
+
+
+@_expm_tangent.transposed
+def _(ct: Cotangent, _shape: Shape, a: Array) -> Cotangent:
+    return _expm_tangent(ct, np.swapaxes(a, -1, -2))
+
+
+@linearizer(expm)
+def _(a: Array) -> Any:
+    out = expm(a)
+    return out, lambda t: _expm_tangent(t, a)
+
+
+# --- scipy.stats ---------------------------------------------------------------------------------
+
+_LOG_2PI = math.log(2.0 * math.pi)
+
+
+class norm:
+    """The normal distribution, as `scipy.stats.norm`."""
+
+    @staticmethod
+    def logpdf(x: Array, loc: Any = 0.0, scale: Any = 1.0) -> Array:
+        """Evaluate the logarithm of the density."""
+        x = _array(x)
+        z = (x - loc) / scale
+        # The logarithm of a Python number stays one, which does not widen float32.
+        log_scale = np.log(scale)
+        log_scale = float(log_scale) if isinstance(scale, (int, float)) else log_scale
+        return np.square(z) * -0.5 - (log_scale + 0.5 * _LOG_2PI)
+
+
+class multivariate_normal:
+    """The normal distribution in several dimensions, as `scipy.stats.multivariate_normal`."""
+
+    @staticmethod
+    def logpdf(x: Array, mean: Any = None, cov: Any = 1.0) -> Array:
+        """Evaluate the logarithm of the density at x `(..., n)`, for an invertible covariance.
+
+        The derivative by cov is that of the symmetric part of cov, and so it is symmetric.
+        """
+        x, cov = _array(x), _array(cov)
+        if np.ndim(cov) != 2:
+            raise MissingRuleError(
+                "dualnet.scipy.multivariate_normal.logpdf: only a matrix as cov has a derivative "
+                f"rule, got {np.ndim(cov)} axes; write cov * np.eye(n), or np.diag(cov)"
+            )
+        n = cov.shape[-1]
+        off_mean = x if mean is None else x - mean
+        if off_mean.ndim == 0 or off_mean.shape[-1] != n:
+            raise MissingRuleError(
+                "dualnet.scipy.multivariate_normal.logpdf: expected points of shape (..., "
+                f"{n}), got {off_mean.shape}; write x[..., None] for numbers"
+            )
+        factor = np.linalg.cholesky((cov + cov.T) * 0.5)
+        rows = np.reshape(off_mean, (-1, n))
+        z = np.reshape(solve_triangular(factor, rows.T, lower=True).T, off_mean.shape)
+        log_det = np.sum(np.log(np.diagonal(factor)))
+        return np.sum(np.square(z), axis=-1) * -0.5 - (log_det + 0.5 * n * _LOG_2PI)

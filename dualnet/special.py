@@ -1,0 +1,134 @@
+"""The derivative rules of SciPy's special functions: a table, read when SciPy was imported.
+
+SciPy's ufuncs ask a Dual what they mean to it, as NumPy's do, so that `scipy.special.erf(x)` works
+as it stands.  This module imports no SciPy: `register` gets `scipy.special` when one of its
+functions first meets a Dual.  Functions of SciPy that are no ufuncs are in `dualnet.scipy`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dualnet.core import late
+from dualnet.core.dual import primitive
+from dualnet.core.engine import elementwise
+from dualnet.types import Array
+
+_SQRT_PI = math.sqrt(math.pi)
+_SQRT_2PI = math.sqrt(2.0 * math.pi)
+
+
+def register(special: Any) -> None:
+    """Give the ufuncs of `scipy.special` their rules."""
+    _error_functions(special)
+    _logistic(special)
+    _gamma_functions(special)
+    _entropies(special)
+    _bessel_functions(special)
+
+
+late.WAITING["scipy.special"] = register
+
+
+def _bell(x: Array) -> Array:
+    """Evaluate exp(-x²); beyond 30 it is 0, and x² is not formed there because it may overflow."""
+    return np.exp(-np.square(np.clip(x, -30.0, 30.0)))
+
+
+def _error_functions(special: Any) -> None:
+    elementwise(special.erf, lambda t, out, x: t * (_bell(x) * (2.0 / _SQRT_PI)))
+    elementwise(special.erfc, lambda t, out, x: t * (_bell(x) * (-2.0 / _SQRT_PI)))
+    elementwise(special.erfinv, lambda t, out, x: t * (np.exp(np.square(out)) * (_SQRT_PI / 2.0)))
+    elementwise(special.ndtr, lambda t, out, x: t * (_bell(x * math.sqrt(0.5)) / _SQRT_2PI))
+    elementwise(special.ndtri, lambda t, out, p: t * (np.exp(np.square(out) * 0.5) * _SQRT_2PI))
+
+    @primitive
+    def ratio_of_tail(x: Array) -> Array:
+        """Divide the normal density by its distribution function, without a quotient of zeros."""
+        return math.sqrt(2.0 / math.pi) / special.erfcx(x * -math.sqrt(0.5))
+
+    def slope_of_ratio(x: Array, ratio: Array) -> Array:
+        # The slope is -ratio (x + ratio).  Far to the left the sum cancels, and its asymptotic
+        # series in u = 1/x² takes its place; the first term left out is 110410 u⁶.
+        far = np.less(x, -25.0)
+        inverse = -1.0 / np.where(far, x, -25.0)
+        u = np.square(inverse)
+        series = 1.0 - u * (2.0 - u * (10.0 - u * (74.0 - u * (706.0 - u * 8162.0))))
+        return -ratio * np.where(far, inverse * series, np.where(far, 0.0, x) + ratio)
+
+    elementwise(ratio_of_tail, lambda t, out, x: t * slope_of_ratio(x, out))
+    elementwise(special.log_ndtr, lambda t, out, x: t * ratio_of_tail(x))
+
+
+def _logistic(special: Any) -> None:
+    # 1 - expit(x) would be 0 for large x, where expit(-x) is not.
+    elementwise(special.expit, lambda t, out, x: t * (out * special.expit(-x)))
+    elementwise(special.log_expit, lambda t, out, x: t * special.expit(-x))
+    elementwise(special.logit, lambda t, out, x: t / (x * (1.0 - x)))
+
+
+def _gamma_functions(special: Any) -> None:
+    for log_gamma in (special.gammaln, special.loggamma):
+        elementwise(log_gamma, lambda t, out, x: t * special.digamma(x))
+    elementwise(special.gamma, lambda t, out, x: t * (out * special.digamma(x)))
+
+    @primitive
+    def polygamma(n: int, x: Array) -> Array:
+        """Evaluate the n-th derivative of digamma for n ≥ 1, in the dtype of x."""
+        return special.zeta(n + 1.0, x) * float((-1) ** (n + 1) * math.factorial(n))
+
+    elementwise(polygamma, None, lambda t, out, n, x: t * polygamma(n + 1, x))
+    elementwise(special.digamma, lambda t, out, x: t * polygamma(1, x))
+
+
+def _quotient(x: Array, y: Array) -> Array:
+    """Divide x by y; 0/0 counts as 0, and its own derivative is not finite."""
+    both = np.logical_and(np.equal(x, 0), np.equal(y, 0))
+    return np.where(both, np.cbrt(np.where(both, x, 1)), x / np.where(both, 1, y))
+
+
+def _entropies(special: Any) -> None:
+    # At x = 0 the slope by x is an infinite limit; the slope by y is 0, also at y = 0.
+    elementwise(
+        special.xlogy,
+        lambda t, out, x, y: t * np.log(y),
+        lambda t, out, x, y: t * _quotient(x, y),
+    )
+    elementwise(
+        special.xlog1py,
+        lambda t, out, x, y: t * np.log1p(y),
+        lambda t, out, x, y: t * _quotient(x, 1.0 + y),
+    )
+    elementwise(special.entr, lambda t, out, x: t * (-1.0 - np.log(x)))
+    elementwise(
+        special.rel_entr,
+        lambda t, out, x, y: t * (np.log(x) - np.log(y) + 1.0),
+        lambda t, out, x, y: t * -_quotient(x, y),
+    )
+
+
+def _bessel_functions(special: Any) -> None:
+    def i1_over_x(i1: Any, x: Array, damping: Any) -> Array:
+        # Near 0 the power series keeps all derivatives right: Σ (x²/4)^n / (2 n! (n+1)!).
+        near = np.less(np.absolute(x), 1.0)
+        inner = np.where(near, x, 0)
+        u, series = np.square(inner) * 0.25, np.zeros_like(x)
+        for n in range(10, -1, -1):
+            series = series * u + 0.5 / (math.factorial(n) * math.factorial(n + 1))
+        return np.where(near, series * damping(inner), i1(x) / np.where(near, 1, x))
+
+    def slope_of_i1(x: Array) -> Array:
+        return special.i0(x) - i1_over_x(special.i1, x, lambda _x: 1.0)
+
+    def slope_of_i1e(x: Array, out: Array) -> Array:
+        damped = i1_over_x(special.i1e, x, lambda x: np.exp(-np.absolute(x)))
+        return special.i0e(x) - damped - np.sign(x) * out
+
+    elementwise(special.i0, lambda t, out, x: t * special.i1(x))
+    elementwise(special.i1, lambda t, out, x: t * slope_of_i1(x))
+    # The factor exp(-|x|) has a kink at 0, where the slope of |x| counts as 0.
+    elementwise(special.i0e, lambda t, out, x: t * (special.i1e(x) - np.sign(x) * out))
+    elementwise(special.i1e, lambda t, out, x: t * slope_of_i1e(x, out))
