@@ -163,7 +163,7 @@ def loss(w):
     ("name", "run", "most"),
     [
         ("jvp", lambda: dn.jvp(loss, (W,), (W,)), 85),
-        ("grad", lambda: dn.grad(loss)(W), 150),
+        ("grad", lambda: dn.grad(loss)(W), 160),
     ],
 )
 def test_python_calls_of_a_transform(name, run, most):

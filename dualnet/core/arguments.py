@@ -93,18 +93,18 @@ def argument_numbers(argnums: Any, count: int) -> tuple[list[int], bool]:
     """
     expected = f"argnums: expected an integer or a tuple of integers, got {argnums!r}"
     try:
-        single = hasattr(argnums, "__index__") and np.ndim(argnums) == 0
-        numbers = [operator.index(n) for n in ((argnums,) if single else argnums)]
+        single = hasattr(argnums, "__index__") and not getattr(argnums, "ndim", 0)
+        numbers = list(map(operator.index, (argnums,) if single else argnums))
     except TypeError:
         raise TangentError(f"{expected}; write argnums=0 for the first argument") from None
     if not numbers:
         raise TangentError(f"{expected}; name at least one argument to differentiate by")
+    from_start: list[int] = []
     for n in numbers:
         if not -count <= n < count:
             raise TangentError(f"argnums: no argument {n} among the {count} by position")
-    from_start = [n % count for n in numbers]
-    for n in from_start:
-        if from_start.count(n) > 1:
+        from_start.append(n % count)
+        if from_start.count(n % count) > 1:
             raise TangentError(
                 f"argnums: argument {n} is named more than once in {argnums!r}; name it once, and "
                 "use its derivative twice"

@@ -10,12 +10,13 @@ write in one go, so that they can have a derivative rule like any other function
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
 
 from dualnet.backends.overridable import overridable
-from dualnet.core.dual import primal_of, primitive
+from dualnet.core.dual import innermost_level, primal_of, primitive
 from dualnet.types import Array, Shape
 
 
@@ -55,3 +56,12 @@ def scatter_add_zeros(x: Array, positions: np.ndarray, shape: Shape) -> Array:
     for row, total in zip(rows, result, strict=True):
         total[:] = np.bincount(flat, weights=row, minlength=size)  # sums in double precision
     return np.reshape(result, (k, *shape))
+
+
+def join_lists(args: Sequence, sequences: Container[int]) -> Sequence:
+    """Make arrays of the lists with duals in them, where NumPy would make arrays of lists."""
+    for i, x in enumerate(args):
+        if isinstance(x, (list, tuple)) and innermost_level(x) is not None:
+            parts = join_lists(x, ())
+            args = (*args[:i], parts if i in sequences else np.stack(parts), *args[i + 1 :])
+    return args

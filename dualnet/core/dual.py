@@ -77,9 +77,8 @@ def evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
     if rule is None:
         raise refusals.missing_rule(fn)
     level = innermost_level(args)
-    if not rule.anywhere and (
-        level is None or (kwargs and any(isinstance(v, Dual) for v in kwargs.values()))
-    ):
+    by_keyword = kwargs and any(isinstance(v, Dual) for v in kwargs.values())
+    if (level is None or by_keyword) and not rule.anywhere:
         raise refusals.out_of_place(fn)
     unknown = kwargs and rule.keywords is not None and not kwargs.keys() <= rule.keywords
     if unknown or len(args) > rule.positional:

@@ -25,6 +25,7 @@ import numpy as np
 from dualnet.core import linear, refusals
 from dualnet.core.aliasing import own
 from dualnet.core.arguments import known_arguments
+from dualnet.core.arrays import join_lists
 from dualnet.core.dual import RULES, Dual, Level, Rule, innermost_level, primal_of
 from dualnet.core.half import in_single
 from dualnet.core.symbolic import Symbolic
@@ -95,11 +96,9 @@ def linearizer(fn: Callable, sequences: Container[int] = ()) -> Callable:
             several = isinstance(out, tuple)
             pairs = zip(out, maps, strict=True) if several else ((out, maps),)
             outs = []
-            for x, of_x in pairs:
-                of_x = (of_x,) if callable(of_x) else of_x
-                outs.append(
-                    x if of_x is None else _with_tangent(fn, level, x, tangents, of_x, (), {})
-                )
+            for x, m in pairs:
+                m = (m,) if callable(m) else m
+                outs.append(x if m is None else _with_tangent(fn, level, x, tangents, m, (), {}))
             return getattr(type(out), "_make", tuple)(outs) if several else outs[0]
 
         _register(fn, evaluate, [function])
@@ -117,7 +116,7 @@ def composed(*fns: Callable, sequences: Container[int] = (), anywhere: bool = Fa
 
     def decorate(function: Callable) -> Callable:
         def evaluate(_level: Level, args: tuple, kwargs: dict) -> Any:
-            return function(*(args if anywhere else _joined(args, sequences)), **kwargs)
+            return function(*(args if anywhere else join_lists(args, sequences)), **kwargs)
 
         for fn in fns:
             _register(fn, evaluate, [function], anywhere=anywhere)
@@ -146,11 +145,7 @@ def operand(x: Any) -> Any:
 
 
 def _register(
-    fn: Callable,
-    evaluate: Callable,
-    parts: Iterable[Callable] = (),
-    leading: int = 0,
-    anywhere: bool = False,
+    fn: Callable, evaluate: Callable, parts: Iterable = (), leading: int = 0, anywhere: bool = False
 ) -> None:
     """Give `fn` its rule, for the arguments that all `parts` take; a second rule is refused."""
     if fn in RULES:
@@ -169,7 +164,7 @@ def take_apart(args: Sequence, level: Level, sequences: Container[int] = ()) -> 
     """
     primals, tangents, recorded = [], [], False
     if any([isinstance(x, (list, tuple)) for x in args]):
-        args = _joined(args, sequences)
+        args = join_lists(args, sequences)
     for x in args:
         t = None
         if isinstance(x, Dual):
@@ -188,15 +183,6 @@ def take_apart(args: Sequence, level: Level, sequences: Container[int] = ()) -> 
     if recorded:
         primals = [own(x) if t is None else x for x, t in zip(primals, tangents, strict=True)]
     return primals, tangents
-
-
-def _joined(args: Sequence, sequences: Container[int]) -> Sequence:
-    """Make arrays of the lists with duals in them, where NumPy would make arrays of lists."""
-    for i, x in enumerate(args):
-        if isinstance(x, (list, tuple)) and innermost_level(x) is not None:
-            parts = _joined(x, ())
-            args = (*args[:i], parts if i in sequences else np.stack(parts), *args[i + 1 :])
-    return args
 
 
 def _with_tangent(

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.core.dual import Dual, Level, astype, evaluate
-from dualnet.types import Array, Tangent
+from dualnet.core.dual import Dual, astype, evaluate
 
 
 def _evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
@@ -66,7 +65,5 @@ class FloatDual(Dual):
     __imod__, __ipow__ = Dual.__mod__, Dual.__pow__
 
 
-def dual_of(given: Any, primal: Array, tangent: Tangent, level: Level) -> Dual:
-    """Make the Dual of an argument; `given` is what came, and `primal` is an array of it."""
-    kind = FloatDual if type(given) in (float, FloatDual) else Dual
-    return kind(primal, tangent, level)
+WEAK = (float, FloatDual)
+"""The types of arguments of which transforms make a FloatDual."""

@@ -21,7 +21,7 @@ from dualnet.core import aliasing, arguments, spaces
 from dualnet.core.dual import Dual, Level, primal_of
 from dualnet.core.engine import take_apart
 from dualnet.core.half import in_single
-from dualnet.core.python_floats import FloatDual, dual_of
+from dualnet.core.python_floats import WEAK, FloatDual
 from dualnet.core.reach import has_nan, transpose_along_paths
 from dualnet.core.symbolic import Symbolic, push_all, transpose_all
 from dualnet.tree import Tree
@@ -135,8 +135,9 @@ def _call(
         What f returned, the primals and tangents of its leaves, and aux without tangents.
     """
     with Level() as level:
-        triples = zip(tree.leaves(primals), leaves, tangents, strict=True)
-        duals = [x if t is None else dual_of(given, x, t, level) for given, x, t in triples]
+        kinds = [FloatDual if type(x) in WEAK else Dual for x in tree.leaves(primals)]
+        triples = zip(kinds, leaves, tangents, strict=True)
+        duals = [x if t is None else kind(x, t, level) for kind, x, t in triples]
         out, aux = f(*tree.unflatten(primals, duals)), None
         if has_aux:
             out, aux = arguments.require_pair("has_aux=True: the function", "(out, aux)", out)
