@@ -17,6 +17,7 @@ row = adder(ROWS, "signals", jax=True)
 _fn: Callable
 _f: Callable
 _KNOTS = np.array([0.0, 1.0, 2.5, 4.0])
+_SHIFTS = np.array([[-3.0, -1.0, 0.0], [1.5, 3.2, 0.1]])  # apart from the knots, and outside too
 
 
 def _like(constant: np.ndarray, x: Any) -> Any:
@@ -33,11 +34,11 @@ def _rising(n: int) -> Callable:
 for _note, _f in {
     "inside": lambda xp, x, fp: xp.interp(x, _like(_KNOTS, x), fp),
     "left and right": lambda xp, x, fp: xp.interp(
-        6 * x - 6, _like(_KNOTS, x), fp, left=-1.0, right=2.0
+        x + _like(_SHIFTS, x), _like(_KNOTS, x), fp, left=-1.0, right=2.0
     ),
-    "period": lambda xp, x, fp: xp.interp(3 * x, _like(_KNOTS, x), fp, period=4.7),
+    "period": lambda xp, x, fp: xp.interp(x + _like(_SHIFTS, x), _like(_KNOTS, x), fp, period=4.7),
 }.items():
-    row(np.interp, _note, _f, uniform(1.1, 2.4, 2, 3), (4,))
+    row(np.interp, _note, _f, uniform(1.1, 1.4, 2, 3), (4,))
 row(
     np.interp,
     "by knots",
