@@ -75,23 +75,15 @@ def linearizer(fn: Callable) -> Callable:
     """Register `fn` by a function of the same arguments that returns `(out, maps)` (a decorator).
 
     `maps` holds one linear map of t alone for each array argument (None where it cannot carry a
-    tangent), or is a single map where only the first argument can.  Where out is a tuple of
-    results, `maps` holds all that for each of them, or None for one that carries no tangent.
+    tangent), or is a single map where only the first argument can.
     """
 
     def decorate(function: Callable) -> Callable:
         def evaluate(level: Level, args: tuple, kwargs: dict) -> Any:
             primals, tangents = take_apart(args, level)
             out, maps = function(*primals, **kwargs)
-
-            def paired(out: Any, maps: Any) -> Any:
-                maps = (maps,) if callable(maps) else maps
-                return _with_tangent(fn, level, out, tangents, maps, (), {})
-
-            if not isinstance(out, tuple):
-                return paired(out, maps)
-            pairs = zip(out, maps, strict=True)
-            return getattr(out, "_make", tuple)(x if m is None else paired(x, m) for x, m in pairs)
+            maps = (maps,) if callable(maps) else maps
+            return _with_tangent(fn, level, out, tangents, maps, (), {})
 
         _register(fn, evaluate, [function], leading=0)
         return function

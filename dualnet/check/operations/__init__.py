@@ -5,6 +5,7 @@ Rows take the array module as their first argument, so that the same row runs on
 
 from dualnet.check.operations import (
     convolution,
+    decompositions,
     elementwise,
     indexing,
     linalg,
@@ -17,6 +18,7 @@ OPERATIONS = [
     *elementwise.ROWS,
     *reductions.ROWS,
     *linalg.ROWS,
+    *decompositions.ROWS,
     *convolution.ROWS,
     *shaping.ROWS,
     *indexing.ROWS,
