@@ -10,7 +10,11 @@ import types
 import numpy as np
 from fake_cuda import count, recorder
 
-LACKING = {"geomspace", "linalg.diagonal", "linalg.outer", "linalg.trace"}
+LACKING = {
+    *("linalg.diagonal", "linalg.outer", "linalg.trace", "linalg.tensordot", "linalg.vecdot"),
+    *("linalg.multi_dot", "linalg.svdvals", "linalg.matrix_norm", "linalg.vector_norm"),
+    *("geomspace", "vecdot", "matvec", "vecmat"),
+}
 """What NumPy has and CuPy does not, of the functions that have a derivative rule."""
 
 LACKING_ARGUMENTS = {
@@ -24,6 +28,9 @@ LACKING_ARGUMENTS = {
     "astype": {"device"},
     "clip": {"min", "max"},
     "linalg.cholesky": {"upper"},
+    "linalg.matrix_rank": {"hermitian", "rtol"},
+    "linalg.pinv": {"hermitian", "rtol"},
+    "linalg.svd": {"hermitian"},
     "reshape": {"shape"},
     "sort": {"order", "stable"},
     "take": {"mode"},
@@ -128,7 +135,7 @@ class ndarray:
     # --- the two protocols ---
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
-        if method != "__call__":
+        if method != "__call__" or ufunc.__name__ in LACKING:
             return NotImplemented
         operands = (*inputs, *(out or ()))
         for x in operands:

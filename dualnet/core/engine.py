@@ -47,9 +47,9 @@ def rule(fn: Callable, *by_argument: Callable | None, sequences: Container[int] 
             if position in arrays and isinstance(x, (list, tuple)):
                 primals[position] = operand(x)
         out = fn(*primals, **kwargs)
-        return _with_tangent(fn, level, out, tangents, by_argument, (out, *primals), kwargs)
+        return with_tangent(fn, level, out, tangents, by_argument, (out, *primals), kwargs)
 
-    _register(fn, evaluate, filter(None, by_argument), leading=2)
+    register(fn, evaluate, filter(None, by_argument), leading=2)
 
 
 def elementwise(fn: Callable, *by_argument: Callable | None) -> None:
@@ -84,24 +84,17 @@ def linearizer(fn: Callable, sequences: Container[int] = ()) -> Callable:
     """Register `fn` by a function of the same arguments that returns `(out, maps)` (a decorator).
 
     `maps` holds one linear map of t alone for each array argument (None where it cannot carry a
-    tangent), or is a single map where only the first argument can.  Where out is a tuple of
-    results, `maps` holds all that for each of them, or None for one that carries no tangent.
-    `sequences` is as for `rule`.
+    tangent), or is a single map where only the first argument can.  `sequences` is as for `rule`.
     """
 
     def decorate(function: Callable) -> Callable:
         def evaluate(level: Level, args: tuple, kwargs: dict) -> Any:
             primals, tangents = take_apart(args, level, sequences)
             out, maps = function(*primals, **kwargs)
-            several = isinstance(out, tuple)
-            pairs = zip(out, maps, strict=True) if several else ((out, maps),)
-            outs = []
-            for x, m in pairs:
-                m = (m,) if callable(m) else m
-                outs.append(x if m is None else _with_tangent(fn, level, x, tangents, m, (), {}))
-            return getattr(type(out), "_make", tuple)(outs) if several else outs[0]
+            maps = (maps,) if callable(maps) else maps
+            return with_tangent(fn, level, out, tangents, maps, (), {})
 
-        _register(fn, evaluate, [function])
+        register(fn, evaluate, [function])
         return function
 
     return decorate
@@ -119,7 +112,7 @@ def composed(*fns: Callable, sequences: Container[int] = (), anywhere: bool = Fa
             return function(*(args if anywhere else join_lists(args, sequences)), **kwargs)
 
         for fn in fns:
-            _register(fn, evaluate, [function], anywhere=anywhere)
+            register(fn, evaluate, [function], anywhere=anywhere)
         return function
 
     return decorate
@@ -131,7 +124,7 @@ def zero_derivative(*fns: Callable) -> None:
     Comparisons, floor, sign, argmax and their like do not move with small changes.
     """
     for fn in fns:
-        _register(fn, lambda _level, args, kwargs, fn=fn: fn(*map(_plain, args), **kwargs))
+        register(fn, lambda _level, args, kwargs, fn=fn: fn(*map(_plain, args), **kwargs))
 
 
 def operand(x: Any) -> Any:
@@ -144,7 +137,7 @@ def operand(x: Any) -> Any:
 # --- parts ---------------------------------------------------------------------------------------
 
 
-def _register(
+def register(
     fn: Callable, evaluate: Callable, parts: Iterable = (), leading: int = 0, anywhere: bool = False
 ) -> None:
     """Give `fn` its rule, for the arguments that all `parts` take; a second rule is refused."""
@@ -185,7 +178,7 @@ def take_apart(args: Sequence, level: Level, sequences: Container[int] = ()) -> 
     return primals, tangents
 
 
-def _with_tangent(
+def with_tangent(
     fn: Callable,
     level: Level,
     out: Any,

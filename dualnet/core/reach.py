@@ -83,7 +83,11 @@ def transpose_along_paths(
     cotangents: Sequence[Stack | None],
     inputs: Sequence[Symbolic],
 ) -> list[Cotangent | None]:
-    """Do what `symbolic.transpose_all` does, and keep zeros where no cotangent reaches."""
+    """Do what `symbolic.transpose_all` does, and keep zeros where no cotangent reaches.
+
+    Raises:
+        TypeError: a map's transpose does what only arrays know.
+    """
     reaching = [
         None if ct is None else ReachingCotangent(ct, np.not_equal(primal_of(ct), 0))
         for ct in cotangents

@@ -110,7 +110,8 @@ def missing_rule(fn: Callable) -> DualnetError:
         return _no_ufunc_method(fn)
     if name_of(fn).startswith("np.fft."):
         return _complex_result(fn)
-    return (_not_yet_a_rule if hasattr(fn, "defjvps") else _no_rule)(fn)
+    foreign = hasattr(fn, "nin") or name_of(fn).startswith("np.")
+    return (_no_rule if foreign else _not_yet_a_rule)(fn)
 
 
 def missing_argument(

@@ -11,6 +11,7 @@ the answer then has the same leading axis.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from dualnet.core.half import in_single
 from dualnet.core.python_floats import WEAK, FloatDual
 from dualnet.core.reach import has_nan, transpose_along_paths
 from dualnet.core.symbolic import Symbolic, push_all, transpose_all
+from dualnet.errors import TangentError
 from dualnet.tree import Tree
 from dualnet.types import Array, Tangent
 
@@ -122,7 +124,8 @@ class Record:
         stacks = list(map(in_single, stacks))
         pulled = transpose_all(self.out_tangents, stacks, self.inputs)
         if any(map(has_nan, pulled)):
-            pulled = transpose_along_paths(self.out_tangents, stacks, self.inputs)
+            with contextlib.suppress(TypeError, TangentError):  # some maps know arrays alone
+                pulled = transpose_along_paths(self.out_tangents, stacks, self.inputs)
         return _answers(self.primals, self.leaves, pulled, k)
 
 

@@ -1,22 +1,20 @@
-"""Decompositions, what is made of them, and norms."""
+"""Eigenvalues, singular values, QR, pseudoinverses, least squares and norms."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from dualnet.check.table import (
-    Draw,
-    Row,
-    adder,
-    distinct,
-    invertible,
-)
+from dualnet.check.table import Draw, Row, adder, distinct, invertible, uniform
+from dualnet.core.dual import primal_of
+from dualnet.core.tables import decompositions, equal_values, inverses, matrices, norms
 
 ROWS: list[Row] = []
 row = adder(ROWS, "linear algebra", jax=True)
-_THREE = np.array([1.0, 2.0, 3.0])
+
+_fn: Callable
 
 # --- decompositions ------------------------------------------------------------------------------
 
@@ -211,8 +209,10 @@ for _ord in (None, 1, 2, 3, 2.5, 0.5, -1, -2.5, np.inf, -np.inf):
     )
     row(
         np.linalg.vector_norm,
-        f"ord={_ord or 2}",
-        lambda xp, x, ord=_ord or 2: xp.linalg.vector_norm(x, axis=(-1, 0), ord=ord),
+        f"ord={_ord or 'default'}",
+        lambda xp, x, how={"ord": _ord} if _ord else {}: xp.linalg.vector_norm(
+            x, axis=(-1, 0), **how
+        ),
         distinct(2, 2, 3),
     )
 row(
@@ -253,4 +253,40 @@ for _p in (None, 2, -2, 1, -1, np.inf, -np.inf, "fro", "nuc"):
         lambda xp, x, p=_p: xp.linalg.cond(x, p),
         _symmetric(3, 3) if _p in (None, 2, -2, "nuc") else invertible(3, 3),
         jax=_p != "nuc",
+    )
+
+# --- the functions of the package that the rules are made of -------------------------------------
+
+for _fn, _name, _f, _draw in (
+    (decompositions._thin, "svd", lambda x: tuple(np.linalg.svd(x, False)), _spread(3, 2)),
+    (decompositions.values_of_svd, "svdvals", np.linalg.svdvals, _spread(3, 2)),
+    (decompositions.singular_values, "norm", lambda x: np.linalg.norm(x, "nuc"), _spread(3, 2)),
+    (decompositions._reduced_qr, "qr", lambda x: tuple(np.linalg.qr(x)), _spread(3, 2)),
+    (inverses._det_by_inverse, "det", np.linalg.det, invertible(3, 3)),
+    (inverses._pseudoinverse, "pinv", np.linalg.pinv, _spread(3, 2)),
+    (
+        inverses._least_squares,
+        "lstsq",
+        lambda x: np.linalg.lstsq(x, x[:, 0] ** 2)[0],
+        _spread(3, 2),
+    ),
+    (norms._power_norm, "norm", np.linalg.norm, uniform(0.5, 2, 3)),
+):
+    row(_fn, f"in {_name}", lambda _xp, x, f=_f: f(x), _draw, jax=False)
+row(
+    matrices.valued,
+    "",
+    lambda _xp, x: matrices.valued(x + x, 2 * primal_of(x)),
+    (3,),
+    exact=True,
+    jax=False,
+)
+for _fn in (equal_values.times_nonzero, equal_values.times_nan):
+    row(
+        _fn,
+        "",
+        lambda _xp, x, fn=_fn: fn(x, np.full_like(primal_of(x), 2.0)),
+        (3,),
+        exact=True,
+        jax=False,
     )

@@ -1,4 +1,4 @@
-"""Products, einsum and linear systems."""
+"""Products, einsum, linear systems and determinants."""
 
 from __future__ import annotations
 

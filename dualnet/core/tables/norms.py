@@ -16,7 +16,8 @@ import numpy as np
 from dualnet.core import linear
 from dualnet.core.dual import primal_of, primitive
 from dualnet.core.engine import composed, linearizer, operand
-from dualnet.core.tables.decompositions import singular_values, zeros_at_kink
+from dualnet.core.tables.decompositions import singular_values
+from dualnet.core.tables.equal_values import zeros_at_kink
 from dualnet.core.tables.reductions import Axis, axes_from_end
 from dualnet.types import Array
 
