@@ -70,6 +70,20 @@ def test_the_factorization_is_computed_once(monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize(
+    "f", [linalg.det, linalg.eigvalsh, linalg.svdvals, linalg.norm, linalg.eigh]
+)
+@pytest.mark.parametrize("shape", [(0, 0), (0, 2, 2)])
+def test_matrices_without_entries(f, shape):
+    x = np.zeros(shape)
+    plain, (out, t) = f(x), dn.jvp(f, (x,), (x,))
+    _, pull = dn.vjp(f, x)
+    (back,) = pull(out)
+    assert back.shape == shape
+    for a, b, c in zip(*(dn.tree.leaves(y) for y in (plain, out, t)), strict=True):
+        assert np.array_equal(a, b) and np.shape(c) == np.shape(a)
+
+
 # --- answers worked out by hand ------------------------------------------------------------------
 
 

@@ -95,7 +95,15 @@ def which_equal(w: Array) -> Any:
 
 def rounding(w: Array) -> Any:
     """Find the size `(..., 1)` of rounding errors in values `(..., n)`."""
-    return np.max(np.absolute(w), -1, keepdims=True) * (w.shape[-1] * np.finfo(w.dtype).eps)
+    return _largest(w) * (w.shape[-1] * np.finfo(w.dtype).eps)
+
+
+def _largest(w: Array) -> Any:
+    """Find the largest magnitude `(..., 1)` along the last axis; that of no values is 0."""
+    magnitudes = np.absolute(w)
+    if not w.shape[-1]:
+        return np.sum(magnitudes, -1, keepdims=True)
+    return np.max(magnitudes, -1, keepdims=True)
 
 
 def one_over_gaps(w: Array, equal: Array) -> Any:
@@ -120,7 +128,7 @@ def _(ct: Cotangent, _shape: Shape, shares: Array) -> Cotangent:
     """Mix the cotangents of equal values if they are equal themselves, else return NaN there."""
     mean, plain = np.matmul(ct, shares), primal_of(ct)
     error = np.absolute(plain - primal_of(mean))
-    allowed = 100 * np.finfo(plain.dtype).eps * np.max(np.absolute(plain), -1, keepdims=True)
+    allowed = 100 * np.finfo(plain.dtype).eps * _largest(plain)
     return np.where(error <= allowed, mean, np.nan)
 
 

@@ -49,6 +49,8 @@ def _det(a: Array) -> Any:
     rest is small, and its determinant is evaluated without divisions.
     """
     plain = primal_of(operand(a))
+    if not plain.size:
+        return _det_by_inverse(a)
     few = np.finfo(plain.dtype).eps ** (-1 / 6)  # so that third derivatives keep half their digits
     try:
         inverse = np.linalg.inv(plain)

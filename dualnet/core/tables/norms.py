@@ -101,6 +101,8 @@ def _slope_of_power_norm(
     out = _power_norm(x, norm, ord, axes, keepdims)
     p = float(ord) if isinstance(ord, (int, float)) else 2.0  # "fro" and None
     axes = tuple(sorted(axes))
+    if not x.size:
+        return out, lambda t: linear.sum(t, axes, keepdims)
     largest = np.max(np.absolute(primal_of(x)), axis=axes, keepdims=True)
     zero = np.equal(largest, 0)
     y = x / np.where(np.logical_or(zero, np.isinf(largest)), 1, largest)
