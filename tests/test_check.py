@@ -73,6 +73,10 @@ def test_every_function_with_a_rule_has_a_row():
     own = ("numpy", "dualnet.core", "dualnet.images", "dualnet.nn", "dualnet.optim")
     ours = {fn for fn in dual.RULES if (getattr(fn, "__module__", None) or "numpy").startswith(own)}
     ours -= {fn for fn in ours if name_of(fn).startswith("scipy.")}  # those are in test_scipy
+    # The methods of all ufuncs share four rules, of which the table has rows.  What gives NaN at
+    # kinks has no differences to be compared with; tests/test_edges.py has it.
+    ours -= {fn for fn in ours if isinstance(getattr(fn, "__self__", None), np.ufunc)}
+    ours -= {fn for fn in ours if getattr(fn, "__module__", "").endswith(".kinks")}
     assert not COVERED & ZERO.keys()
     missing = ours - COVERED - ZERO.keys()
     assert not missing, f"no row in dualnet/check for {sorted(map(name_of, missing))}"
@@ -378,7 +382,8 @@ def test_a_wrong_transpose_fails(name, rows_by_transpose, monkeypatch):
             patch.setattr(linear_map, "transpose", lambda *args, c=change: c(real(*args)))
             # a row that transposes twice does not notice a sign
             results = map(verify, rows_by_transpose[name])
-            failed = list(itertools.islice((r for r in results if r.failure), 1))
+            told = (r for r in results if r.failure and "backward" not in r.failure)
+            failed = list(itertools.islice(told, 1))
         assert failed and all(r.failure.startswith(f"{r.row.name}: ") for r in failed)
         if name != "linear.cast":  # in double precision nothing is converted
             assert "vjp: ⟨u, J v⟩ = " in failed[0].failure

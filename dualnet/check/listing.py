@@ -1,0 +1,67 @@
+"""`python -m dualnet.check.listing` prints docs/functions.md: what has a rule and what it takes."""
+
+# ruff: noqa: E501, because a paragraph of a Markdown page is one line
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from dualnet.check import NOT_IN_CUPY, ROWS
+from dualnet.check.operations.zero import ZERO
+from dualnet.core.dual import RULES, Rule
+from dualnet.core.refusals import name_of
+
+_HEAD = """# Functions with a derivative rule
+
+This page is printed by `python -m dualnet.check.listing`, and a test keeps it equal to the registry.
+
+Operators (`+ - * / // % ** @`, comparisons, indexing, in place too) and the array methods of the same names have rules as well, and so have the methods `reduce`, `accumulate`, `reduceat` and `outer` of elementwise ufuncs of two arguments, and `np.add.at` and `np.subtract.at` on duals. Every other function raises an error that shows how to add a rule. Not supported are `out=` and complex numbers. [numpy.md](numpy.md) has what `dualnet.numpy` adds; `dualnet.scipy` and SciPy's special functions are listed in their modules.
+
+Every rule serves both modes, k directions at once and nested derivatives. "Keywords" are the arguments that may be given by name; "rows" says how many rows of the verifier (`python -m dualnet.check`) hold the function to differences, to first and second order; "CuPy" says whether CuPy 14.2 has all, some or none of these ways to call it. Where a function has a kink, the convention stands in the docstring of its rule: ties of a maximum share the tangent equally, |x| has the slope 0 at 0, norms of 0 have the slope 0, and second derivatives at such points are NaN.
+
+| function | by position | keywords | rows | CuPy |
+| --- | --- | --- | --- | --- |
+"""
+
+_WITHOUT_SLOPE = """
+## Without a slope
+
+These take the plain values of their arguments and return plain values:
+
+"""
+
+
+def listing() -> str:
+    """Return the page, as text."""
+    rules = {
+        name_of(fn): (fn, rule)
+        for fn, rule in RULES.items()
+        if name_of(fn).startswith("np.") and not inspect.ismethod(fn) and not _of_ufunc(fn)
+    }
+    plain = [name for name, (fn, _) in rules.items() if fn in ZERO]
+    table = [_line(name, *rules[name]) for name in sorted(rules) if name not in plain]
+    without = ", ".join(f"`{name}`" for name in sorted(plain))
+    return f"{_HEAD}{''.join(table)}{_WITHOUT_SLOPE}{without}.\n"
+
+
+def _of_ufunc(fn: Callable) -> bool:
+    return isinstance(getattr(fn, "__self__", None), np.ufunc)
+
+
+def _line(name: str, fn: Callable, rule: Rule) -> str:
+    rows = [row.name for row in ROWS if row.covers is fn]
+    lacking = [row for row in rows if row in NOT_IN_CUPY]
+    cupy = "no" if rows and len(lacking) == len(rows) else "some" if lacking else "yes"
+    keywords = sorted(rule.keywords or ()) if rule.keywords is not None else ["any"]
+    shown = [k for k in keywords if k not in ("t", "out") and not k.startswith("_")]
+    positions = "any" if math.isinf(rule.positional) else str(int(rule.positional))
+    return f"| `{name}` | {positions} | {', '.join(shown)} | {len(rows)} | {cupy} |\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(listing())
