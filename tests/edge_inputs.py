@@ -1662,7 +1662,7 @@ def _() -> Iterator:
 
 @kind("own rules")
 def _() -> Iterator:
-    refused = Refused("rule|differentiated")
+    refused = Refused("rule|differentiated|linearizer")
 
     def ruled(rule: Callable, function: Callable = lambda x: 3.0 * x) -> Callable:
         f = dn.custom_jvp(function)

@@ -127,7 +127,6 @@ def test_methods_of_ufuncs_without_a_rule():
         ("np.stack", "dtype=", lambda x: np.stack([x, x], dtype=np.float32)),
         ("np.nansum", "where=", lambda x: np.nansum(x, where=x > 0)),
         ("np.trace", "dtype=", lambda x: np.trace(np.outer(x, x), dtype=np.float64)),
-        ("np.full_like", "dtype=", lambda x: np.full_like(x, 1.0, dtype=np.float32)),
     ],
 )
 def test_an_unknown_argument_is_named_with_its_function(name, argument, call):

@@ -35,8 +35,14 @@ def derivatives(row, primals, v, u):
     return out, pushed, pull(u)
 
 
+NOT_IN_THE_STAND_IN = {"method sort", "method fill"}
+"""Rows that write into plain arrays, which the stand-in's arrays do to a copy."""
+
+
 @pytest.mark.parametrize(
-    "row", [r for r in ROWS if r.name not in NOT_IN_CUPY], ids=lambda row: row.name
+    "row",
+    [r for r in ROWS if r.name not in NOT_IN_CUPY | NOT_IN_THE_STAND_IN],
+    ids=lambda row: row.name,
 )
 def test_rows(row, cupy_backend, rng, key):
     for dtype, allowed in ALLOWED.items():

@@ -75,7 +75,8 @@ def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callab
             raise ValueError(
                 f"{refusals.name_of(fn)}: where= needs initial=, the result where nothing is left"
             )
-        filler = initial if neutral is None else neutral
+        infinite = -np.inf if combine is np.maximum else np.inf  # it ties with no entry
+        filler = infinite if neutral is None else neutral
         x = _masked(_of_dtype(x, dtype), where, filler)
         if neutral is None and initial is not None and 0 in x.shape:
             return np.sum(x, axis, keepdims=keepdims) + initial  # no entries are left
