@@ -626,3 +626,8 @@ def test_the_page_about_the_module_runs():
     # y = (1 - 0.1 r)^49, and the norm of rotated points does not depend on the angle
     assert numpy.isclose(names["slope"], -4.9 * 0.95**48, rtol=1e-12)
     assert numpy.allclose(names["gradient"], [0, 2], atol=1e-14)
+
+
+def test_lists_of_python_floats_that_are_differentiated():
+    """They are duals of a kind of their own, which lists must not miss."""
+    assert dn.grad(lambda x: dn.numpy.mean([x, 2 * x, 3.0]))(2.0) == 1.0

@@ -85,7 +85,7 @@ def dual_in(x: Any) -> Dual | None:
     if not isinstance(x, (list, tuple)):
         return None
     kinds = set(map(type, x))  # of a long list of numbers, this is one and found fast
-    if Dual in kinds:
+    if any([issubclass(kind, Dual) for kind in kinds]):
         return next(item for item in x if isinstance(item, Dual))
     for kind in kinds:
         if issubclass(kind, (list, tuple)):
