@@ -88,7 +88,8 @@ COMPOSED = [
     and row.family not in ("optimizers", "models")
     and row.covers not in (average, replicated, replicated_by_copies)  # composed of one another
 ]
-IN_JAX = [row for row in ROWS if row.jax] + COMPOSED
+NOT_COMPILED = (np.compress, np.extract, np.trim_zeros)  # the shapes depend on the values
+IN_JAX = [r for r in ROWS if r.jax and r.covers not in NOT_COMPILED] + COMPOSED
 FIRST = {row.covers: row.name for row in reversed(COMPOSED) if not row.exact}.values()
 """The first row of each layer and fused function that is no polynomial: second derivatives take
 long to compile."""
