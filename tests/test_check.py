@@ -76,6 +76,9 @@ def test_every_function_with_a_rule_has_a_row():
     # kinks has no differences to be compared with; tests/test_edges.py has it.
     ours -= {fn for fn in ours if isinstance(getattr(fn, "__self__", None), np.ufunc)}
     ours -= {fn for fn in ours if getattr(fn, "__module__", "").endswith(".kinks")}
+    ours -= {
+        fn for fn in ours if name_of(fn).startswith("np.") and hasattr(fn, "__code__")
+    }  # mutants
     assert not COVERED & ZERO.keys()
     missing = ours - COVERED - ZERO.keys()
     assert not missing, f"no row in dualnet/check for {sorted(map(name_of, missing))}"

@@ -40,7 +40,7 @@ def listing() -> str:
     """Return the page, as text."""
     rules = {
         name_of(fn): (fn, rule)
-        for fn, rule in RULES.items()
+        for fn, rule in reversed(RULES.items())  # NumPy's own came before a user's of its name
         if name_of(fn).startswith("np.") and not inspect.ismethod(fn) and not _of_ufunc(fn)
     }
     plain = [name for name, (fn, _) in rules.items() if fn in ZERO]
