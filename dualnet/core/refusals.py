@@ -75,11 +75,6 @@ _not_yet_a_rule = _refusal(
     "{0} has no derivative rule yet: call {0}.defjvps(lambda t, out, x: ...), with one linear map "
     "for each argument, or decorate its linearizer by @{0}.deflinearizer, before it is used",
 )
-_complex_result = _refusal(
-    MissingRuleError,
-    "{} gives complex numbers, and only real arrays can be differentiated. Write the real and the "
-    "imaginary part as two real arrays, or call it on dn.stop_gradient(x)",
-)
 no_conversion = _refusal(
     MissingRuleError,
     "{}: cannot convert what is differentiated to {}: complex numbers and objects carry no "
@@ -108,8 +103,6 @@ def missing_rule(fn: Callable) -> DualnetError:
         return MissingRuleError(f"{name_of(fn)} {INSTEAD[name_of(fn)]}")
     if hasattr(getattr(fn, "__self__", None), "nin"):
         return _no_ufunc_method(fn)
-    if name_of(fn).startswith("np.fft."):
-        return _complex_result(fn)
     foreign = hasattr(fn, "nin") or name_of(fn).startswith("np.")
     return (_no_rule if foreign else _not_yet_a_rule)(fn)
 

@@ -1,7 +1,8 @@
 """Functions of NumPy that make arrays, or go through them, and ask no argument what it means.
 
 Each leaves a call without duals to NumPy's function of the same name, and returns what that does.
-Arguments about memory (`copy=`, `order=`, `subok=`) mean nothing for a Dual, which is immutable.
+Arguments about memory (`copy=`, `order=`, `subok=`) mean nothing for a Dual, whose primal is never
+written to.
 """
 
 from __future__ import annotations

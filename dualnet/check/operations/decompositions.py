@@ -9,7 +9,7 @@ import numpy as np
 
 from dualnet.check.table import Draw, Row, adder, distinct, invertible, uniform
 from dualnet.core.dual import primal_of
-from dualnet.core.tables import decompositions, equal_values, inverses, matrices, norms
+from dualnet.core.tables import decompositions, elementwise, equal_values, inverses, norms
 
 ROWS: list[Row] = []
 row = adder(ROWS, "linear algebra", jax=True)
@@ -274,9 +274,9 @@ for _fn, _name, _f, _draw in (
 ):
     row(_fn, f"in {_name}", lambda _xp, x, f=_f: f(x), _draw, jax=False)
 row(
-    matrices.valued,
+    elementwise.valued,
     "",
-    lambda _xp, x: matrices.valued(x + x, 2 * primal_of(x)),
+    lambda _xp, x: elementwise.valued(x + x, 2 * primal_of(x)),
     (3,),
     exact=True,
     jax=False,

@@ -9,8 +9,6 @@ import numpy as np
 
 from dualnet.check.table import Row, adder, distinct, far_apart, uniform
 from dualnet.core.arrays import asarray_like
-from dualnet.core.dual import primal_of
-from dualnet.core.tables.statistics import with_value
 
 ROWS: list[Row] = []
 row = adder(ROWS, "statistics", jax=True)
@@ -152,14 +150,6 @@ row(np.cov, "aweights", lambda xp, x, w: xp.cov(x, aweights=w), (2, 4), uniform(
 row(np.corrcoef, "", lambda xp, x: xp.corrcoef(x), (3, 4))
 row(np.corrcoef, "columns", lambda xp, x: xp.corrcoef(x, rowvar=False), (4, 2))
 row(np.corrcoef, "y", lambda xp, x, y: xp.corrcoef(x, y), (4,), (4,))
-row(
-    with_value,
-    "",
-    lambda _xp, x: with_value(x, primal_of(x)),
-    (2, 3),
-    exact=True,
-    jax=False,
-)
 
 # --- without NaN ---------------------------------------------------------------------------------
 

@@ -250,6 +250,14 @@ def _astype(x: Array, dtype: Any) -> Any:
     return primal_of(x).astype(dtype)  # because integers and booleans carry no tangent
 
 
+@primitive
+def valued(x: Array, value: Array) -> Any:
+    """Give x, which was composed, the value that NumPy's own function has, to the last bit."""
+    return value
+
+
+rule(valued, lambda t, out, x, value: t, None)
+
 # --- no slope anywhere ---
 
 zero_derivative(

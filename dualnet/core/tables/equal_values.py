@@ -28,7 +28,8 @@ from dualnet.core import linear
 from dualnet.core.dual import primal_of, primitive
 from dualnet.core.engine import elementwise
 from dualnet.core.linear import LinearMap
-from dualnet.core.tables.matrices import identity_like, valued
+from dualnet.core.tables.elementwise import valued
+from dualnet.core.tables.matrices import identity_like
 from dualnet.types import Array, Cotangent, Shape, Stack, Tangent
 
 # --- what is undetermined ------------------------------------------------------------------------

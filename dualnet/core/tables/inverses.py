@@ -10,6 +10,7 @@ from dualnet.core import linear
 from dualnet.core.dual import Dual, primal_of, primitive
 from dualnet.core.engine import composed, linearizer, operand, zero_derivative
 from dualnet.core.tables.decompositions import values_of_svd
+from dualnet.core.tables.elementwise import valued
 from dualnet.core.tables.equal_values import rounding
 from dualnet.core.tables.matrices import (
     between,
@@ -17,7 +18,6 @@ from dualnet.core.tables.matrices import (
     several_results,
     swapped,
     transposed,
-    valued,
 )
 from dualnet.errors import MissingRuleError
 from dualnet.types import Array, Tangent

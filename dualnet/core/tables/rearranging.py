@@ -16,9 +16,9 @@ from dualnet.core.arrays import arange_like
 from dualnet.core.dual import Dual, astype, getitem, primal_of, primitive
 from dualnet.core.engine import composed, linearizer, operand
 from dualnet.core.tables import linear_maps
+from dualnet.core.tables.elementwise import valued
 from dualnet.core.tables.shaping import _rearranges, positions_of
 from dualnet.core.tables.signals import _as_array, _sliced
-from dualnet.core.tables.statistics import with_value
 from dualnet.errors import MissingRuleError
 from dualnet.types import Array
 
@@ -273,7 +273,7 @@ def _pad(
                 f"np.pad: mode={getattr(mode, '__name__', mode)!r} has no derivative rule with "
                 "these arguments; modes that are named by a string have, with constant end_values"
             )
-    return with_value(x, np.pad(primal_of(array), pairs, mode, **how))
+    return valued(x, np.pad(primal_of(array), pairs, mode, **how))
 
 
 def _pairs(values: Any, ndim: int) -> list:

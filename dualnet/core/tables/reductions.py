@@ -87,7 +87,9 @@ _spread(np.var)
 _spread(np.std)
 
 
-def _extremum(fn: Any) -> None:
+def extremum(fn: Any) -> None:
+    """Register a function that finds the largest or the smallest entry."""
+
     @linearizer(fn)
     def _(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
         # Entries that tie share the tangent equally.
@@ -102,7 +104,7 @@ def _extremum(fn: Any) -> None:
 
 
 for _fn in (np.max, np.min, np.amax, np.amin):
-    _extremum(_fn)
+    extremum(_fn)
 
 
 def _without_each(x: Array) -> Any:

@@ -333,7 +333,7 @@ for _fn in (np.fft.fftshift, np.fft.ifftshift):
 
 @composed(np.meshgrid)
 def _meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple:
-    """Spread coordinates over a grid.  Duals are immutable, so that `copy` has no meaning."""
+    """Spread coordinates over a grid.  The result is computed anew, so `copy` has no meaning."""
     if indexing not in ("xy", "ij"):
         raise ValueError("Valid values for `indexing` are 'xy' and 'ij'.")
     like = next(x for x in xi if isinstance(x, Dual))

@@ -16,21 +16,13 @@ import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.arrays import arange_like, asarray_like
-from dualnet.core.dual import Dual, astype, getitem, primal_of, primitive
-from dualnet.core.engine import composed, linearizer, operand, rule, zero_derivative
+from dualnet.core.dual import Dual, astype, getitem, primal_of
+from dualnet.core.engine import composed, linearizer, operand, zero_derivative
 from dualnet.core.tables import linear_maps
+from dualnet.core.tables.elementwise import valued
 from dualnet.core.tables.reductions import Axis, axes_from_end
 from dualnet.core.tables.shaping import positions_of
 from dualnet.types import Array, Shape, Tangent
-
-
-@primitive
-def with_value(_y: Array, value: Array) -> Any:
-    """Return `value`, which moves as y does: NumPy's own rounding of what y computes."""
-    return value
-
-
-rule(with_value, lambda t, out, y, value: t)
 
 # --- order statistics ----------------------------------------------------------------------------
 
@@ -242,7 +234,7 @@ def _average(
     else:
         sums = _weighted_mean(x, axis, _along(weights, x, axis), keepdims)
         result, total = (
-            with_value(astype(y, value.dtype), value)
+            valued(astype(y, value.dtype), value)
             for y, value in zip(sums, (mean, total), strict=True)
         )
     return (result, total) if returned else result
@@ -330,7 +322,7 @@ def _corrcoef(x: Array, y: Any = None, rowvar: bool = True) -> Any:
         return c / c
     deviations = np.sqrt(np.diag(c))
     c = c / deviations[:, None] / deviations[None, :]
-    return with_value(c, np.clip(primal_of(c), -1, 1))
+    return valued(c, np.clip(primal_of(c), -1, 1))
 
 
 # --- no slope anywhere ---------------------------------------------------------------------------

@@ -15,8 +15,8 @@ import numpy as np
 
 from dualnet.core.dual import primal_of
 from dualnet.core.engine import composed
-from dualnet.core.tables.reductions import Axis, _extremum, axes_from_end
-from dualnet.core.tables.statistics import with_value
+from dualnet.core.tables.elementwise import valued
+from dualnet.core.tables.reductions import Axis, axes_from_end, extremum
 from dualnet.types import Array
 
 
@@ -52,7 +52,7 @@ def _nanmean(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
 
 _fn: Callable
 for _fn in (np.nanmax, np.nanmin):
-    _extremum(_fn)
+    extremum(_fn)
 
 
 def _without_nan(fn: Callable, of_squares: Callable, factor: Callable) -> None:
@@ -80,7 +80,7 @@ def _without_nan(fn: Callable, of_squares: Callable, factor: Callable) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # because the means above have warned already
             value = fn(primal_of(x), axis=axis, ddof=correction or ddof, keepdims=keepdims)
-        return with_value(result, value)
+        return valued(result, value)
 
 
 _without_nan(np.nanvar, np.var, lambda ratio: ratio)
