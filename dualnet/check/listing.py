@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -38,19 +38,20 @@ These take the plain values of their arguments and return plain values:
 
 def listing() -> str:
     """Return the page, as text."""
-    rules = {
-        name_of(fn): (fn, rule)
-        for fn, rule in reversed(RULES.items())  # NumPy's own came before a user's of its name
-        if name_of(fn).startswith("np.") and not inspect.ismethod(fn) and not _of_ufunc(fn)
-    }
+    rules = {name_of(fn): (fn, rule) for fn, rule in RULES.items() if _is_of_numpy(fn)}
     plain = [name for name, (fn, _) in rules.items() if fn in ZERO]
     table = [_line(name, *rules[name]) for name in sorted(rules) if name not in plain]
     without = ", ".join(f"`{name}`" for name in sorted(plain))
     return f"{_HEAD}{''.join(table)}{_WITHOUT_SLOPE}{without}.\n"
 
 
-def _of_ufunc(fn: Callable) -> bool:
-    return isinstance(getattr(fn, "__self__", None), np.ufunc)
+def _is_of_numpy(fn: Callable) -> bool:
+    """Tell whether a function is what NumPy has under its name, and no wrapper of a user's."""
+    root, *path = name_of(fn).split(".")
+    found: Any = np
+    for part in path:
+        found = getattr(found, part, None)
+    return root == "np" and found is fn
 
 
 def _line(name: str, fn: Callable, rule: Rule) -> str:
