@@ -27,7 +27,7 @@ from dualnet.core.engine import (
 )
 from dualnet.core.half import in_single
 from dualnet.core.tables import linear_maps
-from dualnet.core.tables.kinks import share_at_tie, slope_at_kink
+from dualnet.core.tables.kinks import share_at_tie, slope_at_kink, slope_of_norm
 from dualnet.types import Array, Tangent
 
 _LN2 = math.log(2.0)
@@ -52,7 +52,8 @@ def _cosine(x: Array, y: Array, length: Array) -> Array:
     infinite = np.isinf(x)
     plain = np.logical_or(infinite, np.equal(length, 0))
     ratio = np.where(infinite, np.sign(x), x) / np.where(plain, 1, length)
-    return slope_at_kink(slope_at_kink(ratio, x, length), y, length)
+    zero = np.equal(length, 0)
+    return slope_of_norm(slope_of_norm(ratio, x, zero), y, zero)
 
 
 elementwise(

@@ -17,7 +17,7 @@ from dualnet.core import linear
 from dualnet.core.dual import primal_of, primitive
 from dualnet.core.engine import composed, linearizer, operand
 from dualnet.core.tables.decompositions import singular_values
-from dualnet.core.tables.kinks import slope_at_kink
+from dualnet.core.tables.kinks import slope_of_norm
 from dualnet.core.tables.reductions import Axis, axes_from_end
 from dualnet.types import Array
 
@@ -115,8 +115,7 @@ def _slope_of_power_norm(
             size = np.where(np.equal(size, 0), np.nan, size)
         mean = np.sum(np.power(size, p), axis=axes, keepdims=True)
         factor = np.sign(y) * np.power(size, p - 1.0) / np.power(mean, 1.0 - 1.0 / p)
-    moves = np.broadcast_to(np.logical_not(zero), x.shape)
-    factor = slope_at_kink(np.where(zero, 0, factor), x, moves)
+    factor = slope_of_norm(np.where(zero, 0, factor), x, zero)
     return out, lambda t: linear.sum(linear.scale(t, factor), axes, keepdims)
 
 

@@ -17,7 +17,7 @@ from dualnet.core.dual import primal_of, primitive
 from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.half import in_single
 from dualnet.core.tables import linear_maps
-from dualnet.core.tables.kinks import shares_of_ties, slope_at_kink
+from dualnet.core.tables.kinks import shares_of_ties, slope_of_root
 from dualnet.types import Array, Tangent
 
 Axis = int | tuple[int, ...] | None
@@ -77,7 +77,7 @@ def _spread(fn: Any) -> None:
             return out, lambda t: linear.sum(linear.scale(t, factor), axes, keepdims)
         root = in_single(out)
         of_root = 0.5 / np.where(np.equal(root, 0), 1, root)  # the slope is taken as 0 at 0
-        of_root = slope_at_kink(of_root, root, root)
+        of_root = slope_of_root(of_root, root)
         return out, lambda t: linear.scale(
             linear.sum(linear.scale(t, factor), axes, keepdims), of_root
         )
