@@ -4,11 +4,11 @@ The slope of |x| at 0 counts as 0, so the first derivative of |x|² at 0 is righ
 derivative is 2, but the rules of |x| and of the square would add up to 0.  No rule for |x| alone
 can be right there, and NaN is the honest answer.
 
-With forward mode outside, NaN is given along the directions that leave the kink alone.  Reverse mode
-does not see which entries move: a unit that is off stays at 0, and copies of one entry tie for
-ever.  NaN there would spoil right derivatives.  So with reverse mode outside, single entries at a
-kink and entries that tie keep their slope by convention, as they do in the first derivative; norms
-and deviations that are 0, where a whole vector vanishes, still give NaN.
+With forward mode outside, NaN is given along the directions that leave the kink alone.  Reverse
+mode does not see which entries move: a unit that is off stays at 0, and copies of one entry tie
+for ever.  NaN there would spoil right derivatives.  So with reverse mode outside, single entries at
+a kink and entries that tie keep their slope by convention, as they do in the first derivative;
+norms and deviations that are 0, where a whole vector vanishes, still give NaN.
 """
 
 from __future__ import annotations
