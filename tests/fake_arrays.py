@@ -14,26 +14,35 @@ LACKING = {
     *("linalg.diagonal", "linalg.outer", "linalg.trace", "linalg.tensordot", "linalg.vecdot"),
     *("linalg.multi_dot", "linalg.svdvals", "linalg.matrix_norm", "linalg.vector_norm"),
     *("geomspace", "vecdot", "matvec", "vecmat"),
+    *("block", "insert", "nanpercentile", "nanquantile", "spacing", "unstack"),
 }
 """What NumPy has and CuPy does not, of the functions that have a derivative rule."""
 
 LACKING_ARGUMENTS = {
-    **{name: {"where"} for name in ("all", "any", "mean")},
+    **{name: {"where"} for name in ("all", "any", "mean", "nanmean")},
     **{name: {"where", "initial"} for name in ("amax", "amin", "max", "min", "prod", "sum")},
-    **{name: {"where", "mean", "correction"} for name in ("std", "var")},
+    **{name: {"where", "initial"} for name in ("nanmax", "nanmin", "nanprod", "nansum")},
+    **{name: {"where", "mean", "correction"} for name in ("nanstd", "nanvar", "std", "var")},
+    **{name: {"kind", "order"} for name in ("argpartition", "partition")},
+    **{name: {"weights"} for name in ("percentile", "quantile")},
     **{name: {"device"} for name in ("asarray", "empty", "eye", "full", "ones", "zeros")},
     **{name: {"device"} for name in ("empty_like", "full_like", "ones_like", "zeros_like")},
     "arange": {"device"},
     "argsort": {"order", "stable"},
     "astype": {"device"},
     "clip": {"min", "max"},
+    "extract": {"arr"},
+    "isin": {"kind"},
     "linalg.cholesky": {"upper"},
     "linalg.matrix_rank": {"hermitian", "rtol"},
     "linalg.pinv": {"hermitian", "rtol"},
     "linalg.svd": {"hermitian"},
+    "linspace": {"device"},
+    "piecewise": {"args", "kw"},
     "reshape": {"shape"},
     "sort": {"order", "stable"},
     "take": {"mode"},
+    "trim_zeros": {"axis"},
 }
 """What NumPy's functions take and CuPy's do not; `np.eye`, `np.full` and `np.ones` hand on a
 `device=` of their own accord when they are called with `like=`."""

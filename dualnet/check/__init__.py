@@ -25,6 +25,7 @@ _FUNCTIONS_NOT_IN_CUPY = (
     *(np.linalg.tensordot, np.linalg.multi_dot, np.linalg.svdvals),
     *(np.linalg.vector_norm, np.linalg.matrix_norm),
     *(np.linalg.diagonal, np.linalg.outer, np.linalg.trace),
+    *(np.block, np.insert, np.nanpercentile, np.nanquantile, getattr(np, "unstack", None)),
 )
 
 NOT_IN_CUPY = frozenset(
@@ -43,6 +44,7 @@ NOT_IN_CUPY = frozenset(
         "np.linalg.solve-(3, 3)(2, 3, 2)",
         "np.linalg.svd-hermitian",
         "np.linalg.svd-hermitian, values",
+        "np.quantile-weights",
         "np.reshape-shape=",
         "np.sort-stable",
         "np.std-correction",

@@ -124,7 +124,8 @@ def test_it_lacks_what_cupy_lacks():
         except AttributeError:
             return False
 
-    of_numpy = [f for f in RULES if (f.__module__ or "numpy").startswith("numpy")]
+    functions = [f for f in RULES if not isinstance(getattr(f, "__self__", None), np.ufunc)]
+    of_numpy = [f for f in functions if (f.__module__ or "numpy").startswith("numpy")]
     lacking = {".".join([*f.__module__.split(".")[1:], f.__name__]) for f in of_numpy if not has(f)}
     assert lacking == LACKING
 
