@@ -24,6 +24,8 @@ _SCALARS = {
     "u64": np.uint64,
     "u32": np.uint32,
     "u16": np.uint16,
+    "u8": np.uint8,
+    "bool": np.bool_,
     "int": np.int32,
     "float": np.float32,
     "double": np.float64,

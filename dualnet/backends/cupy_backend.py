@@ -69,6 +69,7 @@ class CupyBackend:
             graphs,
             kernels,  # noqa: F401 (its import registers kernels)
             launching,
+            lazy,
             optimizer_kernels,  # noqa: F401 (likewise)
             placeholders,
         )
@@ -77,12 +78,17 @@ class CupyBackend:
         self._record, self._key_words = graphs.Recorded, placeholders.key_words
         self._draws = launching.Module("draws")
         self._recorded: weakref.WeakSet[Any] = weakref.WeakSet()
-        put_kernels(self._cupy.ndarray, launching.KERNELS | product_kernels(matmul_precision))
+        own = launching.KERNELS | product_kernels(matmul_precision)
+        put_kernels(self._cupy.ndarray, own)
+        put_kernels(lazy.LazyArray, {name: lazy.with_plain_arrays(k) for name, k in own.items()})
+        self._lazy = lazy
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)
 
     def asarray(self, x: Any, dtype: DTypeLike | None = None) -> Array:
         """Return the array on the device; one that is there already is not copied."""
+        if isinstance(x, self._lazy.LazyArray):
+            return x if dtype is None else x.astype(dtype, copy=False)
         return self._cupy.asarray(x, dtype)
 
     def to_host(self, x: Array) -> np.ndarray:
@@ -168,7 +174,7 @@ class CupyBackend:
             words, later = self._key_words(key)
             numbers = (np.uint64(n) for n in (size, start, *words))
             self._draws.over(quads, kind, out.dtype, out, *numbers, later)
-        return out
+        return self._lazy.known(out) if self._lazy.is_running() else out
 
 
 def _import_cupy() -> ModuleType:

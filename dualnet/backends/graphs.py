@@ -16,6 +16,7 @@ import cupy
 import numpy as np
 
 from dualnet import tree
+from dualnet.backends import lazy
 from dualnet.backends.placeholders import Now, PlaceholderKey, PlaceholderNumber, Slots
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -71,7 +72,7 @@ class Recorded:
         if self._recording is None and self.refusal is None and self._seen_often(carried, batch):
             self._record(carried, batch, list(numbers))
         if self._recording is None or not self._recording.fits(carried, batch):
-            return self._function(carried, batch, key, numbers)
+            return lazy.force(lazy.run(self._function, carried, batch, key, numbers))
         return self._recording.repeat(carried, batch, Now(key, numbers))
 
     def _seen_often(self, carried: Tree, batch: Tree) -> bool:
@@ -111,12 +112,14 @@ class _Recording:
         with stream, cupy.cuda.using_allocator(pool.malloc):
             stream.begin_capture()
             try:
-                new, self._results = function(
-                    self._before.arrays, self._batch, PlaceholderKey(self._slots), placeholders
+                new, results = lazy.run(
+                    *(function, self._before.arrays, self._batch),
+                    *(PlaceholderKey(self._slots), placeholders),
                 )
-                _require_arrays(self._results)
                 self._after = _ArrayBlock(new)
-                self._after.copy_from(new)
+                lazy.store(tree.leaves(new), tree.leaves(self._after.arrays))
+                self._results = lazy.force(results)
+                _require_arrays(self._results)
             except BaseException:
                 _abandon(stream)
                 raise

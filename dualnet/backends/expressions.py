@@ -1,0 +1,165 @@
+"""Arrays that are not computed yet: what they are made of, and the C text of each function.
+
+An expression is a graph of nodes.  A node is known, which means that its array is there, or it is a
+function of other nodes, entry by entry, or it shows another node with its axes rearranged.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dualnet.types import Array, Shape
+
+C_TYPES = {
+    **{"float32": "float", "float64": "double", "bool": "bool", "uint8": "u8", "uint16": "u16"},
+    **{"uint32": "u32", "int32": "int", "int64": "i64"},
+}
+"""Name of a dtype → the C type of an entry.  Arrays of other dtypes are left to CuPy."""
+
+FORMULAS: dict[Callable, str] = {
+    np.add: "{0} + {1}",
+    np.subtract: "{0} - {1}",
+    np.multiply: "{0} * {1}",
+    np.divide: "{0} / {1}",
+    np.negative: "-{0}",
+    np.positive: "{0}",
+    np.absolute: "{0} < 0 ? -{0} : {0} + 0",
+    np.square: "{0} * {0}",
+    np.reciprocal: "1 / {0}",
+    np.sqrt: "sqrt({0})",
+    np.exp: "exp({0})",
+    np.log: "log({0})",
+    np.tanh: "tanh({0})",
+    # A NaN in either place is the result.
+    np.maximum: "({0} > {1} || {0} != {0}) ? {0} : {1}",
+    np.minimum: "({0} < {1} || {0} != {0}) ? {0} : {1}",
+    np.greater: "{0} > {1}",
+    np.greater_equal: "{0} >= {1}",
+    np.less: "{0} < {1}",
+    np.less_equal: "{0} <= {1}",
+    np.equal: "{0} == {1}",
+    np.not_equal: "{0} != {1}",
+    np.logical_and: "{0} && {1}",
+    np.logical_or: "{0} || {1}",
+    np.logical_not: "!{0}",
+}
+"""A function of NumPy that works entry by entry → its value in C, of arguments {0}, {1}."""
+
+_ALSO_OF_BOOL = {np.logical_and, np.logical_or, np.logical_not, np.equal, np.not_equal}
+"""The functions whose C text means the same for bool.  (NumPy's `True + True` is True.)"""
+_ALSO_OF_INTEGERS = {
+    *(np.add, np.subtract, np.multiply, np.negative, np.positive, np.square, np.maximum),
+    *(np.minimum, np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal),
+}
+"""The functions whose C text means the same for integers of 32 bits and more."""
+
+WHERE = "{0} ? {1} : {2}"
+"""The C text of `np.where`."""
+
+MOST_FUNCTIONS = 64
+"""An expression of more functions than this is computed before it becomes a part of another."""
+
+
+class Node:
+    """An array that is known or can be computed.
+
+    Attributes:
+        shape, dtype: those of the array.
+        array: the CuPy array, once it is known.
+        inputs: the nodes, and the `Number`s, that it is a function of.
+        formula: the function's C text, of arguments {0}, {1}, …; None where `axes` says all.
+        types: the dtypes to which the function's arguments are converted first.
+        axes: for a rearranged node: which axis of this node each axis of the input is; None for an
+            axis of length 1 that is left out.
+        holder: a weak reference to the lazy array that stands for this node, if there is one.
+        functions: how many functions the expression has.
+    """
+
+    __slots__ = (
+        *("shape", "dtype", "array", "inputs", "formula", "types", "axes", "holder"),
+        *("functions", "__weakref__"),
+    )
+
+    def __init__(
+        self,
+        shape: Shape,
+        dtype: np.dtype,
+        array: Array | None = None,
+        inputs: tuple = (),
+        formula: str | None = None,
+        types: tuple = (),
+        axes: tuple[int | None, ...] = (),
+    ):
+        self.shape, self.dtype, self.array = shape, dtype, array
+        self.inputs, self.formula, self.types, self.axes = inputs, formula, types, axes
+        self.holder: Any = None
+        self.functions = (
+            sum(x.functions for x in inputs) + (formula is not None) if array is None else 0
+        )
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a lazy array stands for this node, so that its entries may be asked for."""
+        return self.holder is not None and self.holder() is not None
+
+    def become(self, array: Array) -> None:
+        """Make the node known; what it was made of is let go."""
+        self.array, self.inputs, self.functions = array, (), 0
+
+
+class Number:
+    """A number among the arguments of a function.
+
+    Attributes:
+        value: a number, or a placeholder for one.
+        functions: 0, because it is known.
+    """
+
+    __slots__ = ("value",)
+    shape: Shape = ()
+    functions = 0
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+@functools.cache
+def resolved(function: np.ufunc, kinds: tuple) -> tuple[np.dtype, ...] | None:
+    """Return the dtypes of a function's arguments and of its result.
+
+    Args:
+        function: a key of `FORMULAS`.
+        kinds: the dtype of each argument; `int` or `float` for Python's numbers.
+
+    Returns:
+        The dtypes, the result's last; None where there is no C text for them.
+    """
+    try:
+        dtypes = function.resolve_dtypes((*kinds, None))
+    except TypeError:
+        return None
+    names = {dtype.name for dtype in dtypes}
+    if not names <= C_TYPES.keys() or any(kind not in "fbi" for kind in (d.kind for d in dtypes)):
+        return None
+    arguments = dtypes[:-1]
+    if any(d.kind == "b" for d in arguments) and function not in _ALSO_OF_BOOL:
+        return None
+    if any(d.kind == "i" for d in arguments) and function not in _ALSO_OF_INTEGERS:
+        return None
+    return dtypes
+
+
+def broadcast(shapes: Sequence[Shape]) -> Shape:
+    """Return the shape to which all of these are stretched."""
+    some = {shape for shape in shapes if shape}
+    return some.pop() if len(some) == 1 else np.broadcast_shapes(*some)
+
+
+def size_of(shape: Shape) -> int:
+    """Return how many entries an array of this shape has."""
+    return math.prod(shape)

@@ -1,0 +1,479 @@
+"""Lazy arrays: what a step computes entry by entry is noted, and computed by few kernels.
+
+The layers, rules and optimizers above are written in NumPy's functions, each of which would read
+and write whole arrays.  Inside `run`, arrays are lazy: functions that work entry by entry only note
+what is to be computed (`expressions`).  When a function needs the entries (a matrix product, a
+reduction, a kernel of its own) or the step ends, one generated kernel computes the whole
+expression (`fused`).
+
+Every function that is not known here gets CuPy arrays, as if nothing were lazy.
+"""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import cupy
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from dualnet import tree
+from dualnet.backends import expressions, fused
+from dualnet.backends.expressions import FORMULAS, WHERE, Node, Number
+from dualnet.backends.overridable import matmul
+from dualnet.tree import Tree
+from dualnet.types import Array, Shape
+
+_PYTHON_NUMBERS = (bool, int, float)
+
+_running: list[bool] = []
+"""One entry for each call of `run` that goes on now."""
+
+
+def is_running() -> bool:
+    """Whether a function runs on lazy arrays now."""
+    return bool(_running)
+
+
+def run(function: Callable, *args: Any) -> Any:
+    """Call a function with every CuPy array, in trees of arguments, in the form of a lazy array.
+
+    Returns:
+        What the function returns, with lazy arrays in it.
+    """
+    _running.append(True)
+    try:
+        return function(*[_wrapped(x) for x in args])
+    finally:
+        _running.pop()
+
+
+def force(values: Tree) -> Tree:
+    """Return a tree with a CuPy array in the place of each lazy one."""
+    compute([x for x in tree.leaves(values) if isinstance(x, LazyArray)])
+    return tree.map(plain, values)
+
+
+def store(values: Sequence[Any], targets: Sequence[Array]) -> None:
+    """Write arrays, lazy or not, to contiguous CuPy arrays of the same shapes and dtypes.
+
+    What is still to be computed is written there by the kernel that computes it.
+    """
+    _require_like(values, targets)
+    here = [(x, t) for x, t in zip(values, targets, strict=True) if isinstance(x, LazyArray)]
+    compute([x for x, _ in here], [t for _, t in here])
+    for x, target in zip(values, targets, strict=True):
+        array = plain(x)
+        if array is not target:
+            cupy.copyto(target, array)
+
+
+def _require_like(values: Sequence[Any], targets: Sequence[Array]) -> None:
+    """Raise a TypeError unless values are arrays of the targets' shapes and dtypes."""
+    for x, target in zip(values, targets, strict=True):
+        if not isinstance(x, (LazyArray, cupy.ndarray)):
+            raise TypeError(f"expected a CuPy array, got {type(x).__name__}")
+        if x.shape != target.shape or x.dtype != target.dtype:
+            raise TypeError(
+                f"expected {target.dtype}{target.shape}, got {x.dtype}{x.shape}"
+            )
+
+
+def plain(x: Any) -> Any:
+    """Return a CuPy array for a lazy one, and anything else as it is."""
+    return x.computed() if isinstance(x, LazyArray) else x
+
+
+class LazyArray(NDArrayOperatorsMixin):
+    """An array that stands for its CuPy array, which is computed when somebody needs it."""
+
+    __slots__ = ("__weakref__", "_node")
+
+    def __init__(self, node: Node):
+        self._set(node)
+
+    def _set(self, node: Node) -> None:
+        self._node = node
+        node.holder = weakref.ref(self)
+        if node.array is None:
+            _PENDING.add(node)
+
+    # --- what is known without its entries ---
+
+    shape = property(lambda self: self._node.shape)
+    dtype = property(lambda self: self._node.dtype)
+    ndim = property(lambda self: len(self._node.shape))
+    size = property(lambda self: expressions.size_of(self._node.shape))
+    itemsize = property(lambda self: self._node.dtype.itemsize)
+    nbytes = property(lambda self: self.size * self.itemsize)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of unsized object")
+        return self.shape[0]
+
+    def computed(self) -> Array:
+        """Return the CuPy array."""
+        if self._node.array is None:
+            compute([self])
+        return self._node.array
+
+    # --- NumPy's protocols ---
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if not all(map(_is_operand, inputs)):
+            return NotImplemented
+        out = kwargs.get("out")
+        if out is not None:
+            return _in_place(ufunc, method, inputs, kwargs)
+        if method == "__call__" and not kwargs:
+            if ufunc is np.matmul:
+                return _wrapped(matmul(*_unwrapped(inputs)))
+            result = _noted(ufunc, inputs)
+            if result is not None:
+                return result
+        return _by_cupy("__array_ufunc__", ufunc, method, *inputs, **kwargs)
+
+    def __array_function__(self, function: Callable, types: Any, args: Any, kwargs: Any) -> Any:
+        if not all(issubclass(t, (LazyArray, cupy.ndarray, np.ndarray)) for t in types):
+            return NotImplemented
+        known = _FUNCTIONS.get(function)
+        if known is not None:
+            result = known(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        types = tuple({cupy.ndarray if t is LazyArray else t for t in types})
+        return _by_cupy("__array_function__", function, types, args, kwargs)
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.computed().__array__(*args, **kwargs)
+
+    # --- entries ---
+
+    def __getitem__(self, key: Any) -> Any:
+        shown = _shown_by(self.shape, key)
+        if shown is None:
+            return _wrapped(self.computed()[_unwrapped(key)])
+        return _rearranged(self, *shown)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        value = _unwrapped(value)
+        _compute_all()
+        self.computed()[_unwrapped(key)] = value
+
+    def __iter__(self) -> Iterable:
+        return (self[i] for i in range(len(self)))
+
+    __bool__ = lambda self: bool(self.computed())  # noqa: E731
+    __int__ = lambda self: int(self.computed())  # noqa: E731
+    __float__ = lambda self: float(self.computed())  # noqa: E731
+    __index__ = lambda self: operator.index(self.computed())  # noqa: E731
+
+    # --- methods ---
+
+    T = property(lambda self: np.transpose(self))
+    mT = property(lambda self: np.swapaxes(self, -1, -2))
+
+    def astype(self, dtype: Any, copy: bool = True) -> LazyArray:
+        """Convert to another dtype; without a copy where it has this dtype already."""
+        dtype = np.dtype(dtype)
+        if self.dtype == dtype and not copy:
+            return self
+        if not {dtype.name, self.dtype.name} <= expressions.C_TYPES.keys():
+            return _wrapped(self.computed().astype(dtype, copy=copy))
+        return _function("{0}", (self,), (dtype,), self.shape, dtype)
+
+    def reshape(self, *shape: Any, **kwargs: Any) -> LazyArray:
+        """Return the array in another shape; see `np.reshape`."""
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _METHODS_OF_NUMPY:
+            function = getattr(np, name)
+            return lambda *args, **kwargs: function(self, *args, **kwargs)
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = getattr(self.computed(), name)
+        if not callable(found):
+            return _wrapped(found)
+        return lambda *args, **kwargs: _wrapped(found(*_unwrapped(args), **_unwrapped(kwargs)))
+
+    def __repr__(self) -> str:
+        state = "computed" if self._node.array is not None else "not computed yet"
+        return f"LazyArray({self.dtype}{self.shape}, {state})"
+
+
+_METHODS_OF_NUMPY = {
+    *("sum", "mean", "max", "min", "argmax", "transpose", "swapaxes", "squeeze", "var"),
+}
+"""The methods that do what NumPy's functions of these names do."""
+
+_PENDING: weakref.WeakSet[Node] = weakref.WeakSet()
+"""The nodes for which lazy arrays stood that were not computed, so that they can be before memory
+is overwritten."""
+
+
+# --- from CuPy arrays and back -------------------------------------------------------------------
+
+
+def known(array: Array) -> LazyArray:
+    """Return a lazy array for a CuPy array that is there already."""
+    return LazyArray(Node(array.shape, array.dtype, array))
+
+
+def _wrapped(values: Any) -> Any:
+    """Return a tree with a lazy array in the place of each CuPy array."""
+    return tree.map(lambda x: known(x) if isinstance(x, cupy.ndarray) else x, values)
+
+
+def _unwrapped(values: Any) -> Any:
+    """Return arguments with a CuPy array in the place of each lazy one."""
+    if isinstance(values, LazyArray):
+        return values.computed()
+    if type(values) is dict:
+        return {name: _unwrapped(x) for name, x in values.items()}
+    return type(values)(map(_unwrapped, values)) if type(values) in (list, tuple) else values
+
+
+def _by_cupy(protocol: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Let CuPy's arrays answer one of NumPy's protocols."""
+    result = getattr(_ANY, protocol)(function, *_unwrapped(args), **_unwrapped(kwargs))
+    return result if result is NotImplemented else _wrapped(result)
+
+
+def with_plain_arrays(kernel: Callable) -> Callable:
+    """Return the form of a kernel for lazy arrays: it computes its arguments first."""
+
+    def on_lazy(*args: Any, **kwargs: Any) -> Any:
+        result = kernel(*_unwrapped(args), **_unwrapped(kwargs))
+        return result if result is NotImplemented else _wrapped(result)
+
+    return on_lazy
+
+
+# --- functions that are noted --------------------------------------------------------------------
+
+
+def _is_operand(x: Any) -> bool:
+    """Whether x is of a kind that CuPy's functions take."""
+    kinds = (LazyArray, cupy.ndarray, np.ndarray, np.generic, *_PYTHON_NUMBERS)
+    return isinstance(x, kinds) or hasattr(x, "place")
+
+
+def _kind(x: Any) -> Any:
+    """Return what decides of x about the dtype of a result."""
+    if isinstance(x, _PYTHON_NUMBERS):
+        return bool if isinstance(x, bool) else type(x)
+    return float if hasattr(x, "place") else x.dtype
+
+
+def _noted(ufunc: Any, inputs: Sequence[Any]) -> LazyArray | None:
+    """Note a function of NumPy that works entry by entry; None for one that is left to CuPy."""
+    formula = FORMULAS.get(ufunc)
+    if formula is None or any(isinstance(x, np.ndarray) for x in inputs):
+        return None
+    kinds = tuple(np.dtype(bool) if k is bool else k for k in map(_kind, inputs))
+    dtypes = expressions.resolved(ufunc, kinds)
+    if dtypes is None:
+        return None
+    shape = expressions.broadcast([getattr(x, "shape", ()) for x in inputs])
+    return _function(formula, inputs, dtypes[:-1], shape, dtypes[-1])
+
+
+def _function(
+    formula: str, inputs: Sequence[Any], types: tuple, shape: Shape, dtype: np.dtype
+) -> LazyArray:
+    """Note a function by its C text."""
+    nodes = tuple(map(_input, inputs))
+    if sum(node.functions for node in nodes) >= expressions.MOST_FUNCTIONS:
+        compute([x for x in inputs if isinstance(x, LazyArray)])
+    return LazyArray(Node(shape, dtype, None, nodes, formula, types))
+
+
+def _input(x: Any) -> Node | Number:
+    """Return the node of an array, or a number."""
+    if isinstance(x, LazyArray):
+        return x._node
+    return Node(x.shape, x.dtype, x) if isinstance(x, cupy.ndarray) else Number(x)
+
+
+def _where(condition: Any, *choices: Any) -> Any:
+    inputs = (condition, *choices)
+    arrays = all(isinstance(x, (LazyArray, cupy.ndarray, *_PYTHON_NUMBERS)) for x in inputs)
+    if len(choices) != 2 or not arrays:
+        return NotImplemented
+    of_choices = [x if isinstance(x, _PYTHON_NUMBERS) else x.dtype for x in choices]
+    dtype = np.result_type(*of_choices)
+    shape = expressions.broadcast([getattr(x, "shape", ()) for x in inputs])
+    if dtype.name not in expressions.C_TYPES or _kind(condition) != np.dtype(bool):
+        return NotImplemented
+    return _function(WHERE, inputs, (np.dtype(bool), dtype, dtype), shape, dtype)
+
+
+# --- axes ----------------------------------------------------------------------------------------
+
+
+def _rearranged(x: LazyArray, shape: Shape, axes: tuple[int | None, ...]) -> LazyArray:
+    """Show x in another shape: its axis i is the axis `axes[i]` of the result.
+
+    An array that is computed already is shown by CuPy's own view, so that both share memory.
+    """
+    node = x._node
+    if node.array is not None:
+        steps = [0] * len(shape)
+        for n, step, axis in zip(node.shape, node.array.strides, axes, strict=True):
+            if axis is not None and n > 1:
+                steps[axis] = step
+        view = cupy.lib.stride_tricks.as_strided(node.array, shape, tuple(steps))
+        return known(view)
+    return LazyArray(Node(shape, node.dtype, None, (node,), None, (), axes))
+
+
+def _shown_by(shape: Shape, key: Any) -> tuple[Shape, tuple[int, ...]] | None:
+    """Return what `_rearranged` takes for an index that only adds axes of length 1, else None."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if not all(k is None or k is Ellipsis or (type(k) is slice and k == slice(None)) for k in keys):
+        return None
+    if keys.count(Ellipsis) > 1:
+        return None
+    given = sum(k is not None and k is not Ellipsis for k in keys)
+    if Ellipsis not in keys:
+        keys.append(Ellipsis)
+    at = keys.index(Ellipsis)
+    keys[at : at + 1] = [slice(None)] * (len(shape) - given)
+    if len(shape) < given:
+        return None
+    sizes = iter(shape)
+    axes = tuple(i for i, k in enumerate(keys) if k is not None)
+    return tuple(1 if k is None else next(sizes) for k in keys), axes
+
+
+def _broadcast_to(x: Any, shape: Any) -> Any:
+    if not isinstance(x, LazyArray):
+        return NotImplemented
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    if np.broadcast_shapes(x.shape, shape) != shape:
+        return NotImplemented
+    lead = len(shape) - x.ndim
+    axes = tuple(lead + i if n > 1 or shape[lead + i] == 1 else None for i, n in enumerate(x.shape))
+    return _rearranged(x, shape, axes)
+
+
+def _transpose(x: Any, axes: Any = None) -> Any:
+    if not isinstance(x, LazyArray):
+        return NotImplemented
+    order = tuple(reversed(range(x.ndim))) if axes is None else tuple(a % x.ndim for a in axes)
+    if sorted(order) != list(range(x.ndim)):
+        return NotImplemented
+    return _rearranged(x, tuple(x.shape[a] for a in order), tuple(map(order.index, range(x.ndim))))
+
+
+def _swapaxes(x: Any, first: int, second: int) -> Any:
+    if not isinstance(x, LazyArray):
+        return NotImplemented
+    order = list(range(x.ndim))
+    order[first], order[second] = order[second], order[first]
+    return _transpose(x, order)
+
+
+def _reshape(x: Any, shape: Any, **how: Any) -> Any:
+    """Reshape; without computing where only axes of length 1 come or go."""
+    if not isinstance(x, LazyArray) or how:
+        return NotImplemented
+    shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    if x._node.array is None and -1 not in shape:
+        long = [i for i, n in enumerate(shape) if n != 1]
+        own = [i for i, n in enumerate(x.shape) if n != 1]
+        if [shape[i] for i in long] == [x.shape[i] for i in own]:
+            place = dict(zip(own, long, strict=True))
+            return _rearranged(x, shape, tuple(place.get(i) for i in range(x.ndim)))
+    return known(x.computed().reshape(shape))
+
+
+# --- computing -----------------------------------------------------------------------------------
+
+
+def _in_place(ufunc: Any, method: str, inputs: Sequence, kwargs: dict) -> Any:
+    """Write a function's result into an array that is there: what reads it is computed first."""
+    (target,) = kwargs["out"]
+    _compute_all()
+    if method == "__call__" and set(kwargs) == {"out"} and isinstance(target, LazyArray):
+        if ufunc is np.matmul:
+            matmul(*_unwrapped(inputs), target.computed())
+            return target
+        result = _noted(ufunc, inputs)
+        array = target.computed()
+        if result is not None and result.shape == array.shape and result.dtype == array.dtype:
+            array[...] = result.computed()
+            return target
+    out = tuple(_unwrapped(x) for x in kwargs["out"])
+    _by_cupy("__array_ufunc__", ufunc, method, *inputs, **{**kwargs, "out": out})
+    return target
+
+
+def _compute_all() -> None:
+    """Compute every lazy array, because memory that some of them read will be overwritten."""
+    held = [node.holder() for node in list(_PENDING) if node.array is None and node.is_held]
+    _PENDING.clear()
+    compute(held)
+
+
+def compute(arrays: Sequence[LazyArray], into: Sequence[Array] | None = None) -> None:
+    """Compute lazy arrays together, so that few kernels are launched.
+
+    Args:
+        arrays: the lazy arrays.
+        into: for each the contiguous CuPy array to write it to; None for new ones.
+    """
+    targets: list[Any] = [None] * len(arrays) if into is None else list(into)
+    wanted = {}
+    for x, target in zip(arrays, targets, strict=True):
+        if x._node.array is None:
+            if target is not None and (target.shape, target.dtype) != (x.shape, x.dtype):
+                raise TypeError(f"expected {target.dtype}{target.shape}, got {x.dtype}{x.shape}")
+            wanted.setdefault(x._node, target)
+    jobs = [fused.Job(nodes, [wanted[n] for n in nodes]) for nodes in _clusters(list(wanted))]
+    fused.launch(jobs)
+
+
+def _clusters(nodes: list[Node]) -> list[list[Node]]:
+    """Put nodes together that have one shape and parts in common; each cluster is one kernel."""
+    clusters: list[tuple[list[Node], set[Node]]] = []
+    for node in nodes:
+        parts = _parts(node)
+        apart = []
+        together, all_parts = [node], parts
+        for others, theirs in clusters:
+            if others[0].shape == node.shape and not parts.isdisjoint(theirs):
+                together, all_parts = [*others, *together], all_parts | theirs
+            else:
+                apart.append((others, theirs))
+        clusters = [*apart, (together, all_parts)]
+    return [nodes for nodes, _ in clusters]
+
+
+def _parts(node: Node) -> set[Node]:
+    """Return the nodes of an expression that are still to be computed."""
+    parts, left = set(), [node]
+    while left:
+        here = left.pop()
+        if isinstance(here, Node) and here.array is None and here not in parts:
+            parts.add(here)
+            left += here.inputs
+    return parts
+
+
+_FUNCTIONS: dict[Callable, Callable] = {
+    np.where: _where,
+    np.broadcast_to: _broadcast_to,
+    np.transpose: _transpose,
+    np.swapaxes: _swapaxes,
+    np.reshape: _reshape,
+}
+"""NumPy's functions that lazy arrays answer themselves; NotImplemented means that CuPy answers."""
+
+_ANY = cupy.empty((1,), np.float32)
+"""A CuPy array by which CuPy is asked for its answers."""
