@@ -78,11 +78,12 @@ class Node:
             axis of length 1 that is left out.
         holder: a weak reference to the lazy array that stands for this node, if there is one.
         functions: how many functions the expression has.
+        users: how many nodes were made of this one.
     """
 
     __slots__ = (
         *("shape", "dtype", "array", "inputs", "formula", "types", "axes", "holder"),
-        *("functions", "__weakref__"),
+        *("functions", "users", "__weakref__"),
     )
 
     def __init__(
@@ -98,6 +99,9 @@ class Node:
         self.shape, self.dtype, self.array = shape, dtype, array
         self.inputs, self.formula, self.types, self.axes = inputs, formula, types, axes
         self.holder: Any = None
+        self.users = 0
+        for x in inputs:
+            x.users += 1
         self.functions = (
             sum(x.functions for x in inputs) + (formula is not None) if array is None else 0
         )
@@ -118,14 +122,16 @@ class Number:
     Attributes:
         value: a number, or a placeholder for one.
         functions: 0, because it is known.
+        users: as for a node.
     """
 
-    __slots__ = ("value",)
+    __slots__ = ("users", "value")
     shape: Shape = ()
     functions = 0
 
     def __init__(self, value: Any):
         self.value = value
+        self.users = 0
 
 
 @functools.cache

@@ -24,6 +24,7 @@ from dualnet import tree
 from dualnet.backends import expressions, fused
 from dualnet.backends.expressions import FORMULAS, WHERE, Node, Number
 from dualnet.backends.overridable import matmul
+from dualnet.backends.placeholders import PlaceholderNumber
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
 
@@ -110,6 +111,12 @@ class LazyArray(NDArrayOperatorsMixin):
     itemsize = property(lambda self: self._node.dtype.itemsize)
     nbytes = property(lambda self: self.size * self.itemsize)
 
+    @property
+    def base(self) -> Any:
+        """The CuPy array whose memory this one shows; None where it has memory of its own."""
+        array = self._node.array
+        return None if array is None else getattr(array, "base", None)
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len() of unsized object")
@@ -194,8 +201,8 @@ class LazyArray(NDArrayOperatorsMixin):
         if name in _METHODS_OF_NUMPY:
             function = getattr(np, name)
             return lambda *args, **kwargs: function(self, *args, **kwargs)
-        if name.startswith("__"):
-            raise AttributeError(name)
+        if name not in _OF_CUPY:
+            raise AttributeError(f"'LazyArray' object has no attribute {name!r}")
         found = getattr(self.computed(), name)
         if not callable(found):
             return _wrapped(found)
@@ -207,9 +214,12 @@ class LazyArray(NDArrayOperatorsMixin):
 
 
 _METHODS_OF_NUMPY = {
-    *("sum", "mean", "max", "min", "argmax", "transpose", "swapaxes", "squeeze", "var"),
+    *("sum", "mean", "max", "min", "argmax", "transpose", "swapaxes", "squeeze", "var", "copy"),
 }
 """The methods that do what NumPy's functions of these names do."""
+
+_OF_CUPY = {name for name in dir(cupy.ndarray) if not name.startswith("_")}
+"""The names of what CuPy's arrays have; an array is not computed when it is asked for another."""
 
 _PENDING: weakref.WeakSet[Node] = weakref.WeakSet()
 """The nodes for which lazy arrays stood that were not computed, so that they can be before memory
@@ -260,14 +270,14 @@ def with_plain_arrays(kernel: Callable) -> Callable:
 def _is_operand(x: Any) -> bool:
     """Whether x is of a kind that CuPy's functions take."""
     kinds = (LazyArray, cupy.ndarray, np.ndarray, np.generic, *_PYTHON_NUMBERS)
-    return isinstance(x, kinds) or hasattr(x, "place")
+    return isinstance(x, (*kinds, PlaceholderNumber))
 
 
 def _kind(x: Any) -> Any:
     """Return what decides of x about the dtype of a result."""
     if isinstance(x, _PYTHON_NUMBERS):
         return bool if isinstance(x, bool) else type(x)
-    return float if hasattr(x, "place") else x.dtype
+    return float if isinstance(x, PlaceholderNumber) else x.dtype
 
 
 def _noted(ufunc: Any, inputs: Sequence[Any]) -> LazyArray | None:
@@ -379,6 +389,27 @@ def _swapaxes(x: Any, first: int, second: int) -> Any:
     return _transpose(x, order)
 
 
+def _moveaxis(x: Any, source: Any, destination: Any) -> Any:
+    if not (isinstance(x, LazyArray) and isinstance(source, int) and isinstance(destination, int)):
+        return NotImplemented
+    order = [a for a in range(x.ndim) if a != source % x.ndim]
+    order.insert(destination % x.ndim, source % x.ndim)
+    return _transpose(x, order)
+
+
+def _expand_dims(x: Any, axis: Any) -> Any:
+    if not isinstance(x, LazyArray) or not isinstance(axis, int):
+        return NotImplemented
+    at = axis % (x.ndim + 1)
+    return x[(*[slice(None)] * at, None)]
+
+
+def _copy(x: Any, **how: Any) -> Any:
+    if not isinstance(x, LazyArray) or how or x.dtype.name not in expressions.C_TYPES:
+        return NotImplemented
+    return _function("{0}", (x,), (x.dtype,), x.shape, x.dtype)
+
+
 def _reshape(x: Any, shape: Any, **how: Any) -> Any:
     """Reshape; without computing where only axes of length 1 come or go."""
     if not isinstance(x, LazyArray) or how:
@@ -399,8 +430,15 @@ def _reshape(x: Any, shape: Any, **how: Any) -> Any:
 def _in_place(ufunc: Any, method: str, inputs: Sequence, kwargs: dict) -> Any:
     """Write a function's result into an array that is there: what reads it is computed first."""
     (target,) = kwargs["out"]
+    usual = method == "__call__" and set(kwargs) == {"out"} and isinstance(target, LazyArray)
+    if usual and target._node.array is None and not target._node.users:
+        # nobody else has seen the old entries, so they need not be computed
+        result = _noted(ufunc, inputs)
+        if result is not None and (result.shape, result.dtype) == (target.shape, target.dtype):
+            target._set(result._node)
+            return target
     _compute_all()
-    if method == "__call__" and set(kwargs) == {"out"} and isinstance(target, LazyArray):
+    if usual:
         if ufunc is np.matmul:
             matmul(*_unwrapped(inputs), target.computed())
             return target
@@ -469,6 +507,9 @@ def _parts(node: Node) -> set[Node]:
 _FUNCTIONS: dict[Callable, Callable] = {
     np.where: _where,
     np.broadcast_to: _broadcast_to,
+    np.copy: _copy,
+    np.expand_dims: _expand_dims,
+    np.moveaxis: _moveaxis,
     np.transpose: _transpose,
     np.swapaxes: _swapaxes,
     np.reshape: _reshape,
