@@ -28,9 +28,10 @@ static T atomicAdd(T* place, T value) {
     return old;
 }
 
-static void sincospif(float x, float* s, float* c) {
-    *s = (float)sin(M_PI * x);
-    *c = (float)cos(M_PI * x);
+[[maybe_unused]] static float rsqrtf(float x) { return (float)(1.0 / sqrt((double)x)); }
+
+[[maybe_unused]] static unsigned __umulhi(unsigned a, unsigned b) {
+    return (unsigned)((unsigned long long)a * b >> 32);
 }
 
 static void sincospi(double x, double* s, double* c) {
