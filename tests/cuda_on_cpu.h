@@ -76,6 +76,12 @@ VECTORS_OF(longlong)
 VECTORS_OF(float)
 VECTORS_OF(double)
 
+[[maybe_unused]] static float rsqrtf(float x) { return (float)(1.0 / sqrt((double)x)); }
+
+[[maybe_unused]] static unsigned __umulhi(unsigned a, unsigned b) {
+    return (unsigned)((unsigned long long)a * b >> 32);
+}
+
 static void sincospif(float x, float* s, float* c) {
     *s = (float)sin(M_PI * x);
     *c = (float)cos(M_PI * x);

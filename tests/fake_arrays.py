@@ -269,7 +269,7 @@ def _operator(ufunc):
 
 for _name in ("item", "tolist", "__bool__", "__float__", "__int__", "__index__"):
     setattr(ndarray, _name, lambda self, name=_name: getattr(self.get(), name)())
-for _name in ("shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides"):
+for _name in ("shape", "ndim", "size", "dtype", "itemsize", "nbytes", "strides", "flags"):
     setattr(ndarray, _name, property(lambda self, name=_name: getattr(self._held, name)))
 for _name, _ufunc in {
     **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide},

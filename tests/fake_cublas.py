@@ -82,9 +82,9 @@ def _multiply(handle, transa, transb, sizes, coefficients, a, b, c, count, compu
     left = np.swapaxes(left, 1, 2) if transa else left
     right = np.swapaxes(right, 1, 2) if transb else right
     kind = ctypes.c_double if compute == CUBLAS_COMPUTE_64F else ctypes.c_float
-    one, zero = (kind.from_address(pointer).value for pointer in coefficients)
-    product = one * np.matmul(left, right)
-    result[...] = product + zero * result if zero else product  # where beta is 0, C is not read
+    alpha, beta = (kind.from_address(pointer).value for pointer in coefficients)
+    product = alpha * np.matmul(left, right)
+    result[...] = product + beta * result if beta else product  # where beta is 0, C is not read
 
 
 def _stored(pointer, kind, ld, step, rows, columns, count):

@@ -8,7 +8,6 @@ here, in the modules that this one imports, and in the CUDA sources of the folde
 from __future__ import annotations
 
 import ctypes
-import math
 import sys
 import weakref
 from collections.abc import Callable, Generator, Iterable
@@ -25,9 +24,6 @@ from dualnet.types import Array, Shape
 
 _KEPT_SHARE = 0.25
 """The share of the device's free memory that one array of a data set may take for a whole run."""
-
-_DRAWS_PER_THREAD = 4
-"""How many numbers a thread of the kernels in `cuda/draws.cu` draws."""
 
 
 class CupyBackend:
@@ -66,17 +62,16 @@ class CupyBackend:
         _require_device(self._cupy)
         _choose_precision(matmul_precision)
         from dualnet.backends import (  # here, because all of them import CuPy
+            draws,
             graphs,
             kernels,  # noqa: F401 (its import registers kernels)
             launching,
             lazy,
             optimizer_kernels,  # noqa: F401 (likewise)
-            placeholders,
         )
         from dualnet.backends.products import product_kernels
 
-        self._record, self._key_words = graphs.Recorded, placeholders.key_words
-        self._draws = launching.Module("draws")
+        self._record, self._draws = graphs.Recorded, draws
         self._recorded: weakref.WeakSet[Any] = weakref.WeakSet()
         own = launching.KERNELS | product_kernels(matmul_precision)
         put_kernels(self._cupy.ndarray, own)
@@ -166,15 +161,13 @@ class CupyBackend:
         return recorded
 
     def _draw(self, kind: str, key: Key, shape: Shape, dtype: DTypeLike, start: int) -> Array:
-        """Draw with the kernel `kind` of `cuda/draws.cu`; each thread draws four numbers."""
+        """Draw into a new array by the kernel in `cuda/draws.cu`."""
         out = self._cupy.empty(shape, dtype)
-        size = math.prod(shape)
-        if size:
-            quads = -(-(start + size) // _DRAWS_PER_THREAD) - start // _DRAWS_PER_THREAD
-            words, later = self._key_words(key)
-            numbers = (np.uint64(n) for n in (size, start, *words))
-            self._draws.over(quads, kind, out.dtype, out, *numbers, later)
-        return self._lazy.known(out) if self._lazy.is_running() else out
+        draw = self._draws.Draw(kind, key, out.shape, out.dtype, start)
+        if self._lazy.is_running():
+            return self._lazy.drawn(out, draw)
+        self._draws.fill(out, draw)
+        return out
 
 
 def _import_cupy() -> ModuleType:

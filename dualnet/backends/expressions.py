@@ -103,7 +103,7 @@ class Node:
         for x in inputs:
             x.users += 1
         self.functions = (
-            sum(x.functions for x in inputs) + (formula is not None) if array is None else 0
+            sum([x.functions for x in inputs]) + (formula is not None) if array is None else 0
         )
 
     @property

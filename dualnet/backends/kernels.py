@@ -20,7 +20,6 @@ from dualnet.types import Array, Shape
 
 _WINDOWS = Module("windows")
 _NORMALIZATION = Module("normalization")
-_ACTIVATIONS = Module("activations")
 _LOSSES = Module("losses", threads=128)
 _COMBINATIONS = Module("combinations")
 _SYMMETRIC = Module("symmetric")
@@ -231,19 +230,6 @@ def _tangent(t: Array, y: Array, s: Array, view: Any) -> Array:
     arguments = (*flat(t, y, s), out, np.int64(y.size), np.int64(blocks), *sizes)
     _NORMALIZATION.launch("tangent", t.dtype, k * blocks, *arguments)
     return out
-
-
-# --- activations ---------------------------------------------------------------------------------
-
-
-@kernel_for("_relu_and_slope")
-def _relu_and_slope(x: Array) -> Array:
-    """Return max(x, 0) and its slope."""
-    if not serves(x):
-        return NotImplemented
-    y, slope = cupy.empty(x.shape, x.dtype), cupy.empty(x.shape, x.dtype)
-    _ACTIVATIONS.over(x.size, "relu", x.dtype, *flat(x), y, slope, np.int64(x.size))
-    return y, slope
 
 
 # --- losses --------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from dualnet import tree
-from dualnet.backends import expressions, fused
+from dualnet.backends import draws, expressions, fused
 from dualnet.backends.expressions import FORMULAS, WHERE, Node, Number
 from dualnet.backends.overridable import matmul
 from dualnet.backends.placeholders import PlaceholderNumber
@@ -48,6 +48,9 @@ def run(function: Callable, *args: Any) -> Any:
     _running.append(True)
     try:
         return function(*[_wrapped(x) for x in args])
+    except BaseException:
+        _UNDRAWN.clear()
+        raise
     finally:
         _running.pop()
 
@@ -81,6 +84,27 @@ def _require_like(values: Sequence[Any], targets: Sequence[Array]) -> None:
             raise TypeError(
                 f"expected {target.dtype}{target.shape}, got {x.dtype}{x.shape}"
             )
+
+
+def drawn(out: Array, draw: draws.Draw) -> LazyArray:
+    """Return a lazy array of random numbers, drawn into `out` when entries are first needed.
+
+    Then all arrays that were noted here are drawn by one launch.
+    """
+    _UNDRAWN.append((out, draw))
+    return known(out)
+
+
+def _draw_all() -> None:
+    """Draw all that is noted and not drawn yet."""
+    if _UNDRAWN:
+        noted = list(_UNDRAWN)
+        _UNDRAWN.clear()
+        draws.fill_many(*zip(*noted, strict=True))
+
+
+_UNDRAWN: list[tuple[Array, draws.Draw]] = []
+"""The arrays that stand for random numbers that are not drawn yet."""
 
 
 def plain(x: Any) -> Any:
@@ -124,6 +148,7 @@ class LazyArray(NDArrayOperatorsMixin):
 
     def computed(self) -> Array:
         """Return the CuPy array."""
+        _draw_all()
         if self._node.array is None:
             compute([self])
         return self._node.array
@@ -310,6 +335,20 @@ def _input(x: Any) -> Node | Number:
     return Node(x.shape, x.dtype, x) if isinstance(x, cupy.ndarray) else Number(x)
 
 
+def _constant(text: str) -> Callable:
+    """Return the lazy form of `np.zeros_like` and its like."""
+
+    def like(x: Any, dtype: Any = None, *, shape: Any = None, **how: Any) -> Any:
+        dtype = x.dtype if dtype is None else np.dtype(dtype)
+        if how or dtype.name not in expressions.C_TYPES:
+            return NotImplemented
+        shape = x.shape if shape is None else shape
+        shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        return _function(text, (), (), shape, dtype)
+
+    return like
+
+
 def _where(condition: Any, *choices: Any) -> Any:
     inputs = (condition, *choices)
     arrays = all(isinstance(x, (LazyArray, cupy.ndarray, *_PYTHON_NUMBERS)) for x in inputs)
@@ -473,6 +512,7 @@ def compute(arrays: Sequence[LazyArray], into: Sequence[Array] | None = None) ->
             if target is not None and (target.shape, target.dtype) != (x.shape, x.dtype):
                 raise TypeError(f"expected {target.dtype}{target.shape}, got {x.dtype}{x.shape}")
             wanted.setdefault(x._node, target)
+    _draw_all()
     jobs = [fused.Job(nodes, [wanted[n] for n in nodes]) for nodes in _clusters(list(wanted))]
     fused.launch(jobs)
 
@@ -506,6 +546,8 @@ def _parts(node: Node) -> set[Node]:
 
 _FUNCTIONS: dict[Callable, Callable] = {
     np.where: _where,
+    np.zeros_like: _constant("0"),
+    np.ones_like: _constant("1"),
     np.broadcast_to: _broadcast_to,
     np.copy: _copy,
     np.expand_dims: _expand_dims,

@@ -102,6 +102,16 @@ def exact_matmul(x: Array, y: Array) -> Array:
 
 
 @overridable
+def multiply_onto(x: Array, y: Array, out: Array) -> Array:
+    """Add x @ y to `out` in place, and return `out`.
+
+    A device may add where it writes the product, and may round float32 factors as `matmul` does.
+    """
+    out += np.matmul(x, y)
+    return out
+
+
+@overridable
 def bytes_at_a_time(like: Array, in_cache: int) -> int:
     """Return how many bytes of arrays such as `like` to work on at once: `in_cache` on the host.
 

@@ -25,6 +25,8 @@ from dualnet.backends.launching import Module
 from dualnet.types import Array, Shape
 
 _ROUNDING = Module("rounding")
+_ROUNDED_AT_ONCE = 4
+"""How many numbers a thread rounds; the same as in cuda/rounding.cu."""
 
 _MOST_CALLS = 16
 """Where a product would take more calls than this, operands are copied so that it takes fewer,
@@ -46,7 +48,7 @@ _ONE_AND_ZERO = {char: tuple(c.ctypes.data for c in both) for char, both in _HOS
 
 
 def product_kernels(matmul_precision: str) -> dict[str, Callable]:
-    """Return the kernels for `overridable.matmul` and `exact_matmul`, by these names.
+    """Return the kernels for `overridable.matmul`, `exact_matmul` and `multiply_onto`, by name.
 
     Args:
         matmul_precision: how float32 factors are rounded, a name in
@@ -55,7 +57,35 @@ def product_kernels(matmul_precision: str) -> dict[str, Callable]:
     return {
         "matmul": functools.partial(_matrix_product, matmul_precision),
         "exact_matmul": _exact_product,
+        "multiply_onto": functools.partial(multiply_onto, matmul_precision),
     }
+
+
+def multiply_onto(matmul_precision: str, x: Array, y: Array, out: Array) -> Array:
+    """Add x @ y to `out`, and return it; NotImplemented for what is left to CuPy.
+
+    cuBLAS reads `out` where it would write the product, so the product takes no memory of its own
+    and is not read again.  Every entry's sum is rounded to the dtype, and its sum with the entry of
+    `out` too, as a product and an addition would do.  The result is the same bit for bit only if
+    cuBLAS chooses the same kernel for both, which it does not promise.  Plain and recorded steps
+    both come here, so that they agree.
+
+    Args:
+        matmul_precision: how float32 factors are rounded, a name in
+            `backends.MATMUL_PRECISIONS`.
+        x, y: the factors, of one dtype.
+        out: an array of the shape and dtype of x @ y.  Where it overlaps a factor, or lies so that
+            BLAS cannot write it, the product is made first and then added.
+
+    Raises:
+        ValueError: entries of `out` have the same place in memory.
+    """
+    if isinstance(out, cupy.ndarray) and _repeats_entries(out):
+        raise ValueError(
+            "multiply_onto adds to an array whose entries have places of their own, got shape "
+            f"{out.shape} with strides {out.strides}; write out.copy()"
+        )
+    return _matrix_product(matmul_precision, x, y, out, adds=True)
 
 
 def _exact_product(x: Array, y: Array) -> Array:
@@ -66,8 +96,13 @@ def _exact_product(x: Array, y: Array) -> Array:
     return _matrix_product("full", x, y)
 
 
-def _matrix_product(matmul_precision: str, x: Array, y: Array, out: Array = None) -> Array:
-    """Multiply as `np.matmul` does; NotImplemented for what is left to CuPy."""
+def _matrix_product(
+    matmul_precision: str, x: Array, y: Array, out: Array = None, adds: bool = False
+) -> Array:
+    """Multiply as `np.matmul` does; NotImplemented for what is left to CuPy.
+
+    If `adds` is true, the product is added to what is in `out`.
+    """
     shapes = _result_shapes(x, y, out)
     if shapes is None:
         return NotImplemented
@@ -77,7 +112,8 @@ def _matrix_product(matmul_precision: str, x: Array, y: Array, out: Array = None
     if not out.size:
         return out
     if not x.size:  # all sums are empty
-        out[...] = 0
+        if not adds:
+            out[...] = 0
         return out
     x_is_vector, y_is_vector = x.ndim == 1, y.ndim == 1
     rows, columns = (None if is_vector else slice(None) for is_vector in (x_is_vector, y_is_vector))
@@ -97,8 +133,10 @@ def _matrix_product(matmul_precision: str, x: Array, y: Array, out: Array = None
         x, y = _copy_repeated(x, y, matrices[:-2], result.nbytes)
         axes = _batch_axes(matrices[:-2], x, y, result)
     compute = _FULL[out.dtype.char] if rounded != "tf32" else cublas.COMPUTE_32F_FAST_TF32
-    _multiply(x, y, result, axes, compute)
-    if result is not target:
+    _multiply(x, y, result, axes, compute, adds and result is target)
+    if result is not target and adds:
+        target += result
+    elif result is not target:
         target[...] = result
     return out
 
@@ -160,7 +198,7 @@ def _to_bfloat16(a: Array) -> Array:
     contiguous = cupy.ascontiguousarray(a.transpose(order))
     rounded = cupy.empty(contiguous.shape, np.uint16)
     numbers = contiguous.view(np.uint32), rounded, np.int64(a.size)
-    _ROUNDING.over(a.size, "to_bfloat16", np.float32, *numbers)
+    _ROUNDING.over(-(-a.size // _ROUNDED_AT_ONCE), "to_bfloat16", np.float32, *numbers)
     return rounded.transpose([order.index(axis) for axis in range(a.ndim)])
 
 
@@ -186,10 +224,14 @@ def _leading_dimension(a: Array) -> tuple[int, bool] | None:
 
 def _can_be_written(target: Array, x: Array, y: Array) -> bool:
     """Whether BLAS can write to `target`: its entries must not overlap each other, x or y."""
-    steps = zip(target.shape, target.strides, strict=True)
-    repeated = any(n > 1 and step == 0 for n, step in steps)
     read = any(cupy.may_share_memory(target, a) for a in (x, y))
-    return not repeated and not read and _leading_dimension(target) is not None
+    return not _repeats_entries(target) and not read and _leading_dimension(target) is not None
+
+
+def _repeats_entries(a: Array) -> bool:
+    """Whether an axis of `a` repeats one place in memory."""
+    steps = zip(a.shape, a.strides, strict=True)
+    return bool(a.size) and any(n > 1 and step == 0 for n, step in steps)
 
 
 # --- batches -------------------------------------------------------------------------------------
@@ -250,13 +292,14 @@ def _count_calls(axes: list[_Axis]) -> int:
     return math.prod(counts) // max(counts, default=1)
 
 
-def _multiply(x: Array, y: Array, out: Array, axes: list[_Axis], compute: int) -> None:
-    """Write x `(..., m, n)` times y `(..., n, p)` to out `(..., m, p)`.
+def _multiply(x: Array, y: Array, out: Array, axes: list[_Axis], compute: int, adds: bool) -> None:
+    """Write x `(..., m, n)` times y `(..., n, p)` to out `(..., m, p)`, or add it to what is there.
 
     Args:
         x, y, out: arrays of which `_leading_dimension` is not None.
         axes: the axes of their batch.
         compute: cuBLAS's number for the type in which it sums.
+        adds: whether the product is added.
     """
     operands = (x, y, out)
     leading, turned = zip(*map(_leading_dimension, operands), strict=True)
@@ -265,6 +308,7 @@ def _multiply(x: Array, y: Array, out: Array, axes: list[_Axis], compute: int) -
     first, second, sizes = (0, 1, (m, p, n)) if turned[2] else (1, 0, (p, m, n))
     transpose = [int(turned[i] != turned[2]) for i in (first, second)]
     one, zero = _ONE_AND_ZERO[out.dtype.char]
+    kept = one if adds else zero  # the share of what is in `out` that stays
     (count, *steps), *others = sorted(axes, reverse=True) or [(1, 0, 0, 0)]
     for position in itertools.product(*(range(axis[0]) for axis in others)):
         matrices = []
@@ -274,6 +318,6 @@ def _multiply(x: Array, y: Array, out: Array, axes: list[_Axis], compute: int) -
             matrices.append((address, _DATA[a.dtype.char], leading[i], *step))
         factors = (*transpose, *sizes, one, *matrices[first], *matrices[second])
         if axes:
-            cublas.gemm_strided_batched(*factors, zero, *matrices[2], count, compute)
+            cublas.gemm_strided_batched(*factors, kept, *matrices[2], count, compute)
         else:
-            cublas.gemm(*factors, zero, *matrices[2], compute)
+            cublas.gemm(*factors, kept, *matrices[2], compute)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dualnet.backends.overridable import overridable
 from dualnet.core import linear
 from dualnet.core.dual import primitive
 from dualnet.core.engine import linearizer
@@ -42,13 +41,8 @@ def relu(x: Array) -> Array:
 
 @linearizer(relu)
 def _relu(x: Array) -> Array:
-    out, slope = _relu_and_slope(x)
-    return out, lambda t: linear.scale(t, slope)
-
-
-@overridable
-def _relu_and_slope(x: Array) -> tuple[Array, Array]:
-    return relu(x), np.greater(x, 0).astype(x.dtype)
+    slope = np.greater(x, 0).astype(x.dtype)
+    return relu(x), lambda t: linear.scale(t, slope)
 
 
 @primitive

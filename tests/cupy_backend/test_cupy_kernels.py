@@ -22,7 +22,6 @@ from dualnet.learning.aggregate import least_norm
 from dualnet.learning.independence import summed_by_part
 from dualnet.nn import normalization_kernels as normalization
 from dualnet.nn import softmax_cross_entropy
-from dualnet.nn.activations import _relu_and_slope
 from dualnet.nn.losses import _losses_and_errors
 from dualnet.optim import OPTIMIZERS
 
@@ -78,6 +77,92 @@ def test_draws_follow_from_words_as_said(bits, cupy_backend):
     pairs = np.stack([radius * np.cos(2 * np.pi * turns), radius * np.sin(2 * np.pi * turns)], 1)
     normal = cupy_backend.to_host(cupy_backend.normal(key, (12,), np.float32))
     np.testing.assert_allclose(normal, pairs.ravel(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def draws(cupy_backend):
+    """The module under test, which can be imported while a CuPy is there."""
+    return importlib.import_module("dualnet.backends.draws")
+
+
+@BOTH
+@pytest.mark.parametrize("kind", DRAWS)
+def test_any_part_into_any_place(kind, dtype, cupy_backend, draws, key):
+    """Sizes from 0 to 9 and others, odd starts, and places that are not aligned to four numbers:
+    always the numbers of the sequence, and nothing beside them."""
+    whole = cupy_backend.to_host(getattr(cupy_backend, kind)(key, (9000,), dtype))
+    for size in (*range(10), 2047, 4099):
+        for start in (0, 1, 2, 3, 4, 127, 2048):
+            for at in range(4):
+                memory = cupy_backend.asarray(np.full(size + 8, 7, dtype))
+                draw = draws.Draw(kind, key, (size,), dtype, start)
+                draws.fill(memory[at : at + size], draw)
+                got = cupy_backend.to_host(memory)
+                np.testing.assert_array_equal(got[at : at + size], whole[start : start + size])
+                assert (got[:at] == 7).all() and (got[at + size :] == 7).all()
+
+
+@pytest.mark.parametrize("count", (1, 63, 64, 65, 130))
+def test_many_draws_are_those_of_one_by_one(count, cupy_backend, draws, key, rng, monkeypatch):
+    """Of all kinds, sizes and dtypes in any order, at most 64 in a launch for each dtype."""
+    requests = []
+    for i in range(count):
+        shape = tuple(rng.integers(0, 12, rng.integers(1, 4)).tolist())
+        shape = (int(rng.integers(1000, 5000)),) if rng.random() < 0.2 else shape
+        dtype = np.dtype((np.float32, np.float64)[rng.integers(2)])
+        start = int(rng.integers(3) * rng.integers(300))
+        requests.append(draws.Draw(str(rng.choice(DRAWS)), key.fold_in(i), shape, dtype, start))
+    empty = importlib.import_module("cupy").empty
+    outs = [empty(r.shape, r.dtype) for r in requests]
+    launched = []
+    launch = draws._DRAWS.launch
+    with monkeypatch.context() as patch:
+        patch.setattr(draws._DRAWS, "launch", lambda *a: launched.append(launch(*a)))
+        draws.fill_many(outs, requests)
+    sizes = [sum(r.dtype == d and 0 not in r.shape for r in requests) for d in (np.float32, float)]
+    assert len(launched) == sum(-(-n // 64) for n in sizes)
+    for out, r in zip(outs, requests, strict=True):
+        alone = getattr(cupy_backend, r.kind)(r.key, r.shape, r.dtype, r.start)
+        np.testing.assert_array_equal(*map(cupy_backend.to_host, (out, alone)))
+
+
+def test_draws_are_as_exact_as_float32(cupy_backend, key):
+    """Normal numbers against those that float64 makes of the same uniform numbers.
+
+    Angles count from the nearest quarter of a turn, so that small numbers are exact too.
+    """
+    words = np.concatenate([philox(key.bits, block) for block in range(2000)])
+    rounded = words[::2].astype(np.float32).astype(np.float64)
+    above_zero = (rounded * 2.0**-32 + 2.0**-33).astype(np.float32)
+    radius = np.sqrt(-2 * np.log(above_zero.astype(np.float64)))
+    turns = (words[1::2] >> 8) / 2**24
+    quarters = np.rint(4 * turns)
+    x = np.pi / 2 * (4 * turns - quarters)
+    sines = np.stack([np.sin(x), np.cos(x), -np.sin(x), -np.cos(x)])
+    across, up = (
+        np.take_along_axis(sines, (quarters + i)[None].astype(int) % 4, 0)[0] for i in (1, 0)
+    )
+    expected = np.stack([radius * across, radius * up], 1).ravel()
+    got = cupy_backend.to_host(cupy_backend.normal(key, expected.shape, np.float32))
+    np.testing.assert_allclose(got, expected, rtol=6e-7)
+
+
+@pytest.mark.parametrize(
+    "shape, dtype, view",
+    [
+        ((3, 4), np.float32, lambda a: a[:, :2]),
+        ((3, 4), np.float64, lambda a: a),
+        ((4, 3), np.float32, lambda a: a),
+    ],
+    ids=("gaps", "dtype", "shape"),
+)
+def test_what_cannot_be_drawn_into_is_refused(shape, dtype, view, cupy_backend, draws, key):
+    out = view(cupy_backend.asarray(np.zeros(shape, dtype)))
+    draw = draws.Draw("signs", key, (3, 4) if out.shape != (3, 2) else (3, 2), np.float32)
+    with pytest.raises(ValueError, match=r"fill_many draws \(3, .\) float32 into a contiguous"):
+        draws.fill(out, draw)
+    with pytest.raises(ValueError, match="zip"):
+        draws.fill_many([], [draw])
 
 
 def philox(bits, block):

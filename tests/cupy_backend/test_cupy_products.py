@@ -26,7 +26,7 @@ from learning_problems import EVERY_RULE, NETWORKS, problem
 import dualnet as dn
 from dualnet import tree
 from dualnet.backends import MATMUL_PRECISIONS, overridable
-from dualnet.backends.overridable import matmul
+from dualnet.backends.overridable import matmul, multiply_onto
 from dualnet.checking.checks import random_directions
 from dualnet.core.spaces import RankOne
 from dualnet.data.enlarge import enlarged
@@ -64,8 +64,8 @@ def happened(products, monkeypatch):
     def counting(kind, module, name, counts_as=lambda result, *_: True):
         function = getattr(module, name)
 
-        def call(*arguments):
-            result = function(*arguments)
+        def call(*arguments, **named):  # CuPy's own functions name some of them
+            result = function(*arguments, **named)
             counts[kind] += counts_as(result, *arguments)
             return result
 
@@ -296,6 +296,82 @@ def test_a_result_that_repeats_one_place_is_not_left_to_chance(cupy_backend, hap
     assert happened["new"] == 1
 
 
+# --- products that add ---------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_product_is_added_where_it_is_written(name, dtype, cupy_backend, happened, rng):
+    *shapes, made, calls, copied = LAYOUTS[name]
+    here, there = both_sides(made, shapes, dtype, cupy_backend, rng)
+    product = np.matmul(*here)
+    if not product.ndim:
+        return  # a number, which is no array on the host
+    before = rng.standard_normal(product.shape).astype(dtype)
+    out = cupy_backend.asarray(before)
+    happened.clear()
+    assert multiply_onto(*there, out) is out
+    assert happened == Counter(calls=calls, copied=copied)
+    assert_same(out, before + product, cupy_backend, 2 * ALLOWED[dtype], name)
+
+
+@pytest.mark.parametrize("rounded", MATMUL_PRECISIONS)
+@BOTH
+def test_any_layout_is_added_to(dtype, rounded, cupy_backend, rounding, rng):
+    """Bit for bit what a product and an addition give, on the stand-in, which adds as they do."""
+    rounding(rounded)
+    for _ in range(200):
+        shapes = random_operands(rng)
+        if len(shapes[0]) == len(shapes[1]) == 1:
+            continue
+        laid = [in_any_layout(shape, rng) for shape in shapes]
+        here = [rng.standard_normal(memory).astype(dtype) for memory, _ in laid]
+        there = [make(cupy_backend.asarray(a)) for a, (_, make) in zip(here, laid, strict=True)]
+        product = cupy_backend.to_host(matmul(*there))
+        memory, make = in_any_layout(product.shape, rng)
+        before = rng.standard_normal(memory).astype(dtype)
+        whole = cupy_backend.asarray(before)
+        out = make(whole)
+        steps = zip(out.strides, out.shape, strict=True)
+        if out.size and 0 in [step for step, n in steps if n > 1]:
+            with pytest.raises(ValueError, match="entries have places of their own, got shape"):
+                multiply_onto(*there, out)
+            continue
+        assert multiply_onto(*there, out) is out
+        expected = before.copy()
+        view = make(expected)
+        view.flags.writeable = True
+        view += product
+        allowed = 0.0 if is_stand_in(cupy_backend) else 100 * ALLOWED[dtype]
+        assert_same(whole, expected, cupy_backend, allowed)  # and nothing else was written
+
+
+@pytest.mark.parametrize("side", (0, 1))
+def test_what_overlaps_a_factor_is_added_to_afterwards(side, cupy_backend, rng):
+    x, y = rng.standard_normal((2, 6, 4, 4))
+    a = cupy_backend.asarray(np.concatenate([x, x[:2]]))
+    factors = [cupy_backend.asarray(y)] * 2
+    factors[side] = a[:6]
+    here = list(map(cupy_backend.to_host, factors))
+    expected = cupy_backend.to_host(a[2:]) + np.matmul(*here)
+    multiply_onto(*factors, a[2:])
+    assert_same(a[2:], expected, cupy_backend, 1e-12)
+
+
+def test_what_cannot_be_added_is_left_to_the_library(cupy_backend):
+    """It adds integers, stretches the product, and refuses other shapes."""
+    ones = cupy_backend.asarray(np.ones((2, 3, 3), np.int64))
+    multiply_onto(ones[0], ones[1], ones[0])
+    np.testing.assert_array_equal(cupy_backend.to_host(ones[0]), 4)
+    reals = cupy_backend.asarray(np.ones((2, 3, 3)))
+    multiply_onto(reals[0], reals[1], reals)
+    np.testing.assert_array_equal(cupy_backend.to_host(reals), 4)
+    with pytest.raises(ValueError):
+        multiply_onto(reals[0], reals[1], cupy_backend.asarray(np.ones((3, 4))))
+    host = np.ones((3, 3))
+    assert multiply_onto(host, host, host) is host and (host == 4).all()
+
+
 # --- what is left to CuPy ------------------------------------------------------------------------
 
 
@@ -365,6 +441,17 @@ def test_rounding_to_bfloat16(products, cupy_backend, rng):
     got = (kept.astype(np.uint32) << 16).view(np.float32)
     np.testing.assert_array_equal(got, np.where(np.isnan(x), np.nan, nearest_bfloat16(x)))
     assert np.array_equal(np.signbit(got), np.signbit(x))
+
+
+def test_rounding_of_any_size_from_any_place(products, cupy_backend, rng):
+    x = rng.standard_normal(2100).astype(np.float32)
+    there = cupy_backend.asarray(x)
+    for size in (*range(10), 1023, 1024, 1025, 2050):
+        for start in range(5):
+            part = slice(start, start + size)
+            kept = cupy_backend.to_host(products._to_bfloat16(there[part]))
+            got = (kept.astype(np.uint32) << 16).view(np.float32)
+            np.testing.assert_array_equal(got, nearest_bfloat16(x[part]))
 
 
 def test_rounding_keeps_the_order_of_axes(products, cupy_backend, happened, rng):
