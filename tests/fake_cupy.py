@@ -123,7 +123,7 @@ def _cublas():
 _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
-        *("cublas", "cupy_backend", "draws", "fused", "graphs", "kernels", "launching", "lazy"),
+        *("cublas", "cupy_backend", "draws", "fused", "graphs", "kernels", "launching", "lazy", "reductions"),
         *("optimizer_kernels", "placeholders", "products"),
     )
 )

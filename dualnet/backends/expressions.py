@@ -1,13 +1,13 @@
 """Arrays that are not computed yet: what they are made of, and the C text of each function.
 
 An expression is a graph of nodes.  A node is known, which means that its array is there, or it is a
-function of other nodes, entry by entry, or it shows another node with its axes rearranged.
+function of other nodes, entry by entry, or it shows another node with its axes rearranged, or it is
+a reduction of another node over some axes.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,17 +72,20 @@ class Node:
         shape, dtype: those of the array.
         array: the CuPy array, once it is known.
         inputs: the nodes, and the `Number`s, that it is a function of.
-        formula: the function's C text, of arguments {0}, {1}, …; None where `axes` says all.
+        formula: the C text of a function, of arguments {0}, {1}, …; else None.
         types: the dtypes to which the function's arguments are converted first.
         axes: for a rearranged node: which axis of this node each axis of the input is; None for an
-            axis of length 1 that is left out.
+            axis of length 1 that is left out.  None for other nodes.
+        reduction: for a reduction: its kind, its axes, and by what the result is divided.  None for
+            other nodes.
         holder: a weak reference to the lazy array that stands for this node, if there is one.
         functions: how many functions the expression has.
         users: how many nodes were made of this one.
     """
 
     __slots__ = (
-        *("shape", "dtype", "array", "inputs", "formula", "types", "axes", "holder"),
+        *("shape", "dtype", "array", "inputs", "formula", "types", "axes"),
+        *("reduction", "holder"),
         *("functions", "users", "__weakref__"),
     )
 
@@ -94,10 +97,12 @@ class Node:
         inputs: tuple = (),
         formula: str | None = None,
         types: tuple = (),
-        axes: tuple[int | None, ...] = (),
+        axes: tuple[int | None, ...] | None = None,
+        reduction: tuple[str, tuple[int, ...], int] | None = None,
     ):
         self.shape, self.dtype, self.array = shape, dtype, array
-        self.inputs, self.formula, self.types, self.axes = inputs, formula, types, axes
+        self.inputs, self.formula, self.types = inputs, formula, types
+        self.axes, self.reduction = axes, reduction
         self.holder: Any = None
         self.users = 0
         for x in inputs:
@@ -165,7 +170,3 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
     some = {shape for shape in shapes if shape}
     return some.pop() if len(some) == 1 else np.broadcast_shapes(*some)
 
-
-def size_of(shape: Shape) -> int:
-    """Return how many entries an array of this shape has."""
-    return math.prod(shape)

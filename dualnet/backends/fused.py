@@ -4,35 +4,42 @@ All arrays of an expression are read once, and what is computed on the way stays
 chain of functions costs the memory traffic of its ends.  Entries that somebody may still ask for
 are written in the same pass.
 
-Each thread computes `_AT_ONCE` neighboring entries of the result where the layout of all arrays
-allows it, so that memory is accessed by as many bytes at once as a device can.  Multiplications and
-additions are not contracted, so that every entry has the very bits that CuPy's own kernels give,
-one function at a time.
+Each thread computes `_AT_ONCE` neighboring entries of the result where sizes allow it, so that it
+accesses memory by as many bytes at once as a device can.  Multiplications and additions are not
+contracted, so that every entry has the very bits that CuPy's own kernels give, one function at a
+time.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import cupy
 import numpy as np
 
-from dualnet.backends.expressions import C_TYPES, Node, Number, size_of
+from dualnet.backends import reductions
+from dualnet.backends.expressions import C_TYPES, Node, Number
 from dualnet.types import Array, Shape
 
-THREADS = 256
+_THREADS = 256
 _AT_ONCE = 4
-_MOST_GROUPS = 24
-"""How many arrays one launch serves at most; their addresses are arguments of the kernel."""
+_MOST_JOBS = 24
+"""How many jobs one launch serves at most; the addresses of their arrays are arguments."""
 
-HEADER = """
+_HEADER = """
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
+
+template <class T, int N>
+struct alignas(sizeof(T) * N) Several {
+    T at[N];
+};
 """
 
 
@@ -59,11 +66,11 @@ class Expression:
         self.names: dict[Node, str] = {}
         self._read: dict[tuple, str] = {}
         self._values: dict[tuple[int, tuple], str] = {}
-        self._as_it_is = tuple(range(len(self.shape)))
+        self._as_it_is = _places(self.shape, 0, tuple(range(len(self.shape))))
         for root in roots:
-            self.value(root, self._as_it_is)
+            self._value(root, self._as_it_is)
 
-    def value(self, node: Node, places: tuple[int | None, ...]) -> str:
+    def _value(self, node: Node, places: tuple[int | None, ...]) -> str:
         """Return the C name of a node's entry.
 
         Args:
@@ -76,12 +83,12 @@ class Expression:
             return self._values[key]
         if node.array is not None:
             name = self._entry(node.array, places)
-        elif node.formula is None:  # rearranged
+        elif node.axes is not None:
             (inner,) = node.inputs
-            name = self.value(inner, tuple(None if a is None else places[a] for a in node.axes))
+            name = self._value(inner, tuple(None if a is None else places[a] for a in node.axes))
         else:
             arguments = [
-                self._argument(x, dtype, node.shape, places)
+                self._argument(x, dtype, len(node.shape), places)
                 for x, dtype in zip(node.inputs, node.types, strict=True)
             ]
             name = f"v{len(self._values)}"
@@ -92,15 +99,13 @@ class Expression:
             self.names[node] = name
         return name
 
-    def _argument(self, x: Any, dtype: np.dtype, shape: Shape, places: tuple) -> str:
+    def _argument(self, x: Any, dtype: np.dtype, ndim: int, places: tuple) -> str:
         """Return the C text of a function's argument, converted to a dtype."""
         kind = C_TYPES[dtype.name]
         if isinstance(x, Number):
             self.numbers.append((x.value, dtype))
             return f"s{len(self.numbers) - 1}"
-        lead = len(shape) - len(x.shape)
-        own = tuple(None if n == 1 else places[lead + i] for i, n in enumerate(x.shape))
-        name = self.value(x, own)
+        name = self._value(x, _places(x.shape, ndim - len(x.shape), places))
         if x.dtype == dtype:
             return name
         return f"({name} != 0)" if dtype.kind == "b" else f"({kind}){name}"
@@ -118,6 +123,11 @@ class Expression:
         return self._read[key]
 
 
+def _places(shape: Shape, lead: int, places: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """Return where the axes of an argument of a function run: its axis i with axis lead + i."""
+    return tuple(None if n == 1 else places[lead + i] for i, n in enumerate(shape))
+
+
 class Layout:
     """How the axes of an expression are walked, after neighboring ones are merged.
 
@@ -128,15 +138,13 @@ class Layout:
     Attributes:
         sizes: the lengths of the merged axes.
         steps: the arrays' steps along these.
+        index: the C type that counts entries.
     """
 
     def __init__(self, shape: Shape, steps: Sequence[tuple[int, ...]]):
         sizes: list[int] = []
         merged: list[list[int]] = [[] for _ in steps]
-        whole: list[int] = []  # of the result, whose entries lie without gaps
-        step_of_whole = size_of(shape)
         for axis, n in enumerate(shape):
-            step_of_whole //= max(n, 1)
             if n == 1:
                 continue
             here = [s[axis] for s in steps]
@@ -144,41 +152,28 @@ class Layout:
                 sizes[-1] *= n
                 for m, step in zip(merged, here, strict=True):
                     m[-1] = step
-                whole[-1] = step_of_whole
                 continue
             sizes.append(n)
-            whole.append(step_of_whole)
             for m, step in zip(merged, here, strict=True):
                 m.append(step)
         self.sizes = sizes or [1]
         self.steps = [tuple(m) if sizes else (0,) for m in merged]
+        walks = [
+            sum(abs(step) * (n - 1) for step, n in zip(steps, self.sizes, strict=True))
+            for steps in self.steps
+        ]
+        self.index = "int" if max(math.prod(self.sizes), *walks, 0) < 2**30 else "i64"
 
     @property
     def is_flat(self) -> bool:
         """Whether every array is read from its first entry to its last, or is a single entry."""
         return len(self.sizes) == 1 and all(step[0] in (0, 1) for step in self.steps)
 
-    @property
-    def farthest(self) -> int:
-        """The largest index that is computed."""
-        walks = [
-            sum(abs(step) * (n - 1) for step, n in zip(steps, self.sizes, strict=True))
-            for steps in self.steps
-        ]
-        return max(size_of(tuple(self.sizes)), *walks, 0)
-
-    def allows_at_once(self, arrays: Sequence[Array], written: Sequence[Array]) -> bool:
-        """Whether `_AT_ONCE` neighboring entries can be accessed as one piece of memory."""
-        if not self.is_flat and self.sizes[-1] % _AT_ONCE:
-            return False
-        for array, (*outer, last) in zip(arrays, self.steps, strict=True):
-            if last not in (0, 1):
-                return False
-            if last == 1 and any(step % _AT_ONCE for step in outer):
-                return False
-            if last == 1 and array.data.ptr % (_AT_ONCE * array.itemsize):
-                return False
-        return not any(a.data.ptr % (_AT_ONCE * a.itemsize) for a in written)
+    def is_read_at_once(self, k: int, array: Array, width: int) -> bool:
+        """Whether `width` neighboring entries of the array k lie in one aligned piece of memory."""
+        *outer, last = self.steps[k]
+        aligned = array.data.ptr % (width * array.itemsize) == 0
+        return last == 1 and aligned and not any(step % width for step in outer)
 
 
 class Job:
@@ -186,12 +181,13 @@ class Job:
 
     Args:
         roots: nodes of one shape.
-        into: for each root the contiguous array to write it to; None for a new one.
+        into: for each root the contiguous array to write it to; None for a new one.  Without
+            `into`, roots are only written where somebody holds them.
     """
 
-    def __init__(self, roots: Sequence[Node], into: Sequence[Array | None]):
+    def __init__(self, roots: Sequence[Node], into: Sequence[Array | None] | None = None):
         self.expression = Expression(roots)
-        wanted = dict(zip(roots, into, strict=True))
+        wanted = {} if into is None else dict(zip(roots, into, strict=True))
         held = [n for n in self.expression.names if n.is_held and n.array is None]
         self.nodes = [*wanted, *(n for n in held if n not in wanted)]
         self.written = []
@@ -200,203 +196,278 @@ class Job:
             self.written.append(cupy.empty(node.shape, node.dtype) if target is None else target)
         self.read = [array for array, _ in self.expression.arrays]
         self.layout = Layout(self.expression.shape, [steps for _, steps in self.expression.arrays])
-        self.size = size_of(self.expression.shape)
-        at_once = self.layout.allows_at_once(self.read, self.written)
-        self.per_thread = _AT_ONCE if at_once else 1
-        self.blocks = -(-self.size // (THREADS * self.per_thread))
+        self.size = math.prod(self.expression.shape)
 
-    @functools.cached_property
-    def body(self) -> str:
-        """The text of the function `entry`, which computes the values of one entry."""
-        kinds = [C_TYPES[a.dtype.name] for a in self.read]
-        parameters = [f"{kind} x{i}" for i, kind in enumerate(kinds)]
-        parameters += [
-            f"{C_TYPES[dtype.name]} s{i}" for i, (_, dtype) in enumerate(self.expression.numbers)
-        ]
-        parameters += [f"{C_TYPES[a.dtype.name]}& y{i}" for i, a in enumerate(self.written)]
-        lines = [
-            *self.expression.lines,
-            *(f"y{i} = {self.expression.names[n]};" for i, n in enumerate(self.nodes)),
-        ]
-        return (
-            f"__device__ inline void entry({', '.join(parameters)}) {{\n"
-            + "".join(f"    {line}\n" for line in lines)
-            + "}\n"
-        )
+    def width(self) -> int:
+        """Return how many neighboring entries a thread computes."""
+        aligned = not any(a.data.ptr % (_AT_ONCE * a.itemsize) for a in self.written)
+        divides = self.layout.is_flat or self.layout.sizes[-1] % _AT_ONCE == 0
+        return _AT_ONCE if aligned and divides else 1
 
-    @functools.cached_property
-    def key(self) -> tuple:
-        """What jobs that one launch can serve have in common."""
-        kinds = tuple(a.dtype.char for a in (*self.read, *self.written))
-        numbers = tuple((repr(value), dtype.char) for value, dtype in self.expression.numbers)
-        steps = tuple(self.layout.steps) if self.layout.is_flat else id(self)
-        return self.body, kinds, numbers, steps, self.per_thread
+    def finish(self) -> None:
+        """Note that the nodes are known now."""
+        for node, array in zip(self.nodes, self.written, strict=True):
+            node.become(array)
 
 
 def launch(jobs: Sequence[Job]) -> None:
     """Compute jobs, those of one kind by one launch; their nodes become known."""
-    groups: dict[tuple, list[Job]] = {}
+    groups: dict[tuple, list[tuple[Job, int]]] = {}
     for job in jobs:
         if job.size:
-            groups.setdefault(job.key, []).append(job)
+            width = job.width()
+            key = (job if not job.layout.is_flat else None, width, *_kind(job, width))
+            groups.setdefault(key, []).append((job, width))
     for alike in groups.values():
-        for start in range(0, len(alike), _MOST_GROUPS):
-            _launch(alike[start : start + _MOST_GROUPS])
+        for start in range(0, len(alike), _MOST_JOBS):
+            some = [job for job, _ in alike[start : start + _MOST_JOBS]]
+            _launch(some, alike[0][1])
     for job in jobs:
-        for node, array in zip(job.nodes, job.written, strict=True):
-            node.become(array)
+        job.finish()
 
 
-def _launch(jobs: list[Job]) -> None:
+def _kind(job: Job, width: int) -> tuple:
+    """Return what jobs that one launch can serve have in common."""
+    dtypes = tuple(a.dtype.char for a in (*job.read, *job.written))
+    numbers = tuple((repr(value), dtype.char) for value, dtype in job.expression.numbers)
+    at_once = tuple(job.layout.is_read_at_once(k, a, width) for k, a in enumerate(job.read))
+    single = tuple(steps[-1] for steps in job.layout.steps)
+    return tuple(job.expression.lines), dtypes, numbers, at_once, single, job.layout.index
+
+
+def _launch(jobs: Sequence[Job], width: int) -> None:
     """Launch one kernel for jobs of one kind."""
-    text = _text(jobs[0], len(jobs))
+    job = jobs[0]
+    blocks = [-(-j.size // (_THREADS * width)) for j in jobs]
+    firsts = np.cumsum([0, *blocks]).tolist()
+    sizes = [*(j.size for j in jobs), *firsts[:-1], *_sizes(job.layout)]
+    text = _elementwise_text(job, len(jobs), width)
+    _compiled(text)((firsts[-1],), (_THREADS,), _arguments(jobs, sizes))
+
+
+def _arguments(jobs: Sequence[Job], sizes: Sequence[int]) -> tuple:
+    """Return the arguments that stand for the parameters of `_parameters`."""
     addresses = [a.data.ptr for job in jobs for a in (*job.read, *job.written)]
-    layout = jobs[0].layout
-    firsts = np.cumsum([0, *(job.blocks for job in jobs)]).tolist()
-    if layout.is_flat:
-        sizes = [*(job.size for job in jobs), *firsts]
-    else:
-        sizes = [jobs[0].size, *layout.sizes, *(s for steps in layout.steps for s in steps)]
-    numbers = [_argument(value, dtype) for value, dtype in jobs[0].expression.numbers]
-    arguments = (_by_value(addresses, np.uint64), _by_value(sizes, np.int64), *numbers)
-    _compiled(text)((firsts[-1],), (THREADS,), arguments)
+    numbers = [
+        value.place(dtype) if hasattr(value, "place") else dtype.type(value)
+        for value, dtype in jobs[0].expression.numbers
+    ]
+    return _by_value(addresses, np.uint64), _by_value(sizes, np.int64), *numbers
 
 
 def _by_value(numbers: Sequence[int], dtype: Any) -> np.ndarray:
-    """Return numbers as a struct that a kernel takes by value."""
+    """Return numbers as a struct that a kernel takes by value; it has at least one."""
+    numbers = list(numbers) or [0]
     return np.array(numbers, dtype).view([("at", dtype, (len(numbers),))])
 
 
-def _argument(value: Any, dtype: np.dtype) -> Any:
-    """Return a number as an argument of a kernel: by value, or where the kernel finds it."""
-    return value.place(dtype) if hasattr(value, "place") else dtype.type(value)
+def _sizes(layout: Layout) -> list[int]:
+    """Return the numbers by which `_walk` finds entries along several axes."""
+    return [] if layout.is_flat else [*layout.sizes, *(n for s in layout.steps for n in s)]
 
 
 @functools.cache
 def _compiled(text: str) -> Any:
-    """Compile a kernel's text."""
-    module = cupy.RawModule(code=text, options=("--std=c++17", "--fmad=false", "-DREAL=float"))
-    return module.get_function("fused")
+    """Compile the text of a kernel."""
+    module = cupy.RawModule(code=text, options=("--std=c++17", "--fmad=false"))
+    return module.get_function("elementwise")
 
 
-def _text(job: Job, groups: int) -> str:
-    """Return the source of the kernel for as many jobs of this kind."""
-    read = [C_TYPES[a.dtype.name] for a in job.read]
-    written = [C_TYPES[a.dtype.name] for a in job.written]
-    numbers = job.expression.numbers
-    count = len(read) + len(written)
-    index = "u32" if job.layout.farthest < 2**31 else "i64"
-    many = job.per_thread > 1
-    parameters = ["Addresses addresses", "Sizes sizes"]
-    given = []
-    for i, (value, dtype) in enumerate(numbers):
-        is_placed = hasattr(value, "place")
-        parameters.append(f"const {C_TYPES[dtype.name]}{'*' if is_placed else ''} s{i}")
-        given.append(f"*s{i}" if is_placed else f"s{i}")
-    flat = job.layout.is_flat
-    size_count = 2 * groups + 1 if flat else 1 + len(job.layout.sizes) * (1 + len(read))
-    declared = [
-        f"const {kind}* x{i} = (const {kind}*)addresses.at[g + {i}];"
-        for i, kind in enumerate(read)
-    ] + [
-        f"{kind}* y{i} = ({kind}*)addresses.at[g + {len(read) + i}];"
-        for i, kind in enumerate(written)
+# --- reductions ----------------------------------------------------------------------------------
+
+
+def reduce(node: Node) -> None:
+    """Compute a node that is a reduction of an expression, which need not be stored for it."""
+    (inner,) = node.inputs
+    kind, axes, divisor = node.reduction
+    keeps = kind == "sum"  # the kernels of others may compute entries that are not there
+    job = Job([inner]) if keeps else Job([inner], [])
+    plan = reductions.reduction_plan(kind, inner.dtype, inner.shape, axes)
+    out = cupy.empty(plan.shape, plan.result_dtype)
+    prelude, parameters, names = _reduction_text(job, plan.width, inner)
+    code = reductions.source_with(prelude, ", ".join(parameters), ", ".join(names))
+    module = _compiled_reduction(code, (*reductions.options(plan), "--fmad=false"))
+    operands = _arguments([job], _sizes(job.layout))
+    reductions.launch(plan, module, operands, out, divisor)
+    job.finish()
+    node.become(out.reshape(node.shape))
+
+
+@functools.cache
+def _compiled_reduction(code: str, options: tuple[str, ...]) -> Any:
+    """Compile the source of a reduction."""
+    return cupy.RawModule(code=code, options=options)
+
+
+# --- texts ---------------------------------------------------------------------------------------
+
+
+def _elementwise_text(job: Job, count: int, width: int) -> str:
+    """Return the source of the kernel for as many jobs of one kind.
+
+    Each block belongs to one job, and each thread computes `width` entries of it.
+    """
+    arrays = len(job.read) + len(job.written)
+    find = f"while (job < {count - 1} && blockIdx.x >= sizes.at[{count} + job + 1]) ++job;"
+    first = f"(i64)(blockIdx.x - sizes.at[{count} + job]) * {_THREADS} + threadIdx.x"
+    step = [f"i = i * {width};"] if width > 1 else []
+    many = _entries(job, width, f"job * {arrays}", 2 * count)
+    if width > 1 and job.layout.is_flat:  # the last entries are computed one by one
+        one = _entries(job, 1, f"job * {arrays}", 2 * count)
+        tail = ["    for (; i < size; ++i) {", *_indented(one, 2), "    }", "    return;"]
+        many = [f"if (i + {width} > size) {{", *tail, "}", *many]
+    lines = [
+        "int job = 0;",
+        *([find] if count > 1 else []),
+        "const i64 size = sizes.at[job];",
+        f"i64 i = {first};",
+        *step,
+        "if (i >= size) return;",
+        *many,
     ]
-    walk = _flat_walk(groups, count) if flat else _walk_along_axes(job, index)
-    access = _at_once(job, given) if many else _one_by_one(job, given)
-    if many and flat:
-        tail = "".join(f"    {line}\n" for line in _one_by_one(job, given))
-        guard = f"if (i + {_AT_ONCE} > size) {{\n    for (; i < size; ++i) {{\n"
-        walk = [*walk, *(guard + tail + "    }\n    return;\n}").splitlines()]
-    lines = [*walk[:1], *declared, *walk[1:], *access]
     return (
-        HEADER
-        + f"struct Addresses {{\n    u64 at[{count * groups}];\n}};\n"
-        + f"struct Sizes {{\n    i64 at[{size_count}];\n}};\n"
-        + "template <class T>\n"
-        + f"struct alignas({_AT_ONCE} * sizeof(T)) Some {{\n    T at[{_AT_ONCE}];\n}};\n"
-        + job.body
-        + f'extern "C" __global__ void fused({", ".join(parameters)}) {{\n'
-        + f"    const int per_thread = {job.per_thread};\n"
-        + "".join(f"    {line}\n" for line in lines)
-        + "}\n"
+        _HEADER
+        + _structs(arrays * count, 2 * count + len(_sizes(job.layout)))
+        + _entry_function(job)
+        + f'extern "C" __global__ void elementwise({", ".join(_parameters(job)[0])}) {{\n'
+        + "\n".join(_indented(lines))
+        + "\n}\n"
     )
 
 
-def _flat_walk(groups: int, count: int) -> list[str]:
-    """Return statements that find the job of this block, and the first entry of this thread."""
-    find = "int job = 0;"
-    if groups > 1:
-        find += (
-            f" while (job < {groups - 1} && blockIdx.x >= sizes.at[{groups} + job + 1]) ++job;"
-        )
-    return [
-        f"{find} const int g = job * {count};",
-        "const i64 size = sizes.at[job];",
-        f"i64 i = ((i64)(blockIdx.x - sizes.at[{groups} + job]) * blockDim.x + threadIdx.x)"
-        " * per_thread;",
-        "if (i >= size) return;",
-    ]
-
-
-def _walk_along_axes(job: Job, index: str) -> list[str]:
-    """Return statements that move every pointer to the first entry of this thread."""
-    axes, read = len(job.layout.sizes), len(job.read)
-    lines = [
-        "const int g = 0;",
-        f"{index} i = (({index})blockIdx.x * blockDim.x + threadIdx.x) * per_thread;",
-        "if (i >= sizes.at[0]) return;",
-        f"{index} rest = i;",
-    ]
-    for axis in reversed(range(axes)):
-        if axis:
-            lines.append(f"const {index} n{axis} = ({index})sizes.at[{1 + axis}];")
-            lines.append(f"const {index} j{axis} = rest % n{axis}; rest /= n{axis};")
-        else:
-            lines.append("const " + index + " j0 = rest;")
-    for k in range(read):
-        moves = [
-            f"j{axis} * ({index})sizes.at[{1 + axes + k * axes + axis}]"
-            for axis in range(axes)
-            if job.layout.steps[k][axis]
+def _reduction_text(job: Job, width: int, inner: Node) -> tuple[str, list[str], list[str]]:
+    """Return what `reductions.source_with` takes to reduce the expression of a job."""
+    parameters, names = _parameters(job)
+    keeps_rows = job.layout.is_flat or job.layout.sizes[-1] % width == 0
+    result = job.expression.names[inner]
+    if keeps_rows:
+        body = _entries(job, width, "0", 0, result="of")
+    else:  # neighboring entries are not neighbors along the last axis
+        one = _entries(job, 1, "0", 0, result="single")
+        body = [
+            f"for (int e = 0; e < {width}; ++e, ++i) {{",
+            "    VALUE single[1];",
+            *_indented(one),
+            "    of[e] = single[0];",
+            "}",
         ]
-        if moves:
-            lines.append(f"x{k} += {' + '.join(moves)};")
-    return lines
+    prelude = (
+        _HEADER.replace("typedef long long i64;\n", "")
+        + _structs(len(job.read) + len(job.written), len(_sizes(job.layout)))
+        + _entry_function(job, result)
+        + "__device__ inline void entries(PARAMETERS, INDEX i, VALUE (&of)[WIDTH]) {\n"
+        + "\n".join(_indented(body))
+        + "\n}\n"
+    )
+    return prelude, parameters, names
 
 
-def _one_by_one(job: Job, given: list[str]) -> list[str]:
-    """Return statements that compute the entry i."""
-    flat = job.layout.is_flat
-    inputs = [
-        f"x{k}[i]" if flat and steps[-1] else f"*x{k}" for k, steps in enumerate(job.layout.steps)
-    ]
-    outputs = [f"y{k}[i]" for k in range(len(job.written))]
-    return [f"entry({', '.join([*inputs, *given, *outputs])});"]
+def _structs(addresses: int, sizes: int) -> str:
+    """Return the types of what a kernel takes by value."""
+    return (
+        f"struct Addresses {{\n    u64 at[{max(addresses, 1)}];\n}};\n"
+        f"struct Sizes {{\n    i64 at[{max(sizes, 1)}];\n}};\n"
+    )
 
 
-def _at_once(job: Job, given: list[str]) -> list[str]:
-    """Return statements that compute `_AT_ONCE` entries from the entry i on."""
-    flat, lines, inputs = job.layout.is_flat, [], []
-    for k, (array, steps) in enumerate(zip(job.read, job.layout.steps, strict=True)):
-        kind = C_TYPES[array.dtype.name]
-        if steps[-1]:
-            start = f"x{k} + i" if flat else f"x{k}"
-            lines.append(f"const Some<{kind}> a{k} = *(const Some<{kind}>*)({start});")
-            inputs.append(f"a{k}.at[e]")
-        else:
+def _parameters(job: Job) -> tuple[list[str], list[str]]:
+    """Return the declarations and the names of a kernel's parameters."""
+    declared, names = ["Addresses addresses", "Sizes sizes"], ["addresses", "sizes"]
+    for i, (value, dtype) in enumerate(job.expression.numbers):
+        pointer = "*" if hasattr(value, "place") else ""
+        declared.append(f"const {C_TYPES[dtype.name]}{pointer} n{i}")
+        names.append(f"n{i}")
+    return declared, names
+
+
+def _entry_function(job: Job, result: str | None = None) -> str:
+    """Return the C function that computes one entry: from x0, … and s0, … to y0, … and `result`."""
+    parameters = [f"{C_TYPES[a.dtype.name]} x{i}" for i, a in enumerate(job.read)]
+    numbers = job.expression.numbers
+    parameters += [f"{C_TYPES[dtype.name]} s{i}" for i, (_, dtype) in enumerate(numbers)]
+    parameters += [f"{C_TYPES[a.dtype.name]}& y{i}" for i, a in enumerate(job.written)]
+    lines = list(job.expression.lines)
+    lines += [f"y{i} = {job.expression.names[node]};" for i, node in enumerate(job.nodes)]
+    if result is not None:
+        parameters.append("VALUE& result")
+        lines.append(f"result = {result};")
+    text = "\n".join(_indented(lines))
+    return f"__device__ inline void entry({', '.join(parameters)}) {{\n{text}\n}}\n"
+
+
+def _entries(
+    job: Job, width: int, first_address: str, first_size: int, result: str | None = None
+) -> list[str]:
+    """Return statements that compute `width` entries from the entry i on.
+
+    Args:
+        job: what to compute.
+        width: how many entries; they are neighbors along the last axis.
+        first_address: C text of the place of the job's first array among the addresses.
+        first_size: the place of what `_sizes` returns among the sizes.
+        result: the name of a C array that gets the entries, if there is one.
+    """
+    layout, lines, given = job.layout, [], []
+    at = _walk(layout, first_size, lines)
+    for k, array in enumerate(job.read):
+        kind, last = C_TYPES[array.dtype.name], layout.steps[k][-1]
+        lines.append(
+            f"const {kind}* const x{k} = (const {kind}*)addresses.at[{first_address} + {k}] + {at[k]};"
+        )
+        if last == 0:
             lines.append(f"const {kind} a{k} = *x{k};")
-            inputs.append(f"a{k}")
-    outputs = [f"b{k}.at[e]" for k in range(len(job.written))]
+            given.append(f"a{k}")
+        elif width > 1 and layout.is_read_at_once(k, array, width):
+            several = f"Several<{kind}, {width}>"
+            lines.append(f"const {several} a{k} = *(const {several}*)x{k};")
+            given.append(f"a{k}.at[e]")
+        else:
+            step = "" if last == 1 else f" * {_step(layout, first_size, k, -1)}"
+            given.append(f"x{k}[e{step}]")
+    for i, (value, _) in enumerate(job.expression.numbers):
+        lines.append(f"const auto s{i} = {'*' if hasattr(value, 'place') else ''}n{i};")
+        given.append(f"s{i}")
     for k, array in enumerate(job.written):
-        lines.append(f"Some<{C_TYPES[array.dtype.name]}> b{k};")
-    for i, text in enumerate(given):  # a number that is read from memory is read once
-        if text.startswith("*"):
-            lines.append(f"const auto t{i} = {text};")
-            given = [*given[:i], f"t{i}", *given[i + 1 :]]
-    lines.append("#pragma unroll")
-    lines.append(f"for (int e = 0; e < {_AT_ONCE}; ++e)")
-    lines.append(f"    entry({', '.join([*inputs, *given, *outputs])});")
+        lines.append(f"Several<{C_TYPES[array.dtype.name]}, {width}> b{k};")
+        given.append(f"b{k}.at[e]")
+    if result is not None:
+        given.append(f"{result}[e]")
+    lines += ["#pragma unroll", f"for (int e = 0; e < {width}; ++e) entry({', '.join(given)});"]
     for k, array in enumerate(job.written):
-        lines.append(f"*(Some<{C_TYPES[array.dtype.name]}>*)(y{k} + i) = b{k};")
+        kind = C_TYPES[array.dtype.name]
+        address = f"({kind}*)addresses.at[{first_address} + {len(job.read) + k}] + i"
+        lines.append(f"*(Several<{kind}, {width}>*)({address}) = b{k};")
     return lines
+
+
+def _walk(layout: Layout, first_size: int, lines: list[str]) -> list[str]:
+    """Append statements that find the place of the entry i; return its place in each array."""
+    if layout.is_flat:
+        return ["i" if steps[-1] else "0" for steps in layout.steps]
+    index, axes = layout.index, len(layout.sizes)
+    lines.append(f"{index} rest = i;")
+    for axis in reversed(range(1, axes)):
+        lines.append(f"const {index} c{axis} = ({index})sizes.at[{first_size + axis}];")
+        lines.append(f"const {index} j{axis} = rest % c{axis};")
+        lines.append(f"rest /= c{axis};")
+    places = []
+    for k, steps in enumerate(layout.steps):
+        moves = [
+            f"{f'j{axis}' if axis else 'rest'}"
+            + ("" if steps[axis] == 1 else f" * {_step(layout, first_size, k, axis)}")
+            for axis in range(axes)
+            if steps[axis]
+        ]
+        places.append(" + ".join(moves) or "0")
+    return places
+
+
+def _step(layout: Layout, first_size: int, k: int, axis: int) -> str:
+    """Return the C text of the step of the array k along an axis."""
+    axes = len(layout.sizes)
+    return f"({layout.index})sizes.at[{first_size + axes * (1 + k) + axis % axes}]"
+
+
+def _indented(lines: Sequence[str], by: int = 1) -> list[str]:
+    """Return lines, moved to the right."""
+    return ["    " * by + line for line in lines]

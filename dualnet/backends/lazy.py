@@ -11,6 +11,7 @@ Every function that is not known here gets CuPy arrays, as if nothing were lazy.
 
 from __future__ import annotations
 
+import math
 import operator
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -18,10 +19,11 @@ from typing import Any
 
 import cupy
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from dualnet import tree
-from dualnet.backends import draws, expressions, fused
+from dualnet.backends import draws, expressions, fused, reductions
 from dualnet.backends.expressions import FORMULAS, WHERE, Node, Number
 from dualnet.backends.overridable import matmul
 from dualnet.backends.placeholders import PlaceholderNumber
@@ -131,7 +133,7 @@ class LazyArray(NDArrayOperatorsMixin):
     shape = property(lambda self: self._node.shape)
     dtype = property(lambda self: self._node.dtype)
     ndim = property(lambda self: len(self._node.shape))
-    size = property(lambda self: expressions.size_of(self._node.shape))
+    size = property(lambda self: math.prod(self._node.shape))
     itemsize = property(lambda self: self._node.dtype.itemsize)
     nbytes = property(lambda self: self.size * self.itemsize)
 
@@ -362,6 +364,45 @@ def _where(condition: Any, *choices: Any) -> Any:
     return _function(WHERE, inputs, (np.dtype(bool), dtype, dtype), shape, dtype)
 
 
+# --- reductions ----------------------------------------------------------------------------------
+
+
+def _reduction(function: Callable, kind: str) -> Callable:
+    """Return the lazy form of a reduction of NumPy's.
+
+    The entries that are reduced are computed on the way where the axes are neighbors.
+    """
+    on_known = reductions.NUMPY_REDUCTIONS[function]
+
+    def reduced(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, **how: Any) -> Any:
+        if not isinstance(x, LazyArray) or dtype is not None or out is not None:
+            return NotImplemented
+        if x.dtype == bool and kind == "sum":
+            x = x.astype(np.int64)
+        keepdims = how.pop("keepdims", False)
+        of_floats = x.dtype.name in ("float32", "float64") or (
+            x.dtype.name == "int64" and function is np.sum
+        )
+        axes = _axes(axis, x.ndim)
+        noted = x._node.array is None and not how and of_floats and x.size
+        if not noted or len(reductions.runs_of_axes(x.shape, axes)) != 1:
+            result = on_known(x.computed(), axis=axis, keepdims=keepdims, **how)
+            return result if result is NotImplemented else known(result)
+        shape = tuple(
+            1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes
+        )
+        divisor = math.prod(x.shape[a] for a in axes) if function is np.mean else 1
+        result = np.dtype(np.int64) if kind == "argmax" else x.dtype
+        return LazyArray(Node(shape, result, None, (x._node,), reduction=(kind, axes, divisor)))
+
+    return reduced
+
+
+def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """Return the axes that NumPy means by an argument `axis`."""
+    return tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim)
+
+
 # --- axes ----------------------------------------------------------------------------------------
 
 
@@ -378,7 +419,7 @@ def _rearranged(x: LazyArray, shape: Shape, axes: tuple[int | None, ...]) -> Laz
                 steps[axis] = step
         view = cupy.lib.stride_tricks.as_strided(node.array, shape, tuple(steps))
         return known(view)
-    return LazyArray(Node(shape, node.dtype, None, (node,), None, (), axes))
+    return LazyArray(Node(shape, node.dtype, None, (node,), axes=axes))
 
 
 def _shown_by(shape: Shape, key: Any) -> tuple[Shape, tuple[int, ...]] | None:
@@ -513,8 +554,38 @@ def compute(arrays: Sequence[LazyArray], into: Sequence[Array] | None = None) ->
                 raise TypeError(f"expected {target.dtype}{target.shape}, got {x.dtype}{x.shape}")
             wanted.setdefault(x._node, target)
     _draw_all()
+    for node in _reductions_before(list(wanted)):
+        fused.reduce(node)
+    wanted = _still_wanted(wanted)
     jobs = [fused.Job(nodes, [wanted[n] for n in nodes]) for nodes in _clusters(list(wanted))]
     fused.launch(jobs)
+
+
+def _still_wanted(wanted: dict[Node, Any]) -> dict[Node, Any]:
+    """Return the nodes that are not known yet, and copy those that are known to their targets."""
+    for node, target in wanted.items():
+        if node.array is not None and target is not None:
+            cupy.copyto(target, node.array)
+    return {node: target for node, target in wanted.items() if node.array is None}
+
+
+def _reductions_before(nodes: list[Node]) -> list[Node]:
+    """Return the reductions on which nodes depend, in an order in which they can be computed."""
+    order: list[Node] = []
+    seen: set[Node] = set()
+
+    def visit(node: Any) -> None:
+        if isinstance(node, Number) or node.array is not None or node in seen:
+            return
+        seen.add(node)
+        for x in node.inputs:
+            visit(x)
+        if node.reduction is not None:
+            order.append(node)
+
+    for node in nodes:
+        visit(node)
+    return order
 
 
 def _clusters(nodes: list[Node]) -> list[list[Node]]:
@@ -555,6 +626,13 @@ _FUNCTIONS: dict[Callable, Callable] = {
     np.transpose: _transpose,
     np.swapaxes: _swapaxes,
     np.reshape: _reshape,
+    np.sum: _reduction(np.sum, "sum"),
+    np.mean: _reduction(np.mean, "sum"),
+    np.max: _reduction(np.max, "max"),
+    np.amax: _reduction(np.amax, "max"),
+    np.min: _reduction(np.min, "min"),
+    np.amin: _reduction(np.amin, "min"),
+    np.argmax: _reduction(np.argmax, "argmax"),
 }
 """NumPy's functions that lazy arrays answer themselves; NotImplemented means that CuPy answers."""
 
