@@ -33,6 +33,7 @@ _SCALARS = {
     "bool": np.bool_,
 }
 _WAITS = re.compile(r"__syncthreads|__syncwarp|__shfl_")
+_ALIAS = re.compile(r"typedef ([\w ]+) (\w+);")
 _KERNEL = re.compile(
     r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(([^)]*)\)'
 )
@@ -52,10 +53,11 @@ class Program:
         definitions = [option for option in options if option.startswith("-D")]
         header = _HEADER.read_text()
         flags = ["-x", "c++", "-std=c++17", "-include", str(_HEADER), *definitions]
-        found = _KERNEL.findall(_expanded(source))
-        (real,) = (option[7:] for option in definitions if option.startswith("-DREAL="))
+        expanded = _expanded(source, definitions)
+        found = _KERNEL.findall(expanded)
+        types = {new: old for old, new in _ALIAS.findall(expanded)}
         structs = dict(re.findall(r"struct (\w+) \{\n((?:    \w+ \w+\[\d+\];\n)+)\}", source))
-        self.parameters = {name: _parameters(text, real, structs) for name, text in found}
+        self.parameters = {name: _parameters(text, types, structs) for name, text in found}
         self.barriers = _WAITS.search(source) is not None
         launchers = "".join(
             f'extern "C" const char* launch_{name}(void** a, unsigned b, unsigned t, bool s) '
@@ -105,21 +107,23 @@ class Program:
         assert failure is None, f"{name}: {failure.decode()}"
 
 
-def _expanded(source):
-    """The text with its macros of parameters put in."""
-    for name, text in re.findall(r"#define (\w+) *\\\n((?:.*\\\n)*.*)\n", source):
-        source = source.replace(f", {name})", ", " + text.replace("\\\n", " ") + ")")
-    return source
+def _expanded(source, definitions):
+    """The text that a compiler reads: with its macros put in, without what they leave out."""
+    command = [COMPILER, "-E", "-P", "-x", "c++", *definitions, "-"]
+    return subprocess.run(command, input=source, capture_output=True, text=True, check=True).stdout
 
 
-def _parameters(text, real, structs):
-    """`(dtype, is it an array)` of each parameter in a list of declarations; `structs` has the
-    fields, arrays of numbers, of each type that a parameter may have by value."""
+def _parameters(text, types, structs):
+    """`(dtype, is it an array)` of each parameter in a list of declarations; `types` has the other
+    names of types, and `structs` the fields, arrays of numbers, of each type that a parameter may
+    have by value."""
     result = []
     for declaration in text.split(","):
-        words = declaration.replace("const ", "").replace("REAL", real).replace("*", " * ").split()
+        words = declaration.replace("const ", "").replace("*", " * ").split()
         is_array = "*" in words
         kind = " ".join(words[: words.index("*")] if is_array else words[:-1])
+        while kind in types and kind not in _SCALARS:
+            kind = types[kind]
         fields = re.findall(r"(\w+) (\w+)\[(\d+)\];", structs.get(kind, ""))
         of_fields = [(name, _SCALARS[of], (int(n),)) for of, name, n in fields]
         result.append((np.dtype(of_fields or _SCALARS[kind]), is_array))

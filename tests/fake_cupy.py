@@ -123,8 +123,8 @@ def _cublas():
 _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
-        *("cublas", "cupy_backend", "draws", "fused", "graphs", "kernels", "launching", "lazy", "reductions"),
-        *("optimizer_kernels", "placeholders", "products"),
+        *("convolutions", "cublas", "cupy_backend", "draws", "fused", "graphs", "kernels"),
+        *("launching", "lazy", "optimizer_kernels", "placeholders", "products", "reductions"),
     )
 )
 
