@@ -30,7 +30,6 @@ _SCALARS = {
     "int": np.int32,
     "float": np.float32,
     "double": np.float64,
-    "bool": np.bool_,
 }
 _WAITS = re.compile(r"__syncthreads|__syncwarp|__shfl_")
 _ALIAS = re.compile(r"typedef ([\w ]+) (\w+);")

@@ -169,4 +169,3 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
     """Return the shape to which all of these are stretched."""
     some = {shape for shape in shapes if shape}
     return some.pop() if len(some) == 1 else np.broadcast_shapes(*some)
-

@@ -181,14 +181,15 @@ class Job:
 
     Args:
         roots: nodes of one shape.
-        into: for each root the contiguous array to write it to; None for a new one.  Without
-            `into`, roots are only written where somebody holds them.
+        wanted: node → the contiguous array to write it to, or None for a new one.
+        writes_held: whether other nodes are written too, if somebody holds them.
     """
 
-    def __init__(self, roots: Sequence[Node], into: Sequence[Array | None] | None = None):
+    def __init__(
+        self, roots: Sequence[Node], wanted: dict[Node, Array | None], writes_held: bool = True
+    ):
         self.expression = Expression(roots)
-        wanted = {} if into is None else dict(zip(roots, into, strict=True))
-        held = [n for n in self.expression.names if n.is_held and n.array is None]
+        held = [n for n in self.expression.names if n.is_held and n.array is None and writes_held]
         self.nodes = [*wanted, *(n for n in held if n not in wanted)]
         self.written = []
         for node in self.nodes:
@@ -280,8 +281,7 @@ def reduce(node: Node) -> None:
     """Compute a node that is a reduction of an expression, which need not be stored for it."""
     (inner,) = node.inputs
     kind, axes, divisor = node.reduction
-    keeps = kind == "sum"  # the kernels of others may compute entries that are not there
-    job = Job([inner]) if keeps else Job([inner], [])
+    job = Job([inner], {}, writes_held=kind == "sum")  # others may read entries more than once
     plan = reductions.reduction_plan(kind, inner.dtype, inner.shape, axes)
     out = cupy.empty(plan.shape, plan.result_dtype)
     prelude, parameters, names = _reduction_text(job, plan.width, inner)
@@ -411,9 +411,8 @@ def _entries(
     at = _walk(layout, first_size, lines)
     for k, array in enumerate(job.read):
         kind, last = C_TYPES[array.dtype.name], layout.steps[k][-1]
-        lines.append(
-            f"const {kind}* const x{k} = (const {kind}*)addresses.at[{first_address} + {k}] + {at[k]};"
-        )
+        address = f"(const {kind}*)addresses.at[{first_address} + {k}]"
+        lines.append(f"const {kind}* const x{k} = {address} + {at[k]};")
         if last == 0:
             lines.append(f"const {kind} a{k} = *x{k};")
             given.append(f"a{k}")

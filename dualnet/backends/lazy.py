@@ -83,9 +83,7 @@ def _require_like(values: Sequence[Any], targets: Sequence[Array]) -> None:
         if not isinstance(x, (LazyArray, cupy.ndarray)):
             raise TypeError(f"expected a CuPy array, got {type(x).__name__}")
         if x.shape != target.shape or x.dtype != target.dtype:
-            raise TypeError(
-                f"expected {target.dtype}{target.shape}, got {x.dtype}{x.shape}"
-            )
+            raise TypeError(f"expected {target.dtype}{target.shape}, got {x.dtype}{x.shape}")
 
 
 def drawn(out: Array, draw: draws.Draw) -> LazyArray:
@@ -557,7 +555,7 @@ def compute(arrays: Sequence[LazyArray], into: Sequence[Array] | None = None) ->
     for node in _reductions_before(list(wanted)):
         fused.reduce(node)
     wanted = _still_wanted(wanted)
-    jobs = [fused.Job(nodes, [wanted[n] for n in nodes]) for nodes in _clusters(list(wanted))]
+    jobs = [fused.Job(nodes, {n: wanted[n] for n in nodes}) for nodes in _clusters(list(wanted))]
     fused.launch(jobs)
 
 

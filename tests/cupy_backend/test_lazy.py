@@ -152,6 +152,45 @@ def test_what_is_changed_in_place_changes_where_numpy_changes_it(lazy, cupy_back
         np.testing.assert_array_equal(own, expected)
 
 
+REDUCED = {
+    "sum": lambda x: (x * 2.0).sum(),
+    "sum of rows": lambda x: (x * x[..., :1]).sum(axis=-1),
+    "sum over leading axes": lambda x: np.sum(x * x[0] - x, axis=(0, 1)),
+    "sum in the middle": lambda x: np.sum(x * 2.0, axis=1, keepdims=True) * x,
+    "sum over axes that are apart": lambda x: np.sum(x * 2.0, axis=(0, 2)),
+    "sum of a turned array": lambda x: np.sum(np.swapaxes(x * 2.0, 0, 2) + x.T, axis=0),
+    "sum over no axes": lambda x: np.sum(x * 2.0, axis=()),
+    "sum of what is true": lambda x: np.sum(x > 0, axis=0),
+    "sum of integers": lambda x: np.sum((x * 4).astype(np.int64) * 2, axis=-1),
+    "mean": lambda x: np.mean(x * 2.0, axis=(1, 2), keepdims=True) - x,
+    "max": lambda x: np.max(x * -2.0, axis=-1, keepdims=True) + x,
+    "min": lambda x: (x * -2.0).min(axis=0),
+    "place of the largest": lambda x: np.argmax(x * x, axis=-1),
+    "place of the largest of all": lambda x: np.argmax(x * x),
+    "sum of a sum": lambda x: np.sum(np.sum(x * 2.0, axis=0) * x[0], axis=1) * 2.0,
+    "softmax": lambda x: (lambda p: p / np.sum(p, axis=-1, keepdims=True))(
+        np.sqrt(np.square(x - np.max(x, axis=-1, keepdims=True)) + 1.0)
+    ),
+    "of an array that is there": lambda x: np.sum(x, axis=1) + np.mean(x, axis=1),
+    "spread": lambda x: np.mean(np.square(x - np.mean(x, axis=0)), axis=0),
+}
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (3, 5, 7), (1, 1, 1), (2, 40, 3), (3, 1, 128)])
+@pytest.mark.parametrize("name", REDUCED)
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+def test_reductions(name, dtype, shape, lazy, cupy_backend, rng):
+    if "turned" in name:
+        shape = (shape[0], shape[1], shape[0])
+    x = rng.standard_normal(shape).astype(dtype)
+    expected = REDUCED[name](x)
+    got = computed(lazy, cupy_backend, REDUCED[name], x)
+    assert (got.shape, got.dtype) == (np.shape(expected), np.asarray(expected).dtype)
+    np.testing.assert_allclose(
+        got, expected, rtol=1e-5, atol=1e-5 if dtype == np.float32 else 1e-12
+    )
+
+
 # --- how many kernels ----------------------------------------------------------------------------
 
 
@@ -176,6 +215,24 @@ def test_what_is_held_is_written_by_the_same_kernel(lazy, stand_in, launches, rn
     assert counted(lazy, stand_in, launches, function, rng.standard_normal((5, 4))) == 1
 
 
+def test_what_is_reduced_is_computed_on_the_way(lazy, stand_in, launches, rng):
+    """It is stored only if somebody holds it, and by the same kernel then."""
+
+    def passing(t, y):
+        return np.mean(t * y, axis=-1, keepdims=True)
+
+    def held(t, y):
+        product = t * y
+        return np.mean(product, axis=-1, keepdims=True), product
+
+    t, y = rng.standard_normal((4, 3, 8)), rng.standard_normal((3, 8))
+    assert counted(lazy, stand_in, launches, passing, t, y) == 1
+    mean, product = computed(lazy, stand_in, held, t, y)
+    np.testing.assert_array_equal(product, t * y)
+    np.testing.assert_allclose(mean, (t * y).mean(axis=-1, keepdims=True), atol=1e-15)
+    assert counted(lazy, stand_in, launches, held, t, y) == 1
+
+
 def test_arrays_of_many_sizes_are_one_kernel(lazy, stand_in, launches, rng):
     """An update of all parameters is one launch, with all that an optimizer keeps."""
 
@@ -188,7 +245,9 @@ def test_arrays_of_many_sizes_are_one_kernel(lazy, stand_in, launches, rng):
 
     shapes = [(3, 4), (4,), (1,), (300, 7), (8, 8)]
     params = {str(i): rng.standard_normal(s).astype(np.float32) for i, s in enumerate(shapes)}
-    gradients = {name: rng.standard_normal(p.shape).astype(np.float32) for name, p in params.items()}
+    gradients = {
+        name: rng.standard_normal(p.shape).astype(np.float32) for name, p in params.items()
+    }
     both = [{name: stand_in.asarray(a) for name, a in t.items()} for t in (params, gradients)]
     launches.clear()
     got = moved_back(lazy.force(lazy.run(update, *both)), stand_in)
@@ -243,7 +302,7 @@ def test_results_can_be_stored_in_arrays(lazy, stand_in, launches, rng):
     lazy.store(results, [target, other])
     np.testing.assert_array_equal(stand_in.to_host(target), x * 2.0)
     np.testing.assert_array_equal(stand_in.to_host(other), y)
-    assert launches == ["fused"]
+    assert launches == ["elementwise"]
 
 
 @pytest.mark.parametrize("value", (3.0, np.ones(2), None))
@@ -296,6 +355,4 @@ def test_what_is_no_attribute_of_an_array_is_none(lazy, stand_in):
 )
 def test_functions_that_are_not_noted_are_cupys(function, lazy, cupy_backend, rng):
     x = rng.uniform(0.5, 2.0, (3, 3))
-    np.testing.assert_allclose(
-        computed(lazy, cupy_backend, function, x), function(x), rtol=1e-12
-    )
+    np.testing.assert_allclose(computed(lazy, cupy_backend, function, x), function(x), rtol=1e-12)
