@@ -1,25 +1,29 @@
 // CUDA kernels on the host: what a kernel's source expects of its compiler, and how its threads run.
 //
-// The threads of a block take turns: each runs until it ends or meets __syncthreads(), then the
-// next one does.  Blocks run one after the other, so __shared__ memory is a static variable.
+// The threads of a block take turns: each runs until it ends or has to wait for others, at
+// __syncthreads() for those of its block, at a shuffle or __syncwarp() for those of its warp; then
+// the next one does.  Blocks run one after the other, so __shared__ memory is a static variable.
 
 #include <math.h>
 #include <setjmp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <ucontext.h>
 
 #include <tuple>
+#include <type_traits>
 
 #define __global__
 #define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
 #define __shared__ static
 
 struct Index {
     unsigned x;
 };
 static Index threadIdx, blockIdx, blockDim, gridDim;
-
-static void __syncthreads();
+const int warpSize = 32;
 
 template <class T>
 static T atomicAdd(T* place, T value) {
@@ -27,6 +31,50 @@ static T atomicAdd(T* place, T value) {
     *place += value;
     return old;
 }
+
+template <class T>
+static T __ldg(const T* place) {
+    return *place;
+}
+
+// Of a number and NaN the device takes the number.
+template <class A, class B>
+static std::common_type_t<A, B> min(A a, B b) {
+    using T = std::common_type_t<A, B>;
+    if (a != a) return (T)b;
+    return (T)b < (T)a ? (T)b : (T)a;
+}
+
+template <class A, class B>
+static std::common_type_t<A, B> max(A a, B b) {
+    using T = std::common_type_t<A, B>;
+    if (a != a) return (T)b;
+    return (T)a < (T)b ? (T)b : (T)a;
+}
+
+// --- short vectors, which the device reads at once: a pointer to one must be aligned to its size --
+
+#define VECTORS_OF(T)                                                                      \
+    struct alignas(2 * sizeof(T)) T##2 {                                                   \
+        T x, y;                                                                            \
+    };                                                                                     \
+    struct alignas(sizeof(T) < 8 ? 4 * sizeof(T) : 16) T##4 {                              \
+        T x, y, z, w;                                                                      \
+    };                                                                                     \
+    [[maybe_unused]] static T##2 make_##T##2(T x, T y) { return {x, y}; }                  \
+    [[maybe_unused]] static T##4 make_##T##4(T x, T y, T z, T w) { return {x, y, z, w}; }
+
+typedef unsigned char uchar;
+typedef unsigned int uint;
+typedef unsigned short ushort;
+typedef long long longlong;
+VECTORS_OF(uchar)
+VECTORS_OF(ushort)
+VECTORS_OF(int)
+VECTORS_OF(uint)
+VECTORS_OF(longlong)
+VECTORS_OF(float)
+VECTORS_OF(double)
 
 [[maybe_unused]] static float rsqrtf(float x) { return (float)(1.0 / sqrt((double)x)); }
 
@@ -51,17 +99,54 @@ static char* stacks[MOST_THREADS];
 static jmp_buf at_scheduler, at_thread[MOST_THREADS];
 static bool ended[MOST_THREADS];
 static Job* present_job;
+static const char* failure;  // what a kernel did that the device does not allow, if anything
 
 static void to_scheduler() {
     if (!_setjmp(at_thread[threadIdx.x])) _longjmp(at_scheduler, 1);
 }
 
-static void __syncthreads() { to_scheduler(); }
+static unsigned long long meetings;  // how many there were
+
+// Some threads that wait for one another; those that end need not come.
+struct Meeting {
+    unsigned members, arrived, times;
+    void reset(unsigned all) { members = all, arrived = times = 0; }
+    void go_on_if_complete() {
+        if (!members || arrived < members) return;
+        arrived = 0;
+        ++times;
+        ++meetings;
+    }
+    void wait() {
+        unsigned before = times;
+        ++arrived;
+        go_on_if_complete();
+        while (times == before) to_scheduler();
+    }
+    void leave() {
+        --members;
+        go_on_if_complete();
+    }
+};
+static Meeting of_block, of_warp[MOST_THREADS / 32];
+
+static void __syncthreads() { of_block.wait(); }
+
+const char* const ENDED_EARLY = "a thread ended while its warp waits at a shuffle or __syncwarp";
+
+static void fail(const char* why) {
+    failure = why;
+    for (;;) to_scheduler();
+}
 
 static void thread_forever() {
     for (;;) {
         (*present_job)();
         ended[threadIdx.x] = true;
+        of_block.leave();
+        Meeting& warp = of_warp[threadIdx.x / 32];
+        if (warp.arrived) failure = ENDED_EARLY;
+        warp.leave();
         to_scheduler();
     }
 }
@@ -80,24 +165,92 @@ static void go_on(unsigned t) {
     setcontext(&start);
 }
 
-static void run_blocks(Job& job, unsigned blocks, unsigned threads, bool barriers) {
+// --- shuffles: a value is posted, and read when the whole warp has posted its own ----------------
+
+const unsigned WIDEST = 16;
+// A thread that is ahead posts its next value where nobody reads the one before.
+static char posted[2][MOST_THREADS][WIDEST];
+static unsigned shuffles[MOST_THREADS];
+
+static void meet_warp(unsigned mask) {
+    Meeting& warp = of_warp[threadIdx.x / 32];
+    if (mask != 0xffffffffu) fail("a mask names less than a whole warp");
+    if (warp.members != 32) fail(ENDED_EARLY);
+    warp.wait();
+}
+
+[[maybe_unused]] static void __syncwarp(unsigned mask = 0xffffffffu) { meet_warp(mask); }
+
+// The value of lane `from` of the part of `width` threads, or one's own where there is none.
+template <class T>
+static T value_of_lane(unsigned mask, T value, int from, int width) {
+    static_assert(sizeof(T) <= WIDEST && std::is_arithmetic<T>::value, "CUDA shuffles numbers");
+    if (width < 1 || width > 32 || width & (width - 1)) fail("a width is no power of 2 up to 32");
+    unsigned t = threadIdx.x;
+    auto& values = posted[shuffles[t]++ % 2];
+    memcpy(values[t], &value, sizeof(T));
+    meet_warp(mask);
+    if (from < 0 || from >= width) return value;
+    T other;
+    memcpy(&other, values[t - t % width + from], sizeof(T));
+    return other;
+}
+
+template <class T>
+static T __shfl_sync(unsigned mask, T value, int from, int width = 32) {
+    return value_of_lane(mask, value, from & (width - 1), width);
+}
+
+template <class T>
+static T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32) {
+    return value_of_lane(mask, value, threadIdx.x % width + by, width);
+}
+
+template <class T>
+static T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32) {
+    return value_of_lane(mask, value, threadIdx.x % width - by, width);
+}
+
+template <class T>
+static T __shfl_xor_sync(unsigned mask, T value, int with, int width = 32) {
+    if (with < 0 || with >= width) fail("a shuffle leaves its part of the warp");
+    return value_of_lane(mask, value, threadIdx.x % width ^ with, width);
+}
+
+// --- blocks --------------------------------------------------------------------------------------
+
+// Run one block, whose threads wait for one another.
+static void run_block(unsigned threads) {
+    of_block.reset(threads);
+    for (unsigned w = 0; w * 32 < threads; ++w) of_warp[w].reset(min(32u, threads - w * 32));
+    for (unsigned t = 0; t < threads; ++t) ended[t] = false, shuffles[t] = 0;
+    for (unsigned going = threads, idle = 0; going && !failure;) {
+        unsigned before = going;
+        unsigned long long met = meetings;
+        going = 0;
+        for (unsigned t = 0; t < threads && !failure; ++t) {
+            if (!ended[t]) go_on(t);
+            going += !ended[t];
+        }
+        idle = meetings > met || going < before ? 0 : idle + 1;
+        if (idle > 1) failure = "threads wait for others of their warp or block that never come";
+    }
+}
+
+static const char* run_blocks(Job& job, unsigned blocks, unsigned threads, bool barriers) {
     present_job = &job;
+    failure = nullptr;
     gridDim.x = blocks;
     blockDim.x = threads;
-    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
-        if (!barriers) {
+    for (blockIdx.x = 0; blockIdx.x < blocks && !failure; ++blockIdx.x) {
+        if (barriers)
+            run_block(threads);
+        else
             for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) job();
-            continue;
-        }
-        for (unsigned t = 0; t < threads; ++t) ended[t] = false;
-        for (unsigned going = threads; going;) {
-            going = 0;
-            for (unsigned t = 0; t < threads; ++t) {
-                if (!ended[t]) go_on(t);
-                going += !ended[t];
-            }
-        }
     }
+    if (failure)  // threads stand in the midst of the kernel; begin with new ones
+        for (char*& stack : stacks) free(stack), stack = nullptr;
+    return failure;
 }
 
 template <class... A>
@@ -113,10 +266,10 @@ static void unpack(Call<A...>& call, void** arguments, std::index_sequence<I...>
 }
 
 template <class... A>
-static void launch(
+static const char* launch(
     void (*kernel)(A...), void** arguments, unsigned blocks, unsigned threads, bool barriers) {
     Call<A...> call;
     call.kernel = kernel;
     unpack(call, arguments, std::index_sequence_for<A...>{});
-    run_blocks(call, blocks, threads, barriers);
+    return run_blocks(call, blocks, threads, barriers);
 }

@@ -1,7 +1,8 @@
 """CUDA sources compiled for the host by g++, to check their arithmetic where there is no device.
 
-The kernels are the very text that a device gets.  What the host cannot check: that threads of a
-warp agree on nothing that the text leaves open, and how fast it is.
+The kernels are the very text that a device gets.  Threads wait for one another at barriers and at
+shuffles; a kernel in which one waits for a thread that never comes is an error.  What the host
+cannot check: that threads agree on nothing that the text leaves open, and how fast it is.
 """
 
 import ctypes
@@ -27,7 +28,12 @@ _SCALARS = {
     "int": np.int32,
     "float": np.float32,
     "double": np.float64,
+    "bool": np.bool_,
 }
+_WAITS = re.compile(r"__syncthreads|__syncwarp|__shfl_")
+_KERNEL = re.compile(
+    r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(([^)]*)\)'
+)
 
 
 class Program:
@@ -44,14 +50,14 @@ class Program:
         definitions = [option for option in options if option.startswith("-D")]
         header = _HEADER.read_text()
         flags = ["-x", "c++", "-std=c++17", "-include", str(_HEADER), *definitions]
-        found = re.findall(r'extern "C" __global__ void (\w+)\(([^)]*)\)', _expanded(source))
+        found = _KERNEL.findall(_expanded(source))
         (real,) = (option[7:] for option in definitions if option.startswith("-DREAL="))
         structs = dict(re.findall(r"struct (\w+) \{\n((?:    \w+ \w+\[\d+\];\n)+)\}", source))
         self.parameters = {name: _parameters(text, real, structs) for name, text in found}
-        self.barriers = "__syncthreads" in source
+        self.barriers = _WAITS.search(source) is not None
         launchers = "".join(
-            f'extern "C" void launch_{name}(void** a, unsigned b, unsigned t, bool s) '
-            f"{{ launch({name}, a, b, t, s); }}\n"
+            f'extern "C" const char* launch_{name}(void** a, unsigned b, unsigned t, bool s) '
+            f"{{ return launch({name}, a, b, t, s); }}\n"
             for name in self.parameters
         )
         text = source + launchers
@@ -69,7 +75,7 @@ class Program:
 
     def launch(self, name, blocks, threads, arguments):
         """Run a kernel on NumPy arrays (None for a null pointer), scalars and structs, which must
-        be of exactly its types."""
+        be of exactly its types.  AssertionError says what it does that a device does not allow."""
         parameters = self.parameters[name]
         assert len(arguments) == len(parameters), f"{name} takes {parameters}"
         pointers = (ctypes.c_void_p * len(arguments))()
@@ -91,7 +97,10 @@ class Program:
                 pointers[i] = value.ctypes.data
                 kept.append(value)
         run = getattr(self._library, f"launch_{name}")
-        run(pointers, ctypes.c_uint(blocks), ctypes.c_uint(threads), ctypes.c_bool(self.barriers))
+        run.restype = ctypes.c_char_p
+        counts = ctypes.c_uint(blocks), ctypes.c_uint(threads)
+        failure = run(pointers, *counts, ctypes.c_bool(self.barriers))
+        assert failure is None, f"{name}: {failure.decode()}"
 
 
 def _expanded(source):
