@@ -82,11 +82,6 @@ VECTORS_OF(double)
     return (unsigned)((unsigned long long)a * b >> 32);
 }
 
-static void sincospif(float x, float* s, float* c) {
-    *s = (float)sin(M_PI * x);
-    *c = (float)cos(M_PI * x);
-}
-
 static void sincospi(double x, double* s, double* c) {
     *s = (double)sinl((long double)M_PIl * x);
     *c = (double)cosl((long double)M_PIl * x);

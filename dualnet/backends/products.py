@@ -35,6 +35,16 @@ microseconds, and so does a copy of a few MB."""
 _LARGEST_EXTENT = 2**31 - 1
 """The largest number that cuBLAS counts with; larger arrays are left to CuPy."""
 
+_FEW_COLUMNS = Module("products")
+_WARP = 32
+_MOST_COLUMNS = 16
+"""How many columns cuda/products.cu serves."""
+_SUMMED = range(256, 2049)
+"""How many products a sum has in cuda/products.cu; shorter ones cuBLAS does as well, and it divides
+longer ones among blocks."""
+_FOUR_ROWS_FROM = 8192
+"""From so many rows on, a warp sums four at once: there is work for all multiprocessors then."""
+
 # The keys are the letters of dtypes, because finding out their names is slow.
 _FULL = {"f": cublas.COMPUTE_32F, "d": cublas.COMPUTE_64F}
 _DATA = {
@@ -115,6 +125,9 @@ def _matrix_product(
         if not adds:
             out[...] = 0
         return out
+    if _has_few_columns(x, y, out):
+        _multiply_few_columns(x, y, out, adds)
+        return out
     x_is_vector, y_is_vector = x.ndim == 1, y.ndim == 1
     rows, columns = (None if is_vector else slice(None) for is_vector in (x_is_vector, y_is_vector))
     target = out[..., rows, columns] if x_is_vector or y_is_vector else out
@@ -169,6 +182,49 @@ def _result_shapes(x: Array, y: Array, out: Array | None) -> tuple[Shape, Shape]
     if max((*x.shape, *y.shape), default=0) > _LARGEST_EXTENT or math.prod(batch) > _LARGEST_EXTENT:
         return None
     return shape, (*batch, *(rows or (1,)), *(columns or (1,)))
+
+
+# --- few columns ---------------------------------------------------------------------------------
+
+
+def _has_few_columns(x: Array, y: Array, out: Array) -> bool:
+    """Whether the kernel of cuda/products.cu serves x @ y, and is quicker than cuBLAS.
+
+    It is for the last layer of a network.  It reads x four numbers at a time.  It never rounds
+    factors, because the product is done before rounded copies would be made.
+    """
+    if out.dtype.char != "f" or min(x.ndim, y.ndim) < 2:
+        return False
+    if not 1 < y.shape[-1] <= _MOST_COLUMNS or x.shape[-1] not in _SUMMED or x.shape[-1] % 4:
+        return False
+    wide = 4 * x.itemsize
+    aligned = x.data.ptr % wide == 0 and all(step % wide == 0 for step in x.strides[:-1])
+    if x.strides[-1] != x.itemsize or not aligned or out.size > _LARGEST_EXTENT:
+        return False
+    if _repeats_entries(out) or any(cupy.may_share_memory(out, a) for a in (x, y)):
+        return False
+    return len(_batch_axes(out.shape[:-2], x, y, out)) < 2
+
+
+def _multiply_few_columns(x: Array, y: Array, out: Array, adds: bool) -> None:
+    """Write x `(..., m, n)` times y `(..., n, p)` to out `(..., m, p)`, or add it to what is there.
+
+    Args:
+        x, y, out: arrays that `_has_few_columns`.
+        adds: whether the product is added.
+    """
+    axes = _batch_axes(out.shape[:-2], x, y, out)
+    count, *steps = axes[0] if axes else (1, 0, 0, 0)
+    (rows, inner), columns = x.shape[-2:], y.shape[-1]
+    four_rows = count * rows >= _FOUR_ROWS_FROM
+    blocks = -(-rows // (_FEW_COLUMNS.threads // _WARP * (4 if four_rows else 1)))
+    strides = x.strides[-2:-1] + y.strides[-2:] + out.strides[-2:]
+    layout = [np.int64(step // x.itemsize) for step in strides] + [np.int64(step) for step in steps]
+    sizes = np.int32(blocks), np.int64(rows), np.int32(inner), np.int32(columns)
+    flags = np.int32(four_rows), np.int32(adds)
+    places = (np.uint64(a.data.ptr) for a in (x, y, out))  # they need not be contiguous
+    arguments = (*places, *sizes, *layout, *flags)
+    _FEW_COLUMNS.launch("few_columns", np.float32, count * blocks, *arguments)
 
 
 # --- operands ------------------------------------------------------------------------------------

@@ -296,6 +296,87 @@ def test_a_result_that_repeats_one_place_is_not_left_to_chance(cupy_backend, hap
     assert happened["new"] == 1
 
 
+# --- few columns ---------------------------------------------------------------------------------
+
+FEW = {
+    # name: shapes in memory, what is made of them
+    "a matrix": ((33, 300), (300, 10), lambda x, y: (x, y)),
+    "two columns": ((3, 256), (256, 2), lambda x, y: (x, y)),
+    "sixteen columns, one row": ((1, 512), (512, 16), lambda x, y: (x, y)),
+    "nine columns": ((5, 516), (516, 9), lambda x, y: (x, y)),
+    "transposed": ((5, 1028), (10, 1028), lambda x, y: (x, y.T)),
+    "parts of wider ones": ((9, 600), (300, 30), lambda x, y: (x[::2, 8:308], y[:, 3::4])),
+    "a stack and a matrix": ((3, 9, 260), (260, 10), lambda x, y: (x, y)),
+    "a matrix and a stack": ((9, 260), (3, 260, 10), lambda x, y: (x, y)),
+    "two stacks": ((3, 2, 9, 260), (3, 2, 260, 5), lambda x, y: (x, y)),
+    "a stack in another order": ((9, 3, 260), (3, 260, 5), lambda x, y: (np.swapaxes(x, 0, 1), y)),
+}
+
+
+@pytest.fixture
+def few_columns(products, monkeypatch, request):
+    """Launches of the kernel, which are counted; `four_rows` as a parameter of the test."""
+    launched = []
+    launch = products._FEW_COLUMNS.launch
+    monkeypatch.setattr(products._FEW_COLUMNS, "threads", 64 if request.param else 128)
+    monkeypatch.setattr(products._FEW_COLUMNS, "_compiled", {})
+    monkeypatch.setattr(products, "_FOUR_ROWS_FROM", 1 if request.param else 1 << 30)
+    monkeypatch.setattr(
+        products._FEW_COLUMNS, "launch", lambda *a: (launched.append(a[-2]), launch(*a))
+    )
+    return launched
+
+
+@pytest.mark.parametrize("few_columns", (False, True), ids=("row", "four rows"), indirect=True)
+@pytest.mark.parametrize("name", FEW)
+def test_few_columns(name, few_columns, cupy_backend, happened, rng):
+    *shapes, made = FEW[name]
+    here, there = both_sides(made, shapes, np.float32, cupy_backend, rng)
+    happened.clear()
+    got = matmul(*there)
+    assert len(few_columns) == 1 and happened == Counter(new=1)
+    product = np.matmul(*(a.astype(np.float64) for a in here))
+    allowed = 1e-6 * np.matmul(*map(np.abs, here))
+    assert np.all(np.abs(cupy_backend.to_host(got) - product) <= allowed), name
+    before = rng.standard_normal((*product.shape[:-1], 23)).astype(np.float32)
+    whole = cupy_backend.asarray(before)
+    out = whole[..., 2 : 2 + product.shape[-1]]
+    assert multiply_onto(*there, out) is out and len(few_columns) == 2
+    before[..., 2 : 2 + product.shape[-1]] += cupy_backend.to_host(got)
+    np.testing.assert_array_equal(cupy_backend.to_host(whole), before)
+
+
+@pytest.mark.parametrize("few_columns", (True,), indirect=True)
+def test_few_columns_are_summed_alike(few_columns, products, cupy_backend, monkeypatch, rng):
+    """A row's sums do not depend on how many rows there are, nor on the columns beside."""
+    x, y = (
+        rng.standard_normal(shape).astype(np.float32) for shape in ((9, 700 * 4), (700 * 4, 16))
+    )
+    x, y = moved((x[:, :1100].copy(), y[:1100].copy()), cupy_backend)
+    whole = cupy_backend.to_host(matmul(x, y))
+    for columns in (2, 4, 7, 8, 10, 12, 13):
+        for most in (1, 1 << 30):
+            monkeypatch.setattr(products, "_FOUR_ROWS_FROM", most)
+            got = cupy_backend.to_host(matmul(x[2:7], y[:, :columns]))
+            np.testing.assert_array_equal(got, whole[2:7, :columns])
+    assert set(few_columns) == {0, 1}
+
+
+@pytest.mark.parametrize("few_columns", (True,), indirect=True)
+def test_what_the_kernel_of_few_columns_cannot_read(few_columns, cupy_backend, rng):
+    x, y = (rng.standard_normal(n).astype(np.float32) for n in (2800, 3000))
+    for made in (
+        lambda x, y: (x[:2727].reshape(9, 303), y[:2727].reshape(303, 9)),  # not all rows aligned
+        lambda x, y: (x[1:2701].reshape(9, 300), y[:2700].reshape(300, 9)),  # none of them
+        lambda x, y: (x[:2600].reshape(260, 10).T, y[:2600].reshape(260, 10)),  # columns
+        lambda x, y: (x[:2268].reshape(9, 252), y[:2268].reshape(252, 9)),  # short sums
+        lambda x, y: (x[:2600].reshape(10, 260), y[:260].reshape(260, 1)),  # one column
+    ):
+        here, there = made(x, y), made(*moved((x, y), cupy_backend))
+        assert_same(matmul(*there), np.matmul(*here), cupy_backend, ALLOWED[np.float32])
+    assert not few_columns
+
+
 # --- products that add ---------------------------------------------------------------------------
 
 
