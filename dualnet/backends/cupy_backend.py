@@ -8,9 +8,9 @@ here, in the modules that this one imports, and in the CUDA sources of the folde
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import sys
-import weakref
 from collections.abc import Callable, Generator, Iterable
 from types import ModuleType
 from typing import Any
@@ -74,9 +74,8 @@ class CupyBackend:
         )
         from dualnet.backends.products import product_kernels
 
-        self._record, self._key_words = graphs.Recorded, placeholders.key_words
+        self._graphs, self._key_words = graphs, placeholders.key_words
         self._draws = launching.Module("draws")
-        self._recorded: weakref.WeakSet[Any] = weakref.WeakSet()
         put_kernels(self._cupy.ndarray, launching.KERNELS | product_kernels(matmul_precision))
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)
@@ -147,17 +146,17 @@ class CupyBackend:
         Pools keep what they once took.  So without a recorded step, they hold the most bytes that
         were in use at once, plus what is wasted by dividing memory into blocks.
         """
-        pools = [self._cupy.get_default_memory_pool(), *(f.pool for f in self._recorded)]
+        pools = [self._cupy.get_default_memory_pool(), *(f.pool for f in self._graphs.RECORDED)]
         return {
             "device_pool_bytes": sum(pool.total_bytes() for pool in pools),
             "device_used_bytes": sum(pool.used_bytes() for pool in pools),
         }
 
-    def recorded(self, function: Callable) -> Callable:
-        """Record the function as a CUDA graph once it ran often enough; see `graphs.Recorded`."""
-        recorded = self._record(function)
-        self._recorded.add(recorded)
-        return recorded
+    def recorded(self, function: Callable, record: bool = True, what: str = "step") -> Callable:
+        """Record the function as CUDA graphs once it ran often enough; see `graphs.Recorded`."""
+        if record:
+            return self._graphs.Recorded(function, what)
+        return functools.partial(self._graphs.plain, function)
 
     def _draw(self, kind: str, key: Key, shape: Shape, dtype: DTypeLike, start: int) -> Array:
         """Draw with the kernel `kind` of `cuda/draws.cu`; each thread draws four numbers."""
