@@ -157,7 +157,7 @@ def outline(tree: Tree, leaf: Callable[[Any], Hashable]) -> Hashable:
         named, children = (), list(tree)
     else:
         fields = _fields(tree)
-        others = [f.name for f in dataclasses.fields(tree) if f.init and f.name not in fields]
+        others = [f.name for f in dataclasses.fields(type(tree)) if f.init and f.name not in fields]
         named = tuple((name, getattr(tree, name)) for name in others)
         children = list(fields.values())
     return type(tree), named, tuple([outline(child, leaf) for child in children])

@@ -61,14 +61,21 @@ def _copyto(there, here):
     done_in_place(lambda: np.copyto(inside(there), inside(here)))
 
 
+def _empty(shape, dtype):
+    """What is not set by a kernel must not be right by chance."""
+    array = done(lambda: np.full(shape, 99, dtype))
+    if fake_cuda.recorder.tape is not None:  # no kernel sets it now, and it may become an index
+        inside(array)[...] = 0
+    return array
+
+
 def modules():
     """What `sys.modules` holds where CuPy is installed, as far as dualnet looks."""
     cupy = types.ModuleType("cupy")
     cupy.__path__ = []
     cupy.__version__ = "14.fake"
     cupy.ndarray, cupy.RawModule, cupy.asarray, cupy.asnumpy = ndarray, RawModule, asarray, asnumpy
-    # what is not set by a kernel must not be right by chance
-    cupy.empty = lambda shape, dtype: done(lambda: np.full(shape, 99, dtype))
+    cupy.empty = _empty
     cupy.empty_like = lambda x: cupy.empty(x.shape, x.dtype)
     cupy.copyto = _copyto
     for name in ("zeros", "ones", "ascontiguousarray", "where", "broadcast_to"):
@@ -124,7 +131,7 @@ _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
         *("cublas", "cupy_backend", "graphs", "kernels", "launching", "lazy"),
-        *("optimizer_kernels", "placeholders"),
+        *("optimizer_kernels", "placeholders", "recorded_calls"),
     )
 )
 

@@ -71,12 +71,14 @@ class CupyBackend:
             launching,
             optimizer_kernels,  # noqa: F401 (likewise)
             placeholders,
+            recorded_calls,
         )
         from dualnet.backends.products import product_kernels
 
         self._graphs, self._key_words = graphs, placeholders.key_words
         self._draws = launching.Module("draws")
         put_kernels(self._cupy.ndarray, launching.KERNELS | product_kernels(matmul_precision))
+        put_kernels(self._cupy.ndarray, {"call_recorded": recorded_calls.call})
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)
 

@@ -13,6 +13,7 @@ import operator
 import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
 
@@ -39,8 +40,20 @@ they are recorded again, so that recordings that replace each other in turns cos
 _MOST_SEEN = 1024
 """How many kinds of calls are counted at once."""
 
+_NEVER = -(1 << 62)
+"""Stands for the count of calls that cannot be recorded."""
+
 _ALIGNMENT = 256
 """Bytes to a multiple of which the arrays of a piece of memory are aligned."""
+
+_CONSTANTS = (type(None), bool, int, float, complex, str)
+"""What may be among the results beside arrays."""
+
+_ARRAY = object()
+"""Stands for an array in a tree."""
+
+CAPTURING: ContextVar[bool] = ContextVar("CAPTURING", default=False)
+"""Whether a function is being recorded."""
 
 RECORDED: WeakSet[Recorded] = WeakSet()
 """All recorded functions, so that their memory can be counted."""
@@ -50,20 +63,23 @@ class Recorded:
     """A function that is recorded for each set of shapes with which it is called often enough.
 
     From then on, calls with these shapes repeat the recording.  Other calls run the function
-    itself.  If the function cannot be recorded, a message on standard error says why, and nothing
-    more of it is recorded.
+    itself.  If calls with some shapes cannot be recorded, a message on standard error says why, and
+    they run the function itself for good.
 
     Args:
         function: `function(carried, batch, key, numbers) -> (carried, results)`, a pure function.
             `carried`, `batch` and `results` are trees of CuPy arrays, and `numbers` are numbers by
-            name.  `carried` keeps its structure, shapes and dtypes.  Random numbers must be drawn
-            by the backend with keys derived from `key`.  With the numbers, the function may do
-            arithmetic (see `PlaceholderNumber`); it does nothing else with them.
+            name.  `carried` keeps its structure, shapes and dtypes.  Among results there may also
+            be Python numbers, strings and None, which are the same in all calls with the same
+            shapes.  Random numbers must be drawn by the backend with keys derived from `key`.  With
+            the numbers, the function may do arithmetic (see `PlaceholderNumber`); it does nothing
+            else with them.
         what: what the function is, for the message.
 
     Attributes:
         pool: the memory pool from which the recorded function takes its memory.
-        refusal: why the function cannot be recorded; None if that is not known.
+        refusal: why calls could not be recorded the last time that they could not; None if they
+            always could.
     """
 
     def __init__(self, function: Callable, what: str = "step"):
@@ -105,36 +121,39 @@ class Recorded:
     ) -> tuple[Tree, Tree]:
         """Return what `function` returns, which computes the same in all calls of a kind."""
         recording = self._recordings.get(kind)
-        if recording is None and self.refusal is None and self._seen_often(kind):
-            self._record(function, kind, carried, batch, list(numbers))
-            recording = self._recordings.get(kind)
+        if recording is None and self._seen[kind] >= _PLAIN_CALLS:
+            recording = self._record(function, kind, carried, batch, list(numbers))
         place = None
         if recording is not None and self._state is not None:
             place = self._state.place_of(carried)
         if recording is None or place is None or self._state is None:
             done = plain(function, carried, batch, key, numbers)
+            self._count(kind)  # not before the function has succeeded
             return done if self._state is None else self._state.after_plain(done)
         self._recordings.move_to_end(kind)
         results = recording.repeat(place, batch, Now(key, numbers))
         return self._state.after(place), results
 
-    def forget(self, kind: Hashable, refusal: str) -> None:
-        """Give the recording of a kind up, and record nothing more, for a reason."""
-        del self._recordings[kind]
-        self._refuse(refusal)
+    def given(self, kind: Hashable) -> list[Array] | None:
+        """Return the arrays of the batch as the last repetition left them; None if not recorded."""
+        return self._recordings[kind].given if kind in self._recordings else None
 
-    def _seen_often(self, kind: Hashable) -> bool:
-        """Count a call of a kind, and say whether there were enough of them."""
+    def forget(self, kind: Hashable, refusal: str) -> None:
+        """Give the recording of a kind up for good, for a reason that is printed."""
+        del self._recordings[kind]
+        self._refuse(kind, refusal)
+
+    def _count(self, kind: Hashable) -> None:
+        """Count a plain call of a kind."""
         if len(self._seen) >= _MOST_SEEN:
             self._seen.clear()
         self._seen[kind] += 1
-        return self._seen[kind] > _PLAIN_CALLS
 
     def _record(
         self, function: Callable, kind: Hashable, carried: Tree, batch: Tree, numbers: list[str]
-    ) -> None:
-        """Record calls of a kind, or note and print why they cannot be recorded."""
-        refusal = None
+    ) -> _Recording | None:
+        """Record calls of a kind and return the recording; print why if they cannot be recorded."""
+        refusal, made = None, None
         try:
             state = self._state or _State(carried)
             if state.outline != outline(carried):
@@ -143,25 +162,28 @@ class Recorded:
         except Exception as error:  # of any kind: what CuPy and CUDA's libraries do not allow
             # The error itself is not kept, because its traceback holds all arrays of the attempt.
             refusal = f"{type(error).__name__}: {error}"
-        if refusal is not None:
-            self._refuse(refusal)
-            return
+        if made is None:
+            self._refuse(kind, str(refusal))
+            return None
         self._state = state
         self._recordings[kind] = made
         if len(self._recordings) > _MOST_RECORDINGS:
             given_up, _ = self._recordings.popitem(last=False)
             del self._seen[given_up]
+        return made
 
-    def _refuse(self, refusal: str) -> None:
-        """Record nothing more, and print why."""
-        self.refusal = refusal
+    def _refuse(self, kind: Hashable, refusal: str) -> None:
+        """Record no calls of a kind, and print why unless it was said before."""
+        self._seen[kind] = _NEVER
         if not self._recordings:  # they would work in the blocks of the pool that are free
             self._state = None
             self.pool.free_all_blocks()
-        print(
-            f"this {self._what} cannot be recorded ({refusal}); it goes on without",
-            file=sys.stderr,
-        )
+        if refusal != self.refusal:
+            print(
+                f"this {self._what} cannot be recorded ({refusal}); it goes on without",
+                file=sys.stderr,
+            )
+        self.refusal = refusal
 
 
 def plain(
@@ -215,9 +237,7 @@ class _State:
     def _apart(self, arrays: Tree) -> Tree:
         """Return a tree of the same values, with copies of what lies in one of the blocks."""
         shared = [block.memory for block in self.blocks]
-        return tree.map(
-            lambda x: x.copy() if any(cupy.may_share_memory(x, m) for m in shared) else x, arrays
-        )
+        return tree.map(lambda x: x.copy() if _is_in(x, shared) else x, arrays)
 
     def after(self, place: int) -> Tree:
         """Return what is carried by the repetition that read the block `place`."""
@@ -225,8 +245,18 @@ class _State:
         return self.blocks[self.newest].tree()
 
 
+def _is_in(x: Any, memory: list[Array]) -> bool:
+    """Return whether x is a CuPy array in one of some pieces of memory."""
+    on_device = isinstance(x, cupy.ndarray)
+    return on_device and any(cupy.may_share_memory(x, piece) for piece in memory)
+
+
 class _Recording:
-    """CUDA graphs of the calls of one kind, one for each block that is read, and their memory."""
+    """CUDA graphs of the calls of one kind, one for each block that is read, and their memory.
+
+    Attributes:
+        given: the arrays of the batch, from which the graphs read them.
+    """
 
     def __init__(
         self,
@@ -239,10 +269,10 @@ class _Recording:
     ):
         self._slots = Slots()
         self._batch = tree.map(cupy.empty_like, batch)
-        self._batch_leaves = tree.leaves(self._batch)
+        self.given = tree.leaves(self._batch)
         self._numbers = {name: PlaceholderNumber(self._slots, name) for name in numbers}
         self._results: _Block | None = None
-        lazy.store(tree.leaves(batch), self._batch_leaves)
+        lazy.store(tree.leaves(batch), self.given)
         cupy.get_default_memory_pool().free_all_blocks()  # what plain calls left is needed now
         blocks = state.blocks
         self._graphs = [
@@ -255,6 +285,7 @@ class _Recording:
     ) -> Any:
         """Return the graph of a call whose `carried` lies in one block, and goes to another."""
         with stream, cupy.cuda.using_allocator(pool.malloc):
+            outer = CAPTURING.set(True)
             stream.begin_capture()
             try:
                 key = PlaceholderKey(self._slots)
@@ -264,18 +295,20 @@ class _Recording:
                     raise TypeError("what is carried from step to step does not keep its shapes")
                 _require_arrays(results)
                 self._results = self._results or _Block(results)
-                if outline(results) != outline(self._results.tree()):
+                if _outline_of_results(results) != _outline_of_results(self._results.tree()):
                     raise TypeError("the shapes of results are not the same in each call")
                 targets = [*writes.leaves, *self._results.leaves]
-                lazy.store([*tree.leaves(new), *tree.leaves(results)], targets)
+                lazy.store([*tree.leaves(new), *_arrays_of(results)], targets)
             except BaseException:
                 _abandon(stream)
                 raise
+            finally:
+                CAPTURING.reset(outer)
             return stream.end_capture()
 
     def repeat(self, place: int, batch: Tree, now: Now) -> Tree:
         """Copy the batch in, start the graph that reads the block `place`; return the results."""
-        for here, x in zip(self._batch_leaves, tree.leaves(batch), strict=True):
+        for here, x in zip(self.given, tree.leaves(batch), strict=True):
             cupy.copyto(here, x)
         self._slots.fill(now)
         self._graphs[place].launch()
@@ -287,7 +320,8 @@ class _Block:
     """Arrays that lie side by side in one piece of memory, so that one copy moves all of them.
 
     Args:
-        like: a tree of arrays, which says the structure, shapes and dtypes.
+        like: a tree of arrays, which says the structure, shapes and dtypes.  Other leaves than
+            arrays stay in the tree as they are.
 
     Attributes:
         memory: the piece of memory, as bytes.
@@ -295,30 +329,38 @@ class _Block:
     """
 
     def __init__(self, like: Tree):
-        given = tree.leaves(like)
-        bytes_of_each = [math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in given]
+        arrays = _arrays_of(like)
+        bytes_of_each = [math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in arrays]
         starts = np.cumsum([0, *(-(-n // _ALIGNMENT) * _ALIGNMENT for n in bytes_of_each)]).tolist()
         self._parts = [
             (slice(start, start + n), x.dtype, x.shape)
-            for start, n, x in zip(starts[:-1], bytes_of_each, given, strict=True)
+            for start, n, x in zip(starts[:-1], bytes_of_each, arrays, strict=True)
         ]
+        self._like = tree.map(lambda x: _ARRAY if hasattr(x, "dtype") else x, like)
+        self._others = None if len(arrays) == len(tree.leaves(like)) else tree.leaves(self._like)
         self.memory = cupy.empty((starts[-1],), np.uint8)
-        self._like = tree.map(lambda _: None, like)
         self.leaves = self._in(self.memory)
 
     def tree(self) -> Tree:
         """Return a new tree of the arrays."""
-        return tree.unflatten(self._like, self.leaves)
-
-    def _in(self, memory: Array) -> list[Array]:
-        """Return the arrays that lie in a piece of memory as in this block."""
-        return [memory[part].view(dtype).reshape(shape) for part, dtype, shape in self._parts]
+        return self._tree(self.leaves)
 
     def copied(self) -> Tree:
         """Return a tree of the arrays' present values, in memory of its own."""
         memory = cupy.empty(self.memory.shape, np.uint8)
         cupy.copyto(memory, self.memory)
-        return tree.unflatten(self._like, self._in(memory))
+        return self._tree(self._in(memory))
+
+    def _in(self, memory: Array) -> list[Array]:
+        """Return the arrays that lie in a piece of memory as in this block."""
+        return [memory[part].view(dtype).reshape(shape) for part, dtype, shape in self._parts]
+
+    def _tree(self, arrays: list[Array]) -> Tree:
+        """Return a new tree of such arrays as are in this block."""
+        if self._others is not None:
+            remaining = iter(arrays)
+            arrays = [next(remaining) if x is _ARRAY else x for x in self._others]
+        return tree.unflatten(self._like, arrays)
 
 
 def _pool() -> Any:
@@ -340,12 +382,24 @@ def _pool() -> Any:
     return pool
 
 
+def _arrays_of(results: Tree) -> list[Array]:
+    """Return the leaves that are arrays."""
+    return [x for x in tree.leaves(results) if hasattr(x, "dtype")]
+
+
 def _require_arrays(results: Tree) -> None:
-    """Raise a TypeError unless all leaves are CuPy arrays, or arrays that are computed later."""
+    """Raise a TypeError unless all leaves are CuPy arrays, are computed later, or are constants."""
     for path, x in tree.items(results):
         ours = type(x).__module__.startswith("dualnet.backends.") and hasattr(x, "dtype")
-        if not (ours or isinstance(x, cupy.ndarray)):
+        if not (ours or isinstance(x, cupy.ndarray) or type(x) in _CONSTANTS):
             raise TypeError(f"result {path or 'at the root'} is no array: {type(x).__name__}")
+
+
+def _outline_of_results(results: Tree) -> Hashable:
+    """Return the outline of arrays and constants."""
+    return tree.outline(
+        results, lambda x: (x.shape, x.dtype) if hasattr(x, "dtype") else (type(x), repr(x))
+    )
 
 
 def outline(arrays: Tree) -> Hashable:

@@ -274,7 +274,7 @@ class PlaceholderNumber:
         raise TypeError(f"the number {self.formula} is not known while a step is recorded")
 
     __bool__ = __float__ = __int__ = __index__ = __complex__ = __round__ = __abs__ = _refuse
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse  # type: ignore[assignment]
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __hash__ = None  # type: ignore[assignment]
 
 
