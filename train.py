@@ -100,7 +100,7 @@ def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> di
     # The backend comes first, to say at once if it cannot be used, and what `auto` chooses.
     backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
     # Where `auto` chooses NumPy, settings for CuPy are dropped.
-    dropped = {} if backend.name == "cupy" else {"matmul_precision": "full", "graph": False}
+    dropped = {} if backend.name == "cupy" else {"matmul_precision": "full", "graph": True}
     settings = dataclasses.replace(
         settings, backend=backend.name, threads=backend.threads, **dropped
     )

@@ -15,6 +15,7 @@ from dualnet.core.dual import Dual
 from dualnet.core.spaces import RankOne
 from dualnet.core.transforms import jvp, linearize, stop_gradient, vjp
 from dualnet.random import Key
+from dualnet.recording import recorded
 
 __all__ = [
     "Dual",
@@ -32,6 +33,7 @@ __all__ = [
     "linear_transpose",
     "linearize",
     "numpy",
+    "recorded",
     "stop_gradient",
     "tree",
     "value_and_grad",

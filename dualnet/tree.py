@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeAlias
 
 from dualnet.errors import TreeError, UsageError
@@ -140,6 +140,27 @@ def unflatten(like: Tree, new_leaves: list[Any]) -> Tree:
     if next(remaining, remaining) is not remaining:
         raise _miscounted(like, new_leaves)
     return built
+
+
+def outline(tree: Tree, leaf: Callable[[Any], Hashable]) -> Hashable:
+    """Return what is equal for trees of equal structure with leaves of which `leaf` is equal.
+
+    Dicts are told apart by the order of their keys, and registered dataclasses by the static fields
+    too, so that trees with equal outlines have their leaves in the same order.
+    """
+    if not isinstance(tree, _NODES):
+        return leaf(tree)
+    if isinstance(tree, dict):
+        named: tuple[Any, ...] = tuple(tree)
+        children = list(tree.values())
+    elif isinstance(tree, _SEQUENCES):
+        named, children = (), list(tree)
+    else:
+        fields = _fields(tree)
+        others = [f.name for f in dataclasses.fields(type(tree)) if f.init and f.name not in fields]
+        named = tuple((name, getattr(tree, name)) for name in others)
+        children = list(fields.values())
+    return type(tree), named, tuple([outline(child, leaf) for child in children])
 
 
 def add(a: Tree, b: Tree) -> Tree:

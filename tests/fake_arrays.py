@@ -85,6 +85,15 @@ def done(compute):
     return result
 
 
+def done_in_place(compute):
+    """Let `compute()` write to arrays that are there: now, or not before what a stream captures is
+    launched."""
+    if recorder.tape is None:
+        compute()
+    else:
+        recorder.tape.append(compute)
+
+
 def _refill(held, new):
     if isinstance(held, ndarray):
         if held._held.flags.writeable:  # else it is a view of what is filled already
@@ -158,8 +167,11 @@ class ndarray:
         if out:
             kwargs["out"] = tuple(x._held for x in out)
         refused_if_recorded(ufunc.__name__)
-        result = done(lambda: ufunc(*map(inside, inputs), **kwargs))
-        return out[0] if out else result
+        compute = lambda: ufunc(*map(inside, inputs), **kwargs)  # noqa: E731
+        if not out:
+            return done(compute)
+        done_in_place(compute)
+        return out[0]
 
     def __array_function__(self, function, types_, args, kwargs):
         name = ".".join([*function.__module__.split(".")[1:], function.__name__])
@@ -226,7 +238,7 @@ class ndarray:
         if isinstance(value, (np.ndarray, list, tuple)):
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         key = self._key(key)
-        done(lambda: self._held.__setitem__(key, inside(value)))
+        done_in_place(lambda: self._held.__setitem__(key, inside(value)))
 
     def __len__(self):
         return len(self._held)

@@ -15,7 +15,7 @@ import fake_cublas
 import fake_cuda
 import numpy as np
 from cuda_on_cpu import Program
-from fake_arrays import done, inside, ndarray
+from fake_arrays import done, done_in_place, inside, ndarray
 
 
 def is_stand_in(backend):
@@ -45,7 +45,7 @@ class RawModule:
         def run(grid, block, arguments):
             assert len(grid) == len(block) == 1
             held = [inside(a) for a in arguments]
-            done(lambda: self._program.launch(name, grid[0], block[0], held))
+            done_in_place(lambda: self._program.launch(name, grid[0], block[0], held))
 
         return run
 
@@ -58,7 +58,15 @@ def _on_arrays(function):
 
 def _copyto(there, here):
     assert there.dtype == here.dtype and there.shape == here.shape
-    done(lambda: np.copyto(inside(there), inside(here)))
+    done_in_place(lambda: np.copyto(inside(there), inside(here)))
+
+
+def _empty(shape, dtype):
+    """What is not set by a kernel must not be right by chance."""
+    array = done(lambda: np.full(shape, 99, dtype))
+    if fake_cuda.recorder.tape is not None:  # no kernel sets it now, and it may become an index
+        inside(array)[...] = 0
+    return array
 
 
 def modules():
@@ -67,8 +75,7 @@ def modules():
     cupy.__path__ = []
     cupy.__version__ = "14.fake"
     cupy.ndarray, cupy.RawModule, cupy.asarray, cupy.asnumpy = ndarray, RawModule, asarray, asnumpy
-    # what is not set by a kernel must not be right by chance
-    cupy.empty = lambda shape, dtype: done(lambda: np.full(shape, 99, dtype))
+    cupy.empty = _empty
     cupy.empty_like = lambda x: cupy.empty(x.shape, x.dtype)
     cupy.copyto = _copyto
     for name in ("zeros", "ones", "ascontiguousarray", "where", "broadcast_to"):
@@ -111,7 +118,7 @@ def _cublas():
         def call(*arguments):
             expected = {"stream": fake_cuda.streams.current[-1].ptr, "workspace": True}
             assert fake_cublas.chosen == expected, fake_cublas.chosen
-            done(lambda: function(*arguments))
+            done_in_place(lambda: function(*arguments))
 
         return call
 
@@ -124,7 +131,8 @@ _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
         *("convolutions", "cublas", "cupy_backend", "draws", "fused", "graphs", "kernels"),
-        *("launching", "lazy", "optimizer_kernels", "placeholders", "products", "reductions"),
+        *("launching", "lazy", "optimizer_kernels", "placeholders", "products"),
+        *("recorded_calls", "reductions"),
     )
 )
 

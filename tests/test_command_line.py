@@ -270,7 +270,8 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
         ("--limit-test -1", "--limit-test must be at least 1, got -1"),
         ("--describe --width 0", "expected width >= 1"),
         ("--dtype float64 --tf32", "--tf32 is of no use to --dtype float64; it is for float32"),
-        ("--graph", "--graph is of no use to --backend numpy; it is for cupy"),
+        ("--no-graph", "--no-graph is of no use to --backend numpy; it is for cupy"),
+        ("--graph", "unrecognized arguments: --graph"),
         (
             "--batch-norm --limit-train 33 --batch-size 32",
             "--batch-size 32 leaves a last batch of one of 33 images",

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "dualnet"
 FLOORS = {
     0: ("errors", "random", "tree", "types"),
     1: ("backends",),
-    2: ("core", "images", "linear", "numpy", "checking", "scipy", "special"),
+    2: ("core", "images", "linear", "numpy", "checking", "recording", "scipy", "special"),
     3: ("nn", "optim", "schedules"),
     4: ("learning",),
     5: ("analysis", "data", "training"),

@@ -221,7 +221,7 @@ def test_where_and_from_which_seed_a_recipe_runs_does_not_change_it():
     assert train.published(settings)["recipe"]["changed"] == []
     settings = resolve("--recipe", "ren-s-1-1-mnist-bp", "--limit-test", 10, "--dtype", "float64")
     assert sorted(train.published(settings)["recipe"]["changed"]) == ["dtype", "limit_test"]
-    on_device = ("--backend", "cupy", "--graph", "--bf16")
+    on_device = ("--backend", "cupy", "--no-graph", "--bf16")
     settings = resolve("--recipe", "ren-s-1-1-mnist-bp", *on_device)
     assert train.published(settings)["recipe"]["changed"] == ["bf16"]
 

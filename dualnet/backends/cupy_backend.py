@@ -8,8 +8,8 @@ here, in the modules that this one imports, and in the CUDA sources of the folde
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
-import weakref
 from collections.abc import Callable, Generator, Iterable
 from types import ModuleType
 from typing import Any
@@ -68,15 +68,15 @@ class CupyBackend:
             launching,
             lazy,
             optimizer_kernels,  # noqa: F401 (likewise)
+            recorded_calls,
         )
         from dualnet.backends.products import product_kernels
 
-        self._record, self._draws = graphs.Recorded, draws
-        self._recorded: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._graphs, self._draws, self._lazy = graphs, draws, lazy
         own = launching.KERNELS | product_kernels(matmul_precision)
         put_kernels(self._cupy.ndarray, own)
         put_kernels(lazy.LazyArray, {name: lazy.with_plain_arrays(k) for name, k in own.items()})
-        self._lazy = lazy
+        put_kernels(self._cupy.ndarray, {"call_recorded": recorded_calls.call})
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)
 
@@ -148,17 +148,17 @@ class CupyBackend:
         Pools keep what they once took.  So without a recorded step, they hold the most bytes that
         were in use at once, plus what is wasted by dividing memory into blocks.
         """
-        pools = [self._cupy.get_default_memory_pool(), *(f.pool for f in self._recorded)]
+        pools = [self._cupy.get_default_memory_pool(), *(f.pool for f in self._graphs.RECORDED)]
         return {
             "device_pool_bytes": sum(pool.total_bytes() for pool in pools),
             "device_used_bytes": sum(pool.used_bytes() for pool in pools),
         }
 
-    def recorded(self, function: Callable) -> Callable:
-        """Record the function as a CUDA graph once it ran often enough; see `graphs.Recorded`."""
-        recorded = self._record(function)
-        self._recorded.add(recorded)
-        return recorded
+    def recorded(self, function: Callable, record: bool = True, what: str = "step") -> Callable:
+        """Record the function as CUDA graphs once it ran often enough; see `graphs.Recorded`."""
+        if record:
+            return self._graphs.Recorded(function, what)
+        return functools.partial(self._graphs.plain, function)
 
     def _draw(self, kind: str, key: Key, shape: Shape, dtype: DTypeLike, start: int) -> Array:
         """Draw into a new array by the kernel in `cuda/draws.cu`."""

@@ -1,16 +1,21 @@
-"""Record a pure function of arrays as a CUDA graph, and repeat the graph from then on.
+"""Record a pure function of arrays as CUDA graphs, and repeat the graphs from then on.
 
 A step of training is many short kernels, and the host has to start each of them.  A graph is
-started as a whole.  It always works in the same memory: its arguments are copied to the arrays
-`before`, and its results are copied from the arrays `after`.
+started as a whole.  It always works in the same memory.  So what a step carries on to the next one
+lies in two blocks of memory by turns: one graph reads the first and writes the second, and another
+graph goes the other way.
 """
 
 from __future__ import annotations
 
+import math
+import operator
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
+from contextvars import ContextVar
 from typing import Any
+from weakref import WeakSet
 
 import cupy
 import numpy as np
@@ -23,161 +28,339 @@ from dualnet.tree import Tree
 from dualnet.types import Array
 
 _PLAIN_CALLS = 2
-"""How many plain calls come before a function is recorded.  In these, kernels are compiled and
-libraries loaded, which is not allowed while a stream captures."""
+"""How many plain calls with the same shapes come before they are recorded.  In these, kernels are
+compiled and libraries loaded, which is not allowed while a stream captures."""
+
+_MOST_RECORDINGS = 8
+"""How many recordings a function has at most.  For a further one, the one that was repeated the
+longest time ago is given up, because a program that goes through many shapes often leaves the first
+ones for good.  Shapes whose recording was given up are called plainly as often as new ones before
+they are recorded again, so that recordings that replace each other in turns cost little."""
+
+_MOST_SEEN = 1024
+"""How many kinds of calls are counted at once."""
+
+_NEVER = -(1 << 62)
+"""Stands for the count of calls that cannot be recorded."""
 
 _ALIGNMENT = 256
 """Bytes to a multiple of which the arrays of a piece of memory are aligned."""
 
+_CONSTANTS = (type(None), bool, int, float, complex, str)
+"""What may be among the results beside arrays."""
+
+_ARRAY = object()
+"""Stands for an array in a tree."""
+
+CAPTURING: ContextVar[bool] = ContextVar("CAPTURING", default=False)
+"""Whether a function is being recorded."""
+
+RECORDED: WeakSet[Recorded] = WeakSet()
+"""All recorded functions, so that their memory can be counted."""
+
 
 class Recorded:
-    """A function that is recorded once it has been called often enough with the same shapes.
+    """A function that is recorded for each set of shapes with which it is called often enough.
 
-    From then on, calls with these shapes repeat the recording.  Calls with other shapes run the
-    function itself.  If the function cannot be recorded, all calls run the function itself, and a
-    message on standard error says why.
+    From then on, calls with these shapes repeat the recording.  Other calls run the function
+    itself.  If calls with some shapes cannot be recorded, a message on standard error says why, and
+    they run the function itself for good.
 
     Args:
         function: `function(carried, batch, key, numbers) -> (carried, results)`, a pure function.
             `carried`, `batch` and `results` are trees of CuPy arrays, and `numbers` are numbers by
-            name.  `carried` keeps its structure, shapes and dtypes.  Random numbers must be drawn
-            by the backend with keys derived from `key`.  The numbers may be multiplied and given
-            to an optimizer; the function does nothing else with them.
+            name.  `carried` keeps its structure, shapes and dtypes.  Among results there may also
+            be Python numbers, strings and None, which are the same in all calls with the same
+            shapes.  Random numbers must be drawn by the backend with keys derived from `key`.  With
+            the numbers, the function may do arithmetic (see `PlaceholderNumber`); it does nothing
+            else with them.
+        what: what the function is, for the message.
 
     Attributes:
         pool: the memory pool from which the recorded function takes its memory.
-        refusal: why the function cannot be recorded; None if that is not known.
+        refusal: why calls could not be recorded the last time that they could not; None if they
+            always could.
     """
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable, what: str = "step"):
         self._function = function
-        self._seen: Counter[tuple] = Counter()
-        self._recording: _Recording | None = None
+        self._what = what
+        self._seen: Counter[Hashable] = Counter()
+        self._recordings: OrderedDict[Hashable, _Recording] = OrderedDict()
+        self._state: _State | None = None
+        # All recordings are captured on one stream, because a pool gives memory that became free
+        # on a stream to this stream alone.
+        self._stream = cupy.cuda.Stream(non_blocking=True)
         self.pool = _pool()
         self.refusal: str | None = None
+        RECORDED.add(self)
 
     @property
-    def is_recorded(self) -> bool:
-        """Whether calls with the same shapes repeat a recording now."""
-        return self._recording is not None
+    def recordings(self) -> int:
+        """For how many sets of shapes calls repeat a recording now."""
+        return len(self._recordings)
 
     def __call__(
-        self, carried: Tree, batch: Tree, key: Key, numbers: dict[str, float]
+        self, carried: Tree, batch: Tree, key: Key | None, numbers: dict[str, float]
     ) -> tuple[Tree, Tree]:
         """Return what the function returns.
 
         The arrays of `carried` that a repetition returns keep their values until the call after
         the next.
         """
-        if self._recording is None and self.refusal is None and self._seen_often(carried, batch):
-            self._record(carried, batch, list(numbers))
-        if self._recording is None or not self._recording.fits(carried, batch):
-            return lazy.force(lazy.run(self._function, carried, batch, key, numbers))
-        return self._recording.repeat(carried, batch, Now(key, numbers))
+        return self.call(self._function, outline(batch), carried, batch, key, numbers)
 
-    def _seen_often(self, carried: Tree, batch: Tree) -> bool:
-        """Count calls with these shapes, and say whether there were enough of them."""
-        outline = _outline((carried, batch))
-        self._seen[outline] += 1
-        return self._seen[outline] > _PLAIN_CALLS
+    def call(
+        self,
+        function: Callable,
+        kind: Hashable,
+        carried: Tree,
+        batch: Tree,
+        key: Key | None,
+        numbers: dict[str, float],
+    ) -> tuple[Tree, Tree]:
+        """Return what `function` returns, which computes the same in all calls of a kind."""
+        recording = self._recordings.get(kind)
+        if recording is None and self._seen[kind] >= _PLAIN_CALLS:
+            recording = self._record(function, kind, carried, batch, list(numbers))
+        place = None
+        if recording is not None and self._state is not None:
+            place = self._state.place_of(carried)
+        if recording is None or place is None or self._state is None:
+            done = plain(function, carried, batch, key, numbers)
+            self._count(kind)  # not before the function has succeeded
+            return done if self._state is None else self._state.after_plain(done)
+        self._recordings.move_to_end(kind)
+        results = recording.repeat(place, batch, Now(key, numbers))
+        return self._state.after(place), results
 
-    def _record(self, carried: Tree, batch: Tree, numbers: list[str]) -> None:
-        """Record the function, or note and print why it cannot be recorded."""
+    def given(self, kind: Hashable) -> list[Array] | None:
+        """Return the arrays of the batch as the last repetition left them; None if not recorded."""
+        return self._recordings[kind].given if kind in self._recordings else None
+
+    def forget(self, kind: Hashable, refusal: str) -> None:
+        """Give the recording of a kind up for good, for a reason that is printed."""
+        del self._recordings[kind]
+        self._refuse(kind, refusal)
+
+    def _count(self, kind: Hashable) -> None:
+        """Count a plain call of a kind."""
+        if len(self._seen) >= _MOST_SEEN:
+            self._seen.clear()
+        self._seen[kind] += 1
+
+    def _record(
+        self, function: Callable, kind: Hashable, carried: Tree, batch: Tree, numbers: list[str]
+    ) -> _Recording | None:
+        """Record calls of a kind and return the recording; print why if they cannot be recorded."""
+        refusal, made = None, None
         try:
-            self._recording = _Recording(self._function, carried, batch, numbers, self.pool)
+            state = self._state or _State(carried)
+            if state.outline != outline(carried):
+                raise TypeError("what is carried has other shapes than before")
+            made = _Recording(function, state, batch, numbers, self._stream, self.pool)
         except Exception as error:  # of any kind: what CuPy and CUDA's libraries do not allow
             # The error itself is not kept, because its traceback holds all arrays of the attempt.
-            self.refusal = f"{type(error).__name__}: {error}"
-        if self.refusal is not None:
+            refusal = f"{type(error).__name__}: {error}"
+        if made is None:
+            self._refuse(kind, str(refusal))
+            return None
+        self._state = state
+        self._recordings[kind] = made
+        if len(self._recordings) > _MOST_RECORDINGS:
+            given_up, _ = self._recordings.popitem(last=False)
+            del self._seen[given_up]
+        return made
+
+    def _refuse(self, kind: Hashable, refusal: str) -> None:
+        """Record no calls of a kind, and print why unless it was said before."""
+        self._seen[kind] = _NEVER
+        if not self._recordings:  # they would work in the blocks of the pool that are free
+            self._state = None
             self.pool.free_all_blocks()
+        if refusal != self.refusal:
             print(
-                f"--graph: this step cannot be recorded ({self.refusal}); it goes on without",
+                f"this {self._what} cannot be recorded ({refusal}); it goes on without",
                 file=sys.stderr,
             )
+        self.refusal = refusal
 
 
-class _Recording:
-    """A CUDA graph, and the memory that it reads and writes."""
-
-    def __init__(
-        self, function: Callable, carried: Tree, batch: Tree, numbers: list[str], pool: Any
-    ):
-        self._slots = Slots()
-        self._before = _ArrayBlock(carried)
-        self._batch = tree.map(cupy.empty_like, batch)
-        placeholders = {name: PlaceholderNumber(self._slots, name) for name in numbers}
-        self._before.copy_from(carried)  # loads the kernels by which `_after` will copy
-        cupy.get_default_memory_pool().free_all_blocks()  # what plain calls left is needed now
-        stream = cupy.cuda.Stream(non_blocking=True)
-        with stream, cupy.cuda.using_allocator(pool.malloc):
-            stream.begin_capture()
-            try:
-                new, results = lazy.run(
-                    *(function, self._before.arrays, self._batch),
-                    *(PlaceholderKey(self._slots), placeholders),
-                )
-                self._after = _ArrayBlock(new)
-                lazy.store(tree.leaves(new), tree.leaves(self._after.arrays))
-                self._results = lazy.force(results)
-                _require_arrays(self._results)
-            except BaseException:
-                _abandon(stream)
-                raise
-            self._graph = stream.end_capture()
-        if _outline(new) != _outline(carried):
-            raise TypeError("what is carried from step to step does not keep its shapes")
-        self._returned = [_ArrayBlock(carried), _ArrayBlock(carried)]  # the newest first
-
-    def fits(self, carried: Tree, batch: Tree) -> bool:
-        """Whether these arrays have the shapes and dtypes of those in the recording."""
-        known = any(carried is block.arrays for block in self._returned)
-        return _outline(batch) == _outline(self._batch) and (
-            known or _outline(carried) == _outline(self._before.arrays)
-        )
-
-    def repeat(self, carried: Tree, batch: Tree, now: Now) -> tuple[Tree, Tree]:
-        """Copy the arguments in, start the graph, and copy the results out."""
-        self._before.copy_from(carried, self._returned)
-        tree.map(cupy.copyto, self._batch, batch)
-        self._slots.fill(now)
-        self._graph.launch()
-        self._returned.reverse()  # the older of two results is overwritten, the last one stays
-        newest = self._returned[0]
-        cupy.copyto(newest.memory, self._after.memory)
-        return newest.arrays, tree.map(lambda x: x.copy(), self._results)
+def plain(
+    function: Callable, carried: Tree, batch: Tree, key: Key | None, numbers: dict[str, float]
+) -> tuple[Tree, Tree]:
+    """Call the function itself; its arrays are computed by the same kernels as in a recording."""
+    return lazy.force(lazy.run(function, carried, batch, key, numbers))
 
 
-class _ArrayBlock:
-    """Arrays that lie side by side in one piece of memory, so that one copy moves all of them.
+class _State:
+    """What is carried from call to call: two blocks of memory that graphs read and write by turns.
 
     Args:
-        like: a tree of arrays, which says the structure, shapes and dtypes.
+        like: a tree of arrays, as it is carried.
 
     Attributes:
-        memory: the piece of memory, as bytes.
-        arrays: a tree like `like`, whose leaves are parts of the memory.
+        outline: the outline of the tree.
+        blocks: the two blocks; only one if nothing is carried.
+        newest: which block the last call returned; None if it returned none of them.
     """
 
     def __init__(self, like: Tree):
-        sizes = [-(-x.nbytes // _ALIGNMENT) * _ALIGNMENT for x in tree.leaves(like)]
-        self.memory = cupy.empty((sum(sizes),), np.uint8)
-        starts = iter(np.cumsum([0, *sizes]).tolist())
-        self.arrays = tree.map(lambda x: self._part(next(starts), x), like)
+        self.outline = outline(like)
+        self.blocks = [_Block(like) for _ in range(2 if tree.leaves(like) else 1)]
+        self.newest: int | None = None
+        for block in self.blocks:  # which also loads the kernels that copy
+            lazy.store(tree.leaves(like), block.leaves)
 
-    def _part(self, start: int, x: Array) -> Array:
-        """Return the memory from byte `start` on as an array of the shape and dtype of x."""
-        return self.memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    def place_of(self, carried: Tree) -> int | None:
+        """Return the number of a block that holds the values of `carried` and may be read now.
 
-    def copy_from(self, values: Tree, blocks: Iterable[_ArrayBlock] = ()) -> None:
-        """Copy a tree of arrays into this block.
-
-        If the tree is the very one of one of `blocks`, a single copy moves all of it.
+        The graph that reads it writes the other block.  So None is returned where the other one is
+        what the last call returned, and still has to keep its values.
         """
-        for block in blocks:
-            if values is block.arrays:
-                cupy.copyto(self.memory, block.memory)
-                return
-        tree.map(cupy.copyto, self.arrays, values)
+        leaves = tree.leaves(carried)
+        if not leaves:
+            return 0
+        for place, block in enumerate(self.blocks):
+            if len(leaves) == len(block.leaves) and all(map(operator.is_, leaves, block.leaves)):
+                return place if self.newest in (place, None) else None
+        if self.newest is not None or outline(carried) != self.outline:
+            return None
+        lazy.store(tree.leaves(self._apart(leaves)), self.blocks[0].leaves)
+        return 0
+
+    def after_plain(self, done: Tree) -> Tree:
+        """Return what a plain call returned, apart from the blocks, which change again soon."""
+        self.newest = None
+        return self._apart(done)
+
+    def _apart(self, arrays: Tree) -> Tree:
+        """Return a tree of the same values, with copies of what lies in one of the blocks."""
+        shared = [block.memory for block in self.blocks]
+        return tree.map(lambda x: x.copy() if _is_in(x, shared) else x, arrays)
+
+    def after(self, place: int) -> Tree:
+        """Return what is carried by the repetition that read the block `place`."""
+        self.newest = len(self.blocks) - 1 - place
+        return self.blocks[self.newest].tree()
+
+
+def _is_in(x: Any, memory: list[Array]) -> bool:
+    """Return whether x is a CuPy array in one of some pieces of memory."""
+    on_device = isinstance(x, cupy.ndarray)
+    return on_device and any(cupy.may_share_memory(x, piece) for piece in memory)
+
+
+class _Recording:
+    """CUDA graphs of the calls of one kind, one for each block that is read, and their memory.
+
+    Attributes:
+        given: the arrays of the batch, from which the graphs read them.
+    """
+
+    def __init__(
+        self,
+        function: Callable,
+        state: _State,
+        batch: Tree,
+        numbers: list[str],
+        stream: Any,
+        pool: Any,
+    ):
+        self._slots = Slots()
+        self._batch = tree.map(cupy.empty_like, batch)
+        self.given = tree.leaves(self._batch)
+        self._numbers = {name: PlaceholderNumber(self._slots, name) for name in numbers}
+        self._results: _Block | None = None
+        lazy.store(tree.leaves(batch), self.given)
+        cupy.get_default_memory_pool().free_all_blocks()  # what plain calls left is needed now
+        blocks = state.blocks
+        self._graphs = [
+            self._capture(function, reads, writes, stream, pool)
+            for reads, writes in zip(blocks, reversed(blocks), strict=True)
+        ]
+
+    def _capture(
+        self, function: Callable, reads: _Block, writes: _Block, stream: Any, pool: Any
+    ) -> Any:
+        """Return the graph of a call whose `carried` lies in one block, and goes to another."""
+        with stream, cupy.cuda.using_allocator(pool.malloc):
+            outer = CAPTURING.set(True)
+            stream.begin_capture()
+            try:
+                key = PlaceholderKey(self._slots)
+                given = reads.tree(), self._batch, key, self._numbers
+                new, results = lazy.run(function, *given)
+                if outline(new) != outline(reads.tree()):
+                    raise TypeError("what is carried from step to step does not keep its shapes")
+                _require_arrays(results)
+                self._results = self._results or _Block(results)
+                if _outline_of_results(results) != _outline_of_results(self._results.tree()):
+                    raise TypeError("the shapes of results are not the same in each call")
+                targets = [*writes.leaves, *self._results.leaves]
+                lazy.store([*tree.leaves(new), *_arrays_of(results)], targets)
+            except BaseException:
+                _abandon(stream)
+                raise
+            finally:
+                CAPTURING.reset(outer)
+            return stream.end_capture()
+
+    def repeat(self, place: int, batch: Tree, now: Now) -> Tree:
+        """Copy the batch in, start the graph that reads the block `place`; return the results."""
+        for here, x in zip(self.given, tree.leaves(batch), strict=True):
+            cupy.copyto(here, x)
+        self._slots.fill(now)
+        self._graphs[place].launch()
+        assert self._results is not None
+        return self._results.copied()
+
+
+class _Block:
+    """Arrays that lie side by side in one piece of memory, so that one copy moves all of them.
+
+    Args:
+        like: a tree of arrays, which says the structure, shapes and dtypes.  Other leaves than
+            arrays stay in the tree as they are.
+
+    Attributes:
+        memory: the piece of memory, as bytes.
+        leaves: the arrays, parts of the memory.
+    """
+
+    def __init__(self, like: Tree):
+        arrays = _arrays_of(like)
+        bytes_of_each = [math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in arrays]
+        starts = np.cumsum([0, *(-(-n // _ALIGNMENT) * _ALIGNMENT for n in bytes_of_each)]).tolist()
+        self._parts = [
+            (slice(start, start + n), x.dtype, x.shape)
+            for start, n, x in zip(starts[:-1], bytes_of_each, arrays, strict=True)
+        ]
+        self._like = tree.map(lambda x: _ARRAY if hasattr(x, "dtype") else x, like)
+        self._others = None if len(arrays) == len(tree.leaves(like)) else tree.leaves(self._like)
+        self.memory = cupy.empty((starts[-1],), np.uint8)
+        self.leaves = self._in(self.memory)
+
+    def tree(self) -> Tree:
+        """Return a new tree of the arrays."""
+        return self._tree(self.leaves)
+
+    def copied(self) -> Tree:
+        """Return a tree of the arrays' present values, in memory of its own."""
+        memory = cupy.empty(self.memory.shape, np.uint8)
+        cupy.copyto(memory, self.memory)
+        return self._tree(self._in(memory))
+
+    def _in(self, memory: Array) -> list[Array]:
+        """Return the arrays that lie in a piece of memory as in this block."""
+        return [memory[part].view(dtype).reshape(shape) for part, dtype, shape in self._parts]
+
+    def _tree(self, arrays: list[Array]) -> Tree:
+        """Return a new tree of such arrays as are in this block."""
+        if self._others is not None:
+            remaining = iter(arrays)
+            arrays = [next(remaining) if x is _ARRAY else x for x in self._others]
+        return tree.unflatten(self._like, arrays)
 
 
 def _pool() -> Any:
@@ -199,16 +382,29 @@ def _pool() -> Any:
     return pool
 
 
+def _arrays_of(results: Tree) -> list[Array]:
+    """Return the leaves that are arrays."""
+    return [x for x in tree.leaves(results) if hasattr(x, "dtype")]
+
+
 def _require_arrays(results: Tree) -> None:
-    """Raise a TypeError unless all leaves are CuPy arrays."""
+    """Raise a TypeError unless all leaves are CuPy arrays, are computed later, or are constants."""
     for path, x in tree.items(results):
-        if not isinstance(x, cupy.ndarray):
+        ours = type(x).__module__.startswith("dualnet.backends.") and hasattr(x, "dtype")
+        if not (ours or isinstance(x, cupy.ndarray) or type(x) in _CONSTANTS):
             raise TypeError(f"result {path or 'at the root'} is no array: {type(x).__name__}")
 
 
-def _outline(arrays: Tree) -> tuple:
-    """Return the path, shape and dtype of every leaf, to compare trees by."""
-    return tuple((path, x.shape, x.dtype) for path, x in tree.items(arrays))
+def _outline_of_results(results: Tree) -> Hashable:
+    """Return the outline of arrays and constants."""
+    return tree.outline(
+        results, lambda x: (x.shape, x.dtype) if hasattr(x, "dtype") else (type(x), repr(x))
+    )
+
+
+def outline(arrays: Tree) -> Hashable:
+    """Return the structure of a tree, and the shape and dtype of every leaf, to compare trees."""
+    return tree.outline(arrays, lambda x: (x.shape, x.dtype))
 
 
 def _abandon(stream: Any) -> None:

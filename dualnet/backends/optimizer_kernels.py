@@ -24,7 +24,6 @@ _OPTIMIZERS = Module("optimizers")
 def _update(
     kernel: str,
     formula: Callable[..., tuple[float, ...]],
-    size: int,
     rule: Any,
     arrays: list[Array],
     *lr_and_step: Any,
@@ -34,7 +33,6 @@ def _update(
     Args:
         kernel: its name in the source.
         formula: `formula(rule, lr, step)` gives the numbers that the kernel takes.
-        size: how many numbers these are.
         rule: the optimizer.
         arrays: the gradient, the arrays of the parameter's state, the parameter.
         lr_and_step: both as numbers, or both as the placeholders of a recorded step.
@@ -47,9 +45,7 @@ def _update(
         return None
     p = arrays[-1]
     new = [cupy.empty(p.shape, p.dtype) for _ in arrays[1:]]
-    values, later = placed(
-        (kernel, rule), functools.partial(formula, rule), size, p.dtype, *lr_and_step
-    )
+    values, later = placed(functools.partial(formula, rule), p.dtype, *lr_and_step)
     scalars = (p.dtype.type(x) for x in values)
     arguments = (*flat(*arrays), *new, np.int64(p.size), *scalars, later)
     _OPTIMIZERS.over(p.size, kernel, p.dtype, *arguments)
@@ -62,7 +58,7 @@ def _sgd_numbers(rule: Any, lr: float, step: int) -> tuple[float, ...]:
 
 @kernel_for("SGD.update_leaf")
 def _sgd(rule: Any, g: Array, s: dict[str, Array], p: Array, lr: Any, step: Any) -> Any:
-    new = _update("sgd", _sgd_numbers, 2, rule, [g, p], lr, step)
+    new = _update("sgd", _sgd_numbers, rule, [g, p], lr, step)
     return NotImplemented if new is None else (new[0], {})
 
 
@@ -74,7 +70,7 @@ def _with_velocity(kernel: str) -> Callable:
     """Return an `update_leaf` for a rule whose state is a velocity."""
 
     def update(rule: Any, g: Array, s: dict[str, Array], p: Array, lr: Any, step: Any) -> Any:
-        new = _update(kernel, _velocity_numbers, 3, rule, [g, s["velocity"], p], lr, step)
+        new = _update(kernel, _velocity_numbers, rule, [g, s["velocity"], p], lr, step)
         return NotImplemented if new is None else (new[1], {"velocity": new[0]})
 
     return update
@@ -94,7 +90,7 @@ def _lars(rule: Any, g: Array, s: dict[str, Array], p: Array, lr: Any, step: Any
     if not serves(g, p):
         return NotImplemented
     g = g if len(p.shape) < 2 else rule.scale_gradient(g, p)
-    new = _update("momentum", _lars_numbers, 3, rule, [g, s["velocity"], p], lr, step)
+    new = _update("momentum", _lars_numbers, rule, [g, s["velocity"], p], lr, step)
     return NotImplemented if new is None else (new[1], {"velocity": new[0]})
 
 
@@ -103,7 +99,8 @@ def _adam_numbers(rule: Any, lr: float, step: int) -> tuple[float, ...]:
 
     Rate and offset hold the corrections of the moments, as in `Adam.update_leaf`.
     """
-    c = math.sqrt(1.0 - rule.beta2**step)
+    rest = 1.0 - rule.beta2**step
+    c = math.sqrt(rest) if isinstance(rest, float) else np.sqrt(rest)
     rate = lr * c / (1.0 - rule.beta1**step)
     shares = (rule.beta1, 1.0 - rule.beta1, rule.beta2, 1.0 - rule.beta2)
     return rate, rule.epsilon * c, rule.weight_decay, 1.0, *shares
@@ -120,7 +117,7 @@ def _with_moments(formula: Callable[..., tuple[float, ...]]) -> Callable:
 
     def update(rule: Any, g: Array, s: dict[str, Array], p: Array, lr: Any, step: Any) -> Any:
         moments = s["first_moment"], s["second_moment"]
-        new = _update("adam", formula, 8, rule, [g, *moments, p], lr, step)
+        new = _update("adam", formula, rule, [g, *moments, p], lr, step)
         if new is None:
             return NotImplemented
         return new[2], {"first_moment": new[0], "second_moment": new[1]}

@@ -8,20 +8,22 @@ writes the numbers there before each repetition.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import cupy
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import DTypeLike
 
 from dualnet.backends.launching import Module
 from dualnet.random import Key
 from dualnet.types import Array
 
-_WORDS_AT_ONCE = 128
-"""How many words one launch takes among its arguments; the same as in cuda/placeholders.cu."""
+_WORDS_AT_ONCE = 480
+"""How many words one launch takes among its arguments, of which there may be 4,096 bytes; the same
+as in cuda/placeholders.cu."""
 _MOST_WORDS = 1 << 16
 """How many words all placeholders of a step may take together."""
 
@@ -33,11 +35,11 @@ class Now:
     """The values that the placeholders stand for in one repetition.
 
     Attributes:
-        key: this step's key.
+        key: this step's key; None if the function takes none.
         numbers: this step's numbers, by name.
     """
 
-    key: Key
+    key: Key | None
     numbers: dict[str, float]
 
 
@@ -45,36 +47,57 @@ class Slots:
     """Device memory for the values that change between repetitions, in words of 64 bits."""
 
     def __init__(self) -> None:
-        self._memory = cupy.zeros(_MOST_WORDS, np.uint64)
+        launches = -(-_MOST_WORDS // _WORDS_AT_ONCE)
+        self._on_device = cupy.zeros(launches * _WORDS_AT_ONCE, np.uint64)
+        self._on_host = np.zeros(launches * _WORDS_AT_ONCE, np.uint64)
         self._used = 0
-        self._places: dict[Hashable, Array] = {}
-        self._formulas: list[Callable[[Now, dict], np.ndarray]] = []
+        self._launches: list[tuple[Array, np.ndarray]] = []
+        self._keys = _Keys()
+        self._numbers: dict[np.dtype, _Numbers] = {}
 
-    def place(self, name: Hashable, dtype: DTypeLike, size: int, formula: Callable) -> Array:
-        """Reserve memory for numbers, once for each name.
+    def key_words(self, path: tuple[int | str, ...]) -> Array:
+        """Return the CuPy array `(2,)` in which kernels find the words of a derived key.
 
         Args:
-            name: the name of these numbers.
-            dtype: their dtype.
-            size: how many there are.
-            formula: `formula(now, keys)` computes them before each repetition; `keys` caches the
-                keys that are derived from `now.key`, by their paths.
-
-        Returns:
-            The CuPy array `(size,)` in which kernels find the numbers.
+            path: the data that are folded into the step's key, first to last.
 
         Raises:
             OverflowError: there is no room for them.
         """
-        if name not in self._places:
-            words = -(-size * np.dtype(dtype).itemsize // 8)
-            if self._used + words > _MOST_WORDS:
-                raise OverflowError(f"more than {_MOST_WORDS} words that differ between steps")
-            here = self._memory[self._used : self._used + words]
-            self._used += words
-            self._places[name] = here.view(dtype)[:size]
-            self._formulas.append(lambda now, keys: _words(formula(now, keys), dtype, words))
-        return self._places[name]
+        if path not in self._keys.places:
+            start, here = self._reserve(2)
+            self._keys.add(path, start, here)
+        return self._keys.places[path]
+
+    def numbers(self, formulas: tuple[str, ...], dtype: DTypeLike) -> Array:
+        """Return the CuPy array in which kernels find numbers, one after the other.
+
+        Args:
+            formulas: what the numbers are, each as a Python expression in the step's numbers.
+            dtype: their dtype.
+
+        Raises:
+            OverflowError: there is no room for them.
+        """
+        kind = np.dtype(dtype)
+        numbers = self._numbers.setdefault(kind, _Numbers(kind))
+        if formulas not in numbers.places:
+            start, here = self._reserve(-(-len(formulas) * kind.itemsize // 8))
+            numbers.add(formulas, start, here)
+        return numbers.places[formulas]
+
+    def _reserve(self, words: int) -> tuple[int, Array]:
+        """Return the first of so many free words, and the CuPy array of all of them."""
+        start = self._used
+        if start + words > _MOST_WORDS:
+            raise OverflowError(f"more than {_MOST_WORDS} words that differ between steps")
+        self._used += words
+        first = len(self._launches) * _WORDS_AT_ONCE
+        if self._used > first:
+            part = slice(first, first + _WORDS_AT_ONCE)
+            by_value = self._on_host[part].view([("at", np.uint64, (_WORDS_AT_ONCE,))])
+            self._launches.append((self._on_device[part], by_value))
+        return start, self._on_device[start : self._used]
 
     def fill(self, now: Now) -> None:
         """Compute the numbers of a repetition and write them to device memory.
@@ -82,22 +105,83 @@ class Slots:
         They go to the device as arguments of a kernel.  So nothing is copied from the host's
         memory, and the host need not wait.
         """
-        keys: dict[tuple, Key] = {(): now.key}
-        words = np.zeros(-(-self._used // _WORDS_AT_ONCE) * _WORDS_AT_ONCE, np.uint64)
-        if self._used:
-            words[: self._used] = np.concatenate([f(now, keys) for f in self._formulas])
-        for start in range(0, len(words), _WORDS_AT_ONCE):
-            some = words[start : start + _WORDS_AT_ONCE]
-            by_value = some.view([("at", np.uint64, (_WORDS_AT_ONCE,))])
-            _PLACEHOLDERS.launch("put", np.float32, 1, self._memory[start:], by_value)
+        if now.key is not None:
+            self._keys.write(now.key, self._on_host)
+        for numbers in self._numbers.values():
+            numbers.write(now.numbers, self._on_host)
+        for place, by_value in self._launches:
+            _PLACEHOLDERS.launch("put", np.float32, 1, place, by_value)
 
 
-def _words(numbers: ArrayLike, dtype: DTypeLike, words: int) -> np.ndarray:
-    """Return the bytes of some numbers as `words` words, padded with zeros."""
-    given = np.asarray(numbers, dtype)
-    padded = np.zeros(words * 8 // given.dtype.itemsize, given.dtype)
-    padded[: given.size] = given
-    return padded.view(np.uint64)
+class _Keys:
+    """The keys that a step derives from its own, and where the words of some of them stand.
+
+    Attributes:
+        places: the path of a key whose words a kernel reads → where it reads them.
+    """
+
+    def __init__(self) -> None:
+        self.places: dict[tuple, Array] = {}
+        self._order: dict[tuple, int] = {(): 0}
+        self._derivations: list[tuple[int, int | str]] = []
+        self._read: list[int] = []
+        self._words = np.zeros(0, np.intp)
+
+    def add(self, path: tuple, start: int, here: Array) -> None:
+        """Let the words of the key at `path` be written from word `start` on, which is `here`."""
+        self.places[path] = here
+        self._read.append(self._number(path))
+        self._words = np.append(self._words, [start, start + 1])
+
+    def _number(self, path: tuple) -> int:
+        """Return the number of the key at a path; the keys on the way to it are derived first."""
+        if path not in self._order:
+            parent = self._number(path[:-1])
+            self._derivations.append((parent, path[-1]))
+            self._order[path] = len(self._derivations)
+        return self._order[path]
+
+    def write(self, key: Key, words: np.ndarray) -> None:
+        """Write the words of all keys that follow from a step's key; each is derived once."""
+        if not self._read:
+            return
+        keys = [key]
+        for parent, data in self._derivations:
+            keys.append(keys[parent].fold_in(data))
+        read = b"".join([keys[number].bits.to_bytes(16, "little") for number in self._read])
+        words[self._words] = np.frombuffer(read, "<u8")
+
+
+class _Numbers:
+    """The numbers of one dtype that follow from a step's numbers.
+
+    Attributes:
+        places: the formulas of numbers → where kernels read them.
+    """
+
+    def __init__(self, dtype: np.dtype):
+        self.places: dict[tuple[str, ...], Array] = {}
+        self._dtype = dtype
+        self._formulas: list[str] = []
+        self._entries = np.zeros(0, np.intp)
+        self._compute: Callable[[dict], list[float]] | None = None
+
+    def add(self, formulas: tuple[str, ...], start: int, here: Array) -> None:
+        """Let numbers be written from word `start` on, which is `here`."""
+        self.places[formulas] = here.view(self._dtype)[: len(formulas)]
+        first = start * 8 // self._dtype.itemsize
+        self._entries = np.append(self._entries, np.arange(first, first + len(formulas)))
+        self._formulas += formulas
+        self._compute = None
+
+    def write(self, numbers: dict[str, float], words: np.ndarray) -> None:
+        """Compute all of them from a step's numbers, and write them."""
+        if self._compute is None:
+            # The texts are made of repr(number), operators and names by `PlaceholderNumber` alone.
+            text = f"lambda {', '.join(numbers)}: [{', '.join(self._formulas)}]"
+            compute = eval(text, {"sqrt": math.sqrt, "inf": math.inf, "nan": math.nan})
+            self._compute = compute
+        words.view(self._dtype)[self._entries] = self._compute(**numbers)
 
 
 @dataclass(frozen=True)
@@ -128,88 +212,126 @@ def key_words(key: Key | PlaceholderKey) -> tuple[tuple[int, int], Array | None]
         The key's lower and upper 64 bits, and None.  For a placeholder: zeros, and the CuPy array
         `(2,)` in which the words will be found.
     """
-    if not isinstance(key, PlaceholderKey):
-        return (key.bits & (2**64 - 1), key.bits >> 64), None
-    path = key.path
-
-    def words(_now: Now, keys: dict[tuple, Key]) -> tuple[int, int]:
-        return key_words(_derive_key(path, keys))[0]
-
-    return (0, 0), key.slots.place(("key", path), np.uint64, 2, words)
-
-
-def _derive_key(path: tuple, keys: dict[tuple, Key]) -> Key:
-    """Return the key at a path from the step's key `keys[()]`, and keep it in `keys`."""
-    if path not in keys:
-        keys[path] = _derive_key(path[:-1], keys).fold_in(path[-1])
-    return keys[path]
+    if isinstance(key, PlaceholderKey):
+        return (0, 0), key.slots.key_words(key.path)
+    return (key.bits & (2**64 - 1), key.bits >> 64), None
 
 
 @dataclass(frozen=True, eq=False)
 class PlaceholderNumber:
-    """Stands for a number of a step, or for a multiple of it.
+    """Stands for a number of a step, or for one that follows from such numbers by arithmetic.
 
-    Code that asks for its value gets a TypeError: what the code does then would be recorded, and
-    would be wrong in later steps.
+    Python's `+ - * / **` with Python numbers and with other placeholders, and `np.sqrt`, give
+    another placeholder: its formula is computed on the host before each repetition, by the very
+    operations of a plain step.  Code that asks for the value gets a TypeError, because what it does
+    then would be recorded, and would be wrong in later steps.
 
     Attributes:
         slots: where numbers made of it will be found.
-        name: the name of the number in a step.
-        factor: what the number is multiplied by.
+        formula: what it is, as a Python expression in the names of the step's numbers.
     """
 
     slots: Slots
-    name: str
-    factor: float = 1.0
+    formula: str
 
-    def __mul__(self, factor: float) -> PlaceholderNumber:
-        return replace(self, factor=self.factor * factor)
+    def place(self, dtype: DTypeLike) -> Array:
+        """Return the CuPy array `(1,)` in which kernels will find the number.
 
-    __rmul__ = __mul__
+        Raises:
+            OverflowError: the step has more such numbers than there is room for.
+        """
+        return self.slots.numbers((self.formula,), dtype)
 
-    def __bool__(self) -> bool:
-        raise TypeError(f"the number {self.name} is not known while a step is recorded")
+    def __neg__(self) -> PlaceholderNumber:
+        return replace(self, formula=f"(-{self.formula})")
 
-    def __eq__(self, other: object) -> bool:
-        raise TypeError(f"the number {self.name} is not known while a step is recorded")
+    def __pos__(self) -> PlaceholderNumber:
+        return self
 
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **how: Any) -> Any:
+        """Return a placeholder of the result; NotImplemented where one of `inputs` is no number.
+
+        Where others are CuPy arrays of floating-point numbers, the numbers are read from device
+        memory in the dtype of the arrays.
+        """
+        if method != "__call__" or how:
+            return NotImplemented
+        texts = [_formula(x) for x in inputs]
+        if None not in texts:
+            written = _WRITTEN.get(ufunc)
+            if written is None:
+                return NotImplemented
+            return replace(self, formula=written.format(*texts))
+        arrays = [x for x, text in zip(inputs, texts, strict=True) if text is None]
+        if not all(isinstance(x, cupy.ndarray) and x.dtype.kind == "f" for x in arrays):
+            return NotImplemented
+        dtype = np.result_type(*(x.dtype for x in arrays))
+        return ufunc(
+            *(x.place(dtype).reshape(()) if isinstance(x, PlaceholderNumber) else x for x in inputs)
+        )
+
+    def _refuse(self, *_: object) -> Any:
+        raise TypeError(f"the number {self.formula} is not known while a step is recorded")
+
+    __bool__ = __float__ = __int__ = __index__ = __complex__ = __round__ = __abs__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __hash__ = None  # type: ignore[assignment]
 
-    def by_name(self) -> tuple[str, float]:
-        """Return which multiple of which number it is, to name the numbers made of it."""
-        return self.name, self.factor
 
-    def at(self, now: Now) -> float:
-        """Return the number that it stands for in one repetition."""
-        return self.factor * now.numbers[self.name]
+_WRITTEN: dict[np.ufunc, str] = {
+    np.add: "({} + {})",
+    np.subtract: "({} - {})",
+    np.multiply: "({} * {})",
+    np.divide: "({} / {})",
+    np.power: "({} ** {})",
+    np.sqrt: "sqrt({})",
+}
+"""What a placeholder can be computed by → how that is written in Python."""
+
+
+def _formula(x: Any) -> str | None:
+    """Return a placeholder or a Python number as a Python expression; None for anything else."""
+    if isinstance(x, PlaceholderNumber):
+        return x.formula
+    return f"({x!r})" if type(x) in (int, float) else None
+
+
+def _operator(ufunc: np.ufunc) -> tuple[Callable, Callable]:
+    """Return the methods by which Python's operator computes a ufunc, from either side."""
+
+    def forward(self: PlaceholderNumber, other: Any) -> Any:
+        return self.__array_ufunc__(ufunc, "__call__", self, other)
+
+    def reflected(self: PlaceholderNumber, other: Any) -> Any:
+        return self.__array_ufunc__(ufunc, "__call__", other, self)
+
+    return forward, reflected
+
+
+for _name, _ufunc in {
+    **{"add": np.add, "sub": np.subtract, "mul": np.multiply},
+    **{"truediv": np.divide, "pow": np.power},
+}.items():
+    for _kind, _method in zip(("", "r"), _operator(_ufunc), strict=True):
+        setattr(PlaceholderNumber, f"__{_kind}{_name}__", _method)
 
 
 def placed(
-    name: Hashable,
-    formula: Callable[[Any, Any], tuple[float, ...]],
-    size: int,
-    dtype: DTypeLike,
-    lr: float | PlaceholderNumber,
-    step: int | PlaceholderNumber,
+    formula: Callable[[Any, Any], tuple[Any, ...]], dtype: DTypeLike, lr: Any, step: Any
 ) -> tuple[tuple[float, ...], Array | None]:
     """Return the numbers that a kernel takes, made of the learning rate and the step's number.
 
     Args:
-        name: the formula's name, unique among all formulas of a step.
         formula: `formula(lr, step)` computes the numbers.
-        size: how many numbers there are.
         dtype: their dtype in device memory.
         lr, step: both numbers, or both placeholders.
 
     Returns:
-        The numbers, and None.  With placeholders: zeros, and the CuPy array `(size,)` in which the
-        kernel will find the numbers.
+        The numbers, and None.  With placeholders: zeros, and the CuPy array in which the kernel
+        will find the numbers.
     """
-    if not (isinstance(lr, PlaceholderNumber) and isinstance(step, PlaceholderNumber)):
-        return formula(lr, step), None
-
-    def values(now: Now, _keys: dict[tuple, Key]) -> tuple[float, ...]:
-        return formula(lr.at(now), step.at(now))
-
-    name = (name, lr.by_name(), step.by_name(), np.dtype(dtype).name)
-    return (0.0,) * size, lr.slots.place(name, dtype, size, values)
+    numbers = formula(lr, step)
+    if not isinstance(lr, PlaceholderNumber):
+        return numbers, None
+    formulas = tuple(str(_formula(x)) for x in numbers)
+    return (0.0,) * len(numbers), lr.slots.numbers(formulas, dtype)

@@ -60,18 +60,21 @@ class Backend(Protocol):
         """Return `[f(x) for x in items]`; several items may be worked on at once."""
         ...
 
-    def recorded(self, function: Callable) -> Callable:
+    def recorded(self, function: Callable, record: bool = True, what: str = "step") -> Callable:
         """Return the fastest form of a pure function of arrays that is called again and again.
 
         Args:
             function: `function(carried, batch, key, numbers) -> (carried, results)`.  `carried`,
                 `batch` and `results` are trees of arrays, and `numbers` are numbers by name.  The
-                shapes of `carried` do not change from call to call.  The function may multiply the
-                numbers and hand them to optimizers; it does nothing else with them.
+                shapes of `carried` do not change from call to call.  The function may do arithmetic
+                with the numbers and hand them to optimizers; it does nothing else with them.
+            record: whether a device may record the function and repeat the recording.  If not, the
+                device computes each call by the same kernels.
+            what: what the function is, for messages.
 
         Returns:
             A function of the same arguments.  The arrays of `carried` that it returns keep their
-            values until the call after the next.
+            values until the call after the next; `results` are arrays of their own.
         """
         ...
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from dualnet.backends.overridable import overridable
-from dualnet.optim.optimizer import Optimizer, add_decay
+from dualnet.optim.optimizer import Optimizer, add_decay, square_root
 from dualnet.types import Array
 
 
@@ -46,7 +45,7 @@ class Adam(Optimizer):
         v = self.beta2 * s["second_moment"] + (1.0 - self.beta2) * (g * g)
         # m' / (sqrt(v') + epsilon) is multiplied through by c = sqrt(1 - beta2^t), so that both
         # corrections are plain numbers and cost no pass over the arrays.
-        c = math.sqrt(1.0 - self.beta2**step)
+        c = square_root(1.0 - self.beta2**step)
         rate = lr * c / (1.0 - self.beta1**step)
         new_p = p - rate * (m / (np.sqrt(v) + c * self.epsilon))
         return new_p, {"first_moment": m, "second_moment": v}
@@ -84,7 +83,7 @@ class AdamW(Optimizer):
         m = self.beta1 * s["first_moment"] + (1.0 - self.beta1) * g
         v = self.beta2 * s["second_moment"] + (1.0 - self.beta2) * (g * g)
         # The corrections of m and v are plain numbers here, as in `Adam`.
-        c = math.sqrt(1.0 - self.beta2**step)
+        c = square_root(1.0 - self.beta2**step)
         rate = lr * c / (1.0 - self.beta1**step)
         kept = (1.0 - lr * self.weight_decay) * p
         new_p = kept - rate * (m / (np.sqrt(v) + c * self.epsilon))

@@ -223,6 +223,14 @@ def add_decay(g: Array, weight_decay: float, p: Array) -> Array:
     return g + weight_decay * p if weight_decay else g
 
 
+def square_root(x: float) -> float:
+    """Return the square root of a Python number, or of the placeholder of a recorded step for one.
+
+    NumPy's root of a Python number is a float64 of NumPy's, which would widen float32 arrays.
+    """
+    return math.sqrt(x) if isinstance(x, float) else np.sqrt(x)
+
+
 def _with_count(step: int, opt_state: dict[str, Tree]) -> dict[str, Tree]:
     return {"step": np.array(step, dtype=np.int64), **opt_state}
 

@@ -52,7 +52,11 @@ WHERE_AND_HOW_TO_REPORT: Flags = {
     "--threads": _INT | {"default": 1, "help": "how many shards run at a time, default 1"},
     "--shards": _INT
     | {"help": "pieces that a batch is cut into, to bound memory (default: one for each thread)"},
-    "--graph": _SWITCH | {"help": "record a step once and repeat it as a whole (cupy)"},
+    "--no-graph": {
+        "dest": "graph",
+        "action": "store_false",
+        "help": "do not record steps and evaluations to repeat them as a whole (cupy)",
+    },
     "--dtype": {"choices": ("float32", "float64"), "default": "float32", "help": "default float32"},
     "--run-dir": {"metavar": "DIR", "help": "default runs/DATASET-MODEL-RULE-TIME"},
     "--resume": {"metavar": "RUN", "help": "go on with the run in this folder"},

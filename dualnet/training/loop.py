@@ -25,13 +25,13 @@ from dualnet.learning import (
     Plan,
     Rule,
     Task,
-    correct,
     estimate_gradient,
 )
-from dualnet.nn import softmax_cross_entropy
 from dualnet.optim import Optimizer
 from dualnet.random import Key
 from dualnet.schedules import Schedule
+from dualnet.training.evaluation import Evaluation
+from dualnet.training.examples import Examples
 from dualnet.training.objective import (
     Objective,
     StepNumbers,
@@ -44,15 +44,11 @@ from dualnet.training.state import Carried, TrainState, Unread
 from dualnet.tree import Tree
 from dualnet.types import Array
 
-_EVALUATION_BATCH = 1000
-_EVALUATION_PIXELS = _EVALUATION_BATCH * 32 * 32
-
-
 States = Generator[TrainState, None, TrainState]
 """Yields states as they come about, and returns the last."""
 
 Advance = Callable[
-    [Carried, dict[str, Array], Key, dict[str, Any]], tuple[Carried, dict[str, Tree]]
+    [Carried, tuple[Array, ...], Key, dict[str, Any]], tuple[Carried, dict[str, Tree]]
 ]
 """A step as a pure function of arrays; see `Trainer._advance`."""
 
@@ -76,7 +72,7 @@ class Trainer:
         shards: pieces that a batch is cut into; None for `backend.threads`.
         grad_stats: after how many steps the gradient is compared with the exact one again,
             beginning with the first step; None for never.
-        graph: whether the backend records a step and repeats it.
+        graph: whether a device may record steps and evaluations, and repeat the recordings.
     """
 
     task: Task
@@ -95,12 +91,22 @@ class Trainer:
     augment: Augmentation | None = None
     shards: int | None = None
     grad_stats: int | None = None
-    graph: bool = False
+    graph: bool = True
 
     @cached_property
     def plan(self) -> Plan:
         """What the rule needs to know about the network, worked out once."""
         return Plan.of(self.task, *self._initial, self._prepare(self.dataset.train_images[:1]))
+
+    @cached_property
+    def _examples(self) -> Examples:
+        """What the steps take of the data set."""
+        return Examples(self.dataset, self.backend)
+
+    @cached_property
+    def _step_key(self) -> Key:
+        """The key from which the key of each step is derived."""
+        return Key(self.seed).fold_in("step")
 
     @cached_property
     def _initial(self) -> tuple[Tree, Tree]:
@@ -181,8 +187,8 @@ class Trainer:
 
     def _states(self, now: TrainState, step_seconds: list[float], quiet: bool) -> States:
         """Yield the state after each step and after each epoch's evaluation."""
-        advance: Advance = self.backend.recorded(self._advance) if self.graph else self._advance
-        first_advance: Advance = partial(self._advance, check=True)
+        advance: Advance = self.backend.recorded(self._advance, self.graph)
+        first_advance: Advance = self.backend.recorded(partial(self._advance, check=True), False)
         while now.position[0] < self.epochs:
             now = yield from self._epoch(now, first_advance, advance, step_seconds, quiet)
             first_advance = advance
@@ -199,9 +205,7 @@ class Trainer:
         """Yield the state after each step of the present epoch, then after its evaluation."""
         epoch, first = (int(i) for i in now.position)
         n = len(self.dataset.train_images)
-        shuffled = batches(n, self.batch_size, Key(self.seed).fold_in("order").fold_in(epoch))
-        like = self.dataset.train_images[:1]  # images on a device are picked by indices there
-        order = [np.asarray(chosen, like=like) for chosen in shuffled]
+        order = batches(n, self.batch_size, Key(self.seed).fold_in("order").fold_in(epoch))
         bar = tqdm(
             desc=f"epoch {epoch + 1}/{self.epochs}",
             total=n,
@@ -210,7 +214,7 @@ class Trainer:
             disable=quiet,
             leave=epoch + 1 == self.epochs,
         )
-        read = self.dataset.training_batches(order[first:])
+        read = self._examples.batches(order[first:])
         with bar, closing(read), closing(self.backend.prefetch(read)) as examples:
             for batch in range(first, len(order)):
                 if not now.unread:
@@ -237,7 +241,7 @@ class Trainer:
         now: TrainState,
         advance: Advance,
         number: int,
-        batch: tuple[Array, Array],
+        batch: tuple[Array, ...],
         per_epoch: int,
     ) -> TrainState:
         """Return the state after a step.
@@ -246,28 +250,25 @@ class Trainer:
             now: the state before it.
             advance: makes the step.
             number: of the step in the run, from 0.
-            batch: images as they are in the data set, and their labels.
+            batch: as `Examples.batches` yields it.
             per_epoch: steps of an epoch.
         """
-        key = Key(self.seed).fold_in("step").fold_in(number)
-        images, labels = batch
+        key = self._step_key.fold_in(number)
         factor = self.schedule(number, self.epochs * per_epoch, per_epoch)
         # A float64 scalar of NumPy would widen float32 parameters.
         numbers = StepNumbers(lr_factor=float(factor), step=number + 1)
-        carried, seen = advance(
-            now.carried, {"images": images, "labels": labels}, key, numbers._asdict()
-        )
+        carried, seen = advance(now.carried, batch, key, numbers._asdict())
         return replace(
             now,
             carried=carried,
             comparisons=self._compared(now, number, seen, key),
-            unread=(*now.unread, Unread(number, seen["loss"], seen["correct"], len(labels))),
+            unread=(*now.unread, Unread(number, seen["loss"], seen["correct"], len(batch[-1]))),
         )
 
     def _advance(
         self,
         carried: Carried,
-        batch: dict[str, Array],
+        batch: tuple[Array, ...],
         key: Key,
         numbers: dict[str, Any],
         check: bool = False,
@@ -276,7 +277,7 @@ class Trainer:
 
         Args:
             carried: what the step makes anew.
-            batch: `images` as they are in the data set, and their `labels`.
+            batch: as `Examples.batches` yields it.
             key: all randomness of the step.
             numbers: the fields of `StepNumbers` by name.
             check: whether it is made sure that gradients, parameters and what the optimizer makes
@@ -289,8 +290,9 @@ class Trainer:
         now = StepNumbers(**numbers)
         trained = TrainedNetwork(self.task.network, carried.params, carried.model_state)
         view_keys = self.objective.view_keys(key.fold_in("augment"))
-        views = [self._prepare(batch["images"], view_key) for view_key in view_keys]
-        inputs, targets = self.objective.combine(views, batch["labels"])
+        images, labels = self._examples.of(batch)
+        views = [self._prepare(images, view_key) for view_key in view_keys]
+        inputs, targets = self.objective.combine(views, labels)
 
         learner = LearnerState(carried.params, carried.model_state, carried.rule_state)
         done = estimate_gradient(
@@ -367,18 +369,19 @@ class Trainer:
 
     def evaluate(self, now: TrainState) -> tuple[float, float]:
         """Return mean loss (in nats) and accuracy on the test images, in evaluation mode."""
-        loss, hits, n = 0.0, 0, len(self.dataset.test_images)
-        height, width, _ = self.dataset.in_shape
-        at_once = max(1, min(_EVALUATION_BATCH, _EVALUATION_PIXELS // (height * width)))
-        trained = TrainedNetwork(self.task.network, now.carried.params, now.carried.model_state)
-        for start in range(0, n, at_once):
-            part = slice(start, start + at_once)
-            x = self._prepare(self.dataset.test_images[part])
-            labels = self.backend.asarray(self.dataset.test_labels[part])
-            logits = self.objective.logits(now.carried.readout, trained, x)
-            loss += float(softmax_cross_entropy(logits, labels).sum())
-            hits += int(correct(logits, labels))
-        return loss / n, hits / n
+        return self._evaluation(now.carried)
+
+    @cached_property
+    def _evaluation(self) -> Evaluation:
+        """The evaluation of all states of the run."""
+        return Evaluation(
+            self.task.network,
+            self.objective,
+            self.dataset,
+            self._prepare,
+            self.backend,
+            self.graph,
+        )
 
     def _prepare(self, images: Array, key: Key | None = None) -> Array:
         """Return images as the network gets them, changed at random if a key is given."""

@@ -64,6 +64,8 @@ def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
     dataset, rule = chosen["dataset"], chosen["rule"]
     if args.data_dir is not None and data.SOURCES[dataset].kept == "package":
         raise UsageError(f"--data-dir is of no use to --dataset {dataset}: it ships with us")
+    if args.backend == "numpy" and not args.graph:
+        raise UsageError("--no-graph is of no use to --backend numpy; it is for cupy")
     options = {}
     for kind, table in tables.items():
         name = chosen[kind]

@@ -33,7 +33,7 @@ class Settings:
         threads: how many shards of a batch run at a time.
         matmul_precision: how CuPy rounds the factors of float32 matrix products: a name in
             `backends.MATMUL_PRECISIONS`.
-        graph: whether CuPy records a step as a CUDA graph and repeats it.
+        graph: whether CuPy records steps and evaluations as CUDA graphs and repeats them.
         shards: pieces that a batch is cut into; None for one for each thread.
         limit_train, limit_test: how many of the first images are used; None for all of them.
         validation: how many of the training images take the place of the test images; None for
@@ -61,7 +61,7 @@ class Settings:
     backend: str = "numpy"
     threads: int = 1
     matmul_precision: str = "full"
-    graph: bool = False
+    graph: bool = True
     shards: int | None = None
     limit_train: int | None = None
     limit_test: int | None = None
@@ -95,8 +95,6 @@ class Settings:
             raise UsageError(
                 f"--{self.matmul_precision} is of no use to --backend numpy; it is for cupy"
             )
-        if self.graph and self.backend == "numpy":
-            raise UsageError("--graph is of no use to --backend numpy; it is for cupy")
 
     def as_json(self) -> dict[str, Any]:
         """Return the settings as a dict that `from_json` reads."""

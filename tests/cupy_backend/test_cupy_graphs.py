@@ -44,13 +44,15 @@ def digits():
     return data.load("digits", limit_train=100, limit_test=50)
 
 
-def advanced(trainer, epochs=2):
-    """The last state, the losses on the way, and what the steps were made with."""
-    made = []
+def advanced(trainer):
+    """The last state, and what was recorded on the way, by what it is."""
+    made = {}
 
-    def record(function):
-        made.append(type(trainer.backend).recorded(trainer.backend, function))
-        return made[-1]
+    def record(function, recording=True, what="step"):
+        returned = type(trainer.backend).recorded(trainer.backend, function, recording, what)
+        if recording:
+            made[what] = returned
+        return returned
 
     backend = trainer.backend
     backend.recorded = record
@@ -61,12 +63,13 @@ def advanced(trainer, epochs=2):
     return now, made
 
 
-def assert_the_same_run(trainer, backend):
-    """With and without a graph."""
-    plain, made = advanced(trainer)
+def assert_the_same_run(trainer, backend, steps=1, evaluations=0):
+    """With and without graphs; of so many shapes of steps and of evaluations."""
+    plain, made = advanced(replace(trainer, graph=False))
     assert not made
-    recorded, (made,) = advanced(replace(trainer, graph=True))
-    assert made.refusal is None and made.is_recorded, made.refusal
+    recorded, made = advanced(replace(trainer, graph=True))
+    assert [made[what].refusal for what in ("step", "evaluation")] == [None, None]
+    assert [made[what].recordings for what in ("step", "evaluation")] == [steps, evaluations]
     pairs = zip(
         tree.items(moved_back(recorded.carried, backend)),
         tree.items(moved_back(plain.carried, backend)),
@@ -125,11 +128,11 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_choice(name, cupy_backend, digits):
-    chosen = settings(**RUNS[name], graph=True)
+    chosen = settings(**RUNS[name])
     digits = replace(digits, image_size=chosen.image_size)
     trainer = make_trainer(chosen, built(digits, chosen.objective), digits)
     assert trainer.graph
-    assert_the_same_run(replace(trainer, graph=False), cupy_backend)
+    assert_the_same_run(trainer, cupy_backend)
 
 
 @pytest.mark.parametrize("rule", ("fg-w", "fg-a"))
@@ -147,13 +150,39 @@ def test_every_network(name, rule, cupy_backend, digits, rng):
     assert_the_same_run(make_trainer(chosen, model.network(in_shape, 10), shown), cupy_backend)
 
 
-def test_a_run_tells_the_memory_of_its_recording(cupy_backend, digits, tmp_path):
-    plain, recorded = (
-        run(chosen, built(digits), digits, RunFolder(tmp_path / name), quiet=True)
-        for name, chosen in (("plain", settings("bp")), ("recorded", settings("bp", graph=True)))
-    )
-    assert plain["test_loss"] == recorded["test_loss"]
-    assert recorded["device_pool_bytes"] > plain["device_pool_bytes"] > 0
+def test_the_last_batch_and_the_evaluation_are_recorded_too(cupy_backend, digits):
+    """A step of another size, and the evaluation, from their third time on."""
+    trainer = make_trainer(settings("fg-a", epochs=4), SMALL, digits)
+    assert_the_same_run(trainer, cupy_backend, steps=2, evaluations=1)
+
+
+def test_images_that_the_host_reads_are_recorded_too(cupy_backend, digits, monkeypatch):
+    trainer = make_trainer(settings("bp"), built(digits), digits)
+    streamed = make_trainer(settings("bp"), built(digits), replace(digits, on_disk=True))
+    assert isinstance(streamed.dataset.train_images, np.ndarray)
+    assert_the_same_run(streamed, cupy_backend)
+    for (_, got), (_, expected) in zip(
+        tree.items(moved_back(advanced(streamed)[0].carried.params, cupy_backend)),
+        tree.items(moved_back(advanced(trainer)[0].carried.params, cupy_backend)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_tells_the_memory_of_its_recordings(cupy_backend, digits, tmp_path, monkeypatch):
+    counted = []
+    memory = type(cupy_backend).memory
+
+    def spy(backend):
+        pools = [f.pool.total_bytes() for f in backend._graphs.RECORDED if f.recordings]
+        counted.append((memory(backend), sum(pools)))
+        return counted[-1][0]
+
+    monkeypatch.setattr(type(cupy_backend), "memory", spy)
+    summary = run(settings("bp"), built(digits), digits, RunFolder(tmp_path), quiet=True)
+    figures, of_recordings = counted[-1]
+    assert figures.items() <= summary.items()
+    assert figures["device_pool_bytes"] > of_recordings > 0
 
 
 # --- a function by itself ------------------------------------------------------------------------
@@ -209,16 +238,34 @@ def compared(function, start, backend, rows=(4,) * 5):
 
 
 @pytest.mark.parametrize(
-    "rows, known",
+    "rows, known, recordings",
     [
-        ((4, 4, 4, 4, 1, 4, 1, 1, 1, 4, 4), [1, 2, 3, 3, 4, 4, 5, 6, 7, 7, 7]),
-        ((1, 4, 1, 4, 1, 4, 1, 4), [1, 2, 3, 4, 5, 6, 6, 7]),
+        ((4, 4, 4, 4, 1, 4, 1, 1, 1, 4, 4), [1, 2, 4, 4, 5, 5, 6, 8, 8, 8, 8], 2),
+        ((1, 4, 1, 4, 1, 4, 1, 4), [1, 2, 3, 4, 6, 8, 8, 8], 2),
+        ((4, 4, 4, 1, 4, 1, 4), [1, 2, 4, 5, 5, 6, 6], 1),
     ],
 )
-def test_a_function_is_repeated(rows, known, cupy_backend):
-    """Where it was plain twice; batches of another shape stay plain, and lose nothing."""
+def test_each_shape_is_repeated(rows, known, recordings, cupy_backend):
+    """From its third time on, when it is recorded in both directions."""
     recorded, calls = compared(*drifting(cupy_backend), cupy_backend, rows)
-    assert recorded.is_recorded and calls == known
+    assert recorded.recordings == recordings and calls == known
+
+
+def test_the_recording_that_was_of_use_longest_ago_is_given_up(cupy_backend):
+    """For a ninth; its shape is called plainly twice before it is recorded again."""
+
+    def function(carried, batch, key, numbers):
+        return {"x": carried["x"] + batch.sum()}, {"batch": 2 * batch}
+
+    start = {"x": cupy_backend.asarray(np.arange(3.0))}
+    eight = [n for n in range(2, 10) for _ in range(3)]
+    rows = (*eight, 2, *(10,) * 3, 2, 3, 3, 3, *range(4, 11))
+    recorded, calls = compared(function, start, cupy_backend, rows)
+    assert recorded.recordings == 8
+    # 2 is of use again, so that 3 goes for 10, and 4 for 3
+    known = dict(zip(range(len(rows)), calls, strict=True))
+    assert known[23] == known[24] == 8 * 4 and known[27] == known[28] == 36
+    assert [known[i] - 36 for i in range(29, 39)] == [1, 2, 4, 5, 5, 5, 5, 5, 5, 5]
 
 
 def test_a_state_stays_until_the_call_after_the_next(cupy_backend):
@@ -229,8 +276,51 @@ def test_a_state_stays_until_the_call_after_the_next(cupy_backend):
     was = moved_back((now, seen), cupy_backend)
     later, _ = called(recorded, now, 4, cupy_backend)
     same(moved_back((now, seen), cupy_backend), was, HOST)
-    again, _ = called(recorded, now, 4, cupy_backend)  # from the older state, on its own shelf
+    then = moved_back(later, cupy_backend)
+    again, _ = called(recorded, now, 4, cupy_backend)  # from the older state
     same(again, later, cupy_backend)
+    same(moved_back(later, cupy_backend), then, HOST)
+
+
+@pytest.mark.parametrize("order", ("as it was", "swapped", "from both", "changed", "another one"))
+@pytest.mark.parametrize("plain_before", (False, True))
+def test_any_state_may_be_given(order, plain_before, cupy_backend):
+    """Whether or not a block holds its arrays, or some of them at other places."""
+
+    def function(carried, batch, key, numbers):
+        new = {name: 3 * x + numbers["n"] for name, x in carried.items()}
+        return {**new, "same": carried["same"]}, {"x": carried["x"], "same": carried["same"]}
+
+    def state(*numbers):
+        names = zip(("x", "y", "same"), numbers, strict=True)
+        return {name: cupy_backend.asarray(np.full(3, float(n))) for name, n in names}
+
+    recorded = cupy_backend.recorded(function)
+    now = state(1, 2, 3)
+    states = [now]
+    for number in range(5):
+        now, _ = called(recorded, now, number, cupy_backend)
+        states.append(now)
+    if plain_before:
+        states.append(called(recorded, now, 5, cupy_backend, rows=2)[0])
+    older, now = states[-2:]
+    given = {
+        "as it was": now,
+        "swapped": {"x": now["y"], "y": now["x"], "same": now["same"]},
+        "from both": {**now, "x": older["x"]},
+        "changed": now,
+        "another one": state(4, 5, 6),
+    }[order]
+    if order == "changed":  # a tree that was handed out holds another array now
+        given["y"] = cupy_backend.asarray(np.full(3, 7.0))
+    for _ in range(2):
+        expected = moved_back(called(function, given, 6, cupy_backend), cupy_backend)
+        first = called(recorded, given, 6, cupy_backend)
+        same(moved_back(first, cupy_backend), expected, HOST)
+        after = moved_back(called(function, first[0], 7, cupy_backend), cupy_backend)
+        then = called(recorded, first[0], 7, cupy_backend)
+        same(moved_back((first, then), cupy_backend), (expected, after), HOST)
+        given = then[0]
 
 
 def test_what_cannot_be_recorded_goes_on_without(cupy_backend, capsys):
@@ -241,33 +331,30 @@ def test_what_cannot_be_recorded_goes_on_without(cupy_backend, capsys):
         return function(carried, batch, key, numbers)
 
     recorded, _ = compared(looking, start, cupy_backend)
-    assert not recorded.is_recorded
+    assert not recorded.recordings
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "--graph: this step cannot be recorded (" in said
+    assert said.count("\n") == 1 and said.startswith("this step cannot be recorded (")
 
 
 @pytest.mark.parametrize(
     "work, refusal",
     [
-        # what CuPy does not record
-        (lambda x, n: (x, x @ x), ""),
-        (lambda x, n: (x, np.einsum("i,i->", x, x)), ""),
-        (lambda x, n: (x, np.linalg.eigh(x[:, None] * x)), ""),
-        (lambda x, n: (x, x.dot(x)), ""),
-        (lambda x, n: (x, np.stack([x] * 9)), ""),
         # what is carried keeps its shape and type
         (lambda x, n: (x.astype(np.float32), x), "what is carried from step to step does not keep"),
         (lambda x, n: (x[:3], x), "what is carried from step to step does not keep its"),
         (lambda x, n: (3.0, x), "attribute"),
         # what is returned is arrays
-        (lambda x, n: (x, 3.0), "TypeError: result n is no array: "),
         (lambda x, n: (x, np.ones(2)), "TypeError: result n is no array: "),
         # a number does not say what it is
         (lambda x, n: (x, (n == 4, x)[1]), "TypeError"),
         (lambda x, n: (x, (bool(n), x)[1]), "TypeError"),
-        (lambda x, n: (x, (n > 1, x)[1]), "TypeError"),
-        (lambda x, n: (x, (n + 1, x)[1]), "TypeError"),
-        (lambda x, n: (x, (float(n), x)[1]), "TypeError"),
+        (lambda x, n: (x, (n > 1, x)[1]), "TypeError: the number n is not known"),
+        (lambda x, n: (x, (2 * n + 1 <= 7, x)[1]), "the number (((2) * n) + (1)) is not known"),
+        (lambda x, n: (x, (float(n), x)[1]), "TypeError: the number n is not known"),
+        (lambda x, n: (x, (n // 2, x)[1]), "TypeError"),
+        (lambda x, n: (x, (np.float32(2) * n, x)[1]), "TypeError"),
+        (lambda x, n: (x, (np.exp(-n), x)[1]), "TypeError"),
+        (lambda x, n: (x, n * (x > 0)), "TypeError"),
     ],
 )
 def test_what_cannot_be_recorded_is_said_to_be(work, refusal, cupy_backend, capsys):
@@ -280,9 +367,30 @@ def test_what_cannot_be_recorded_is_said_to_be(work, refusal, cupy_backend, caps
     for number in range(4):
         # without a recording, numbers are what they are
         called(recorded, {"x": x}, number, cupy_backend)
-    assert not recorded.is_recorded
+    assert not recorded.recordings
     said = capsys.readouterr().err
-    assert said.startswith("--graph: this step cannot be recorded (") and refusal in said
+    assert said.startswith("this step cannot be recorded (") and refusal in said
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda x: x @ x,
+        lambda x: np.einsum("i,i->", x, x),
+        lambda x: np.linalg.eigh(x[:, None] * x),
+        lambda x: x.dot(x),
+        lambda x: np.stack([x] * 9),
+    ],
+)
+def test_what_cupy_may_not_record_is_right_anyway(work, cupy_backend, capsys):
+    """It depends on CuPy and on its libraries; what they refuse is said and goes on without."""
+
+    def function(carried, batch, key, numbers):
+        return {"x": carried["x"] + batch}, {"result": work(carried["x"])}
+
+    recorded, _ = compared(function, {"x": cupy_backend.asarray(np.arange(4.0))}, cupy_backend)
+    refused = capsys.readouterr().err.startswith("this step cannot be recorded (")
+    assert bool(recorded.recordings) != bool(recorded.refusal) == refused
 
 
 def test_memory_is_counted_while_it_is_held(cupy_backend):
@@ -342,7 +450,7 @@ def test_what_interrupts_a_recording_ends_it(cupy_backend):
         called(recorded, now, 2, cupy_backend)
     assert fake_cuda.recorder.tape is None
     called(recorded, now, 2, cupy_backend)
-    assert recorded.is_recorded
+    assert recorded.recordings
 
 
 def test_many_draws_and_arrays_of_all_sizes(cupy_backend):
@@ -356,7 +464,7 @@ def test_many_draws_and_arrays_of_all_sizes(cupy_backend):
     dtypes = (np.float32, np.float64)
     start = {str(i): cupy_backend.asarray(np.zeros(i % 3, dtypes[i % 2])) for i in range(300)}
     recorded, _ = compared(function, start, cupy_backend)
-    assert recorded.is_recorded
+    assert recorded.recordings
 
 
 @pytest.mark.parametrize("too_many", (0, 1))
@@ -371,7 +479,7 @@ def test_more_than_there_is_room_for(too_many, cupy_backend, capsys):
     recorded = cupy_backend.recorded(function)
     for number in range(3):
         called(recorded, {"x": cupy_backend.asarray(np.ones(2))}, number, cupy_backend)
-    assert recorded.is_recorded == (not too_many)
+    assert bool(recorded.recordings) == (not too_many)
     assert ("more than 65536 words" in capsys.readouterr().err) == bool(too_many)
 
 

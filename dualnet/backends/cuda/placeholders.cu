@@ -5,7 +5,7 @@
 typedef unsigned long long u64;
 
 struct Words {
-    u64 at[128];
+    u64 at[480];
 };
 
 extern "C" __global__ void put(u64* place, Words words) {
