@@ -124,7 +124,7 @@ _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
         *("cublas", "cupy_backend", "graphs", "kernels", "later", "launching"),
-        *("optimizer_kernels", "matmul_precision"),
+        *("optimizer_kernels", "matmul_precision", "norm_kernels"),
     )
 )
 

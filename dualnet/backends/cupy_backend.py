@@ -69,6 +69,7 @@ class CupyBackend:
             graphs,
             kernels,  # noqa: F401 (its import registers kernels)
             launching,
+            norm_kernels,  # noqa: F401 (likewise)
             optimizer_kernels,  # noqa: F401 (likewise)
             placeholders,
         )

@@ -1,0 +1,249 @@
+// Norms whose statistics are long columns, such as batch norm, or few.
+//
+// Arrays are seen as (A, M, C), C = B D, and are normalized over M and over each D columns, so there
+// are A B statistics.  Rows M are cut into chunks; a block reads one chunk of up to lanes WIDTH
+// neighboring columns.  Its threads are `lanes` times `workers`: each has WIDTH columns, and the
+// workers take turns at the rows, of which each reads BATCH before it uses them.  Statistics take two kernels: each block leaves those of its chunk
+// in `parts` (A, C, chunks), or (k, A, C, chunks); then a warp joins the D chunks parts of one
+// statistic.  The order of all sums is fixed.  REAL is float or double; WIDTH divides C.
+
+typedef long long i64;
+
+struct alignas(WIDTH * sizeof(REAL)) Vector {
+    REAL entry[WIDTH];
+};
+
+struct alignas(2 * sizeof(REAL)) Pair {
+    REAL first, second;
+};
+__device__ inline Pair& pair(REAL* array, i64 i) { return ((Pair*)array)[i]; }
+__device__ inline const Pair& pair(const REAL* array, i64 i) { return ((const Pair*)array)[i]; }
+
+#define DIVISION \
+    i64 M, int C, int lanes, i64 chunk_rows, int chunks
+
+// The rows and columns of this thread.
+struct Place {
+    i64 a, row, end, at;  // rows are row, row + workers, ... < end; the first entry is number `at`
+    int chunk, lane, worker, workers, column;
+    bool here;
+    i64 step;
+    __device__ Place(i64 part, DIVISION) {
+        int width = lanes * WIDTH, runs = (C + width - 1) / width;
+        chunk = part % chunks;
+        a = part / chunks / runs;
+        lane = threadIdx.x % lanes;
+        worker = threadIdx.x / lanes;
+        workers = blockDim.x / lanes;
+        column = part / chunks % runs * width + lane * WIDTH;
+        here = column < C;
+        row = chunk * chunk_rows + worker;
+        end = (chunk + 1) * chunk_rows < M ? (chunk + 1) * chunk_rows : M;
+        if (!here) end = 0;
+        at = (a * M + row) * C + column;
+        step = (i64)workers * C;
+    }
+    // How many rows of the batch that starts at `row` there are.
+    __device__ int batch(i64 row) const {
+        i64 left = (end - row + workers - 1) / workers;
+        return left < BATCH ? (int)left : BATCH;
+    }
+    // Where the pair of this chunk and column w of this thread lies.
+    __device__ i64 part(int w, int C, int chunks) const {
+        return (a * C + column + w) * chunks + chunk;
+    }
+};
+
+// Read the vectors of a batch; those that are not there are 0.
+__device__ inline void read(Vector (&x)[BATCH], const REAL* from, int rows, i64 step) {
+#pragma unroll
+    for (int i = 0; i < BATCH; ++i) x[i] = i < rows ? *(const Vector*)(from + i * step) : Vector{};
+}
+
+// Mean and sum of squared distances from it, of `count` numbers.
+struct Moments {
+    REAL mean, squares, count;
+    // Join those of other numbers: Chan et al. 1983, "Algorithms for Computing the Sample Variance".
+    __device__ void join(const Moments& other) {
+        REAL all = count + other.count, share = all ? other.count / all : (REAL)0;
+        REAL apart = other.mean - mean;
+        mean += apart * share;
+        squares += other.squares + apart * apart * count * share;
+        count = all;
+    }
+};
+
+// parts = mean and sum of squared distances from it for each column of each chunk of x (A, M, C).
+extern "C" __global__ void __launch_bounds__(THREADS)
+    part_moments(const REAL* x, REAL* parts, DIVISION) {
+    __shared__ Moments room[WIDTH][THREADS];
+    Place p(blockIdx.x, M, C, lanes, chunk_rows, chunks);
+    Moments all[WIDTH] = {};
+    for (; p.row < p.end; p.row += BATCH * p.workers, p.at += BATCH * p.step) {
+        Vector batch[BATCH];
+        int rows = p.batch(p.row);
+        read(batch, x + p.at, rows, p.step);
+#pragma unroll
+        for (int w = 0; w < WIDTH; ++w) {
+            Moments here = {0, 0, (REAL)rows};
+            for (int i = 0; i < BATCH; ++i) here.mean += batch[i].entry[w];
+            here.mean /= rows;
+            for (int i = 0; i < BATCH; ++i) {
+                REAL apart = batch[i].entry[w] - here.mean;
+                here.squares += i < rows ? apart * apart : (REAL)0;
+            }
+            all[w].join(here);
+        }
+    }
+    int t = threadIdx.x;
+    for (int w = 0; w < WIDTH; ++w) room[w][t] = all[w];
+    __syncthreads();
+    for (int half = THREADS / 2; half >= lanes; half /= 2) {
+        if (t < half)
+            for (int w = 0; w < WIDTH; ++w) room[w][t].join(room[w][t + half]);
+        __syncthreads();
+    }
+    if (!p.here || p.worker) return;
+    for (int w = 0; w < WIDTH; ++w)
+        pair(parts, p.part(w, C, chunks)) = {room[w][t].mean, room[w][t].squares};
+}
+
+// Mean and variance of each statistic, from its D chunks parts.
+extern "C" __global__ void __launch_bounds__(THREADS) joined_moments(
+    const REAL* parts, REAL* mean, REAL* variance, i64 statistics, int D, i64 M, i64 chunk_rows,
+    int chunks) {
+    i64 statistic = (blockIdx.x * (i64)THREADS + threadIdx.x) / 32;
+    int lane = threadIdx.x % 32, count = statistic < statistics ? D * chunks : 0;
+    Moments all = {};
+    for (int i = lane; i < count; i += 32) {
+        Pair part = pair(parts, statistic * count + i);
+        i64 left = M - i % chunks * chunk_rows;
+        all.join({part.first, part.second, (REAL)(left < chunk_rows ? left : chunk_rows)});
+    }
+    for (int by = 16; by; by /= 2)
+        all.join({__shfl_xor_sync(0xffffffff, all.mean, by),
+                  __shfl_xor_sync(0xffffffff, all.squares, by),
+                  __shfl_xor_sync(0xffffffff, all.count, by)});
+    if (lane || !count) return;
+    mean[statistic] = all.mean;
+    variance[statistic] = all.squares / (M * D);
+}
+
+// y = (x - mean) s, where s = 1 / sqrt(variance + epsilon).
+extern "C" __global__ void __launch_bounds__(THREADS) normalized_by(
+    const REAL* x, const REAL* mean, const REAL* variance, REAL* y, REAL* s, REAL epsilon,
+    int D, DIVISION) {
+    // The last blocks come first: their part of x was read last, and may still be in the cache.
+    Place p(gridDim.x - 1 - blockIdx.x, M, C, lanes, chunk_rows, chunks);
+    if (!p.here) return;
+    Vector center, scale;
+    for (int w = 0; w < WIDTH; ++w) {
+        i64 statistic = p.a * (C / D) + (p.column + w) / D;
+        center.entry[w] = mean[statistic];
+        scale.entry[w] = 1 / sqrt(variance[statistic] + epsilon);
+        if (p.chunk == 0 && p.worker == 0 && (p.column + w) % D == 0)
+            s[statistic] = scale.entry[w];
+    }
+    for (; p.row < p.end; p.row += BATCH * p.workers, p.at += BATCH * p.step) {
+        Vector batch[BATCH];
+        int rows = p.batch(p.row);
+        read(batch, x + p.at, rows, p.step);
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) {
+            for (int w = 0; w < WIDTH; ++w)
+                batch[i].entry[w] = (batch[i].entry[w] - center.entry[w]) * scale.entry[w];
+            if (i < rows) *(Vector*)(y + p.at + i * p.step) = batch[i];
+        }
+    }
+}
+
+// parts = sums of t and of t y for each column of each chunk; t is (k, A, M, C), y (A, M, C).
+// Blocks for the k directions of one chunk are neighbors, so that y is read from memory once.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    part_sums(const REAL* t, const REAL* y, REAL* parts, i64 size, int k, DIVISION) {
+    __shared__ Pair room[WIDTH][THREADS];
+    Place p(blockIdx.x / k, M, C, lanes, chunk_rows, chunks);
+    i64 direction = blockIdx.x % k;
+    t += direction * size;
+    Pair sums[WIDTH] = {};
+    for (; p.row < p.end; p.row += BATCH * p.workers, p.at += BATCH * p.step) {
+        Vector batch[BATCH], of_y[BATCH];
+        int rows = p.batch(p.row);
+        read(batch, t + p.at, rows, p.step);
+        read(of_y, y + p.at, rows, p.step);
+#pragma unroll
+        for (int w = 0; w < WIDTH; ++w)
+            for (int i = 0; i < BATCH; ++i) {
+                sums[w].first += batch[i].entry[w];
+                sums[w].second += batch[i].entry[w] * of_y[i].entry[w];
+            }
+    }
+    int i = threadIdx.x;
+    for (int w = 0; w < WIDTH; ++w) room[w][i] = sums[w];
+    __syncthreads();
+    for (int half = THREADS / 2; half >= lanes; half /= 2) {
+        if (i < half)
+            for (int w = 0; w < WIDTH; ++w) {
+                room[w][i].first += room[w][i + half].first;
+                room[w][i].second += room[w][i + half].second;
+            }
+        __syncthreads();
+    }
+    if (!p.here || p.worker) return;
+    parts += 2 * direction * (size / M) * chunks;
+    for (int w = 0; w < WIDTH; ++w)
+        pair(parts, p.part(w, C, chunks)) = room[w][i];
+}
+
+// means = mean(t) and mean(y t) of each statistic, from its `count` parts of `entries` entries.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    joined_sums(const REAL* parts, REAL* means, i64 statistics, int count, i64 entries) {
+    i64 statistic = (blockIdx.x * (i64)THREADS + threadIdx.x) / 32;
+    int lane = threadIdx.x % 32;
+    if (statistic >= statistics) count = 0;
+    Pair sums = {};
+    for (int i = lane; i < count; i += 32) {
+        Pair part = pair(parts, statistic * count + i);
+        sums.first += part.first;
+        sums.second += part.second;
+    }
+    for (int by = 16; by; by /= 2) {
+        sums.first += __shfl_xor_sync(0xffffffff, sums.first, by);
+        sums.second += __shfl_xor_sync(0xffffffff, sums.second, by);
+    }
+    if (lane == 0 && count) pair(means, statistic) = {sums.first / entries, sums.second / entries};
+}
+
+// out = (t - mean(t) - y mean(y t)) s for tangents t (k, A, M, C).
+extern "C" __global__ void __launch_bounds__(THREADS) tangent_by(
+    const REAL* t, const REAL* y, const REAL* s, const REAL* means, REAL* out, i64 size, int k,
+    int D, DIVISION) {
+    i64 block = gridDim.x - 1 - blockIdx.x;
+    Place p(block / k, M, C, lanes, chunk_rows, chunks);
+    if (!p.here) return;
+    i64 direction = block % k;
+    t += direction * size;
+    out += direction * size;
+    means += 2 * direction * (size / M / D);
+    Vector mean, slope, scale;
+    for (int w = 0; w < WIDTH; ++w) {
+        i64 statistic = p.a * (C / D) + (p.column + w) / D;
+        mean.entry[w] = pair(means, statistic).first;
+        slope.entry[w] = pair(means, statistic).second;
+        scale.entry[w] = s[statistic];
+    }
+    for (; p.row < p.end; p.row += BATCH * p.workers, p.at += BATCH * p.step) {
+        Vector batch[BATCH], of_y[BATCH];
+        int rows = p.batch(p.row);
+        read(batch, t + p.at, rows, p.step);
+        read(of_y, y + p.at, rows, p.step);
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) {
+            for (int w = 0; w < WIDTH; ++w) {
+                REAL change = of_y[i].entry[w] * slope.entry[w];
+                batch[i].entry[w] = (batch[i].entry[w] - change - mean.entry[w]) * scale.entry[w];
+            }
+            if (i < rows) *(Vector*)(out + p.at + i * p.step) = batch[i];
+        }
+    }
+}
