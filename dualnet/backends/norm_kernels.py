@@ -96,7 +96,7 @@ def _launch_rows(kernel: str, n: int, arrays: list[Array], more: tuple = (), k: 
 # --- columns -------------------------------------------------------------------------------------
 
 _COLUMN_THREADS = 256
-_BATCH = 8
+_BATCH = 4
 """How many rows a thread reads before it uses them."""
 _MOST_PARTS = 1 << 12
 """A warp joins up to about so many parts of one statistic."""
@@ -160,7 +160,7 @@ class _Columns:
     @property
     def division(self) -> tuple:
         sizes = np.int64(self.m), np.int32(self.c), np.int32(self.lanes)
-        return (*sizes, np.int64(self.chunk_rows), np.int32(self.chunks))
+        return (*sizes, np.int32(self.chunk_rows), np.int32(self.chunks))
 
     @property
     def blocks(self) -> int:
@@ -219,11 +219,11 @@ def _moments(x: Array, view: Any) -> Array:
     (x,) = flat(x)
     columns = _Columns.of(view, x)
     parts = columns.parts(x.dtype)
-    columns.launch("part_moments", x.dtype, x, parts)
+    columns.launch("part_moments", x.dtype, x, parts, np.int32(columns.d))
     mean, variance = cupy.empty(view.kept, x.dtype), cupy.empty(view.kept, x.dtype)
-    numbers = np.int64(mean.size), np.int32(columns.d), np.int64(columns.m)
-    chunks = np.int64(columns.chunk_rows), np.int32(columns.chunks)
-    arguments = (parts, mean, variance, *numbers, *chunks)
+    numbers = np.int64(mean.size), np.int32(columns.d), np.int64(columns.m), np.int32(columns.c)
+    chunks = np.int32(columns.chunk_rows), np.int32(columns.chunks)
+    arguments = (x, parts, mean, variance, *numbers, *chunks)
     columns.join("joined_moments", x.dtype, mean.size, *arguments)
     return mean, variance
 
@@ -244,11 +244,13 @@ def _normalized_by(x: Array, mean: Array, variance: Array, view: Any, epsilon: f
 @kernel_for("tangent_in_view")
 def _tangent(t: Array, y: Array, s: Array, view: Any) -> Array:
     """Return the tangents of a normalized y that tangents t `(k, A, M, B, D)` cause."""
-    if t.shape[1:] != y.shape or not serves(t, y, s) or not t.size:
+    if t.shape[1:] != y.shape or not serves(t, y, s):
         return NotImplemented
     k = t.shape[0]
     t, y, s = flat(t, y, s)
     out = cupy.empty(t.shape, t.dtype)
+    if not t.size:
+        return out
     if _is_by_rows(view):
         _launch_rows("tangent_of_normalized", view.m * view.d, [t, y, s, out], k=k)
         return out
@@ -267,8 +269,8 @@ def _tangent(t: Array, y: Array, s: Array, view: Any) -> Array:
 
 
 def _is_along_rows(x: Array, axis: int) -> bool:
-    """Whether the axis is the last of an array that has entries."""
-    return x.size > 0 and axis % x.ndim == x.ndim - 1
+    """Whether the axis is the last one, and has entries."""
+    return axis % x.ndim == x.ndim - 1 and x.shape[-1] > 0
 
 
 @kernel_for("_softmax_along")
@@ -299,7 +301,7 @@ def _tangent_of_softmax(t: Array, p: Array, axis: int) -> Array:
 @kernel_for("_losses_and_errors")
 def _losses_and_errors(logits: Array, labels: Array) -> Array:
     """Return the cross-entropies `(N,)` and their derivatives by the logits `(N, classes)`."""
-    if not (serves(logits) and isinstance(labels, cupy.ndarray) and logits.size):
+    if not (serves(logits) and isinstance(labels, cupy.ndarray) and logits.shape[1]):
         return NotImplemented
     n, classes = logits.shape
     (logits,) = flat(logits)

@@ -58,7 +58,7 @@ DEFINITIONS = {  # source → values of the constants that it leaves open
         {"LANES": 256, "VECTORS": 3, "WIDTH": 1},
         {"LANES": 256, "VECTORS": 0, "WIDTH": 2},
     ),
-    "columns.cu": ({"WIDTH": 1, "BATCH": 8}, {"WIDTH": 2, "BATCH": 8}),
+    "columns.cu": ({"WIDTH": 1, "BATCH": 4}, {"WIDTH": 2, "BATCH": 4}),
 }
 VARIANTS = [(name, values) for name in SOURCES for values in DEFINITIONS.get(name, ({},))]
 

@@ -20,87 +20,120 @@ __device__ inline Pair& pair(REAL* array, i64 i) { return ((Pair*)array)[i]; }
 __device__ inline const Pair& pair(const REAL* array, i64 i) { return ((const Pair*)array)[i]; }
 
 #define DIVISION \
-    i64 M, int C, int lanes, i64 chunk_rows, int chunks
+    i64 M, int C, int lanes, int chunk_rows, int chunks
 
 // The rows and columns of this thread.
 struct Place {
-    i64 a, row, end, at;  // rows are row, row + workers, ... < end; the first entry is number `at`
-    int chunk, lane, worker, workers, column;
+    i64 a, at;         // the first entry of the present row is number `at`
+    int row, end;      // of the chunk's rows the thread has row, row + workers, ... < end
+    int chunk, worker, workers, column;
     bool here;
     i64 step;
-    __device__ Place(i64 part, DIVISION) {
+    __device__ Place(unsigned part, DIVISION) {
         int width = lanes * WIDTH, runs = (C + width - 1) / width;
+        i64 first = (i64)(part % chunks) * chunk_rows;
         chunk = part % chunks;
         a = part / chunks / runs;
-        lane = threadIdx.x % lanes;
         worker = threadIdx.x / lanes;
         workers = blockDim.x / lanes;
-        column = part / chunks % runs * width + lane * WIDTH;
+        column = part / chunks % runs * width + threadIdx.x % lanes * WIDTH;
         here = column < C;
-        row = chunk * chunk_rows + worker;
-        end = (chunk + 1) * chunk_rows < M ? (chunk + 1) * chunk_rows : M;
-        if (!here) end = 0;
-        at = (a * M + row) * C + column;
+        row = worker;
+        end = !here ? 0 : M - first < chunk_rows ? (int)(M - first) : chunk_rows;
+        at = (a * M + first + row) * C + column;
         step = (i64)workers * C;
     }
-    // How many rows of the batch that starts at `row` there are.
-    __device__ int batch(i64 row) const {
-        i64 left = (end - row + workers - 1) / workers;
-        return left < BATCH ? (int)left : BATCH;
+    __device__ bool has_rows() const { return row < end; }
+    __device__ bool has(int i) const { return row + i * workers < end; }  // row i of a batch
+    __device__ void go_on() {
+        row += BATCH * workers;
+        at += BATCH * step;
     }
-    // Where the pair of this chunk and column w of this thread lies.
+    // Read a batch of vectors; those that are not there are 0.
+    __device__ void read(Vector (&x)[BATCH], const REAL* from) const {
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i)
+            x[i] = has(i) ? *(const Vector*)(from + at + i * step) : Vector{};
+    }
+    __device__ void write(const Vector (&x)[BATCH], REAL* array) const {
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i)
+            if (has(i)) *(Vector*)(array + at + i * step) = x[i];
+    }
+    // The number of the pair that column w of this thread has in its chunk.
     __device__ i64 part(int w, int C, int chunks) const {
         return (a * C + column + w) * chunks + chunk;
     }
 };
 
-// Read the vectors of a batch; those that are not there are 0.
-__device__ inline void read(Vector (&x)[BATCH], const REAL* from, int rows, i64 step) {
-#pragma unroll
-    for (int i = 0; i < BATCH; ++i) x[i] = i < rows ? *(const Vector*)(from + i * step) : Vector{};
-}
-
-// Mean and sum of squared distances from it, of `count` numbers.
+// Mean and sum of squared distances from it.
 struct Moments {
-    REAL mean, squares, count;
-    // Join those of other numbers: Chan et al. 1983, "Algorithms for Computing the Sample Variance".
-    __device__ void join(const Moments& other) {
-        REAL all = count + other.count, share = all ? other.count / all : (REAL)0;
+    REAL mean, squares;
+    // Join those of other numbers, which are a share of all; `count` is without them.
+    // Source: Chan et al. 1983, "Algorithms for Computing the Sample Variance", Eq. 2.1.
+    __device__ void join(const Moments& other, REAL count, REAL share) {
         REAL apart = other.mean - mean;
         mean += apart * share;
         squares += other.squares + apart * apart * count * share;
-        count = all;
     }
 };
 
-// parts = mean and sum of squared distances from it for each column of each chunk of x (A, M, C).
+__device__ inline REAL share_of(REAL other, REAL count) {
+    return other ? other / (count + other) : (REAL)0;
+}
+
+// The first entry of a statistic.  All others are taken relative to it: then means have few leading
+// digits in common, which they would lose where they are compared.
+__device__ inline REAL shift_of(const REAL* x, i64 a, i64 M, int C, int column, int D) {
+    return x[a * M * C + column / D * D];
+}
+
+// parts = mean and sum of squared distances from it, for each column of each chunk of x (A, M, C).
 extern "C" __global__ void __launch_bounds__(THREADS)
-    part_moments(const REAL* x, REAL* parts, DIVISION) {
+    part_moments(const REAL* x, REAL* parts, int D, DIVISION) {
     __shared__ Moments room[WIDTH][THREADS];
+    __shared__ int counts[THREADS];
     Place p(blockIdx.x, M, C, lanes, chunk_rows, chunks);
     Moments all[WIDTH] = {};
-    for (; p.row < p.end; p.row += BATCH * p.workers, p.at += BATCH * p.step) {
+    Vector shift = {};
+    for (int w = 0; w < WIDTH && p.here; ++w)
+        shift.entry[w] = shift_of(x, p.a, M, C, p.column + w, D);
+    int count = 0;
+    for (; p.has_rows(); p.go_on()) {
         Vector batch[BATCH];
-        int rows = p.batch(p.row);
-        read(batch, x + p.at, rows, p.step);
+        p.read(batch, x);
+        int rows = 0;
+#pragma unroll
+        for (int i = 0; i < BATCH; ++i) rows += p.has(i);
+        REAL share = share_of(rows, count);
 #pragma unroll
         for (int w = 0; w < WIDTH; ++w) {
-            Moments here = {0, 0, (REAL)rows};
-            for (int i = 0; i < BATCH; ++i) here.mean += batch[i].entry[w];
-            here.mean /= rows;
+            Moments here = {};
+#pragma unroll
             for (int i = 0; i < BATCH; ++i) {
-                REAL apart = batch[i].entry[w] - here.mean;
-                here.squares += i < rows ? apart * apart : (REAL)0;
+                batch[i].entry[w] -= shift.entry[w];
+                here.mean += p.has(i) ? batch[i].entry[w] : (REAL)0;
             }
-            all[w].join(here);
+            here.mean /= rows;
+#pragma unroll
+            for (int i = 0; i < BATCH; ++i) {
+                REAL apart = p.has(i) ? batch[i].entry[w] - here.mean : (REAL)0;
+                here.squares += apart * apart;
+            }
+            all[w].join(here, count, share);
         }
+        count += rows;
     }
     int t = threadIdx.x;
     for (int w = 0; w < WIDTH; ++w) room[w][t] = all[w];
+    counts[t] = count;
     __syncthreads();
     for (int half = THREADS / 2; half >= lanes; half /= 2) {
-        if (t < half)
-            for (int w = 0; w < WIDTH; ++w) room[w][t].join(room[w][t + half]);
+        if (t < half) {
+            REAL share = share_of(counts[t + half], counts[t]);
+            for (int w = 0; w < WIDTH; ++w) room[w][t].join(room[w][t + half], counts[t], share);
+            counts[t] += counts[t + half];
+        }
         __syncthreads();
     }
     if (!p.here || p.worker) return;
@@ -110,22 +143,30 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 // Mean and variance of each statistic, from its D chunks parts.
 extern "C" __global__ void __launch_bounds__(THREADS) joined_moments(
-    const REAL* parts, REAL* mean, REAL* variance, i64 statistics, int D, i64 M, i64 chunk_rows,
-    int chunks) {
+    const REAL* x, const REAL* parts, REAL* mean, REAL* variance, i64 statistics, int D, i64 M,
+    int C, int chunk_rows, int chunks) {
     i64 statistic = (blockIdx.x * (i64)THREADS + threadIdx.x) / 32;
     int lane = threadIdx.x % 32, count = statistic < statistics ? D * chunks : 0;
     Moments all = {};
+    REAL entries = 0;
     for (int i = lane; i < count; i += 32) {
         Pair part = pair(parts, statistic * count + i);
-        i64 left = M - i % chunks * chunk_rows;
-        all.join({part.first, part.second, (REAL)(left < chunk_rows ? left : chunk_rows)});
+        i64 left = M - (i64)(i % chunks) * chunk_rows;
+        REAL rows = left < chunk_rows ? left : chunk_rows;
+        all.join({part.first, part.second}, entries, share_of(rows, entries));
+        entries += rows;
     }
-    for (int by = 16; by; by /= 2)
-        all.join({__shfl_xor_sync(0xffffffff, all.mean, by),
-                  __shfl_xor_sync(0xffffffff, all.squares, by),
-                  __shfl_xor_sync(0xffffffff, all.count, by)});
+    for (int by = 16; by; by /= 2) {
+        REAL others = __shfl_xor_sync(0xffffffff, entries, by);
+        Moments of_others = {__shfl_xor_sync(0xffffffff, all.mean, by),
+                             __shfl_xor_sync(0xffffffff, all.squares, by)};
+        all.join(of_others, entries, share_of(others, entries));
+        entries += others;
+    }
     if (lane || !count) return;
-    mean[statistic] = all.mean;
+    int columns = C / D;
+    REAL shift = shift_of(x, statistic / columns, M, C, statistic % columns * D, D);
+    mean[statistic] = shift + all.mean;
     variance[statistic] = all.squares / (M * D);
 }
 
@@ -144,16 +185,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalized_by(
         if (p.chunk == 0 && p.worker == 0 && (p.column + w) % D == 0)
             s[statistic] = scale.entry[w];
     }
-    for (; p.row < p.end; p.row += BATCH * p.workers, p.at += BATCH * p.step) {
+    for (; p.has_rows(); p.go_on()) {
         Vector batch[BATCH];
-        int rows = p.batch(p.row);
-        read(batch, x + p.at, rows, p.step);
+        p.read(batch, x);
 #pragma unroll
-        for (int i = 0; i < BATCH; ++i) {
+        for (int i = 0; i < BATCH; ++i)
             for (int w = 0; w < WIDTH; ++w)
                 batch[i].entry[w] = (batch[i].entry[w] - center.entry[w]) * scale.entry[w];
-            if (i < rows) *(Vector*)(y + p.at + i * p.step) = batch[i];
-        }
+        p.write(batch, y);
     }
 }
 
@@ -166,13 +205,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     i64 direction = blockIdx.x % k;
     t += direction * size;
     Pair sums[WIDTH] = {};
-    for (; p.row < p.end; p.row += BATCH * p.workers, p.at += BATCH * p.step) {
+    for (; p.has_rows(); p.go_on()) {
         Vector batch[BATCH], of_y[BATCH];
-        int rows = p.batch(p.row);
-        read(batch, t + p.at, rows, p.step);
-        read(of_y, y + p.at, rows, p.step);
+        p.read(batch, t);
+        p.read(of_y, y);
 #pragma unroll
         for (int w = 0; w < WIDTH; ++w)
+#pragma unroll
             for (int i = 0; i < BATCH; ++i) {
                 sums[w].first += batch[i].entry[w];
                 sums[w].second += batch[i].entry[w] * of_y[i].entry[w];
@@ -218,7 +257,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 extern "C" __global__ void __launch_bounds__(THREADS) tangent_by(
     const REAL* t, const REAL* y, const REAL* s, const REAL* means, REAL* out, i64 size, int k,
     int D, DIVISION) {
-    i64 block = gridDim.x - 1 - blockIdx.x;
+    unsigned block = gridDim.x - 1 - blockIdx.x;
     Place p(block / k, M, C, lanes, chunk_rows, chunks);
     if (!p.here) return;
     i64 direction = block % k;
@@ -232,18 +271,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) tangent_by(
         slope.entry[w] = pair(means, statistic).second;
         scale.entry[w] = s[statistic];
     }
-    for (; p.row < p.end; p.row += BATCH * p.workers, p.at += BATCH * p.step) {
+    for (; p.has_rows(); p.go_on()) {
         Vector batch[BATCH], of_y[BATCH];
-        int rows = p.batch(p.row);
-        read(batch, t + p.at, rows, p.step);
-        read(of_y, y + p.at, rows, p.step);
+        p.read(batch, t);
+        p.read(of_y, y);
 #pragma unroll
-        for (int i = 0; i < BATCH; ++i) {
+        for (int i = 0; i < BATCH; ++i)
             for (int w = 0; w < WIDTH; ++w) {
                 REAL change = of_y[i].entry[w] * slope.entry[w];
                 batch[i].entry[w] = (batch[i].entry[w] - change - mean.entry[w]) * scale.entry[w];
             }
-            if (i < rows) *(Vector*)(out + p.at + i * p.step) = batch[i];
-        }
+        p.write(batch, out);
     }
 }
