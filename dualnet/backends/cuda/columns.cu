@@ -3,9 +3,10 @@
 // Arrays are seen as (A, M, C), C = B D, and are normalized over M and over each D columns, so there
 // are A B statistics.  Rows M are cut into chunks; a block reads one chunk of up to lanes WIDTH
 // neighboring columns.  Its threads are `lanes` times `workers`: each has WIDTH columns, and the
-// workers take turns at the rows, of which each reads BATCH before it uses them.  Statistics take two kernels: each block leaves those of its chunk
-// in `parts` (A, C, chunks), or (k, A, C, chunks); then a warp joins the D chunks parts of one
-// statistic.  The order of all sums is fixed.  REAL is float or double; WIDTH divides C.
+// workers take turns at the rows, of which each reads BATCH before it uses them.  A statistic takes
+// two kernels: each block leaves a pair of numbers for each column in `parts` (A, C, chunks, 2), or
+// (k, A, C, chunks, 2); then a warp joins the D chunks pairs of one statistic.  The order of all
+// sums is fixed.  REAL is float or double; WIDTH divides C, and lanes is a power of 2.
 
 typedef long long i64;
 
@@ -24,8 +25,8 @@ __device__ inline const Pair& pair(const REAL* array, i64 i) { return ((const Pa
 
 // The rows and columns of this thread.
 struct Place {
-    i64 a, at;         // the first entry of the present row is number `at`
-    int row, end;      // of the chunk's rows the thread has row, row + workers, ... < end
+    i64 a, at;     // the thread's first entry of its present row is number `at` of the array
+    int row, end;  // of the chunk's rows the thread has row, row + workers, ... < end
     int chunk, worker, workers, column;
     bool here;
     i64 step;
