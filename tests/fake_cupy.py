@@ -131,7 +131,7 @@ _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
         *("convolutions", "cublas", "cupy_backend", "draws", "fused", "graphs", "kernels"),
-        *("launching", "lazy", "optimizer_kernels", "placeholders", "products"),
+        *("launching", "lazy", "norm_kernels", "optimizer_kernels", "placeholders", "products"),
         *("recorded_calls", "reductions"),
     )
 )

@@ -67,6 +67,7 @@ class CupyBackend:
             kernels,  # noqa: F401 (its import registers kernels)
             launching,
             lazy,
+            norm_kernels,  # noqa: F401 (likewise)
             optimizer_kernels,  # noqa: F401 (likewise)
             recorded_calls,
         )

@@ -19,8 +19,6 @@ from dualnet.backends.symmetric import solution_by_eigenvectors
 from dualnet.types import Array, Shape
 
 _WINDOWS = Module("windows")
-_NORMALIZATION = Module("normalization")
-_LOSSES = Module("losses", threads=128)
 _COMBINATIONS = Module("combinations")
 _SYMMETRIC = Module("symmetric")
 
@@ -166,92 +164,6 @@ def _scatter_add_zeros(x: Array, positions: Array, shape: Shape) -> Array:
     return out
 
 
-# --- normalization -------------------------------------------------------------------------------
-
-_FEWEST_BLOCKS = 64
-"""With fewer blocks than this most of the device is idle, so long sums are left to CuPy."""
-_LONG_SUM = 1 << 12
-"""Sums of more entries than this are long."""
-
-
-def _launch_sizes(view: Any, directions: int = 1) -> tuple[int, list] | None:
-    """Return how the kernels of cuda/normalization.cu divide an array `(A, M, B, D)`.
-
-    Args:
-        view: the array's shape, as a view of `nn.normalization_kernels`.
-        directions: how many arrays of this shape there are.
-
-    Returns:
-        How many blocks one array takes, and the kernels' arguments M, B, D and lanes; None where
-        there would be few blocks with long sums.
-    """
-    lanes = 32 if view.d == 1 and view.b > 1 else 1
-    blocks = view.a * -(-view.b // lanes)
-    if blocks * directions < _FEWEST_BLOCKS and view.m * view.d > _LONG_SUM:
-        return None
-    return blocks, [np.int64(view.m), np.int32(view.b), np.int32(view.d), np.int32(lanes)]
-
-
-@kernel_for("normalized_in_view")
-def _normalized(x: Array, view: Any, epsilon: float) -> Array:
-    """Normalize x `(A, M, B, D)` over M and D; return it and 1 / sqrt(variance + ε)."""
-    launch_sizes = _launch_sizes(view)
-    if launch_sizes is None or not serves(x):
-        return NotImplemented
-    y, s = cupy.empty(x.shape, x.dtype), cupy.empty(view.kept, x.dtype)
-    blocks, sizes = launch_sizes
-    arguments = (*flat(x), y, s, *sizes, x.dtype.type(epsilon))
-    _NORMALIZATION.launch("normalized", x.dtype, blocks, *arguments)
-    return y, s
-
-
-@kernel_for("moments_in_view")
-def _moments(x: Array, view: Any) -> Array:
-    """Return mean and variance of x `(A, M, B, D)` over M and D."""
-    launch_sizes = _launch_sizes(view)
-    if launch_sizes is None or not serves(x):
-        return NotImplemented
-    mean, variance = cupy.empty(view.kept, x.dtype), cupy.empty(view.kept, x.dtype)
-    blocks, sizes = launch_sizes
-    arguments = (*flat(x), mean, variance, *sizes)
-    _NORMALIZATION.launch("moments", x.dtype, blocks, *arguments)
-    return mean, variance
-
-
-@kernel_for("tangent_in_view")
-def _tangent(t: Array, y: Array, s: Array, view: Any) -> Array:
-    """Return the tangents of a normalized y that tangents t `(k, A, M, B, D)` cause."""
-    k = t.shape[0]
-    launch_sizes = _launch_sizes(view, k)
-    if launch_sizes is None or t.shape[1:] != y.shape or not serves(t, y, s):
-        return NotImplemented
-    out = cupy.empty(t.shape, t.dtype)
-    blocks, sizes = launch_sizes
-    arguments = (*flat(t, y, s), out, np.int64(y.size), np.int64(blocks), *sizes)
-    _NORMALIZATION.launch("tangent", t.dtype, k * blocks, *arguments)
-    return out
-
-
-# --- losses --------------------------------------------------------------------------------------
-
-
-@kernel_for("_losses_and_errors")
-def _losses_and_errors(logits: Array, labels: Array) -> Array:
-    """Return the cross-entropies `(N,)` and their derivatives by the logits `(N, classes)`."""
-    if not (serves(logits) and isinstance(labels, cupy.ndarray)):
-        return NotImplemented
-    n, classes = logits.shape
-    losses, errors = cupy.empty(n, logits.dtype), cupy.empty(logits.shape, logits.dtype)
-    arguments = (*flat(logits, labels.astype(np.int64, copy=False)), losses, errors)
-    _LOSSES.launch("cross_entropy", logits.dtype, n, *arguments, np.int32(classes))
-    return losses, errors
-
-
-@kernel_for("_losses")
-def _losses(logits: Array, labels: Array) -> Array:
-    """Compute the losses by the kernel above, so that they are the same with and without errors."""
-    both = _losses_and_errors(logits, labels)
-    return both if both is NotImplemented else both[0]
 
 
 # --- directions ----------------------------------------------------------------------------------

@@ -85,6 +85,12 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 @primitive
 def softmax(x: Array, axis: int = -1) -> Array:
     """Return exp(x) / Σ exp(x) along an axis; x is shifted so that nothing overflows."""
+    return _softmax_along(x, axis)
+
+
+@overridable
+def _softmax_along(x: Array, axis: int) -> Array:
+    """Compute `softmax`."""
     p = np.exp(x - np.max(x, axis=axis, keepdims=True))
     p /= np.sum(p, axis=axis, keepdims=True)
     return p
@@ -100,6 +106,12 @@ def _softmax(x: Array, axis: int = -1) -> Array:
 @LinearMap
 def tangent_of_softmax(t: Tangent, p: Array, axis: int) -> Tangent:
     """Return p (t - Σ p t) with sums along a (negative) axis; p `(*S)` is the softmax."""
+    return _tangent_of_softmax_along(t, p, axis)
+
+
+@overridable
+def _tangent_of_softmax_along(t: Tangent, p: Array, axis: int) -> Tangent:
+    """Compute `tangent_of_softmax`."""
     u = t * p
     # In place for plain arrays; what is differentiated makes a new array.
     u -= p * np.sum(u, axis=axis, keepdims=True)

@@ -64,6 +64,24 @@ def _normalize(x: Array, axes: Sequence[int], epsilon: float = 1e-5) -> Array:
     return y, lambda t: tangent_of_normalized(t, y, s, axes)
 
 
+@primitive
+def _normalize_by(x: Array, mean: Array, variance: Array, axes: Axes, epsilon: float) -> Array:
+    """Compute `normalize` for x whose mean and variance over the (negative) axes are known.
+
+    Both are plain values, without the tangents that they have as functions of x; what is
+    differentiated is `normalize`.
+    """
+    return kernels.normalized_by(x, mean, variance, axes, epsilon)[0]
+
+
+@linearizer(_normalize_by)
+def _(x: Array, mean: Array, variance: Array, axes: Axes, epsilon: float) -> Array:
+    if not is_constant(x):
+        return _normalize(x, axes, epsilon)
+    y, s = kernels.normalized_by(x, mean, variance, axes, epsilon)
+    return y, lambda t: tangent_of_normalized(t, y, s, axes)
+
+
 def _checked(axes: Sequence[int], x: Array) -> Axes:
     """Return the axes as negative numbers in rising order; raise a UsageError for wrong ones."""
     try:
@@ -266,7 +284,7 @@ class BatchNorm(Layer):
             "variance": state["variance"]
             + self.momentum * (variance * (rows / (rows - 1)) - state["variance"]),
         }
-        return _scaled(normalize(x, axes, self.epsilon), params), moved
+        return _scaled(_normalize_by(x, mean, variance, axes, self.epsilon), params), moved
 
 
 def _normalize_groups(x: Array, axes: Axes, groups: int, epsilon: float) -> Array:

@@ -48,6 +48,31 @@ def normalized_in_view(x: Array, view: BlockView, epsilon: float) -> tuple[Array
     return y, s
 
 
+def normalized_by(
+    x: Array, mean: Array, variance: Array, axes: Axes, epsilon: float
+) -> tuple[Array, Array]:
+    """Compute `normalized` for x whose `moments` over the same axes are known."""
+    view = BlockView(x.shape, axes)
+    kept = (np.reshape(statistic, view.kept) for statistic in (mean, variance))
+    y, s = normalized_by_in_view(view.of(x), *kept, view, epsilon)
+    return view.back(y), np.reshape(s, view.with_unit_axes)
+
+
+@overridable
+def normalized_by_in_view(
+    x: Array, mean: Array, variance: Array, view: BlockView, epsilon: float
+) -> tuple[Array, Array]:
+    """Compute `normalized_by` for x in a view; mean, variance and s are `(A, 1, B)`."""
+    y = np.empty_like(x, order="C")
+    s = 1.0 / np.sqrt(variance + epsilon)
+    for rows, block in view.blocks(x):
+        center, scale = view.spread(mean[rows]), view.spread(s[rows])
+        for part in block:
+            np.subtract(x[part], center, out=y[part])
+            y[part] *= scale
+    return y, s
+
+
 def tangent(t: Array, y: Array, s: Array, axes: Axes) -> Array:
     """Return (t - mean(t) - y · mean(y t)) · s for a stack t `(k, *S)`."""
     view = BlockView(y.shape, axes)

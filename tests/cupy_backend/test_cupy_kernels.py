@@ -6,11 +6,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cupy_comparisons import ALLOWED, BOTH, assert_as_on_host
+from cupy_comparisons import ALLOWED, BOTH, assert_as_on_host, moved
 from test_random import DRAWS, assert_moments, assert_parts_are_of_the_whole
 
+import dualnet as dn
 from dualnet.backends import overridable
 from dualnet.backends.symmetric import eigen, inverse_factor
+from dualnet.check import ROWS
+from dualnet.checking.checks import random_directions
 from dualnet.images.windows import (
     Geometry,
     fold,
@@ -21,7 +24,8 @@ from dualnet.images.windows import (
 from dualnet.learning.aggregate import least_norm
 from dualnet.learning.independence import summed_by_part
 from dualnet.nn import normalization_kernels as normalization
-from dualnet.nn import softmax_cross_entropy
+from dualnet.nn import softmax, softmax_cross_entropy
+from dualnet.nn.activations import _tangent_of_softmax_along
 from dualnet.nn.losses import _losses_and_errors
 from dualnet.optim import OPTIMIZERS
 
@@ -197,34 +201,149 @@ def test_a_users_optimizer_of_the_same_name_keeps_its_formula(cupy_backend):
     np.testing.assert_array_equal(cupy_backend.to_host(moved["w"]), 0.5)
 
 
+NORMS = [
+    ((70, 32), (-1,)),  # rows: a part of a warp each
+    ((37, 7), (-1,)),
+    ((5, 6), (-2,)),
+    ((9, 1), (-1,)),  # of one entry
+    ((20, 512), (-1,)),  # a warp each
+    ((70, 301), (-1,)),
+    ((3, 2050), (-1,)),  # a block each
+    ((1, 9000), (-1,)),  # more than a block keeps
+    ((2, 8193), (-1,)),
+    ((700, 7, 3), (-3, -2)),  # columns
+    ((33, 257), (-2,)),
+    ((4500, 64), (-2,)),  # several chunks of them
+    ((5, 6, 4, 9), (-3, -1)),  # both kinds of axes
+    ((2, 900, 4, 8), (-3, -1)),
+    ((2, 9, 8, 2, 5), (-4, -3, -1)),
+    ((3, 0), (-2,)),
+]
+
+
 @BOTH
-@pytest.mark.parametrize(
-    "shape, axes",
-    [
-        ((70, 300), (-1,)),
-        ((33, 257), (-2,)),
-        ((700, 7, 3), (-3, -2)),
-        ((5, 6, 4, 9), (-3, -1)),
-        ((2, 9, 8, 2, 5), (-4, -3, -1)),
-        ((1, 9000), (-1,)),  # one long run: left to CuPy's own sums
-        ((3, 0), (-2,)),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("shape, axes", NORMS, ids=str)
 def test_normalization(shape, axes, dtype, cupy_backend, rng):
     x = (rng.standard_normal(shape) + 3).astype(dtype)
-    t = rng.standard_normal((3, *shape)).astype(dtype)
     y, s = normalization.normalized(x, axes, 1e-5)
-    for function, arrays, more in (
-        (normalization.normalized, (x,), (axes, 1e-5)),
-        (normalization.tangent, (t, y, s), (axes,)),
-        (normalization.moments, (x,), (axes,)),
-    ):
-        assert_as_on_host(function, arrays, cupy_backend, 100 * ALLOWED[dtype], *more)
+    allowed = 100 * ALLOWED[dtype]
+    for function in (normalization.normalized_by, normalization.normalized):
+        statistics = normalization.moments(x, axes) if "by" in function.__name__ else ()
+        assert_as_on_host(function, (x, *statistics), cupy_backend, allowed, axes, 1e-5)
+    assert_as_on_host(normalization.moments, (x,), cupy_backend, allowed, axes)
+    for k in (0, 1, 5):
+        t = rng.standard_normal((k, *shape)).astype(dtype)
+        assert_as_on_host(normalization.tangent, (t, y, s), cupy_backend, allowed, axes)
+
+
+@pytest.mark.parametrize("shape, axes", [n for n in NORMS if 0 not in n[0]], ids=str)
+def test_norms_lose_no_digits(shape, axes, cupy_backend, rng):
+    """Far from 0 only the mean's rounding counts: it is as good as NumPy's, and the variance keeps
+    its digits."""
+    x = (rng.standard_normal(shape) + 1000).astype(np.float32)
+    t = rng.standard_normal((2, *shape)).astype(np.float32)
+    exact_y, exact_s = normalization.normalized(x.astype(float), axes, 1e-5)
+    exact = normalization.tangent(t.astype(float), exact_y, exact_s, axes)
+    there = cupy_backend.asarray(x)
+    mean, variance = map(cupy_backend.to_host, normalization.moments(there, axes))
+    exact_variance = x.var(axes, dtype=float)
+    np.testing.assert_allclose(mean, x.mean(axes, dtype=float), rtol=2e-7)
+    np.testing.assert_allclose(variance, exact_variance, rtol=2e-6, atol=1e-7)
+    y, s = normalization.normalized(there, axes, 1e-5)
+    got = normalization.tangent(cupy_backend.asarray(t), y, s, axes)
+    rounding = 3 * 1000 * 2.0**-23 * exact_s  # of the mean
+    assert (np.abs(cupy_backend.to_host(y) - exact_y) <= rounding + 1e-5 * np.abs(exact_y)).all()
+    sizes = np.abs(t).max() * (1 + np.abs(exact_y))
+    off = np.abs(cupy_backend.to_host(got) - exact)
+    assert (off <= (3 * rounding + 1e-5) * sizes * exact_s).all()
 
 
 @BOTH
-@pytest.mark.parametrize("classes", (1, 10, 128, 1000))
+@pytest.mark.parametrize("offset", (1, 2, 3))
+def test_rows_may_begin_anywhere(offset, dtype, cupy_backend, rng):
+    """Where vectors may not lie, entries are read one by one, or two."""
+    flat = cupy_backend.asarray(rng.standard_normal(4 * 64 + offset).astype(dtype))
+    x = np.reshape(flat[offset:], (4, 64))
+    for axes in ((-1,), (-2,)):
+        got = normalization.normalized(x, axes, 1e-5)
+        expected = normalization.normalized(cupy_backend.to_host(x), axes, 1e-5)
+        assert_same(got, expected, cupy_backend, ALLOWED[dtype])
+
+
+NORMS_AND_THE_LIKE = ("normalized_in_view", "normalized_by_in_view", "moments_in_view")
+NORMS_AND_THE_LIKE += ("tangent_in_view", "_softmax_along", "_tangent_of_softmax_along")
+NORMS_AND_THE_LIKE += ("_losses", "_losses_and_errors")
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if r.family == "models"], ids=lambda row: row.name)
+def test_no_network_leaves_a_norm_to_cupy(row, cupy_backend, rng, key, monkeypatch):
+    """Backward and forward, the networks' softmaxes and losses are the kernels' too."""
+    left = []
+
+    def watched(name, kernel):
+        def call(*arguments):
+            result = kernel(*arguments)
+            if result is NotImplemented:
+                left.append((name, *(getattr(a, "shape", a) for a in arguments)))
+            return result
+
+        return call
+
+    kernels = {
+        at: watched(at[1], kernel) if at[1] in NORMS_AND_THE_LIKE else kernel
+        for at, kernel in overridable._KERNELS.items()
+    }
+    assert {name for _, name in kernels} >= set(NORMS_AND_THE_LIKE)
+    monkeypatch.setattr(overridable, "_KERNELS", kernels)
+    here = row.arrays(rng, np.float32)
+    there = moved(here, cupy_backend)
+    dn.jvp(row, there, moved(random_directions(key, here, 2), cupy_backend))
+    _, pull = dn.vjp(row, *there)
+    pull(moved(random_directions(key.fold_in("u"), row(*here), 2), cupy_backend))
+    assert not left
+
+
+def test_sums_of_norms_have_one_order(cupy_backend, rng):
+    x = cupy_backend.asarray(rng.standard_normal((20000, 16)).astype(np.float32))
+    one, other = (normalization.normalized(x, (-2,), 1e-5)[0] for _ in range(2))
+    np.testing.assert_array_equal(*map(cupy_backend.to_host, (one, other)))
+
+
+@pytest.mark.parametrize("width", (1, 2, 4))
+def test_every_row_is_divided(width, cupy_backend):
+    norms = importlib.import_module("dualnet.backends.norm_kernels")
+    kept = 0
+    for n in range(width, 3 * norms._LONGEST_ROW, width):
+        lanes, vectors = norms._row_division(n, width)
+        assert lanes in (1, 2, 4, 8, 16, 32, norms._ROW_THREADS)
+        assert vectors * width <= norms._MOST_ENTRIES
+        if vectors:
+            assert lanes * (vectors - 1) * width < n <= lanes * vectors * width
+            kept = n
+    assert kept == norms._LONGEST_ROW
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [(3, 1), (2, 17, 10), (40, 65), (3, 1000), (2, 9001), (0, 4)])
+def test_softmax(shape, dtype, cupy_backend, rng):
+    x = (10 * rng.standard_normal(shape)).astype(dtype)
+    assert_as_on_host(softmax, (x,), cupy_backend, ALLOWED[dtype])
+    p = softmax(x)
+    for k in (0, 1, 5):
+        t = rng.standard_normal((k, *shape)).astype(dtype)
+        assert_as_on_host(_tangent_of_softmax_along, (t, p), cupy_backend, ALLOWED[dtype], -1)
+
+
+def test_softmax_of_what_is_not_finite(cupy_backend):
+    x = np.log(np.arange(1, 8.0)) + np.zeros((6, 1))
+    x[0, 0] = x[1, 3] = np.nan
+    x[2, 2], x[3, 0], x[4] = np.inf, -np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        assert_as_on_host(softmax, (x,), cupy_backend, 1e-12)
+
+
+@BOTH
+@pytest.mark.parametrize("classes", (1, 2, 7, 10, 128, 1000, 9001))
 def test_cross_entropy(classes, dtype, cupy_backend, rng):
     logits = (30 * rng.standard_normal((50, classes))).astype(dtype)
     labels = rng.integers(0, classes, 50)

@@ -50,12 +50,30 @@ def compiled(nvrtc, text, options):
     return log.value.decode() if failed or log.value else None
 
 
+DEFINITIONS = {  # source → values of the constants that it leaves open
+    "rows.cu": (
+        {"LANES": 1, "VECTORS": 1, "WIDTH": 1},
+        {"LANES": 8, "VECTORS": 2, "WIDTH": 2},
+        {"LANES": 32, "VECTORS": 7, "WIDTH": 2},
+        {"LANES": 256, "VECTORS": 3, "WIDTH": 1},
+        {"LANES": 256, "VECTORS": 0, "WIDTH": 2},
+    ),
+    "columns.cu": ({"WIDTH": 1, "BATCH": 4}, {"WIDTH": 2, "BATCH": 4}),
+}
+VARIANTS = [(name, values) for name in SOURCES for values in DEFINITIONS.get(name, ({},))]
+
+
 @pytest.mark.parametrize("arch", ("sm_80", "sm_90"))
 @pytest.mark.parametrize("real", ("float", "double"))
-@pytest.mark.parametrize("name", SOURCES)
-def test_it_compiles_without_a_warning(name, real, arch, nvrtc):
+@pytest.mark.parametrize("name, values", VARIANTS, ids=str)
+def test_it_compiles_without_a_warning(name, values, real, arch, nvrtc):
     text = (files("dualnet.backends") / "cuda" / name).read_text(encoding="utf-8")
-    options = ("--std=c++17", f"-DREAL={real}", "-DTHREADS=256", f"--gpu-architecture={arch}")
+    definitions = {"REAL": real, "THREADS": 256, **values}
+    options = (
+        "--std=c++17",
+        f"--gpu-architecture={arch}",
+        *(f"-D{name}={value}" for name, value in definitions.items()),
+    )
     assert compiled(nvrtc, text, options) is None
 
 
