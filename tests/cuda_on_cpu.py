@@ -16,7 +16,10 @@ import numpy as np
 
 COMPILER = shutil.which("g++")
 _HEADER = Path(__file__).with_name("cuda_on_cpu.h")
-_FLAGS = ("-O1", "-U_FORTIFY_SOURCE", "-shared", "-fPIC")  # longjmp goes where that forbids
+# longjmp goes where fortified sources forbid it; and static variables of templates, which are shared
+# memory here, would else be those of the first library that has some of the same name
+_FLAGS = ("-O1", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-fno-gnu-unique")
+_KERNEL = r'extern "C" __global__ (?:[A-Z]+ )?void (\w+)\(([^)]*)\)'
 _SCALARS = {
     "long long": np.int64,
     "unsigned long long": np.uint64,
@@ -44,7 +47,7 @@ class Program:
         definitions = [option for option in options if option.startswith("-D")]
         header = _HEADER.read_text()
         flags = ["-x", "c++", "-std=c++17", "-include", str(_HEADER), *definitions]
-        found = re.findall(r'extern "C" __global__ void (\w+)\(([^)]*)\)', _expanded(source))
+        found = re.findall(_KERNEL, _expanded(source))
         (real,) = (option[7:] for option in definitions if option.startswith("-DREAL="))
         structs = dict(re.findall(r"struct (\w+) \{\n((?:    \w+ \w+\[\d+\];\n)+)\}", source))
         self.parameters = {name: _parameters(text, real, structs) for name, text in found}

@@ -123,8 +123,8 @@ def _cublas():
 _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
-        *("cublas", "cupy_backend", "graphs", "kernels", "later", "launching"),
-        *("optimizer_kernels", "matmul_precision"),
+        *("convolutions", "cublas", "cupy_backend", "graphs", "kernels", "launching"),
+        *("optimizer_kernels", "placeholders", "products"),
     )
 )
 

@@ -72,12 +72,15 @@ class CupyBackend:
             optimizer_kernels,  # noqa: F401 (likewise)
             placeholders,
         )
+        from dualnet.backends.convolutions import convolution_kernels
         from dualnet.backends.products import product_kernels
 
         self._record, self._key_words = graphs.Recorded, placeholders.key_words
         self._draws = launching.Module("draws")
         self._recorded: weakref.WeakSet[Any] = weakref.WeakSet()
-        put_kernels(self._cupy.ndarray, launching.KERNELS | product_kernels(matmul_precision))
+        for kernels_of in (product_kernels, convolution_kernels):
+            put_kernels(self._cupy.ndarray, kernels_of(matmul_precision))
+        put_kernels(self._cupy.ndarray, launching.KERNELS)
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)
 
