@@ -16,8 +16,8 @@ import numpy as np
 
 COMPILER = shutil.which("g++")
 _HEADER = Path(__file__).with_name("cuda_on_cpu.h")
-# longjmp goes where fortified sources forbid it; and static variables of templates, which are shared
-# memory here, would else be those of the first library that has some of the same name
+# longjmp goes where fortified sources forbid it; and static variables of templates, which stand for
+# shared memory, would else be those of the first library that has some of the same name
 _FLAGS = ("-O1", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-fno-gnu-unique")
 _KERNEL = r'extern "C" __global__ (?:[A-Z]+ )?void (\w+)\(([^)]*)\)'
 _SCALARS = {

@@ -23,8 +23,8 @@ from dualnet.backends.launching import Module, flat, serves
 from dualnet.backends.overridable import matmul
 from dualnet.types import Array, Shape
 
-_TILED = {threads: Module("convolution", threads) for threads in (64, 128, 256)}
-"""Threads of a block → the module; a block computes a tile of 128 rows and threads / 2 columns."""
+_TILED = {threads: Module("convolution", threads) for threads in (64, 128)}
+"""Threads of a block → the module; a block computes a tile of 128 rows and as many columns."""
 
 _TILE_ROWS = 128
 """The same as ROWS in cuda/convolution.cu."""
@@ -196,7 +196,7 @@ _MULTIPROCESSORS = 132
 _TILE_RATE, _MEMORY_RATE, _LAUNCH_SECONDS = 4.5e13 / _MULTIPROCESSORS, 2.5e12, 3e-6
 """What is assumed for choosing tiles: operations a second on one multiprocessor, bytes a second,
 and the time of a launch."""
-_FULL_WARPS = 16
+_FULL_WARPS = 8
 """With so many warps a multiprocessor has enough to do while some of them wait."""
 _MOST_PARTS = 128
 _SHORTEST_PART = 256
@@ -236,7 +236,7 @@ def _multiply_tiles(
     """
     threads, splits = _division(*sizes, out.nbytes)
     rows, breadth, _, count = sizes
-    tiles = -(-rows // _TILE_ROWS) * -(-breadth // (threads // 2)) * count
+    tiles = -(-rows // _TILE_ROWS) * -(-breadth // threads) * count
     parts = out if splits == 1 else cupy.empty((splits, *out.shape), out.dtype)
     m, kernels, q, groups = numbers
     channels = breadth * groups if kernel == "convolve_back" else factors[0].shape[-1]
@@ -264,17 +264,16 @@ def _division(rows: int, columns: int, summed: int, count: int, out_bytes: int) 
         out_bytes: of all results.
 
     Returns:
-        The threads of a block, which computes a tile of half as many columns; the number of parts.
+        The threads of a block, which are also the columns of a tile; the number of parts.
     """
 
     def seconds(threads: int, splits: int) -> float:
-        width = threads // 2
-        blocks = -(-rows // _TILE_ROWS) * -(-columns // width) * count * splits
+        blocks = -(-rows // _TILE_ROWS) * -(-columns // threads) * count * splits
         on_busiest = -(-blocks // _MULTIPROCESSORS)
         warps = min(_FULL_WARPS, on_busiest * threads // 32)
-        operations = 2 * _TILE_ROWS * width * summed / splits * on_busiest
+        operations = 2 * _TILE_ROWS * threads * summed / splits * on_busiest
         # narrow tiles move more numbers, and few warps wait for them
-        slower = (1 + 8 / width) * (_FULL_WARPS / warps) ** 0.3
+        slower = (1 + 8 / threads) * (_FULL_WARPS / warps) ** 0.3
         summing = 0.0
         if splits > 1:
             summing = _LAUNCH_SECONDS + 2 * splits * out_bytes / _MEMORY_RATE

@@ -85,7 +85,7 @@ TILED = {
 }
 
 
-@pytest.mark.parametrize("threads", (64, 128, 256))
+@pytest.mark.parametrize("threads", (64, 128))
 @pytest.mark.parametrize("splits", (1, 3))
 @pytest.mark.parametrize(("geometry", "image", "c", "q"), TILED.values(), ids=TILED.keys())
 def test_tiles(

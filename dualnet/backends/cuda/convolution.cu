@@ -1,6 +1,6 @@
 // Convolution as a matrix product whose factors are read where they lie: no window is ever copied.
 //
-// A block of threads computes a tile of ROWS by COLUMNS numbers of the product, 8 by 8 of them in
+// A block of threads computes a tile of ROWS by COLUMNS numbers of the product, 8 by 16 of them in
 // each thread.  In each step it moves DEPTH columns of the left factor and DEPTH rows of the right
 // one to shared memory.  While it multiplies these, those of the next step are on their way from
 // global memory to registers.
@@ -21,7 +21,7 @@ typedef long long i64;
     int M, int K, int Q, int groups, int splits, int H, int W, int C, int rows, int columns, \
         int kh, int kw, int down, int across, int top, int left
 
-const int ROWS = 128, COLUMNS = THREADS / 2;
+const int ROWS = 128, COLUMNS = THREADS;
 
 // N neighboring numbers, which are read and written at once.
 template <int N>
@@ -73,7 +73,7 @@ struct alignas(16) Tiles {
     }
 };
 
-// Where in its tile the 8 by 8 numbers of a thread lie.  A warp has 64 by 32 of them.
+// Where in its tile the 8 by 16 numbers of a thread lie.  A warp has 64 by 64 of them.
 template <bool TENSOR>
 __device__ inline int row_of(int i) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = warp % 2 * 64;
@@ -82,40 +82,41 @@ __device__ inline int row_of(int i) {
 
 template <bool TENSOR>
 __device__ inline int column_of(int j) {
-    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = warp / 2 * 32;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = warp / 2 * 64;
     return first + (TENSOR ? j / 2 * 8 + lane % 4 * 2 + j % 2 : j / 4 * 16 + lane % 4 * 4 + j % 4);
 }
 
 // Add the product of the two factors in buffer n to the sums of this thread.
-__device__ inline void multiply(const Tiles<false>& tiles, int n, float (&sums)[8][8]) {
+__device__ inline void multiply(const Tiles<false>& tiles, int n, float (&sums)[8][16]) {
 #pragma unroll
     for (int k = 0; k < Tiles<false>::DEPTH; ++k) {
-        Four left[2], right[2];
+        Four left[2], right[4];
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
+        for (int i = 0; i < 2; ++i)
             left[i] = *(const Four*)(tiles.left[n][k] + row_of<false>(4 * i));
-            right[i] = *(const Four*)(tiles.right[n][k] + column_of<false>(4 * i));
-        }
+#pragma unroll
+        for (int j = 0; j < 4; ++j)
+            right[j] = *(const Four*)(tiles.right[n][k] + column_of<false>(4 * j));
 #pragma unroll
         for (int i = 0; i < 8; ++i)
 #pragma unroll
-            for (int j = 0; j < 8; ++j) sums[i][j] += left[i / 4].of[i % 4] * right[j / 4].of[j % 4];
+            for (int j = 0; j < 16; ++j) sums[i][j] += left[i / 4].of[i % 4] * right[j / 4].of[j % 4];
     }
 }
 
 // The same on tensor cores.  A warp multiplies 16 by 8 numbers with 8 by 8 at once, and the sums of
 // row_of and column_of are those that the instruction leaves in a thread.
-__device__ inline void multiply(const Tiles<true>& tiles, int n, float (&sums)[8][8]) {
+__device__ inline void multiply(const Tiles<true>& tiles, int n, float (&sums)[8][16]) {
     typedef Tiles<true> T;
 #ifdef __CUDA_ARCH__
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int k = lane % 4; k < T::DEPTH; k += 8) {
         int near = T::swizzle(k), far = T::swizzle(k + 4);
-        unsigned right[4][2];
+        unsigned right[8][2];
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-            int column = threadIdx.x / 64 * 32 + 8 * j + lane / 4;
+        for (int j = 0; j < 8; ++j) {
+            int column = threadIdx.x / 64 * 64 + 8 * j + lane / 4;
             right[j][0] = __float_as_uint(tiles.right[n][k][column ^ near]);
             right[j][1] = __float_as_uint(tiles.right[n][k + 4][column ^ far]);
         }
@@ -128,7 +129,7 @@ __device__ inline void multiply(const Tiles<true>& tiles, int n, float (&sums)[8
                 __float_as_uint(tiles.left[n][k + 4][row ^ far]),
                 __float_as_uint(tiles.left[n][k + 4][(row + 8) ^ far])};
 #pragma unroll
-            for (int j = 0; j < 4; ++j)
+            for (int j = 0; j < 8; ++j)
                 asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, "
                     "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                     : "+f"(sums[i][2 * j]), "+f"(sums[i][2 * j + 1]), "+f"(sums[i + 1][2 * j]),
@@ -140,7 +141,7 @@ __device__ inline void multiply(const Tiles<true>& tiles, int n, float (&sums)[8
 #else
     for (int k = 0; k < T::DEPTH; ++k)
         for (int i = 0; i < 8; ++i)
-            for (int j = 0; j < 8; ++j)
+            for (int j = 0; j < 16; ++j)
                 sums[i][j] += tiles.left[n][k][row_of<true>(i) ^ T::swizzle(k)] *
                               tiles.right[n][k][column_of<true>(j) ^ T::swizzle(k)];
 #endif
@@ -150,7 +151,7 @@ __device__ inline void multiply(const Tiles<true>& tiles, int n, float (&sums)[8
 // and put(n) writes them to buffer n.
 template <bool TENSOR, class Fetch, class Put>
 __device__ inline void accumulate(
-    const Tiles<TENSOR>& tiles, float (&sums)[8][8], int steps, Fetch fetch, Put put) {
+    const Tiles<TENSOR>& tiles, float (&sums)[8][16], int steps, Fetch fetch, Put put) {
     if (steps <= 0) return;
     fetch();
     put(0);
@@ -163,12 +164,12 @@ __device__ inline void accumulate(
     }
 }
 
-// Write the 8 numbers of one row of a thread to a row of the result, which has `breadth` columns.
+// Write the 16 numbers of one row of a thread to a row of the result, which has `breadth` columns.
 template <bool TENSOR>
-__device__ inline void write(float* row, const float (&sums)[8], int first_column, int breadth) {
+__device__ inline void write(float* row, const float (&sums)[16], int first_column, int breadth) {
     const int N = TENSOR ? 2 : 4;
 #pragma unroll
-    for (int j = 0; j < 8; j += N) {
+    for (int j = 0; j < 16; j += N) {
         int column = first_column + column_of<TENSOR>(j);
         Run<N> numbers;
         for (int i = 0; i < N; ++i) numbers.of[i] = sums[j + i];
@@ -201,7 +202,7 @@ __device__ inline void convolution(
     SIZES) {
     typedef Tiles<TENSOR> T;
     __shared__ T tiles;
-    const int DEPTH = T::DEPTH, LEFT = ROWS * DEPTH / 4 / THREADS, RIGHT = DEPTH / 8;
+    const int DEPTH = T::DEPTH, LEFT = ROWS * DEPTH / 4 / THREADS, RIGHT = DEPTH / 4;
     int depth = (BACK ? Q : C) / groups, breadth = (BACK ? C : Q) / groups;
     int from_h = BACK ? rows : H, from_w = BACK ? columns : W, from_channels = BACK ? Q : C;
     int lines = BACK ? ceiling(H, down) : rows, places = BACK ? ceiling(W, across) : columns;
@@ -279,7 +280,7 @@ __device__ inline void convolution(
             else
                 T::put_row(tiles.right[n], right_k[i], right_n[i] - first_column, right_numbers[i]);
     };
-    float sums[8][8] = {};
+    float sums[8][16] = {};
     accumulate<TENSOR>(tiles, sums, steps, fetch, put);
 
     out += (i64)split * K * M * (BACK ? (i64)H * W * C : (i64)rows * columns * Q);
@@ -303,7 +304,7 @@ __device__ inline void gradient(
     SIZES) {
     typedef Tiles<TENSOR> T;
     __shared__ T tiles;
-    const int DEPTH = T::DEPTH, LEFT = ROWS * DEPTH / 4 / THREADS, RIGHT = DEPTH / 8;
+    const int DEPTH = T::DEPTH, LEFT = ROWS * DEPTH / 4 / THREADS, RIGHT = DEPTH / 4;
     int channels = C / groups, breadth = Q / groups, height = kh * kw * channels;
     int windows = M * rows * columns, t = threadIdx.x;
 
@@ -361,7 +362,7 @@ __device__ inline void gradient(
             T::put_row(tiles.right[n], k, column - first_column, right_numbers[i]);
         }
     };
-    float sums[8][8] = {};
+    float sums[8][16] = {};
     accumulate<TENSOR>(tiles, sums, steps, fetch, put);
 
     out += ((i64)split * K + kernel) * height * Q + group * breadth;
@@ -374,8 +375,8 @@ __device__ inline void gradient(
 
 #define NUMBERS \
     M, K, Q, groups, splits, H, W, C, rows, columns, kh, kw, down, across, top, left
-// So many blocks are resident at once that each thread has 128 registers.
-#define BOUNDS __launch_bounds__(THREADS, 512 / THREADS)
+// At least so many blocks are resident at once, with 255 registers for each thread.
+#define BOUNDS __launch_bounds__(THREADS, 256 / THREADS)
 
 extern "C" __global__ BOUNDS void convolve(
     const float* x, const float* w, float* out, SIZES) {
