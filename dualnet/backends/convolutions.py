@@ -23,8 +23,13 @@ from dualnet.backends.launching import Module, flat, serves
 from dualnet.backends.overridable import matmul
 from dualnet.types import Array, Shape
 
-_TILED = {threads: Module("convolution", threads) for threads in (64, 128)}
-"""Threads of a block → the module; a block computes a tile of 128 rows and as many columns."""
+_TILED = {
+    (is_rounded, threads): Module("convolution", threads, ("TENSOR=true",) * is_rounded)
+    for is_rounded in (False, True)
+    for threads in (64, 128)
+}
+"""Whether factors may be rounded, and the threads of a block → the module.  A block computes a tile
+of 128 rows and as many columns as it has threads."""
 
 _TILE_ROWS = 128
 """The same as ROWS in cuda/convolution.cu."""
@@ -122,14 +127,14 @@ def _kernel_gradient(precision: str, x: Array, y: Array, geometry: Any) -> Array
         _multiply_tiles("kernel_gradient", precision, (x, y), out, sizes, numbers, image, geometry)
         return out
     total, outputs = kernel_matrices(out, groups), output_rows(y, groups)
-    is_first = True
+    if not m:
+        out[...] = 0
     for here, rows in _unfolded_blocks(x, geometry):
         factors = np.swapaxes(rows, 1, 2), outputs[:, :, here]
-        if is_first:
+        if here.start == 0:
             matmul(*factors, total)
         else:
             total += matmul(*factors)
-        is_first = False
     return out
 
 
@@ -243,12 +248,12 @@ def _multiply_tiles(
     output_size = geometry.output_size(tuple(image))
     places = geometry_numbers(geometry, tuple(image), channels, output_size)
     counts = (np.int32(n) for n in (m, kernels, q, groups, splits))
-    name = kernel if precision == "full" else f"{kernel}_tf32"
-    factors = (_aligned(factors[0]), _aligned(factors[1]))
-    _TILED[threads].launch(name, np.float32, tiles * splits, *factors, parts, *counts, *places)
+    module = _TILED[precision != "full", threads]
+    arrays = _aligned(factors[0]), _aligned(factors[1]), parts
+    module.launch(kernel, np.float32, tiles * splits, *arrays, *counts, *places)
     if splits > 1:
         arguments = parts, out, np.int64(out.size), np.int32(splits)
-        _TILED[64].over(out.size // 4, "sum_parts", np.float32, *arguments)
+        module.over(out.size // 4, "sum_parts", np.float32, *arguments)
 
 
 @functools.cache
@@ -280,7 +285,7 @@ def _division(rows: int, columns: int, summed: int, count: int, out_bytes: int) 
         return operations * slower / _TILE_RATE + summing
 
     most = max(1, min(_MOST_PARTS, summed // _SHORTEST_PART))
-    choices = [(threads, splits) for threads in sorted(_TILED) for splits in range(1, most + 1)]
+    choices = [(threads, splits) for threads in (64, 128) for splits in range(1, most + 1)]
     return min(choices, key=lambda choice: seconds(*choice))
 
 

@@ -30,11 +30,13 @@ class Module:
     Args:
         name: the file's name in the folder `cuda`, without its suffix.
         threads: how many threads a block has; a power of 2.
+        definitions: further macros, as text behind `-D`.
     """
 
-    def __init__(self, name: str, threads: int = 256):
+    def __init__(self, name: str, threads: int = 256, definitions: tuple[str, ...] = ()):
         self.name = name
         self.threads = threads
+        self.definitions = definitions
         self._compiled: dict[str, Any] = {}
 
     def launch(self, kernel: str, dtype: DTypeLike, blocks: int, *arguments: Any) -> None:
@@ -51,7 +53,8 @@ class Module:
             return
         real = _REAL[np.dtype(dtype).name]
         if real not in self._compiled:
-            options = ("--std=c++17", f"-DREAL={real}", f"-DTHREADS={self.threads}")
+            macros = (f"REAL={real}", f"THREADS={self.threads}", *self.definitions)
+            options = ("--std=c++17", *(f"-D{macro}" for macro in macros))
             self._compiled[real] = cupy.RawModule(code=source(self.name), options=options)
         self._compiled[real].get_function(kernel)((blocks,), (self.threads,), arguments)
 

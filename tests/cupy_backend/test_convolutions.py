@@ -5,8 +5,10 @@ from functools import partial
 
 import numpy as np
 import pytest
-from cupy_comparisons import ALLOWED, BOTH, assert_as_on_host
+from cupy_comparisons import ALLOWED, BOTH, assert_as_on_host, assert_same, moved
 
+import dualnet as dn
+from dualnet.backends import overridable
 from dualnet.check.operations.convolution import GEOMETRIES
 from dualnet.images.convolution import (
     convolve,
@@ -16,6 +18,7 @@ from dualnet.images.convolution import (
     kernel_gradient,
 )
 from dualnet.images.windows import Geometry
+from dualnet.nn import conv2d
 
 IMAGE = (5, 6)
 SAME = ((1, 1), (1, 1))
@@ -102,3 +105,119 @@ def test_tiles(
             expected = [names.get(function.__name__, function.__name__)]
             expected += ["sum_parts"] if splits > 1 else []
             assert launched == expected
+
+
+def rounded(x):
+    """float32 numbers rounded to 11 significant bits, ties away from zero, as tensor cores get
+    them."""
+    return ((x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+@pytest.fixture(params=("tf32", "bf16"))
+def precision(request, cupy_backend, convolutions):
+    """A precision that rounds, which holds during the test."""
+    cupy = importlib.import_module("cupy")
+    overridable.put_kernels(cupy.ndarray, convolutions.convolution_kernels(request.param))
+    yield request.param
+    overridable.put_kernels(cupy.ndarray, convolutions.convolution_kernels("full"))
+
+
+@pytest.mark.parametrize("threads", (64, 128))
+@pytest.mark.parametrize("splits", (1, 2))
+@pytest.mark.parametrize("geometry", (Geometry((3, 3), (1, 1), SAME), Geometry((3, 2), (2, 1))))
+def test_tensor_cores(
+    geometry, splits, threads, precision, cupy_backend, convolutions, launched, rng, monkeypatch
+):
+    monkeypatch.setattr(convolutions, "_division", lambda *_: (threads, splits))
+    for function, arrays, more in cases(rng, np.float32, geometry, (6, 7), 16, 80):
+        got = function(*moved(arrays, cupy_backend), *more)
+        assert_same(got, function(*map(rounded, arrays), *more), cupy_backend, 1e-4)
+    assert not {"unfold", "unfold_fours", "fold", "fold_fours"} & set(launched)
+
+
+def test_what_tiles_do_not_serve_is_unfolded(cupy_backend, launched, rng):
+    geometry = Geometry((3, 3), (1, 1), SAME)
+    for dtype, channels, kernels in (
+        (np.float64, 16, {"unfold_fours", "fold_fours"}),
+        (np.float32, 6, {"unfold", "fold"}),
+        (np.float32, 4, {"unfold_fours", "fold_fours", "kernel_gradient"}),
+    ):
+        launched.clear()
+        for function, arrays, more in cases(
+            rng, dtype, geometry, IMAGE, channels, channels, kernels=1
+        ):
+            assert_as_on_host(function, arrays, cupy_backend, 10 * ALLOWED[dtype], *more)
+        assert set(launched) - {"sum_parts"} == kernels
+
+
+@pytest.mark.parametrize("images", (1, 2))
+def test_windows_are_unfolded_in_blocks(images, cupy_backend, convolutions, rng, monkeypatch):
+    monkeypatch.setattr(convolutions, "_images_at_a_time", lambda _bytes: images)
+    for geometry in (GEOMETRIES["stride"], GEOMETRIES["groups"]):
+        for function, arrays, more in cases(rng, np.float64, geometry, IMAGE, 4, 8):
+            assert_as_on_host(function, arrays, cupy_backend, 1e-11, *more)
+
+
+def test_no_images(cupy_backend, rng):
+    geometry = Geometry((3, 3), (1, 1), SAME)
+    for function, arrays, more in cases(rng, np.float32, geometry, IMAGE, 8, 8, images=0):
+        assert_as_on_host(function, arrays, cupy_backend, 1e-5, *more)
+
+
+def test_arrays_that_lie_anywhere(cupy_backend, rng):
+    """One number behind a place where 128-bit loads may read, or not contiguous."""
+    for geometry in (Geometry((3, 3), (1, 1), SAME), Geometry((1, 1))):
+        for function, arrays, more in cases(rng, np.float32, geometry, IMAGE, 8, 8):
+            moved_on, turned = [], []
+            for a in arrays:
+                buffer = cupy_backend.asarray(np.concatenate([[0], a.ravel()]).astype(np.float32))
+                moved_on.append(np.reshape(buffer[1:], a.shape))
+                turned.append(np.swapaxes(cupy_backend.asarray(np.swapaxes(a, 0, -1)), 0, -1))
+            expected = function(*arrays, *more)
+            assert_same(function(*moved_on, *more), expected, cupy_backend, 1e-5)
+            assert_same(function(*turned, *more), expected, cupy_backend, 1e-5)
+
+
+@pytest.mark.parametrize(("geometry", "image", "c", "q"), TILED.values(), ids=TILED.keys())
+def test_transposes(geometry, image, c, q, cupy_backend, rng):
+    """The three products with the third argument are the same number."""
+    (_, (x, w), _), (_, (y, _), _), _ = cases(rng, np.float32, geometry, image, c, q)
+    there = moved((x, w, y), cupy_backend)
+    products = (
+        (convolve(there[0], there[1], geometry), y),
+        (convolve_transpose(there[2], there[1], geometry, image), x),
+        (kernel_gradient(there[0], there[2], geometry), w),
+    )
+    first, *others = (np.vdot(cupy_backend.to_host(a).astype(float), b) for a, b in products)
+    size = np.linalg.norm(y) * np.linalg.norm(cupy_backend.to_host(products[0][0]))
+    for other in others:
+        assert abs(other - first) <= 1e-5 * size
+
+
+def test_derivatives_of_a_layer(cupy_backend, rng):
+    x, w = normal(rng, np.float32, 2, 5, 5, 8), normal(rng, np.float32, 3, 3, 8, 16)
+    tx, tw = normal(rng, np.float32, 3, *x.shape), normal(rng, np.float32, 3, *w.shape)
+
+    def layer(x, w):
+        return conv2d(x, w, stride=2, padding=1)
+
+    def jvp(x, w, tx, tw):
+        return dn.jvp(layer, (x, w), (tx, tw))
+
+    def vjp(x, w):
+        y, pull = dn.vjp(layer, x, w)
+        return pull(y)
+
+    assert_as_on_host(jvp, (x, w, tx, tw), cupy_backend, 1e-5)
+    assert_as_on_host(vjp, (x, w), cupy_backend, 1e-5)
+
+
+def test_sums_are_divided_where_tiles_are_few(convolutions):
+    """The forward pass of ResNet18's first and last layers, and a gradient of the first."""
+    first = convolutions._division(128 * 32 * 32, 64, 576, 1, 4 * 128 * 32 * 32 * 64)
+    last = convolutions._division(128 * 4 * 4, 512, 4608, 1, 4 * 128 * 4 * 4 * 512)
+    gradient = convolutions._division(576, 64, 128 * 32 * 32, 1, 4 * 576 * 64)
+    assert first == (64, 1)
+    for (threads, splits), rows, columns in ((last, 2048, 512), (gradient, 576, 64)):
+        tiles = -(-rows // 128) * -(-columns // threads)
+        assert tiles < 132 and splits > 1 and 100 <= tiles * splits <= 132 * 16

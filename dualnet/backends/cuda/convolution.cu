@@ -13,7 +13,11 @@
 // Where tiles are too few to fill a device, each sum is divided into `splits` parts, which other
 // blocks compute.  Then out has one more axis in front, for the parts, and sum_parts adds them up.
 //
-// Kernels whose names end in _tf32 multiply on tensor cores, with factors rounded to TF32.
+// Where TENSOR is true, tensor cores multiply, and factors are rounded to TF32.
+
+#ifndef TENSOR
+#define TENSOR false
+#endif
 
 typedef long long i64;
 
@@ -21,7 +25,7 @@ typedef long long i64;
     int M, int K, int Q, int groups, int splits, int H, int W, int C, int rows, int columns, \
         int kh, int kw, int down, int across, int top, int left
 
-const int ROWS = 128, COLUMNS = THREADS;
+const int ROWS = 128, COLUMNS = THREADS, DEPTH = TENSOR ? 16 : 8;
 
 // N neighboring numbers, which are read and written at once.
 template <int N>
@@ -52,125 +56,123 @@ __device__ inline float rounded(float x) {
 //
 // Entry (k, n) lies at n ^ swizzle(k) of row k.  The padding and the swizzle are such that the 32
 // threads of a warp meet 32 different banks, be it that they write columns or that they read rows.
-template <bool TENSOR>
 struct alignas(16) Tiles {
-    static const int DEPTH = TENSOR ? 16 : 8, PADDING = TENSOR ? 8 : 4;
+    static const int PADDING = TENSOR ? 8 : 4;
     float left[2][DEPTH][ROWS + PADDING], right[2][DEPTH][COLUMNS + PADDING];
-
-    __device__ static int swizzle(int k) { return TENSOR ? k / 4 * 8 : 0; }
-
-    template <int WIDTH>
-    __device__ static void put_row(float (&tile)[DEPTH][WIDTH], int k, int n, Four x) {
-        if (TENSOR)
-            for (float& number : x.of) number = rounded(number);
-        *(Four*)(tile[k] + (n ^ swizzle(k))) = x;
-    }
-
-    template <int WIDTH>
-    __device__ static void put_column(float (&tile)[DEPTH][WIDTH], int k, int n, Four x) {
-        for (int i = 0; i < 4; ++i)
-            tile[k + i][n ^ swizzle(k)] = TENSOR ? rounded(x.of[i]) : x.of[i];
-    }
 };
 
+__device__ inline int swizzle(int k) { return TENSOR ? k / 4 * 8 : 0; }
+
+// Write the entries (k, n) to (k, n + 3) of a tile.
+template <int WIDTH>
+__device__ inline void put_row(float (&tile)[DEPTH][WIDTH], int k, int n, Four x) {
+    for (float& number : x.of) number = TENSOR ? rounded(number) : number;
+    *(Four*)(tile[k] + (n ^ swizzle(k))) = x;
+}
+
+// Write the entries (k, n) to (k + 3, n) of a tile; k divides by 4.
+template <int WIDTH>
+__device__ inline void put_column(float (&tile)[DEPTH][WIDTH], int k, int n, Four x) {
+    for (int i = 0; i < 4; ++i)
+        tile[k + i][n ^ swizzle(k)] = TENSOR ? rounded(x.of[i]) : x.of[i];
+}
+
 // Where in its tile the 8 by 16 numbers of a thread lie.  A warp has 64 by 64 of them.
-template <bool TENSOR>
 __device__ inline int row_of(int i) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = warp % 2 * 64;
     return first + (TENSOR ? i / 2 * 16 + i % 2 * 8 + lane / 4 : i / 4 * 32 + lane / 4 * 4 + i % 4);
 }
 
-template <bool TENSOR>
 __device__ inline int column_of(int j) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = warp / 2 * 64;
     return first + (TENSOR ? j / 2 * 8 + lane % 4 * 2 + j % 2 : j / 4 * 16 + lane % 4 * 4 + j % 4);
 }
 
 // Add the product of the two factors in buffer n to the sums of this thread.
-__device__ inline void multiply(const Tiles<false>& tiles, int n, float (&sums)[8][16]) {
+__device__ inline void multiply(const Tiles& tiles, int n, float (&sums)[8][16]) {
 #pragma unroll
-    for (int k = 0; k < Tiles<false>::DEPTH; ++k) {
+    for (int k = 0; k < DEPTH; ++k) {
         Four left[2], right[4];
 #pragma unroll
-        for (int i = 0; i < 2; ++i)
-            left[i] = *(const Four*)(tiles.left[n][k] + row_of<false>(4 * i));
+        for (int i = 0; i < 2; ++i) left[i] = *(const Four*)(tiles.left[n][k] + row_of(4 * i));
 #pragma unroll
-        for (int j = 0; j < 4; ++j)
-            right[j] = *(const Four*)(tiles.right[n][k] + column_of<false>(4 * j));
+        for (int j = 0; j < 4; ++j) right[j] = *(const Four*)(tiles.right[n][k] + column_of(4 * j));
 #pragma unroll
         for (int i = 0; i < 8; ++i)
 #pragma unroll
-            for (int j = 0; j < 16; ++j) sums[i][j] += left[i / 4].of[i % 4] * right[j / 4].of[j % 4];
+            for (int j = 0; j < 16; ++j)
+                sums[i][j] += left[i / 4].of[i % 4] * right[j / 4].of[j % 4];
     }
 }
 
 // The same on tensor cores.  A warp multiplies 16 by 8 numbers with 8 by 8 at once, and the sums of
 // row_of and column_of are those that the instruction leaves in a thread.
-__device__ inline void multiply(const Tiles<true>& tiles, int n, float (&sums)[8][16]) {
-    typedef Tiles<true> T;
+__device__ inline void multiply_on_tensor_cores(
+    const Tiles& tiles, int n, float (&sums)[8][16]) {
 #ifdef __CUDA_ARCH__
-    int lane = threadIdx.x % 32;
+    int lane = threadIdx.x % 32, first_column = threadIdx.x / 64 * 64 + lane / 4;
+    auto bits = [](const float* row, int n, int k) { return __float_as_uint(row[n ^ swizzle(k)]); };
 #pragma unroll
-    for (int k = lane % 4; k < T::DEPTH; k += 8) {
-        int near = T::swizzle(k), far = T::swizzle(k + 4);
+    for (int step = 0; step < DEPTH; step += 8) {
+        int k = step + lane % 4, l = k + 4;
+        const float *left_k = tiles.left[n][k], *left_l = tiles.left[n][l];
+        const float *right_k = tiles.right[n][k], *right_l = tiles.right[n][l];
         unsigned right[8][2];
 #pragma unroll
         for (int j = 0; j < 8; ++j) {
-            int column = threadIdx.x / 64 * 64 + 8 * j + lane / 4;
-            right[j][0] = __float_as_uint(tiles.right[n][k][column ^ near]);
-            right[j][1] = __float_as_uint(tiles.right[n][k + 4][column ^ far]);
+            right[j][0] = bits(right_k, first_column + 8 * j, step);
+            right[j][1] = bits(right_l, first_column + 8 * j, step + 4);
         }
 #pragma unroll
         for (int i = 0; i < 8; i += 2) {
-            int row = row_of<true>(i);
             unsigned left[4] = {
-                __float_as_uint(tiles.left[n][k][row ^ near]),
-                __float_as_uint(tiles.left[n][k][(row + 8) ^ near]),
-                __float_as_uint(tiles.left[n][k + 4][row ^ far]),
-                __float_as_uint(tiles.left[n][k + 4][(row + 8) ^ far])};
+                bits(left_k, row_of(i), step), bits(left_k, row_of(i + 1), step),
+                bits(left_l, row_of(i), step + 4), bits(left_l, row_of(i + 1), step + 4)};
 #pragma unroll
-            for (int j = 0; j < 8; ++j)
+            for (int j = 0; j < 16; j += 2)
                 asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, "
                     "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                    : "+f"(sums[i][2 * j]), "+f"(sums[i][2 * j + 1]), "+f"(sums[i + 1][2 * j]),
-                      "+f"(sums[i + 1][2 * j + 1])
-                    : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[j][0]),
-                      "r"(right[j][1]));
+                    : "+f"(sums[i][j]), "+f"(sums[i][j + 1]), "+f"(sums[i + 1][j]),
+                      "+f"(sums[i + 1][j + 1])
+                    : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[j / 2][0]),
+                      "r"(right[j / 2][1]));
         }
     }
 #else
-    for (int k = 0; k < T::DEPTH; ++k)
+    for (int k = 0; k < DEPTH; ++k)
         for (int i = 0; i < 8; ++i)
             for (int j = 0; j < 16; ++j)
-                sums[i][j] += tiles.left[n][k][row_of<true>(i) ^ T::swizzle(k)] *
-                              tiles.right[n][k][column_of<true>(j) ^ T::swizzle(k)];
+                sums[i][j] += tiles.left[n][k][row_of(i) ^ swizzle(k)] *
+                              tiles.right[n][k][column_of(j) ^ swizzle(k)];
 #endif
 }
 
 // Sum the products of all steps.  fetch() reads the numbers of the next step from global memory,
 // and put(n) writes them to buffer n.
-template <bool TENSOR, class Fetch, class Put>
+template <class Fetch, class Put>
 __device__ inline void accumulate(
-    const Tiles<TENSOR>& tiles, float (&sums)[8][16], int steps, Fetch fetch, Put put) {
+    const Tiles& tiles, float (&sums)[8][16], int steps, Fetch fetch, Put put) {
     if (steps <= 0) return;
     fetch();
     put(0);
     __syncthreads();
     for (int n = 0; n < steps; ++n) {
         if (n + 1 < steps) fetch();
-        multiply(tiles, n % 2, sums);
+        if (TENSOR)
+            multiply_on_tensor_cores(tiles, n % 2, sums);
+        else
+            multiply(tiles, n % 2, sums);
         if (n + 1 < steps) put((n + 1) % 2);
         __syncthreads();
     }
 }
 
 // Write the 16 numbers of one row of a thread to a row of the result, which has `breadth` columns.
-template <bool TENSOR>
 __device__ inline void write(float* row, const float (&sums)[16], int first_column, int breadth) {
     const int N = TENSOR ? 2 : 4;
 #pragma unroll
     for (int j = 0; j < 16; j += N) {
-        int column = first_column + column_of<TENSOR>(j);
+        int column = first_column + column_of(j);
         Run<N> numbers;
         for (int i = 0; i < N; ++i) numbers.of[i] = sums[j + i];
         if (column < breadth) *(Run<N>*)(row + column) = numbers;
@@ -196,13 +198,12 @@ struct Digits {
 // has its own pixels of the window, which lie as far apart, and within it windows move by one pixel.
 // Classes with many pixels of the window come first for the usual padding, so that blocks end at
 // about the same time.
-template <bool BACK, bool TENSOR>
+template <bool BACK>
 __device__ inline void convolution(
     const float* __restrict__ from, const float* __restrict__ w, float* __restrict__ out,
     SIZES) {
-    typedef Tiles<TENSOR> T;
-    __shared__ T tiles;
-    const int DEPTH = T::DEPTH, LEFT = ROWS * DEPTH / 4 / THREADS, RIGHT = DEPTH / 4;
+    __shared__ Tiles tiles;
+    const int LEFT = ROWS * DEPTH / 4 / THREADS, RIGHT = DEPTH / 4;
     int depth = (BACK ? Q : C) / groups, breadth = (BACK ? C : Q) / groups;
     int from_h = BACK ? rows : H, from_w = BACK ? columns : W, from_channels = BACK ? Q : C;
     int lines = BACK ? ceiling(H, down) : rows, places = BACK ? ceiling(W, across) : columns;
@@ -272,39 +273,37 @@ __device__ inline void convolution(
     auto put = [&](int n) {
 #pragma unroll
         for (int i = 0; i < LEFT; ++i)
-            T::put_column(tiles.left[n], quarter, (t + i * THREADS) / (DEPTH / 4), left_numbers[i]);
+            put_column(tiles.left[n], quarter, (t + i * THREADS) / (DEPTH / 4), left_numbers[i]);
 #pragma unroll
         for (int i = 0; i < RIGHT; ++i)
             if (BACK)
-                T::put_column(tiles.right[n], quarter, right_n[i] - first_column, right_numbers[i]);
+                put_column(tiles.right[n], quarter, right_n[i] - first_column, right_numbers[i]);
             else
-                T::put_row(tiles.right[n], right_k[i], right_n[i] - first_column, right_numbers[i]);
+                put_row(tiles.right[n], right_k[i], right_n[i] - first_column, right_numbers[i]);
     };
     float sums[8][16] = {};
-    accumulate<TENSOR>(tiles, sums, steps, fetch, put);
+    accumulate(tiles, sums, steps, fetch, put);
 
     out += (i64)split * K * M * (BACK ? (i64)H * W * C : (i64)rows * columns * Q);
     out += group * breadth;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-        int pixel = first_row + row_of<TENSOR>(i);
+        int pixel = first_row + row_of(i);
         int line = pixel / places, h = line % lines * down + r, v = pixel % places * across + s;
         if (pixel >= pixels || (BACK && (h >= H || v >= W))) continue;
         i64 place = BACK ? ((i64)(line / lines) * H + h) * W + v : (i64)kernel * pixels + pixel;
-        write<TENSOR>(out + place * (BACK ? C : Q), sums[i], first_column, breadth);
+        write(out + place * (BACK ? C : Q), sums[i], first_column, breadth);
     }
 }
 
 // Map outputs back to kernels: x (M, H, W, C) and y (K, M, rows, columns, Q) to
 // out (K, kh, kw, C / groups, Q).  A row of the product is a channel of a pixel of the window, and
 // the sums are over all windows.
-template <bool TENSOR>
 __device__ inline void gradient(
     const float* __restrict__ x, const float* __restrict__ y, float* __restrict__ out,
     SIZES) {
-    typedef Tiles<TENSOR> T;
-    __shared__ T tiles;
-    const int DEPTH = T::DEPTH, LEFT = ROWS * DEPTH / 4 / THREADS, RIGHT = DEPTH / 4;
+    __shared__ Tiles tiles;
+    const int LEFT = ROWS * DEPTH / 4 / THREADS, RIGHT = DEPTH / 4;
     int channels = C / groups, breadth = Q / groups, height = kh * kw * channels;
     int windows = M * rows * columns, t = threadIdx.x;
 
@@ -354,22 +353,22 @@ __device__ inline void gradient(
 #pragma unroll
         for (int i = 0; i < LEFT; ++i) {
             int k = (t + i * THREADS) / (ROWS / 4);
-            T::put_row(tiles.left[n], k, row - first_row, left_numbers[i]);
+            put_row(tiles.left[n], k, row - first_row, left_numbers[i]);
         }
 #pragma unroll
         for (int i = 0; i < RIGHT; ++i) {
             int k = (t + i * THREADS) / (COLUMNS / 4);
-            T::put_row(tiles.right[n], k, column - first_column, right_numbers[i]);
+            put_row(tiles.right[n], k, column - first_column, right_numbers[i]);
         }
     };
     float sums[8][16] = {};
-    accumulate<TENSOR>(tiles, sums, steps, fetch, put);
+    accumulate(tiles, sums, steps, fetch, put);
 
     out += ((i64)split * K + kernel) * height * Q + group * breadth;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-        int n = first_row + row_of<TENSOR>(i);
-        if (n < height) write<TENSOR>(out + (i64)n * Q, sums[i], first_column, breadth);
+        int n = first_row + row_of(i);
+        if (n < height) write(out + (i64)n * Q, sums[i], first_column, breadth);
     }
 }
 
@@ -380,32 +379,17 @@ __device__ inline void gradient(
 
 extern "C" __global__ BOUNDS void convolve(
     const float* x, const float* w, float* out, SIZES) {
-    convolution<false, false>(x, w, out, NUMBERS);
-}
-
-extern "C" __global__ BOUNDS void convolve_tf32(
-    const float* x, const float* w, float* out, SIZES) {
-    convolution<false, true>(x, w, out, NUMBERS);
+    convolution<false>(x, w, out, NUMBERS);
 }
 
 extern "C" __global__ BOUNDS void convolve_back(
     const float* y, const float* w, float* out, SIZES) {
-    convolution<true, false>(y, w, out, NUMBERS);
-}
-
-extern "C" __global__ BOUNDS void convolve_back_tf32(
-    const float* y, const float* w, float* out, SIZES) {
-    convolution<true, true>(y, w, out, NUMBERS);
+    convolution<true>(y, w, out, NUMBERS);
 }
 
 extern "C" __global__ BOUNDS void kernel_gradient(
     const float* x, const float* y, float* out, SIZES) {
-    gradient<false>(x, y, out, NUMBERS);
-}
-
-extern "C" __global__ BOUNDS void kernel_gradient_tf32(
-    const float* x, const float* y, float* out, SIZES) {
-    gradient<true>(x, y, out, NUMBERS);
+    gradient(x, y, out, NUMBERS);
 }
 
 // Add up the parts of a result, parts (splits, size) to out (size), four numbers in a thread.
