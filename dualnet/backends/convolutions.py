@@ -11,6 +11,7 @@ Names of axes and sizes are those of `dualnet.images.convolution`.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -68,8 +69,8 @@ def _convolve(precision: str, x: Array, w: Array, geometry: Any) -> Array:
     out = cupy.empty((kernels, m, *size, q), x.dtype)
     fits = channels % _DEPTH[precision] == 0 and q // groups % 4 == 0
     if fits and _is_tiled(geometry, x, w, out[:1]):
-        depth = math.prod(geometry.window) * channels
-        sizes = m * math.prod(size), q // groups, depth, kernels * groups
+        summed = math.prod(geometry.window) * channels
+        sizes = m * math.prod(size), q // groups, (summed,), kernels * groups
         numbers = m, kernels, q, groups
         _multiply_tiles("convolve", precision, (x, w), out, sizes, numbers, image, geometry)
         return out
@@ -90,10 +91,9 @@ def _convolve_transpose(precision: str, y: Array, w: Array, geometry: Any, image
     out = cupy.empty((m, *image, groups * channels), y.dtype)
     fits = q // groups % _DEPTH[precision] == 0 and channels % 4 == 0
     if fits and _is_tiled(geometry, y, w, out):
-        apart = zip((kh, kw, *image), geometry.stride * 2, strict=True)
-        a, b, lines, places = (-(-n // step) for n, step in apart)
-        classes = math.prod(geometry.stride)
-        sizes = m * lines * places, channels, a * b * q // groups, groups * classes
+        lines, places = (-(-n // step) for n, step in zip(image, geometry.stride, strict=True))
+        summed = tuple(n * q // groups for n in _pixels_of_classes(geometry))
+        sizes = m * lines * places, channels, summed, groups
         numbers = m, 1, q, groups
         _multiply_tiles("convolve_back", precision, (y, w), out, sizes, numbers, image, geometry)
         return out
@@ -121,7 +121,7 @@ def _kernel_gradient(precision: str, x: Array, y: Array, geometry: Any) -> Array
     out = cupy.empty((kernels, *geometry.window, channels, q), x.dtype)
     if channels % 4 == q // groups % 4 == 0 and _is_tiled(geometry, x, y[:1], out):
         windows = m * math.prod(size)
-        sizes = math.prod(geometry.window) * channels, q // groups, windows, kernels * groups
+        sizes = math.prod(geometry.window) * channels, q // groups, (windows,), kernels * groups
         numbers = m, kernels, q, groups
         image = x.shape[1:3]
         _multiply_tiles("kernel_gradient", precision, (x, y), out, sizes, numbers, image, geometry)
@@ -217,12 +217,21 @@ def _is_tiled(geometry: Any, *arrays: Array) -> bool:
     return counted and arrays[0].dtype == np.float32 and not geometry.is_pointwise
 
 
+def _pixels_of_classes(geometry: Any) -> list[int]:
+    """Return how many pixels of the window each class of cuda/convolution.cu has, most first."""
+    counts = (
+        [len(range(first, n, step)) for first in range(step)]
+        for n, step in zip(geometry.window, geometry.stride, strict=True)
+    )
+    return sorted((a * b for a, b in itertools.product(*counts)), reverse=True)
+
+
 def _multiply_tiles(
     kernel: str,
     precision: str,
     factors: tuple[Array, Array],
     out: Array,
-    sizes: tuple[int, int, int, int],
+    sizes: tuple[int, int, tuple[int, ...], int],
     numbers: tuple[int, int, int, int],
     image: Shape,
     geometry: Any,
@@ -234,14 +243,14 @@ def _multiply_tiles(
         precision: a name in `backends.MATMUL_PRECISIONS`.
         factors: the arrays it reads.
         out: the array it writes.
-        sizes: rows, columns and summed products of one matrix product; how many products.
+        sizes: those of the matrix products; see `_division`.
         numbers: M, K, Q and the number of groups.
         image: H and W.
         geometry: where the windows lie.
     """
     threads, splits = _division(*sizes, out.nbytes)
-    rows, breadth, _, count = sizes
-    tiles = -(-rows // _TILE_ROWS) * -(-breadth // threads) * count
+    rows, breadth, summed, count = sizes
+    tiles = -(-rows // _TILE_ROWS) * -(-breadth // threads) * count * len(summed)
     parts = out if splits == 1 else cupy.empty((splits, *out.shape), out.dtype)
     m, kernels, q, groups = numbers
     channels = breadth * groups if kernel == "convolve_back" else factors[0].shape[-1]
@@ -257,15 +266,19 @@ def _multiply_tiles(
 
 
 @functools.cache
-def _division(rows: int, columns: int, summed: int, count: int, out_bytes: int) -> tuple[int, int]:
+def _division(
+    rows: int, columns: int, summed: tuple[int, ...], count: int, out_bytes: int
+) -> tuple[int, int]:
     """Choose tiles for matrix products, and into how many parts to divide their sums.
 
-    Blocks are spread over the multiprocessors, and the time is that of the busiest one.  Each
-    division of the sums is written, read again and summed.
+    Blocks are dealt to the multiprocessors in their order, and the time is that of the first one,
+    which has most to do.  Each part of the sums is written, and read again to be summed.
 
     Args:
-        rows, columns, summed: the sizes of one matrix product.
-        count: how many products there are.
+        rows, columns: of the result of one matrix product.
+        summed: how many products each entry of the result sums.  Several numbers stand for as many
+            products, which follow each other.
+        count: how many products there are, each as many times as `summed` has numbers.
         out_bytes: of all results.
 
     Returns:
@@ -273,18 +286,19 @@ def _division(rows: int, columns: int, summed: int, count: int, out_bytes: int) 
     """
 
     def seconds(threads: int, splits: int) -> float:
-        blocks = -(-rows // _TILE_ROWS) * -(-columns // threads) * count * splits
-        on_busiest = -(-blocks // _MULTIPROCESSORS)
-        warps = min(_FULL_WARPS, on_busiest * threads // 32)
-        operations = 2 * _TILE_ROWS * threads * summed / splits * on_busiest
+        each = -(-rows // _TILE_ROWS) * -(-columns // threads) * count * splits
+        blocks = range(0, each * len(summed), _MULTIPROCESSORS)
+        longest = sum(summed[block // each] for block in blocks)
+        operations = 2 * _TILE_ROWS * threads * longest / splits
         # narrow tiles move more numbers, and few warps wait for them
+        warps = min(_FULL_WARPS, len(blocks) * threads // 32)
         slower = (1 + 8 / threads) * (_FULL_WARPS / warps) ** 0.3
         summing = 0.0
         if splits > 1:
             summing = _LAUNCH_SECONDS + 2 * splits * out_bytes / _MEMORY_RATE
         return operations * slower / _TILE_RATE + summing
 
-    most = max(1, min(_MOST_PARTS, summed // _SHORTEST_PART))
+    most = max(1, min(_MOST_PARTS, max(summed) // _SHORTEST_PART))
     choices = [(threads, splits) for threads in (64, 128) for splits in range(1, most + 1)]
     return min(choices, key=lambda choice: seconds(*choice))
 

@@ -214,9 +214,9 @@ def test_derivatives_of_a_layer(cupy_backend, rng):
 
 def test_sums_are_divided_where_tiles_are_few(convolutions):
     """The forward pass of ResNet18's first and last layers, and a gradient of the first."""
-    first = convolutions._division(128 * 32 * 32, 64, 576, 1, 4 * 128 * 32 * 32 * 64)
-    last = convolutions._division(128 * 4 * 4, 512, 4608, 1, 4 * 128 * 4 * 4 * 512)
-    gradient = convolutions._division(576, 64, 128 * 32 * 32, 1, 4 * 576 * 64)
+    first = convolutions._division(128 * 32 * 32, 64, (576,), 1, 4 * 128 * 32 * 32 * 64)
+    last = convolutions._division(128 * 4 * 4, 512, (4608,), 1, 4 * 128 * 4 * 4 * 512)
+    gradient = convolutions._division(576, 64, (128 * 32 * 32,), 1, 4 * 576 * 64)
     assert first == (64, 1)
     for (threads, splits), rows, columns in ((last, 2048, 512), (gradient, 576, 64)):
         tiles = -(-rows // 128) * -(-columns // threads)
