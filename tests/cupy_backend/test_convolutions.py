@@ -164,13 +164,14 @@ def test_no_images(cupy_backend, rng):
         assert_as_on_host(function, arrays, cupy_backend, 1e-5, *more)
 
 
-def test_arrays_that_lie_anywhere(cupy_backend, rng):
+@BOTH
+def test_arrays_that_lie_anywhere(dtype, cupy_backend, rng):
     """One number behind a place where 128-bit loads may read, or not contiguous."""
     for geometry in (Geometry((3, 3), (1, 1), SAME), Geometry((1, 1))):
-        for function, arrays, more in cases(rng, np.float32, geometry, IMAGE, 8, 8):
+        for function, arrays, more in cases(rng, dtype, geometry, IMAGE, 8, 8):
             moved_on, turned = [], []
             for a in arrays:
-                buffer = cupy_backend.asarray(np.concatenate([[0], a.ravel()]).astype(np.float32))
+                buffer = cupy_backend.asarray(np.concatenate([[0], a.ravel()]).astype(dtype))
                 moved_on.append(np.reshape(buffer[1:], a.shape))
                 turned.append(np.swapaxes(cupy_backend.asarray(np.swapaxes(a, 0, -1)), 0, -1))
             expected = function(*arrays, *more)
