@@ -147,22 +147,25 @@ __device__ inline void multiply_on_tensor_cores(
 #endif
 }
 
-// Sum the products of all steps.  fetch() reads the numbers of the next step from global memory,
-// and put(n) writes them to buffer n.
+// Sum the products of all steps.  fetch(true) reads the numbers of the next step from global memory,
+// fetch(false) puts zeros in their place, and put(n) writes them to buffer n.
+//
+// There is no branch around fetch and put, because compilers would then move the loads to where
+// their numbers are used, behind the multiplication instead of before it.
 template <class Fetch, class Put>
 __device__ inline void accumulate(
     const Tiles& tiles, float (&sums)[8][16], int steps, Fetch fetch, Put put) {
     if (steps <= 0) return;
-    fetch();
+    fetch(true);
     put(0);
     __syncthreads();
     for (int n = 0; n < steps; ++n) {
-        if (n + 1 < steps) fetch();
+        fetch(n + 1 < steps);
         if (TENSOR)
             multiply_on_tensor_cores(tiles, n % 2, sums);
         else
             multiply(tiles, n % 2, sums);
-        if (n + 1 < steps) put((n + 1) % 2);
+        put((n + 1) % 2);
         __syncthreads();
     }
 }
@@ -249,12 +252,12 @@ __device__ inline void convolution(
     int b = first_step - lines_done * count_b, a = 0, c = 0;
     if (steps > 0) a = lines_done % count_a, c = lines_done / count_a * DEPTH;
     Four left_numbers[LEFT], right_numbers[RIGHT];
-    auto fetch = [&]() {
+    auto fetch = [&](bool any) {
         int move_p = sign * a, move_q = sign * b, move = move_p * from_w + move_q;
         int pixel = (first_a + a * step_a) * kw + first_b + b * step_b;
 #pragma unroll
         for (int i = 0; i < LEFT; ++i) {
-            bool inside = (unsigned)(from_p[i] + move_p) < (unsigned)from_h &&
+            bool inside = any && (unsigned)(from_p[i] + move_p) < (unsigned)from_h &&
                           (unsigned)(from_q[i] + move_q) < (unsigned)from_w;
             const float* place = from + (from_place[i] + move) * from_channels + c + quarter;
             left_numbers[i] = inside ? *(const Four*)place : Four();
@@ -263,7 +266,7 @@ __device__ inline void convolution(
         for (int i = 0; i < RIGHT; ++i) {
             int n = right_n[i], k = c + right_k[i];
             int place = BACK ? (pixel * breadth + n) * Q + k : (pixel * depth + k) * Q + n;
-            right_numbers[i] = n < breadth ? *(const Four*)(w + place) : Four();
+            right_numbers[i] = any && n < breadth ? *(const Four*)(w + place) : Four();
         }
         if (++b == count_b) {
             b = 0;
@@ -330,21 +333,24 @@ __device__ inline void gradient(
     y += (i64)kernel * windows * Q + group * breadth + column;
 
     Four left_numbers[LEFT], right_numbers[RIGHT];
-    auto fetch = [&]() {
+    auto fetch = [&](bool any) {
 #pragma unroll
         for (int i = 0; i < LEFT; ++i) {
             int h = p[i] * down + a, v = q[i] * across + b;
-            bool inside = image[i] < M && row < height && (unsigned)h < (unsigned)H &&
+            bool inside = any && image[i] < M && row < height && (unsigned)h < (unsigned)H &&
                           (unsigned)v < (unsigned)W;
             const float* place = x + ((image[i] * H + h) * W + v) * C;
             left_numbers[i] = inside ? *(const Four*)place : Four();
-            for (q[i] += DEPTH; q[i] >= columns; q[i] -= columns)
-                if (++p[i] == rows) p[i] = 0, ++image[i];
+            q[i] += DEPTH % columns;
+            p[i] += DEPTH / columns % rows + (q[i] >= columns);
+            image[i] += DEPTH / columns / rows + (p[i] >= rows);
+            q[i] -= q[i] >= columns ? columns : 0;
+            p[i] -= p[i] >= rows ? rows : 0;
         }
 #pragma unroll
         for (int i = 0; i < RIGHT; ++i) {
             int window = first_window + (t + i * THREADS) / (COLUMNS / 4);
-            bool inside = window < windows && column < breadth;
+            bool inside = any && window < windows && column < breadth;
             right_numbers[i] = inside ? *(const Four*)(y + window * Q) : Four();
         }
         first_window += DEPTH;
