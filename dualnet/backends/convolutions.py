@@ -99,7 +99,7 @@ def _convolve_transpose(precision: str, y: Array, w: Array, geometry: Any, image
         return out
     matrices, outputs = np.swapaxes(kernel_matrices(w, groups)[0], 1, 2), output_rows(y, groups)[0]
     if geometry.is_pointwise:
-        pixels = np.reshape(out, (-1, groups, channels))
+        pixels = np.reshape(out, (m * math.prod(image), groups, channels))
         matmul(outputs, matrices, np.swapaxes(pixels, 0, 1))
         return out
     per_image = math.prod(size)
@@ -155,7 +155,7 @@ def _convolve_rank_one(x: Array, left: Array, right: Array, geometry: Any) -> Ar
     (k, kh, kw, channels), (m, *image, _), q = left.shape, x.shape, right.shape[-1]
     groups, size = geometry.groups, geometry.output_size(tuple(image))
     out = cupy.empty((k, m * math.prod(size), groups, q // groups), x.dtype)
-    pixels = np.reshape(x, (-1, groups, channels))
+    pixels = np.reshape(x, (m * math.prod(image), groups, channels))
     factors = np.reshape(left, (k * kh * kw, channels))
     dots = matmul(factors, np.transpose(pixels, (1, 2, 0)))  # (groups, k·kh·kw, M·H·W)
     numbers = _shifted(dots, groups * k, m, tuple(image), geometry)

@@ -158,8 +158,8 @@ def test_windows_are_unfolded_in_blocks(images, cupy_backend, convolutions, rng,
             assert_as_on_host(function, arrays, cupy_backend, 1e-11, *more)
 
 
-def test_no_images(cupy_backend, rng):
-    geometry = Geometry((3, 3), (1, 1), SAME)
+@pytest.mark.parametrize("geometry", (Geometry((3, 3), (1, 1), SAME), Geometry((1, 1))), ids=str)
+def test_no_images(geometry, cupy_backend, rng):
     for function, arrays, more in cases(rng, np.float32, geometry, IMAGE, 8, 8, images=0):
         assert_as_on_host(function, arrays, cupy_backend, 1e-5, *more)
 
