@@ -19,7 +19,12 @@ from typing import Any
 import cupy
 import numpy as np
 
-from dualnet.backends.kernels import WINDOWS, geometry_numbers, launch_windows
+from dualnet.backends.kernels import (
+    MOST_THREADS,
+    WINDOWS,
+    geometry_numbers,
+    launch_windows,
+)
 from dualnet.backends.launching import Module, flat, serves
 from dualnet.backends.overridable import matmul
 from dualnet.types import Array, Shape
@@ -154,15 +159,20 @@ def _convolve_rank_one(x: Array, left: Array, right: Array, geometry: Any) -> Ar
         return NotImplemented
     (k, kh, kw, channels), (m, *image, _), q = left.shape, x.shape, right.shape[-1]
     groups, size = geometry.groups, geometry.output_size(tuple(image))
-    out = cupy.empty((k, m * math.prod(size), groups, q // groups), x.dtype)
-    pixels = np.reshape(x, (m * math.prod(image), groups, channels))
+    per_image = math.prod(size)
+    out = cupy.empty((k, m * per_image, groups, q // groups), x.dtype)
     factors = np.reshape(left, (k * kh * kw, channels))
-    dots = matmul(factors, np.transpose(pixels, (1, 2, 0)))  # (groups, k·kh·kw, M·H·W)
-    numbers = _shifted(dots, groups * k, m, tuple(image), geometry)
-    numbers = np.reshape(numbers, (groups, k, kh * kw, m * math.prod(size)))
     rights = np.reshape(right, (k, kh * kw, groups, q // groups))
     rights = np.transpose(rights, (2, 0, 1, 3))
-    matmul(np.swapaxes(numbers, 2, 3), rights, np.transpose(out, (2, 0, 1, 3)))
+    step = _images_at_a_time(k * kh * kw * groups * math.prod(image) * x.itemsize)
+    for a in range(0, m, step):
+        b = min(m, a + step)
+        pixels = np.reshape(x[a:b], ((b - a) * math.prod(image), groups, channels))
+        dots = matmul(factors, np.transpose(pixels, (1, 2, 0)))  # (groups, k·kh·kw, pixels)
+        numbers = _shifted(dots, groups * k, b - a, tuple(image), geometry)
+        numbers = np.reshape(numbers, (groups, k, kh * kw, (b - a) * per_image))
+        here = np.transpose(out[:, a * per_image : b * per_image], (2, 0, 1, 3))
+        matmul(np.swapaxes(numbers, 2, 3), rights, here)
     return np.reshape(out, (k, m, *size, q))
 
 
@@ -178,10 +188,11 @@ def _convolve_own_rank_one(x: Array, left: Array, right: Array, geometry: Any) -
     Returns:
         `(k, M, rows, columns, Q)`.
     """
-    if not serves(x, left, right):
-        return NotImplemented
     (k, m, kh, kw, channels), (_, *image, _), q = left.shape, x.shape, right.shape[-1]
     groups, size = geometry.groups, geometry.output_size(tuple(image))
+    numbers_of_all = m * groups * k * kh * kw * math.prod(size)
+    if not serves(x, left, right) or numbers_of_all > MOST_THREADS:
+        return NotImplemented
     out = cupy.empty((k, m, math.prod(size), groups, q // groups), x.dtype)
     pixels = np.reshape(x, (m, math.prod(image), groups, channels))
     factors = np.reshape(np.swapaxes(left, 0, 1), (m, 1, k * kh * kw, channels))

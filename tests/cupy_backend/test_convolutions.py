@@ -156,6 +156,9 @@ def test_windows_are_unfolded_in_blocks(images, cupy_backend, convolutions, rng,
     for geometry in (GEOMETRIES["stride"], GEOMETRIES["groups"]):
         for function, arrays, more in cases(rng, np.float64, geometry, IMAGE, 4, 8):
             assert_as_on_host(function, arrays, cupy_backend, 1e-11, *more)
+        x, left = normal(rng, float, 3, *IMAGE, 4), normal(rng, float, 2, *geometry.window, 4)
+        left, right = left[..., : 4 // geometry.groups], normal(rng, float, 2, *geometry.window, 8)
+        assert_as_on_host(convolve_rank_one, (x, left, right), cupy_backend, 1e-11, geometry)
 
 
 @pytest.mark.parametrize("geometry", (Geometry((3, 3), (1, 1), SAME), Geometry((1, 1))), ids=str)

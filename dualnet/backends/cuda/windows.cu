@@ -87,12 +87,12 @@ extern "C" __global__ void fold_fours(const REAL* y, REAL* out, i64 size, int gr
 extern "C" __global__ void shift(const REAL* planes, REAL* out, i64 size, int M, GEOMETRY) {
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size) return;
-    i64 line = i / columns, image = line / rows;
+    unsigned line = (unsigned)i / columns, image = line / rows;
     int pixel = (int)(image / M % (kh * kw));
     int h = (int)(line % rows) * down + pixel / kw - top;
-    int w = (int)(i % columns) * across + pixel % kw - left;
+    int w = (int)((unsigned)i % columns) * across + pixel % kw - left;
     bool inside = (unsigned)h < (unsigned)H && (unsigned)w < (unsigned)W;
-    out[i] = inside ? planes[((image * H) + h) * W + w] : (REAL)0;
+    out[i] = inside ? planes[((i64)image * H + h) * W + w] : (REAL)0;
 }
 
 // Sum the weighted pixels of each window: x (k, M, H, W, C) to out (k, M, rows, columns, C), with
