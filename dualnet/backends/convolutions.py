@@ -30,7 +30,7 @@ from dualnet.backends.overridable import matmul
 from dualnet.types import Array, Shape
 
 _TILED = {
-    (is_rounded, threads): Module("convolution", threads, ("TENSOR=true",) * is_rounded)
+    (is_rounded, threads): Module("convolution", threads, TENSOR=int(is_rounded))
     for is_rounded in (False, True)
     for threads in (64, 128)
 }

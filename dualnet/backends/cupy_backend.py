@@ -78,9 +78,8 @@ class CupyBackend:
         self._record, self._key_words = graphs.Recorded, placeholders.key_words
         self._draws = launching.Module("draws")
         self._recorded: weakref.WeakSet[Any] = weakref.WeakSet()
-        for kernels_of in (product_kernels, convolution_kernels):
-            put_kernels(self._cupy.ndarray, kernels_of(matmul_precision))
-        put_kernels(self._cupy.ndarray, launching.KERNELS)
+        put_kernels(self._cupy.ndarray, launching.KERNELS | product_kernels(matmul_precision))
+        put_kernels(self._cupy.ndarray, convolution_kernels(matmul_precision))
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)
 

@@ -30,13 +30,13 @@ class Module:
     Args:
         name: the file's name in the folder `cuda`, without its suffix.
         threads: how many threads a block has; a power of 2.
-        definitions: further macros, as text behind `-D`.
+        definitions: name of a constant that the source leaves open → its value.
     """
 
-    def __init__(self, name: str, threads: int = 256, definitions: tuple[str, ...] = ()):
+    def __init__(self, name: str, threads: int = 256, **definitions: int):
         self.name = name
         self.threads = threads
-        self.definitions = definitions
+        self._definitions = definitions
         self._compiled: dict[str, Any] = {}
 
     def launch(self, kernel: str, dtype: DTypeLike, blocks: int, *arguments: Any) -> None:
@@ -53,8 +53,8 @@ class Module:
             return
         real = _REAL[np.dtype(dtype).name]
         if real not in self._compiled:
-            macros = (f"REAL={real}", f"THREADS={self.threads}", *self.definitions)
-            options = ("--std=c++17", *(f"-D{macro}" for macro in macros))
+            constants = (f"-D{name}={value}" for name, value in self._definitions.items())
+            options = ("--std=c++17", f"-DREAL={real}", f"-DTHREADS={self.threads}", *constants)
             self._compiled[real] = cupy.RawModule(code=source(self.name), options=options)
         self._compiled[real].get_function(kernel)((blocks,), (self.threads,), arguments)
 

@@ -13,10 +13,10 @@
 // Where tiles are too few to fill a device, each sum is divided into `splits` parts, which other
 // blocks compute.  Then out has one more axis in front, for the parts, and sum_parts adds them up.
 //
-// Where TENSOR is true, tensor cores multiply, and factors are rounded to TF32.
+// Where TENSOR is 1, tensor cores multiply, and factors are rounded to TF32.
 
 #ifndef TENSOR
-#define TENSOR false
+#define TENSOR 0
 #endif
 
 typedef long long i64;
@@ -383,17 +383,17 @@ __device__ inline void gradient(
 // At least so many blocks are resident at once, with 255 registers for each thread.
 #define BOUNDS __launch_bounds__(THREADS, 256 / THREADS)
 
-extern "C" __global__ BOUNDS void convolve(
+extern "C" __global__ void BOUNDS convolve(
     const float* x, const float* w, float* out, SIZES) {
     convolution<false>(x, w, out, NUMBERS);
 }
 
-extern "C" __global__ BOUNDS void convolve_back(
+extern "C" __global__ void BOUNDS convolve_back(
     const float* y, const float* w, float* out, SIZES) {
     convolution<true>(y, w, out, NUMBERS);
 }
 
-extern "C" __global__ BOUNDS void kernel_gradient(
+extern "C" __global__ void BOUNDS kernel_gradient(
     const float* x, const float* y, float* out, SIZES) {
     gradient(x, y, out, NUMBERS);
 }
