@@ -154,10 +154,11 @@ def _fold(y: Array, geometry: Any, image: Shape) -> Array:
 @kernel_for("weighted_window_sum")
 def _weighted_window_sum(x: Array, weights: Array, geometry: Any) -> Array:
     """Sum the weighted pixels of each window: x `(k, M, H, W, C)` to `(k, M, rows, columns, C)`."""
-    if not serves(x, weights):
-        return NotImplemented
     k, m, *image, c = x.shape
-    out = cupy.empty((k, m, *weights.shape[2:4], c), x.dtype)
+    out_shape = (k, m, *weights.shape[2:4], c)
+    if not serves(x, weights) or math.prod(out_shape) > MOST_THREADS:
+        return NotImplemented
+    out = cupy.empty(out_shape, x.dtype)
     sizes = np.int64(out.size), np.int64(m)
     windows = geometry_numbers(geometry, tuple(image), c, weights.shape[2:4])
     arguments = (*flat(x, weights), out, *sizes, *windows)
@@ -168,10 +169,11 @@ def _weighted_window_sum(x: Array, weights: Array, geometry: Any) -> Array:
 @kernel_for("weighted_window_sum_transpose")
 def _weighted_window_sum_transpose(y: Array, weights: Array, geometry: Any, image: Shape) -> Array:
     """Map y `(k, M, rows, columns, C)` back to images `(k, M, *image, C)`."""
-    if not serves(y, weights):
-        return NotImplemented
     k, m, *size, c = y.shape
-    out = cupy.empty((k, m, *image, c), y.dtype)
+    out_shape = (k, m, *image, c)
+    if not serves(y, weights) or math.prod(out_shape) > MOST_THREADS:
+        return NotImplemented
+    out = cupy.empty(out_shape, y.dtype)
     sizes = np.int64(out.size), np.int64(m)
     windows = geometry_numbers(geometry, image, c, tuple(size))
     arguments = (*flat(y, weights), out, *sizes, *windows)

@@ -101,15 +101,16 @@ extern "C" __global__ void weighted_window_sum(
     const REAL* x, const REAL* weights, REAL* out, i64 size, i64 M, GEOMETRY) {
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size) return;
-    i64 one = M * rows * columns * C, of_one = i % one, m = i / C / columns / rows;
-    int c = (int)(i % C);
-    int q = (int)(i / C % columns), p = (int)(i / C / columns % rows);
+    unsigned one = (unsigned)(M * rows * columns * C), of_one = (unsigned)i % one;
+    unsigned window = (unsigned)i / C, line = window / columns, m = line / rows;
+    int c = (int)((unsigned)i % C), q = (int)(window % columns), p = (int)(line % rows);
     REAL sum = 0;
     for (int a = 0; a < kh; ++a)
         for (int b = 0; b < kw; ++b) {
             int h = p * down + a - top, w = q * across + b - left;
             if (0 <= h && h < H && 0 <= w && w < W)
-                sum += x[((m * H + h) * W + w) * C + c] * weights[(a * kw + b) * one + of_one];
+                sum += x[(((i64)m * H + h) * W + w) * C + c] *
+                       weights[(i64)(a * kw + b) * one + of_one];
         }
     out[i] = sum;
 }
@@ -119,9 +120,10 @@ extern "C" __global__ void weighted_window_sum_transpose(
     const REAL* y, const REAL* weights, REAL* out, i64 size, i64 M, GEOMETRY) {
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size) return;
-    i64 one = M * rows * columns * C, m = i / C / W / H;
-    int c = (int)(i % C);
-    int w = (int)(i / C % W) + left, h = (int)(i / C / W % H) + top;
+    i64 one = M * rows * columns * C;
+    unsigned pixel = (unsigned)i / C, line = pixel / W, m = line / H;
+    int c = (int)((unsigned)i % C), w = (int)(pixel % W) + left, h = (int)(line % H) + top;
+    i64 before = m / M * one;
     REAL sum = 0;
     for (int a = 0; a < kh; ++a)
         for (int b = 0; b < kw; ++b) {
@@ -130,8 +132,8 @@ extern "C" __global__ void weighted_window_sum_transpose(
             p /= down;
             q /= across;
             if (p >= rows || q >= columns) continue;
-            i64 at = ((m * rows + p) * columns + q) * C + c;
-            sum += y[at] * weights[(a * kw + b) * one + at % one];
+            i64 at = (((i64)m * rows + p) * columns + q) * C + c;
+            sum += y[at] * weights[(a * kw + b) * one + at - before];
         }
     out[i] = sum;
 }
