@@ -18,6 +18,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static
+#define __launch_bounds__(...)
 
 struct Index {
     unsigned x;

@@ -17,7 +17,10 @@ import numpy as np
 
 COMPILER = shutil.which("g++")
 _HEADER = Path(__file__).with_name("cuda_on_cpu.h")
-_FLAGS = ("-O1", "-U_FORTIFY_SOURCE", "-shared", "-fPIC")  # longjmp goes where that forbids
+# longjmp goes where fortified sources forbid it; and static variables of templates, which stand for
+# shared memory, would else be those of the first library that has some of the same name
+_FLAGS = ("-O1", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-fno-gnu-unique")
+_KERNEL = r'extern "C" __global__ void (?:[A-Z]+ )?(\w+)\(([^)]*)\)'
 _SCALARS = {
     "long long": np.int64,
     "unsigned long long": np.uint64,

@@ -111,7 +111,7 @@ def test_results_do_not_depend_on_how_many_images_are_unfolded_at_once(geometry,
     np.testing.assert_allclose(whole[-1], expected, atol=1e-13)
     monkeypatch.setattr("dualnet.images.windows._BLOCK_BYTES", 1)  # one image at a time
     for images in (1, 2):
-        monkeypatch.setattr(convolution, "_images_at_a_time", lambda _bytes, n=images: n)
+        monkeypatch.setattr(convolution, "_images_at_a_time", lambda *_, n=images: n)
         for a, b in zip(whole, all_of_them(), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-13)
 

@@ -71,10 +71,12 @@ class CupyBackend:
             optimizer_kernels,  # noqa: F401 (likewise)
             recorded_calls,
         )
+        from dualnet.backends.convolutions import convolution_kernels
         from dualnet.backends.products import product_kernels
 
         self._graphs, self._draws, self._lazy = graphs, draws, lazy
         own = launching.KERNELS | product_kernels(matmul_precision)
+        own |= convolution_kernels(matmul_precision)
         put_kernels(self._cupy.ndarray, own)
         put_kernels(lazy.LazyArray, {name: lazy.with_plain_arrays(k) for name, k in own.items()})
         put_kernels(self._cupy.ndarray, {"call_recorded": recorded_calls.call})

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dualnet.backends.overridable import bytes_at_a_time, matmul, stack
+from dualnet.backends.overridable import bytes_at_a_time, matmul, overridable, stack
 from dualnet.core.dual import primitive
 from dualnet.images.windows import Geometry, Pair, fold, pad, window_view
 from dualnet.types import Array
@@ -34,6 +34,7 @@ MiB and of 4 MiB take the same time, 10 MiB take a tenth more, and a whole batch
 
 
 @primitive
+@overridable
 def convolve(x: Array, w: Array, geometry: Geometry) -> Array:
     """Convolve every image with every kernel.
 
@@ -55,6 +56,7 @@ def convolve(x: Array, w: Array, geometry: Geometry) -> Array:
 
 
 @primitive
+@overridable
 def convolve_transpose(y: Array, w: Array, geometry: Geometry, image: Pair) -> Array:
     """Map outputs back to images: the transpose of `convolve` as a function of the images.
 
@@ -90,6 +92,7 @@ def convolve_transpose(y: Array, w: Array, geometry: Geometry, image: Pair) -> A
 
 
 @primitive
+@overridable
 def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     """Map outputs back to kernels: the transpose of `convolve` as a function of the kernels.
 
@@ -113,6 +116,7 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
 
 
 @primitive
+@overridable
 def convolve_rank_one(x: Array, left: Array, right: Array, geometry: Geometry) -> Array:
     """Convolve images with k kernels that are outer products at every pixel of the window.
 
@@ -156,6 +160,7 @@ def convolve_rank_one(x: Array, left: Array, right: Array, geometry: Geometry) -
     return np.reshape(out, (k, m, rows, columns, q))
 
 
+@overridable
 def convolve_own_rank_one(x: Array, left: Array, right: Array, geometry: Geometry) -> Array:
     """Convolve each image with k rank-one kernels that belong to this image alone.
 

@@ -77,5 +77,14 @@ def test_it_compiles_without_a_warning(name, values, real, arch, nvrtc):
     assert compiled(nvrtc, text, options) is None
 
 
+@pytest.mark.parametrize("arch", ("sm_80", "sm_90"))
+@pytest.mark.parametrize("threads", (64, 128))
+@pytest.mark.parametrize("tensor", (0, 1))
+def test_convolution_compiles_as_it_is_used(tensor, threads, arch, nvrtc):
+    text = (files("dualnet.backends") / "cuda" / "convolution.cu").read_text(encoding="utf-8")
+    macros = ("-DREAL=float", f"-DTHREADS={threads}", f"-DTENSOR={tensor}")
+    assert compiled(nvrtc, text, ("--std=c++17", *macros, f"--gpu-architecture={arch}")) is None
+
+
 def test_a_mistake_is_seen(nvrtc):
     assert "error" in compiled(nvrtc, "__global__ void f() { undeclared(); }", ())
