@@ -130,7 +130,7 @@ def _cublas():
 _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
-        *("cublas", "cupy_backend", "graphs", "kernels", "launching", "lazy"),
+        *("blocks", "cublas", "cupy_backend", "graphs", "kernels", "launching", "lazy"),
         *("optimizer_kernels", "placeholders", "recorded_calls"),
     )
 )
