@@ -7,9 +7,9 @@ draws the numbers themselves (`dualnet.backends`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from dualnet.errors import UsageError
 
@@ -35,7 +35,7 @@ class Key:
 
     def fold_in(self, data: int | str) -> Key:
         """Return the child key that is named `data`.  Different data give independent streams."""
-        digest = _child(self.bits, name_of_child(data))
+        digest = _hash(b"%d%b" % (self.bits, name_of_child(data)))
         child = object.__new__(Key)
         object.__setattr__(child, "bits", int.from_bytes(digest, "little"))
         return child
@@ -62,16 +62,12 @@ def descendants(key: Key, derivations: Sequence[tuple[int, bytes]]) -> list[byte
         The 16 bytes of each key, the least significant one first.
     """
     keys = [key.bits.to_bytes(_BYTES, "little")]
-    for parent, name in derivations:
-        keys.append(_child(int.from_bytes(keys[parent], "little"), name))
+    for parent, name in derivations:  # without calls of Python functions, as there may be many
+        text = b"%d%b" % (int.from_bytes(keys[parent], "little"), name)
+        keys.append(blake2b(text, digest_size=_BYTES).digest())
     return keys
-
-
-def _child(bits: int, name: bytes) -> bytes:
-    """Return the bytes of a child key, the least significant one first."""
-    return _hash(b"%d%b" % (bits, name))
 
 
 def _hash(text: bytes) -> bytes:
     """Hash a text to 16 bytes, the same on every machine."""
-    return hashlib.blake2b(text, digest_size=_BYTES).digest()
+    return blake2b(text, digest_size=_BYTES).digest()

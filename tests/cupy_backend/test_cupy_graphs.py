@@ -1,10 +1,13 @@
 """Steps recorded as a CUDA graph and repeated: the same runs as without, bit for bit."""
 
 import gc
+import sys
 import weakref
+from collections import Counter
 from dataclasses import replace
 
 import cuda_on_cpu
+import fake_arrays
 import fake_cuda
 import numpy as np
 import pytest
@@ -34,6 +37,7 @@ from dualnet.random import Key
 from dualnet.training.objective import READOUT_LR
 from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import RunFolder
+from models import MODELS
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")
 
@@ -480,12 +484,114 @@ def test_more_than_there_is_room_for(too_many, cupy_backend, capsys):
     assert ("more than 65536 words" in capsys.readouterr().err) == bool(too_many)
 
 
+# --- numbers -------------------------------------------------------------------------------------
+
+NUMBERS = {
+    "sums": lambda n, m: (n + 1, 1.5 + n, n + m, n - 3, 3 - n, n - m, -n, +n),
+    "products": lambda n, m: (2 * n, n * 0.1, n * m, n / 3, 1 / (n + 1), m / (n + 2)),
+    "powers": lambda n, m: (n**2, 0.9**n, m**n, (1.0 - 0.999 ** (n + 1)) ** 0.5),
+    "roots": lambda n, m: (np.sqrt(n), np.sqrt(1.0 - 0.999 ** (n + 1)) * m),
+    "ufuncs": lambda n, m: (np.multiply(n, 3), np.add(m, n), np.divide(1, n + 1), 1e400 + 0 * n),
+    "signs": lambda n, m: (0.0 * n + -0.0, -0.0 * (n + 1), 2 * n, 2.0 * n),
+}
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_are_those_of_python(name, dtype, cupy_backend):
+    """Formulas of a step's numbers, computed before each repetition, to the last bit."""
+
+    def function(carried, batch, key, numbers):
+        made = NUMBERS[name](numbers["n"], numbers["lr"])
+        if isinstance(numbers["n"], int):
+            return carried, [cupy_backend.asarray(np.array([float(x)], dtype)) for x in made]
+        return carried, [x.place(dtype) * 1 for x in made]
+
+    recorded = cupy_backend.recorded(function)
+    carried = {"x": cupy_backend.asarray(np.ones(2))}
+    for number in range(5):
+        _, expected = called(function, carried, number, cupy_backend)
+        _, got = called(recorded, carried, number, cupy_backend)
+        for a, b in zip(got, expected, strict=True):
+            a, b = (cupy_backend.to_host(x) for x in (a, b))
+            assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), (number, a, b)
+    assert recorded.recordings == 1
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_update_by_their_own_code(name, stand_in):
+    """With the numbers of a recorded step, as with Python's, on arrays that no kernel serves."""
+
+    def function(carried, batch, key, numbers):
+        rule = OPTIMIZERS[name](weight_decay=0.1)
+        p, state = carried["p"], carried["state"]
+        update = type(rule).update_leaf.__wrapped__
+        new, state = update(rule, 0.1 * p, state, p, 2 * numbers["lr"], numbers["n"])
+        return {"p": new, "state": state}, {}
+
+    p = stand_in.asarray(np.linspace(1, 2, 3, dtype=np.float32)[:, None])
+    start = {"p": p, "state": OPTIMIZERS[name]().init_leaf(p)}
+    recorded, _ = compared(function, start, stand_in)
+    assert recorded.recordings == 1 and not recorded.refusal
+
+
+# --- the host's work -----------------------------------------------------------------------------
+
+
+def third_step(trainer):
+    """The steps of a trainer, of which the next one is a repetition."""
+    states = trainer._states(trainer.start(), [], True)
+    with np.errstate(all="ignore"):  # while a device records, nothing is computed
+        for _ in range(5):
+            next(states)
+    return states
+
+
+def calls_of(work):
+    """How many calls of Python functions of dualnet some work makes, by their names."""
+    made = Counter()
+
+    def note(frame, event, _argument):
+        path = frame.f_code.co_filename
+        if event == "call" and "/dualnet/" in path and "/tests/" not in path:
+            made[frame.f_code.co_name] += 1
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return made
+
+
+@pytest.mark.parametrize("rule, most", [("bp", 50), ("fg-a", 50), ("fg-w", 50), ("fdfa", 50)])
+def test_a_repetition_is_little_work_for_the_host(rule, most, stand_in, digits, monkeypatch):
+    """However many layers there are and whatever is drawn."""
+    network = MODELS["mlp"](width=8, depth=4).network(digits.in_shape, 10)
+    states = third_step(make_trainer(settings(rule, batch_size=10), network, digits))
+    done = Counter()
+    for owner, name in (
+        *((fake_arrays._Pointer, "copy_from_device_async"), (cuda_on_cpu.Program, "launch")),
+        (fake_cuda.Graph, "launch"),
+    ):
+        own = getattr(owner, name)
+
+        def counted(self, *args, own=own, name=f"{owner.__name__}.{name}"):
+            if not done["Graph.launch"] or name != "Program.launch":  # the others are in the graph
+                done[name] += 1
+            return own(self, *args)
+
+        monkeypatch.setattr(owner, name, counted)
+    made = calls_of(lambda: next(states))
+    states.close()
+    assert sum(made.values()) <= most, made
+    # the batch's indices in, the numbers in, the graph, and the results out
+    assert done == {"_Pointer.copy_from_device_async": 2, "Program.launch": 1, "Graph.launch": 1}
+
+
 def test_a_recorded_step_moves_nothing_and_calls_nothing(stand_in, digits, monkeypatch):
     trainer = make_trainer(settings("fg-a", batch_size=10), built(digits), digits)
-    states = replace(trainer, graph=True)._states(trainer.start(), [], True)
-    with np.errstate(all="ignore"):  # while a device records, nothing is computed
-        for _ in range(4):
-            next(states)
+    states = third_step(trainer)
     launched = []
     launch = cuda_on_cpu.Program.launch
     monkeypatch.setattr(
