@@ -280,8 +280,9 @@ def test_a_state_stays_until_the_call_after_the_next(cupy_backend):
     later, _ = called(recorded, now, 4, cupy_backend)
     same(moved_back((now, seen), cupy_backend), was, HOST)
     then = moved_back(later, cupy_backend)
-    again, _ = called(recorded, now, 4, cupy_backend)  # from the older state
-    same(again, later, cupy_backend)
+    expected = moved_back(called(function, now, 6, cupy_backend), cupy_backend)
+    again = called(recorded, now, 6, cupy_backend)  # from the older state
+    same(moved_back(again, cupy_backend), expected, HOST)
     same(moved_back(later, cupy_backend), then, HOST)
 
 
@@ -318,12 +319,14 @@ def test_any_state_may_be_given(order, plain_before, cupy_backend):
         given["y"] = cupy_backend.asarray(np.full(3, 7.0))
     for _ in range(2):
         expected = moved_back(called(function, given, 6, cupy_backend), cupy_backend)
+        last = moved_back(now, cupy_backend)
         first = called(recorded, given, 6, cupy_backend)
+        same(moved_back(now, cupy_backend), last, HOST)
         same(moved_back(first, cupy_backend), expected, HOST)
         after = moved_back(called(function, first[0], 7, cupy_backend), cupy_backend)
         then = called(recorded, first[0], 7, cupy_backend)
         same(moved_back((first, then), cupy_backend), (expected, after), HOST)
-        given = then[0]
+        given = now = then[0]
 
 
 def test_what_cannot_be_recorded_goes_on_without(cupy_backend, capsys):
