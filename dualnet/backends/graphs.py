@@ -135,6 +135,13 @@ class Recorded:
         del self._recordings[kind]
         self._refuse(kind, refusal)
 
+    def give_memory_back(self) -> None:
+        """Give all recordings up for good, and their memory back."""
+        kinds = list(self._recordings)
+        self._recordings.clear()
+        for kind in kinds:
+            self._refuse(kind, "its recording was given up, because there was no more memory")
+
     def _count(self, kind: Hashable) -> None:
         """Count a plain call of a kind."""
         if len(self._seen) >= _MOST_SEEN:
@@ -181,7 +188,19 @@ class Recorded:
 def plain(
     function: Callable, carried: Tree, batch: Tree, key: Key | None, numbers: dict[str, float]
 ) -> tuple[Tree, Tree]:
-    """Call the function itself; its arrays are computed by the same kernels as in a recording."""
+    """Call the function itself; its arrays are computed by the same kernels as in a recording.
+
+    Recordings keep memory between their repetitions.  Where a plain call runs out of memory, all of
+    them are given up, and the call is made once more.
+    """
+    try:
+        return lazy.force(lazy.run(function, carried, batch, key, numbers))
+    except MemoryError:
+        recorded = [f for f in RECORDED if f.recordings]
+        if not recorded:
+            raise
+    for f in recorded:  # not before the traceback has let go of the arrays of the attempt
+        f.give_memory_back()
     return lazy.force(lazy.run(function, carried, batch, key, numbers))
 
 

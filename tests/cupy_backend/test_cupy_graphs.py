@@ -423,6 +423,33 @@ def test_without_memory_nothing_recorded_is_given_away(stand_in, monkeypatch):
         recorded.pool.malloc(1024)
 
 
+def test_a_plain_call_without_memory_gets_that_of_the_recordings(cupy_backend, capsys):
+    function, now = drifting(cupy_backend)
+    calls = []
+
+    def full(*arguments):
+        calls.append(1)
+        if other.recordings:
+            raise fake_cuda.OutOfMemoryError("no memory")
+        return function(*arguments)
+
+    other = cupy_backend.recorded(function)
+    for number in range(4):
+        now, _ = called(other, now, number, cupy_backend)
+    expected = called(function, now, 4, cupy_backend)
+    same(called(cupy_backend.recorded(full), now, 4, cupy_backend), expected, cupy_backend)
+    assert len(calls) == 2 and not other.recordings
+    same(called(other, now, 4, cupy_backend), expected, cupy_backend)  # which is plain now
+    said = capsys.readouterr().err
+    assert "this step cannot be recorded (its recording was given up, because there was no" in said
+
+    def always_full(*_):
+        raise fake_cuda.OutOfMemoryError("no memory")
+
+    with pytest.raises(MemoryError, match="no memory"):
+        called(cupy_backend.recorded(always_full), now, 4, cupy_backend)
+
+
 def test_a_refused_recording_holds_nothing(cupy_backend, capsys):
     held = []
 
