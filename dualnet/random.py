@@ -7,8 +7,9 @@ draws the numbers themselves (`dualnet.backends`).
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from dualnet.errors import UsageError
 
@@ -29,13 +30,14 @@ class Key:
     def __init__(self, seed: int):
         if isinstance(seed, bool) or not hasattr(seed, "__index__"):
             raise UsageError(f"Key: expected an integer seed, got {seed!r}")
-        object.__setattr__(self, "bits", _hash(f"seed {seed.__index__()}"))
+        digest = _hash(f"seed {seed.__index__()}".encode())
+        object.__setattr__(self, "bits", int.from_bytes(digest, "little"))
 
     def fold_in(self, data: int | str) -> Key:
         """Return the child key that is named `data`.  Different data give independent streams."""
-        kind = "name" if isinstance(data, str) else "index"
+        digest = _hash(b"%d%b" % (self.bits, name_of_child(data)))
         child = object.__new__(Key)
-        object.__setattr__(child, "bits", _hash(f"{self.bits} {kind} {data}"))
+        object.__setattr__(child, "bits", int.from_bytes(digest, "little"))
         return child
 
     def split(self, n: int) -> tuple[Key, ...]:
@@ -43,6 +45,29 @@ class Key:
         return tuple(self.fold_in(i) for i in range(n))
 
 
-def _hash(text: str) -> int:
-    """Hash a text to a number of 128 bits, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=_BYTES).digest(), "little")
+def name_of_child(data: int | str) -> bytes:
+    """Return what is hashed with a key to get the child that is named `data`."""
+    kind = "name" if isinstance(data, str) else "index"
+    return f" {kind} {data}".encode()
+
+
+def descendants(key: Key, derivations: Sequence[tuple[int, bytes]]) -> list[bytes]:
+    """Derive many keys at once, as `Key.fold_in` derives one.
+
+    Args:
+        key: the first key, number 0.
+        derivations: for each further key the number of its parent, and its `name_of_child`.
+
+    Returns:
+        The 16 bytes of each key, the least significant one first.
+    """
+    keys = [key.bits.to_bytes(_BYTES, "little")]
+    for parent, name in derivations:  # without calls of Python functions, as there may be many
+        text = b"%d%b" % (int.from_bytes(keys[parent], "little"), name)
+        keys.append(blake2b(text, digest_size=_BYTES).digest())
+    return keys
+
+
+def _hash(text: bytes) -> bytes:
+    """Hash a text to 16 bytes, the same on every machine."""
+    return blake2b(text, digest_size=_BYTES).digest()

@@ -101,6 +101,11 @@ def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
     return iter(found)
 
 
+def is_leaf(tree: Tree) -> bool:
+    """Return whether a tree is a leaf by itself."""
+    return not isinstance(tree, _NODES)
+
+
 def leaves(tree: Tree) -> list[Any]:
     """List the leaves of a tree, depth first."""
     if not isinstance(tree, _NODES):
@@ -157,7 +162,9 @@ def outline(tree: Tree, leaf: Callable[[Any], Hashable]) -> Hashable:
         named, children = (), list(tree)
     else:
         fields = _fields(tree)
-        others = [f.name for f in dataclasses.fields(type(tree)) if f.init and f.name not in fields]
+        instance: Any = tree
+        every = dataclasses.fields(instance)
+        others = [f.name for f in every if f.init and f.name not in fields]
         named = tuple((name, getattr(tree, name)) for name in others)
         children = list(fields.values())
     return type(tree), named, tuple([outline(child, leaf) for child in children])

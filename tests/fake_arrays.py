@@ -5,8 +5,6 @@ rules: host arrays as operands are refused, implicit conversions raise, function
 CuPy lacks are missing, numbers come as arrays without axes.
 """
 
-import types
-
 import numpy as np
 from fake_cuda import count, recorder
 
@@ -142,6 +140,27 @@ def _on_device(x):
     return any(map(_on_device, x)) if isinstance(x, (list, tuple)) else isinstance(x, ndarray)
 
 
+class _Pointer:
+    """CuPy's pointer to the memory of an array."""
+
+    def __init__(self, held):
+        self._held = held
+
+    ptr = property(lambda self: self._held.ctypes.data)
+
+    def copy_from_device_async(self, source, size):
+        """Copy so many bytes, which both arrays have."""
+        there, here = self._held, source._held
+        assert there.nbytes == here.nbytes == size
+        assert there.flags.c_contiguous and here.flags.c_contiguous
+        done_in_place(lambda: np.copyto(_bytes_of(there), _bytes_of(here)))
+
+
+def _bytes_of(held):
+    """The memory of a contiguous array."""
+    return held.reshape(-1).view(np.uint8)
+
+
 class ndarray:
     """See the head of this file."""
 
@@ -248,7 +267,8 @@ class ndarray:
 
     # --- what is known without looking at numbers ---
 
-    data = property(lambda self: types.SimpleNamespace(ptr=self._held.ctypes.data))
+    data = property(lambda self: _Pointer(self._held))
+    flags = property(lambda self: self._held.flags)
     T = property(lambda self: ndarray(self._held.T))
     mT = property(lambda self: ndarray(self._held.mT))
 

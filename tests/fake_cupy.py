@@ -130,9 +130,9 @@ def _cublas():
 _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
-        *("convolutions", "cublas", "cupy_backend", "draws", "fused", "graphs", "kernels"),
-        *("launching", "lazy", "norm_kernels", "optimizer_kernels", "placeholders", "products"),
-        *("recorded_calls", "reductions"),
+        *("blocks", "convolutions", "cublas", "cupy_backend", "draws", "fused", "graphs"),
+        *("kernels", "launching", "lazy", "norm_kernels", "optimizer_kernels", "placeholders"),
+        *("products", "recorded_calls", "reductions"),
     )
 )
 

@@ -360,6 +360,19 @@ def test_resume_goes_on_with_the_settings_of_the_run(ask):
     assert differing <= {"run_dir", "seconds", "seconds_per_step", "peak_memory_bytes"}
 
 
+@pytest.mark.parametrize("graph", (False, True, None))
+def test_a_run_from_before_steps_were_recorded_by_default_goes_on(graph, ask):
+    """Its settings say that no step is recorded, or nothing."""
+    ask(*TINY, "--run-dir", "run")
+    file = Path("run/config.json")
+    config = json.loads(file.read_text())
+    assert config["settings"].pop("graph") is True
+    config["settings"] |= {} if graph is None else {"graph": graph}
+    file.write_text(json.dumps(config))
+    code, out, err = ask("--resume", "run", "--epochs", 3, "--quiet", "--json")
+    assert code == 0 and json.loads(out)["epochs"] == 3, err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_can_go_on(number, ask):
     # A shell may start its children with SIGINT ignored; this child is to be as in a terminal.

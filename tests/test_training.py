@@ -17,6 +17,7 @@ from dualnet import Key, data, tree
 from dualnet.errors import DataError, DivergedError, TreeError, UsageError
 from dualnet.learning import Batch
 from dualnet.nn import Context, softmax_cross_entropy
+from dualnet.training import evaluation
 from dualnet.training.loop import Trainer
 from dualnet.training.run import run, seconds_per_step
 from dualnet.training.run_folder import COLUMNS, RunFolder
@@ -249,7 +250,7 @@ def test_large_images_are_judged_in_smaller_batches(train, monkeypatch, digits):
         return inputs(self, images, key)
 
     monkeypatch.setattr(Trainer, "_prepare", counted)
-    monkeypatch.setattr(loop_module, "_EVALUATION_PIXELS", 7 * 64)
+    monkeypatch.setattr(evaluation, "_PIXELS", 7 * 64)
     parts = train("parts", epochs=1)
     _, _, *judged = counts  # the first two were one image, for its shape
     assert set(judged[:-1]) == {7} and sum(judged) == len(digits.test_images)

@@ -8,8 +8,6 @@ graph goes the other way.
 
 from __future__ import annotations
 
-import math
-import operator
 import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
@@ -18,11 +16,11 @@ from typing import Any
 from weakref import WeakSet
 
 import cupy
-import numpy as np
 
 from dualnet import tree
 from dualnet.backends import lazy
-from dualnet.backends.placeholders import Now, PlaceholderKey, PlaceholderNumber, Slots
+from dualnet.backends.blocks import Block, State, arrays_of, move, outline
+from dualnet.backends.placeholders import PlaceholderKey, PlaceholderNumber, Slots
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -43,14 +41,8 @@ _MOST_SEEN = 1024
 _NEVER = -(1 << 62)
 """Stands for the count of calls that cannot be recorded."""
 
-_ALIGNMENT = 256
-"""Bytes to a multiple of which the arrays of a piece of memory are aligned."""
-
 _CONSTANTS = (type(None), bool, int, float, complex, str)
 """What may be among the results beside arrays."""
-
-_ARRAY = object()
-"""Stands for an array in a tree."""
 
 CAPTURING: ContextVar[bool] = ContextVar("CAPTURING", default=False)
 """Whether a function is being recorded."""
@@ -87,7 +79,7 @@ class Recorded:
         self._what = what
         self._seen: Counter[Hashable] = Counter()
         self._recordings: OrderedDict[Hashable, _Recording] = OrderedDict()
-        self._state: _State | None = None
+        self._state: State | None = None
         # All recordings are captured on one stream, because a pool gives memory that became free
         # on a stream to this stream alone.
         self._stream = cupy.cuda.Stream(non_blocking=True)
@@ -131,7 +123,7 @@ class Recorded:
             self._count(kind)  # not before the function has succeeded
             return done if self._state is None else self._state.after_plain(done)
         self._recordings.move_to_end(kind)
-        results = recording.repeat(place, batch, Now(key, numbers))
+        results = recording.repeat(place, batch, key, numbers)
         return self._state.after(place), results
 
     def given(self, kind: Hashable) -> list[Array] | None:
@@ -142,6 +134,13 @@ class Recorded:
         """Give the recording of a kind up for good, for a reason that is printed."""
         del self._recordings[kind]
         self._refuse(kind, refusal)
+
+    def give_memory_back(self) -> None:
+        """Give all recordings up for good, and their memory back."""
+        kinds = list(self._recordings)
+        self._recordings.clear()
+        for kind in kinds:
+            self._refuse(kind, "its recording was given up, because there was no more memory")
 
     def _count(self, kind: Hashable) -> None:
         """Count a plain call of a kind."""
@@ -155,7 +154,7 @@ class Recorded:
         """Record calls of a kind and return the recording; print why if they cannot be recorded."""
         refusal, made = None, None
         try:
-            state = self._state or _State(carried)
+            state = self._state or State(carried)
             if state.outline != outline(carried):
                 raise TypeError("what is carried has other shapes than before")
             made = _Recording(function, state, batch, numbers, self._stream, self.pool)
@@ -189,66 +188,20 @@ class Recorded:
 def plain(
     function: Callable, carried: Tree, batch: Tree, key: Key | None, numbers: dict[str, float]
 ) -> tuple[Tree, Tree]:
-    """Call the function itself; its arrays are computed by the same kernels as in a recording."""
-    return lazy.force(lazy.run(function, carried, batch, key, numbers))
+    """Call the function itself; its arrays are computed by the same kernels as in a recording.
 
-
-class _State:
-    """What is carried from call to call: two blocks of memory that graphs read and write by turns.
-
-    Args:
-        like: a tree of arrays, as it is carried.
-
-    Attributes:
-        outline: the outline of the tree.
-        blocks: the two blocks; only one if nothing is carried.
-        newest: which block the last call returned; None if it returned none of them.
+    Recordings keep memory between their repetitions.  Where a plain call runs out of memory, all of
+    them are given up, and the call is made once more.
     """
-
-    def __init__(self, like: Tree):
-        self.outline = outline(like)
-        self.blocks = [_Block(like) for _ in range(2 if tree.leaves(like) else 1)]
-        self.newest: int | None = None
-        for block in self.blocks:  # which also loads the kernels that copy
-            lazy.store(tree.leaves(like), block.leaves)
-
-    def place_of(self, carried: Tree) -> int | None:
-        """Return the number of a block that holds the values of `carried` and may be read now.
-
-        The graph that reads it writes the other block.  So None is returned where the other one is
-        what the last call returned, and still has to keep its values.
-        """
-        leaves = tree.leaves(carried)
-        if not leaves:
-            return 0
-        for place, block in enumerate(self.blocks):
-            if len(leaves) == len(block.leaves) and all(map(operator.is_, leaves, block.leaves)):
-                return place if self.newest in (place, None) else None
-        if self.newest is not None or outline(carried) != self.outline:
-            return None
-        lazy.store(tree.leaves(self._apart(leaves)), self.blocks[0].leaves)
-        return 0
-
-    def after_plain(self, done: Tree) -> Tree:
-        """Return what a plain call returned, apart from the blocks, which change again soon."""
-        self.newest = None
-        return self._apart(done)
-
-    def _apart(self, arrays: Tree) -> Tree:
-        """Return a tree of the same values, with copies of what lies in one of the blocks."""
-        shared = [block.memory for block in self.blocks]
-        return tree.map(lambda x: x.copy() if _is_in(x, shared) else x, arrays)
-
-    def after(self, place: int) -> Tree:
-        """Return what is carried by the repetition that read the block `place`."""
-        self.newest = len(self.blocks) - 1 - place
-        return self.blocks[self.newest].tree()
-
-
-def _is_in(x: Any, memory: list[Array]) -> bool:
-    """Return whether x is a CuPy array in one of some pieces of memory."""
-    on_device = isinstance(x, cupy.ndarray)
-    return on_device and any(cupy.may_share_memory(x, piece) for piece in memory)
+    try:
+        return lazy.force(lazy.run(function, carried, batch, key, numbers))
+    except MemoryError:
+        recorded = [f for f in RECORDED if f.recordings]
+        if not recorded:
+            raise
+    for f in recorded:  # not before the traceback has let go of the arrays of the attempt
+        f.give_memory_back()
+    return lazy.force(lazy.run(function, carried, batch, key, numbers))
 
 
 class _Recording:
@@ -261,7 +214,7 @@ class _Recording:
     def __init__(
         self,
         function: Callable,
-        state: _State,
+        state: State,
         batch: Tree,
         numbers: list[str],
         stream: Any,
@@ -271,7 +224,7 @@ class _Recording:
         self._batch = tree.map(cupy.empty_like, batch)
         self.given = tree.leaves(self._batch)
         self._numbers = {name: PlaceholderNumber(self._slots, name) for name in numbers}
-        self._results: _Block | None = None
+        self._results: Block | None = None
         lazy.store(tree.leaves(batch), self.given)
         cupy.get_default_memory_pool().free_all_blocks()  # what plain calls left is needed now
         blocks = state.blocks
@@ -281,12 +234,12 @@ class _Recording:
         ]
 
     def _capture(
-        self, function: Callable, reads: _Block, writes: _Block, stream: Any, pool: Any
+        self, function: Callable, reads: Block, writes: Block, stream: Any, pool: Any
     ) -> Any:
         """Return the graph of a call whose `carried` lies in one block, and goes to another."""
         with stream, cupy.cuda.using_allocator(pool.malloc):
-            outer = CAPTURING.set(True)
             stream.begin_capture()
+            outer = CAPTURING.set(True)
             try:
                 key = PlaceholderKey(self._slots)
                 given = reads.tree(), self._batch, key, self._numbers
@@ -294,11 +247,11 @@ class _Recording:
                 if outline(new) != outline(reads.tree()):
                     raise TypeError("what is carried from step to step does not keep its shapes")
                 _require_arrays(results)
-                self._results = self._results or _Block(results)
+                self._results = self._results or Block(results)
                 if _outline_of_results(results) != _outline_of_results(self._results.tree()):
                     raise TypeError("the shapes of results are not the same in each call")
                 targets = [*writes.leaves, *self._results.leaves]
-                lazy.store([*tree.leaves(new), *_arrays_of(results)], targets)
+                lazy.store([*tree.leaves(new), *arrays_of(results)], targets)
             except BaseException:
                 _abandon(stream)
                 raise
@@ -306,61 +259,14 @@ class _Recording:
                 CAPTURING.reset(outer)
             return stream.end_capture()
 
-    def repeat(self, place: int, batch: Tree, now: Now) -> Tree:
+    def repeat(self, place: int, batch: Tree, key: Key | None, numbers: dict[str, float]) -> Tree:
         """Copy the batch in, start the graph that reads the block `place`; return the results."""
         for here, x in zip(self.given, tree.leaves(batch), strict=True):
-            cupy.copyto(here, x)
-        self._slots.fill(now)
+            move(here, x)
+        self._slots.fill(key, numbers)
         self._graphs[place].launch()
         assert self._results is not None
         return self._results.copied()
-
-
-class _Block:
-    """Arrays that lie side by side in one piece of memory, so that one copy moves all of them.
-
-    Args:
-        like: a tree of arrays, which says the structure, shapes and dtypes.  Other leaves than
-            arrays stay in the tree as they are.
-
-    Attributes:
-        memory: the piece of memory, as bytes.
-        leaves: the arrays, parts of the memory.
-    """
-
-    def __init__(self, like: Tree):
-        arrays = _arrays_of(like)
-        bytes_of_each = [math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in arrays]
-        starts = np.cumsum([0, *(-(-n // _ALIGNMENT) * _ALIGNMENT for n in bytes_of_each)]).tolist()
-        self._parts = [
-            (slice(start, start + n), x.dtype, x.shape)
-            for start, n, x in zip(starts[:-1], bytes_of_each, arrays, strict=True)
-        ]
-        self._like = tree.map(lambda x: _ARRAY if hasattr(x, "dtype") else x, like)
-        self._others = None if len(arrays) == len(tree.leaves(like)) else tree.leaves(self._like)
-        self.memory = cupy.empty((starts[-1],), np.uint8)
-        self.leaves = self._in(self.memory)
-
-    def tree(self) -> Tree:
-        """Return a new tree of the arrays."""
-        return self._tree(self.leaves)
-
-    def copied(self) -> Tree:
-        """Return a tree of the arrays' present values, in memory of its own."""
-        memory = cupy.empty(self.memory.shape, np.uint8)
-        cupy.copyto(memory, self.memory)
-        return self._tree(self._in(memory))
-
-    def _in(self, memory: Array) -> list[Array]:
-        """Return the arrays that lie in a piece of memory as in this block."""
-        return [memory[part].view(dtype).reshape(shape) for part, dtype, shape in self._parts]
-
-    def _tree(self, arrays: list[Array]) -> Tree:
-        """Return a new tree of such arrays as are in this block."""
-        if self._others is not None:
-            remaining = iter(arrays)
-            arrays = [next(remaining) if x is _ARRAY else x for x in self._others]
-        return tree.unflatten(self._like, arrays)
 
 
 def _pool() -> Any:
@@ -382,11 +288,6 @@ def _pool() -> Any:
     return pool
 
 
-def _arrays_of(results: Tree) -> list[Array]:
-    """Return the leaves that are arrays."""
-    return [x for x in tree.leaves(results) if hasattr(x, "dtype")]
-
-
 def _require_arrays(results: Tree) -> None:
     """Raise a TypeError unless all leaves are CuPy arrays, are computed later, or are constants."""
     for path, x in tree.items(results):
@@ -400,11 +301,6 @@ def _outline_of_results(results: Tree) -> Hashable:
     return tree.outline(
         results, lambda x: (x.shape, x.dtype) if hasattr(x, "dtype") else (type(x), repr(x))
     )
-
-
-def outline(arrays: Tree) -> Hashable:
-    """Return the structure of a tree, and the shape and dtype of every leaf, to compare trees."""
-    return tree.outline(arrays, lambda x: (x.shape, x.dtype))
 
 
 def _abandon(stream: Any) -> None:

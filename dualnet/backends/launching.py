@@ -15,8 +15,8 @@ from dualnet.types import Array
 KERNELS: dict[str, Callable] = {}
 """Qualified name of an overridable function → the function that CuPy arrays get in its place."""
 
-_REAL = {"float32": "float", "float64": "double"}
-"""Name of a dtype → the C type for which REAL stands in the sources."""
+_REAL = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+"""Dtype → the C type for which REAL stands in the sources."""
 
 
 def source(name: str) -> str:
@@ -51,7 +51,7 @@ class Module:
         """
         if not blocks:
             return
-        real = _REAL[np.dtype(dtype).name]
+        real = _REAL[np.dtype(dtype)]
         if real not in self._compiled:
             constants = (f"-D{name}={value}" for name, value in self._definitions.items())
             options = ("--std=c++17", f"-DREAL={real}", f"-DTHREADS={self.threads}", *constants)
@@ -67,7 +67,7 @@ def serves(*arrays: Array) -> bool:
     """Whether all of these are CuPy arrays of one dtype, float32 or float64."""
     dtypes = {a.dtype for a in arrays}
     on_device = all(isinstance(a, cupy.ndarray) for a in arrays)
-    return on_device and len(dtypes) == 1 and dtypes.pop().name in _REAL
+    return on_device and len(dtypes) == 1 and dtypes.pop() in _REAL
 
 
 def kernel_for(name: str) -> Callable:

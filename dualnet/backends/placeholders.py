@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dualnet.backends.launching import Module
-from dualnet.random import Key
+from dualnet.random import Key, descendants, name_of_child
 from dualnet.types import Array
 
 _WORDS_AT_ONCE = 480
@@ -28,19 +28,6 @@ _MOST_WORDS = 1 << 16
 """How many words all placeholders of a step may take together."""
 
 _PLACEHOLDERS = Module("placeholders", threads=_WORDS_AT_ONCE)
-
-
-@dataclass(frozen=True)
-class Now:
-    """The values that the placeholders stand for in one repetition.
-
-    Attributes:
-        key: this step's key; None if the function takes none.
-        numbers: this step's numbers, by name.
-    """
-
-    key: Key | None
-    numbers: dict[str, float]
 
 
 class Slots:
@@ -80,11 +67,11 @@ class Slots:
             OverflowError: there is no room for them.
         """
         kind = np.dtype(dtype)
-        numbers = self._numbers.setdefault(kind, _Numbers(kind))
-        if formulas not in numbers.places:
+        of_dtype = self._numbers.setdefault(kind, _Numbers(kind))
+        if formulas not in of_dtype.places:
             start, here = self._reserve(-(-len(formulas) * kind.itemsize // 8))
-            numbers.add(formulas, start, here)
-        return numbers.places[formulas]
+            of_dtype.add(formulas, start, here)
+        return of_dtype.places[formulas]
 
     def _reserve(self, words: int) -> tuple[int, Array]:
         """Return the first of so many free words, and the CuPy array of all of them."""
@@ -99,16 +86,20 @@ class Slots:
             self._launches.append((self._on_device[part], by_value))
         return start, self._on_device[start : self._used]
 
-    def fill(self, now: Now) -> None:
+    def fill(self, key: Key | None, numbers: dict[str, float]) -> None:
         """Compute the numbers of a repetition and write them to device memory.
+
+        Args:
+            key: this step's key; None if the function takes none.
+            numbers: this step's numbers, by name.
 
         They go to the device as arguments of a kernel.  So nothing is copied from the host's
         memory, and the host need not wait.
         """
-        if now.key is not None:
-            self._keys.write(now.key, self._on_host)
-        for numbers in self._numbers.values():
-            numbers.write(now.numbers, self._on_host)
+        if key is not None:
+            self._keys.write(key, self._on_host)
+        for of_dtype in self._numbers.values():
+            of_dtype.write(numbers, self._on_host)
         for place, by_value in self._launches:
             _PLACEHOLDERS.launch("put", np.float32, 1, place, by_value)
 
@@ -123,7 +114,7 @@ class _Keys:
     def __init__(self) -> None:
         self.places: dict[tuple, Array] = {}
         self._order: dict[tuple, int] = {(): 0}
-        self._derivations: list[tuple[int, int | str]] = []
+        self._derivations: list[tuple[int, bytes]] = []
         self._read: list[int] = []
         self._words = np.zeros(0, np.intp)
 
@@ -137,7 +128,7 @@ class _Keys:
         """Return the number of the key at a path; the keys on the way to it are derived first."""
         if path not in self._order:
             parent = self._number(path[:-1])
-            self._derivations.append((parent, path[-1]))
+            self._derivations.append((parent, name_of_child(path[-1])))
             self._order[path] = len(self._derivations)
         return self._order[path]
 
@@ -145,10 +136,8 @@ class _Keys:
         """Write the words of all keys that follow from a step's key; each is derived once."""
         if not self._read:
             return
-        keys = [key]
-        for parent, data in self._derivations:
-            keys.append(keys[parent].fold_in(data))
-        read = b"".join([keys[number].bits.to_bytes(16, "little") for number in self._read])
+        keys = descendants(key, self._derivations)
+        read = b"".join([keys[number] for number in self._read])
         words[self._words] = np.frombuffer(read, "<u8")
 
 
@@ -164,7 +153,7 @@ class _Numbers:
         self._dtype = dtype
         self._formulas: list[str] = []
         self._entries = np.zeros(0, np.intp)
-        self._compute: Callable[[dict], list[float]] | None = None
+        self._compute: Callable | None = None
 
     def add(self, formulas: tuple[str, ...], start: int, here: Array) -> None:
         """Let numbers be written from word `start` on, which is `here`."""
@@ -179,9 +168,9 @@ class _Numbers:
         if self._compute is None:
             # The texts are made of repr(number), operators and names by `PlaceholderNumber` alone.
             text = f"lambda {', '.join(numbers)}: [{', '.join(self._formulas)}]"
-            compute = eval(text, {"sqrt": math.sqrt, "inf": math.inf, "nan": math.nan})
-            self._compute = compute
-        words.view(self._dtype)[self._entries] = self._compute(**numbers)
+            self._compute = eval(text, {"sqrt": math.sqrt, "inf": math.inf, "nan": math.nan})
+        compute: Any = self._compute
+        words.view(self._dtype)[self._entries] = compute(**numbers)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 import gc
 import importlib
+import sys
 import weakref
+from collections import Counter
 from dataclasses import replace
 
 import cuda_on_cpu
+import fake_arrays
 import fake_cuda
 import numpy as np
 import pytest
@@ -35,6 +38,7 @@ from dualnet.random import Key
 from dualnet.training.objective import READOUT_LR
 from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import RunFolder
+from models import MODELS
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")
 
@@ -277,8 +281,9 @@ def test_a_state_stays_until_the_call_after_the_next(cupy_backend):
     later, _ = called(recorded, now, 4, cupy_backend)
     same(moved_back((now, seen), cupy_backend), was, HOST)
     then = moved_back(later, cupy_backend)
-    again, _ = called(recorded, now, 4, cupy_backend)  # from the older state
-    same(again, later, cupy_backend)
+    expected = moved_back(called(function, now, 6, cupy_backend), cupy_backend)
+    again = called(recorded, now, 6, cupy_backend)  # from the older state
+    same(moved_back(again, cupy_backend), expected, HOST)
     same(moved_back(later, cupy_backend), then, HOST)
 
 
@@ -315,12 +320,14 @@ def test_any_state_may_be_given(order, plain_before, cupy_backend):
         given["y"] = cupy_backend.asarray(np.full(3, 7.0))
     for _ in range(2):
         expected = moved_back(called(function, given, 6, cupy_backend), cupy_backend)
+        last = moved_back(now, cupy_backend)
         first = called(recorded, given, 6, cupy_backend)
+        same(moved_back(now, cupy_backend), last, HOST)
         same(moved_back(first, cupy_backend), expected, HOST)
         after = moved_back(called(function, first[0], 7, cupy_backend), cupy_backend)
         then = called(recorded, first[0], 7, cupy_backend)
         same(moved_back((first, then), cupy_backend), (expected, after), HOST)
-        given = then[0]
+        given = now = then[0]
 
 
 def test_what_cannot_be_recorded_goes_on_without(cupy_backend, capsys):
@@ -417,6 +424,33 @@ def test_without_memory_nothing_recorded_is_given_away(stand_in, monkeypatch):
         recorded.pool.malloc(1024)
 
 
+def test_a_plain_call_without_memory_gets_that_of_the_recordings(cupy_backend, capsys):
+    function, now = drifting(cupy_backend)
+    calls = []
+
+    def full(*arguments):
+        calls.append(1)
+        if other.recordings:
+            raise fake_cuda.OutOfMemoryError("no memory")
+        return function(*arguments)
+
+    other = cupy_backend.recorded(function)
+    for number in range(4):
+        now, _ = called(other, now, number, cupy_backend)
+    expected = called(function, now, 4, cupy_backend)
+    same(called(cupy_backend.recorded(full), now, 4, cupy_backend), expected, cupy_backend)
+    assert len(calls) == 2 and not other.recordings
+    same(called(other, now, 4, cupy_backend), expected, cupy_backend)  # which is plain now
+    said = capsys.readouterr().err
+    assert "this step cannot be recorded (its recording was given up, because there was no" in said
+
+    def always_full(*_):
+        raise fake_cuda.OutOfMemoryError("no memory")
+
+    with pytest.raises(MemoryError, match="no memory"):
+        called(cupy_backend.recorded(always_full), now, 4, cupy_backend)
+
+
 def test_a_refused_recording_holds_nothing(cupy_backend, capsys):
     held = []
 
@@ -483,12 +517,114 @@ def test_more_than_there_is_room_for(too_many, cupy_backend, capsys):
     assert ("more than 65536 words" in capsys.readouterr().err) == bool(too_many)
 
 
+# --- numbers -------------------------------------------------------------------------------------
+
+NUMBERS = {
+    "sums": lambda n, m: (n + 1, 1.5 + n, n + m, n - 3, 3 - n, n - m, -n, +n),
+    "products": lambda n, m: (2 * n, n * 0.1, n * m, n / 3, 1 / (n + 1), m / (n + 2)),
+    "powers": lambda n, m: (n**2, 0.9**n, m**n, (1.0 - 0.999 ** (n + 1)) ** 0.5),
+    "roots": lambda n, m: (np.sqrt(n), np.sqrt(1.0 - 0.999 ** (n + 1)) * m),
+    "ufuncs": lambda n, m: (np.multiply(n, 3), np.add(m, n), np.divide(1, n + 1), 1e400 + 0 * n),
+    "signs": lambda n, m: (0.0 * n + -0.0, -0.0 * (n + 1), 2 * n, 2.0 * n),
+}
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_are_those_of_python(name, dtype, cupy_backend):
+    """Formulas of a step's numbers, computed before each repetition, to the last bit."""
+
+    def function(carried, batch, key, numbers):
+        made = NUMBERS[name](numbers["n"], numbers["lr"])
+        if isinstance(numbers["n"], int):
+            return carried, [cupy_backend.asarray(np.array([float(x)], dtype)) for x in made]
+        return carried, [x.place(dtype) * 1 for x in made]
+
+    recorded = cupy_backend.recorded(function)
+    carried = {"x": cupy_backend.asarray(np.ones(2))}
+    for number in range(5):
+        _, expected = called(function, carried, number, cupy_backend)
+        _, got = called(recorded, carried, number, cupy_backend)
+        for a, b in zip(got, expected, strict=True):
+            a, b = (cupy_backend.to_host(x) for x in (a, b))
+            assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), (number, a, b)
+    assert recorded.recordings == 1
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_update_by_their_own_code(name, stand_in):
+    """With the numbers of a recorded step, as with Python's, on arrays that no kernel serves."""
+
+    def function(carried, batch, key, numbers):
+        rule = OPTIMIZERS[name](weight_decay=0.1)
+        p, state = carried["p"], carried["state"]
+        update = type(rule).update_leaf.__wrapped__
+        new, state = update(rule, 0.1 * p, state, p, 2 * numbers["lr"], numbers["n"])
+        return {"p": new, "state": state}, {}
+
+    p = stand_in.asarray(np.linspace(1, 2, 3, dtype=np.float32)[:, None])
+    start = {"p": p, "state": OPTIMIZERS[name]().init_leaf(p)}
+    recorded, _ = compared(function, start, stand_in)
+    assert recorded.recordings == 1 and not recorded.refusal
+
+
+# --- the host's work -----------------------------------------------------------------------------
+
+
+def third_step(trainer):
+    """The steps of a trainer, of which the next one is a repetition."""
+    states = trainer._states(trainer.start(), [], True)
+    with np.errstate(all="ignore"):  # while a device records, nothing is computed
+        for _ in range(5):
+            next(states)
+    return states
+
+
+def calls_of(work):
+    """How many calls of Python functions of dualnet some work makes, by their names."""
+    made = Counter()
+
+    def note(frame, event, _argument):
+        path = frame.f_code.co_filename
+        if event == "call" and "/dualnet/" in path and "/tests/" not in path:
+            made[frame.f_code.co_name] += 1
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return made
+
+
+@pytest.mark.parametrize("rule, most", [("bp", 50), ("fg-a", 50), ("fg-w", 50), ("fdfa", 50)])
+def test_a_repetition_is_little_work_for_the_host(rule, most, stand_in, digits, monkeypatch):
+    """However many layers there are and whatever is drawn."""
+    network = MODELS["mlp"](width=8, depth=4).network(digits.in_shape, 10)
+    states = third_step(make_trainer(settings(rule, batch_size=10), network, digits))
+    done = Counter()
+    for owner, name in (
+        *((fake_arrays._Pointer, "copy_from_device_async"), (cuda_on_cpu.Program, "launch")),
+        (fake_cuda.Graph, "launch"),
+    ):
+        own = getattr(owner, name)
+
+        def counted(self, *args, own=own, name=f"{owner.__name__}.{name}"):
+            if not done["Graph.launch"] or name != "Program.launch":  # the others are in the graph
+                done[name] += 1
+            return own(self, *args)
+
+        monkeypatch.setattr(owner, name, counted)
+    made = calls_of(lambda: next(states))
+    states.close()
+    assert sum(made.values()) <= most, made
+    # the batch's indices in, the numbers in, the graph, and the results out
+    assert done == {"_Pointer.copy_from_device_async": 2, "Program.launch": 1, "Graph.launch": 1}
+
+
 def test_a_recorded_step_moves_nothing_and_calls_nothing(stand_in, digits, monkeypatch):
     trainer = make_trainer(settings("fg-a", batch_size=10), built(digits), digits)
-    states = replace(trainer, graph=True)._states(trainer.start(), [], True)
-    with np.errstate(all="ignore"):  # while a device records, nothing is computed
-        for _ in range(4):
-            next(states)
+    states = third_step(trainer)
     launched = []
     launch = cuda_on_cpu.Program.launch
     monkeypatch.setattr(

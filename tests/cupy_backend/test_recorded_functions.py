@@ -183,16 +183,24 @@ def test_what_cannot_be_hashed_is_called_itself(cupy_backend):
         same(recorded(x, Options(n)), x * n, cupy_backend)
 
 
-def test_within_derivatives_and_within_another_one(cupy_backend):
-    inner = dn.recorded(lambda x: np.sin(x).sum())
+@pytest.mark.parametrize("calls_before", (0, 5))
+def test_within_derivatives_and_within_another_one(calls_before, cupy_backend, capsys):
+    """Whether or not the inner one is recorded already when the outer one is."""
+    inner, ran_inner = counting(lambda x: np.sin(x).sum())
+    inner = dn.recorded(inner)
     outer, ran = counting(lambda x: dn.grad(inner)(x) + inner(x))
     outer = dn.recorded(outer)
+    for number in range(calls_before):
+        inner(made(cupy_backend, number)["w"])
     for number in range(5):
         x = made(cupy_backend, number)["w"]
-        expected = np.cos(x) + np.sin(x).sum()
-        same(outer(x), expected, cupy_backend)
+        same(outer(x), np.cos(x) + np.sin(x).sum(), cupy_backend)
         same(dn.grad(inner)(x), np.cos(x), cupy_backend)
     assert len(ran) == 4
+    before = len(ran_inner)
+    for number in range(5):
+        inner(made(cupy_backend, number)["w"])
+    assert len(ran_inner) - before < 5 and not capsys.readouterr().err
 
 
 def test_without_a_backend_it_says_what_to_do():
