@@ -329,6 +329,33 @@ def test_entries_that_are_made_on_the_way(shape, axes, kind, ours, cupy_backend,
         np.testing.assert_allclose(cupy_backend.to_host(out), expected, rtol=1e-5, atol=1e-3)
 
 
+COUNTED = """
+__device__ inline void entries(PARAMETERS, INDEX i, VALUE (&of)[WIDTH]) {
+    for (int w = 0; w < WIDTH; ++w) of[w] = 1;
+    if (i < 0 || i + WIDTH > size || i % WIDTH)
+        *outside = 1;
+    else
+        for (int w = 0; w < WIDTH; ++w) atomicAdd(seen + i + w, 1);
+}
+"""
+
+
+def test_no_entry_outside_is_read_and_none_inside_is_left_out(ours, cupy_backend):
+    cupy = importlib.import_module("cupy")
+    for shape, axes in SHAPES:
+        if len(ours.runs_of_axes(shape, axes)) > 1:
+            continue
+        plan = ours.reduction_plan("sum", np.float32, shape, axes)
+        names = "int size, int* outside, int* seen", "size, outside, seen"
+        module = cupy.RawModule(code=ours.source_with(COUNTED, *names), options=ours.options(plan))
+        outside, seen = cupy.zeros(1, np.int32), cupy.zeros(shape, np.int32)
+        out = cupy.empty(plan.shape, plan.result_dtype)
+        ours.launch(plan, module, (np.int32(math.prod(shape)), outside, seen), out)
+        assert not cupy_backend.to_host(outside).any(), (shape, axes)
+        assert (cupy_backend.to_host(seen) >= 1).all(), (shape, axes)
+        np.testing.assert_array_equal(cupy_backend.to_host(out), plan.m)
+
+
 # --- NumPy's functions ---------------------------------------------------------------------------
 
 
