@@ -162,10 +162,7 @@ def table_of_products():
             ):
                 if not i and x.shape[0] != BATCH:
                     continue  # images have no tangents
-                out = cupy.zeros(
-                    cupy.broadcast_shapes(x.shape[:-2], y.shape[:-2]) + (x.shape[-2], p)
-                )
-                out = out.astype(np.float32)
+                out = cupy.zeros((*y.shape[:-2], x.shape[0], p), np.float32)
                 moved = 4 * (x.size + y.size + out.size) / BYTES
                 count = 2 * out.size * n
                 cells = []
@@ -234,7 +231,7 @@ def table_of_draws():
         name = kind if len(many) == 1 else f"{kind}, leaves of the MLP, k = {shapes[0][0]}"
         show(name, *cells)
         if len(many) > 1:
-            alone = timed(lambda: [draws.fill(o, d) for o, d in zip(outs, many)])
+            alone = timed(lambda: [draws.fill(o, d) for o, d in zip(outs, many, strict=False)])
             show(f"  in {len(many)} launches", "", "", "", alone)
 
 

@@ -32,8 +32,8 @@ class CupyBackend:
     The host only starts work on the device, and goes on before the work is done.
 
     Random numbers depend on key and index alone (Philox).  Signs and uniform numbers are the same
-    on every device.  Normal numbers are the same up to the rounding of the device's logarithm and
-    sine.  None of them are equal to those of the NumPy backend.
+    on every device, and normal numbers are the same up to rounding.  None of them are equal to
+    those of the NumPy backend.
 
     Args:
         threads: must be 1, because the device spreads its work by itself.

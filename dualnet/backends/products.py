@@ -8,6 +8,8 @@ to the next may be 0.
 
 BLAS stores matrices column by column, so it takes a matrix whose rows are contiguous for its
 transpose.  Therefore it is asked for the transposed product, outᵀ = yᵀ xᵀ.
+
+Products with few columns have a kernel of their own (`cuda/products.cu`).
 """
 
 from __future__ import annotations
@@ -266,11 +268,16 @@ def _leading_dimension(a: Array) -> tuple[int, bool] | None:
         columns are contiguous, and not the rows.  None where neither rows nor columns are
         contiguous, or where BLAS cannot count the steps: negative ones, or parts of an entry.
     """
-    steps = zip(a.shape, a.strides, strict=True)
-    if any(n > 1 and (step < 0 or step % a.itemsize) for n, step in steps):
+    return _leading_dimension_of(a.shape, a.strides, a.itemsize)
+
+
+@functools.lru_cache(maxsize=4096)  # a step has the same layouts as the one before
+def _leading_dimension_of(shape: Shape, strides: Shape, itemsize: int) -> tuple[int, bool] | None:
+    steps = zip(shape, strides, strict=True)
+    if any(n > 1 and (step < 0 or step % itemsize) for n, step in steps):
         return None
-    rows, columns = a.shape[-2:]
-    down, across = (step // a.itemsize for step in a.strides[-2:])
+    rows, columns = shape[-2:]
+    down, across = (step // itemsize for step in strides[-2:])
     if (across == 1 or columns == 1) and (down >= columns or rows == 1):
         return (columns if rows == 1 else down), False
     if (down == 1 or rows == 1) and (across >= rows or columns == 1):
