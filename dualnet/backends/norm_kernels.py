@@ -114,10 +114,12 @@ class _Columns:
     Attributes:
         a, m, c, d: the four sizes.
         width: how many columns a thread has.
-        chunks: in how many parts blocks share M.
-        chunk_rows: how many rows a part has; the last may have fewer.
+        arrays: how many arrays of this shape there are.
+        lanes: how many threads of a block lie side by side.
+        chunk_rows: how many rows of M a block has; the last may have fewer.
+        chunks: into how many parts M is cut so.
         division: the arguments DIVISION of the kernels.
-        blocks: how many blocks one array takes.
+        blocks: how many blocks all arrays take.
     """
 
     a: int
@@ -125,7 +127,7 @@ class _Columns:
     c: int
     d: int
     width: int
-    arrays: int  # how many arrays of this shape there are
+    arrays: int
 
     @classmethod
     def of(cls, view: Any, *arrays: Array, k: int = 1) -> _Columns:
