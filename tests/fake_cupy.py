@@ -131,7 +131,7 @@ _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
         *("blocks", "convolutions", "cublas", "cupy_backend", "draws", "fused", "graphs"),
-        *("kernels", "launching", "lazy", "norm_kernels", "optimizer_kernels", "placeholders"),
+        *("kernels", "launching", "lazy", "norm_kernels", "placeholders"),
         *("products", "recorded_calls", "reductions"),
     )
 )

@@ -68,7 +68,6 @@ class CupyBackend:
             launching,
             lazy,
             norm_kernels,  # noqa: F401 (likewise)
-            optimizer_kernels,  # noqa: F401 (likewise)
             recorded_calls,
         )
         from dualnet.backends.convolutions import convolution_kernels
@@ -87,7 +86,8 @@ class CupyBackend:
         """Return the array on the device; one that is there already is not copied."""
         if isinstance(x, self._lazy.LazyArray):
             return x if dtype is None else x.astype(dtype, copy=False)
-        return self._cupy.asarray(x, dtype)
+        array = self._cupy.asarray(x, dtype)
+        return self._lazy.known(array) if self._lazy.is_running() else array
 
     def to_host(self, x: Array) -> np.ndarray:
         """Wait until the array is computed, and copy it to a NumPy array."""

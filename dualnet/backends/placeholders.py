@@ -303,24 +303,3 @@ for _name, _ufunc in {
 }.items():
     for _kind, _method in zip(("", "r"), _operator(_ufunc), strict=True):
         setattr(PlaceholderNumber, f"__{_kind}{_name}__", _method)
-
-
-def placed(
-    formula: Callable[[Any, Any], tuple[Any, ...]], dtype: DTypeLike, lr: Any, step: Any
-) -> tuple[tuple[float, ...], Array | None]:
-    """Return the numbers that a kernel takes, made of the learning rate and the step's number.
-
-    Args:
-        formula: `formula(lr, step)` computes the numbers.
-        dtype: their dtype in device memory.
-        lr, step: both numbers, or both placeholders.
-
-    Returns:
-        The numbers, and None.  With placeholders: zeros, and the CuPy array in which the kernel
-        will find the numbers.
-    """
-    numbers = formula(lr, step)
-    if not isinstance(lr, PlaceholderNumber):
-        return numbers, None
-    formulas = tuple(str(_formula(x)) for x in numbers)
-    return (0.0,) * len(numbers), lr.slots.numbers(formulas, dtype)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dualnet.backends.overridable import overridable
 from dualnet.core import linear
 from dualnet.core.dual import primitive
 from dualnet.core.engine import linearizer

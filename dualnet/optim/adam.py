@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from dualnet.backends.overridable import overridable
 from dualnet.optim.optimizer import Optimizer, add_decay, square_root
 from dualnet.types import Array
 
@@ -36,7 +35,6 @@ class Adam(Optimizer):
 
     state_names: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
 
-    @overridable
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
@@ -76,7 +74,6 @@ class AdamW(Optimizer):
 
     state_names: ClassVar[tuple[str, ...]] = ("first_moment", "second_moment")
 
-    @overridable
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dualnet.backends.overridable import overridable
 from dualnet.optim.optimizer import Optimizer, add_decay
 from dualnet.types import Array
 
@@ -23,7 +22,6 @@ class SGD(Optimizer):
 
     weight_decay: float = 0.0
 
-    @overridable
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
@@ -50,7 +48,6 @@ class Momentum(Optimizer):
 
     state_names: ClassVar[tuple[str, ...]] = ("velocity",)
 
-    @overridable
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
@@ -80,7 +77,6 @@ class Nesterov(Optimizer):
 
     state_names: ClassVar[tuple[str, ...]] = ("velocity",)
 
-    @overridable
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from dualnet.backends.overridable import overridable
 from dualnet.optim.optimizer import Optimizer, add_decay
 from dualnet.types import Array
 
@@ -38,7 +37,6 @@ class LARS(Optimizer):
 
     state_names: ClassVar[tuple[str, ...]] = ("velocity",)
 
-    @overridable
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:

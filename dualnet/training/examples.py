@@ -45,7 +45,7 @@ class Examples:
     def of(self, batch: tuple[Array, ...]) -> tuple[Array, Array]:
         """Return the images and the labels of a batch, as they are in the data set."""
         if len(batch) == 1:
-            batch = tuple(np.take(x, *batch, 0) for x in self._data)
+            batch = tuple(np.take(self.backend.asarray(x), *batch, 0) for x in self._data)
         images, labels = batch
         return images, labels
 
