@@ -223,7 +223,7 @@ GIB = 1 << 30
     ],
 )
 def test_out_of_memory_says_what_to_lower(
-    during, error, said, digits, network, tmp_path, monkeypatch
+    during, error, said, stand_in, digits, network, tmp_path, monkeypatch
 ):
     def full(*_args, **_kwargs):
         raise fake_cuda.OutOfMemoryError(error)
