@@ -2,6 +2,7 @@
 
 For each workload, the multiplications and additions of dualnet's way are counted, and the bytes of
 its inputs, tangents and results.  So much must be done and moved, however well kernels are fused.
+(For the steps of a network, those of backpropagation are counted, whatever the rule.)
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 
 import dualnet as dn
+from benchmarks import gpu_networks
+from benchmarks.gpu_networks import FLOAT, torch_device
 from benchmarks.peers import LR, Jax, Torch
 from dualnet import nn, tree
 from dualnet.backends import Backend
@@ -37,8 +40,6 @@ from dualnet.tree import Tree
 from dualnet.types import Array
 from models import MLP
 
-FLOAT = 4  # bytes
-
 _ROUNDING = {
     # precision: its name in torch, its name in JAX, and how far apart results may be, as a share
     # of the largest entry
@@ -54,9 +55,13 @@ class Workload:
 
     Attributes:
         what: its name.
-        contenders: name → a function that does the work once and returns when it is done.
+        contenders: name → a function that does the work `times` times and returns when it is done.
         flops, bytes: what dualnet's way takes; see the head of this file.
         memory: name → a function that returns the most bytes of device memory held so far.
+        times: how often a contender does the work each time it is called.
+        host: name → a function that returns the seconds in which the host starts the work once.
+        failed: name → why a contender cannot do the work, or does not do the same; there are no
+            ratios to it.
     """
 
     what: str
@@ -64,18 +69,52 @@ class Workload:
     flops: float
     bytes: float
     memory: dict[str, Callable[[], int]] = field(default_factory=dict)
+    times: int = 1
+    host: dict[str, Callable[[], float]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def workloads(
-    backend: Backend, small: bool, matmul_precision: str
-) -> Iterator[Callable[[], Workload]]:
-    """Yield a function for each workload that makes the workload when its turn comes.
+    section: str, backend: Backend, small: bool, matmul_precision: str, compiled: bool = False
+) -> Iterator[tuple[str, Callable[[], Workload]]]:
+    """Yield for each workload of a section its name and what makes it when its turn comes.
 
     Args:
+        section: one of `gpu.TIMED`.
         backend: the backend of dualnet's arrays.
         small: whether sizes are small, to see that the code works.
         matmul_precision: how all contenders may round factors, a name in
             `backends.MATMUL_PRECISIONS`.  The backend was made with the same name.
+        compiled: whether torch compiles the networks, too.
+
+    Raises:
+        RuntimeError: a peer is not built for the device, so it would be timed on the host.
+    """
+    round_alike(backend, matmul_precision)
+    allowed = _ROUNDING[matmul_precision][2]
+    width, batch = (32, 8) if small else (1024, 256)
+    mlp, many = partial(_Problem, backend, width, batch), 4 if small else 64
+    if section == "mlp":
+        yield "bp and fg-a", lambda: rule_steps(mlp())
+        yield "fg-w rank-one", lambda: mlp_step(mlp(), many, "rank-one")
+        for k in (1, 2) if small else (1, 16, 64):
+            yield f"jvp k = {k}", partial(lambda k: mlp_jvp(mlp(), k), k)
+        yield "fg-w normal", lambda: mlp_step(mlp(), many, "normal")
+    elif section == "networks":
+        for name, (flags, own) in (gpu_networks.SMALL if small else gpu_networks.NETWORKS).items():
+            yield name, partial(network_steps, backend, name, flags, own, allowed, compiled)
+    elif section == "conv":
+        sizes = (2, 6, 4, 2) if small else (32, 32, 64, 4)
+        yield "conv", lambda: convolution(backend, *sizes, allowed)
+    elif section == "norm":
+        sizes = (64, 16, 2) if small else (8192, 512, 4)
+        yield "norm", lambda: normalized_linear(backend, *sizes, allowed)
+    elif section == "draws":
+        yield "draws", lambda: draws(backend, 1 << (10 if small else 26))
+
+
+def round_alike(backend: Backend, matmul_precision: str) -> None:
+    """Let torch and JAX round the factors of products as dualnet may, and no more.
 
     Raises:
         RuntimeError: a peer is not built for the device, so it would be timed on the host.
@@ -84,26 +123,11 @@ def workloads(
         raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")
     if backend.name == "cupy" and jax.default_backend() != "gpu":
         raise RuntimeError(f"JAX {jax.__version__} sees no CUDA device")
-    by_torch, by_jax, allowed = _ROUNDING[matmul_precision]
+    by_torch, by_jax, _ = _ROUNDING[matmul_precision]
     # Without this, torch's convolutions and JAX's products may round on a device.
     torch.backends.cudnn.allow_tf32 = matmul_precision != "full"
     torch.set_float32_matmul_precision(by_torch)
     jax.config.update("jax_default_matmul_precision", by_jax)
-    width, batch = (32, 8) if small else (1024, 256)
-    for k in (2,) if small else (1, 16, 64):
-        yield partial(mlp_jvp, backend, width, batch, k)
-    k = 4 if small else 64
-    for sampler in ("rank-one", "normal"):
-        yield partial(mlp_step, backend, width, batch, k, sampler)
-    yield partial(rule_steps, backend, width, batch)
-    yield partial(convolution, backend, *((2, 6, 4, 2) if small else (32, 32, 64, 4)), allowed)
-    yield partial(normalized_linear, backend, *((64, 16, 2) if small else (8192, 512, 4)), allowed)
-    yield partial(draws, backend, 1 << (10 if small else 26))
-
-
-def _device(backend: Backend) -> str:
-    """Return torch's name of the backend's device."""
-    return "cuda" if backend.name == "cupy" else "cpu"
 
 
 def _memory(backend: Backend) -> dict[str, Callable[[], int]]:
@@ -135,97 +159,128 @@ class _Problem:
         y = generator.integers(0, 10, batch)
         layers = [p for p in params.values() if p]
         arrays = [p["w"] for p in layers], [p["b"] for p in layers], x, y
-        device = _device(backend)
+        device = torch_device(backend)
         self.peers = [Torch(*arrays, device), Torch(*arrays, device, compiled=True), Jax(*arrays)]
         self.task = Task(network, softmax_cross_entropy)
         self.params, self.state, self.x, self.y = tree.map(backend.asarray, (params, state, x, y))
         self.weights = sum(p["w"].size for p in layers)
         self.parameters, self.batch = tree.size(params), batch
 
-    def jvp(self, tangents: Tree) -> Callable:
-        """Return a function that computes the loss's jvp once, along a stack of tangents."""
+    def jvp(self, tangents: Tree) -> dict[str, Callable]:
+        """Return two contenders for the loss along a stack of tangents: plain, and recorded."""
 
         def loss(params: Tree) -> Array:
             outputs, _ = self.task.network.apply(params, self.state, self.x, Context(train=True))
             return softmax_cross_entropy(outputs, self.y).mean()
 
-        return lambda: self.backend.to_host(dn.jvp(loss, (self.params,), (tangents,))[1])
+        def along(params: Tree, tangents: Tree) -> Array:
+            return dn.jvp(loss, (params,), (tangents,))[1]
 
-    def steps(self, rule: Rule, name: str = "dualnet") -> dict[str, Callable]:
-        """Return two contenders for a step with SGD: a plain one, and one that is recorded."""
+        def to_host(function: Callable) -> Callable:
+            """Return a function that evaluates one of arrays, and waits for the result."""
+            return lambda: self.backend.to_host(function(self.params, tangents))
+
+        record = getattr(dn, "recorded", lambda function: function)
+        return {"dualnet": to_host(along), "dualnet recorded": to_host(record(along))}
+
+    def steps(
+        self, rule: Rule, name: str = "dualnet"
+    ) -> tuple[dict[str, Callable], dict[str, Callable[[], float]]]:
+        """Return two contenders for a step with SGD, a plain one and one that is recorded.
+
+        Returns:
+            The contenders, and what tells the seconds in which the host starts their steps.
+        """
         plan = Plan.of(self.task, self.params, self.state, self.x[:1])
         rule_state = rule.init(dn.Key(0), plan, self.params)
 
-        def advance(carried: Tree, batch: Tree, key: Key, numbers: dict) -> tuple[Tree, Array]:
+        def advance(carried: Tree, batch: Tree, key: Key, numbers: dict) -> tuple[Tree, Tree]:
             learner = LearnerState(carried["params"], self.state, rule_state)
             examples = Batch(batch["x"], batch["y"])
             done = estimate_gradient(rule, plan, learner, examples, key, self.backend)
             lr, count = numbers["lr"], numbers["count"]
             params, _ = SGD().apply(done.gradients, {}, learner.params, lr, count)
-            return {"params": params}, done.loss
+            return {"params": params}, {"loss": done.loss}
 
-        recorded = self.backend.recorded(advance)
-        return {name: self._steps(advance), f"{name} recorded": self._steps(recorded)}
+        made = {
+            name: self._steps(advance),
+            f"{name} recorded": self._steps(self.backend.recorded(advance)),
+        }
+
+        def waited_for(start: Callable) -> Callable:
+            """Return a function that makes the next step, and waits until it is done."""
+
+            def work() -> None:
+                start()
+                self.backend.synchronize()
+
+            return work
+
+        return (
+            {name: waited_for(start) for name, start in made.items()},
+            {
+                name: partial(gpu_networks.host_seconds, start, self.backend.synchronize)
+                for name, start in made.items()
+            },
+        )
 
     def _steps(self, advance: Callable) -> Callable:
-        """Return a function that makes the next step each time it is called."""
+        """Return a function that starts the next step each time it is called."""
         carried, number = {"params": self.params}, 0
 
-        def work() -> None:
+        def start() -> None:
             nonlocal carried, number
             batch, numbers = {"x": self.x, "y": self.y}, {"lr": LR, "count": number + 1}
             carried, _ = advance(carried, batch, dn.Key(number), numbers)
             number += 1
-            self.backend.synchronize()
 
-        return work
+        return start
 
 
-def mlp_jvp(backend: Backend, width: int, batch: int, k: int) -> Workload:
+def mlp_jvp(p: _Problem, k: int) -> Workload:
     """Compute the loss along k dense tangents of all weights."""
-    p = _Problem(backend, width, batch)
     tangents = tree.map(
-        lambda a: backend.normal(dn.Key(a.size), (k, *a.shape), np.float32), p.params
+        lambda a: p.backend.normal(dn.Key(a.size), (k, *a.shape), np.float32), p.params
     )
     return Workload(
-        f"MLP jvp, dense tangents, batch {batch}, k = {k}",
-        {"dualnet": p.jvp(tangents)} | {peer.name: peer.jvp(k) for peer in p.peers},
+        f"MLP jvp, dense tangents, batch {p.batch}, k = {k}",
+        p.jvp(tangents) | {peer.name: peer.jvp(k) for peer in p.peers},
         # each layer takes x w and x ẇ, and from the second layer on ẋ w too
-        flops=2.0 * batch * p.weights * (1 + 2 * k),
+        flops=2.0 * p.batch * p.weights * (1 + 2 * k),
         bytes=FLOAT * p.parameters * (1.0 + k),
-        memory=_memory(backend),
+        memory=_memory(p.backend),
     )
 
 
-def mlp_step(backend: Backend, width: int, batch: int, k: int, sampler: str) -> Workload:
+def mlp_step(p: _Problem, k: int, sampler: str) -> Workload:
     """Make a whole `fg-w` step: draw, evaluate, aggregate, update; peers have dense directions."""
-    p = _Problem(backend, width, batch)
     rank_one = sampler == "rank-one"
-    ours = p.steps(WeightPerturbation(tangents=k, sampler=sampler))
+    ours, host = p.steps(WeightPerturbation(tangents=k, sampler=sampler))
     directions = p.parameters * k * (0 if rank_one else 1)
     return Workload(
-        f"MLP fg-w step, batch {batch}, k = {k}, ours {sampler}",
+        f"MLP fg-w step, batch {p.batch}, k = {k}, ours {sampler}",
         ours | {peer.name: peer.step(k) for peer in p.peers},
         # x w and ẋ w; next to them, x ẇ and Σ c ẇ are negligible where ẇ has rank one
-        flops=2.0 * batch * p.weights * (1 + k) + 2.0 * directions * (batch + 1),
+        flops=2.0 * p.batch * p.weights * (1 + k) + 2.0 * directions * (p.batch + 1),
         # directions are written once and read twice, parameters are read once and written once
         bytes=FLOAT * (3.0 * directions + 2.0 * p.parameters),
-        memory=_memory(backend),
+        memory=_memory(p.backend),
+        host=host,
     )
 
 
-def rule_steps(backend: Backend, width: int, batch: int) -> Workload:
+def rule_steps(p: _Problem) -> Workload:
     """Make a step of `bp` and one of `fg-a`, against backpropagation by the peers."""
-    p = _Problem(backend, width, batch)
-    contenders = p.steps(Backprop(), "dualnet bp") | p.steps(ActivityPerturbation(), "dualnet fg-a")
-    for peer in p.peers:
-        contenders[peer.name] = _backprop(peer)
+    contenders, host = p.steps(Backprop(), "dualnet bp")
+    others, host_of_others = p.steps(ActivityPerturbation(), "dualnet fg-a")
+    by_peers = {peer.name: _backprop(peer) for peer in p.peers}
     return Workload(
-        f"MLP bp and fg-a steps, batch {batch}",
-        contenders,
-        flops=6.0 * batch * p.weights,
+        f"MLP bp and fg-a steps, batch {p.batch}",
+        contenders | others | by_peers,
+        flops=6.0 * p.batch * p.weights,
         bytes=FLOAT * 3.0 * p.parameters,
-        memory=_memory(backend),
+        memory=_memory(p.backend),
+        host=host | host_of_others,
     )
 
 
@@ -252,6 +307,55 @@ def _backprop(peer: Torch | Jax) -> Callable:
     return by_jax
 
 
+# --- networks -------------------------------------------------------------------------------------
+
+
+def network_steps(
+    backend: Backend, name: str, flags: str, own: str, allowed: float, compiled: bool
+) -> Workload:
+    """Make training steps of a network by `bp`, `fg-a` and the rule of its own paper.
+
+    Args:
+        backend: the backend of dualnet's arrays.
+        name, flags, own: an entry of `gpu_networks.NETWORKS`.
+        allowed: how far apart losses may be, as a share of what they fall by.
+        compiled: whether torch compiles the network, too.
+    """
+    gpu_networks.free(backend)
+    problem = gpu_networks.Problem.of(backend, flags)
+    steps, failed = gpu_networks.able(
+        gpu_networks.contenders(problem, own, compiled), max(5e-2, 5 * allowed)
+    )
+
+    def in_a_row(one: gpu_networks.Steps) -> Callable:
+        """Return a function that makes some steps, and then waits until they are done."""
+
+        def work() -> None:
+            for _ in range(gpu_networks.IN_A_ROW):
+                one()
+            one.wait()
+
+        return work
+
+    flops = moved = 0.0
+    if isinstance(by_torch := steps.get("torch"), gpu_networks.TorchSteps):
+        flops = by_torch.flops()
+        moved = by_torch.moved(len(problem.optimizer.state_names))
+    settings = problem.settings
+    return Workload(
+        f"{name}, {settings.dataset}, batch {settings.batch_size}, {settings.optimizer}",
+        {name: in_a_row(one) for name, one in steps.items()},
+        flops=flops,
+        bytes=moved,
+        memory=_memory(backend),
+        times=gpu_networks.IN_A_ROW,
+        host={
+            name: partial(gpu_networks.host_seconds, one, one.wait) for name, one in steps.items()
+        },
+        failed=failed,
+    )
+
+
 # --- layers ---------------------------------------------------------------------------------------
 
 
@@ -263,6 +367,7 @@ def _jvp_by_all(
     arrays: tuple,
     stacks: tuple,
     allowed: float,
+    compared: np.ndarray | bool = True,
 ) -> dict[str, Callable]:
     """Return contenders for the jvp of a function along tangents of all its arguments.
 
@@ -273,6 +378,7 @@ def _jvp_by_all(
         arrays: the arguments.
         stacks: a stack of tangents for each.
         allowed: how far apart results may be, as a share of the largest entry.
+        compared: at which entries of the result, of its shape without k.
     """
     here, along = ([backend.asarray(a) for a in t] for t in (arrays, stacks))
 
@@ -281,7 +387,7 @@ def _jvp_by_all(
         backend.synchronize()
         return result
 
-    device = _device(backend)
+    device = torch_device(backend)
     there, their = ([torch.from_numpy(a).to(device) for a in t] for t in (arrays, stacks))
 
     def jvp_by_torch(*tangents: Any) -> Any:
@@ -306,6 +412,7 @@ def _jvp_by_all(
         waiting(jvp_by_torch)().cpu().numpy(),
         np.asarray(jvp_by_jax(*tangents)),
         allowed=allowed,
+        compared=compared,
     )
     return {
         "dualnet": dualnet,
@@ -315,11 +422,13 @@ def _jvp_by_all(
     }
 
 
-def _require_agreement(ours: np.ndarray, *others: np.ndarray, allowed: float) -> None:
-    """Fail unless all contenders compute the same."""
+def _require_agreement(
+    ours: np.ndarray, *others: np.ndarray, allowed: float, compared: np.ndarray | bool = True
+) -> None:
+    """Fail unless all contenders compute the same at the entries that are compared."""
     size = float(np.abs(ours).max())
     for other in others:
-        worst = float(np.abs(ours - other).max())
+        worst = float(np.where(compared, np.abs(ours - other), 0.0).max())
         if not worst < allowed * size:
             raise AssertionError(f"not the same work: they differ by {worst} of {size}")
 
@@ -381,9 +490,14 @@ def normalized_linear(backend: Backend, rows: int, width: int, k: int, allowed: 
 
         return jax.nn.relu(norm(norm(x) @ w + b))
 
+    # Where rounding turns the sign of what comes into the ReLU, one contender has the tangent and
+    # another has zero.  With all results right to `allowed`, that can only happen near zero.
+    x, w, b = (np.float64(a) for a in arrays)
+    into_relu = np.abs(nn.normalize(nn.normalize(x, (-1,)) @ w + b, (-1,)))
+    away_from_kinks = into_relu > allowed * into_relu.max()
     return Workload(
         f"LN-linear-LN-ReLU, {rows} rows of {width}, k = {k}",
-        _jvp_by_all(backend, ours, by_torch, by_jax, arrays, stacks, allowed),
+        _jvp_by_all(backend, ours, by_torch, by_jax, arrays, stacks, allowed, away_from_kinks),
         flops=2.0 * rows * width * width * (1 + 2 * k),
         bytes=FLOAT * 2.0 * rows * width * (1 + k),
         memory=_memory(backend),
@@ -395,7 +509,7 @@ def normalized_linear(backend: Backend, rows: int, width: int, k: int, allowed: 
 
 def draws(backend: Backend, n: int) -> Workload:
     """Draw n normal numbers."""
-    number, device = 0, _device(backend)
+    number, device = 0, torch_device(backend)
 
     def ours(kind: str) -> Callable:
         def work() -> None:

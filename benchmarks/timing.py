@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable
 
 
-def take_turns(contenders: dict[str, Callable], rounds: int, warm_up: int = 1) -> dict[str, float]:
+def take_turns(
+    contenders: dict[str, Callable], rounds: int, warm_up: int = 1, limit: float | None = None
+) -> dict[str, float]:
     """Return the median time of each contender.
 
     Args:
@@ -22,12 +24,18 @@ def take_turns(contenders: dict[str, Callable], rounds: int, warm_up: int = 1) -
         rounds: how many rounds count.  In a round, each contender has one turn.
         warm_up: how many rounds come first and do not count; in them, functions are compiled and
             memory is first allocated.
+        limit: the seconds after which no further round begins if three rounds counted; None for
+            no limit.
 
     Returns:
         Name → seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    began_all = time.perf_counter()
     for i in range(warm_up + rounds):
+        late = limit is not None and time.perf_counter() - began_all > limit
+        if late and i >= warm_up + 3:
+            break
         for name, work in contenders.items():
             work()
             began = time.perf_counter()

@@ -173,6 +173,12 @@ class CupyBackend:
         return out
 
 
+def device_memory() -> tuple[int, int]:
+    """Return how many bytes of the device's memory are free, and how many it has."""
+    free, total = _import_cupy().cuda.runtime.memGetInfo()
+    return free, total
+
+
 def _import_cupy() -> ModuleType:
     """Import CuPy, or raise a BackendError that says how to install it."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -136,7 +137,7 @@ class ArrayMethods:
     __truediv__, __rtruediv__, __itruediv__ = _operators(np.divide)
     __floordiv__, __rfloordiv__, __ifloordiv__ = _operators(np.floor_divide)
     __mod__, __rmod__, __imod__ = _operators(np.remainder)
-    __pow__, __rpow__, __ipow__ = _operators(np.power)
+    __pow__, __rpow__, __ipow__ = _operators(operator.pow)
     __matmul__, __rmatmul__, __imatmul__ = _operators(np.matmul)
     __lt__, __gt__ = _operators(np.less)[:2]  # x > y is y < x
     __le__, __ge__ = _operators(np.less_equal)[:2]

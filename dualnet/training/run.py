@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import sys
 import time
@@ -201,9 +202,33 @@ def out_of_memory_explained(settings: Settings) -> Iterator[None]:
             lower.insert(0, "--tangents")
         raise BackendError(
             f"backend {settings.backend}: out of memory with batch size {settings.batch_size}{k}: "
-            f"{error}; lower {' or '.join(lower)}, or take a smaller model; what was checkpointed "
+            f"{str(error).rstrip('.')}{_what_would_fit(error, settings)}; lower "
+            f"{' or '.join(lower)}, raise --shards, or take a smaller model; what was checkpointed "
             "is kept"
         ) from error
+
+
+def _what_would_fit(error: MemoryError, settings: Settings) -> str:
+    """Say what a device has, and how large a batch may be at most; nothing for the host.
+
+    A step that fails had taken some bytes and asked for more.  In proportion to these, the largest
+    batch is overestimated: the rest of the step would have asked for more still, and parameters
+    take the same bytes for a smaller batch.
+    """
+    if settings.backend != "cupy":
+        return ""
+    from dualnet.backends.cupy_backend import device_memory  # which is not needed on the host
+
+    free, total = device_memory()
+    text = f"; the device has {total:,} bytes, {free:,} of them free"
+    sizes = re.search(r"allocating ([\d,]+) bytes \(allocated so far: ([\d,]+) bytes", str(error))
+    if sizes is None:
+        return text
+    asked, taken = (int(size.replace(",", "")) for size in sizes.groups())
+    most = settings.batch_size * total // (asked + taken)
+    if most >= settings.batch_size:
+        return text  # others hold the rest, or it is in pieces
+    return f"{text}; of such a batch, no more than {most} would fit"
 
 
 def seconds_per_step(step_seconds: list[float]) -> float | None:

@@ -87,6 +87,18 @@ def test_verified_rows(row, cupy_backend, key):
     assert result.failure is None, result.failure
 
 
+@pytest.mark.parametrize("y", (2, -1, 0.5, 1.7))
+def test_the_primal_of_a_power_is_that_of_the_operator(y, stand_in, monkeypatch):
+    """CuPy's `x ** 2` is no np.power, and not equal to it bit for bit."""
+    x = stand_in.asarray(np.array([0.3, 1.7]))
+    real = type(x).__pow__
+    monkeypatch.setattr(type(x), "__pow__", lambda x, y: np.nextafter(real(x, y), np.inf))
+    expected = stand_in.to_host(x**y)
+    assert not np.array_equal(expected, stand_in.to_host(np.power(x, y)))
+    for out in (dn.jvp(lambda x: x**y, (x,), (x,))[0], dn.vjp(lambda x: x**y, x)[0]):
+        assert np.array_equal(stand_in.to_host(out), expected)
+
+
 # --- learning rules ------------------------------------------------------------------------------
 
 PROBLEMS = {**NETWORKS, "batch norm": ((6,), WITH_BATCH_NORM), "local heads": ((6,), WITH_HEADS)}

@@ -1,6 +1,7 @@
 """Training on the CuPy backend against NumPy, on a device or on the stand-in: the same runs, and no
 step that moves or waits for anything."""
 
+import importlib
 from dataclasses import replace
 
 import fake_cuda
@@ -206,18 +207,40 @@ def test_losses_are_looked_at_now_and_then(cupy_backend, digits, network, monkey
         trainer.train(trainer.start(), lambda _: None, lambda _: None, quiet=True)
 
 
+GIB = 1 << 30
+
+
 @pytest.mark.parametrize("during", ["init", "measure"])
-def test_out_of_memory_says_what_to_lower(during, digits, network, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("Out of memory allocating 8 bytes", ""),
+        (
+            f"Out of memory allocating {2 * GIB:,} bytes (allocated so far: {GIB:,} bytes).",
+            "; of such a batch, no more than 21 would fit",  # 32 of 3 GiB in the stand-in's 2
+        ),
+        (f"Out of memory allocating {GIB:,} bytes (allocated so far: 0 bytes).", ""),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(
+    during, error, said, stand_in, digits, network, tmp_path, monkeypatch
+):
     def full(*_args, **_kwargs):
-        raise fake_cuda.OutOfMemoryError("Out of memory allocating 8 bytes")
+        raise fake_cuda.OutOfMemoryError(error)
 
     options = {"tangents": 64, "tangent_chunk": 16}
     monkeypatch.setattr(RULES["fg-w"], during, full)
     with pytest.raises(BackendError) as raised:
         chosen = settings("fg-w", rule_options=options)
         run(chosen, network, digits, RunFolder(tmp_path), quiet=True)
+    free, total = cupy_memory()
     assert str(raised.value) == (
-        "backend cupy: out of memory with batch size 32, k = 64, --tangent-chunk 16: Out of memory "
-        "allocating 8 bytes; lower --tangent-chunk or --batch-size, or take a smaller model; what "
-        "was checkpointed is kept"
+        "backend cupy: out of memory with batch size 32, k = 64, --tangent-chunk 16: "
+        f"{error.rstrip('.')}; the device has {total:,} bytes, {free:,} of them free{said}; lower "
+        "--tangent-chunk or --batch-size, raise --shards, or take a smaller model; what was "
+        "checkpointed is kept"
     )
+
+
+def cupy_memory():
+    return importlib.import_module("dualnet.backends.cupy_backend").device_memory()

@@ -9,6 +9,7 @@ NumPy 2).
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,8 @@ def _power_by_exponent(t: Tangent, out: Array, x: Array, y: Array) -> Tangent:
 
 elementwise(np.power, _power_by_base, _power_by_exponent)
 elementwise(np.float_power, _power_by_base, _power_by_exponent)
+# Arrays compute x ** 2 and some others by other functions than np.power, such as np.square.
+elementwise(operator.pow, _power_by_base, _power_by_exponent)
 
 # These are x - floor(x/y)·y and its variant that truncates; their quotients are locally constant.
 elementwise(np.remainder, moves_alike, lambda t, out, x, y: t * -np.floor_divide(x, y))
