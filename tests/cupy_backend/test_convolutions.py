@@ -95,6 +95,9 @@ def test_tiles(
     geometry, image, c, q, splits, threads, cupy_backend, convolutions, launched, rng, monkeypatch
 ):
     monkeypatch.setattr(convolutions, "_division", lambda *_: (threads, splits))
+    monkeypatch.setattr(
+        convolutions, "_UNFOLDED_FROM", {"convolve": 999, "kernel_gradient": 999}
+    )
     for kernels in (1, 2):
         for function, arrays, more in cases(
             rng, np.float32, geometry, image, c, q, kernels=kernels
@@ -105,6 +108,18 @@ def test_tiles(
             expected = [names.get(function.__name__, function.__name__)]
             expected += ["sum_parts"] if splits > 1 else []
             assert launched == expected
+
+
+def test_many_outputs_are_unfolded(cupy_backend, launched, rng):
+    geometry = Geometry((3, 3), (1, 1), SAME)
+    for (function, arrays, more), name in zip(
+        cases(rng, np.float32, geometry, (4, 4), 8, 256),
+        ("unfold_fours", "convolve_back", "unfold_fours"),
+        strict=True,
+    ):
+        launched.clear()
+        assert_as_on_host(function, arrays, cupy_backend, 1e-5, *more)
+        assert launched[0] == name
 
 
 def rounded(x):
