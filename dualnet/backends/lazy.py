@@ -310,12 +310,28 @@ def _noted(ufunc: Any, inputs: Sequence[Any]) -> LazyArray | None:
     formula = FORMULAS.get(ufunc)
     if formula is None or any(isinstance(x, np.ndarray) for x in inputs):
         return None
+    _require_floats(inputs)
     kinds = tuple(np.dtype(bool) if k is bool else k for k in map(_kind, inputs))
     dtypes = expressions.resolved(ufunc, kinds)
     if dtypes is None:
         return None
     shape = expressions.broadcast([getattr(x, "shape", ()) for x in inputs])
     return _function(formula, inputs, dtypes[:-1], shape, dtypes[-1])
+
+
+def _require_floats(inputs: Sequence[Any]) -> None:
+    """Raise a TypeError for a placeholder beside integers.
+
+    Whether it stands for an integer, and so of which dtype the result is, is not known.
+    """
+    for number in inputs:
+        if isinstance(number, PlaceholderNumber):
+            for x in inputs:
+                if isinstance(x, LazyArray) and x.dtype.kind != "f":
+                    raise TypeError(
+                        f"the number {number.formula} is not known while a step is recorded, and "
+                        f"so of which dtype its result with {x.dtype} is; convert the array"
+                    )
 
 
 def _function(
