@@ -116,6 +116,11 @@ class Node:
         """Whether a lazy array stands for this node, so that its entries may be asked for."""
         return self.holder is not None and self.holder() is not None
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether the entries are those of the only input."""
+        return self.formula == "{0}" and self.inputs[0].dtype == self.dtype
+
     def become(self, array: Array) -> None:
         """Make the node known; what it was made of is let go."""
         self.array, self.inputs, self.functions = array, (), 0

@@ -86,6 +86,8 @@ class Expression:
         elif node.axes is not None:
             (inner,) = node.inputs
             name = self._value(inner, tuple(None if a is None else places[a] for a in node.axes))
+        elif node.is_copy:
+            name = self._argument(node.inputs[0], node.dtype, len(node.shape), places)
         else:
             arguments = [
                 self._argument(x, dtype, len(node.shape), places)

@@ -195,8 +195,6 @@ def _scatter_add_zeros(x: Array, positions: Array, shape: Shape) -> Array:
     return out
 
 
-
-
 # --- directions ----------------------------------------------------------------------------------
 
 

@@ -398,6 +398,11 @@ def _reduction(function: Callable, kind: str) -> Callable:
             x.dtype.name == "int64" and function is np.sum
         )
         axes = _axes(axis, x.ndim)
+        if of_floats and kind != "argmax" and not how and all(x.shape[a] == 1 for a in axes):
+            kept = [i for i in range(x.ndim) if keepdims or i not in axes]
+            shape = tuple(x.shape[i] for i in kept)
+            places = tuple(kept.index(i) if i in kept else None for i in range(x.ndim))
+            return np.copy(_rearranged(x, shape, places))
         noted = x._node.array is None and not how and of_floats and x.size
         if not noted or len(reductions.runs_of_axes(x.shape, axes)) != 1:
             result = on_known(x.computed(), axis=axis, keepdims=keepdims, **how)
@@ -427,32 +432,50 @@ def _rearranged(x: LazyArray, shape: Shape, axes: tuple[int | None, ...]) -> Laz
     """
     node = x._node
     if node.array is not None:
-        steps = [0] * len(shape)
-        for n, step, axis in zip(node.shape, node.array.strides, axes, strict=True):
-            if axis is not None and n > 1:
-                steps[axis] = step
-        view = cupy.lib.stride_tricks.as_strided(node.array, shape, tuple(steps))
-        return known(view)
+        return known(_view(node.array, shape, axes))
     return LazyArray(Node(shape, node.dtype, None, (node,), axes=axes))
 
 
-def _shown_by(shape: Shape, key: Any) -> tuple[Shape, tuple[int, ...]] | None:
-    """Return what `_rearranged` takes for an index that only adds axes of length 1, else None."""
+def _view(array: Array, shape: Shape, axes: tuple[int | None, ...]) -> Array:
+    """Return a view of a CuPy array with its axes rearranged as `_rearranged` says."""
+    steps = [0] * len(shape)
+    for n, step, axis in zip(array.shape, array.strides, axes, strict=True):
+        if axis is not None and n > 1:
+            steps[axis] = step
+    return cupy.lib.stride_tricks.as_strided(array, shape, tuple(steps))
+
+
+def _shown_by(shape: Shape, key: Any) -> tuple[Shape, tuple[int | None, ...]] | None:
+    """Return what `_rearranged` takes for an index that only adds and drops axes of length 1.
+
+    It is None for other indices.
+    """
     keys = list(key) if isinstance(key, tuple) else [key]
-    if not all(k is None or k is Ellipsis or (type(k) is slice and k == slice(None)) for k in keys):
-        return None
-    if keys.count(Ellipsis) > 1:
+    if not all(k is None or k is Ellipsis or type(k) is int or _is_whole(k) for k in keys):
         return None
     given = sum(k is not None and k is not Ellipsis for k in keys)
-    if Ellipsis not in keys:
-        keys.append(Ellipsis)
-    at = keys.index(Ellipsis)
-    keys[at : at + 1] = [slice(None)] * (len(shape) - given)
-    if len(shape) < given:
+    if keys.count(Ellipsis) > 1 or given > len(shape):
         return None
-    sizes = iter(shape)
-    axes = tuple(i for i, k in enumerate(keys) if k is not None)
-    return tuple(1 if k is None else next(sizes) for k in keys), axes
+    at = keys.index(Ellipsis) if Ellipsis in keys else len(keys)
+    keys[at : at + 1] = [slice(None)] * (len(shape) - given)
+    new_shape: list[int] = []
+    axes: list[int | None] = []
+    for k in keys:
+        n = 1 if k is None else shape[len(axes)]
+        if type(k) is int:
+            if n != 1 or k not in (0, -1):
+                return None
+            axes.append(None)
+            continue
+        if k is not None:
+            axes.append(len(new_shape))
+        new_shape.append(n)
+    return tuple(new_shape), tuple(axes)
+
+
+def _is_whole(key: Any) -> bool:
+    """Whether an index takes the whole of an axis."""
+    return type(key) is slice and key == slice(None)
 
 
 def _broadcast_to(x: Any, shape: Any) -> Any:
@@ -570,9 +593,20 @@ def compute(arrays: Sequence[LazyArray], into: Sequence[Array] | None = None) ->
     _draw_all()
     for node in _reductions_before(list(wanted)):
         fused.reduce(node)
+    for node in wanted:
+        _show(node)
     wanted = _still_wanted(wanted)
     jobs = [fused.Job(nodes, {n: wanted[n] for n in nodes}) for nodes in _clusters(list(wanted))]
     fused.launch(jobs)
+
+
+def _show(node: Node) -> None:
+    """Make a rearranged node known if what it shows is known: as a view, without a kernel."""
+    if node.array is None and node.axes is not None:
+        (inner,) = node.inputs
+        _show(inner)
+        if inner.array is not None:
+            node.become(_view(inner.array, node.shape, node.axes))
 
 
 def _still_wanted(wanted: dict[Node, Any]) -> dict[Node, Any]:

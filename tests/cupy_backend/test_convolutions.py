@@ -95,9 +95,7 @@ def test_tiles(
     geometry, image, c, q, splits, threads, cupy_backend, convolutions, launched, rng, monkeypatch
 ):
     monkeypatch.setattr(convolutions, "_division", lambda *_: (threads, splits))
-    monkeypatch.setattr(
-        convolutions, "_UNFOLDED_FROM", {"convolve": 999, "kernel_gradient": 999}
-    )
+    monkeypatch.setattr(convolutions, "_UNFOLDED_FROM", {"convolve": 999, "kernel_gradient": 999})
     for kernels in (1, 2):
         for function, arrays, more in cases(
             rng, np.float32, geometry, image, c, q, kernels=kernels
