@@ -222,6 +222,10 @@ class LazyArray(NDArrayOperatorsMixin):
         """Return the array in another shape; see `np.reshape`."""
         return np.reshape(self, shape[0] if len(shape) == 1 else shape, **kwargs)
 
+    def transpose(self, *axes: Any) -> LazyArray:
+        """Return the array with its axes in another order; see `np.transpose`."""
+        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
+
     def __getattr__(self, name: str) -> Any:
         if name in _METHODS_OF_NUMPY:
             function = getattr(np, name)
@@ -239,7 +243,7 @@ class LazyArray(NDArrayOperatorsMixin):
 
 
 _METHODS_OF_NUMPY = {
-    *("sum", "mean", "max", "min", "argmax", "transpose", "swapaxes", "squeeze", "var", "copy"),
+    *("sum", "mean", "max", "min", "argmax", "swapaxes", "squeeze", "var", "copy"),
 }
 """The methods that do what NumPy's functions of these names do."""
 

@@ -101,6 +101,8 @@ def test_shapes_are_stretched(first, second, lazy, cupy_backend, rng):
 
 AXES = {
     "transpose": lambda x: np.transpose(x * 2.0, (2, 0, 1)) + 1.0,
+    "method transpose": lambda x: (x * 2.0).transpose(2, 0, 1) * (x + 1.0).transpose((2, 0, 1)),
+    "method transpose of all": lambda x: (x * 2.0).transpose() * 2.0,
     "T": lambda x: (x * 2.0).T * 3.0,
     "mT": lambda x: (x * 2.0).mT * 3.0,
     "swapaxes": lambda x: np.swapaxes(x + 1.0, 0, -1) * x.T,
