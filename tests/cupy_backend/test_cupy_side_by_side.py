@@ -13,12 +13,13 @@ from test_cupy_graphs import SMALL
 from test_cupy_training import CHOICES, built, cupy_by_name, settings  # noqa: F401
 
 from dualnet import data, tree
+from dualnet.backends.overridable import exact_matmul
 from dualnet.training.run import make_trainer
-from dualnet.training.side_by_side import train_side_by_side
+from dualnet.training.side_by_side import _Group, train_side_by_side
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")
 
-SEEDS = (0, 3, 7)
+SEEDS = (3, 0)
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +54,21 @@ def assert_as_alone(trainer, backend):
             np.testing.assert_array_equal(here, there, err_msg=f"seed {seed}: {path}")
         np.testing.assert_array_equal(got.history[:, :-1], expected.history[:, :-1])
         np.testing.assert_array_equal(got.comparisons, expected.comparisons)
-    first, second, *_ = (state.history[:, 1] for state in states)
+    first, second = (state.history[:, 1] for state in states)
     assert (first != second).all()
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
 def test_every_rule_recorded(rule, cupy_backend, digits):
-    trainer = make_trainer(settings("bp", graph=True, epochs=1, batch_size=20), SMALL, digits)
+    trainer = make_trainer(settings("bp", graph=True, epochs=1, batch_size=25), SMALL, digits)
     assert_as_alone(replace(trainer, rule=rule), cupy_backend)
 
 
 @pytest.mark.parametrize("graph", (False, True), ids=("plain", "recorded"))
 @pytest.mark.parametrize("name", CHOICES)
 def test_every_choice(name, graph, cupy_backend, digits):
-    """Two epochs, with a last batch of another size."""
-    chosen = settings(**CHOICES[name], graph=graph, batch_size=15)
+    """With a last batch of another size."""
+    chosen = settings(**CHOICES[name], graph=graph, batch_size=22, epochs=1 + graph)
     digits = replace(digits, image_size=chosen.image_size)
     trainer = make_trainer(chosen, built(digits, chosen.objective), digits)
     assert_as_alone(trainer, cupy_backend)
@@ -92,8 +93,6 @@ def test_a_recorded_step_of_all_is_one_launch_and_moves_nothing(stand_in, digits
         moved.append(dict(happened))
         return now
 
-    from dualnet.training.side_by_side import _Group
-
     step = _Group._step
     monkeypatch.setattr(_Group, "_step", count_in_steps)
     trainer = make_trainer(settings("fdfa", graph=True, batch_size=10), built(digits), digits)
@@ -111,8 +110,6 @@ def test_each_item_has_a_stream_and_a_workspace(stand_in):
     square = stand_in.asarray(np.eye(3))
 
     def multiply(i):
-        from dualnet.backends.overridable import exact_matmul
-
         product = exact_matmul(square * i, square)
         seen.append((fake_cuda.streams.current[-1], fake_cublas.chosen["workspace"]))
         return product
