@@ -12,6 +12,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -66,6 +67,7 @@ class CupyBackend:
         _require_device(self._cupy)
         _choose_precision(matmul_precision)
         from dualnet.backends import (  # here, because all of them import CuPy
+            cublas,
             graphs,
             kernels,  # noqa: F401 (its import registers kernels)
             launching,
@@ -76,11 +78,13 @@ class CupyBackend:
         from dualnet.backends.products import product_kernels
 
         self._graphs, self._key_words = graphs, placeholders.key_words
+        self._give_workspace = cublas.give_workspace
         self._draws = launching.Module("draws")
         put_kernels(self._cupy.ndarray, launching.KERNELS | product_kernels(matmul_precision))
         put_kernels(self._cupy.ndarray, {"call_recorded": recorded_calls.call})
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)
+        self._lanes: list[Any] = []
 
     def asarray(self, x: Any, dtype: DTypeLike | None = None) -> Array:
         """Return the array on the device; one that is there already is not copied."""
@@ -125,6 +129,42 @@ class CupyBackend:
     def map(self, f: Callable, items: Iterable) -> list:
         """Return `[f(x) for x in items]`, one after the other."""
         return [f(x) for x in items]
+
+    def side_by_side(self, f: Callable, items: Iterable) -> list:
+        """Return `[f(x) for x in items]`, where each call starts its work on a stream of its own.
+
+        These streams begin when the current stream has done what it was asked for until now, and
+        the current stream waits for all of them.  So arrays may go in and come out, also while the
+        current stream captures: a graph then has a branch for each item.
+        """
+        here = self._cupy.cuda.get_current_stream()
+        begin = here.record()
+        results: list[Any] = []
+        lanes: list[Any] = []
+
+        def join() -> None:
+            for lane in lanes:
+                here.wait_event(lane.record())
+
+        try:
+            for x in items:
+                lanes.append(self._lane(len(lanes)))
+                lanes[-1].wait_event(begin)
+                with lanes[-1]:
+                    results.append(f(x))
+        except BaseException:
+            with suppress(Exception):  # a capture that has failed cannot be joined
+                join()
+            raise
+        join()
+        return results
+
+    def _lane(self, number: int) -> Any:
+        """Return the stream of an item in `side_by_side`, made when it is first needed."""
+        if number == len(self._lanes):
+            self._lanes.append(self._cupy.cuda.Stream(non_blocking=True))
+            self._give_workspace(self._lanes[number].ptr)
+        return self._lanes[number]
 
     def normal(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> Array:
         """Draw independent standard normal numbers; see `Backend.normal`."""
