@@ -254,7 +254,7 @@ class LazyArray(NDArrayOperatorsMixin):
         """Return the array in another shape; see `np.reshape`."""
         return np.reshape(self, shape[0] if len(shape) == 1 else shape, **kwargs)
 
-    def transpose(self, *axes: Any) -> LazyArray:
+    def transpose(self, *axes: Any) -> Any:
         """Return the array with its axes in another order; see `np.transpose`."""
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 

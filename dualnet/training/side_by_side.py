@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dualnet.backends.overridable import stack
 from dualnet.data import batches
 from dualnet.errors import DivergedError, UsageError
 from dualnet.random import Key, Keys
@@ -268,7 +269,7 @@ class _Group:
             done = self._one.backend.side_by_side(advance_one, indices)
         new, seen = zip(*done, strict=True)
         # Stacked, they are read and copied at once.
-        stacked = {name: np.stack([of_run[name] for of_run in seen]) for name in _STACKED}
+        stacked = {name: stack([of_run[name] for of_run in seen]) for name in _STACKED}
         each = [{k: v for k, v in of_run.items() if k not in _STACKED} for of_run in seen]
         return new, {**stacked, "each": each}
 
@@ -285,7 +286,7 @@ class _Group:
             return now
         to_host = self._one.backend.to_host
         losses, hits = (
-            to_host(np.stack([getattr(step, name) for step in now.unread])).T for name in _STACKED
+            to_host(stack([getattr(step, name) for step in now.unread])).T for name in _STACKED
         )
         read: list[TrainState] = []
         diverged = dict(now.diverged)

@@ -32,9 +32,9 @@ def nothing(_):
     pass
 
 
-def side_by_side(trainer):
+def side_by_side(trainer, seeds=SEEDS):
     """The last states of a run for each seed."""
-    trainers = [replace(trainer, seed=seed) for seed in SEEDS]
+    trainers = [replace(trainer, seed=seed) for seed in seeds]
     starts = [one.start() for one in trainers]
     states, _ = train_side_by_side(trainers, starts, nothing, nothing, quiet=True)
     return states
@@ -85,6 +85,12 @@ def test_every_choice(name, graph, cupy_backend, digits):
 def test_data_that_stay_on_the_host(cupy_backend, digits):
     trainer = make_trainer(settings("fdfa", graph=True), built(digits), digits)
     assert_as_alone(replace(trainer, dataset=digits), cupy_backend)
+
+
+def test_many_runs_are_recorded(cupy_backend, digits):
+    """CuPy itself joins more than eight arrays by their addresses, which it moves to the device."""
+    trainer = make_trainer(settings("bp", graph=True, epochs=1, batch_size=25), SMALL, digits)
+    side_by_side(trainer, range(9))
 
 
 def test_a_recorded_step_of_all_is_one_launch_and_moves_nothing(stand_in, digits, monkeypatch):
