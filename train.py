@@ -11,14 +11,14 @@ import dataclasses
 import json
 import os
 import signal
-import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dualnet import Key, backends, data, tree
-from dualnet.errors import DualnetError, Interrupted, UsageError
+from dualnet.errors import DivergedError, DualnetError, Interrupted, UsageError
 from dualnet.learning import RULES, WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
 from dualnet.nn import has_local_heads, walk, with_local_heads
 from dualnet.optim import OPTIMIZERS
@@ -29,6 +29,7 @@ from dualnet.training.recipes import RECIPES, find_recipe
 from dualnet.training.resolve import check, locality, resolve
 from dualnet.training.run import extended, out_of_memory_explained, run
 from dualnet.training.run_folder import RunFolder
+from dualnet.training.seeds import run_seeds, words_for_diverged
 from dualnet.training.settings import Settings, Tables, build, flag
 from models import MODELS
 
@@ -95,8 +96,13 @@ def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> A
     return objective.network(lambda _: with_local_heads(network, params, outputs), classes)
 
 
-def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
-    """Load the data, do one run, and return its summary."""
+def train(
+    settings: Settings,
+    folder: RunFolder,
+    args: argparse.Namespace,
+    seeds: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Load the data, do one run or one for each of several seeds, and return the summary."""
     # The backend comes first, to say at once if it cannot be used, and what `auto` chooses.
     backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
     # Where `auto` chooses NumPy, settings for CuPy are dropped.
@@ -115,16 +121,15 @@ def train(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> di
     )
     with out_of_memory_explained(settings):
         network = network_of(settings, dataset.in_shape, len(dataset.classes))
+    how: dict[str, Any] = {
+        "resume": args.resume is not None,
+        "quiet": args.quiet,
+        "published": published(settings),
+    }
     try:
-        return run(
-            settings,
-            network,
-            dataset,
-            folder,
-            resume=args.resume is not None,
-            quiet=args.quiet,
-            published=published(settings),
-        )
+        if seeds is None:
+            return run(settings, network, dataset, folder, **how)
+        return run_seeds(settings, network, dataset, folder, seeds, **how)
     except KeyboardInterrupt:
         where = "" if args.data_dir is None else f" --data-dir {args.data_dir}"
         raise Interrupted(f"interrupted; go on with --resume {folder.path}{where}") from None
@@ -201,7 +206,7 @@ def main(argv: list[str]) -> None:
         print_list()
         return
     if args.resume is not None:
-        report(resume(args, argv), args)
+        conclude(resume(args, argv), args)
         return
     if args.seed is not None and args.seeds is not None:
         raise UsageError("give --seed or --seeds, not both")
@@ -212,11 +217,11 @@ def main(argv: list[str]) -> None:
         print(json.dumps(describe(settings, args.data_dir)))
         return
     name = f"{settings.dataset}-{settings.model}-{settings.rule}-{time.strftime('%Y%m%d-%H%M%S')}"
-    base = Path(args.run_dir) if args.run_dir else unused(Path("runs") / name)
-    if args.seeds is None:
-        report(train(settings, RunFolder(base), args), args)
-    else:
-        report(train_seeds(settings, base, args), args)
+    folder = RunFolder(args.run_dir or unused(Path("runs") / name))
+    if args.seeds is not None:  # before data are loaded
+        for one in (folder, *map(folder.of_seed, args.seeds)):
+            one.require_unused()
+    conclude(train(settings, folder, args, args.seeds), args)
 
 
 def resume(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
@@ -229,36 +234,30 @@ def resume(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
             "--epochs and --data-dir"
         )
     folder = RunFolder(args.resume)
-    settings = folder.settings(lambda settings: check(settings, TABLES))
-    return train(extended(settings, args.epochs), folder, args)
+    seeds = folder.seeds()
+    folders = [folder] if seeds is None else [folder.of_seed(seed) for seed in seeds]
+    every = [extended(one.settings(check_settings), args.epochs) for one in folders]
+    if any(dataclasses.replace(one, seed=every[0].seed) != every[0] for one in every):
+        raise UsageError(
+            f"--resume {folder.path}: its runs differ in more than their seeds; go on with each "
+            f"alone, as in --resume {folders[0].path}"
+        )
+    return train(every[0], folder, args, seeds)
 
 
-def train_seeds(settings: Settings, base: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Do one run for each of `--seeds` in folders under `base`, and return their summary."""
-    folders = {seed: RunFolder(base / f"seed-{seed}") for seed in args.seeds}
-    for folder in (RunFolder(base), *folders.values()):
-        folder.require_unused()
-    summaries = [
-        train(dataclasses.replace(settings, seed=seed), folder, args)
-        for seed, folder in folders.items()
-    ]
-    return combined(summaries, base)
+def check_settings(settings: Settings) -> None:
+    """Raise a UsageError unless everything that the settings name exists and can be made."""
+    check(settings, TABLES)
 
 
-def combined(summaries: list[dict[str, Any]], base: Path) -> dict[str, Any]:
-    """Write and return the summary of several seeds: means, and the spread of the accuracies."""
-    accuracies = [s["test_accuracy"] for s in summaries]
-    together = {
-        **summaries[0],
-        "test_accuracy": statistics.fmean(accuracies),
-        "test_accuracy_std": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
-        "test_loss": statistics.fmean(s["test_loss"] for s in summaries),
-        "seed": [s["seed"] for s in summaries],
-        "runs": summaries,
-        "run_dir": str(base),
-    }
-    RunFolder(base).write_json("summary.json", together)
-    return together
+def conclude(summary: dict[str, Any], args: argparse.Namespace) -> None:
+    """Report the outcome; then raise a DivergedError if some of several runs have diverged."""
+    report(summary, args)
+    if summary.get("diverged"):
+        sys.stdout.flush()  # the outcome comes before the error
+        raise DivergedError(
+            words_for_diverged(summary["diverged"], len(summary["runs"]) + len(summary["diverged"]))
+        )
 
 
 def report(summary: dict[str, Any], args: argparse.Namespace) -> None:
@@ -269,6 +268,8 @@ def report(summary: dict[str, Any], args: argparse.Namespace) -> None:
     spread = f" ± {summary['test_accuracy_std']:.4f}" if "test_accuracy_std" in summary else ""
     accuracy = f"{summary['tested_on']} accuracy {summary['test_accuracy']:.4f}{spread}"
     epochs = summary["epochs"]
+    for one in summary.get("runs", ()):
+        print(f"seed {one['seed']:<8} {one['tested_on']} accuracy {one['test_accuracy']:.4f}")
     print(f"{accuracy} after {epochs} epoch{'s' if epochs > 1 else ''}")
     print(f"run folder    {summary['run_dir']}")
     if "recipe" in summary:

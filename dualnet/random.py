@@ -45,27 +45,50 @@ class Key:
         return tuple(self.fold_in(i) for i in range(n))
 
 
+@dataclass(frozen=True)
+class Keys:
+    """Several keys in the place of one; `fold_in(i)` returns the one with index i."""
+
+    keys: tuple[Key, ...]
+
+    def fold_in(self, i: int) -> Key:
+        """Return the key with index i."""
+        return self.keys[i]
+
+
 def name_of_child(data: int | str) -> bytes:
     """Return what is hashed with a key to get the child that is named `data`."""
     kind = "name" if isinstance(data, str) else "index"
     return f" {kind} {data}".encode()
 
 
-def descendants(key: Key, derivations: Sequence[tuple[int, bytes]]) -> list[bytes]:
+def descendants(key: Key | Keys, derivations: Sequence[tuple[int, bytes]]) -> list[bytes]:
     """Derive many keys at once, as `Key.fold_in` derives one.
 
     Args:
-        key: the first key, number 0.
+        key: the first key, number 0, or several, which are its children.
         derivations: for each further key the number of its parent, and its `name_of_child`.
 
     Returns:
         The 16 bytes of each key, the least significant one first.
     """
-    keys = [key.bits.to_bytes(_BYTES, "little")]
+    if isinstance(key, Keys):
+        given = {name_of_child(i): _bytes(child) for i, child in enumerate(key.keys)}
+        keys = [b""]
+    else:
+        given, keys = {}, [_bytes(key)]
     for parent, name in derivations:  # without calls of Python functions, as there may be many
+        if given and parent == 0:
+            keys.append(given[name])
+            continue
         text = b"%d%b" % (int.from_bytes(keys[parent], "little"), name)
         keys.append(blake2b(text, digest_size=_BYTES).digest())
     return keys
+
+
+def _bytes(key: Key) -> bytes:
+    """Return the bytes of a key, the least significant one first."""
+    return key.bits.to_bytes(_BYTES, "little")
 
 
 def _hash(text: bytes) -> bytes:

@@ -18,7 +18,7 @@ CUDA_R_32F, CUDA_R_64F, CUDA_R_16BF = 0, 1, 14  # of `cupy.cuda.runtime`
 
 HANDLE = 4711
 calls = []
-chosen = {"stream": 0, "workspace": False}
+chosen = {"stream": 0, "workspace": None}
 
 
 def cublasCreate_v2(pointer):
@@ -27,12 +27,12 @@ def cublasCreate_v2(pointer):
 
 def cublasSetStream_v2(handle, stream):
     assert handle.value == HANDLE
-    chosen.update(stream=stream, workspace=False)
+    chosen.update(stream=stream, workspace=None)
 
 
 def cublasSetWorkspace_v2(handle, workspace, size):
     assert handle.value == HANDLE and workspace and size >= 1 << 22
-    chosen.update(workspace=True)
+    chosen.update(workspace=getattr(workspace, "value", workspace))
 
 
 _STORED = {CUDA_R_32F: np.float32, CUDA_R_64F: np.float64, CUDA_R_16BF: np.uint16}

@@ -6,6 +6,7 @@ move anything or to wait is an error then.
 """
 
 import contextlib
+import itertools
 import types
 from collections import Counter
 
@@ -13,8 +14,13 @@ counts = Counter()
 """`to_device`, `to_host` and `waits`."""
 
 recorder = types.SimpleNamespace(tape=None, malloc=None)
-"""`tape`: what was done since a stream began to capture; None while none does.  `malloc`: where
-memory comes from, if not from the default pool."""
+"""`tape`: what was done since a stream began to capture, with the stream; None while none does.
+`malloc`: where memory comes from, if not from the default pool."""
+
+
+def record(again):
+    """Note what is to be done again when the graph is launched."""
+    recorder.tape.append((streams.current[-1], again))
 
 
 def count(kind, times=1):
@@ -71,7 +77,7 @@ class Stream:
         tape, recorder.tape = recorder.tape, None
         if tape is None:
             raise RuntimeError("the stream is not capturing")
-        return Graph(tape)
+        return Graph(tape, self)
 
 
 streams = types.SimpleNamespace(current=[Stream()], waited=[])
@@ -79,15 +85,32 @@ streams = types.SimpleNamespace(current=[Stream()], waited=[])
 
 
 class Graph:
-    """What was recorded, to be done again."""
+    """What was recorded, to be done again.
 
-    def __init__(self, tape):
-        self._tape = tape
+    What was recorded on other streams is branches between what the capturing stream was asked for
+    before and after.  The branches take turns, the last one first, so that it shows if one needs
+    what another makes.
+    """
+
+    def __init__(self, tape, stream):
+        self._tape = []
+        for on_stream, part in itertools.groupby(tape, lambda entry: entry[0] is stream):
+            part = list(part)
+            self._tape += [again for _, again in part] if on_stream else _in_turn(part)
 
     def launch(self):
         assert recorder.tape is None
         for again in self._tape:
             again()
+
+
+def _in_turn(part):
+    """Work of several streams, one of each at a time, the last stream first."""
+    branches = {}
+    for stream, again in part:
+        branches.setdefault(stream, []).append(again)
+    rows = itertools.zip_longest(*reversed(branches.values()))
+    return [again for row in rows for again in row if again is not None]
 
 
 class CUDARuntimeError(RuntimeError):

@@ -116,8 +116,8 @@ def _cublas():
 
     def on_stream(function):
         def call(*arguments):
-            expected = {"stream": fake_cuda.streams.current[-1].ptr, "workspace": True}
-            assert fake_cublas.chosen == expected, fake_cublas.chosen
+            assert fake_cublas.chosen["stream"] == fake_cuda.streams.current[-1].ptr
+            assert fake_cublas.chosen["workspace"]
             done_in_place(lambda: function(*arguments))
 
         return call

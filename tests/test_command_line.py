@@ -301,8 +301,16 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(argv, pattern, mistake):
     [
         ("", "", "holds a run already; go on with it by --resume run"),
         ("", "--seeds 0 1", "--run-dir run holds a run already"),
-        ("--seeds 0 1", "", "--run-dir run holds the summary of several seeds"),
-        ("--seeds 0 1", "--seeds 2 3", "--run-dir run holds the summary of several seeds"),
+        (
+            "--seeds 0 1",
+            "",
+            "run holds runs of several seeds already; go on with them by --resume run",
+        ),
+        (
+            "--seeds 0 1",
+            "--seeds 2 3",
+            "--run-dir run holds runs of several seeds already",
+        ),
         ("--epochs 2", "--resume run --epochs 1", "the run has done 2 epochs already"),
         ("", "--resume run", None),  # a finished run, to which nothing is added
     ],

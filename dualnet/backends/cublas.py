@@ -16,6 +16,7 @@ import cupy
 import numpy as np
 
 from dualnet.errors import BackendError
+from dualnet.types import Array
 
 R_32F, R_64F, R_16BF = 0, 1, 14
 """cuBLAS's numbers for types of data: float32, float64, bfloat16."""
@@ -62,6 +63,17 @@ def gemm_strided_batched(*arguments: int) -> None:
     _call("cublasGemmStridedBatchedEx", _ready(), *arguments, _ALGORITHM)
 
 
+def give_workspace(stream: int) -> None:
+    """Give a stream a workspace of its own, for products beside those on other streams.
+
+    All other streams share one workspace, so products on two of them must not overlap.
+
+    Args:
+        stream: the pointer to a stream that lives as long as the process.
+    """
+    _handle(cupy.cuda.runtime.getDevice()).give_workspace(stream)
+
+
 class _Handle:
     """A handle of cuBLAS on one device, with its workspace and its stream."""
 
@@ -70,7 +82,13 @@ class _Handle:
         _call("cublasCreate_v2", ctypes.byref(pointer))
         self.pointer = pointer
         self._workspace = cupy.empty((_WORKSPACE_BYTES,), np.uint8)
+        self._own_workspaces: dict[int, Array] = {}
         self._stream: int | None = None
+
+    def give_workspace(self, stream: int) -> None:
+        """Keep a workspace for this stream alone."""
+        self._stream = None  # a stream that has gone may have had the same pointer
+        self._own_workspaces[stream] = cupy.empty((_WORKSPACE_BYTES,), np.uint8)
 
     def follow(self, stream: int) -> None:
         """Let cuBLAS work on this stream from now on."""
@@ -78,7 +96,8 @@ class _Handle:
             self._stream = None  # unknown until both calls have succeeded
             _call("cublasSetStream_v2", self.pointer, stream)
             # choosing a stream takes the workspace away, so it is given again
-            _call("cublasSetWorkspace_v2", self.pointer, self._workspace.data.ptr, _WORKSPACE_BYTES)
+            workspace = self._own_workspaces.get(stream, self._workspace)
+            _call("cublasSetWorkspace_v2", self.pointer, workspace.data.ptr, _WORKSPACE_BYTES)
             self._stream = stream
 
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import operator
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import cupy
@@ -107,6 +108,37 @@ _UNDRAWN: list[tuple[Array, draws.Draw]] = []
 """The arrays that stand for random numbers that are not drawn yet."""
 
 
+@contextmanager
+def lane() -> Generator[None]:
+    """Keep apart what is noted on a stream of its own, beside which other streams work.
+
+    What is noted inside is not computed on the stream of another lane.  Random numbers are drawn on
+    the stream of the lane, at the latest when it ends.  All else may stay noted until the streams
+    are joined, and arrays of all lanes can then be computed together.
+
+    Arrays that several lanes read must be computed before the first one begins; see `compute_all`.
+    """
+    _pending.append(weakref.WeakSet())
+    try:
+        yield
+        _draw_all()
+    finally:
+        noted = _pending.pop()
+        _pending[-1].update(noted)
+
+
+def reduced(values: Tree) -> Tree:
+    """Return a tree after all reductions that its lazy arrays depend on were computed.
+
+    These take launches of their own at any time, so they had better be beside those of other lanes.
+    """
+    _draw_all()
+    arrays = [x for x in tree.leaves(values) if isinstance(x, LazyArray)]
+    for node in _reductions_before([x._node for x in arrays]):
+        fused.reduce(node)
+    return values
+
+
 def plain(x: Any) -> Any:
     """Return a CuPy array for a lazy one, and anything else as it is."""
     return x.computed() if isinstance(x, LazyArray) else x
@@ -124,7 +156,7 @@ class LazyArray(NDArrayOperatorsMixin):
         self._node = node
         node.holder = weakref.ref(self)
         if node.array is None:
-            _PENDING.add(node)
+            _pending[-1].add(node)
 
     # --- what is known without its entries ---
 
@@ -193,7 +225,7 @@ class LazyArray(NDArrayOperatorsMixin):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         value = _unwrapped(value)
-        _compute_all()
+        compute_all()
         self.computed()[_unwrapped(key)] = value
 
     def __iter__(self) -> Iterable:
@@ -222,7 +254,7 @@ class LazyArray(NDArrayOperatorsMixin):
         """Return the array in another shape; see `np.reshape`."""
         return np.reshape(self, shape[0] if len(shape) == 1 else shape, **kwargs)
 
-    def transpose(self, *axes: Any) -> LazyArray:
+    def transpose(self, *axes: Any) -> Any:
         """Return the array with its axes in another order; see `np.transpose`."""
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
@@ -250,9 +282,9 @@ _METHODS_OF_NUMPY = {
 _OF_CUPY = {name for name in dir(cupy.ndarray) if not name.startswith("_")}
 """The names of what CuPy's arrays have; an array is not computed when it is asked for another."""
 
-_PENDING: weakref.WeakSet[Node] = weakref.WeakSet()
+_pending: list[weakref.WeakSet[Node]] = [weakref.WeakSet()]
 """The nodes for which lazy arrays stood that were not computed, so that they can be before memory
-is overwritten."""
+is overwritten.  The last set belongs to the innermost `lane` that goes on now."""
 
 
 # --- from CuPy arrays and back -------------------------------------------------------------------
@@ -558,7 +590,7 @@ def _in_place(ufunc: Any, method: str, inputs: Sequence, kwargs: dict) -> Any:
         if result is not None and (result.shape, result.dtype) == (target.shape, target.dtype):
             target._set(result._node)
             return target
-    _compute_all()
+    compute_all()
     if usual:
         if ufunc is np.matmul:
             matmul(*_unwrapped(inputs), target.computed())
@@ -573,10 +605,15 @@ def _in_place(ufunc: Any, method: str, inputs: Sequence, kwargs: dict) -> Any:
     return target
 
 
-def _compute_all() -> None:
-    """Compute every lazy array, because memory that some of them read will be overwritten."""
-    held = [node.holder() for node in list(_PENDING) if node.array is None and node.is_held]
-    _PENDING.clear()
+def compute_all() -> None:
+    """Compute every lazy array that was noted in the present lane, and outside of one all.
+
+    That is needed before memory is overwritten that some of them read, and before other streams may
+    use them.
+    """
+    pending = _pending[-1]
+    held = [node.holder() for node in list(pending) if node.array is None and node.is_held]
+    pending.clear()
     compute(held)
 
 

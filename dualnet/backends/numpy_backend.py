@@ -71,6 +71,10 @@ class NumpyBackend:
         """Return the function itself: on the host, a recording would save nothing."""
         return function
 
+    def side_by_side(self, f: Callable, items: Iterable) -> list:
+        """Return `[f(x) for x in items]`, one after the other: there is nothing to overlap."""
+        return [f(x) for x in items]
+
     def prefetch(self, batches: Iterable[tuple]) -> Generator[tuple, None, None]:
         """Yield the batches as they are: nothing must be moved."""
         yield from batches

@@ -60,6 +60,16 @@ class Backend(Protocol):
         """Return `[f(x) for x in items]`; several items may be worked on at once."""
         ...
 
+    def side_by_side(self, f: Callable, items: Iterable) -> list:
+        """Return `[f(x) for x in items]`; a device may work on all items at once.
+
+        Args:
+            f: starts work on arrays that no other item's work writes to.  It may be called while a
+                function is recorded.
+            items: what to call it with.
+        """
+        ...
+
     def recorded(self, function: Callable, record: bool = True, what: str = "step") -> Callable:
         """Return the fastest form of a pure function of arrays that is called again and again.
 

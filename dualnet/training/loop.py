@@ -50,7 +50,7 @@ States = Generator[TrainState, None, TrainState]
 Advance = Callable[
     [Carried, tuple[Array, ...], Key, dict[str, Any]], tuple[Carried, dict[str, Tree]]
 ]
-"""A step as a pure function of arrays; see `Trainer._advance`."""
+"""A step as a pure function of arrays; see `Trainer.advance`."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ class Trainer:
 
     def _states(self, now: TrainState, step_seconds: list[float], quiet: bool) -> States:
         """Yield the state after each step and after each epoch's evaluation."""
-        advance: Advance = self.backend.recorded(self._advance, self.graph)
-        first_advance: Advance = self.backend.recorded(partial(self._advance, check=True), False)
+        advance: Advance = self.backend.recorded(self.advance, self.graph)
+        first_advance: Advance = self.backend.recorded(partial(self.advance, check=True), False)
         while now.position[0] < self.epochs:
             now = yield from self._epoch(now, first_advance, advance, step_seconds, quiet)
             first_advance = advance
@@ -232,7 +232,7 @@ class Trainer:
                 bar.set_postfix(_so_far(now), refresh=False)
                 bar.update(len(order[batch]))
                 yield now
-        now = self._finish_epoch(now, epoch, len(order))
+        now = self.finish_epoch(now, epoch, len(order))
         yield now
         return now
 
@@ -261,11 +261,11 @@ class Trainer:
         return replace(
             now,
             carried=carried,
-            comparisons=self._compared(now, number, seen, key),
+            comparisons=self.compared(now, number, seen, key),
             unread=(*now.unread, Unread(number, seen["loss"], seen["correct"], len(batch[-1]))),
         )
 
-    def _advance(
+    def advance(
         self,
         carried: Carried,
         batch: tuple[Array, ...],
@@ -337,7 +337,7 @@ class Trainer:
             sums = np.add(sums, (loss * n, right / self.objective.views_per_image, n, 0))
         return replace(now, sums=sums, unread=())
 
-    def _compared(self, now: TrainState, number: int, seen: dict[str, Tree], key: Key) -> Tree:
+    def compared(self, now: TrainState, number: int, seen: dict[str, Tree], key: Key) -> Tree:
         """Return the comparisons, with that of this step's gradient if it is the step's turn."""
         if self.grad_stats is None or number % self.grad_stats != 0:
             return now.comparisons
@@ -348,7 +348,7 @@ class Trainer:
         new = [[row.cosine, row.angle, row.norm_ratio] for row in rows]
         return np.concatenate([now.comparisons, [new]])
 
-    def _finish_epoch(self, now: TrainState, epoch: int, per_epoch: int) -> TrainState:
+    def finish_epoch(self, now: TrainState, epoch: int, per_epoch: int) -> TrainState:
         """Evaluate, add the epoch's row to the history, and go to the start of the next epoch."""
         test_loss, test_accuracy = self.evaluate(now)
         if not np.isfinite(test_loss):

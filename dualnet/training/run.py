@@ -59,57 +59,97 @@ def run(
     Raises:
         DivergedError, DataError, UsageError, BackendError: see `dualnet.errors`.
     """
-    began = time.perf_counter()
     with out_of_memory_explained(settings):
         trainer = make_trainer(settings, network, dataset)
-        now = trainer.start()
-    if resume:
-        now = restored(now, settings, folder)
-        done = folder.summary() if now.position[0] == settings.epochs else None
-        if done is not None:
-            return done
-        folder.write_settings(settings)  # the run may have more epochs now
-    else:
-        folder.create(settings)
-
-    def save(state: TrainState) -> None:
-        folder.write_checkpoint(tree.map(trainer.backend.to_host, state.as_trees()))
-        if settings.grad_stats is not None:
-            layers = [path for path, _ in tree.items(state.carried.params)]
-            folder.write_gradients([*layers, TOTAL], settings.grad_stats, state.comparisons)
-
-    memory: dict[str, int] = {}
-
-    def save_epoch(state: TrainState) -> None:
-        save(state)
-        folder.write_metrics(state.history)
-        memory.update(trainer.backend.memory())  # a recorded step still holds its memory
-
-    save(now)
+        one = Run(settings, trainer, folder, resume=resume, published=published)
+    if one.done is not None:
+        return one.done
     with out_of_memory_explained(settings):
-        now, step_seconds = trainer.train(now, save_epoch, save, quiet)
-    summary = {
-        **outcome(now.history),
-        "seconds_per_step": seconds_per_step(step_seconds),
-        "seconds": time.perf_counter() - began,
-        "peak_memory_bytes": peak_memory_bytes(),
-        **memory,
-        "seed": settings.seed,
-        "dataset": settings.dataset,
-        "tested_on": dataset.tested_on,
-        "model": settings.model,
-        "parameters": tree.size(now.carried.params),
-        "objective": settings.objective,
-        "rule": settings.rule,
-        **{f"rule_{name}": value for name, value in settings.rule_options.items()},
-        **last_cosine(now.comparisons),
-        **(published or {}),
-        "run_dir": str(folder.path),
-    }
-    folder.write_json("summary.json", summary)
-    title = f"{settings.dataset}, {settings.model}, {settings.rule}"
-    draw_curve(now.history, title, folder.path / "curve.png")
-    return summary
+        now, step_seconds = trainer.train(one.start, one.save_epoch, one.save, quiet)
+    return one.finish(now, step_seconds)
+
+
+class Run:
+    """A run and its folder: where it starts, what is saved on the way, and its summary.
+
+    Args:
+        settings, folder, resume, published: see `run`.
+        trainer: of the run.
+
+    Attributes:
+        start: the state from which the run goes on.
+        done: the summary of a run that has reached its last epoch before; None for others.
+
+    Raises:
+        DataError, UsageError: see `run`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        trainer: Trainer,
+        folder: RunFolder,
+        *,
+        resume: bool = False,
+        published: dict[str, Any] | None = None,
+    ):
+        self._began = time.perf_counter()
+        self.settings, self.trainer, self.folder = settings, trainer, folder
+        self._published = published or {}
+        self._memory: dict[str, int] = {}
+        self.start = trainer.start()
+        self.done: dict[str, Any] | None = None
+        if resume:
+            self.start = restored(self.start, settings, folder)
+            if self.start.position[0] == settings.epochs:
+                self.done = folder.summary()
+            if self.done is not None:
+                return
+            folder.write_settings(settings)  # the run may have more epochs now
+        else:
+            folder.create(settings)
+        self.save(self.start)
+
+    def save(self, state: TrainState) -> None:
+        """Write a state, from which the run can go on."""
+        self.folder.write_checkpoint(tree.map(self.trainer.backend.to_host, state.as_trees()))
+        if self.settings.grad_stats is not None:
+            layers = [path for path, _ in tree.items(state.carried.params)]
+            self.folder.write_gradients(
+                [*layers, TOTAL], self.settings.grad_stats, state.comparisons
+            )
+
+    def save_epoch(self, state: TrainState) -> None:
+        """Write a state after an epoch, and the figures of all epochs."""
+        self.save(state)
+        self.folder.write_metrics(state.history)
+        self._memory = self.trainer.backend.memory()  # a recorded step still holds its memory
+
+    def finish(self, now: TrainState, step_seconds: list[float]) -> dict[str, Any]:
+        """Write and return the summary of a run that has reached its last epoch."""
+        settings = self.settings
+        summary = {
+            **outcome(now.history),
+            "seconds_per_step": seconds_per_step(step_seconds),
+            "seconds": time.perf_counter() - self._began,
+            "peak_memory_bytes": peak_memory_bytes(),
+            **self._memory,
+            "seed": settings.seed,
+            "dataset": settings.dataset,
+            "tested_on": self.trainer.dataset.tested_on,
+            "model": settings.model,
+            "parameters": tree.size(now.carried.params),
+            "objective": settings.objective,
+            "rule": settings.rule,
+            **{f"rule_{name}": value for name, value in settings.rule_options.items()},
+            **last_cosine(now.comparisons),
+            **self._published,
+            "run_dir": str(self.folder.path),
+        }
+        self.folder.write_json("summary.json", summary)
+        title = f"{settings.dataset}, {settings.model}, {settings.rule}"
+        draw_curve(now.history, title, self.folder.path / "curve.png")
+        return summary
 
 
 def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Trainer:
@@ -186,8 +226,13 @@ def outcome(history: np.ndarray) -> dict[str, Any]:
 
 
 @contextmanager
-def out_of_memory_explained(settings: Settings) -> Iterator[None]:
-    """Turn a MemoryError into a BackendError that says which settings would make the work fit."""
+def out_of_memory_explained(settings: Settings, seeds: int = 1) -> Iterator[None]:
+    """Turn a MemoryError into a BackendError that says which settings would make the work fit.
+
+    Args:
+        settings: of the work.
+        seeds: how many runs with these settings are side by side.
+    """
     try:
         yield
     except MemoryError as error:
@@ -200,6 +245,9 @@ def out_of_memory_explained(settings: Settings) -> Iterator[None]:
             lower.insert(0, "--tangent-chunk")
         elif "tangents" in options:
             lower.insert(0, "--tangents")
+        if seeds > 1:
+            k += f", {seeds} seeds at once"
+            lower.insert(0, "the number of --seeds")
         raise BackendError(
             f"backend {settings.backend}: out of memory with batch size {settings.batch_size}{k}: "
             f"{str(error).rstrip('.')}{_what_would_fit(error, settings)}; lower "

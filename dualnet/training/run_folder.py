@@ -8,6 +8,13 @@
 | `checkpoint.npz` | everything that is needed to go on: arrays only, never pickled objects |
 | `summary.json` | the outcome |
 | `curve.png` | loss and accuracy, if matplotlib is installed |
+
+Runs of several seeds have a folder each, `seed-0` and so on, in a folder with two files:
+
+| file | what |
+| --- | --- |
+| `seeds.json` | the seeds |
+| `summary.json` | the outcome of all runs |
 """
 
 from __future__ import annotations
@@ -18,7 +25,7 @@ import platform
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -58,20 +65,52 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         self.write_settings(settings)
 
+    def create_for_seeds(self, seeds: Sequence[int]) -> None:
+        """Make a folder for runs of several seeds, and write `seeds.json`.
+
+        Raises:
+            UsageError: the folder, or that of a seed, holds a run already, or cannot be made.
+        """
+        for folder in (self, *map(self.of_seed, seeds)):
+            folder.require_unused()
+        with self._errors_named():
+            self.path.mkdir(parents=True, exist_ok=True)
+        self.write_json("seeds.json", {"seeds": list(seeds)})
+
+    def of_seed(self, seed: int) -> RunFolder:
+        """Return the folder of one run of several seeds."""
+        return RunFolder(self.path / f"seed-{seed}")
+
+    def seeds(self) -> list[int] | None:
+        """Return the seeds in `seeds.json`; None if this is no folder of several seeds.
+
+        Raises:
+            DataError: the file is damaged or cannot be read.
+        """
+        file = self.path / "seeds.json"
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            seeds = data["seeds"]
+            if not seeds or not all(type(seed) is int for seed in seeds):
+                raise ValueError("it holds no seeds")
+            return list(seeds)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{file} is damaged: {error}; start the runs anew") from error
+
     def require_unused(self) -> None:
         """Raise a UsageError if the folder holds a run already, or cannot be read."""
         with self._errors_named():
-            run, seeds = ((self.path / f"{name}.json").exists() for name in ("config", "summary"))
-        if seeds and not run:
-            raise UsageError(
-                f"--run-dir {self.path} holds the summary of several seeds already; choose another "
-                "folder"
-            )
-        if run:
-            raise UsageError(
-                f"--run-dir {self.path} holds a run already; go on with it by "
-                f"--resume {self.path}, or choose another folder"
-            )
+            for name, what, them in (
+                ("config.json", "a run", "it"),
+                ("seeds.json", "runs of several seeds", "them"),
+            ):
+                if (self.path / name).exists():
+                    raise UsageError(
+                        f"--run-dir {self.path} holds {what} already; go on with {them} by "
+                        f"--resume {self.path}, or choose another folder"
+                    )
 
     def write_settings(self, settings: Settings) -> None:
         """Write `config.json`."""
