@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cupy_comparisons import ALLOWED, BOTH, assert_as_on_host, moved
+from cupy_comparisons import ALLOWED, BOTH, assert_as_on_host, assert_same, moved
 from test_random import DRAWS, assert_moments, assert_parts_are_of_the_whole
 
 import dualnet as dn
