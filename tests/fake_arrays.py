@@ -45,6 +45,65 @@ LACKING_ARGUMENTS = {
 """What NumPy's functions take and CuPy's do not; `np.eye`, `np.full` and `np.ones` hand on a
 `device=` of their own accord when they are called with `like=`."""
 
+SUMS = {"add", "multiply"}
+"""The ufuncs of which CuPy has the methods `reduce` and `accumulate`."""
+
+QUANTILES = ("linear", "lower", "higher", "midpoint", "nearest")
+
+
+def _choose(a, choices, out=None, mode="raise"):
+    for x in choices:
+        if np.shape(x) != np.shape(choices[0]):
+            raise AttributeError("'list' object has no attribute 'shape'")
+
+
+def _pad(array, pad_width, mode="constant", **kwargs):
+    if isinstance(pad_width, dict):
+        raise TypeError("`pad_width` must be of integral type.")
+    if mode == "median":
+        raise ValueError(f"mode {mode!r} is not supported")
+    for x in (kwargs.get("constant_values"), kwargs.get("end_values")):
+        if _on_device(x):
+            raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+
+def _partition(a, kth, axis=-1):
+    pass
+
+
+def _piecewise(x, condlist, funclist):
+    if any(map(callable, funclist)):
+        raise NotImplementedError("Callable functions are not supported currently")
+
+
+def _quantile(
+    a,
+    q,
+    axis=None,
+    out=None,
+    overwrite_input=False,
+    method="linear",
+    keepdims=False,
+    *,
+    interpolation=None,
+):
+    if np.ndim(q) > 1:
+        raise ValueError(f"Expected q to have a dimension of 1.\nActual: {np.ndim(q)} != 1")
+    if method not in QUANTILES:
+        raise ValueError(f"{method!r} method is not yet supported. Please use any other method.")
+
+
+def _select(condlist, choicelist, default=0):
+    if isinstance(default, ndarray):
+        raise TypeError("default only accepts scalar values")
+
+
+REFUSALS = {
+    **{"choose": _choose, "pad": _pad, "partition": _partition, "piecewise": _piecewise},
+    **{"percentile": _quantile, "quantile": _quantile, "select": _select},
+}
+"""Functions of CuPy's parameters that raise where CuPy's functions of these names do."""
+
 CALLS_LIBRARIES = {
     *("dot", "einsum", "inner", "matmul", "tensordot", "vdot"),
     *("cholesky", "det", "eigh", "eigvalsh", "inv", "pinv", "qr", "slogdet", "solve", "svd"),
@@ -172,8 +231,14 @@ class ndarray:
     # --- the two protocols ---
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
-        if method != "__call__" or ufunc.__name__ in LACKING:
+        served = ("__call__", "outer", "reduce", "accumulate")
+        if method not in served or ufunc.__name__ in LACKING:
             return NotImplemented
+        if method in ("reduce", "accumulate"):
+            if ufunc.__name__ not in SUMS:
+                raise NotImplementedError(f"`cupy_{ufunc.__name__}.{method}` is not supported yet")
+            if kwargs.keys() & {"initial", "where"}:
+                raise TypeError(f"{method}() got an unexpected keyword argument")
         operands = (*inputs, *(out or ()))
         for x in operands:
             known = isinstance(x, (ndarray, np.ndarray, np.generic, bool, int, float))
@@ -186,7 +251,7 @@ class ndarray:
         if out:
             kwargs["out"] = tuple(x._held for x in out)
         refused_if_recorded(ufunc.__name__)
-        compute = lambda: ufunc(*map(inside, inputs), **kwargs)  # noqa: E731
+        compute = lambda: getattr(ufunc, method)(*map(inside, inputs), **kwargs)  # noqa: E731
         if not out:
             return done(compute)
         done_in_place(compute)
@@ -201,9 +266,9 @@ class ndarray:
                 raise TypeError(f"{name}() got an unexpected keyword argument {argument!r}")
         if name in JOINS and any(not hasattr(x, "__array_function__") for x in args[0]):
             raise TypeError("Argument has incorrect type (expected cupy._core.core._ndarray_base)")
+        if name in REFUSALS:
+            REFUSALS[name](*args, **kwargs)
         refused_if_recorded(name)
-        if name in WAITS:
-            count("waits")
         if name in JOINS and _small_and_many(args[0]):
             count("to_device")  # their addresses
         hosts = len(list(_host_arrays((*args, *kwargs.values()))))
@@ -215,6 +280,8 @@ class ndarray:
             count("to_device", hosts)
         elif hosts:
             raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        if name in WAITS:
+            count("waits")
         if (
             name == "linalg.solve"
             and np.ndim(args[1]) > 1
@@ -257,7 +324,17 @@ class ndarray:
         if isinstance(value, (np.ndarray, list, tuple)):
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         key = self._key(key)
-        done_in_place(lambda: self._held.__setitem__(key, inside(value)))
+        done_in_place(lambda: self._write(key, inside(value)))
+
+    def _write(self, key, value):
+        """Write, the last value first: where a key names an entry twice, a device keeps any value,
+        and here it is not the one that NumPy would keep."""
+        self._held[key] = value
+        items = key if isinstance(key, tuple) else (key,)
+        if any(np.ndim(x) and np.asarray(x).dtype.kind in "iu" for x in items if x is not None):
+            there = np.arange(self._held.size).reshape(self.shape)[key]
+            value = np.broadcast_to(np.reshape(value, np.shape(value)[-there.ndim :]), there.shape)
+            self._held.flat[there.ravel()[::-1]] = value.ravel()[::-1]
 
     def __len__(self):
         return len(self._held)
@@ -310,6 +387,7 @@ for _name, _ufunc in {
 }.items():
     for _kind, _method in zip(("", "r", "i"), _operator(_ufunc), strict=True):
         setattr(ndarray, f"__{_kind}{_name}__", _method)
+del ndarray.__imatmul__  # which CuPy lacks
 for _name, _ufunc in {
     **{"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal},
     **{"gt": np.greater, "ge": np.greater_equal},

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
+from dualnet.core.dual import RULES
 from dualnet.core.refusals import name_of
 from dualnet.tree import Tree
 
@@ -41,6 +42,9 @@ class Row:
         watch: there are maxima (ReLU) or roots inside, of which the draws know nothing.
         decreed: the derivative is not that of the value but, as with stop-gradient, what
             `composed` says, so that differences cannot judge it.
+        other_primal: under jvp its value is computed by other functions than without, so that on a
+            device the two are equal up to rounding only.  Where `covers` is a function, its rule
+            says so itself; see `recomposed`.
     """
 
     covers: Callable | str
@@ -55,6 +59,12 @@ class Row:
     train: bool = False
     watch: bool = False
     decreed: bool = False
+    other_primal: bool = False
+
+    @property
+    def recomposed(self) -> bool:
+        """Whether the value under jvp is that of other functions than the value without."""
+        return self.other_primal or is_composed(self.covers)
 
     @property
     def name(self) -> str:
@@ -80,6 +90,11 @@ class Row:
             f"{self.name}: none of {_MOST_DRAWS} points is far enough from all kinks; make the row "
             "smaller"
         )
+
+
+def is_composed(fn: Any) -> bool:
+    """Tell whether the rule of a function is a composition; False for what has no rule."""
+    return callable(fn) and fn in RULES and RULES[fn].composed
 
 
 def adder(rows: list[Row], family: str, **defaults: Any) -> Callable:

@@ -61,14 +61,16 @@ def check_jvp(
     k: int = 3,
     linear: bool = False,
     tolerance: float = FIRST_ORDER,
+    rounding: float = 0.0,
     key: Key | None = None,
     to_host: Callable = np.asarray,
 ) -> Report:
     """Check the jvp of `f` at `primals` against central differences.
 
-    It is also checked that the primal under jvp equals f's own result bit for bit and in its
-    dtype, that k directions in one pass give the same as k single passes, and that `linearize`
-    does too when it is applied after f was evaluated elsewhere and its arguments were changed.
+    It is also checked that the primal under jvp equals f's own result (bit for bit, unless
+    `rounding` allows more) and has its dtype, that k directions in one pass give the same as k
+    single passes, and that `linearize` does too when it is applied after f was evaluated elsewhere
+    and its arguments were changed.
     Differences are formed in float64; where primals are narrower, the jvp in their own dtype is
     compared with that in float64, so that what overflows there or widens the dtype is found.
 
@@ -83,6 +85,8 @@ def check_jvp(
         tolerance: allowed error, relative to the largest entry of the difference quotients, or to
             a hundredth of the largest entry of f's result if that is more; second derivatives
             may have a hundred times this error.
+        rounding: by how much the primal under jvp may differ from f's own result, relative to the
+            largest entry of the result; 0 if they must be equal bit for bit.
         key: names the random directions; `Key(0)` if not given.
         to_host: makes a NumPy array of one of f's results; a backend's `to_host` serves its arrays.
 
@@ -102,7 +106,7 @@ def check_jvp(
 
     plain = f(*primals)
     out, stacked = jvp(f, primals, directions)
-    require_same("the primal under jvp", plain, out, to_host)
+    require_same("the primal under jvp", plain, out, to_host, rounding)
     along = [one_of(directions, i) for i in range(k)]
     singles = [jvp(f, primals, v)[1] for v in along]
     quotients = [central_difference(f, primals, v, step) for v in along]
@@ -120,7 +124,7 @@ def check_jvp(
     )
     later = linearized(f, primals, along[0], step)
     compare("linearize, applied after other calls,", later, singles[0], AGAINST_SAME, to_host)
-    check_own_dtype(f, given, directions, to_host)
+    check_own_dtype(f, given, directions, to_host, rounding)
 
     second_order = 0.0
     if order > 1:

@@ -35,10 +35,13 @@ def linearized(f: Callable, primals: tuple, v: Tree, step: float) -> Tree:
     return f_jvp(*tangents)
 
 
-def check_own_dtype(f: Callable, primals: tuple, directions: Tree, to_host: Callable) -> None:
+def check_own_dtype(
+    f: Callable, primals: tuple, directions: Tree, to_host: Callable, rounding: float = 0.0
+) -> None:
     """Compare the jvp in the dtype of the primals, where it is narrow, with that in float64.
 
     The function and its derivative are rounded, so only errors beyond the root of that are found.
+    `rounding` is as for `check_jvp`, in units of float64; a narrow dtype rounds by so much more.
     """
     narrow = [x.dtype for x in tree.leaves(primals) if x.dtype.kind == "f" and x.dtype.itemsize < 8]
     if not narrow:
@@ -60,14 +63,15 @@ def check_own_dtype(f: Callable, primals: tuple, directions: Tree, to_host: Call
             f"{name}: {error}, where f itself is finite; a rule squares or exponentiates what it "
             "should scale first"
         ) from error
-    require_same(f"the primal of {name}", plain, out, to_host)
+    epsilon = max(float(np.finfo(d).eps) for d in narrow)
+    allowed = rounding * epsilon / float(np.finfo(np.float64).eps)
+    require_same(f"the primal of {name}", plain, out, to_host, allowed)
     for (path, x), t in zip(tree.items(plain), tree.leaves(pushed), strict=True):
         if np.result_type(x) != t.dtype:
             raise DerivativeError(
                 f"{name} at {path or 'the only leaf'} has dtype {t.dtype}, not {np.result_type(x)}"
             )
-    rounding = max(float(np.finfo(d).eps) for d in narrow)
-    compare(name, pushed, exact, rounding**0.5, to_host, 1e-2 * largest(plain, to_host))
+    compare(name, pushed, exact, epsilon**0.5, to_host, 1e-2 * largest(plain, to_host))
 
 
 def as_float64(x: Array | float) -> Array:
@@ -76,9 +80,19 @@ def as_float64(x: Array | float) -> Array:
     return x.astype(np.float64) if np.issubdtype(x.dtype, np.floating) else x
 
 
-def require_same(what: str, a: Tree, b: Tree, to_host: Callable) -> None:
-    """Raise a DerivativeError unless all leaves are equal bit for bit and of one dtype."""
+def require_same(what: str, a: Tree, b: Tree, to_host: Callable, rounding: float = 0.0) -> None:
+    """Raise a DerivativeError unless all leaves are equal and of one dtype.
+
+    They must be equal bit for bit, or up to `rounding`, relative to the largest entry of the leaf
+    in `a`.  Entries that are not finite must be the same in any case.
+    """
     for (path, x), y in zip(tree.items(a), tree.leaves(b), strict=True):
         x, y = to_host(primal_of(x)), to_host(primal_of(y))
-        if not (np.array_equal(x, y, equal_nan=True) and x.dtype == y.dtype):
+        same = x.dtype == y.dtype and x.shape == y.shape
+        if same and rounding and x.dtype.kind == "f":
+            scale = float(np.max(np.abs(x[np.isfinite(x)]), initial=0.0))
+            same = np.allclose(x, y, rtol=0.0, atol=rounding * scale, equal_nan=True)
+        elif same:
+            same = np.array_equal(x, y, equal_nan=True)
+        if not same:
             raise DerivativeError(f"{what} differs from f's own result at {path or 'its result'}")

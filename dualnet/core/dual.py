@@ -29,6 +29,7 @@ import numpy as np
 
 from dualnet.core import aliasing, late, refusals
 from dualnet.core.array_methods import ArrayMethods
+from dualnet.core.repeated import write_at
 from dualnet.types import Array, Tangent
 
 
@@ -56,6 +57,7 @@ class Rule(NamedTuple):
     positional: float  # the largest number of arguments by position
     keywords: frozenset[str] | None  # the arguments by keyword; None for any
     anywhere: bool = False  # takes duals by keyword and in nested lists too: it passes them on
+    composed: bool = False  # the primal is a composition's, and not the function's own
 
 
 RULES: dict[Callable, Rule] = {}
@@ -186,12 +188,10 @@ def getitem(x: Array, key: Any) -> Array:
 
 
 def put_at(x: Array, key: Any, value: Array) -> Array:
-    """Return a copy of x in which `x[key] = value` has been done."""
+    """Return a copy of x in which `x[key] = value` has been done; the last value stays."""
     if isinstance(x, Dual) or isinstance(value, Dual):
         return evaluate(put_at, (x, key, value), {})
-    result = np.copy(x)
-    result[key] = value
-    return result
+    return write_at(np.copy(x), key, value)
 
 
 def astype(x: Array, dtype: Any) -> Array:

@@ -103,7 +103,8 @@ def linearizer(fn: Callable, sequences: Container[int] = ()) -> Callable:
 def composed(*fns: Callable, sequences: Container[int] = (), anywhere: bool = False) -> Callable:
     """Register `fns` by a function of the same arguments, written with functions that have rules.
 
-    The primal is the composition's own; it is exactly NumPy's where entries are only moved.
+    The primal is the composition's own.  On NumPy it is equal to the function's result; on a device
+    it is equal up to rounding, and bit for bit where entries are only moved.
     `sequences` is as for `rule`, and `anywhere` as for `Rule`.
     """
 
@@ -112,7 +113,7 @@ def composed(*fns: Callable, sequences: Container[int] = (), anywhere: bool = Fa
             return function(*(args if anywhere else join_lists(args, sequences)), **kwargs)
 
         for fn in fns:
-            register(fn, evaluate, [function], anywhere=anywhere)
+            register(fn, evaluate, [function], anywhere=anywhere, composed=True)
         return function
 
     return decorate
@@ -138,14 +139,19 @@ def operand(x: Any) -> Any:
 
 
 def register(
-    fn: Callable, evaluate: Callable, parts: Iterable = (), leading: int = 0, anywhere: bool = False
+    fn: Callable,
+    evaluate: Callable,
+    parts: Iterable = (),
+    leading: int = 0,
+    anywhere: bool = False,
+    composed: bool = False,
 ) -> None:
     """Give `fn` its rule, for the arguments that all `parts` take; a second rule is refused."""
     if fn in RULES:
         raise ValueError(
             f"{refusals.name_of(fn)} has a derivative rule already; two would hide a mistake"
         )
-    RULES[fn] = Rule(evaluate, *known_arguments(parts, leading), anywhere)
+    RULES[fn] = Rule(evaluate, *known_arguments(parts, leading), anywhere, composed)
 
 
 def take_apart(args: Sequence, level: Level, sequences: Container[int] = ()) -> tuple[list, list]:

@@ -28,7 +28,7 @@ def put_at(x: Any, key: Any, value: Any) -> Array:
     Args:
         x: array, or what `asarray` makes one of; its dtype is that of the result.
         key: every kind of index that NumPy knows.  Where it names an entry more than once, the last
-            value counts (on CuPy one of them, and the derivative is with respect to that one).
+            value counts.
         value: array that broadcasts to the shape of `x[key]`.
 
     Raises:

@@ -40,7 +40,16 @@ def x():
         lambda x: np.linalg.trace(x),
         lambda x: np.asarray(x),
         lambda x: np.ones((2, 3)).__setitem__(..., x),
-        lambda x: np.add.reduce(x),
+        lambda x: np.add.reduce(x, initial=1.0),
+        lambda x: np.add.reduceat(x, [0, 1]),
+        lambda x: np.add.at(x, [0], 1.0),
+        lambda x: np.sum(x, initial=1.0),
+        lambda x: np.max(x, initial=1.0),
+        lambda x: np.partition(x, 1, -1, "introselect"),
+        lambda x: np.pad(x, {0: 1}),
+        lambda x: np.pad(x, 1, constant_values=x[0, 0]),
+        lambda x: np.select([x > 1], [x], x[0, 0]),
+        lambda x: np.bincount(np.array([0, 1]), x[0, :2]),
         lambda x: np.clip(x, min=0),
         lambda x: np.reshape(x, shape=(3, 2)),
         lambda x: np.eye(3, like=x),
@@ -55,6 +64,47 @@ def test_it_refuses_what_cupy_refuses(use, x):
     with fake_cuda.counted() as happened, pytest.raises(TypeError):
         use(x)
     assert not happened
+
+
+@pytest.mark.parametrize(
+    "use, error, message",
+    [
+        (lambda x: np.maximum.reduce(x), NotImplementedError, r"cupy_maximum\.reduce"),
+        (lambda x: np.hypot.accumulate(x), NotImplementedError, r"cupy_hypot\.accumulate"),
+        (lambda x: np.piecewise(x, [x > 1], [np.sin]), NotImplementedError, "Callable functions"),
+        (lambda x: np.pad(x, 1, "median"), ValueError, "mode 'median' is not supported"),
+        (lambda x: np.quantile(x, 0.5, method="hazen"), ValueError, "'hazen' method"),
+        (lambda x: np.quantile(x, x[:1] / 9), ValueError, "Expected q to have a dimension of 1"),
+        (lambda x: np.percentile(x, x[:1]), ValueError, "Expected q to have a dimension of 1"),
+        (lambda x: np.choose(x > 1, [x, x[0]]), AttributeError, "no attribute 'shape'"),
+        (lambda x: x.__imatmul__(x), AttributeError, "__imatmul__"),
+        (lambda x: x[:, 1:].sort(), AttributeError, "sort"),
+    ],
+)
+def test_it_refuses_so_too(use, error, message, x):
+    with fake_cuda.counted() as happened, pytest.raises(error, match=message):
+        use(x)
+    assert not happened
+
+
+def test_it_serves_what_cupy_serves(x):
+    for here, there in (
+        (np.add.reduce(x, axis=1, keepdims=True), [[3.0], [12.0]]),
+        (np.multiply.accumulate(x, axis=1), [[0.0, 0.0, 0.0], [3.0, 12.0, 60.0]]),
+        (np.subtract.outer(x[0], x[1]), np.subtract.outer(x[0].get(), x[1].get())),
+    ):
+        np.testing.assert_array_equal(here.get(), there)
+
+
+def test_any_value_may_stay_where_a_key_repeats(x):
+    there = ndarray(np.array([2, 0, 2]))
+    for key in (there, [2, 0, 2], (there,)):
+        y = ndarray(np.zeros(3))
+        y[key] = x[0] + 1
+        np.testing.assert_array_equal(y.get(), [2, 0, 1])
+    y = ndarray(np.zeros((2, 3)))
+    y[[0, 1, 0], [2, 2, 2]] = x[0] + 1
+    np.testing.assert_array_equal(y.get(), [[0, 0, 1], [0, 0, 2]])
 
 
 def test_it_refuses_a_host_array_as_value(x):
@@ -149,6 +199,26 @@ def test_it_lacks_the_arguments_that_cupy_lacks():
     for name, arguments in LACKING_ARGUMENTS.items():
         there = functools.reduce(getattr, name.split("."), cupy)
         assert not arguments & set(inspect.signature(there).parameters), name
+
+
+@pytest.mark.parametrize("name", fake_arrays.REFUSALS)
+def test_refusals_take_the_parameters_of_cupy(name):
+    there = inspect.signature(getattr(peer("cupy"), name)).parameters
+    here = inspect.signature(fake_arrays.REFUSALS[name]).parameters
+    assert [(p.name, p.kind, p.default) for p in here.values()] == [
+        (p.name, p.kind, p.default) for p in there.values()
+    ]
+
+
+def test_what_cupy_serves_of_quantiles_and_operators():
+    cupy = peer("cupy")
+    assert not hasattr(cupy.ndarray, "__imatmul__")
+    statistics = importlib.import_module("cupy._statistics.order")
+    source = inspect.getsource(statistics._quantile_unchecked)
+    served = re.findall(r"method == '(\w+)'", source)
+    assert set(served) == set(fake_arrays.QUANTILES)
+    assert "q.ndim > 1" in source
+    assert "# 'median'" in inspect.getsource(cupy.pad)
 
 
 _C_TYPES = {

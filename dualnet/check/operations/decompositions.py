@@ -46,12 +46,35 @@ def _even(xp: Any, x: Any) -> Any:
     return (x + xp.swapaxes(x, -1, -2)) / 2
 
 
+def _by_vector(w: Any, v: Any) -> tuple:
+    """Return eigenvalues and, for each, v vᵀ of its vector v.
+
+    The sign of v is a convention of the routine, which may differ between backends, between dtypes
+    and between two points; the product does not depend on it and says all else about v.
+    """
+    return w, _products(v, v)
+
+
+def _by_pair(u: Any, s: Any, vh: Any) -> tuple:
+    """Return singular values and, for each pair of vectors u and v, u uᵀ and u vᵀ.
+
+    The sign of u is a convention, as in `_by_vector`, and v has the sign that fits.
+    """
+    n = s.shape[-1]  # the vectors behind have no value
+    return _products(u, u), s, _products(u[..., :n], vh[..., :n, :].swapaxes(-1, -2))
+
+
+def _products(a: Any, b: Any) -> Any:
+    """Multiply each column of a by the same column of b, as a matrix."""
+    return a[..., :, None, :] * b[..., None, :, :]
+
+
 for _s in ((3, 3), (2, 3, 3)):
     for _triangle in ("L", "U"):
         row(
             np.linalg.eigh,
             f"{_s}, {_triangle}",
-            lambda xp, x, triangle=_triangle: tuple(xp.linalg.eigh(x, triangle)),
+            lambda xp, x, triangle=_triangle: _by_vector(*xp.linalg.eigh(x, triangle)),
             _symmetric(*_s),
             jax=False,  # JAX symmetrizes first, NumPy reads one triangle
         )
@@ -65,9 +88,8 @@ for _s in ((3, 3), (2, 3, 3)):
     row(
         np.linalg.eigh,
         f"{_s}, symmetrized",
-        lambda xp, x: tuple(xp.linalg.eigh(_even(xp, x))),
+        lambda xp, x: _by_vector(*xp.linalg.eigh(_even(xp, x))),
         _symmetric(*_s),
-        jax=False,  # the signs of vectors are those of another routine
     )
     row(
         np.linalg.eigh,
@@ -91,9 +113,8 @@ for _s in ((3, 3), (4, 2), (2, 4), (2, 3, 2), (2, 2, 3)):
     row(
         np.linalg.svd,
         f"{_s}",
-        lambda xp, x: tuple(xp.linalg.svd(x, full_matrices=False)),
+        lambda xp, x: _by_pair(*xp.linalg.svd(x, full_matrices=False)),
         _spread(*_s),
-        jax=False,  # the signs of vectors are those of another routine
     )
     row(
         np.linalg.svd,
@@ -136,11 +157,11 @@ row(
     _spread(2, 3),
     jax=False,
 )
-row(np.linalg.svd, "square", lambda xp, x: tuple(xp.linalg.svd(x)), _spread(3, 3), jax=False)
+row(np.linalg.svd, "square", lambda xp, x: _by_pair(*xp.linalg.svd(x)), _spread(3, 3))
 row(
     np.linalg.svd,
     "hermitian",
-    lambda xp, x: tuple(xp.linalg.svd(x, hermitian=True)),
+    lambda xp, x: _by_pair(*xp.linalg.svd(x, hermitian=True)),
     _symmetric(3, 3),
     jax=False,
 )
@@ -258,7 +279,7 @@ for _p in (None, 2, -2, 1, -1, np.inf, -np.inf, "fro", "nuc"):
 # --- the functions of the package that the rules are made of -------------------------------------
 
 for _fn, _name, _f, _draw in (
-    (decompositions._thin, "svd", lambda x: tuple(np.linalg.svd(x, False)), _spread(3, 2)),
+    (decompositions._thin, "svd", lambda x: _by_pair(*np.linalg.svd(x, False)), _spread(3, 2)),
     (decompositions.values_of_svd, "svdvals", np.linalg.svdvals, _spread(3, 2)),
     (decompositions.singular_values, "norm", lambda x: np.linalg.norm(x, "nuc"), _spread(3, 2)),
     (decompositions._reduced_qr, "qr", lambda x: tuple(np.linalg.qr(x)), _spread(3, 2)),

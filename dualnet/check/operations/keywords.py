@@ -54,10 +54,12 @@ for _fn in (np.cumsum, np.cumprod):
 
 # --- methods of ufuncs ---------------------------------------------------------------------------
 
-for _fn in (
+UFUNCS = (
     *(np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.fmax, np.fmin),
     *(np.logaddexp, np.logaddexp2, np.hypot),
-):
+)
+"""The ufuncs whose methods have rows."""
+for _fn in UFUNCS:
     _draw = distinct(3, 3)
     _jax = _fn not in (np.divide, np.fmax, np.fmin, np.hypot)  # these have no methods there
     row(
@@ -96,11 +98,17 @@ for _fn in (np.add, np.subtract):
 row(
     np.bincount,
     "",
-    lambda xp, v: np.bincount(np.array([0, 3, 3]), v.astype(np.float64)),
+    lambda xp, v: np.bincount(constant(np.array([0, 3, 3]), v), v.astype(np.float64)),
     (3,),
     jax=False,
 )
-row(np.bincount, "minlength", lambda xp, v: np.bincount(np.array([2, 0, 2]), v, 5), (3,), jax=False)
+row(
+    np.bincount,
+    "minlength",
+    lambda xp, v: np.bincount(constant(np.array([2, 0, 2]), v), v, 5),
+    (3,),
+    jax=False,
+)
 
 # --- ufuncs that take numbers apart --------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.check.table import Row, adder, constant, distinct
+from dualnet.check.table import Row, adder, constant, distinct, is_composed
 
 ROWS: list[Row] = []
 
@@ -61,7 +61,13 @@ for _note, _f in {
     "x += x": _written(lambda a: a.__iadd__(a)),
     "x *= x": _written(lambda a: a.__imul__(a[0])),
 }.items():
-    adder(ROWS, "elementwise")(f"operator {_note}", "", _f, distinct(2, 3))
+    adder(ROWS, "elementwise")(
+        f"operator {_note}",
+        "",
+        _f,
+        distinct(2, 3),
+        other_primal=_note == "x **= c",  # CuPy's is no x ** c
+    )
 
 METHODS: dict[str, dict[str, Callable]] = {
     "elementwise": {
@@ -113,7 +119,10 @@ IN_PLACE = {"fill", "flat", "put", "sort"}
 for _family, _methods in METHODS.items():
     for _name, _f in _methods.items():
         _jax = _name not in IN_PLACE
-        adder(ROWS, _family, jax=_jax)(f"method {_name}", "", _f, distinct(2, 3))
+        _other = is_composed(getattr(np, _name, None))
+        adder(ROWS, _family, jax=_jax)(
+            f"method {_name}", "", _f, distinct(2, 3), other_primal=_other
+        )
 adder(ROWS, "shaping")(
     "copy.deepcopy", "", lambda xp, x: copy.deepcopy({"x": x})["x"], (2, 3), exact=True
 )

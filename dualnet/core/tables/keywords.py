@@ -41,7 +41,7 @@ def _extended(fn: Callable, function: Callable) -> None:
         return rule.evaluate(level, args, kwargs)
 
     keywords = extended.keywords and extended.keywords | (plain.keywords or frozenset())
-    RULES[fn] = Rule(evaluate, extended.positional, keywords)
+    RULES[fn] = Rule(evaluate, extended.positional, keywords, composed=plain.composed)
 
 
 def _masked(x: Array, where: Any, filler: float) -> Array:
@@ -297,8 +297,8 @@ _at(np.subtract)
 
 @composed(np.bincount)
 def _bincount(x: Array, weights: Array, minlength: int = 0) -> Any:
-    x = np.asarray(x)
-    size = max(int(np.max(x, initial=-1)) + 1, minlength)
+    x = x if hasattr(x, "__array_function__") else np.asarray(x)
+    size = max(int(np.max(x)) + 1 if x.size else 0, minlength)
     return scatter_add_zeros(np.expand_dims(astype(weights, np.float64), 0), x, (size,))[0]
 
 

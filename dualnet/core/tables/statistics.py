@@ -176,7 +176,9 @@ for _fn, _whole in (
 @linearizer(np.partition)
 def _partition(x: Array, kth: Any, axis: int | None = -1, kind: Any = "introselect") -> Any:
     """Order partly.  Equal entries are matched with equal entries in their order."""
-    out = np.partition(x, kth, axis, kind)
+    # CuPy's function takes no kind.
+    how = () if kind == "introselect" else (kind,)
+    out = np.partition(x, kth, axis, *how)
     if axis is None:
         x, axis = np.reshape(x, (x.size,)), -1
     order = np.argsort(primal_of(x), axis=axis, kind="stable")
