@@ -140,15 +140,12 @@ class LazyArray(NDArrayOperatorsMixin):
 
     @property
     def base(self) -> Any:
-        """What owns the memory that this array shows: one object for an array and its views.
+        """The memory that this array shows: one object for an array and its views.
 
-        For a NumPy array it would be None where an array owns its memory.
+        Duals find out by it which arrays a change in place changes too.
         """
         node = self._node.shown
-        if node.array is None:
-            return node
-        base = getattr(node.array, "base", None)
-        return node.array if base is None else base
+        return node if node.array is None else node.array.data.mem
 
     def __len__(self) -> int:
         if not self.shape:

@@ -22,7 +22,7 @@ import dualnet as dn
 from dualnet.backends.expressions import FORMULAS, Number
 
 TIMES = int(os.environ.get("DUALNET_PROGRAMS", "1"))
-PROGRAMS, COMPILED, RECORDED = 240 * TIMES, 6 * TIMES, 60 * TIMES
+PROGRAMS, COMPILED, RECORDED = 200 * TIMES, TIMES, 40 * TIMES
 LENGTH = 14
 
 SHAPES = [(4,), (2, 4), (2, 1), (1, 4), (4, 4), (2, 4, 4), (4, 1, 2)]
@@ -227,7 +227,7 @@ class Program:
                     continue
                 shape = ()
             if math.prod(shape) <= 128:
-                return f"a[{j}]", lambda env: env[j]
+                return f"a[{j}]", lambda env, j=j: env[j]
         return "2.0", lambda env: 2.0
 
     def function(self):
