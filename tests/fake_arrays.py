@@ -207,6 +207,14 @@ class _Pointer:
 
     ptr = property(lambda self: self._held.ctypes.data)
 
+    @property
+    def mem(self):
+        """The memory: one object for an array and its views."""
+        held = self._held
+        while getattr(held, "base", None) is not None:
+            held = held.base
+        return held
+
     def copy_from_device_async(self, source, size):
         """Copy so many bytes, which both arrays have."""
         there, here = self._held, source._held

@@ -80,7 +80,9 @@ class CupyBackend:
         own = launching.KERNELS | product_kernels(matmul_precision)
         own |= convolution_kernels(matmul_precision)
         put_kernels(self._cupy.ndarray, own)
-        put_kernels(lazy.LazyArray, {name: lazy.with_plain_arrays(k) for name, k in own.items()})
+        writing = {"multiply_onto"}
+        on_lazy = {name: lazy.with_plain_arrays(k, name in writing) for name, k in own.items()}
+        put_kernels(lazy.LazyArray, on_lazy)
         put_kernels(self._cupy.ndarray, {"call_recorded": recorded_calls.call})
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)

@@ -121,6 +121,27 @@ class Node:
         """Whether the entries are those of the only input."""
         return self.formula == "{0}" and self.inputs[0].dtype == self.dtype
 
+    @property
+    def shown(self) -> Node:
+        """The node that a rearranged node shows, through others that are not known either."""
+        node = self
+        while node.array is None and node.axes is not None:
+            (node,) = node.inputs
+        return node
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether this node shows entries that are, or can be, asked for in another way too.
+
+        Then it has to be a view, so that a change in place of one is a change of both.
+        """
+        node = self
+        while node.array is None and node.axes is not None:
+            (node,) = node.inputs
+            if node.array is not None or node.is_held or node.users > 1:
+                return True
+        return False
+
     def become(self, array: Array) -> None:
         """Make the node known; what it was made of is let go."""
         self.array, self.inputs, self.functions = array, (), 0

@@ -191,7 +191,7 @@ class Job:
         self, roots: Sequence[Node], wanted: dict[Node, Array | None], writes_held: bool = True
     ):
         self.expression = Expression(roots)
-        held = [n for n in self.expression.names if n.is_held and n.array is None and writes_held]
+        held = [n for n in self.expression.names if writes_held and _has_own_memory(n)]
         self.nodes = [*wanted, *(n for n in held if n not in wanted)]
         self.written = []
         for node in self.nodes:
@@ -211,6 +211,11 @@ class Job:
         """Note that the nodes are known now."""
         for node, array in zip(self.nodes, self.written, strict=True):
             node.become(array)
+
+
+def _has_own_memory(node: Node) -> bool:
+    """Whether somebody may ask for a node's entries, which lie nowhere yet and will be no view."""
+    return node.is_held and node.array is None and not node.shares_memory
 
 
 def launch(jobs: Sequence[Job]) -> None:

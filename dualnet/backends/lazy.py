@@ -11,6 +11,8 @@ Every function that is not known here gets CuPy arrays, as if nothing were lazy.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import operator
 import weakref
@@ -52,7 +54,8 @@ def run(function: Callable, *args: Any) -> Any:
     try:
         return function(*[_wrapped(x) for x in args])
     except BaseException:
-        _UNDRAWN.clear()
+        if len(_running) == 1:  # else what goes on around this call still needs them
+            _UNDRAWN.clear()
         raise
     finally:
         _running.pop()
@@ -169,9 +172,12 @@ class LazyArray(NDArrayOperatorsMixin):
 
     @property
     def base(self) -> Any:
-        """The CuPy array whose memory this one shows; None where it has memory of its own."""
-        array = self._node.array
-        return None if array is None else getattr(array, "base", None)
+        """The memory that this array shows: one object for an array and its views.
+
+        Duals find out by it which arrays a change in place changes too.
+        """
+        node = self._node.shown
+        return node if node.array is None else node.array.data.mem
 
     def __len__(self) -> int:
         if not self.shape:
@@ -193,6 +199,8 @@ class LazyArray(NDArrayOperatorsMixin):
         out = kwargs.get("out")
         if out is not None:
             return _in_place(ufunc, method, inputs, kwargs)
+        if method == "at":
+            compute_all()
         if method == "__call__" and not kwargs:
             if ufunc is np.matmul:
                 return _wrapped(matmul(*_unwrapped(inputs)))
@@ -209,6 +217,8 @@ class LazyArray(NDArrayOperatorsMixin):
             result = known(*args, **kwargs)
             if result is not NotImplemented:
                 return result
+        if _writes(function, args, kwargs):
+            compute_all()
         types = tuple({cupy.ndarray if t is LazyArray else t for t in types})
         return _by_cupy("__array_function__", function, types, args, kwargs)
 
@@ -226,7 +236,9 @@ class LazyArray(NDArrayOperatorsMixin):
     def __setitem__(self, key: Any, value: Any) -> None:
         value = _unwrapped(value)
         compute_all()
-        self.computed()[_unwrapped(key)] = value
+        array = self.computed()
+        _require_own_places(array)
+        array[_unwrapped(key)] = value
 
     def __iter__(self) -> Iterable:
         return (self[i] for i in range(len(self)))
@@ -250,6 +262,10 @@ class LazyArray(NDArrayOperatorsMixin):
             return _wrapped(self.computed().astype(dtype, copy=copy))
         return _function("{0}", (self,), (dtype,), self.shape, dtype)
 
+    def transpose(self, *axes: Any) -> LazyArray:
+        """Return the array with its axes in another order; see `np.ndarray.transpose`."""
+        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
+
     def reshape(self, *shape: Any, **kwargs: Any) -> LazyArray:
         """Return the array in another shape; see `np.reshape`."""
         return np.reshape(self, shape[0] if len(shape) == 1 else shape, **kwargs)
@@ -267,7 +283,13 @@ class LazyArray(NDArrayOperatorsMixin):
         found = getattr(self.computed(), name)
         if not callable(found):
             return _wrapped(found)
-        return lambda *args, **kwargs: _wrapped(found(*_unwrapped(args), **_unwrapped(kwargs)))
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            if name not in _READS_ONLY or "out" in kwargs or len(args) > 2:
+                compute_all()
+            return _wrapped(found(*_unwrapped(args), **_unwrapped(kwargs)))
+
+        return method
 
     def __repr__(self) -> str:
         state = "computed" if self._node.array is not None else "not computed yet"
@@ -281,6 +303,12 @@ _METHODS_OF_NUMPY = {
 
 _OF_CUPY = {name for name in dir(cupy.ndarray) if not name.startswith("_")}
 """The names of what CuPy's arrays have; an array is not computed when it is asked for another."""
+
+_READS_ONLY = {
+    *("all", "any", "argsort", "astype", "copy", "diagonal", "flatten", "get", "item", "ravel"),
+    *("nonzero", "repeat", "take", "tolist", "trace", "view"),
+}
+"""CuPy's methods that are known to change no array, if they are given no `out`."""
 
 _pending: list[weakref.WeakSet[Node]] = [weakref.WeakSet()]
 """The nodes for which lazy arrays stood that were not computed, so that they can be before memory
@@ -315,10 +343,17 @@ def _by_cupy(protocol: str, function: Callable, *args: Any, **kwargs: Any) -> An
     return result if result is NotImplemented else _wrapped(result)
 
 
-def with_plain_arrays(kernel: Callable) -> Callable:
-    """Return the form of a kernel for lazy arrays: it computes its arguments first."""
+def with_plain_arrays(kernel: Callable, writes: bool = False) -> Callable:
+    """Return the form of a kernel for lazy arrays: it computes its arguments first.
+
+    Args:
+        kernel: the kernel.
+        writes: whether it writes to an argument.
+    """
 
     def on_lazy(*args: Any, **kwargs: Any) -> Any:
+        if writes:
+            compute_all()
         result = kernel(*_unwrapped(args), **_unwrapped(kwargs))
         return result if result is NotImplemented else _wrapped(result)
 
@@ -326,6 +361,38 @@ def with_plain_arrays(kernel: Callable) -> Callable:
 
 
 # --- functions that are noted --------------------------------------------------------------------
+
+
+_WRITE = {np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask}
+"""NumPy's functions that write to their first argument."""
+
+
+def _writes(function: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether a call of a function of NumPy's writes to an array that is there."""
+    if function in _WRITE or kwargs.get("out") is not None:
+        return True
+    place = _place_of_out(function)
+    return place is not None and len(args) > place and args[place] is not None
+
+
+@functools.cache
+def _place_of_out(function: Callable) -> int | None:
+    """Return which argument of a function of NumPy's, by position, is `out`; None if none is."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # functions in C do not always say what they take
+        return None
+    by_place = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    return by_place.index("out") if "out" in by_place else None
+
+
+def _require_own_places(array: Array) -> None:
+    """Raise a ValueError if entries have their place in memory in common, before it is written."""
+    if any(step == 0 and n > 1 for n, step in zip(array.shape, array.strides, strict=True)):
+        raise ValueError(
+            f"an array of shape {array.shape} that repeats its entries cannot be changed in place; "
+            "change x.copy()"
+        )
 
 
 def _is_operand(x: Any) -> bool:
@@ -344,15 +411,29 @@ def _kind(x: Any) -> Any:
 def _noted(ufunc: Any, inputs: Sequence[Any]) -> LazyArray | None:
     """Note a function of NumPy that works entry by entry; None for one that is left to CuPy."""
     formula = FORMULAS.get(ufunc)
-    if formula is None or any(isinstance(x, np.ndarray) for x in inputs):
+    if formula is None or not all(map(_has_c_type, inputs)):
         return None
     _require_floats(inputs)
     kinds = tuple(np.dtype(bool) if k is bool else k for k in map(_kind, inputs))
     dtypes = expressions.resolved(ufunc, kinds)
-    if dtypes is None:
+    if dtypes is None or not all(map(_fits, inputs, dtypes[:-1])):
         return None
     shape = expressions.broadcast([getattr(x, "shape", ()) for x in inputs])
     return _function(formula, inputs, dtypes[:-1], shape, dtypes[-1])
+
+
+def _has_c_type(x: Any) -> bool:
+    """Whether an operand is a number, or an array on the device of a dtype that C has."""
+    if isinstance(x, (LazyArray, cupy.ndarray)):
+        return x.dtype.name in expressions.C_TYPES
+    return not isinstance(x, np.ndarray)
+
+
+def _fits(x: Any, dtype: np.dtype) -> bool:
+    """Whether an operand can be converted to a dtype; a number may be too large an integer."""
+    if not isinstance(x, int) or dtype.kind != "i":
+        return True
+    return np.iinfo(dtype).min <= x <= np.iinfo(dtype).max
 
 
 def _require_floats(inputs: Sequence[Any]) -> None:
@@ -404,12 +485,13 @@ def _constant(text: str) -> Callable:
 def _where(condition: Any, *choices: Any) -> Any:
     inputs = (condition, *choices)
     arrays = all(isinstance(x, (LazyArray, cupy.ndarray, *_PYTHON_NUMBERS)) for x in inputs)
-    if len(choices) != 2 or not arrays:
+    if len(choices) != 2 or not arrays or not all(map(_has_c_type, inputs)):
         return NotImplemented
     of_choices = [x if isinstance(x, _PYTHON_NUMBERS) else x.dtype for x in choices]
     dtype = np.result_type(*of_choices)
     shape = expressions.broadcast([getattr(x, "shape", ()) for x in inputs])
-    if dtype.name not in expressions.C_TYPES or _kind(condition) != np.dtype(bool):
+    fit = all(_fits(x, dtype) for x in choices) and dtype.name in expressions.C_TYPES
+    if not fit or _kind(condition) != np.dtype(bool):
         return NotImplemented
     return _function(WHERE, inputs, (np.dtype(bool), dtype, dtype), shape, dtype)
 
@@ -427,6 +509,8 @@ def _reduction(function: Callable, kind: str) -> Callable:
     def reduced(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, **how: Any) -> Any:
         if not isinstance(x, LazyArray) or dtype is not None or out is not None:
             return NotImplemented
+        if function is np.argmax and isinstance(axis, (tuple, list)):
+            raise TypeError(f"np.argmax takes one axis, or None for all; got {axis}")
         if x.dtype == bool and kind == "sum":
             x = x.astype(np.int64)
         keepdims = how.pop("keepdims", False)
@@ -528,32 +612,35 @@ def _broadcast_to(x: Any, shape: Any) -> Any:
 def _transpose(x: Any, axes: Any = None) -> Any:
     if not isinstance(x, LazyArray):
         return NotImplemented
-    order = tuple(reversed(range(x.ndim))) if axes is None else tuple(a % x.ndim for a in axes)
-    if sorted(order) != list(range(x.ndim)):
+    order = tuple(reversed(range(x.ndim)))
+    if axes is not None:
+        order = normalize_axis_tuple(axes, x.ndim)
+    if len(order) != x.ndim:
         return NotImplemented
     return _rearranged(x, tuple(x.shape[a] for a in order), tuple(map(order.index, range(x.ndim))))
 
 
-def _swapaxes(x: Any, first: int, second: int) -> Any:
+def _swapaxes(x: Any, axis1: int, axis2: int) -> Any:
     if not isinstance(x, LazyArray):
         return NotImplemented
     order = list(range(x.ndim))
-    order[first], order[second] = order[second], order[first]
+    order[axis1], order[axis2] = order[axis2], order[axis1]
     return _transpose(x, order)
 
 
 def _moveaxis(x: Any, source: Any, destination: Any) -> Any:
     if not (isinstance(x, LazyArray) and isinstance(source, int) and isinstance(destination, int)):
         return NotImplemented
-    order = [a for a in range(x.ndim) if a != source % x.ndim]
-    order.insert(destination % x.ndim, source % x.ndim)
+    (source,), (destination,) = _axes(source, x.ndim), _axes(destination, x.ndim)
+    order = [a for a in range(x.ndim) if a != source]
+    order.insert(destination, source)
     return _transpose(x, order)
 
 
 def _expand_dims(x: Any, axis: Any) -> Any:
     if not isinstance(x, LazyArray) or not isinstance(axis, int):
         return NotImplemented
-    at = axis % (x.ndim + 1)
+    (at,) = _axes(axis, x.ndim + 1)
     return x[(*[slice(None)] * at, None)]
 
 
@@ -584,7 +671,8 @@ def _in_place(ufunc: Any, method: str, inputs: Sequence, kwargs: dict) -> Any:
     """Write a function's result into an array that is there: what reads it is computed first."""
     (target,) = kwargs["out"]
     usual = method == "__call__" and set(kwargs) == {"out"} and isinstance(target, LazyArray)
-    if usual and target._node.array is None and not target._node.users:
+    node = target._node if usual else None
+    if node is not None and node.array is None and not node.users and node.axes is None:
         # nobody else has seen the old entries, so they need not be computed
         result = _noted(ufunc, inputs)
         if result is not None and (result.shape, result.dtype) == (target.shape, target.dtype):
@@ -597,6 +685,7 @@ def _in_place(ufunc: Any, method: str, inputs: Sequence, kwargs: dict) -> Any:
             return target
         result = _noted(ufunc, inputs)
         array = target.computed()
+        _require_own_places(array)
         if result is not None and result.shape == array.shape and result.dtype == array.dtype:
             array[...] = result.computed()
             return target
@@ -612,9 +701,8 @@ def compute_all() -> None:
     use them.
     """
     pending = _pending[-1]
-    held = [node.holder() for node in list(pending) if node.array is None and node.is_held]
+    compute([node.holder() for node in list(pending) if node.array is None and node.is_held])
     pending.clear()
-    compute(held)
 
 
 def compute(arrays: Sequence[LazyArray], into: Sequence[Array] | None = None) -> None:
@@ -625,12 +713,19 @@ def compute(arrays: Sequence[LazyArray], into: Sequence[Array] | None = None) ->
         into: for each the contiguous CuPy array to write it to; None for new ones.
     """
     targets: list[Any] = [None] * len(arrays) if into is None else list(into)
-    wanted = {}
+    wanted: dict[Node, Any] = {}
+    views = []
     for x, target in zip(arrays, targets, strict=True):
         if x._node.array is None:
             if target is not None and (target.shape, target.dtype) != (x.shape, x.dtype):
                 raise TypeError(f"expected {target.dtype}{target.shape}, got {x.dtype}{x.shape}")
-            wanted.setdefault(x._node, target)
+            if target is None and x._node.shares_memory:
+                views.append(x._node)
+            else:
+                wanted.setdefault(x._node, target)
+    for view in views:
+        if view not in wanted and view.shown.array is None:
+            wanted.setdefault(view.shown, None)
     _draw_all()
     for node in _reductions_before(list(wanted)):
         fused.reduce(node)
@@ -639,6 +734,8 @@ def compute(arrays: Sequence[LazyArray], into: Sequence[Array] | None = None) ->
     wanted = _still_wanted(wanted)
     jobs = [fused.Job(nodes, {n: wanted[n] for n in nodes}) for nodes in _clusters(list(wanted))]
     fused.launch(jobs)
+    for view in views:
+        _show(view)
 
 
 def _show(node: Node) -> None:

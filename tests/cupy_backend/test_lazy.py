@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from cupy_comparisons import moved_back
 
+import dualnet as dn
 from dualnet.backends.expressions import FORMULAS
+from dualnet.backends.overridable import multiply_onto
 from dualnet.random import Key
 
 SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, 2.5, -3.5, np.inf, -np.inf, np.nan, 1e-30, 7.0, 0.25])
@@ -152,6 +154,91 @@ def test_what_is_changed_in_place_changes_where_numpy_changes_it(lazy, cupy_back
     got = computed(lazy, cupy_backend, in_place, x)
     for own, expected in zip(got, in_place(x.copy()), strict=True):
         np.testing.assert_array_equal(own, expected)
+
+
+def through_a_write(x, write):
+    noted, y = x * 3.0, x * 2.0
+    view, later = y.T, y + 1.0
+    write(x, y, view)
+    return x, y, view, noted, later
+
+
+WRITES = {
+    "an array that is shown": lambda x, y, v: np.add(y, 1.0, out=y),
+    "a view": lambda x, y, v: np.add(v, 1.0, out=v),
+    "an entry of a view": lambda x, y, v: v.__setitem__(0, 5.0),
+    "a view of a view": lambda x, y, v: np.add(v.T[None], 1.0, out=v.T[None]),
+    "out of a sum": lambda x, y, v: np.sum(y, axis=0, out=x[0]),
+    "out of a sum, by its place": lambda x, y, v: np.sum(y, 0, None, x[0]),
+    "copyto": lambda x, y, v: np.copyto(x, 3.0),
+    "a product": lambda x, y, v: multiply_onto(y * 1.0, y * 1.0, x),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_who_sees_a_write(name, lazy, cupy_backend, rng):
+    """Views of arrays that are not computed yet do, and what was noted before does not."""
+    x = rng.integers(-8, 8, (3, 3)).astype(np.float64)
+    got = computed(lazy, cupy_backend, lambda x: through_a_write(x, WRITES[name]), x)
+    for own, expected in zip(got, through_a_write(x.copy(), WRITES[name]), strict=True):
+        np.testing.assert_array_equal(own, expected)
+
+
+def row_of_new(w):
+    y = w * 2.0
+    row = y[0]
+    row += 1.0
+    return (y * y).sum()
+
+
+def row_of_given(w):
+    row = w[0]
+    row *= 3.0
+    return (w * w).sum()
+
+
+@pytest.mark.parametrize("function", (row_of_new, row_of_given))
+def test_writes_to_views_have_derivatives(function, lazy, cupy_backend, rng):
+    w, v = (rng.integers(-8, 8, s).astype(np.float64) for s in ((2, 3), (4, 2, 3)))
+    jvp = lambda w, v: dn.jvp(function, (w,), (v,))  # noqa: E731
+    for own, expected in zip(computed(lazy, cupy_backend, jvp, w, v), jvp(w, v), strict=True):
+        np.testing.assert_array_equal(own, expected)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: np.transpose(x * 2.0, (0, 5)),
+        lambda x: np.moveaxis(x * 2.0, 0, 7),
+        lambda x: np.expand_dims(x * 2.0, 9),
+        lambda x: np.argmax(x * 2.0, axis=(0, 1)),
+        lambda x: x.astype(np.int32).__iadd__(1.5),
+        lambda x: (x[0] * 2.0).__iadd__(x),
+        lambda x: (lambda y: np.broadcast_to(y, (5, 3)).__iadd__(y))(x[0] * 1.0),
+        lambda x: np.broadcast_to(x[0], (5, 3)).__setitem__(0, 1.0),
+    ],
+)
+def test_what_numpy_refuses(function, lazy, cupy_backend):
+    x = np.ones((3, 3))
+    with pytest.raises((TypeError, ValueError)):
+        function(x.copy())
+    with pytest.raises((TypeError, ValueError)):
+        computed(lazy, cupy_backend, function, x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.astype(np.int8) + x.astype(np.float32),
+        lambda x: np.where(x > 1, x.astype(np.float16), x),
+        lambda x: x.astype(np.int32) < 2**40,
+        lambda x: (x * 2.0).transpose(1, 0),
+        lambda x: np.swapaxes(x * 2.0, axis1=0, axis2=1),
+    ],
+)
+def test_rare_kinds_of_arguments(function, lazy, cupy_backend):
+    x = np.arange(9.0).reshape(3, 3)
+    assert_same(computed(lazy, cupy_backend, function, x), function(x))
 
 
 REDUCED = {
