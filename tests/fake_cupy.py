@@ -130,9 +130,10 @@ def _cublas():
 _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
-        *("blocks", "convolutions", "cublas", "cupy_backend", "draws", "fused", "graphs"),
-        *("kernels", "launching", "lazy", "norm_kernels", "placeholders"),
-        *("products", "recorded_calls", "reductions"),
+        *("blocks", "computing", "convolutions", "cublas", "cupy_backend", "draws", "fused"),
+        *("fused_text", "graphs", "kernels", "launching", "lazy", "lazy_array"),
+        *("lazy_functions", "norm_kernels", "placeholders", "products", "recorded_calls"),
+        *("reductions",),
     )
 )
 

@@ -102,7 +102,8 @@ class Node:
     ):
         self.shape, self.dtype, self.array = shape, dtype, array
         self.inputs, self.formula, self.types = inputs, formula, types
-        self.axes, self.reduction = axes, reduction
+        self.axes: Any = axes
+        self.reduction: Any = reduction
         self.holder: Any = None
         self.users = 0
         for x in inputs:
@@ -195,3 +196,36 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
     """Return the shape to which all of these are stretched."""
     some = {shape for shape in shapes if shape}
     return some.pop() if len(some) == 1 else np.broadcast_shapes(*some)
+
+
+def shown_by(shape: Shape, key: Any) -> tuple[Shape, tuple[int | None, ...]] | None:
+    """Return the shape and the axes that an index shows, as `lazy_array.rearranged` takes them.
+
+    It is None for an index that does more than to add and to drop axes of length 1.
+    """
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if not all(k is None or k is Ellipsis or type(k) is int or _is_whole(k) for k in keys):
+        return None
+    given = sum(k is not None and k is not Ellipsis for k in keys)
+    if keys.count(Ellipsis) > 1 or given > len(shape):
+        return None
+    at = keys.index(Ellipsis) if Ellipsis in keys else len(keys)
+    keys[at : at + 1] = [slice(None)] * (len(shape) - given)
+    new_shape: list[int] = []
+    axes: list[int | None] = []
+    for k in keys:
+        n = 1 if k is None else shape[len(axes)]
+        if type(k) is int:
+            if n != 1 or k not in (0, -1):
+                return None
+            axes.append(None)
+            continue
+        if k is not None:
+            axes.append(len(new_shape))
+        new_shape.append(n)
+    return tuple(new_shape), tuple(axes)
+
+
+def _is_whole(key: Any) -> bool:
+    """Whether an index takes the whole of an axis."""
+    return type(key) is slice and key == slice(None)

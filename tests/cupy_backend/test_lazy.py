@@ -414,7 +414,7 @@ def test_a_function_that_fails_leaves_nothing_behind(lazy, stand_in):
 
     with pytest.raises(ZeroDivisionError):
         lazy.run(function, stand_in.asarray(np.ones(2)))
-    assert not lazy.is_running() and not lazy._UNDRAWN
+    assert not lazy.is_running() and not lazy.UNDRAWN
 
 
 def test_what_is_no_attribute_of_an_array_is_none(lazy, stand_in):
