@@ -139,19 +139,17 @@ def operand(x: Any) -> Any:
 
 
 def register(
-    fn: Callable,
-    evaluate: Callable,
-    parts: Iterable = (),
-    leading: int = 0,
-    anywhere: bool = False,
-    composed: bool = False,
+    fn: Callable, evaluate: Callable, parts: Iterable = (), leading: int = 0, **more: bool
 ) -> None:
-    """Give `fn` its rule, for the arguments that all `parts` take; a second rule is refused."""
+    """Give `fn` its rule, for the arguments that all `parts` take; a second rule is refused.
+
+    `more` are fields of `Rule`.
+    """
     if fn in RULES:
         raise ValueError(
             f"{refusals.name_of(fn)} has a derivative rule already; two would hide a mistake"
         )
-    RULES[fn] = Rule(evaluate, *known_arguments(parts, leading), anywhere, composed)
+    RULES[fn] = Rule(evaluate, *known_arguments(parts, leading), **more)
 
 
 def take_apart(args: Sequence, level: Level, sequences: Container[int] = ()) -> tuple[list, list]:
