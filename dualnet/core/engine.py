@@ -139,7 +139,7 @@ def operand(x: Any) -> Any:
 
 
 def register(
-    fn: Callable, evaluate: Callable, parts: Iterable = (), leading: int = 0, **more: bool
+    fn: Callable, evaluate: Callable, parts: Iterable = (), leading: int = 0, **more: Any
 ) -> None:
     """Give `fn` its rule, for the arguments that all `parts` take; a second rule is refused.
 
