@@ -1,9 +1,9 @@
 """Runs side by side on the CuPy backend: on streams of their own, and the same runs as alone."""
 
-from collections import importlib
+import importlib
+from collections import Counter
 from dataclasses import replace
 
-import Counter
 import fake_cublas
 import fake_cuda
 import numpy as np
@@ -90,7 +90,9 @@ def test_data_that_stay_on_the_host(cupy_backend, digits):
 
 def test_many_runs_are_recorded(cupy_backend, digits):
     """CuPy itself joins more than eight arrays by their addresses, which it moves to the device."""
-    trainer = make_trainer(settings("bp", graph=True, epochs=1, batch_size=25), SMALL, digits)
+    trainer = make_trainer(
+        settings("bp", graph=True, epochs=1, batch_size=25), built(digits), digits
+    )
     side_by_side(trainer, range(9))
 
 
