@@ -79,6 +79,8 @@ def test_every_function_with_a_rule_has_a_row():
     ours -= {
         fn for fn in ours if name_of(fn).startswith("np.") and hasattr(fn, "__code__")
     }  # mutants
+    # It takes moments that go with its argument, so the rows of batch norm are its rows.
+    ours -= {fn for fn in ours if fn.__name__ == "_normalize_by"}
     assert not COVERED & ZERO.keys()
     missing = ours - COVERED - ZERO.keys()
     assert not missing, f"no row in dualnet/check for {sorted(map(name_of, missing))}"

@@ -255,7 +255,8 @@ def _place_of_out(function: Callable) -> int | None:
 
 def _require_own_places(array: Array) -> None:
     """Raise a ValueError if entries have their place in memory in common, before it is written."""
-    if any(step == 0 and n > 1 for n, step in zip(array.shape, array.strides, strict=True)):
+    steps = zip(array.shape, array.strides, strict=True)
+    if array.size and any(step == 0 and n > 1 for n, step in steps):
         raise ValueError(
             f"an array of shape {array.shape} that repeats its entries cannot be changed in place; "
             "change x.copy()"
