@@ -18,9 +18,10 @@ from dualnet.backends import draws, fused
 from dualnet.backends.expressions import Node, Number
 from dualnet.types import Array, Shape
 
-PENDING: list[weakref.WeakSet[Node]] = [weakref.WeakSet()]
+PENDING: list[weakref.WeakKeyDictionary[Node, None]] = [weakref.WeakKeyDictionary()]
 """The nodes for which lazy arrays stood that were not computed, so that they can be before memory
-is overwritten.  The last set belongs to the innermost `lane` that goes on now."""
+is overwritten.  They are in the order in which they were noted, so that every step computes them by
+the same kernels.  The last set belongs to the innermost `lane` that goes on now."""
 
 UNDRAWN: list[tuple[Array, draws.Draw]] = []
 """The arrays that stand for random numbers that are not drawn yet."""
@@ -44,7 +45,7 @@ def lane() -> Generator[None]:
 
     Arrays that several lanes read must be computed before the first one begins; see `compute_all`.
     """
-    PENDING.append(weakref.WeakSet())
+    PENDING.append(weakref.WeakKeyDictionary())
     try:
         yield
         draw_all()

@@ -99,7 +99,9 @@ def _kind(job: Job, width: int) -> tuple:
     numbers = tuple((repr(value), dtype.char) for value, dtype in job.expression.numbers)
     at_once = tuple(job.layout.is_read_at_once(k, a, width) for k, a in enumerate(job.read))
     single = tuple(steps[-1] for steps in job.layout.steps)
-    return tuple(job.expression.lines), dtypes, numbers, at_once, single, job.layout.index
+    results = tuple(job.expression.names[node] for node in job.nodes)  # which value goes where
+    lines = tuple(job.expression.lines)
+    return lines, results, dtypes, numbers, at_once, single, job.layout.index
 
 
 def _launch(jobs: Sequence[Job], width: int) -> None:

@@ -52,7 +52,7 @@ class LazyArray(NDArrayOperatorsMixin):
         self.node = node
         node.holder = weakref.ref(self)
         if node.array is None:
-            PENDING[-1].add(node)
+            PENDING[-1][node] = None
 
     # --- what is known without its entries ---
 

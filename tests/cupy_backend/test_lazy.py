@@ -347,6 +347,23 @@ def test_arrays_of_many_sizes_are_one_kernel(lazy, stand_in, launches, rng):
         assert_same(got[name][1], m)
 
 
+def test_arrays_of_one_launch_may_be_asked_for_in_any_order(lazy, cupy_backend, rng):
+    """What is computed for one parameter last may be computed for the next one first."""
+
+    def in_turn(x, y):
+        results = []
+        for a in (x, y):
+            half = a * 0.5
+            results.append((half, a - half * half))
+        (m, p), (n, q) = results
+        return m, p, q, n
+
+    x, y = rng.standard_normal(8), rng.standard_normal(12)
+    got = computed(lazy, cupy_backend, in_turn, x, y)
+    for a, b in zip(got, in_turn(x, y), strict=True):
+        assert_same(a, b)
+
+
 def test_more_arrays_than_one_launch_serves(lazy, stand_in, launches, rng):
     arrays = {str(i): rng.standard_normal(i) for i in range(60)}
     given = {name: stand_in.asarray(a) for name, a in arrays.items()}
