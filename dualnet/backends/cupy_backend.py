@@ -11,6 +11,7 @@ import ctypes
 import functools
 import sys
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -62,6 +63,7 @@ class CupyBackend:
         _require_device(self._cupy)
         _choose_precision(matmul_precision)
         from dualnet.backends import (  # here, because all of them import CuPy
+            cublas,
             draws,
             graphs,
             kernels,  # noqa: F401 (its import registers kernels)
@@ -74,6 +76,7 @@ class CupyBackend:
         from dualnet.backends.products import product_kernels
 
         self._graphs, self._draws, self._lazy = graphs, draws, lazy
+        self._give_workspace = cublas.give_workspace
         own = launching.KERNELS | product_kernels(matmul_precision)
         own |= convolution_kernels(matmul_precision)
         put_kernels(self._cupy.ndarray, own)
@@ -83,6 +86,7 @@ class CupyBackend:
         put_kernels(self._cupy.ndarray, {"call_recorded": recorded_calls.call})
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)
+        self._lanes: list[Any] = []
 
     def asarray(self, x: Any, dtype: DTypeLike | None = None) -> Array:
         """Return the array on the device; one that is there already is not copied."""
@@ -132,11 +136,42 @@ class CupyBackend:
         return [f(x) for x in items]
 
     def side_by_side(self, f: Callable, items: Iterable) -> list:
-        """Return `[f(x) for x in items]`, one after the other on the current stream.
+        """Return `[f(x) for x in items]`, where each call starts its work on a stream of its own.
 
-        While this stream captures, all of them become one graph, which the host starts at once.
+        These streams begin when the current stream has done what it was asked for until now, and
+        the current stream waits for all of them.  So arrays may go in and come out, also while the
+        current stream captures: a graph then has a branch for each item.  What is noted in lazy
+        arrays is computed on the stream of its item.
         """
-        return [f(x) for x in items]
+        self._lazy.compute_all()  # two items may need it
+        here = self._cupy.cuda.get_current_stream()
+        begin = here.record()
+        results: list[Any] = []
+        lanes: list[Any] = []
+
+        def join() -> None:
+            for lane in lanes:
+                here.wait_event(lane.record())
+
+        try:
+            for x in items:
+                lanes.append(self._lane(len(lanes)))
+                lanes[-1].wait_event(begin)
+                with lanes[-1], self._lazy.lane():
+                    results.append(self._lazy.force(f(x)))
+        except BaseException:
+            with suppress(Exception):  # a capture that has failed cannot be joined
+                join()
+            raise
+        join()
+        return results
+
+    def _lane(self, number: int) -> Any:
+        """Return the stream of an item in `side_by_side`, made when it is first needed."""
+        if number == len(self._lanes):
+            self._lanes.append(self._cupy.cuda.Stream(non_blocking=True))
+            self._give_workspace(self._lanes[number].ptr)
+        return self._lanes[number]
 
     def normal(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> Array:
         """Draw independent standard normal numbers; see `Backend.normal`."""

@@ -1,7 +1,10 @@
-"""Several runs at once that differ in their seeds alone: a step of all of them is one function.
+"""Train several runs at once that differ in their seeds alone.
 
-Recorded, it is one CUDA graph.  The host starts it as a whole, so that ten runs cost it little more
-than one.  Every run has the numbers that it has alone.
+A small network leaves a device idle most of the time: its kernels are short, have few blocks, and
+wait for one another.  So a step of all runs is one function, in which each run has a stream of its
+own (`Backend.side_by_side`).  Recorded, it is one CUDA graph with a branch for each run.  The host
+starts it as a whole, and on the device kernels of several runs overlap.  Each run computes what it
+computes alone, bit for bit.
 """
 
 from __future__ import annotations
