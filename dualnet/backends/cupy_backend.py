@@ -140,8 +140,8 @@ class CupyBackend:
 
         These streams begin when the current stream has done what it was asked for until now, and
         the current stream waits for all of them.  So arrays may go in and come out, also while the
-        current stream captures: a graph then has a branch for each item.  What is noted in lazy
-        arrays is computed on the stream of its item.
+        current stream captures: a graph then has a branch for each item.  Results that are
+        still to be computed entry by entry come out so, and then few kernels do so for all items.
         """
         self._lazy.compute_all()  # two items may need it
         here = self._cupy.cuda.get_current_stream()
@@ -158,7 +158,7 @@ class CupyBackend:
                 lanes.append(self._lane(len(lanes)))
                 lanes[-1].wait_event(begin)
                 with lanes[-1], self._lazy.lane():
-                    results.append(self._lazy.force(f(x)))
+                    results.append(self._lazy.reduced(f(x)))
         except BaseException:
             with suppress(Exception):  # a capture that has failed cannot be joined
                 join()

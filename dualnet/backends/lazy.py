@@ -19,13 +19,16 @@ import cupy
 from dualnet import tree
 from dualnet.backends import (
     draws,
+    fused,
     lazy_functions,  # noqa: F401 (its import registers them)
 )
 from dualnet.backends.computing import (
     UNDRAWN,
     compute,
     compute_all,
+    draw_all,
     lane,
+    reductions_before,
 )
 from dualnet.backends.lazy_array import LazyArray, known, plain, unwrapped, wrapped
 from dualnet.tree import Tree
@@ -40,6 +43,7 @@ __all__ = [
     "known",
     "lane",
     "plain",
+    "reduced",
     "run",
     "store",
     "with_plain_arrays",
@@ -107,6 +111,19 @@ def drawn(out: Array, draw: draws.Draw) -> LazyArray:
     """
     UNDRAWN.append((out, draw))
     return known(out)
+
+
+def reduced(values: Tree) -> Tree:
+    """Return a tree after all reductions that its lazy arrays depend on were computed.
+
+    These take launches of their own at any time, so they had better be beside those of other lanes.
+    """
+    draw_all()
+    for node in reductions_before(
+        [x.node for x in tree.leaves(values) if isinstance(x, LazyArray)]
+    ):
+        fused.reduce(node)
+    return values
 
 
 def with_plain_arrays(kernel: Callable, writes: bool = False) -> Callable:
