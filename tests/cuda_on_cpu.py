@@ -6,6 +6,7 @@ cannot check: that threads agree on nothing that the text leaves open, and how f
 """
 
 import ctypes
+import functools
 import hashlib
 import re
 import shutil
@@ -54,7 +55,7 @@ class Program:
     def __init__(self, source, options=()):
         definitions = [option for option in options if option.startswith("-D")]
         header = _HEADER.read_text()
-        flags = ["-x", "c++", "-std=c++17", "-include", str(_HEADER), *definitions]
+        flags = ["-x", "c++", "-std=c++17", "-include", str(_compiled_header()), *definitions]
         expanded = _expanded(source, definitions)
         found = _KERNEL.findall(expanded)
         types = {new: old for old, new in _ALIAS.findall(expanded)}
@@ -107,6 +108,17 @@ class Program:
         counts = ctypes.c_uint(blocks), ctypes.c_uint(threads)
         failure = run(pointers, *counts, ctypes.c_bool(self.barriers))
         assert failure is None, f"{name}: {failure.decode()}"
+
+
+@functools.cache
+def _compiled_header():
+    """A copy of the header, which most of the time of compiling went to, compiled once."""
+    copy = Program._folder / _HEADER.name
+    copy.write_text(_HEADER.read_text())
+    flags = [flag for flag in _FLAGS if flag != "-shared"]
+    command = [COMPILER, *flags, "-x", "c++-header", "-std=c++17", str(copy)]
+    subprocess.run([*command, "-o", f"{copy}.gch"], check=True)
+    return copy
 
 
 def _expanded(source, definitions):
