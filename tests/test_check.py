@@ -442,7 +442,7 @@ def test_a_row_that_raises_fails():
 
 def test_points_that_cannot_be_drawn_fail():
     failure = verify(own_row(lambda x: x, watch=True)).failure
-    assert "draw: ValueError: clearance: f meets no maximum and no root; leave out" in failure
+    assert "draw: ValueError: is_judged: f meets no maximum and no root; leave out" in failure
     failure = verify(own_row(lambda x: np.maximum(x, x), watch=True)).failure
     assert "mine: none of 1000 points is far enough from all kinks; make the row sm" in failure
 

@@ -32,17 +32,17 @@ def add_model(
 ) -> None:
     """A row of the model that `models.MODELS` knows by name.
 
-    `lift` is added to the biases of norms, and a sixth of it to their gains, so that the ReLUs
-    behind are on and differ: in a window whose units are all off a max pool meets nothing but
-    ties, and a norm of nearly equal entries is too steep for differences.  Outputs are so large
-    then that a softmax is all or nothing, and their mean is looked at instead of a loss.
+    `lift` is added to the biases of norms, and 1 to their gains, so that most ReLUs behind are on
+    and differ: a norm of nearly equal entries is too steep for differences.  A larger lift would
+    cost digits, as norms subtract it again.  Outputs are so large then that a softmax is all or
+    nothing, and their mean is looked at instead of a loss.
     """
     network = MODELS[name](**options).network(in_shape, CLASSES)
     context = Context(train=True, key=Key(0))
     draw = example(network, in_shape, batch)
 
     def lifted(rng: np.random.Generator) -> Tree:
-        above = {"bias": lift, "gain": lift / 6}
+        above = {"bias": lift, "gain": 1.0}
         return tree.map_with_path(lambda p, x: x + above.get(p.rpartition("/")[2], 0.0), draw(rng))
 
     def loss(_xp: Any, here: Tree) -> Any:
@@ -63,11 +63,11 @@ add_model("mlp", "batch norm", (3,), {"width": 3, "depth": 2, "batch_norm": True
 add_model("cnn", "", (4, 4, 1), {"plan": "2C3-P2-3C1-4"}, watch=True)
 add_model("cnn", "batch norm", (5, 5, 1), {"plan": "2C3-3", "batch_norm": True}, watch=True)
 add_model("cnn4", "", (6, 6, 1), {"plan": "2C2-2C2-P2-2C1-2C1-P2-3"}, batch=1, watch=True)
-add_model("lenet5", "", (16, 16, 1), {}, batch=2, lift=12.0, watch=True)
-add_model("alexnet", "", (63, 63, 1), {"channels": 1, "width": 3}, batch=2, lift=12.0, watch=True)
+add_model("lenet5", "", (16, 16, 1), {}, batch=2, lift=3.0, watch=True)
+add_model("alexnet", "", (63, 63, 1), {"channels": 1, "width": 3}, batch=2, lift=3.0, watch=True)
 
 add_model("resnet", "", (4, 4, 1), {"width": 2, "depth": 2}, watch=True)
-add_model("resnet18", "", (16, 16, 1), {"width": 1}, batch=2, lift=60.0, watch=True)
+add_model("resnet18", "", (16, 16, 1), {"width": 1}, batch=2, lift=3.0, watch=True)
 
 small_tokens = {"width": 4, "depth": 1, "mlp_width": 3, "patch": 2}
 add_model("vit", "", (4, 4, 1), {**small_tokens, "heads": 2}, batch=2, watch=True)

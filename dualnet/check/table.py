@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
+from dualnet.checking.comparison import FIRST_ORDER, STEP, central_difference, largest
 from dualnet.core.dual import RULES
 from dualnet.core.refusals import name_of
 from dualnet.tree import Tree
@@ -84,7 +85,7 @@ class Row:
         for _ in range(_MOST_DRAWS):
             drawn = tuple(draw(rng) for draw in self.draws)
             primals: tuple = tree.map(lambda x: np.asarray(x, dtype), drawn)
-            if not self.watch or clearance(self, primals) > 1.0:
+            if not self.watch or is_judged(self, primals, rng):
                 return primals
         raise ValueError(
             f"{self.name}: none of {_MOST_DRAWS} points is far enough from all kinks; make the row "
@@ -165,28 +166,37 @@ MASK = np.array([[True, False, True], [False, False, True]])
 
 # --- how far from where differences cannot judge -------------------------------------------------
 
-_NEEDED = {np.maximum: 1e-3, np.sqrt: 0.1}
-"""A step of a difference moves no two values that are compared by as much; and between a root's
-argument of this size and 0, its slope changes too fast."""
+_APART = 1e-3
+"""Values that are compared differ by at least as much, so that rounding to float32 keeps their
+order."""
+_BY_STEPS = 12.0
+"""They also differ by this many times what a step of a difference changes their distance by.  A
+step along a random direction changes it by a random amount, which is measured `_PROBES` times."""
+_PROBES = 4
+_ROOTS_FROM = 0.1
+"""Between a root's argument of this size and 0, its slope changes too fast for differences."""
+_BENT = 0.3 * FIRST_ORDER
+"""Doubling the step changes a difference by less than this share, which is three times the error of
+the single step."""
 
 
 class _Watched(np.ndarray):
-    """An array that notes how far from a kink each maximum, and from 0 each root, is that it meets:
-    in units of what is needed."""
+    """An array that notes how far from 0 the argument of each root is that it meets, and how far
+    from each other the operands of each maximum are."""
 
-    notes: list[float]
+    notes: list[tuple[np.ufunc, np.ndarray]]
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         plain = [np.asarray(x) if isinstance(x, _Watched) else x for x in inputs]
         if ufunc is np.sqrt:
-            self._note(ufunc, plain[0])
+            self.notes.append((ufunc, np.array(plain[0])))
         elif ufunc is np.maximum and method == "__call__":
             with np.errstate(invalid="ignore"):  # -inf against -inf, as in padding
-                self._note(ufunc, np.abs(np.subtract(*plain)))
+                self.notes.append((ufunc, np.subtract(*plain)))
         elif ufunc is np.maximum and method == "reduce":
             ordered = np.sort(plain[0], axis=kwargs["axis"])
             first, second = (np.take(ordered, i, axis=kwargs["axis"]) for i in (-1, -2))
-            self._note(ufunc, first - second)
+            self.notes.append((ufunc, first - second))
         if outs := kwargs.get("out"):
             kwargs["out"] = tuple(np.asarray(x) for x in outs)
         result = getattr(ufunc, method)(*plain, **kwargs)
@@ -201,22 +211,43 @@ class _Watched(np.ndarray):
     def __array_finalize__(self, parent: Any) -> None:
         self.notes = getattr(parent, "notes", [])
 
-    def _note(self, ufunc: Any, distances: Any) -> None:
-        smallest = np.fmin.reduce(distances, axis=None, initial=np.inf)
-        self.notes.append(float(smallest) / _NEEDED[ufunc])
 
-
-def watched(x: Any, notes: list[float]) -> Any:
+def watched(x: Any, notes: list[tuple[np.ufunc, np.ndarray]]) -> Any:
     """Return x as an array that writes to the list."""
     view = np.asarray(x).view(_Watched)
     view.notes = notes
     return view
 
 
-def clearance(f: Callable, primals: Tree) -> float:
-    """How far from kinks and steep roots f stays at `primals`, in units of what is needed."""
-    notes: list[float] = []
-    f(*tree.map(lambda x: watched(x, notes), primals))
-    if not notes:
-        raise ValueError("clearance: f meets no maximum and no root; leave out watch=True")
-    return min(notes)
+def is_judged(f: Callable, primals: Tree, rng: np.random.Generator) -> bool:
+    """Tell whether differences can judge f at `primals`: no kink is near, and f is not too bent.
+
+    Whether a kink is near depends on how much a step moves what is compared, as `_BY_STEPS` says.
+    """
+
+    def drawn() -> Tree:
+        return tree.map(lambda x: rng.standard_normal(x.shape), primals)
+
+    def met(primals: Tree) -> list[tuple[np.ufunc, np.ndarray]]:
+        notes: list[tuple[np.ufunc, np.ndarray]] = []
+        f(*tree.map(lambda x: watched(x, notes), primals))
+        return notes
+
+    here = met(primals)
+    if not here:
+        raise ValueError("is_judged: f meets no maximum and no root; leave out watch=True")
+    if any(fn is np.sqrt and np.any(x < _ROOTS_FROM) for fn, x in here):
+        return False
+    moved = [met(tree.map(lambda x, v: x + STEP * v, primals, drawn())) for _ in range(_PROBES)]
+    for i, (fn, distance) in enumerate(here):
+        if fn is np.maximum:
+            with np.errstate(invalid="ignore"):
+                changes = np.stack([probe[i][1] - distance for probe in moved])
+            typical = np.sqrt(np.mean(np.square(changes), axis=0))
+            needed = np.maximum(_APART, _BY_STEPS * typical)
+            always_tied = (distance == 0.0) & (typical == 0.0)  # such as units that are off
+            if np.any(~always_tied & (np.abs(distance) < needed)):
+                return False
+    along = drawn()
+    single, double = (central_difference(f, primals, along, h) for h in (STEP, 2 * STEP))
+    return largest(tree.map(np.subtract, double, single)) < _BENT * largest(single)
