@@ -79,6 +79,14 @@ def test_all_rows_are_there():
     assert set(RECIPES) == rows
 
 
+def test_the_papers_differ_in_what_activity_perturbation_perturbs():
+    """FDFA: activities, after the non-linearity; Ren et al.: before it."""
+    for name in RECIPES:
+        if name.endswith("-fg-a"):  # lg-fg-a too
+            perturbed = "after" if name.startswith("fdfa") else "before"
+            assert train.by_name(resolve("--recipe", name))["perturb"] == perturbed
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_setting_of_a_recipe_reaches_the_run(name):
     recipe, settings = RECIPES[name], resolve("--recipe", name)

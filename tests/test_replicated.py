@@ -15,7 +15,13 @@ from learning_problems import (
 import dualnet as dn
 from dualnet import nn, tree
 from dualnet.errors import UsageError
-from dualnet.learning import RULES, GreedyActivityPerturbation, GreedyBackprop, Task
+from dualnet.learning import (
+    RULES,
+    ActivityPerturbation,
+    GreedyActivityPerturbation,
+    GreedyBackprop,
+    Task,
+)
 from dualnet.learning.directions.activities import ActivityDirections
 from dualnet.learning.independence import Independence, independence_of_each
 from dualnet.learning.sites import hidden_units
@@ -238,6 +244,47 @@ def test_an_example_before_a_batch_norm_answers_to_the_whole_batch(key):
     before = independence_of_each(a_task(*WITH_BATCH_NORM), greedy=False)
     assert not before["hidden"].examples
     assert before["block/norm"].examples and before["block/tanh"].examples
+
+
+def test_an_example_before_a_batch_norm_may_answer_to_its_own_loss(rng, key, monkeypatch):
+    """The part of its gradient that is left out is its effect on the other losses, by J below."""
+    p = problem(rng, key, *WITH_BATCH_NORM)
+    network, context = p.task.network, Context(train=True)
+
+    def losses(hidden):
+        return softmax_cross_entropy(block_and_output(network, p, context)(hidden), p.labels)
+
+    weights = p.params["hidden"]
+    z = p.x @ weights["w"] + weights["b"]
+    jacobian = dn.jacrev(losses)(z)  # (losses, examples, units)
+    own = np.einsum("nnu->nu", jacobian)
+    got = expectation(p, key, monkeypatch, ActivityPerturbation, batch_loss="own")
+    assert_close(got["hidden"], {"w": p.x.T @ own / len(z), "b": own.mean(0)}, 1e-12)
+    total = expectation(p, key, monkeypatch, ActivityPerturbation)
+    assert_close(total["hidden"], p.exact()["hidden"], 1e-12)
+    assert_close(got["output"], total["output"], 1e-12)
+
+
+def block_and_output(network, p, context):
+    """The network behind its first layer."""
+
+    def apply(x):
+        for name, layer in network.layers[1:]:
+            x, _ = layer.apply(p.params[name], p.state[name], x, context)
+        return x
+
+    return apply
+
+
+def test_own_losses_before_a_batch_norm_have_less_variance(rng, key):
+    """The directions of the other examples are no noise then."""
+
+    def variance(p, batch_loss):
+        rule = ActivityPerturbation(batch_loss=batch_loss)
+        return np.sum(estimates(p, rule, key, 40).var(0))
+
+    several = [problem(rng, key.fold_in(i), *WITH_BATCH_NORM, n=12) for i in range(5)]
+    assert np.median([variance(p, "own") / variance(p, "total") for p in several]) < 0.5
 
 
 def test_every_unit_has_an_independence(rng, key):

@@ -49,10 +49,18 @@ class Independence:
         )
 
 
-def independence_of_each(task: Task, greedy: bool) -> Mapping[str, Independence]:
+def independence_of_each(
+    task: Task, greedy: bool, through_norms: bool = False
+) -> Mapping[str, Independence]:
     """Return for the path of every layer the independence of its output's parts.
 
     It holds up to the next local head under a greedy rule, else up to the network's outputs.
+
+    Args:
+        task: the network and its loss.
+        greedy: whether local heads close segments.
+        through_norms: whether layers that couple examples, as batch norm does, are taken for layers
+            that keep them independent.
     """
     found: dict[str, Independence] = {}
     at_loss = Independence(examples=not task.declared_loss.couples_examples)
@@ -76,7 +84,7 @@ def independence_of_each(task: Task, greedy: bool) -> Mapping[str, Independence]
             ((below, child),) = children
             inner = before(child, below, replace(after, swapped=not after.swapped))
             return replace(inner, swapped=not inner.swapped)
-        passed = _before_one_layer(layer, after)
+        passed = _before_one_layer(layer, after, through_norms)
         for below, child in children:  # of a container unknown here: nothing is sure
             before(child, below, replace(passed, tokens=False, groups=1))
         return passed
@@ -85,9 +93,9 @@ def independence_of_each(task: Task, greedy: bool) -> Mapping[str, Independence]
     return found
 
 
-def _before_one_layer(layer: Layer, after: Independence) -> Independence:
+def _before_one_layer(layer: Layer, after: Independence, through_norms: bool) -> Independence:
     """Return the independence before a layer that has no children, or unknown ones."""
-    examples = after.examples and not couples_examples(layer)
+    examples = after.examples and (through_norms or not couples_examples(layer))
     row_groups = layer.row_groups
     if row_groups is None:
         return replace(after, examples=examples, tokens=False, groups=1)

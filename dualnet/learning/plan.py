@@ -126,9 +126,17 @@ class Plan:
         """Return the paths of the readouts of the heads that a rule of this locality sees."""
         return self._readouts if self.heads(locality) else frozenset()
 
-    def independence(self, locality: str) -> Mapping[str, Independence]:
-        """Return the independence of each layer's output, by the layer's path."""
-        return self._greedy_independence if locality == "greedy" else self._global_independence
+    def independence(
+        self, locality: str, through_norms: bool = False
+    ) -> Mapping[str, Independence]:
+        """Return the independence of each layer's output, by the layer's path.
+
+        `through_norms` is that of `independence_of_each`.
+        """
+        which = locality == "greedy", through_norms
+        if which not in self._independence:
+            self._independence[which] = independence_of_each(self.task, *which)
+        return self._independence[which]
 
     @cached_property
     def _local_heads(self) -> Mapping[str, LocalHead]:
@@ -143,9 +151,5 @@ class Plan:
         return frozenset(f"{path}/linear" if path else "linear" for path in self._local_heads)
 
     @cached_property
-    def _global_independence(self) -> Mapping[str, Independence]:
-        return independence_of_each(self.task, greedy=False)
-
-    @cached_property
-    def _greedy_independence(self) -> Mapping[str, Independence]:
-        return independence_of_each(self.task, greedy=True)
+    def _independence(self) -> dict[tuple[bool, bool], Mapping[str, Independence]]:
+        return {}

@@ -92,6 +92,8 @@ OPTION_HELP = {
     "angle:DEG; :unit behind any of them for length 1 (of activities: normal or rademacher)",
     "independent": "each example has directions of its own",
     "perturb": "where activities are perturbed: before or after the non-linearity",
+    "batch_loss": "before a batch norm, directions answer to the batch's total loss (unbiased) or "
+    "to the example's own (less variance)",
     "guess": "where the guess comes from: fdfa, dfa or last (the last estimate)",
     "shrink": "factor of the correction; 1 is unbiased",
     "feedback_rate": "learning rate of feedback matrices",

@@ -118,8 +118,8 @@ _MLP_WIDTHS = {"mnist": 800, "fashion-mnist": 800, "cifar10": 1000}
 _ONE_TANGENT = {"tangents": 1, "sampler": "normal"}
 _RULES: dict[str, dict[str, Any]] = {
     "fg-w": _ONE_TANGENT,
-    "fg-a": {**_ONE_TANGENT, "perturb": "before"},
-    "lg-fg-a": {**_ONE_TANGENT, "perturb": "before"},
+    "fg-a": {**_ONE_TANGENT, "perturb": "after", "batch_loss": "own"},
+    "lg-fg-a": {**_ONE_TANGENT, "perturb": "after", "batch_loss": "own"},
     "dkp": {"feedback_rate": 0.01, "feedback_decay": 1e-6},
     "fdfa": {**_ONE_TANGENT, "feedback_rate": 0.01},
 }
