@@ -175,9 +175,9 @@ step along a random direction changes it by a random amount, which is measured `
 _PROBES = 4
 _ROOTS_FROM = 0.1
 """Between a root's argument of this size and 0, its slope changes too fast for differences."""
-_BENT = 0.3 * FIRST_ORDER
-"""Doubling the step changes a difference by less than this share, which is three times the error of
-the single step."""
+_BENT = 0.1 * FIRST_ORDER
+"""Doubling the step changes a difference by less than this share, three times the error of the
+single step, along each of some directions.  Along others it may be ten times as large."""
 
 
 class _Watched(np.ndarray):
@@ -248,6 +248,8 @@ def is_judged(f: Callable, primals: Tree, rng: np.random.Generator) -> bool:
             always_tied = (distance == 0.0) & (typical == 0.0)  # such as units that are off
             if np.any(~always_tied & (np.abs(distance) < needed)):
                 return False
-    along = drawn()
-    single, double = (central_difference(f, primals, along, h) for h in (STEP, 2 * STEP))
-    return largest(tree.map(np.subtract, double, single)) < _BENT * largest(single)
+    for along in (drawn(), drawn(), drawn()):
+        single, double = (central_difference(f, primals, along, h) for h in (STEP, 2 * STEP))
+        if largest(tree.map(np.subtract, double, single)) > _BENT * largest(single):
+            return False
+    return True
