@@ -39,10 +39,13 @@ from dualnet.learning import (
     correct,
     split_batch,
 )
+from dualnet.learning.directions.activities import ActivityDirections
+from dualnet.learning.sites import hidden_units
 from dualnet.nn import (
     Activation,
     Dropout,
     Layer,
+    LayerNorm,
     Linear,
     Residual,
     Sequential,
@@ -435,6 +438,57 @@ def test_a_plan_says_what_a_rule_needs_to_know(rng, key):
     assert plan.shapes["hidden1"] == (5,) and plan.shapes["head1/linear"] == (3,)
     assert plan.outputs.shape == (4, 3)
     assert plan.activation_bytes == 2 * 5 * 8
+
+
+def test_an_activation_behind_a_residual_sum_belongs_to_the_last_layers_of_both_ways():
+    inner = Residual((("block", block(Linear(4), LayerNorm())), ("shortcut", Linear(4))))
+    nested = Residual((("block", block(inner)),))
+    network = Sequential(
+        (
+            ("two ways", inner),
+            ("relu", Activation(relu)),
+            ("nested", nested),
+            ("tanh", Activation(tanh)),
+            ("nothing follows", nested),
+            ("output", Linear(3)),
+        )
+    )
+    params, _, _ = network.init(dn.Key(0), (4,))
+    units = {unit.weights: (unit.before, unit.after) for unit in hidden_units(network, params)}
+    inside = "nested/block/0"
+    unfollowed = inside.replace("nested", "nothing follows")
+    assert units == {
+        "two ways/block/0": ("two ways", "relu"),
+        "two ways/shortcut": ("two ways", "relu"),
+        f"{inside}/block/0": ("nested", "tanh"),
+        f"{inside}/shortcut": ("nested", "tanh"),
+        f"{unfollowed}/block/0": (f"{unfollowed}/block/1",) * 2,
+        f"{unfollowed}/shortcut": (f"{unfollowed}/shortcut",) * 2,
+    }
+
+
+def test_no_direction_is_put_in_where_the_relu_behind_a_residual_sum_is_off(rng, key, monkeypatch):
+    """As in Ren et al., section 3.6: there it could only be noise."""
+    seen = {}
+    drawer = ActivityDirections.drawer
+
+    def listening(self, shard):
+        draw = drawer(self, shard)
+
+        def draw_and_tell(path, visit, z, slope):
+            seen[path] = z, draw(path, visit, z, slope)
+            return seen[path][1]
+
+        return draw_and_tell
+
+    monkeypatch.setattr(ActivityDirections, "drawer", listening)
+    layers = (*NOT_A_CHAIN["activation after the sum"], ("output", Linear(3)))
+    p = problem(rng, key, ("hidden", Linear(5)), *layers, n=12)
+    p.step(ActivityPerturbation(tangents=2), key)
+    assert set(seen) == {"hidden", "block/block/0", "block"}
+    total, directions = seen["block"]
+    assert np.array_equal(directions != 0, np.broadcast_to(total > 0, directions.shape))
+    assert 0 < np.mean(total > 0) < 1
 
 
 def test_a_plan_is_made_with_one_example_and_changes_nothing(rng, key):

@@ -22,9 +22,13 @@ Sites = Mapping[str, Activation | None]
 class Unit:
     """A layer with parameters, and the norms and the activation that directly follow it.
 
+    Where the layer ends a way through a `Residual`, the activation may follow the sum.  Then the
+    sum is the pre-activation, and the last layers of both ways belong to one.
+
     Attributes:
         weights: path of the layer.
-        before: path of the last norm, or of the layer: its output is the pre-activation.
+        before: path of the layer, of the last norm, or of the `Residual`: its output is the
+            pre-activation.
         after: path of the activation, if there is one: its output is the activity.
         activation: what lies between, or None.
     """
@@ -44,7 +48,8 @@ def hidden_units(network: Layer, params: Tree) -> list[Unit]:
 
 
 def _units(network: Layer, params: Tree) -> Iterator[Unit]:
-    for chain in _chains(network):
+    every = dict(walk(network, containers=True))
+    for chain in _chains(every):
         i = 0
         while i < len(chain):
             weights = chain[i][0]
@@ -57,12 +62,41 @@ def _units(network: Layer, params: Tree) -> Iterator[Unit]:
             if i < len(chain) and isinstance(following := chain[i][1], Activation):
                 after, activation = chain[i][0], following
                 i += 1
+            elif i == len(chain):
+                before, after, activation = _behind_a_sum(every, before)
             yield Unit(weights, before, after, activation)
 
 
-def _chains(network: Layer) -> Iterator[list[tuple[str, Layer]]]:
+def _behind_a_sum(every: Mapping[str, Layer], path: str) -> tuple[str, str, Activation | None]:
+    """Return the paths of the residual sum that a layer's output enters, and of the activation that
+    follows it, and that activation; where there is no such sum, the layer's own path and None.
+
+    Args:
+        every: all layers by their paths.
+        path: of a layer that ends a chain.
+    """
+    summed, inner = "", path
+    while inner:
+        above = inner.rpartition("/")[0]
+        parent = every[above]
+        if isinstance(parent, Residual):
+            summed = above
+        elif not isinstance(parent, Sequential):
+            break
+        else:
+            names = [name for name, _ in parent.layers]
+            rest = parent.layers[names.index(inner.rpartition("/")[2]) + 1 :]
+            if rest:
+                name, following = rest[0]
+                if summed and isinstance(following, Activation):
+                    return summed, f"{above}/{name}" if above else name, following
+                break
+        inner = above
+    return path, path, None
+
+
+def _chains(every: Mapping[str, Layer]) -> Iterator[list[tuple[str, Layer]]]:
     """Yield runs of layers without children, each fed by its neighbor and nothing else."""
-    every = dict(walk(network, containers=True))
     run: list[tuple[str, Layer]] = []
     for path, layer in every.items():
         above = path.rpartition("/")[0]
