@@ -4,21 +4,19 @@
 // __syncthreads() for those of its block, at a shuffle or __syncwarp() for those of its warp; then
 // the next one does.  Blocks run one after the other, so __shared__ memory is a static variable.
 
+// C's own headers: libstdc++'s would take most of the time that a kernel takes to compile.
+#define _GLIBCXX_INCLUDE_NEXT_C_HEADERS
 #include <math.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
 
-#include <tuple>
-#include <type_traits>
-
-#define __global__
+#define __global__ inline  // a kernel that is not launched needs no code
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static
-#define __launch_bounds__(...)
 
 struct Index {
     unsigned x;
@@ -38,20 +36,33 @@ static T __ldg(const T* place) {
     return *place;
 }
 
+// Both types converted to the one in which C++ compares them.
+template <class A, class B>
+using Common = decltype(true ? A() : B());
+
 // Of a number and NaN the device takes the number.
 template <class A, class B>
-static std::common_type_t<A, B> min(A a, B b) {
-    using T = std::common_type_t<A, B>;
+static Common<A, B> min(A a, B b) {
+    using T = Common<A, B>;
     if (a != a) return (T)b;
     return (T)b < (T)a ? (T)b : (T)a;
 }
 
 template <class A, class B>
-static std::common_type_t<A, B> max(A a, B b) {
-    using T = std::common_type_t<A, B>;
+static Common<A, B> max(A a, B b) {
+    using T = Common<A, B>;
     if (a != a) return (T)b;
     return (T)a < (T)b ? (T)b : (T)a;
 }
+
+// C has a function of doubles; the device also has one of floats by the same name.
+#define ALSO_OF_FLOATS(NAME) \
+    [[maybe_unused]] static inline float NAME(float x) { return NAME##f(x); }
+ALSO_OF_FLOATS(exp)
+ALSO_OF_FLOATS(log)
+ALSO_OF_FLOATS(tanh)
+ALSO_OF_FLOATS(sqrt)
+ALSO_OF_FLOATS(fabs)
 
 // --- short vectors, which the device reads at once: a pointer to one must be aligned to its size --
 
@@ -88,9 +99,7 @@ static void sincospi(double x, double* s, double* c) {
     *c = (double)cosl((long double)M_PIl * x);
 }
 
-struct Job {
-    virtual void operator()() = 0;
-};
+typedef void (*Kernel)(void** arguments);  // calls a kernel with what the pointers point to
 
 // --- threads: one stack for each, made once; from then on switching needs no system call ---------
 
@@ -99,7 +108,8 @@ const size_t STACK_BYTES = 1 << 15;
 static char* stacks[MOST_THREADS];
 static jmp_buf at_scheduler, at_thread[MOST_THREADS];
 static bool ended[MOST_THREADS];
-static Job* present_job;
+static Kernel present_kernel;
+static void** present_arguments;
 static const char* failure;  // what a kernel did that the device does not allow, if anything
 
 static void to_scheduler() {
@@ -142,7 +152,7 @@ static void fail(const char* why) {
 
 static void thread_forever() {
     for (;;) {
-        (*present_job)();
+        present_kernel(present_arguments);
         ended[threadIdx.x] = true;
         of_block.leave();
         Meeting& warp = of_warp[threadIdx.x / 32];
@@ -185,7 +195,7 @@ static void meet_warp(unsigned mask) {
 // The value of lane `from` of the part of `width` threads, or one's own where there is none.
 template <class T>
 static T value_of_lane(unsigned mask, T value, int from, int width) {
-    static_assert(sizeof(T) <= WIDEST && std::is_arithmetic<T>::value, "CUDA shuffles numbers");
+    static_assert(sizeof(T) <= WIDEST && !__is_class(T), "CUDA shuffles numbers");
     if (width < 1 || width > 32 || width & (width - 1)) fail("a width is no power of 2 up to 32");
     unsigned t = threadIdx.x;
     auto& values = posted[shuffles[t]++ % 2];
@@ -238,8 +248,10 @@ static void run_block(unsigned threads) {
     }
 }
 
-static const char* run_blocks(Job& job, unsigned blocks, unsigned threads, bool barriers) {
-    present_job = &job;
+static const char* run_blocks(
+    Kernel kernel, void** arguments, unsigned blocks, unsigned threads, bool barriers) {
+    present_kernel = kernel;
+    present_arguments = arguments;
     failure = nullptr;
     gridDim.x = blocks;
     blockDim.x = threads;
@@ -247,30 +259,9 @@ static const char* run_blocks(Job& job, unsigned blocks, unsigned threads, bool 
         if (barriers)
             run_block(threads);
         else
-            for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) job();
+            for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x) kernel(arguments);
     }
     if (failure)  // threads stand in the midst of the kernel; begin with new ones
         for (char*& stack : stacks) free(stack), stack = nullptr;
     return failure;
-}
-
-template <class... A>
-struct Call : Job {
-    void (*kernel)(A...);
-    std::tuple<A...> arguments;
-    void operator()() override { std::apply(kernel, arguments); }
-};
-
-template <class... A, size_t... I>
-static void unpack(Call<A...>& call, void** arguments, std::index_sequence<I...>) {
-    call.arguments = std::tuple<A...>(*(A*)arguments[I]...);
-}
-
-template <class... A>
-static const char* launch(
-    void (*kernel)(A...), void** arguments, unsigned blocks, unsigned threads, bool barriers) {
-    Call<A...> call;
-    call.kernel = kernel;
-    unpack(call, arguments, std::index_sequence_for<A...>{});
-    return run_blocks(call, blocks, threads, barriers);
 }
