@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 COMPILER = shutil.which("g++")
-_HEADER = Path(__file__).with_name("cuda_on_cpu.h")
+_SOURCES = tuple(Path(__file__).with_name(f"cuda_on_cpu.{suffix}") for suffix in ("h", "cpp"))
 _FLAGS = (
     *("-std=c++17", "-O1", "-fPIC"),
     "-U_FORTIFY_SOURCE",  # longjmp goes where fortified sources forbid it
@@ -142,18 +142,22 @@ def _library(text):
 
 @functools.cache
 def _compiled_header():
-    """A copy of the header beside what the compiler made of it."""
-    text = _HEADER.read_text()
-    name = hashlib.sha256("".join((text, *_FLAGS)).encode()).hexdigest()
+    """A copy of the header beside what the compiler made of it, and what it declares, loaded."""
+    texts = [path.read_text() for path in _SOURCES]
+    name = hashlib.sha256("".join((*texts, *_FLAGS)).encode()).hexdigest()
     folder = Path(os.environ[_FOLDER]) / name
     folder.mkdir(exist_ok=True)
-    copy = folder / _HEADER.name
-    if not copy.exists():
-        _written(copy, lambda path: path.write_text(text))
-    compiled = folder / f"{copy.name}.gch"
+    header, source = (folder / path.name for path in _SOURCES)
+    for copy, text in zip((header, source), texts, strict=True):
+        if not copy.exists():
+            _written(copy, lambda path, text=text: path.write_text(text))
+    compiled, library = folder / f"{header.name}.gch", folder / "threads.so"
     if not compiled.exists():
-        _compile(("-x", "c++-header", str(copy)), compiled)
-    return copy
+        _compile(("-x", "c++-header", str(header)), compiled)
+    if not library.exists():
+        _compile(("-shared", str(source)), library)
+    ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    return header
 
 
 def _compile(flags, output, text=""):
