@@ -46,7 +46,8 @@ _KERNEL = re.compile(
     r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(([^)]*)\)'
 )
 _FOLDER = "CUDA_ON_CPU_FOLDER"
-"""The variable that names the folder of what was compiled in this session, for all its workers."""
+"""The variable that names the folder of what was compiled, for all workers of a session; set it to
+keep what was compiled from one session to the next."""
 
 if _FOLDER not in os.environ:
     os.environ[_FOLDER] = tempfile.mkdtemp(prefix="cuda-on-cpu-")
@@ -144,9 +145,10 @@ def _library(text):
 def _compiled_header():
     """A copy of the header beside what the compiler made of it, and what it declares, loaded."""
     texts = [path.read_text() for path in _SOURCES]
-    name = hashlib.sha256("".join((*texts, *_FLAGS)).encode()).hexdigest()
+    version = subprocess.run([COMPILER, "-v"], capture_output=True, text=True, check=True).stderr
+    name = hashlib.sha256("".join((version, *texts, *_FLAGS)).encode()).hexdigest()
     folder = Path(os.environ[_FOLDER]) / name
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     header, source = (folder / path.name for path in _SOURCES)
     for copy, text in zip((header, source), texts, strict=True):
         if not copy.exists():

@@ -89,7 +89,7 @@ class Stepper(Protocol[S]):
         """Evaluate, and return the state at the start of the next epoch."""
 
 
-def states(
+def course(
     stepper: Stepper[S], now: S, step_seconds: list[float], quiet: bool
 ) -> Generator[S, None, S]:
     """Yield the state after each step and after each epoch's evaluation, to the last epoch.
@@ -134,7 +134,7 @@ def _epoch(
     """Yield the state after each step of the present epoch, then after its evaluation.
 
     Args:
-        stepper, now, step_seconds, quiet: as of `states`.
+        stepper, now, step_seconds, quiet: as of `course`.
         first_advance, advance: make the first of these steps, and the others.
     """
     backend, dataset = stepper.backend, stepper.dataset

@@ -28,7 +28,7 @@ from dualnet.learning import (
 from dualnet.optim import Optimizer
 from dualnet.random import Key
 from dualnet.schedules import Schedule
-from dualnet.training.epoch import states, step_number
+from dualnet.training.epoch import course, step_number
 from dualnet.training.evaluation import Evaluation
 from dualnet.training.examples import Examples
 from dualnet.training.objective import (
@@ -170,8 +170,8 @@ class Trainer:
         try:
             # An overflow is no error here: it ends in a loss that is not finite, which is checked.
             # The generator is closed at once when interrupted, so that no thread goes on reading.
-            course = closing(states(self, now, step_seconds, quiet))
-            with np.errstate(all="ignore"), course as following:
+            states = closing(course(self, now, step_seconds, quiet))
+            with np.errstate(all="ignore"), states as following:
                 for state in following:
                     now = state
                     if now.position[1] == 0:

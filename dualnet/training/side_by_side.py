@@ -19,7 +19,7 @@ import numpy as np
 from dualnet.backends.overridable import stack
 from dualnet.errors import DivergedError, UsageError
 from dualnet.random import Key, Keys
-from dualnet.training.epoch import states, step_number
+from dualnet.training.epoch import course, step_number
 from dualnet.training.loop import Trainer
 from dualnet.training.objective import StepNumbers
 from dualnet.training.state import Carried, TrainState, Unread
@@ -64,8 +64,8 @@ def train_side_by_side(
         group = _Group([trainers[i] for i in going])
         now = _Together.of(list(going.values()))
         try:
-            course = closing(states(group, now, step_seconds, quiet))
-            with np.errstate(all="ignore"), course as following:
+            states = closing(course(group, now, step_seconds, quiet))
+            with np.errstate(all="ignore"), states as following:
                 for now in following:
                     if now.position[1] == 0:
                         on_epoch(_good(now, going))
