@@ -148,11 +148,23 @@ _worst: dict[str, tuple[float, str]] = {}
 @pytest.fixture(scope="session")
 def worst():
     """`worst(kind, error, where)` keeps the largest error of a kind for the summary at the end."""
+    return _record
 
-    def record(kind, error, where):
-        _worst[kind] = max(_worst.get(kind, (0.0, "nowhere")), (float(error), where))
 
-    return record
+def _record(kind, error, where):
+    _worst[kind] = max(_worst.get(kind, (0.0, "nowhere")), (float(error), where))
+
+
+def pytest_sessionfinish(session):
+    """Hand what a worker of pytest-xdist found over to where the summary is written."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["worst"] = list(_worst.items())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    for kind, found in getattr(node, "workeroutput", {}).get("worst", ()):
+        _record(kind, *found)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -5,9 +5,11 @@ shuffles; a kernel in which one waits for a thread that never comes is an error.
 cannot check: that threads agree on nothing that the text leaves open, and how fast it is.
 """
 
+import atexit
 import ctypes
 import functools
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -17,11 +19,14 @@ from pathlib import Path
 import numpy as np
 
 COMPILER = shutil.which("g++")
-_HEADER = Path(__file__).with_name("cuda_on_cpu.h")
-# longjmp goes where fortified sources forbid it; and static variables of templates, which stand for
-# shared memory, would else be those of the first library that has some of the same name
-_FLAGS = ("-O1", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-fno-gnu-unique")
-_KERNEL = r'extern "C" __global__ void (?:[A-Z]+ )?(\w+)\(([^)]*)\)'
+_SOURCES = tuple(Path(__file__).with_name(f"cuda_on_cpu.{suffix}") for suffix in ("h", "cpp"))
+_FLAGS = (
+    *("-std=c++17", "-O1", "-fPIC"),
+    "-U_FORTIFY_SOURCE",  # longjmp goes where fortified sources forbid it
+    # static variables of templates, which stand for shared memory, would else be those of the
+    # first library that has some of the same name
+    "-fno-gnu-unique",
+)
 _SCALARS = {
     "long long": np.int64,
     "unsigned long long": np.uint64,
@@ -40,45 +45,56 @@ _ALIAS = re.compile(r"typedef ([\w ]+) (\w+);")
 _KERNEL = re.compile(
     r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(([^)]*)\)'
 )
+_FOLDER = "CUDA_ON_CPU_FOLDER"
+"""The variable that names the folder of what was compiled, for all workers of a session; set it to
+keep what was compiled from one session to the next."""
+
+if _FOLDER not in os.environ:
+    os.environ[_FOLDER] = tempfile.mkdtemp(prefix="cuda-on-cpu-")
+    atexit.register(shutil.rmtree, os.environ[_FOLDER], ignore_errors=True)
 
 
 class Program:
-    """A source, compiled.
+    """A source, each of whose kernels is compiled when it is first launched.
 
     Args:
         source: CUDA C++ text, its kernels `extern "C"`.
         options: NVRTC's; only definitions (-D...) count.
     """
 
-    _folder = Path(tempfile.mkdtemp(prefix="cuda-on-cpu-"))
-
     def __init__(self, source, options=()):
-        definitions = [option for option in options if option.startswith("-D")]
-        header = _HEADER.read_text()
-        flags = ["-x", "c++", "-std=c++17", "-include", str(_compiled_header()), *definitions]
-        expanded = _expanded(source, definitions)
-        found = _KERNEL.findall(expanded)
+        # A header that was compiled without a macro cannot be used with it on the command line.
+        macros = [
+            f"#define {option[2:].replace('=', ' ', 1)}\n"
+            for option in options
+            if option.startswith("-D")
+        ]
+        self._text = "".join(macros) + source
+        expanded = _expanded(self._text)
         types = {new: old for old, new in _ALIAS.findall(expanded)}
         structs = dict(re.findall(r"struct (\w+) \{\n((?:    \w+ \w+\[\d+\];\n)+)\}", source))
-        self.parameters = {name: _parameters(text, types, structs) for name, text in found}
+        self._declared = {name: _declared(text) for name, text in _KERNEL.findall(expanded)}
+        self.parameters = {
+            name: [(_dtype(kind, types, structs), is_array) for kind, is_array in declared]
+            for name, declared in self._declared.items()
+        }
         self.barriers = _WAITS.search(source) is not None
-        launchers = "".join(
-            f'extern "C" const char* launch_{name}(void** a, unsigned b, unsigned t, bool s) '
-            f"{{ return launch({name}, a, b, t, s); }}\n"
-            for name in self.parameters
+
+    @functools.cache  # noqa: B019, programs live as long as the session
+    def _launcher(self, name):
+        """The C function that runs a kernel."""
+        taken = ", ".join(
+            f"*({kind}{'*' if is_array else ''}*)a[{i}]"
+            for i, (kind, is_array) in enumerate(self._declared[name])
         )
-        text = source + launchers
-        digest = hashlib.sha256("".join([header, text, *definitions]).encode()).hexdigest()
-        library = self._folder / f"{digest}.so"
-        if not library.exists():
-            done = subprocess.run(
-                [COMPILER, *_FLAGS, *flags, "-", "-o", str(library)],
-                input=text,
-                capture_output=True,
-                text=True,
-            )
-            assert not done.returncode, done.stderr
-        self._library = ctypes.CDLL(str(library))
+        text = self._text + (
+            f"\nstatic void call(void** a) {{ {name}({taken}); }}\n"
+            'extern "C" const char* launch(void** a, unsigned b, unsigned t, bool waits) '
+            "{ return run_blocks(call, a, b, t, waits); }\n"
+        )
+        run = ctypes.CDLL(str(_library(text))).launch
+        run.restype = ctypes.c_char_p
+        return run
 
     def launch(self, name, blocks, threads, arguments):
         """Run a kernel on NumPy arrays (None for a null pointer), scalars and structs, which must
@@ -103,42 +119,90 @@ class Program:
                 value = np.array(argument)
                 pointers[i] = value.ctypes.data
                 kept.append(value)
-        run = getattr(self._library, f"launch_{name}")
-        run.restype = ctypes.c_char_p
         counts = ctypes.c_uint(blocks), ctypes.c_uint(threads)
-        failure = run(pointers, *counts, ctypes.c_bool(self.barriers))
+        failure = self._launcher(name)(pointers, *counts, ctypes.c_bool(self.barriers))
         assert failure is None, f"{name}: {failure.decode()}"
 
 
 @functools.cache
+def program(source, options=()):
+    """The program of a source, the same one whenever it is asked for."""
+    return Program(source, options)
+
+
+def _library(text):
+    """The library of a text.  What was compiled once in a session is there for all its workers."""
+    header = _compiled_header()
+    library = header.with_name(f"{hashlib.sha256(text.encode()).hexdigest()}.so")
+    if not library.exists():
+        # the header must not be read again instead of what was made of it
+        flags = ("-shared", "-nostdlib", "-Werror=invalid-pch", "-include", str(header))
+        _compile((*flags, "-x", "c++", "-"), library, text)
+    return library
+
+
+@functools.cache
 def _compiled_header():
-    """A copy of the header, which most of the time of compiling went to, compiled once."""
-    copy = Program._folder / _HEADER.name
-    copy.write_text(_HEADER.read_text())
-    flags = [flag for flag in _FLAGS if flag != "-shared"]
-    command = [COMPILER, *flags, "-x", "c++-header", "-std=c++17", str(copy)]
-    subprocess.run([*command, "-o", f"{copy}.gch"], check=True)
-    return copy
+    """A copy of the header beside what the compiler made of it, and what it declares, loaded."""
+    texts = [path.read_text() for path in _SOURCES]
+    version = subprocess.run([COMPILER, "-v"], capture_output=True, text=True, check=True).stderr
+    name = hashlib.sha256("".join((version, *texts, *_FLAGS)).encode()).hexdigest()
+    folder = Path(os.environ[_FOLDER]) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    header, source = (folder / path.name for path in _SOURCES)
+    for copy, text in zip((header, source), texts, strict=True):
+        if not copy.exists():
+            _written(copy, lambda path, text=text: path.write_text(text))
+    compiled, library = folder / f"{header.name}.gch", folder / "threads.so"
+    if not compiled.exists():
+        _compile(("-x", "c++-header", str(header)), compiled)
+    if not library.exists():
+        _compile(("-shared", str(source)), library)
+    ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    return header
 
 
-def _expanded(source, definitions):
+def _compile(flags, output, text=""):
+    """Compile a text, or what the flags name, to a file."""
+
+    def run(path):
+        command = [COMPILER, *_FLAGS, *flags, "-o", str(path)]
+        done = subprocess.run(command, input=text, capture_output=True, text=True)
+        assert not done.returncode, done.stderr
+
+    _written(output, run)
+
+
+def _written(path, write):
+    """Let a file appear as a whole, as another process may be looking for it."""
+    own = path.with_name(f"{os.getpid()}-{path.name}")
+    write(own)
+    own.replace(path)
+
+
+def _expanded(text):
     """The text that a compiler reads: with its macros put in, without what they leave out."""
-    command = [COMPILER, "-E", "-P", "-x", "c++", *definitions, "-"]
-    return subprocess.run(command, input=source, capture_output=True, text=True, check=True).stdout
+    if not re.search(r"^\s*#(?!pragma)", text, re.MULTILINE):
+        return text
+    command = [COMPILER, "-E", "-P", "-x", "c++", "-"]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
 
 
-def _parameters(text, types, structs):
-    """`(dtype, is it an array)` of each parameter in a list of declarations; `types` has the other
-    names of types, and `structs` the fields, arrays of numbers, of each type that a parameter may
-    have by value."""
+def _declared(text):
+    """`(C type, is it an array)` of each parameter in a list of declarations."""
     result = []
     for declaration in text.split(","):
         words = declaration.replace("const ", "").replace("*", " * ").split()
         is_array = "*" in words
-        kind = " ".join(words[: words.index("*")] if is_array else words[:-1])
-        while kind in types and kind not in _SCALARS:
-            kind = types[kind]
-        fields = re.findall(r"(\w+) (\w+)\[(\d+)\];", structs.get(kind, ""))
-        of_fields = [(name, _SCALARS[of], (int(n),)) for of, name, n in fields]
-        result.append((np.dtype(of_fields or _SCALARS[kind]), is_array))
+        result.append((" ".join(words[: words.index("*")] if is_array else words[:-1]), is_array))
     return result
+
+
+def _dtype(kind, types, structs):
+    """The dtype of a C type; `types` has the other names of types, and `structs` the fields, arrays
+    of numbers, of each type that a parameter may have by value."""
+    while kind in types and kind not in _SCALARS:
+        kind = types[kind]
+    fields = re.findall(r"(\w+) (\w+)\[(\d+)\];", structs.get(kind, ""))
+    of_fields = [(name, _SCALARS[of], (int(n),)) for of, name, n in fields]
+    return np.dtype(of_fields or _SCALARS[kind])

@@ -14,7 +14,7 @@ import types
 import fake_cublas
 import fake_cuda
 import numpy as np
-from cuda_on_cpu import Program
+from cuda_on_cpu import program
 from fake_arrays import done, done_in_place, inside, ndarray
 
 
@@ -39,7 +39,7 @@ class RawModule:
     """Kernels on the host's processor."""
 
     def __init__(self, *, code, options=()):
-        self._program = Program(code, options)
+        self._program = program(code, tuple(options))
 
     def get_function(self, name):
         def run(grid, block, arguments):

@@ -247,11 +247,12 @@ def test_a_rule_with_a_mistake_fails(family, mistake, monkeypatch, key):
             continue
         with monkeypatch.context() as patch:
             patch.setitem(dual.RULES, fn, broken(fn, mistake))
-            failed = [r for r in (verify(row, key) for row in rows) if r.failure]
+            failed = next((r for r in (verify(row, key) for row in rows) if r.failure), None)
         tried += 1
-        if not failed:
+        if failed is None:
             survivors.append(name_of(fn))
-        assert all(r.failure.startswith(f"{r.row.name}: ") for r in failed)
+        else:
+            assert failed.failure.startswith(f"{failed.row.name}: ")
     assert tried > 0 or (family, mistake) in NOTHING_TO_BREAK
     assert not survivors
 
@@ -358,7 +359,12 @@ def linear_maps():
 
 @pytest.fixture(scope="module")
 def rows_by_transpose():
-    """For each linear map, the rows whose verification transposes it."""
+    """For each linear map, the rows whose verification transposes it, of the first two of each
+    function."""
+    of_function = {}
+    for row in ROWS:
+        if row.family != "models":  # which are made of the others
+            of_function.setdefault(row.covers, []).append(row)
     maps, used = linear_maps(), {}
     with pytest.MonkeyPatch.context() as patch:
         for name, linear_map in maps.items():
@@ -369,7 +375,7 @@ def rows_by_transpose():
                 return real(*args)
 
             patch.setattr(linear_map, "transpose", spy)
-        for current in ROWS:
+        for current in [row for rows in of_function.values() for row in rows[:2]]:
             verify(current)
     return {name: list(rows.values()) for name, rows in used.items()}
 

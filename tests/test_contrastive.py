@@ -23,6 +23,7 @@ from dualnet.nn import (
     replicated_by_copies,
     tanh,
 )
+from dualnet.training.epoch import course
 from dualnet.training.objective import Contrastive
 from dualnet.training.run import make_trainer
 from dualnet.training.settings import Settings
@@ -150,7 +151,7 @@ def test_accuracy_is_of_images_not_of_views():
     outline = MODELS["mlp"](width=8, depth=1)
     network = Contrastive().network(lambda outputs: outline.network(digits.in_shape, outputs), 10)
     trainer = make_trainer(chosen, network, digits)
-    now = next(trainer._states(trainer.start(), [], True))
+    now = next(course(trainer, trainer.start(), [], True))
     assert now.sums[2] == 40
     # before its first step the read-out is all zeros and names the first class
     assert now.sums[1] == np.count_nonzero(digits.train_labels == 0) > 0

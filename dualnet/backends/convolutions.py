@@ -19,6 +19,7 @@ from typing import Any
 import cupy
 import numpy as np
 
+from dualnet.backends.convolution_matrices import kernel_matrices, output_rows
 from dualnet.backends.kernels import (
     MOST_THREADS,
     WINDOWS,
@@ -330,19 +331,6 @@ def _aligned(a: Array) -> Array:
 
 
 # --- unfolding -----------------------------------------------------------------------------------
-
-
-def kernel_matrices(w: Array, groups: int) -> Array:
-    """View kernels as matrices, `(K, groups, kh·kw·C/g, Q/g)`."""
-    kernels, kh, kw, channels, q = w.shape
-    parts = np.reshape(w, (kernels, kh * kw * channels, groups, q // groups))
-    return np.swapaxes(parts, 1, 2)
-
-
-def output_rows(y: Array, groups: int) -> Array:
-    """View outputs as matrices, one row for each window, `(K, groups, M·rows·columns, Q/g)`."""
-    kernels, m, rows, columns, q = y.shape
-    return np.swapaxes(np.reshape(y, (kernels, m * rows * columns, groups, q // groups)), 1, 2)
 
 
 def _merged_kernels(a: Array, groups: int) -> Array:

@@ -58,6 +58,13 @@ _ALSO_OF_INTEGERS = {
 }
 """The functions whose C text means the same for integers of 32 bits and more."""
 
+_MAY_OVERFLOW = {np.add, np.subtract, np.multiply, np.negative, np.square}
+"""The functions whose result may be no integer of its dtype; it is then the one that is left over
+modulo 2 to the number of bits, as in NumPy and in CuPy's kernels of one function each."""
+_UNSIGNED = {"int32": "u32", "int64": "u64"}
+"""Name of an integer dtype → the C type in which such functions are computed.  Signed integers must
+not overflow in C: of `x + 1 > x` in one kernel, a compiler may make `true`."""
+
 WHERE = "{0} ? {1} : {2}"
 """The C text of `np.where`."""
 
@@ -164,6 +171,21 @@ class Number:
     def __init__(self, value: Any):
         self.value = value
         self.users = 0
+
+
+@functools.cache
+def formula(function: np.ufunc, dtype: np.dtype) -> str:
+    """Return the C text of a function whose result has a dtype.
+
+    Args:
+        function: a key of `FORMULAS`.
+        dtype: the result's, as `resolved` gives it.
+    """
+    text = FORMULAS[function]
+    if function not in _MAY_OVERFLOW or dtype.name not in _UNSIGNED:
+        return text
+    arguments = (f"({_UNSIGNED[dtype.name]}){{{i}}}" for i in range(function.nin))
+    return f"({C_TYPES[dtype.name]})({text.format(*arguments)})"
 
 
 @functools.cache

@@ -32,7 +32,14 @@ from dualnet.backends.overridable import matmul
 from dualnet.backends.placeholders import PlaceholderNumber
 from dualnet.types import Array, Shape
 
+FUNCTIONS: dict[Callable, Callable] = {}
+"""NumPy's functions that lazy arrays answer themselves (`lazy_functions`).  If one returns
+NotImplemented, CuPy answers."""
+
 PYTHON_NUMBERS = (bool, int, float)
+
+_ANY = cupy.empty((1,), np.float32)
+"""A CuPy array by which CuPy is asked for its answers."""
 
 
 def plain(x: Any) -> Any:
@@ -278,8 +285,7 @@ def kind_of(x: Any) -> Any:
 
 def _noted(ufunc: Any, inputs: Sequence[Any]) -> LazyArray | None:
     """Note a function of NumPy that works entry by entry; None for one that is left to CuPy."""
-    formula = FORMULAS.get(ufunc)
-    if formula is None or not all(map(has_c_type, inputs)):
+    if ufunc not in FORMULAS or not all(map(has_c_type, inputs)):
         return None
     _require_floats(inputs)
     kinds = tuple(np.dtype(bool) if k is bool else k for k in map(kind_of, inputs))
@@ -287,6 +293,7 @@ def _noted(ufunc: Any, inputs: Sequence[Any]) -> LazyArray | None:
     if dtypes is None or not all(map(fits, inputs, dtypes[:-1])):
         return None
     shape = expressions.broadcast([getattr(x, "shape", ()) for x in inputs])
+    formula = expressions.formula(ufunc, dtypes[-1])
     return noted_function(formula, inputs, dtypes[:-1], shape, dtypes[-1])
 
 
@@ -375,11 +382,3 @@ def _in_place(ufunc: Any, method: str, inputs: Sequence, kwargs: dict) -> Any:
     out = tuple(unwrapped(x) for x in kwargs["out"])
     _by_cupy("__array_ufunc__", ufunc, method, *inputs, **{**kwargs, "out": out})
     return target
-
-
-_ANY = cupy.empty((1,), np.float32)
-"""A CuPy array by which CuPy is asked for its answers."""
-
-FUNCTIONS: dict[Callable, Callable] = {}
-"""NumPy's functions that lazy arrays answer themselves (`lazy_functions`).  If one returns
-NotImplemented, CuPy answers."""

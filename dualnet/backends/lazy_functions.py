@@ -29,13 +29,17 @@ from dualnet.backends.lazy_array import (
 
 
 def _constant(text: str) -> Callable:
-    """Return the lazy form of `np.zeros_like` and its like."""
+    """Return the lazy form of `np.zeros_like` and its like.
 
-    def like(x: Any, dtype: Any = None, *, shape: Any = None, **how: Any) -> Any:
-        dtype = x.dtype if dtype is None else np.dtype(dtype)
-        if how or dtype.name not in expressions.C_TYPES:
+    Args:
+        text: the C text of every entry.
+    """
+
+    def like(a: Any, dtype: Any = None, *others: Any, shape: Any = None, **how: Any) -> Any:
+        dtype = a.dtype if dtype is None else np.dtype(dtype)
+        if others or how or dtype.name not in expressions.C_TYPES:
             return NotImplemented
-        shape = x.shape if shape is None else shape
+        shape = a.shape if shape is None else shape
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         return noted_function(text, (), (), shape, dtype)
 
@@ -43,6 +47,7 @@ def _constant(text: str) -> Callable:
 
 
 def _where(condition: Any, *choices: Any) -> Any:
+    """Choose entries, where `np.where` gets a condition of bool and two choices."""
     inputs = (condition, *choices)
     arrays = all(isinstance(x, (LazyArray, cupy.ndarray, *PYTHON_NUMBERS)) for x in inputs)
     if len(choices) != 2 or not arrays or not all(map(has_c_type, inputs)):
@@ -59,42 +64,75 @@ def _where(condition: Any, *choices: Any) -> Any:
 # --- reductions ----------------------------------------------------------------------------------
 
 
-def _reduction(function: Callable, kind: str) -> Callable:
-    """Return the lazy form of a reduction of NumPy's.
+def _sum(function: Callable) -> Callable:
+    """Return the lazy form of `np.sum` or `np.mean`."""
+
+    def lazy(
+        a: Any,
+        axis: Any = None,
+        dtype: Any = None,
+        out: Any = None,
+        keepdims: Any = False,
+        *others: Any,
+        **how: Any,
+    ) -> Any:
+        if others or dtype is not None or out is not None:
+            return NotImplemented
+        return _reduced(function, "sum", a, axis, keepdims, how)
+
+    return lazy
+
+
+def _extreme(function: Callable, kind: str) -> Callable:
+    """Return the lazy form of `np.max` and its like."""
+
+    def lazy(
+        a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *others: Any, **how: Any
+    ) -> Any:
+        if others or out is not None:
+            return NotImplemented
+        return _reduced(function, kind, a, axis, keepdims, how)
+
+    return lazy
+
+
+def _reduced(
+    function: Callable, kind: str, x: Any, axis: Any, keepdims: Any, how: dict[str, Any]
+) -> Any:
+    """Reduce as one of NumPy's functions does.
 
     The entries that are reduced are computed on the way where the axes are neighbors.
+
+    Args:
+        function: NumPy's.
+        kind: as of `reductions.reduction_plan`.
+        x, axis, keepdims: its arguments.
+        how: the other ones by keyword.
     """
-    on_known = reductions.NUMPY_REDUCTIONS[function]
-
-    def reduced(x: Any, axis: Any = None, dtype: Any = None, out: Any = None, **how: Any) -> Any:
-        if not isinstance(x, LazyArray) or dtype is not None or out is not None:
-            return NotImplemented
-        if function is np.argmax and isinstance(axis, (tuple, list)):
-            raise TypeError(f"np.argmax takes one axis, or None for all; got {axis}")
-        if x.dtype == bool and kind == "sum":
-            x = x.astype(np.int64)
-        keepdims = how.pop("keepdims", False)
-        of_floats = x.dtype.name in ("float32", "float64") or (
-            x.dtype.name == "int64" and function is np.sum
-        )
-        axes = _axes(axis, x.ndim)
-        if of_floats and kind != "argmax" and not how and all(x.shape[a] == 1 for a in axes):
-            kept = [i for i in range(x.ndim) if keepdims or i not in axes]
-            shape = tuple(x.shape[i] for i in kept)
-            places = tuple(kept.index(i) if i in kept else None for i in range(x.ndim))
-            return np.copy(rearranged(x, shape, places))
-        noted = x.node.array is None and not how and of_floats and x.size
-        if not noted or len(reductions.runs_of_axes(x.shape, axes)) != 1:
-            result = on_known(x.computed(), axis=axis, keepdims=keepdims, **how)
-            return result if result is NotImplemented else known(result)
-        shape = tuple(
-            1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes
-        )
-        divisor = math.prod(x.shape[a] for a in axes) if function is np.mean else 1
-        result = np.dtype(np.int64) if kind == "argmax" else x.dtype
-        return LazyArray(Node(shape, result, None, (x.node,), reduction=(kind, axes, divisor)))
-
-    return reduced
+    if not isinstance(x, LazyArray):
+        return NotImplemented
+    if function is np.argmax and isinstance(axis, (tuple, list)):
+        raise TypeError(f"np.argmax takes one axis, or None for all; got {axis}")
+    if x.dtype == bool and kind == "sum":
+        x = x.astype(np.int64)
+    of_floats = x.dtype.name in ("float32", "float64") or (
+        x.dtype.name == "int64" and function is np.sum
+    )
+    axes = _axes(axis, x.ndim)
+    if of_floats and kind != "argmax" and not how and all(x.shape[a] == 1 for a in axes):
+        kept = [i for i in range(x.ndim) if keepdims or i not in axes]
+        shape = tuple(x.shape[i] for i in kept)
+        places = tuple(kept.index(i) if i in kept else None for i in range(x.ndim))
+        return np.copy(rearranged(x, shape, places))
+    noted = x.node.array is None and not how and of_floats and x.size
+    if not noted or len(reductions.runs_of_axes(x.shape, axes)) != 1:
+        on_known = reductions.NUMPY_REDUCTIONS[function]
+        result = on_known(x.computed(), axis=axis, keepdims=keepdims, **how)
+        return result if result is NotImplemented else known(result)
+    shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape) if keepdims or i not in axes)
+    divisor = math.prod(x.shape[a] for a in axes) if function is np.mean else 1
+    dtype = np.dtype(np.int64) if kind == "argmax" else x.dtype
+    return LazyArray(Node(shape, dtype, None, (x.node,), reduction=(kind, axes, divisor)))
 
 
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -105,70 +143,79 @@ def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
 # --- axes ----------------------------------------------------------------------------------------
 
 
-def _broadcast_to(x: Any, shape: Any) -> Any:
-    if not isinstance(x, LazyArray):
+def _broadcast_to(array: Any, shape: Any, *others: Any, **how: Any) -> Any:
+    """Repeat entries along axes as `np.broadcast_to` does, in a view."""
+    if not isinstance(array, LazyArray) or others or how:
         return NotImplemented
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    if np.broadcast_shapes(x.shape, shape) != shape:
+    if np.broadcast_shapes(array.shape, shape) != shape:
         return NotImplemented
-    lead = len(shape) - x.ndim
-    axes = tuple(lead + i if n > 1 or shape[lead + i] == 1 else None for i, n in enumerate(x.shape))
-    return rearranged(x, shape, axes)
+    lead = len(shape) - array.ndim
+    axes = tuple(
+        lead + i if n > 1 or shape[lead + i] == 1 else None for i, n in enumerate(array.shape)
+    )
+    return rearranged(array, shape, axes)
 
 
-def _transpose(x: Any, axes: Any = None) -> Any:
-    if not isinstance(x, LazyArray):
+def _transpose(a: Any, axes: Any = None) -> Any:
+    """Put the axes in another order, reversed if none is given."""
+    if not isinstance(a, LazyArray):
         return NotImplemented
-    order = tuple(reversed(range(x.ndim)))
+    order = tuple(reversed(range(a.ndim)))
     if axes is not None:
-        order = normalize_axis_tuple(axes, x.ndim)
-    if len(order) != x.ndim:
+        order = normalize_axis_tuple(axes, a.ndim)
+    if len(order) != a.ndim:
         return NotImplemented
-    return rearranged(x, tuple(x.shape[a] for a in order), tuple(map(order.index, range(x.ndim))))
+    return rearranged(a, tuple(a.shape[i] for i in order), tuple(map(order.index, range(a.ndim))))
 
 
-def _swapaxes(x: Any, axis1: int, axis2: int) -> Any:
-    if not isinstance(x, LazyArray):
+def _swapaxes(a: Any, axis1: int, axis2: int) -> Any:
+    """Exchange two axes."""
+    if not isinstance(a, LazyArray):
         return NotImplemented
-    order = list(range(x.ndim))
+    order = list(range(a.ndim))
     order[axis1], order[axis2] = order[axis2], order[axis1]
-    return _transpose(x, order)
+    return _transpose(a, order)
 
 
-def _moveaxis(x: Any, source: Any, destination: Any) -> Any:
-    if not (isinstance(x, LazyArray) and isinstance(source, int) and isinstance(destination, int)):
+def _moveaxis(a: Any, source: Any, destination: Any) -> Any:
+    """Move one axis to another place; several are left to CuPy."""
+    if not (isinstance(a, LazyArray) and isinstance(source, int) and isinstance(destination, int)):
         return NotImplemented
-    (source,), (destination,) = _axes(source, x.ndim), _axes(destination, x.ndim)
-    order = [a for a in range(x.ndim) if a != source]
+    (source,), (destination,) = _axes(source, a.ndim), _axes(destination, a.ndim)
+    order = [i for i in range(a.ndim) if i != source]
     order.insert(destination, source)
-    return _transpose(x, order)
+    return _transpose(a, order)
 
 
-def _expand_dims(x: Any, axis: Any) -> Any:
-    if not isinstance(x, LazyArray) or not isinstance(axis, int):
+def _expand_dims(a: Any, axis: Any) -> Any:
+    """Insert one axis of length 1; several are left to CuPy."""
+    if not isinstance(a, LazyArray) or not isinstance(axis, int):
         return NotImplemented
-    (at,) = _axes(axis, x.ndim + 1)
-    return x[(slice(None),) * at + (None,)]
+    (at,) = _axes(axis, a.ndim + 1)
+    return a[(slice(None),) * at + (None,)]
 
 
-def _copy(x: Any, **how: Any) -> Any:
-    if not isinstance(x, LazyArray) or how or x.dtype.name not in expressions.C_TYPES:
+def _copy(a: Any, *others: Any, **how: Any) -> Any:
+    """Copy entries to memory of their own."""
+    here = isinstance(a, LazyArray) and a.dtype.name in expressions.C_TYPES
+    if not here or others or how:
         return NotImplemented
-    return noted_function("{0}", (x,), (x.dtype,), x.shape, x.dtype)
+    return noted_function("{0}", (a,), (a.dtype,), a.shape, a.dtype)
 
 
-def _reshape(x: Any, shape: Any, **how: Any) -> Any:
+def _reshape(a: Any, shape: Any, *others: Any, **how: Any) -> Any:
     """Reshape; without computing where only axes of length 1 come or go."""
-    if not isinstance(x, LazyArray) or how:
+    if not isinstance(a, LazyArray) or others or how:
         return NotImplemented
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-    if x.node.array is None and -1 not in shape:
+    if a.node.array is None and -1 not in shape:
         long = [i for i, n in enumerate(shape) if n != 1]
-        own = [i for i, n in enumerate(x.shape) if n != 1]
-        if [shape[i] for i in long] == [x.shape[i] for i in own]:
+        own = [i for i, n in enumerate(a.shape) if n != 1]
+        if [shape[i] for i in long] == [a.shape[i] for i in own]:
             place = dict(zip(own, long, strict=True))
-            return rearranged(x, shape, tuple(place.get(i) for i in range(x.ndim)))
-    return known(x.computed().reshape(shape))
+            return rearranged(a, shape, tuple(place.get(i) for i in range(a.ndim)))
+    return known(a.computed().reshape(shape))
 
 
 FUNCTIONS |= {
@@ -182,11 +229,11 @@ FUNCTIONS |= {
     np.transpose: _transpose,
     np.swapaxes: _swapaxes,
     np.reshape: _reshape,
-    np.sum: _reduction(np.sum, "sum"),
-    np.mean: _reduction(np.mean, "sum"),
-    np.max: _reduction(np.max, "max"),
-    np.amax: _reduction(np.amax, "max"),
-    np.min: _reduction(np.min, "min"),
-    np.amin: _reduction(np.amin, "min"),
-    np.argmax: _reduction(np.argmax, "argmax"),
+    np.sum: _sum(np.sum),
+    np.mean: _sum(np.mean),
+    np.max: _extreme(np.max, "max"),
+    np.amax: _extreme(np.amax, "max"),
+    np.min: _extreme(np.min, "min"),
+    np.amin: _extreme(np.amin, "min"),
+    np.argmax: _extreme(np.argmax, "argmax"),
 }

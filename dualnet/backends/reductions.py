@@ -357,44 +357,38 @@ def _like_numpy(
     return reduce(kind, x, axes, bool(keepdims))
 
 
-def sum_kernel(
-    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, **more: Any
-) -> Array:
-    """Return what `np.sum` does."""
-    return _like_numpy("sum", a, axis, keepdims, dtype, out, **more)
+def _sum_kernel(kind: str) -> Callable:
+    """Return a kernel that takes the arguments of `np.sum`."""
+
+    def kernel(
+        a: Any,
+        axis: Any = None,
+        dtype: Any = None,
+        out: Any = None,
+        keepdims: Any = False,
+        **more: Any,
+    ) -> Array:
+        return _like_numpy(kind, a, axis, keepdims, dtype, out, **more)
+
+    return kernel
 
 
-def mean_kernel(
-    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, **more: Any
-) -> Array:
-    """Return what `np.mean` does."""
-    return _like_numpy("mean", a, axis, keepdims, dtype, out, **more)
+def _extreme_kernel(kind: str) -> Callable:
+    """Return a kernel that takes the arguments of `np.max`."""
 
+    def kernel(
+        a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **more: Any
+    ) -> Array:
+        return _like_numpy(kind, a, axis, keepdims, None, out, **more)
 
-def max_kernel(
-    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **more: Any
-) -> Array:
-    """Return what `np.max` does."""
-    return _like_numpy("max", a, axis, keepdims, None, out, **more)
-
-
-def min_kernel(
-    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **more: Any
-) -> Array:
-    """Return what `np.min` does."""
-    return _like_numpy("min", a, axis, keepdims, None, out, **more)
-
-
-def argmax_kernel(
-    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, **more: Any
-) -> Array:
-    """Return what `np.argmax` does."""
-    return _like_numpy("argmax", a, axis, keepdims, None, out, **more)
+    return kernel
 
 
 NUMPY_REDUCTIONS: dict[Callable, Callable] = {
-    **{np.sum: sum_kernel, np.mean: mean_kernel, np.argmax: argmax_kernel},
-    **{np.max: max_kernel, np.amax: max_kernel, np.min: min_kernel, np.amin: min_kernel},
+    **{np.sum: _sum_kernel("sum"), np.mean: _sum_kernel("mean")},
+    **{np.max: _extreme_kernel("max"), np.amax: _extreme_kernel("max")},
+    **{np.min: _extreme_kernel("min"), np.amin: _extreme_kernel("min")},
+    np.argmax: _extreme_kernel("argmax"),
 }
 """NumPy's function → the same by these kernels, for arrays of CuPy's.  It takes NumPy's arguments
 and returns NotImplemented for what it does not serve."""

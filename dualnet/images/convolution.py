@@ -23,6 +23,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dualnet.backends.convolution_matrices import kernel_matrices, output_rows
 from dualnet.backends.overridable import bytes_at_a_time, matmul, overridable, stack
 from dualnet.core.dual import primitive
 from dualnet.images.windows import Geometry, Pair, fold, pad, window_view
@@ -48,7 +49,7 @@ def convolve(x: Array, w: Array, geometry: Geometry) -> Array:
     """
     groups, kernels, q = geometry.groups, len(w), w.shape[-1]
     m, size = len(x), geometry.output_size(x.shape[1:3])
-    matrices = _kernel_matrices(w, groups)
+    matrices = kernel_matrices(w, groups)
     out = np.empty_like(x, shape=(kernels, m * math.prod(size), groups, q // groups))
     for here, rows in _unfolded_blocks(x, geometry):
         matmul(rows, matrices, np.swapaxes(out[:, here], 1, 2))
@@ -75,11 +76,11 @@ def convolve_transpose(y: Array, w: Array, geometry: Geometry, image: Pair) -> A
     ):
         return _transpose_by_turned_kernel(y, w, geometry)
     m, *size = y.shape[1:4]
-    matrices = np.swapaxes(_kernel_matrices(w, groups), 2, 3)
+    matrices = np.swapaxes(kernel_matrices(w, groups), 2, 3)
     out = np.empty_like(y, shape=(m, *image, groups * channels))
     per_image = math.prod(size)
     step = _images_at_a_time(y, kh * kw * channels * groups * per_image * y.itemsize)
-    outputs = _output_rows(y, groups)
+    outputs = output_rows(y, groups)
     for a in range(0, m, step):
         b = min(m, a + step)
         block = outputs[:, :, a * per_image : b * per_image]
@@ -106,7 +107,7 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     """
     groups, kernels, q = geometry.groups, len(y), y.shape[-1]
     channels = x.shape[-1] // groups
-    outputs = _output_rows(y, groups)
+    outputs = output_rows(y, groups)
     entries = math.prod(geometry.window) * channels
     total: Array = np.zeros_like(y, shape=(kernels, groups, entries, q // groups))
     for here, rows in _unfolded_blocks(x, geometry):
@@ -199,19 +200,6 @@ def convolve_own_rank_one(x: Array, left: Array, right: Array, geometry: Geometr
 
 
 # --- parts ---------------------------------------------------------------------------------------
-
-
-def _kernel_matrices(w: Array, groups: int) -> Array:
-    """Reshape kernels to matrices, `(K, groups, kh·kw·C/g, Q/g)`."""
-    kernels, kh, kw, channels, q = w.shape
-    parts = np.reshape(w, (kernels, kh * kw * channels, groups, q // groups))
-    return np.swapaxes(parts, 1, 2)
-
-
-def _output_rows(y: Array, groups: int) -> Array:
-    """Reshape outputs to matrices, one row for each window, `(K, groups, M·rows·columns, Q/g)`."""
-    kernels, m, rows, columns, q = y.shape
-    return np.swapaxes(np.reshape(y, (kernels, m * rows * columns, groups, q // groups)), 1, 2)
 
 
 def _images_at_a_time(like: Array, bytes_each: int) -> int:

@@ -3,15 +3,13 @@ the old."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dualnet import tree
 from dualnet.analysis import Point, compare
@@ -30,6 +28,7 @@ from dualnet.learning import (
 from dualnet.optim import Optimizer
 from dualnet.random import Key
 from dualnet.schedules import Schedule
+from dualnet.training.epoch import course, step_number
 from dualnet.training.evaluation import Evaluation
 from dualnet.training.examples import Examples
 from dualnet.training.objective import (
@@ -43,9 +42,6 @@ from dualnet.training.run_folder import COLUMNS
 from dualnet.training.state import Carried, TrainState, Unread
 from dualnet.tree import Tree
 from dualnet.types import Array
-
-States = Generator[TrainState, None, TrainState]
-"""Yields states as they come about, and returns the last."""
 
 Advance = Callable[
     [Carried, tuple[Array, ...], Key, dict[str, Any]], tuple[Carried, dict[str, Tree]]
@@ -174,7 +170,7 @@ class Trainer:
         try:
             # An overflow is no error here: it ends in a loss that is not finite, which is checked.
             # The generator is closed at once when interrupted, so that no thread goes on reading.
-            states = closing(self._states(now, step_seconds, quiet))
+            states = closing(course(self, now, step_seconds, quiet))
             with np.errstate(all="ignore"), states as following:
                 for state in following:
                     now = state
@@ -185,84 +181,33 @@ class Trainer:
             raise
         return now, step_seconds
 
-    def _states(self, now: TrainState, step_seconds: list[float], quiet: bool) -> States:
-        """Yield the state after each step and after each epoch's evaluation."""
-        advance: Advance = self.backend.recorded(self.advance, self.graph)
-        first_advance: Advance = self.backend.recorded(partial(self.advance, check=True), False)
-        while now.position[0] < self.epochs:
-            now = yield from self._epoch(now, first_advance, advance, step_seconds, quiet)
-            first_advance = advance
-        return now
+    @property
+    def label(self) -> str:
+        """What the progress bar says after the number of the epoch: nothing."""
+        return ""
 
-    def _epoch(
-        self,
-        now: TrainState,
-        first_advance: Advance,
-        advance: Advance,
-        step_seconds: list[float],
-        quiet: bool,
-    ) -> States:
-        """Yield the state after each step of the present epoch, then after its evaluation."""
-        epoch, first = (int(i) for i in now.position)
-        n = len(self.dataset.train_images)
-        order = batches(n, self.batch_size, Key(self.seed).fold_in("order").fold_in(epoch))
-        bar = tqdm(
-            desc=f"epoch {epoch + 1}/{self.epochs}",
-            total=n,
-            initial=int(now.sums[2]),
-            unit="ex",
-            disable=quiet,
-            leave=epoch + 1 == self.epochs,
-        )
-        read = self._examples.batches(order[first:])
-        with bar, closing(read), closing(self.backend.prefetch(read)) as examples:
-            for batch in range(first, len(order)):
-                if not now.unread:
-                    began = time.perf_counter()
-                number = epoch * len(order) + batch
-                make = first_advance if batch == first else advance
-                now = self._step(now, make, number, next(examples), len(order))
-                now = replace(now, position=np.array([epoch, batch + 1]))
-                steps = len(now.unread)
-                if steps == self.backend.read_every or batch + 1 == len(order):
-                    now = self.collect_losses(now)  # the device has done these steps only now
-                    seconds = time.perf_counter() - began
-                    step_seconds += [seconds / steps] * steps
-                    now = replace(now, sums=np.add(now.sums, (0, 0, 0, seconds)))
-                bar.set_postfix(_so_far(now), refresh=False)
-                bar.update(len(order[batch]))
-                yield now
-        now = self.finish_epoch(now, epoch, len(order))
-        yield now
-        return now
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """Return the indices of the training images of each batch of an epoch."""
+        key = Key(self.seed).fold_in("order").fold_in(epoch)
+        return batches(len(self.dataset.train_images), self.batch_size, key)
 
-    def _step(
-        self,
-        now: TrainState,
-        advance: Advance,
-        number: int,
-        batch: tuple[Array, ...],
-        per_epoch: int,
+    def step(
+        self, now: TrainState, advance: Advance, batch: tuple[Array, ...], per_epoch: int
     ) -> TrainState:
-        """Return the state after a step.
-
-        Args:
-            now: the state before it.
-            advance: makes the step.
-            number: of the step in the run, from 0.
-            batch: as `Examples.batches` yields it.
-            per_epoch: steps of an epoch.
-        """
+        """Return the state after the next step; see `epoch.Stepper`."""
+        number = step_number(now.position, per_epoch)
         key = self._step_key.fold_in(number)
         factor = self.schedule(number, self.epochs * per_epoch, per_epoch)
         # A float64 scalar of NumPy would widen float32 parameters.
         numbers = StepNumbers(lr_factor=float(factor), step=number + 1)
         carried, seen = advance(now.carried, batch, key, numbers._asdict())
+        unread = Unread(number, seen["loss"], seen["correct"], len(batch[-1]))
         return replace(
             now,
             carried=carried,
+            position=np.add(now.position, (0, 1)),
             comparisons=self.compared(now, number, seen, key),
-            unread=(*now.unread, Unread(number, seen["loss"], seen["correct"], len(batch[-1]))),
+            unread=(*now.unread, unread),
         )
 
     def advance(
@@ -348,8 +293,13 @@ class Trainer:
         new = [[row.cosine, row.angle, row.norm_ratio] for row in rows]
         return np.concatenate([now.comparisons, [new]])
 
-    def finish_epoch(self, now: TrainState, epoch: int, per_epoch: int) -> TrainState:
+    def later(self, now: TrainState, seconds: float) -> TrainState:
+        """Return the state after so many more seconds of its epoch."""
+        return replace(now, sums=np.add(now.sums, (0, 0, 0, seconds)))
+
+    def finish_epoch(self, now: TrainState, per_epoch: int) -> TrainState:
         """Evaluate, add the epoch's row to the history, and go to the start of the next epoch."""
+        epoch = int(now.position[0])
         test_loss, test_accuracy = self.evaluate(now)
         if not np.isfinite(test_loss):
             raise DivergedError(
@@ -390,11 +340,3 @@ class Trainer:
             change = partial(self.augment, key, backend=self.backend)
         raw = self.backend.asarray(images)  # moved as bytes, a quarter of what floats would be
         return self.dataset.pixels(raw, self.dtype, self.pixels, change)
-
-
-def _so_far(now: TrainState) -> dict[str, str]:
-    """Return what the progress bar shows of the present epoch."""
-    loss, hits, examples, _ = now.sums
-    if not examples:
-        return {}
-    return {"loss": f"{loss / examples:.4f}", "accuracy": f"{hits / examples:.3f}"}

@@ -9,21 +9,17 @@ computes alone, bit for bit.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dualnet.backends.overridable import stack
-from dualnet.data import batches
 from dualnet.errors import DivergedError, UsageError
 from dualnet.random import Key, Keys
-from dualnet.training.examples import Examples
+from dualnet.training.epoch import course, step_number
 from dualnet.training.loop import Trainer
 from dualnet.training.objective import StepNumbers
 from dualnet.training.state import Carried, TrainState, Unread
@@ -68,7 +64,7 @@ def train_side_by_side(
         group = _Group([trainers[i] for i in going])
         now = _Together.of(list(going.values()))
         try:
-            states = closing(group.states(now, step_seconds, quiet))
+            states = closing(course(group, now, step_seconds, quiet))
             with np.errstate(all="ignore"), states as following:
                 for now in following:
                     if now.position[1] == 0:
@@ -110,6 +106,11 @@ class _Together:
         carried = tuple(state.carried for state in states)
         return cls(tuple(states), carried, states[0].position, (), {})
 
+    @property
+    def sums(self) -> np.ndarray:
+        """The means over the runs of their sums."""
+        return np.mean([run.sums for run in self.runs], axis=0)
+
     def outcomes(self) -> list[Outcome]:
         """Return the state of each run, or the error of one that has diverged."""
         states = (
@@ -125,7 +126,6 @@ def _good(now: _Together, going: dict[int, TrainState]) -> dict[int, TrainState]
     return {i: outcome for i, outcome in pairs if isinstance(outcome, TrainState)}
 
 
-States = Generator[_Together, None, _Together]
 Advance = Callable[
     [tuple[Carried, ...], tuple[Array, ...], Any, dict[str, Any]],
     tuple[tuple[Carried, ...], dict[str, Tree]],
@@ -142,88 +142,27 @@ class _Group:
 
     def __init__(self, trainers: Sequence[Trainer]):
         self._trainers = tuple(trainers)
-        self._one = trainers[0]  # stands for all in what does not depend on the seed
+        self._one = one = trainers[0]  # stands for all in what does not depend on the seed
+        self.backend, self.dataset, self.graph = one.backend, one.dataset, one.graph
+        self.epochs, self.label = one.epochs, f", {len(trainers)} runs"
         self._keys = tuple(Key(trainer.seed).fold_in("step") for trainer in trainers)
 
-    def states(self, now: _Together, step_seconds: list[float], quiet: bool) -> States:
-        """Yield the states after each step and after each epoch's evaluation."""
-        recorded = self._one.backend.recorded
-        advance: Advance = recorded(self.advance, self._one.graph)
-        first_advance: Advance = recorded(partial(self.advance, check=True), False)
-        while now.position[0] < self._one.epochs:
-            now = yield from self._epoch(now, first_advance, advance, step_seconds, quiet)
-            first_advance = advance
-        return now
-
-    def _epoch(
-        self,
-        now: _Together,
-        first_advance: Advance,
-        advance: Advance,
-        step_seconds: list[float],
-        quiet: bool,
-    ) -> States:
-        """Yield the states after each step of the present epoch, then after its evaluation."""
-        one, backend = self._one, self._one.backend
-        epoch, first = (int(i) for i in now.position)
-        order = self._order(epoch)
-        bar = tqdm(
-            desc=f"epoch {epoch + 1}/{one.epochs}, {len(self._trainers)} runs",
-            total=len(one.dataset.train_images),
-            initial=int(now.runs[0].sums[2]),
-            unit="ex",
-            disable=quiet,
-            leave=epoch + 1 == one.epochs,
-        )
-        read = Examples(one.dataset, backend).batches(order[first:])
-        with bar, closing(read), closing(backend.prefetch(read)) as examples:
-            for batch in range(first, len(order)):
-                if not now.unread:
-                    began = time.perf_counter()
-                number = epoch * len(order) + batch
-                make = first_advance if batch == first else advance
-                now = self._step(now, make, number, next(examples), len(order))
-                now = replace(now, position=np.array([epoch, batch + 1]))
-                steps = len(now.unread)
-                images = now.unread[-1].examples
-                if steps == backend.read_every or batch + 1 == len(order):
-                    now = self.collect_losses(now)  # the device has done these steps only now
-                    seconds = time.perf_counter() - began
-                    step_seconds += [seconds / steps] * steps
-                    now = replace(now, runs=tuple(_later(run, seconds) for run in now.runs))
-                    bar.set_postfix(_so_far(now), refresh=False)
-                bar.update(images)
-                yield now
-        now = self._finish_epoch(now, epoch, len(order))
-        yield now
-        return now
-
-    def _order(self, epoch: int) -> list[np.ndarray]:
+    def order(self, epoch: int) -> list[np.ndarray]:
         """Return the indices of each batch of an epoch: those of the first run, then the next."""
-        n, size = len(self._one.dataset.train_images), self._one.batch_size
-        shuffled = (
-            batches(n, size, Key(trainer.seed).fold_in("order").fold_in(epoch))
-            for trainer in self._trainers
-        )
-        return [np.concatenate(of_runs) for of_runs in zip(*shuffled, strict=True)]
+        orders = (trainer.order(epoch) for trainer in self._trainers)
+        return [np.concatenate(of_runs) for of_runs in zip(*orders, strict=True)]
 
-    def _step(
-        self,
-        now: _Together,
-        advance: Advance,
-        number: int,
-        batch: tuple[Array, ...],
-        per_epoch: int,
+    def step(
+        self, now: _Together, advance: Advance, batch: tuple[Array, ...], per_epoch: int
     ) -> _Together:
-        """Return the states after a step; see `Trainer._step`.
+        """Return the states after the next step; see `epoch.Stepper`.
 
-        Args:
-            now, advance, number, per_epoch: likewise, of all runs.
-            batch: as `Examples.batches` yields it, of the first run's examples, then the next's.
+        The batch has the examples of the first run, then those of the next.
         """
+        number = step_number(now.position, per_epoch)
         keys = Keys(tuple(key.fold_in(number) for key in self._keys))
         of_runs = tuple(x.reshape(len(self._trainers), -1, *x.shape[1:]) for x in batch)
-        factor = self._one.schedule(number, self._one.epochs * per_epoch, per_epoch)
+        factor = self._one.schedule(number, self.epochs * per_epoch, per_epoch)
         numbers = StepNumbers(lr_factor=float(factor), step=number + 1)
         carried, seen = advance(now.carried, of_runs, keys, numbers._asdict())
         runs = now.runs
@@ -233,7 +172,13 @@ class _Group:
                 for i, run in enumerate(runs)
             )
         unread = Unread(number, seen["loss"], seen["correct"], of_runs[0].shape[1])
-        return replace(now, runs=runs, carried=carried, unread=(*now.unread, unread))
+        return replace(
+            now,
+            runs=runs,
+            carried=carried,
+            position=np.add(now.position, (0, 1)),
+            unread=(*now.unread, unread),
+        )
 
     def advance(
         self,
@@ -266,7 +211,7 @@ class _Group:
             # The others may only read them after that, so the runs take turns.
             done = [advance_one(i) for i in indices]
         else:
-            done = self._one.backend.side_by_side(advance_one, indices)
+            done = self.backend.side_by_side(advance_one, indices)
         new, seen = zip(*done, strict=True)
         # Stacked, they are read and copied at once.
         stacked = {name: stack([of_run[name] for of_run in seen]) for name in _STACKED}
@@ -284,7 +229,7 @@ class _Group:
         """Bring the losses of the unread steps to the host, and note which runs have diverged."""
         if not now.unread:
             return now
-        to_host = self._one.backend.to_host
+        to_host = self.backend.to_host
         losses, hits = (
             to_host(stack([getattr(step, name) for step in now.unread])).T for name in _STACKED
         )
@@ -300,28 +245,21 @@ class _Group:
                 read.append(run)
         return replace(now, runs=tuple(read), unread=(), diverged=diverged)
 
-    def _finish_epoch(self, now: _Together, epoch: int, per_epoch: int) -> _Together:
+    def later(self, now: _Together, seconds: float) -> _Together:
+        """Return the states after so many more seconds of their epoch."""
+        return replace(now, runs=tuple(self._one.later(run, seconds) for run in now.runs))
+
+    def finish_epoch(self, now: _Together, per_epoch: int) -> _Together:
         """Evaluate each run, and go to the start of the next epoch; see `Trainer.finish_epoch`."""
         diverged = dict(now.diverged)
         finished = list(now.runs)
         for i, state in _good(now, dict(enumerate(now.runs))).items():
             try:
-                finished[i] = self._trainers[i].finish_epoch(state, epoch, per_epoch)
+                finished[i] = self._trainers[i].finish_epoch(state, per_epoch)
             except DivergedError as error:
                 diverged[i] = error
-        position = np.array([epoch + 1, 0])
+        position = np.array([now.position[0] + 1, 0])
         return replace(now, runs=tuple(finished), position=position, diverged=diverged)
-
-
-def _later(run: TrainState, seconds: float) -> TrainState:
-    """Return a state after so many more seconds of its epoch."""
-    return replace(run, sums=np.add(run.sums, (0, 0, 0, seconds)))
-
-
-def _so_far(now: _Together) -> dict[str, str]:
-    """Return what the progress bar shows of the present epoch: means over the runs."""
-    loss, hits, examples, _ = np.mean([run.sums for run in now.runs], axis=0)
-    return {"loss": f"{loss / examples:.4f}", "accuracy": f"{hits / examples:.3f}"}
 
 
 def _require_alike(trainers: Sequence[Trainer], starts: Sequence[TrainState]) -> None:

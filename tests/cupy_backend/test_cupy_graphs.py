@@ -35,6 +35,7 @@ from dualnet.nn import (
 )
 from dualnet.optim import OPTIMIZERS
 from dualnet.random import Key
+from dualnet.training.epoch import course
 from dualnet.training.objective import READOUT_LR
 from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import RunFolder
@@ -573,7 +574,7 @@ def test_optimizers_update_by_their_own_code(name, stand_in):
 
 def third_step(trainer):
     """The steps of a trainer, of which the next one is a repetition."""
-    states = trainer._states(trainer.start(), [], True)
+    states = course(trainer, trainer.start(), [], True)
     with np.errstate(all="ignore"):  # while a device records, nothing is computed
         for _ in range(5):
             next(states)

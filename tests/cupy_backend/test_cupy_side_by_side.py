@@ -110,8 +110,8 @@ def test_a_recorded_step_of_all_is_one_launch_and_moves_nothing(stand_in, digits
         moved.append(dict(happened))
         return now
 
-    step = _Group._step
-    monkeypatch.setattr(_Group, "_step", count_in_steps)
+    step = _Group.step
+    monkeypatch.setattr(_Group, "step", count_in_steps)
     trainer = make_trainer(settings("fdfa", graph=True, batch_size=10), built(digits), digits)
     side_by_side(trainer)
     assert len(moved) == 2 * 10 and not any(moved[1:])

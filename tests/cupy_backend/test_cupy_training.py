@@ -15,6 +15,7 @@ from dualnet.data.dataset import Rows
 from dualnet.errors import BackendError, DivergedError
 from dualnet.learning import RULES
 from dualnet.optim import OPTIMIZERS
+from dualnet.training.epoch import course
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.run import make_trainer, restored, run
 from dualnet.training.run_folder import RunFolder
@@ -73,7 +74,7 @@ CHOICES = {
 def test_no_training_step_moves_anything_or_waits(rule, optimizer, stand_in, digits, network):
     """Nor under any of CHOICES: those are recorded in test_cupy_graphs, where it is an error."""
     trainer = make_trainer(settings(rule, optimizer), network, digits)
-    states = trainer._states(trainer.start(), [], True)
+    states = course(trainer, trainer.start(), [], True)
     next(states)  # pixels' mean and deviation are looked at
     with fake_cuda.counted() as happened:
         now = [next(states) for _ in range(4)][-1]
@@ -85,7 +86,7 @@ def test_no_training_step_moves_anything_or_waits(rule, optimizer, stand_in, dig
 
 def steps_of(trainer, number):
     """The state after so many steps of an epoch."""
-    states = trainer._states(trainer.start(), [], True)
+    states = course(trainer, trainer.start(), [], True)
     now = [next(states) for _ in range(number)][-1]
     states.close()
     return trainer.collect_losses(now)
@@ -199,7 +200,7 @@ def test_a_resumed_run_is_the_same_run(how, cupy_backend, digits, tmp_path):
 def test_losses_are_looked_at_now_and_then(cupy_backend, digits, network, monkeypatch):
     monkeypatch.setattr(cupy_backend, "read_every", 3, raising=False)
     trainer = make_trainer(settings("bp"), network, digits)
-    unread = [len(state.unread) for state in trainer._states(trainer.start(), [], True)]
+    unread = [len(state.unread) for state in course(trainer, trainer.start(), [], True)]
     of_an_epoch = [1, 2, 0, 1, 2, 0, 0, 0]  # 7 steps, the last of which is read, and the evaluation
     assert unread == of_an_epoch * 2
     trainer = make_trainer(replace(settings("bp", "sgd"), lr=1e30), network, digits)

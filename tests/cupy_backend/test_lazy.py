@@ -1,5 +1,6 @@
 """Lazy arrays: the entries of NumPy, by few kernels, and never those of memory that has changed."""
 
+import inspect
 import itertools
 import sys
 
@@ -74,6 +75,22 @@ def test_every_function_has_numpys_entries(function, dtype, lazy, cupy_backend):
         np.testing.assert_array_equal(got, expected)  # which zero of two is not said by NumPy
     else:
         assert_same(got, expected)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", (np.int32, np.int64))
+def test_integers_overflow_as_in_numpy(dtype, lazy, cupy_backend):
+    """Also where a compiler that takes overflow for impossible knows what is larger."""
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    x, y = (a.ravel() for a in np.meshgrid(*[np.array([least, -1, 1, most], dtype)] * 2))
+
+    def function(x, y):
+        functions = (x + 1, x - 1, x + y, x - y, x * y, -x, np.square(x))
+        return (*functions, x + 1 > x, x - 1 < x, (x < 0) & (-x < 0))
+
+    got = computed(lazy, cupy_backend, function, x, y)
+    for a, b in zip(got, function(x, y), strict=True):
+        assert_same(a, b)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -261,6 +278,10 @@ REDUCED = {
         np.sqrt(np.square(x - np.max(x, axis=-1, keepdims=True)) + 1.0)
     ),
     "of an array that is there": lambda x: np.sum(x, axis=1) + np.mean(x, axis=1),
+    "an array by its name": lambda x: np.sum(a=x * 2.0, axis=0) + np.max(axis=0, a=x),
+    "axes kept by position": lambda x: (
+        np.sum(x * 2.0, 1, None, None, True) * np.min(x * 2.0, 1, None, True) + x
+    ),
     "spread": lambda x: np.mean(np.square(x - np.mean(x, axis=0)), axis=0),
 }
 
@@ -288,6 +309,19 @@ def counted(lazy, backend, launches, function, *arrays):
     launches.clear()
     lazy.force(lazy.run(function, *given))
     return len(launches)
+
+
+def test_arguments_have_numpys_names_and_places(lazy):
+    for function, ours in sys.modules["dualnet.backends.lazy_array"].FUNCTIONS.items():
+        if function is np.where:  # its arguments have places alone
+            continue
+        parameters = inspect.signature(function).parameters.values()
+        bind = inspect.signature(ours).bind
+        bind(**{p.name: None for p in parameters})
+        names = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        taken = bind(*names).arguments
+        assert names[0] in taken
+        assert all(taken[name] == name for name in names if name in taken), (function, taken)
 
 
 def test_a_chain_is_one_kernel(lazy, stand_in, launches, rng):
