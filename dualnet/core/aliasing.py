@@ -104,6 +104,24 @@ def write(x: Dual, value: Any, fn: Callable) -> Any:
     return x
 
 
+def evaluate_into(evaluate: Callable, fn: Callable, args: tuple, kwargs: dict) -> Any:
+    """Evaluate `fn`, and with `out=` write the result into that Dual, where `where=` lets it.
+
+    Raises:
+        DualConversionError: `out` is a plain array, or the result carries no tangent.
+    """
+    if not kwargs or (out := kwargs.pop("out", None)) is None:
+        return evaluate(fn, args, kwargs)
+    is_ufunc = hasattr(fn, "nin")
+    target = out[0] if isinstance(out, tuple) and len(out) == 1 else out
+    mask = kwargs.pop("where", True) if is_ufunc else True
+    value = evaluate(fn, args, kwargs) if hasattr(target, "tangent") else None
+    if not hasattr(value, "tangent"):
+        operator = " (or an operator such as +=)" if is_ufunc else ""
+        raise refusals.in_place(f"{refusals.name_of(fn)} with out={operator}")
+    return write(target, value if mask is True else np.where(mask, value, target), fn)
+
+
 def value_of(x: Any) -> Any:
     """Return the plain value under all levels."""
     from dualnet.core.dual import primal_of  # which imports this module

@@ -30,8 +30,7 @@ def _method(fn: Callable) -> Any:
     """Make the method that is the NumPy function `fn`, with the dual as its first argument."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        refusals.require_no_out(fn, kwargs)
-        return self.evaluate(fn, (self, *args), kwargs)
+        return aliasing.evaluate_into(self.evaluate, fn, (self, *args), kwargs)
 
     return method
 

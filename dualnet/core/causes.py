@@ -53,7 +53,7 @@ def cause() -> str:
         return (
             "`a[i] = dual` writes into a plain array, which cannot hold a tangent. Write "
             "a = dn.numpy.put_at(a, i, dual), collect the parts for np.stack, or make the buffer "
-            "of a Dual: a = np.zeros_like(x)"
+            "of a Dual: a = 0 * x"
         )
     return _of_call(_called(frame))
 

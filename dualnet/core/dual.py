@@ -46,8 +46,9 @@ class Level:
     def __enter__(self) -> Level:
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         self.open = False
+        refusals.uncover(error)
 
 
 class Rule(NamedTuple):
@@ -142,16 +143,12 @@ class Dual(ArrayMethods):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         fn = ufunc if method == "__call__" else getattr(ufunc, method)  # np.add.reduce and its like
-        if kwargs:
-            refusals.require_no_out(fn, kwargs)
-        return evaluate(fn, inputs, kwargs)
+        return aliasing.evaluate_into(evaluate, fn, inputs, kwargs)
 
     def __array_function__(self, fn: Callable, _types: Any, args: tuple, kwargs: dict) -> Any:
         if fn in _MAKERS:  # it was called with like=self; [...] makes an array of a scalar
             return fn(*args, **kwargs, like=self.primal[...])
-        if kwargs:
-            refusals.require_no_out(fn, kwargs)
-        return evaluate(fn, args, kwargs)
+        return aliasing.evaluate_into(evaluate, fn, args, kwargs)
 
     # --- what must not happen without a word ---
 

@@ -1,8 +1,8 @@
-"""What to write instead of functions that can have no derivative rule: the ends of sentences."""
+"""What to write instead of functions that can have no rule there: the ends of sentences."""
 
 from __future__ import annotations
 
-_IN_PLACE = "writes in place, and duals are immutable; "
+_IN_PLACE = "writes into a plain array, which cannot hold a tangent; "
 _COUNTS = (
     "counts, and counts do not move with small changes; call it on dn.stop_gradient(x), or sum a "
     "smooth kernel such as np.exp(-((x[:, None] - centers) / width) ** 2)"

@@ -183,11 +183,21 @@ def no_python_number() -> DualnetError:
     )
 
 
-def require_no_out(fn: Any, kwargs: dict) -> None:
-    """Refuse `out=`, and take `out=None` from the arguments, which means nothing."""
-    if kwargs.pop("out", None) is not None:
-        operator = " (or an operator such as +=)" if hasattr(fn, "nin") else ""
-        raise in_place(f"{name_of(fn)} with out={operator}")
+def require_no_out(fn: Any, out: Any) -> None:
+    """Refuse an array that a rule's function was told to write its result into."""
+    if out is not None:
+        raise in_place(f"{name_of(fn)} with out=")
+
+
+def uncover(error: BaseException | None) -> None:
+    """Raise what a Dual has said when NumPy raised an error of its own because of that.
+
+    `a[0] = dual` asks the Dual for a float, and NumPy turns every answer that is an error into
+    "setting an array element with a sequence".
+    """
+    said = getattr(error, "__cause__", None)
+    if isinstance(said, DualConversionError) and not isinstance(error, DualnetError):
+        raise said.with_traceback(error.__traceback__) from None  # type: ignore[union-attr]
 
 
 no_method = _refusal(

@@ -5,6 +5,7 @@ Importing this package registers all of them.  Read `elementwise` first.
 
 from dualnet.core.tables import (
     decompositions,
+    eigen,
     elementwise,
     equal_values,
     indexing,
@@ -22,10 +23,12 @@ from dualnet.core.tables import (
     signals,
     statistics,
     without_nan,
+    writing,
 )
 
 __all__ = [
     "decompositions",
+    "eigen",
     "elementwise",
     "equal_values",
     "indexing",
@@ -43,4 +46,5 @@ __all__ = [
     "signals",
     "statistics",
     "without_nan",
+    "writing",
 ]

@@ -22,6 +22,7 @@ from dualnet.core import aliasing, refusals
 from dualnet.core.arrays import as_array, asarray_like, scatter_add_zeros
 from dualnet.core.dual import RULES, Rule, astype, getitem, primal_of
 from dualnet.core.engine import composed, elementwise, moves_alike, operand, zero_derivative
+from dualnet.core.tables.elementwise import valued
 from dualnet.core.tables.reductions import Axis
 from dualnet.core.tables.shaping import positions_of
 from dualnet.types import Array
@@ -52,6 +53,15 @@ def _of_dtype(x: Array, dtype: Any) -> Array:
     return x if dtype is None else astype(x, dtype)
 
 
+def _as_numpy(result: Any, fn: Callable, x: Array, **how: Any) -> Any:
+    """Give a composed reduction the value of NumPy's own, which sums up in another order."""
+    plain = primal_of(x)
+    if not isinstance(plain, (np.ndarray, np.generic)):
+        return result
+    given = {name: primal_of(value) for name, value in how.items() if value is not None}
+    return valued(result, fn(plain, **given))
+
+
 def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callable:
     """Make a reduction by `fn` with NumPy's arguments, in NumPy's order.
 
@@ -70,18 +80,20 @@ def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callab
         initial: Any = None,
         where: Any = True,
     ) -> Any:
-        refusals.require_no_out(fn, {"out": out})
+        refusals.require_no_out(fn, out)
         if neutral is None and initial is None and where is not True:
             raise ValueError(
                 f"{refusals.name_of(fn)}: where= needs initial=, the result where nothing is left"
             )
         infinite = -np.inf if combine is np.maximum else np.inf  # it ties with no entry
         filler = infinite if neutral is None else neutral
-        x = _masked(_of_dtype(x, dtype), where, filler)
-        if neutral is None and initial is not None and 0 in x.shape:
-            return np.sum(x, axis, keepdims=keepdims) + initial  # no entries are left
-        result = fn(x, axis=axis, keepdims=keepdims)
-        return result if initial is None else combine(result, initial)
+        kept = _masked(_of_dtype(x, dtype), where, filler)
+        if neutral is None and initial is not None and 0 in kept.shape:
+            return np.sum(kept, axis, keepdims=keepdims) + initial  # no entries are left
+        result = fn(kept, axis=axis, keepdims=keepdims)
+        result = result if initial is None else combine(result, initial)
+        how = {"axis": axis, "dtype": dtype, "initial": initial, "where": where}
+        return _as_numpy(result, fn, x, keepdims=keepdims, **how)
 
     return reduction
 
@@ -124,13 +136,15 @@ def _mean(
     *,
     where: Any = True,
 ) -> Any:
-    refusals.require_no_out(np.mean, {"out": out})
-    x = _of_dtype(x, dtype)
+    refusals.require_no_out(np.mean, out)
+    given, x = x, _of_dtype(x, dtype)
     if where is True:
-        return np.mean(x, axis=axis, keepdims=keepdims)
-    return np.sum(_masked(x, where, 0.0), axis=axis, keepdims=keepdims) / _count(
-        x, where, axis, keepdims
-    )
+        result = np.mean(x, axis=axis, keepdims=keepdims)
+    else:
+        total = np.sum(_masked(x, where, 0.0), axis=axis, keepdims=keepdims)
+        result = total / _count(x, where, axis, keepdims)
+    how = {"axis": axis, "dtype": dtype, "keepdims": keepdims, "where": where}
+    return _as_numpy(result, np.mean, given, **how)
 
 
 def _count(x: Array, where: Any, axis: Axis, keepdims: bool) -> Any:
@@ -151,14 +165,17 @@ def _spread(fn: Callable) -> Callable:
         where: Any = True,
         correction: float = 0,
     ) -> Any:
-        refusals.require_no_out(fn, {"out": out})
-        x, ddof = _of_dtype(x, dtype), correction or ddof
+        refusals.require_no_out(fn, out)
+        given, ddof = x, correction or ddof
+        x = _of_dtype(x, dtype)
+        how = {"axis": axis, "dtype": dtype, "keepdims": keepdims, "ddof": ddof, "where": where}
         if where is True:
-            return fn(x, axis=axis, ddof=ddof, keepdims=keepdims)
+            return _as_numpy(fn(x, axis=axis, ddof=ddof, keepdims=keepdims), fn, given, **how)
         deviation = _masked(x - _mean(x, axis, keepdims=True, where=where), where, 0.0)
         total = np.sum(np.square(deviation), axis=axis, keepdims=keepdims)
         variance = total / (_count(x, where, axis, keepdims) - ddof)
-        return variance if fn is np.var else np.sqrt(variance)
+        result = variance if fn is np.var else np.sqrt(variance)
+        return _as_numpy(result, fn, given, **how)
 
     return spread
 
@@ -170,12 +187,24 @@ _extended(np.std, _spread(np.std))
 
 def _running(fn: Callable) -> Callable:
     def running(x: Array, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
-        refusals.require_no_out(fn, {"out": out})
+        refusals.require_no_out(fn, out)
         return fn(_of_dtype(x, dtype), axis=axis)
 
     return running
 
 
+def _trace(
+    x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: None = None
+) -> Any:
+    refusals.require_no_out(np.trace, out)
+    return np.trace(_of_dtype(x, dtype), offset, axis1, axis2)
+
+
+_extended(np.trace, _trace)
+_extended(
+    np.linalg.trace,
+    lambda x, *, offset=0, dtype=None: np.linalg.trace(_of_dtype(x, dtype), offset=offset),
+)
 _extended(np.cumsum, _running(np.cumsum))
 _extended(np.cumprod, _running(np.cumprod))
 
@@ -295,7 +324,7 @@ _at(np.add)
 _at(np.subtract)
 
 
-@composed(np.bincount)
+@composed(np.bincount, anywhere=True)
 def _bincount(x: Array, weights: Array, minlength: int = 0) -> Any:
     x = x if hasattr(x, "__array_function__") else np.asarray(x)
     size = max(int(np.max(x)) + 1 if x.size else 0, minlength)
