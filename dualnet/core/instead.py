@@ -12,7 +12,13 @@ _COMPLEX = (
     "np.cos(2 * np.pi * i * j / n) and np.sin(2 * np.pi * i * j / n), or use np.convolve"
 )
 
+_FILES = (
+    "writes plain numbers to a file; pass dn.stop_gradient(x), or return x with has_aux=True and "
+    "save what comes back"
+)
+
 INSTEAD = {
+    **{f"np.{name}": _FILES for name in ("save", "savez", "savez_compressed", "savetxt")},
     "np.put_along_axis": _IN_PLACE
     + "write np.where(np.arange(n) == indices, values, x), for n entries along the last axis",
     "np.put": _IN_PLACE + "write np.where(mask, values, x)",

@@ -5,6 +5,7 @@ Every message says which function is meant, what came, what was expected, and wh
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,8 @@ from dualnet.types import Shape
 
 def name_of(fn: Callable) -> str:
     """Name a function as a user would write it: `np.linalg.inv`."""
+    if fn is operator.pow:
+        return "np.power"
     owner: Any = getattr(fn, "__self__", None)
     if hasattr(owner, "nin"):  # a method of a ufunc, such as np.add.reduce
         return f"{name_of(owner)}.{fn.__name__}"
@@ -189,15 +192,20 @@ def require_no_out(fn: Any, out: Any) -> None:
         raise in_place(f"{name_of(fn)} with out=")
 
 
-def uncover(error: BaseException | None) -> None:
-    """Raise what a Dual has said when NumPy raised an error of its own because of that.
+class Closing:
+    """A context that is closed once it is left, and that uncovers what a Dual has said.
 
-    `a[0] = dual` asks the Dual for a float, and NumPy turns every answer that is an error into
-    "setting an array element with a sequence".
+    `a[0] = dual` asks the Dual for a float, and NumPy turns every error that is the answer into
+    one of its own, "setting an array element with a sequence".
     """
-    said = getattr(error, "__cause__", None)
-    if isinstance(said, DualConversionError) and not isinstance(error, DualnetError):
-        raise said.with_traceback(error.__traceback__) from None  # type: ignore[union-attr]
+
+    __slots__ = ("open",)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self.open = False
+        said = None if error is None else error.__cause__
+        if isinstance(said, DualConversionError) and not isinstance(error, DualnetError):
+            raise said.with_traceback(error.__traceback__) from None  # type: ignore[union-attr]
 
 
 no_method = _refusal(
@@ -209,12 +217,26 @@ no_method = _refusal(
 
 # --- rules that return what cannot be ------------------------------------------------------------
 
-no_array = _refusal(
+_no_array = _refusal(
     TangentError,
     "{} has a derivative rule and returned {}, expected one array of floats; return "
     "np.asarray(...) of a number, give each of several results a function of its own, and no "
     "rule to what has integers or booleans as its result",
 )
+_complex_result = _refusal(
+    TangentError,
+    "the result of {} is {}, and complex numbers carry no tangents. Write the real and the "
+    "imaginary part as two real arrays: np.cos(x) and np.sin(x) for np.exp(1j * x), np.hypot for "
+    "np.abs, np.arctan2 for np.angle",
+)
+
+
+def no_array(fn: Callable, out: Any) -> DualnetError:
+    """Refuse the result of a rule that is no array of floats."""
+    got = getattr(out, "dtype", type(out).__name__)
+    return (_complex_result if getattr(got, "kind", "") == "c" else _no_array)(fn, got)
+
+
 wrong_transpose = _refusal(
     TangentError,
     "the transpose of {} returned a cotangent of shape {} (without k), expected {}, the shape of "

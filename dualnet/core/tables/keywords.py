@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import aliasing, refusals
-from dualnet.core.arrays import as_array, asarray_like, scatter_add_zeros
+from dualnet.core.arrays import as_array, asarray_like, operand, scatter_add_zeros
 from dualnet.core.dual import RULES, Rule, astype, getitem, primal_of
-from dualnet.core.engine import composed, elementwise, moves_alike, operand, zero_derivative
+from dualnet.core.engine import composed, elementwise, moves_alike, zero_derivative
 from dualnet.core.tables.elementwise import valued
 from dualnet.core.tables.reductions import Axis
 from dualnet.core.tables.shaping import positions_of
@@ -334,6 +334,7 @@ def _bincount(x: Array, weights: Array, minlength: int = 0) -> Any:
 # --- ufuncs that take numbers apart --------------------------------------------------------------
 
 elementwise(np.conjugate, moves_alike)  # duals are real
+composed(np.real)(lambda x: x)  # no copy, as of a real array
 zero_derivative(np.imag, np.angle, np.iscomplex, np.spacing)
 elementwise(np.nextafter, moves_alike, lambda t, out, x, y: moves_alike(t, out) * 0.0)
 composed(np.divmod)(lambda x, y: (np.floor_divide(x, y), np.remainder(x, y)))

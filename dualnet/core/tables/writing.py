@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import aliasing, refusals
-from dualnet.core.arrays import asarray_like
-from dualnet.core.dual import Dual, astype, primal_of
-from dualnet.core.engine import composed, operand
+from dualnet.core.arrays import asarray_like, operand
+from dualnet.core.dual import Dual, astype
+from dualnet.core.engine import composed
 from dualnet.core.tables.shaping import positions_of
 
 
