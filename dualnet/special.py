@@ -123,12 +123,22 @@ def _bessel_functions(special: Any) -> None:
     def slope_of_i1(x: Array) -> Array:
         return special.i0(x) - i1_over_x(special.i1, x, lambda _x: 1.0)
 
-    def slope_of_i1e(x: Array, out: Array) -> Array:
+    def slope_of_i1e(x: Array) -> Array:
         damped = i1_over_x(special.i1e, x, lambda x: np.exp(-np.absolute(x)))
-        return special.i0e(x) - damped - np.sign(x) * out
+        return -gap(x) - damped
+
+    def gap(x: Array) -> Array:
+        """Return I₁ - I₀ of |x|, damped by exp(-|x|); far from 0 by its series, as it cancels."""
+        a = np.absolute(x)
+        far = np.greater(a, 300.0)
+        u = np.where(far, 1.0 / np.where(far, a, 1.0), 0.0)
+        series = u * (1 / 8 + u * (1 / 8 + u * (25 / 128 + u * (13 / 32 + u * (1073 / 1024)))))
+        near = np.where(far, 0.0, a)
+        exact = special.i1e(near) - special.i0e(near)
+        return np.where(far, special.i0e(x) * (-u * (0.5 + series)), exact)
 
     elementwise(special.i0, lambda t, out, x: t * special.i1(x))
     elementwise(special.i1, lambda t, out, x: t * slope_of_i1(x))
     # The factor exp(-|x|) has a kink at 0, where the slope of |x| counts as 0.
-    elementwise(special.i0e, lambda t, out, x: t * (special.i1e(x) - np.sign(x) * out))
-    elementwise(special.i1e, lambda t, out, x: t * slope_of_i1e(x, out))
+    elementwise(special.i0e, lambda t, out, x: t * (np.sign(x) * gap(x)))
+    elementwise(special.i1e, lambda t, out, x: t * slope_of_i1e(x))

@@ -139,7 +139,7 @@ def own(x: Any) -> Any:
     if hasattr(x, "primal"):
         return x.copy()
     if isinstance(x, np.ndarray):
-        base = x
+        base: Any = x
         while isinstance(base, np.ndarray) and not base.flags.writeable:
             base = base.base
         return x if base is None else x.copy(order="K")

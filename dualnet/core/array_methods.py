@@ -126,16 +126,16 @@ class ArrayMethods:
     def put(self: Any, positions: Any, values: Any, mode: str = "raise") -> None:
         self.evaluate(np.put, (self, positions, values, mode), {})
 
-    def partition(self: Any, kth: Any, axis: int = -1) -> None:
+    def partition(self: Any, kth: Any, axis: int = -1, kind: Any = "introselect") -> None:
         """Partition in place; `np.partition` returns a copy."""
-        aliasing.write(self, np.partition(self, kth, axis), np.partition)
+        aliasing.write(self, np.partition(self, kth, axis, kind), np.partition)
 
     def compress(self: Any, condition: Any, axis: int | None = None) -> Any:
         return np.compress(condition, self, axis)
 
-    def sort(self: Any, axis: int = -1) -> None:
+    def sort(self: Any, axis: int = -1, **kind: Any) -> None:
         """Sort in place, as `x.sort()` does; `np.sort` returns a sorted copy."""
-        aliasing.write(self, np.sort(self, axis), np.sort)
+        aliasing.write(self, np.sort(self, axis, **kind), np.sort)
 
     # --- operators and methods that are NumPy functions ---
 

@@ -30,19 +30,22 @@ from dualnet.types import Array
 # --- keywords of reductions ----------------------------------------------------------------------
 
 
-def _extended(fn: Callable, function: Callable) -> None:
+def extended(fn: Callable, function: Callable) -> None:
     """Let the rule of `fn` take the arguments of `function`, which calls fn without them."""
     plain = RULES.pop(fn)
     composed(fn)(function)
     extended = RULES[fn]
 
     def evaluate(level: Any, args: tuple, kwargs: dict) -> Any:
+        duals = {name for name, value in kwargs.items() if hasattr(value, "tangent")}
+        if not duals <= {"initial", "mean"}:
+            raise refusals.out_of_place(fn)
         known = plain.keywords is None or kwargs.keys() <= plain.keywords
         rule = plain if known and len(args) <= plain.positional else extended
         return rule.evaluate(level, args, kwargs)
 
     keywords = extended.keywords and extended.keywords | (plain.keywords or frozenset())
-    RULES[fn] = Rule(evaluate, extended.positional, keywords, composed=plain.composed)
+    RULES[fn] = Rule(evaluate, extended.positional, keywords, True, plain.composed)
 
 
 def _masked(x: Array, where: Any, filler: float) -> Array:
@@ -53,7 +56,7 @@ def _of_dtype(x: Array, dtype: Any) -> Array:
     return x if dtype is None else astype(x, dtype)
 
 
-def _as_numpy(result: Any, fn: Callable, x: Array, **how: Any) -> Any:
+def as_numpy(result: Any, fn: Callable, x: Array, **how: Any) -> Any:
     """Give a composed reduction the value of NumPy's own, which sums up in another order."""
     plain = primal_of(x)
     if not isinstance(plain, (np.ndarray, np.generic)):
@@ -93,18 +96,18 @@ def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callab
         result = fn(kept, axis=axis, keepdims=keepdims)
         result = result if initial is None else combine(result, initial)
         how = {"axis": axis, "dtype": dtype, "initial": initial, "where": where}
-        return _as_numpy(result, fn, x, keepdims=keepdims, **how)
+        return as_numpy(result, fn, x, keepdims=keepdims, **how)
 
     return reduction
 
 
-_sum = _reduction(np.sum, 0.0, np.add)
-_prod = _reduction(np.prod, 1.0, np.multiply)
-_max = _reduction(np.max, None, np.maximum)
-_min = _reduction(np.min, None, np.minimum)
+sum_with = _reduction(np.sum, 0.0, np.add)
+prod_with = _reduction(np.prod, 1.0, np.multiply)
+max_with = _reduction(np.max, None, np.maximum)
+min_with = _reduction(np.min, None, np.minimum)
 
 
-def _without_dtype(reduction: Callable) -> Callable:
+def without_dtype(reduction: Callable) -> Callable:
     def of(
         x: Array,
         axis: Axis = None,
@@ -118,16 +121,16 @@ def _without_dtype(reduction: Callable) -> Callable:
     return of
 
 
-_extended(np.sum, _sum)
-_extended(np.prod, _prod)
-for _fn, _extremum in ((np.max, _max), (np.min, _min)):
-    _extended(_fn, _without_dtype(_extremum))
-for _fn, _extremum in ((np.amax, _max), (np.amin, _min)):
+extended(np.sum, sum_with)
+extended(np.prod, prod_with)
+for _fn, _extremum in ((np.max, max_with), (np.min, min_with)):
+    extended(_fn, without_dtype(_extremum))
+for _fn, _extremum in ((np.amax, max_with), (np.amin, min_with)):
     if _fn in RULES and _fn not in (np.max, np.min):
-        _extended(_fn, _without_dtype(_extremum))
+        extended(_fn, without_dtype(_extremum))
 
 
-def _mean(
+def mean_with(
     x: Array,
     axis: Axis = None,
     dtype: Any = None,
@@ -144,7 +147,7 @@ def _mean(
         total = np.sum(_masked(x, where, 0.0), axis=axis, keepdims=keepdims)
         result = total / _count(x, where, axis, keepdims)
     how = {"axis": axis, "dtype": dtype, "keepdims": keepdims, "where": where}
-    return _as_numpy(result, np.mean, given, **how)
+    return as_numpy(result, np.mean, given, **how)
 
 
 def _count(x: Array, where: Any, axis: Axis, keepdims: bool) -> Any:
@@ -153,7 +156,7 @@ def _count(x: Array, where: Any, axis: Axis, keepdims: bool) -> Any:
     return np.sum(mask, axis=axis, keepdims=keepdims, dtype=np.result_type(x))
 
 
-def _spread(fn: Callable) -> Callable:
+def spread_with(fn: Callable) -> Callable:
     def spread(
         x: Array,
         axis: Axis = None,
@@ -164,28 +167,30 @@ def _spread(fn: Callable) -> Callable:
         *,
         where: Any = True,
         correction: float = 0,
+        mean: Any = None,
     ) -> Any:
         refusals.require_no_out(fn, out)
         given, ddof = x, correction or ddof
         x = _of_dtype(x, dtype)
         how = {"axis": axis, "dtype": dtype, "keepdims": keepdims, "ddof": ddof, "where": where}
-        if where is True:
-            return _as_numpy(fn(x, axis=axis, ddof=ddof, keepdims=keepdims), fn, given, **how)
-        deviation = _masked(x - _mean(x, axis, keepdims=True, where=where), where, 0.0)
+        if where is True and mean is None:
+            return as_numpy(fn(x, axis=axis, ddof=ddof, keepdims=keepdims), fn, given, **how)
+        center = mean_with(x, axis, keepdims=True, where=where) if mean is None else mean
+        deviation = _masked(x - center, where, 0.0)
         total = np.sum(np.square(deviation), axis=axis, keepdims=keepdims)
         variance = total / (_count(x, where, axis, keepdims) - ddof)
         result = variance if fn is np.var else np.sqrt(variance)
-        return _as_numpy(result, fn, given, **how)
+        return as_numpy(result, fn, given, mean=mean, **how)
 
     return spread
 
 
-_extended(np.mean, _mean)
-_extended(np.var, _spread(np.var))
-_extended(np.std, _spread(np.std))
+extended(np.mean, mean_with)
+extended(np.var, spread_with(np.var))
+extended(np.std, spread_with(np.std))
 
 
-def _running(fn: Callable) -> Callable:
+def running_with(fn: Callable) -> Callable:
     def running(x: Array, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
         refusals.require_no_out(fn, out)
         return fn(_of_dtype(x, dtype), axis=axis)
@@ -200,13 +205,13 @@ def _trace(
     return np.trace(_of_dtype(x, dtype), offset, axis1, axis2)
 
 
-_extended(np.trace, _trace)
-_extended(
+extended(np.trace, _trace)
+extended(
     np.linalg.trace,
     lambda x, *, offset=0, dtype=None: np.linalg.trace(_of_dtype(x, dtype), offset=offset),
 )
-_extended(np.cumsum, _running(np.cumsum))
-_extended(np.cumprod, _running(np.cumprod))
+extended(np.cumsum, running_with(np.cumsum))
+extended(np.cumprod, running_with(np.cumprod))
 
 # --- methods of ufuncs ---------------------------------------------------------------------------
 
@@ -265,10 +270,10 @@ def _outer(ufunc: np.ufunc) -> Callable:
 
 
 _DIRECT: dict[Any, Callable] = {
-    np.add: _sum,
-    np.multiply: _prod,
-    np.maximum: _max,
-    np.minimum: _min,
+    np.add: sum_with,
+    np.multiply: prod_with,
+    np.maximum: max_with,
+    np.minimum: min_with,
 }
 _RUNNING: dict[Any, Callable] = {np.add: np.cumsum, np.multiply: np.cumprod}
 
@@ -291,7 +296,7 @@ def _from_axis_0(reduction: Callable) -> Callable:
 
 
 def _from_axis_0_on(fn: Callable) -> Callable:
-    return lambda x, axis=0, dtype=None, out=None: _running(fn)(operand(x), axis, dtype, out)
+    return lambda x, axis=0, dtype=None, out=None: running_with(fn)(operand(x), axis, dtype, out)
 
 
 for _ufunc in [fn for fn in RULES if isinstance(fn, np.ufunc) and (fn.nin, fn.nout) == (2, 1)]:

@@ -329,5 +329,6 @@ def _corrcoef(x: Array, y: Any = None, rowvar: bool = True) -> Any:
 
 # --- no slope anywhere ---------------------------------------------------------------------------
 
-zero_derivative(np.argpartition, np.nanargmax, np.nanargmin, np.digitize)
+zero_derivative(np.argpartition, np.nanargmax, np.nanargmin, np.digitize, np.lexsort, np.fix)
+zero_derivative(np.einsum_path)
 zero_derivative(np.flatnonzero, np.argwhere, np.isreal, np.array_equiv, np.isin)
