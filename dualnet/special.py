@@ -15,6 +15,7 @@ import numpy as np
 from dualnet.core import late
 from dualnet.core.dual import primitive
 from dualnet.core.engine import elementwise
+from dualnet.core.tables.kinks import bends
 from dualnet.types import Array
 
 _SQRT_PI = math.sqrt(math.pi)
@@ -141,4 +142,5 @@ def _bessel_functions(special: Any) -> None:
     elementwise(special.i1, lambda t, out, x: t * slope_of_i1(x))
     # The factor exp(-|x|) has a kink at 0, where the slope of |x| counts as 0.
     elementwise(special.i0e, lambda t, out, x: t * (np.sign(x) * gap(x)))
+    bends(special.i0e, lambda out, x: (x, np.equal(x, 0), ()))
     elementwise(special.i1e, lambda t, out, x: t * slope_of_i1e(x))

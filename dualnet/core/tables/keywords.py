@@ -37,8 +37,7 @@ def extended(fn: Callable, function: Callable) -> None:
     extended = RULES[fn]
 
     def evaluate(level: Any, args: tuple, kwargs: dict) -> Any:
-        duals = {name for name, value in kwargs.items() if hasattr(value, "tangent")}
-        if not duals <= {"initial", "mean"}:
+        if kwargs and not _duals_of(kwargs) <= {"initial", "mean"}:
             raise refusals.out_of_place(fn)
         known = plain.keywords is None or kwargs.keys() <= plain.keywords
         rule = plain if known and len(args) <= plain.positional else extended
@@ -46,6 +45,10 @@ def extended(fn: Callable, function: Callable) -> None:
 
     keywords = extended.keywords and extended.keywords | (plain.keywords or frozenset())
     RULES[fn] = Rule(evaluate, extended.positional, keywords, True, plain.composed)
+
+
+def _duals_of(kwargs: dict) -> set[str]:
+    return {name for name, value in kwargs.items() if hasattr(value, "tangent")}
 
 
 def _masked(x: Array, where: Any, filler: float) -> Array:

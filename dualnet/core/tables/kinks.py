@@ -28,6 +28,10 @@ from dualnet.types import Array, Axes, Cotangent, Shape, Stack
 # --- where functions have kinks ------------------------------------------------------------------
 
 
+BENT: list[Callable] = []
+"""The functions that have kinks."""
+
+
 def bends(fn: Callable, kink_of: Callable) -> None:
     """Let the second derivatives of `fn` be NaN at its kinks.
 
@@ -36,6 +40,8 @@ def bends(fn: Callable, kink_of: Callable) -> None:
     kinks are, and the (negative) axes along which entries of the movement leave a kink together.
     They have length 1 in `kink`; without them, it has the size of the result.
     """
+
+    BENT.append(fn)
 
     def bend(out: Dual, args: tuple, kwargs: dict) -> Any:
         found = kink_of(out, *join_lists(args, ()), **kwargs)
