@@ -29,6 +29,7 @@ def register(special: Any) -> None:
     _gamma_functions(special)
     _entropies(special)
     _bessel_functions(special)
+    _powers(special)
 
 
 late.WAITING["scipy.special"] = register
@@ -84,6 +85,28 @@ def _gamma_functions(special: Any) -> None:
     elementwise(polygamma, None, lambda t, out, n, x: t * polygamma(n + 1, x))
     elementwise(special.digamma, lambda t, out, x: t * polygamma(1, x))
 
+    def by_first(t: Any, out: Array, x: Array, y: Array) -> Any:
+        return t * (special.digamma(x) - special.digamma(x + y))
+
+    def by_second(t: Any, out: Array, x: Array, y: Array) -> Any:
+        return by_first(t, out, y, x)
+
+    elementwise(special.betaln, by_first, by_second)
+    elementwise(
+        special.beta,
+        lambda t, out, x, y: by_first(t, out, x, y) * out,
+        lambda t, out, x, y: by_second(t, out, x, y) * out,
+    )
+
+
+def _powers(special: Any) -> None:
+    """Register what SciPy has under names of its own beside NumPy's functions."""
+    elementwise(special.expm1, lambda t, out, x: t * np.exp(x))
+    elementwise(special.log1p, lambda t, out, x: t / (x + 1.0))
+    elementwise(special.exp2, lambda t, out, x: t * (out * math.log(2.0)))
+    elementwise(special.exp10, lambda t, out, x: t * (out * math.log(10.0)))
+    elementwise(special.cbrt, lambda t, out, x: t / (3.0 * np.square(out)))
+
 
 def _quotient(x: Array, y: Array) -> Array:
     """Divide x by y; 0/0 counts as 0, and its own derivative is not finite."""
@@ -104,6 +127,11 @@ def _entropies(special: Any) -> None:
         lambda t, out, x, y: t * _quotient(x, 1.0 + y),
     )
     elementwise(special.entr, lambda t, out, x: t * (-1.0 - np.log(x)))
+    elementwise(
+        special.kl_div,
+        lambda t, out, x, y: t * (np.log(x) - np.log(y)),
+        lambda t, out, x, y: t * (1.0 - _quotient(x, y)),
+    )
     elementwise(
         special.rel_entr,
         lambda t, out, x, y: t * (np.log(x) - np.log(y) + 1.0),

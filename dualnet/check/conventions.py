@@ -88,7 +88,8 @@ _add(
     (0.5,),
     (0.0,),
 )
-_EXTREMA = tuple(dict.fromkeys((np.max, np.min, np.amax, np.amin, np.nanmax, np.nanmin)))
+_LARGEST: list[Any] = [np.max, np.min, np.amax, np.amin, np.nanmax, np.nanmin]
+_EXTREMA = tuple(dict.fromkeys(_LARGEST))  # of which NumPy before 2.0 has two twice
 _add(_EXTREMA, "two equal entries", lambda fn: fn, (1.0, 1.0), (0.5, 0.5), (NAN, NAN))
 _add(np.ptp, "all entries equal", lambda fn: fn, (1.0, 1.0), (0.0, 0.0), (NAN, NAN))
 _add((np.std, np.nanstd), "all entries equal", lambda fn: fn, (1.0, 1.0), (0.0, 0.0), (NAN, NAN))

@@ -16,8 +16,9 @@ def _operators(fn: Callable) -> tuple[Any, Any, Any]:
     """Make the operators that are `fn`: with the dual on the left, on the right, and in place."""
 
     def left(self: Any, other: Any) -> Any:
-        if getattr(other, "__array_ufunc__", self) is None:
-            return NotImplemented  # NumPy's convention: the other side knows what to do
+        meaning = getattr(other, "__array_ufunc__", self)
+        if meaning is None or (meaning is self and hasattr(other, "__array_priority__")):
+            return NotImplemented  # NumPy's conventions: the other side knows what to do
         return self.evaluate(fn, (self, other), {})
 
     def in_place(self: Any, other: Any) -> Any:

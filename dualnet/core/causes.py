@@ -115,9 +115,11 @@ def _called(frame: FrameType) -> str:
 
 def _public_name(frame: FrameType) -> str:
     """Name the outermost function of SciPy that the user called."""
-    name = frame.f_code.co_name
     while frame.f_back and frame.f_back.f_globals.get("__name__", "").startswith("scipy."):
         frame = frame.f_back
-        name = frame.f_code.co_name
+    name = frame.f_code.co_name
     module = frame.f_globals["__name__"]
+    written = _called(frame.f_back) if frame.f_back else ""
+    if name.startswith("_") or name.endswith("wrapper"):  # a decorator's, or that of an object
+        return f"`{written}`" if written else f"of {module.replace('._', '.')}"
     return ".".join([part for part in module.split(".") if not part.startswith("_")] + [name])

@@ -231,10 +231,21 @@ _complex_result = _refusal(
 )
 
 
+_result_of_objects = _refusal(
+    TangentError,
+    "the result of {} is an array of objects, so one of its arguments is no array of numbers: a "
+    "sparse matrix (write A.toarray()), a list of arrays of several shapes (write "
+    "np.concatenate), or None",
+)
+
+
 def no_array(fn: Callable, out: Any) -> DualnetError:
     """Refuse the result of a rule that is no array of floats."""
     got = getattr(out, "dtype", type(out).__name__)
-    return (_complex_result if getattr(got, "kind", "") == "c" else _no_array)(fn, got)
+    kind = getattr(got, "kind", "")
+    if kind == "O":
+        return _result_of_objects(fn)
+    return (_complex_result if kind == "c" else _no_array)(fn, got)
 
 
 wrong_transpose = _refusal(
