@@ -15,6 +15,7 @@ import numpy as np
 from dualnet.core import late
 from dualnet.core.dual import primitive
 from dualnet.core.engine import elementwise
+from dualnet.core.tables.kinks import bends
 from dualnet.types import Array
 
 _SQRT_PI = math.sqrt(math.pi)
@@ -28,6 +29,7 @@ def register(special: Any) -> None:
     _gamma_functions(special)
     _entropies(special)
     _bessel_functions(special)
+    _powers(special)
 
 
 late.WAITING["scipy.special"] = register
@@ -83,6 +85,28 @@ def _gamma_functions(special: Any) -> None:
     elementwise(polygamma, None, lambda t, out, n, x: t * polygamma(n + 1, x))
     elementwise(special.digamma, lambda t, out, x: t * polygamma(1, x))
 
+    def by_first(t: Any, out: Array, x: Array, y: Array) -> Any:
+        return t * (special.digamma(x) - special.digamma(x + y))
+
+    def by_second(t: Any, out: Array, x: Array, y: Array) -> Any:
+        return by_first(t, out, y, x)
+
+    elementwise(special.betaln, by_first, by_second)
+    elementwise(
+        special.beta,
+        lambda t, out, x, y: by_first(t, out, x, y) * out,
+        lambda t, out, x, y: by_second(t, out, x, y) * out,
+    )
+
+
+def _powers(special: Any) -> None:
+    """Register what SciPy has under names of its own beside NumPy's functions."""
+    elementwise(special.expm1, lambda t, out, x: t * np.exp(x))
+    elementwise(special.log1p, lambda t, out, x: t / (x + 1.0))
+    elementwise(special.exp2, lambda t, out, x: t * (out * math.log(2.0)))
+    elementwise(special.exp10, lambda t, out, x: t * (out * math.log(10.0)))
+    elementwise(special.cbrt, lambda t, out, x: t / (3.0 * np.square(out)))
+
 
 def _quotient(x: Array, y: Array) -> Array:
     """Divide x by y; 0/0 counts as 0, and its own derivative is not finite."""
@@ -104,6 +128,11 @@ def _entropies(special: Any) -> None:
     )
     elementwise(special.entr, lambda t, out, x: t * (-1.0 - np.log(x)))
     elementwise(
+        special.kl_div,
+        lambda t, out, x, y: t * (np.log(x) - np.log(y)),
+        lambda t, out, x, y: t * (1.0 - _quotient(x, y)),
+    )
+    elementwise(
         special.rel_entr,
         lambda t, out, x, y: t * (np.log(x) - np.log(y) + 1.0),
         lambda t, out, x, y: t * -_quotient(x, y),
@@ -123,12 +152,23 @@ def _bessel_functions(special: Any) -> None:
     def slope_of_i1(x: Array) -> Array:
         return special.i0(x) - i1_over_x(special.i1, x, lambda _x: 1.0)
 
-    def slope_of_i1e(x: Array, out: Array) -> Array:
+    def slope_of_i1e(x: Array) -> Array:
         damped = i1_over_x(special.i1e, x, lambda x: np.exp(-np.absolute(x)))
-        return special.i0e(x) - damped - np.sign(x) * out
+        return -gap(x) - damped
+
+    def gap(x: Array) -> Array:
+        """Return I₁ - I₀ of |x|, damped by exp(-|x|); far from 0 by its series, as it cancels."""
+        a = np.absolute(x)
+        far = np.greater(a, 300.0)
+        u = np.where(far, 1.0 / np.where(far, a, 1.0), 0.0)
+        series = u * (1 / 8 + u * (1 / 8 + u * (25 / 128 + u * (13 / 32 + u * (1073 / 1024)))))
+        near = np.where(far, 0.0, a)
+        exact = special.i1e(near) - special.i0e(near)
+        return np.where(far, special.i0e(x) * (-u * (0.5 + series)), exact)
 
     elementwise(special.i0, lambda t, out, x: t * special.i1(x))
     elementwise(special.i1, lambda t, out, x: t * slope_of_i1(x))
     # The factor exp(-|x|) has a kink at 0, where the slope of |x| counts as 0.
-    elementwise(special.i0e, lambda t, out, x: t * (special.i1e(x) - np.sign(x) * out))
-    elementwise(special.i1e, lambda t, out, x: t * slope_of_i1e(x, out))
+    elementwise(special.i0e, lambda t, out, x: t * (np.sign(x) * gap(x)))
+    bends(special.i0e, lambda out, x: (x, np.equal(x, 0), ()))
+    elementwise(special.i1e, lambda t, out, x: t * slope_of_i1e(x))

@@ -6,11 +6,16 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import dualnet as dn
-from dualnet import learning
+from dualnet import learning, tree
+from dualnet.check import ROWS
+from dualnet.check.conventions import CONVENTIONS
 from dualnet.check.listing import listing
 from dualnet.core.dual import RULES
+from dualnet.core.refusals import name_of
+from dualnet.core.tables.kinks import BENT
 from dualnet.nn import Context, walk
 from experiments import contrastive, rules
 
@@ -53,6 +58,43 @@ def test_the_code_of_the_design_page_works():
 def test_the_list_of_functions_is_that_of_the_registry():
     """Run `python -m dualnet.check.listing > docs/functions.md` after adding a rule."""
     assert (ROOT / "docs/functions.md").read_text(encoding="utf-8") == listing()
+
+
+# --- kinks and orders of the list -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", CONVENTIONS, ids=lambda row: f"{name_of(row.covers)}, {row.place}")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # slopes are infinite or NaN there
+def test_a_convention_is_what_the_rule_does(row):
+    at = np.array(row.at)
+    for inner in (dn.jacfwd, dn.jacrev):
+        np.testing.assert_array_equal(inner(row.f)(at), row.slope)
+        for outer in (dn.jacfwd, dn.jacrev):
+            second = np.diagonal(outer(inner(row.f))(at))
+            np.testing.assert_array_equal(second, row.second)
+
+
+def test_every_function_with_a_kink_has_a_convention():
+    told = {row.covers for row in CONVENTIONS if row.order == 1}
+    private = {fn for fn in BENT if not name_of(fn).startswith("np.")}
+    assert {fn.__name__ for fn in private} <= {"_power_norm", "i0e"}  # norm's, and SciPy's
+    assert told >= set(BENT) - private
+
+
+THRICE = {row.covers: row for row in ROWS if callable(row.covers) and row.covers in RULES}
+
+
+@pytest.mark.parametrize("row", THRICE.values(), ids=lambda row: row.name)
+def test_a_third_derivative_is_served(row, rng):
+    """Without an error, and in the shape of the result: "all" orders of the list rest on it."""
+
+    def along(f):
+        return lambda *x: dn.jvp(f, x, tree.map(np.ones_like, x))[1]
+
+    primals = row.arrays(rng)
+    value = row(*primals)
+    third = along(along(along(row)))(*primals)
+    assert list(map(np.shape, tree.leaves(third))) == list(map(np.shape, tree.leaves(value)))
 
 
 def results(name):

@@ -202,10 +202,10 @@ def test_an_exception_closes_the_level_and_leaves_nothing_behind():
 def test_an_inner_exception_caught_inside_leaves_the_outer_level_open():
     def f(x):
         try:
-            d(lambda y: np.linalg.eig(y))(x)
+            d(lambda y: np.unique(y))(x)
         except DualnetError:
             return x * x
-        raise AssertionError("eig has a rule now: choose another function")
+        raise AssertionError("unique has a rule now: choose another function")
 
     assert d(f)(TWO) == 4
 

@@ -66,7 +66,8 @@ def note_view(out: Dual, args: tuple, key: Any) -> None:
         if hasattr(x, "alias") and x is not out and _owner(x) is _owner(out):
             if x.alias is None:
                 x.alias = Alias(Memory())
-            out.alias = Alias(x.alias.memory, x, key)
+            whole = key is None and out.primal is x.primal  # np.squeeze can do nothing
+            out.alias = Alias(x.alias.memory, x, ... if whole else key)
             return
 
 
@@ -104,6 +105,28 @@ def write(x: Dual, value: Any, fn: Callable) -> Any:
     return x
 
 
+def evaluate_into(evaluate: Callable, fn: Callable, args: tuple, kwargs: dict) -> Any:
+    """Evaluate `fn`, and with `out=` write the result into that Dual, where `where=` lets it.
+
+    Raises:
+        DualConversionError: `out` is a plain array.
+    """
+    if (out := kwargs.pop("out", None)) is None:
+        return evaluate(fn, args, kwargs)
+    is_ufunc = hasattr(fn, "nin")
+    target = out[0] if isinstance(out, tuple) and len(out) == 1 else out
+    mask = kwargs.pop("where", True) if is_ufunc else True
+    if not hasattr(target, "tangent"):
+        operator = " (or an operator such as +=)" if is_ufunc else ""
+        raise refusals.in_place(f"{refusals.name_of(fn)} with out={operator}")
+    from dualnet.core.dual import innermost_level, put_at  # which imports this module
+
+    constant = innermost_level(args) is None
+    value = fn(*args, **kwargs) if constant else evaluate(fn, args, kwargs)
+    value = value if mask is True else np.where(mask, value, target)
+    return write(target, put_at(target, ..., value), fn)
+
+
 def value_of(x: Any) -> Any:
     """Return the plain value under all levels."""
     from dualnet.core.dual import primal_of  # which imports this module
@@ -116,7 +139,10 @@ def own(x: Any) -> Any:
     if hasattr(x, "primal"):
         return x.copy()
     if isinstance(x, np.ndarray):
-        return x.copy(order="K") if x.flags.writeable else x
+        base: Any = x
+        while isinstance(base, np.ndarray) and not base.flags.writeable:
+            base = base.base
+        return x if base is None else x.copy(order="K")
     return np.copy(x) if hasattr(x, "__array_function__") else x
 
 

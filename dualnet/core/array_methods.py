@@ -16,8 +16,9 @@ def _operators(fn: Callable) -> tuple[Any, Any, Any]:
     """Make the operators that are `fn`: with the dual on the left, on the right, and in place."""
 
     def left(self: Any, other: Any) -> Any:
-        if getattr(other, "__array_ufunc__", self) is None:
-            return NotImplemented  # NumPy's convention: the other side knows what to do
+        meaning = getattr(other, "__array_ufunc__", self)
+        if meaning is None or (meaning is self and hasattr(other, "__array_priority__")):
+            return NotImplemented  # NumPy's conventions: the other side knows what to do
         return self.evaluate(fn, (self, other), {})
 
     def in_place(self: Any, other: Any) -> Any:
@@ -30,15 +31,23 @@ def _method(fn: Callable) -> Any:
     """Make the method that is the NumPy function `fn`, with the dual as its first argument."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        refusals.require_no_out(fn, kwargs)
+        if kwargs:
+            return aliasing.evaluate_into(self.evaluate, fn, (self, *args), kwargs)
         return self.evaluate(fn, (self, *args), kwargs)
 
     return method
 
 
+def _no_setter(name: str, instead: str) -> Callable:
+    def refuse(_self: Any, _value: Any) -> None:
+        raise refusals.no_method(f"x.{name} that can be set", f"Write {instead}")
+
+    return refuse
+
+
 _OF_MEMORY = {
     **dict.fromkeys(("view", "getfield", "setfield"), "Write x.astype(dtype) or x[...]"),
-    **dict.fromkeys(("byteswap", "setflags"), "Write x.copy()"),
+    **dict.fromkeys(("byteswap", "setflags", "flags"), "Write x.copy()"),
     "resize": "Write np.pad, np.concatenate or x.reshape",
     **dict.fromkeys(("tofile", "dump", "dumps", "ctypes"), "Write dn.stop_gradient(x)"),
 }
@@ -53,10 +62,10 @@ class ArrayMethods:
 
     # --- what arrays have ---
 
-    shape = property(lambda self: self.primal.shape)
+    shape = property(lambda self: self.primal.shape, _no_setter("shape", "x = x.reshape(shape)"))
     ndim = property(lambda self: self.primal.ndim)
     size = property(lambda self: self.primal.size)
-    dtype = property(lambda self: self.primal.dtype)
+    dtype = property(lambda self: self.primal.dtype, _no_setter("dtype", "x = x.astype(dtype)"))
     T = property(lambda self: np.transpose(self))
     mT = property(lambda self: np.swapaxes(self, -1, -2))
 
@@ -108,26 +117,26 @@ class ArrayMethods:
     def __getattr__(self: Any, name: str) -> Any:
         if name in _OF_MEMORY:
             raise refusals.no_method(f"x.{name}", _OF_MEMORY[name])
-        raise AttributeError(f"a Dual has no attribute {name!r}, as arrays have none")
+        raise AttributeError(f"a Dual has no attribute {name!r}")
 
     # --- methods that write ---
 
     def fill(self: Any, value: Any) -> None:
         self[...] = value
 
-    def put(self: Any, positions: Any, values: Any) -> None:
-        self[np.unravel_index(positions, self.shape)] = values
+    def put(self: Any, positions: Any, values: Any, mode: str = "raise") -> None:
+        self.evaluate(np.put, (self, positions, values, mode), {})
 
-    def partition(self: Any, kth: Any, axis: int = -1) -> None:
+    def partition(self: Any, kth: Any, axis: int = -1, kind: Any = "introselect") -> None:
         """Partition in place; `np.partition` returns a copy."""
-        aliasing.write(self, np.partition(self, kth, axis), np.partition)
+        aliasing.write(self, np.partition(self, kth, axis, kind), np.partition)
 
     def compress(self: Any, condition: Any, axis: int | None = None) -> Any:
         return np.compress(condition, self, axis)
 
-    def sort(self: Any, axis: int = -1) -> None:
+    def sort(self: Any, axis: int = -1, **kind: Any) -> None:
         """Sort in place, as `x.sort()` does; `np.sort` returns a sorted copy."""
-        aliasing.write(self, np.sort(self, axis), np.sort)
+        aliasing.write(self, np.sort(self, axis, **kind), np.sort)
 
     # --- operators and methods that are NumPy functions ---
 
@@ -154,9 +163,10 @@ class ArrayMethods:
     argmax, argmin, argsort = _method(np.argmax), _method(np.argmin), _method(np.argsort)
     nonzero, any, all = _method(np.nonzero), _method(np.any), _method(np.all)
     argpartition, searchsorted = _method(np.argpartition), _method(np.searchsorted)
-    choose, conj, conjugate = _method(np.choose), _method(np.conjugate), _method(np.conjugate)
-    real = property(lambda self: np.real(self))
+    choose = _method(np.choose)
+    conj = conjugate = lambda self: self  # as of every real array; np.conjugate makes a copy
+    real = property(lambda self: self, fill)
     imag = property(lambda self: np.imag(self))
-    flat = property(lambda self: np.ravel(self))
+    flat = property(lambda self: np.ravel(self), lambda self, v: self.put(range(self.size), v))
     itemsize = property(lambda self: self.dtype.itemsize)
     nbytes = property(lambda self: self.size * self.itemsize)

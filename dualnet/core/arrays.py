@@ -65,3 +65,12 @@ def join_lists(args: Sequence, sequences: Container[int]) -> Sequence:
             parts = join_lists(x, ())
             args = (*args[:i], parts if i in sequences else np.stack(parts), *args[i + 1 :])
     return args
+
+
+def operand(x: Any) -> Any:
+    """Turn a list of numbers into an array, where a function expects an array."""
+    if not isinstance(x, (list, tuple)):
+        return x
+    if innermost_level(x) is not None:
+        return join_lists((x,), ())[0]
+    return x if any(hasattr(item, "dtype") for item in x) else np.asarray(x)

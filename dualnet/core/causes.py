@@ -25,7 +25,9 @@ _LIBRARIES = {
     "pandas": "A pandas object met a Dual, and it holds plain numbers alone. Write df.to_numpy()",
 }
 """package → what its frames mean."""
-_MAKES_ARRAYS = re.compile(r"(np|numpy)\.(array|asarray|asanyarray|ascontiguousarray|float64)$")
+_MAKES_ARRAYS = re.compile(
+    r"(np|numpy)\.(array|as\w*array\w*|float(16|32|64)|longdouble|matrix|full|fromiter|require)$"
+)
 _METHODS = {name for name in dir(np.ndarray) if not name.startswith("_")}
 _METHODS -= {"item", "tobytes", "tolist"}  # a Dual has these itself
 _ANOTHER_NAME = {"pow": "power", "fabs": "abs", "gamma": "", "lgamma": "", "erf": "", "erfc": ""}
@@ -35,7 +37,10 @@ _ANOTHER_NAME = {"pow": "power", "fabs": "abs", "gamma": "", "lgamma": "", "erf"
 def cause() -> str:
     """Say who asked for a plain value, and what to write instead; empty where nothing tells."""
     frame: FrameType | None = sys._getframe(1)
-    while frame and frame.f_globals.get("__name__", "").startswith("dualnet.core"):
+    inner = ("dualnet.core", "numpy.")
+    while frame and frame.f_globals.get("__name__", "").startswith(inner):
+        if frame.f_globals["__name__"].startswith("numpy.ma."):
+            return _LIBRARIES["numpy.ma"]
         frame = frame.f_back
     if frame is None:
         return ""
@@ -53,7 +58,7 @@ def cause() -> str:
         return (
             "`a[i] = dual` writes into a plain array, which cannot hold a tangent. Write "
             "a = dn.numpy.put_at(a, i, dual), collect the parts for np.stack, or make the buffer "
-            "of a Dual: a = np.zeros_like(x)"
+            "of a Dual: a = 0 * x"
         )
     return _of_call(_called(frame))
 
@@ -65,6 +70,16 @@ def _of_call(function: str) -> str:
         return (
             f"{function} makes a plain array. Write np.stack([x, y]) for several duals, x itself "
             "for one, or dn.numpy.array, which takes both"
+        )
+    if owner.partition(".")[0] in ("np", "numpy", "dnp"):
+        return (
+            f"{function} was given duals inside a list, or where it takes plain numbers alone. "
+            "Write np.stack([x, y]) for a list of duals, or import dualnet.numpy as np"
+        )
+    if function in ("int", "float", "complex"):
+        return (
+            f"`{function}(dual)` makes a plain number. Write {function}(dn.stop_gradient(x)) where "
+            "only the value decides, as in a number of steps, and x itself elsewhere"
         )
     if owner == "math" and hasattr(math, name):
         numpy_name = _ANOTHER_NAME.get(name, name)
@@ -100,9 +115,11 @@ def _called(frame: FrameType) -> str:
 
 def _public_name(frame: FrameType) -> str:
     """Name the outermost function of SciPy that the user called."""
-    name = frame.f_code.co_name
     while frame.f_back and frame.f_back.f_globals.get("__name__", "").startswith("scipy."):
         frame = frame.f_back
-        name = frame.f_code.co_name
+    name = frame.f_code.co_name
     module = frame.f_globals["__name__"]
+    written = _called(frame.f_back) if frame.f_back else ""
+    if name.startswith("_") or name.endswith("wrapper"):  # a decorator's, or that of an object
+        return f"`{written}`" if written else f"of {module.replace('._', '.')}"
     return ".".join([part for part in module.split(".") if not part.startswith("_")] + [name])

@@ -13,7 +13,7 @@ the parameters that are used afterwards, and on no others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dualnet import tree
 from dualnet.core.dual import Dual, Level
@@ -54,7 +54,7 @@ class CutPass:
         self._level.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._level.__exit__(*error)
 
     def value(self, z: Array) -> Array:

@@ -33,10 +33,10 @@ from dualnet.core.repeated import write_at
 from dualnet.types import Array, Tangent
 
 
-class Level:
+class Level(refusals.Closing):
     """The identity of one call of a transform.  Duals of a level that was left are refused."""
 
-    __slots__ = ("open", "serial")
+    __slots__ = ("serial",)
     _serial = itertools.count(1)
 
     def __init__(self) -> None:
@@ -45,9 +45,6 @@ class Level:
 
     def __enter__(self) -> Level:
         return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.open = False
 
 
 class Rule(NamedTuple):
@@ -88,8 +85,10 @@ def evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
     if level is not None and not level.open:
         raise refusals.escaped(fn)
     out = rule.evaluate(level, args, kwargs)
-    if isinstance(out, Dual) and getattr(out.primal, "base", out) is not None:
-        aliasing.note_view(out, args, args[1] if fn is getitem else None)
+    if isinstance(out, Dual):
+        primal = out.primal
+        if getattr(primal, "base", out) is not None or primal is getattr(args[0], "primal", out):
+            aliasing.note_view(out, args, args[1] if fn is getitem else None)
     return out
 
 
@@ -143,14 +142,14 @@ class Dual(ArrayMethods):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         fn = ufunc if method == "__call__" else getattr(ufunc, method)  # np.add.reduce and its like
         if kwargs:
-            refusals.require_no_out(fn, kwargs)
+            return aliasing.evaluate_into(evaluate, fn, inputs, kwargs)
         return evaluate(fn, inputs, kwargs)
 
     def __array_function__(self, fn: Callable, _types: Any, args: tuple, kwargs: dict) -> Any:
         if fn in _MAKERS:  # it was called with like=self; [...] makes an array of a scalar
             return fn(*args, **kwargs, like=self.primal[...])
         if kwargs:
-            refusals.require_no_out(fn, kwargs)
+            return aliasing.evaluate_into(evaluate, fn, args, kwargs)
         return evaluate(fn, args, kwargs)
 
     # --- what must not happen without a word ---
@@ -177,9 +176,10 @@ class Dual(ArrayMethods):
     def __setitem__(self, key: Any, value: Any) -> None:
         aliasing.write(self, put_at(self, key, value), put_at)
 
-    def astype(self, dtype: Any, order: Any = "K", **_kwargs: Any) -> Any:
+    def astype(self, dtype: Any, order: Any = "K", copy: bool = True, **_kwargs: Any) -> Any:
         """Convert to another dtype; a conversion to integers or booleans drops the tangent."""
-        return np.copy(astype(self, dtype), order)
+        same = not copy and self.dtype == dtype and order == "K"
+        return self if same else np.copy(astype(self, dtype), order)
 
 
 def getitem(x: Array, key: Any) -> Array:

@@ -25,7 +25,7 @@ import numpy as np
 from dualnet.core import linear, refusals
 from dualnet.core.aliasing import own
 from dualnet.core.arguments import known_arguments
-from dualnet.core.arrays import join_lists
+from dualnet.core.arrays import join_lists, operand
 from dualnet.core.dual import RULES, Dual, Level, Rule, innermost_level, primal_of
 from dualnet.core.half import in_single
 from dualnet.core.symbolic import Symbolic
@@ -128,13 +128,6 @@ def zero_derivative(*fns: Callable) -> None:
         register(fn, lambda _level, args, kwargs, fn=fn: fn(*map(_plain, args), **kwargs))
 
 
-def operand(x: Any) -> Any:
-    """Turn a list of numbers into an array, where a function expects an array."""
-    if isinstance(x, (list, tuple)) and not any(hasattr(item, "dtype") for item in x):
-        return np.asarray(x)
-    return x
-
-
 # --- parts ---------------------------------------------------------------------------------------
 
 
@@ -205,7 +198,7 @@ def with_tangent(
         if linear_map is None:
             raise refusals.no_derivative_by(fn, position)
         if getattr(getattr(out, "dtype", None), "kind", None) != "f":
-            raise refusals.no_array(fn, getattr(out, "dtype", type(out).__name__))
+            raise refusals.no_array(fn, out)
         try:
             image = linear_map(t, *operands, **params)
         except (TypeError, AttributeError) as error:

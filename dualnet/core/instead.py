@@ -1,8 +1,8 @@
-"""What to write instead of functions that can have no derivative rule: the ends of sentences."""
+"""What to write instead of functions that can have no rule there: the ends of sentences."""
 
 from __future__ import annotations
 
-_IN_PLACE = "writes in place, and duals are immutable; "
+_IN_PLACE = "writes into a plain array, which cannot hold a tangent; "
 _COUNTS = (
     "counts, and counts do not move with small changes; call it on dn.stop_gradient(x), or sum a "
     "smooth kernel such as np.exp(-((x[:, None] - centers) / width) ** 2)"
@@ -12,7 +12,13 @@ _COMPLEX = (
     "np.cos(2 * np.pi * i * j / n) and np.sin(2 * np.pi * i * j / n), or use np.convolve"
 )
 
+_FILES = (
+    "writes plain numbers to a file; pass dn.stop_gradient(x), or return x with has_aux=True and "
+    "save what comes back"
+)
+
 INSTEAD = {
+    **{f"np.{name}": _FILES for name in ("save", "savez", "savez_compressed", "savetxt")},
     "np.put_along_axis": _IN_PLACE
     + "write np.where(np.arange(n) == indices, values, x), for n entries along the last axis",
     "np.put": _IN_PLACE + "write np.where(mask, values, x)",

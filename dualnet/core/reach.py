@@ -18,7 +18,7 @@ from dualnet.core import linear
 from dualnet.core.dual import Dual, primal_of
 from dualnet.core.linear import LinearMap, StructuredTangent
 from dualnet.core.symbolic import Symbolic, transpose_all
-from dualnet.core.tables import linear_maps
+from dualnet.core.tables import kinks, linear_maps
 from dualnet.types import Array, Cotangent, Stack
 
 _MOVES = {
@@ -69,6 +69,9 @@ class ReachingCotangent(StructuredTangent):
             wild = self._paths(linear_map, _with_factors(params, lambda c: ~np.isfinite(c)))
             tame = linear_map(self.values, *_with_factors(params, _finite_part, keep=True))
             return ReachingCotangent(np.where(wild, image, tame), reached)
+        if linear_map is kinks.nan_back:
+            left = np.logical_and(params[0], self.reached)
+            return ReachingCotangent(linear_map(self.values, left), np.any(left, axis=1))
         rows = np.any(self.reached, axis=tuple(range(1, self.reached.ndim)))
         rows = np.reshape(rows, (self.k, *(1,) * (image.ndim - 1)))
         return ReachingCotangent(np.where(rows, image, 0), np.broadcast_to(rows, image.shape))

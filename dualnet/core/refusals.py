@@ -5,6 +5,7 @@ Every message says which function is meant, what came, what was expected, and wh
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,8 @@ from dualnet.types import Shape
 
 def name_of(fn: Callable) -> str:
     """Name a function as a user would write it: `np.linalg.inv`."""
+    if fn is operator.pow:
+        return "np.power"
     owner: Any = getattr(fn, "__self__", None)
     if hasattr(owner, "nin"):  # a method of a ufunc, such as np.add.reduce
         return f"{name_of(owner)}.{fn.__name__}"
@@ -183,11 +186,26 @@ def no_python_number() -> DualnetError:
     )
 
 
-def require_no_out(fn: Any, kwargs: dict) -> None:
-    """Refuse `out=`, and take `out=None` from the arguments, which means nothing."""
-    if kwargs.pop("out", None) is not None:
-        operator = " (or an operator such as +=)" if hasattr(fn, "nin") else ""
-        raise in_place(f"{name_of(fn)} with out={operator}")
+def require_no_out(fn: Any, out: Any) -> None:
+    """Refuse an array that a rule's function was told to write its result into."""
+    if out is not None:
+        raise in_place(f"{name_of(fn)} with out=")
+
+
+class Closing:
+    """A context that is closed once it is left, and that uncovers what a Dual has said.
+
+    `a[0] = dual` asks the Dual for a float, and NumPy turns every error that is the answer into
+    one of its own, "setting an array element with a sequence".
+    """
+
+    __slots__ = ("open",)
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self.open = False
+        said = None if error is None else error.__cause__
+        if isinstance(said, DualConversionError) and not isinstance(error, DualnetError):
+            raise said.with_traceback(error.__traceback__) from None  # type: ignore[union-attr]
 
 
 no_method = _refusal(
@@ -199,12 +217,37 @@ no_method = _refusal(
 
 # --- rules that return what cannot be ------------------------------------------------------------
 
-no_array = _refusal(
+_no_array = _refusal(
     TangentError,
     "{} has a derivative rule and returned {}, expected one array of floats; return "
     "np.asarray(...) of a number, give each of several results a function of its own, and no "
     "rule to what has integers or booleans as its result",
 )
+_complex_result = _refusal(
+    TangentError,
+    "the result of {} is {}, and complex numbers carry no tangents. Write the real and the "
+    "imaginary part as two real arrays: np.cos(x) and np.sin(x) for np.exp(1j * x), np.hypot for "
+    "np.abs, np.arctan2 for np.angle",
+)
+
+
+_result_of_objects = _refusal(
+    TangentError,
+    "the result of {} is an array of objects, so one of its arguments is no array of numbers: a "
+    "sparse matrix (write A.toarray()), a list of arrays of several shapes (write "
+    "np.concatenate), or None",
+)
+
+
+def no_array(fn: Callable, out: Any) -> DualnetError:
+    """Refuse the result of a rule that is no array of floats."""
+    got = getattr(out, "dtype", type(out).__name__)
+    kind = getattr(got, "kind", "")
+    if kind == "O":
+        return _result_of_objects(fn)
+    return (_complex_result if kind == "c" else _no_array)(fn, got)
+
+
 wrong_transpose = _refusal(
     TangentError,
     "the transpose of {} returned a cotangent of shape {} (without k), expected {}, the shape of "

@@ -1,8 +1,7 @@
 """Functions of NumPy that make arrays, or go through them, and ask no argument what it means.
 
 Each leaves a call without duals to NumPy's function of the same name, and returns what that does.
-Arguments about memory (`copy=`, `order=`, `subok=`) mean nothing for a Dual, whose primal is never
-written to.
+A Dual is copied where NumPy copies an array, and in the order in which NumPy does.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ def _making(fn: Callable, ndmin: int = 0) -> Callable:
         if dual_in(x) is None:
             return fn(*args, **kwargs)
         x = _of_dtype(stacked(x), args[1] if len(args) > 1 else kwargs.get("dtype"))
+        x = _in_memory(fn, x, args, kwargs)
         missing = max(ndmin, kwargs.get("ndmin", 0)) - x.ndim
         return np.reshape(x, (1,) * missing + x.shape) if missing > 0 else x
 
@@ -49,9 +49,21 @@ asfortranarray = _making(np.asfortranarray, ndmin=1)
 require = _making(np.require)
 
 
+def _in_memory(fn: Callable, x: Any, args: tuple, kwargs: dict) -> Any:
+    """Copy a Dual if `fn` copies its value, in the order that it chooses."""
+    plain = primal_of(x)
+    if not isinstance(plain, np.ndarray):
+        return x
+    value = fn(plain, *args[1:], **kwargs)
+    if np.shares_memory(value, plain):
+        return x
+    by_columns = value.flags.f_contiguous and not value.flags.c_contiguous
+    return np.copy(x, "F" if by_columns else "C")
+
+
 def _of_dtype(x: Dual, dtype: Any) -> Any:
     """Convert a Dual; as everywhere, a conversion to integers or booleans drops the tangent."""
-    if dtype is None:
+    if dtype is None or dtype == x.dtype:
         return x
     if np.dtype(dtype).kind not in "fiub":
         raise DualConversionError(

@@ -105,6 +105,40 @@ for _s in ((3, 3), (2, 3, 3)):
     )
 
 
+def _of_real_spectrum(*shape: int) -> Draw:
+    """Matrices that are not symmetric, whose eigenvalues are real and far from one another."""
+    symmetric = _symmetric(*shape)
+
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        v = np.eye(shape[-1]) + rng.uniform(-0.2, 0.2, shape)
+        return v @ symmetric(rng) @ np.linalg.inv(v)
+
+    return draw
+
+
+def _sorted(xp: Any, w: Any, v: Any) -> tuple:
+    """Sort eigenvalues and their vectors, whose order is another in each precision."""
+    order = xp.argsort(w, -1)
+    return xp.take_along_axis(w, order, -1), xp.take_along_axis(v, order[..., None, :], -1)
+
+
+for _s in ((3, 3), (2, 3, 3)):
+    row(
+        np.linalg.eig,
+        f"{_s}",
+        lambda xp, x: _by_vector(*_sorted(xp, *xp.linalg.eig(x))),
+        _of_real_spectrum(*_s),
+        jax=False,  # JAX returns complex numbers
+    )
+    row(
+        np.linalg.eigvals,
+        f"{_s}",
+        lambda xp, x: xp.sort(xp.linalg.eigvals(x), -1),
+        _of_real_spectrum(*_s),
+        jax=False,
+    )
+
+
 def _matrix_function(xp: Any, w: Any, v: Any) -> Any:
     return (v * xp.tanh(w)[..., None, :]) @ xp.swapaxes(v, -1, -2)
 

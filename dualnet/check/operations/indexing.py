@@ -36,6 +36,7 @@ for _fn, _note, _f in (
     (np.diagflat, "k", lambda xp, x: xp.diagflat(x, 1)),
     (np.trace, "", lambda xp, x: xp.trace(x)),
     (np.trace, "offset", lambda xp, x: xp.trace(x, 1)),
+    (np.trace, "dtype", lambda xp, x: xp.trace(x, dtype=x.dtype)),
     (np.linalg.trace, "", lambda xp, x: xp.linalg.trace(x)),
     (np.linalg.trace, "offset", lambda xp, x: xp.linalg.trace(x, offset=1)),
     (np.tril, "", lambda xp, x: xp.tril(x)),

@@ -69,6 +69,18 @@ for _note, _f in {
         other_primal=_note == "x **= c",  # CuPy's is no x ** c
     )
 
+_FEW = np.array([[0], [2]])
+_MASK = np.array([[True, False, True], [False, True, False]])
+for _fn, _write in {
+    np.put: lambda a: np.put(a, constant(np.array([0, 4, -1]), a), a[0, :2]),
+    np.place: lambda a: np.place(a, constant(_MASK, a), a[0, :2]),
+    np.putmask: lambda a: np.putmask(a, constant(_MASK, a), a[::-1] * 2),
+    np.copyto: lambda a: np.copyto(a, a[0], where=constant(_MASK, a)),
+    np.fill_diagonal: lambda a: np.fill_diagonal(a, a[1, :2]),
+    np.put_along_axis: lambda a: np.put_along_axis(a, constant(_FEW, a), a[:, 1:2], 1),
+}.items():
+    adder(ROWS, "indexing")(_fn, "", _written(_write), distinct(2, 3))
+
 METHODS: dict[str, dict[str, Callable]] = {
     "elementwise": {
         "astype": lambda xp, x: x.astype(np.float64),

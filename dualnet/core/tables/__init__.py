@@ -5,6 +5,7 @@ Importing this package registers all of them.  Read `elementwise` first.
 
 from dualnet.core.tables import (
     decompositions,
+    eigen,
     elementwise,
     equal_values,
     indexing,
@@ -18,14 +19,17 @@ from dualnet.core.tables import (
     ranges,
     rearranging,
     reductions,
+    roots,
     shaping,
     signals,
     statistics,
     without_nan,
+    writing,
 )
 
 __all__ = [
     "decompositions",
+    "eigen",
     "elementwise",
     "equal_values",
     "indexing",
@@ -39,8 +43,10 @@ __all__ = [
     "ranges",
     "rearranging",
     "reductions",
+    "roots",
     "shaping",
     "signals",
     "statistics",
     "without_nan",
+    "writing",
 ]

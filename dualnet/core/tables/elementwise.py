@@ -11,24 +11,25 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from dualnet.core import linear, refusals
-from dualnet.core.dual import astype, primal_of, primitive
+from dualnet.core import aliasing, linear, refusals
+from dualnet.core.arrays import operand
+from dualnet.core.dual import Dual, astype, primal_of, primitive
 from dualnet.core.engine import (
     composed,
     elementwise,
     linearizer,
     moves_alike,
-    operand,
     rule,
     zero_derivative,
 )
 from dualnet.core.half import in_single
 from dualnet.core.tables import linear_maps
-from dualnet.core.tables.kinks import share_at_tie, slope_at_kink, slope_of_norm
+from dualnet.core.tables.kinks import apart, bends
 from dualnet.types import Array, Tangent
 
 _LN2 = math.log(2.0)
@@ -52,9 +53,7 @@ def _cosine(x: Array, y: Array, length: Array) -> Array:
     """Return x / length for the length of (x, y): 0 at the kink at 0, ±1 where x is infinite."""
     infinite = np.isinf(x)
     plain = np.logical_or(infinite, np.equal(length, 0))
-    ratio = np.where(infinite, np.sign(x), x) / np.where(plain, 1, length)
-    zero = np.equal(length, 0)
-    return slope_of_norm(slope_of_norm(ratio, x, zero), y, zero)
+    return np.where(infinite, np.sign(x), x) / np.where(plain, 1, length)
 
 
 elementwise(
@@ -62,6 +61,12 @@ elementwise(
     lambda t, out, x, y: t * _cosine(x, y, out),
     lambda t, out, x, y: t * _cosine(y, x, out),
 )
+
+
+@partial(bends, np.hypot)
+def _at_origin(out: Array, x: Array, y: Array) -> tuple:
+    movement = np.stack(np.broadcast_arrays(x, y), -1)
+    return movement, np.equal(out, 0)[..., None], (-1,)
 
 
 def _power_by_base(t: Tangent, out: Array, x: Array, y: Array) -> Tangent:
@@ -169,25 +174,34 @@ def _sinc(x: Array) -> Any:
 # --- kinks ---
 
 
-def _sign(x: Array) -> Array:
-    """Return the slope of |x|, which counts as 0 at 0."""
-    return slope_at_kink(np.sign(x), x, x)
-
-
-elementwise(np.absolute, lambda t, out, x: t * _sign(x))
-elementwise(np.fabs, lambda t, out, x: t * _sign(x))
+# The slope of |x| counts as 0 at 0.
+elementwise(np.absolute, lambda t, out, x: t * np.sign(x))
+elementwise(np.fabs, lambda t, out, x: t * np.sign(x))
 elementwise(
     np.copysign,
-    lambda t, out, x, y: t * (_sign(x) * np.copysign(np.ones_like(x), y)),
+    lambda t, out, x, y: t * (np.sign(x) * np.copysign(np.ones_like(x), y)),
     lambda t, out, x, y: moves_alike(t, out) * 0.0,
 )
+for _at_zero in (np.absolute, np.fabs):
+    bends(_at_zero, lambda out, x: (x, np.equal(x, 0), ()))
+
+
+@partial(bends, np.copysign)
+def _of_copied_sign(out: Array, x: Array, _sign: Any) -> Any:
+    return (apart(x, np.zeros_like(out)), np.equal(out, 0), ()) if isinstance(x, Dual) else None
 
 
 def _chosen(t: Tangent, mine: Array, out: Array, other: Array) -> Tangent:
     # The argument that was chosen gets the whole tangent; in a tie each gets half.
     tie = np.equal(mine, other)
-    share = (np.where(tie, 0.5, 1.0) * np.equal(mine, out)).astype(out.dtype)
-    return t * share_at_tie(share, mine, other, tie)
+    return t * (np.where(tie, 0.5, 1.0) * np.equal(mine, out)).astype(out.dtype)
+
+
+def _at_tie(out: Array, x: Array, y: Array) -> Any:
+    """Where one of the two is a constant, as in relu, the second derivative is 0 by convention."""
+    if not isinstance(x, Dual) or not isinstance(y, Dual):
+        return None
+    return apart(x, y), np.equal(x, y), ()
 
 
 for _choose in (np.maximum, np.minimum, np.fmax, np.fmin):
@@ -196,6 +210,7 @@ for _choose in (np.maximum, np.minimum, np.fmax, np.fmin):
         lambda t, out, x, y: _chosen(t, x, out, y),
         lambda t, out, x, y: _chosen(t, y, out, x),
     )
+    bends(_choose, _at_tie)
 
 
 @linearizer(np.clip)
@@ -227,13 +242,22 @@ rule(
 )
 
 
-@linearizer(np.nan_to_num)
+@primitive
+def _finite(x: Array, **instead: Any) -> Any:
+    return np.nan_to_num(x, **instead)
+
+
+@linearizer(_finite)
+def _(x: Array, **instead: Any) -> Any:
+    return _finite(x, **instead), lambda t: linear_maps.select(t, np.isfinite(x))
+
+
+@composed(np.nan_to_num)
 def _nan_to_num(
     x: Array, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None
 ) -> Any:
-    """Ignore `copy=False`, which would write into the primal."""
-    out = np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
-    return out, lambda t: linear_maps.select(t, np.isfinite(x))
+    out = _finite(x, nan=nan, posinf=posinf, neginf=neginf)
+    return out if copy else aliasing.write(x, out, np.nan_to_num)
 
 
 @primitive
@@ -271,6 +295,7 @@ zero_derivative(
     *(np.heaviside, np.isfinite, np.isnan, np.isinf, np.signbit),
     *(np.isclose, np.allclose, np.array_equal),
     *(np.argmax, np.argmin, np.argsort, np.nonzero, np.count_nonzero, np.searchsorted),
+    *(np.array2string, np.array_repr, np.array_str),
     *(np.any, np.all, np.shape, np.ndim, np.size, np.result_type, np.iscomplexobj),
     *(np.zeros_like, np.ones_like, np.empty_like),
 )

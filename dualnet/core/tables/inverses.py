@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import linear
+from dualnet.core.arrays import operand
 from dualnet.core.dual import Dual, primal_of, primitive
-from dualnet.core.engine import composed, linearizer, operand, zero_derivative
+from dualnet.core.engine import composed, linearizer, zero_derivative
 from dualnet.core.tables.decompositions import values_of_svd
 from dualnet.core.tables.elementwise import valued
 from dualnet.core.tables.equal_values import rounding

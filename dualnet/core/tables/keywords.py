@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from dualnet.core import aliasing, refusals
-from dualnet.core.arrays import as_array, asarray_like, scatter_add_zeros
+from dualnet.core.arrays import as_array, asarray_like, operand, scatter_add_zeros
 from dualnet.core.dual import RULES, Rule, astype, getitem, primal_of
-from dualnet.core.engine import composed, elementwise, moves_alike, operand, zero_derivative
+from dualnet.core.engine import composed, elementwise, moves_alike, zero_derivative
+from dualnet.core.tables.elementwise import valued
 from dualnet.core.tables.reductions import Axis
 from dualnet.core.tables.shaping import positions_of
 from dualnet.types import Array
@@ -29,19 +30,25 @@ from dualnet.types import Array
 # --- keywords of reductions ----------------------------------------------------------------------
 
 
-def _extended(fn: Callable, function: Callable) -> None:
+def extended(fn: Callable, function: Callable) -> None:
     """Let the rule of `fn` take the arguments of `function`, which calls fn without them."""
     plain = RULES.pop(fn)
     composed(fn)(function)
     extended = RULES[fn]
 
     def evaluate(level: Any, args: tuple, kwargs: dict) -> Any:
+        if kwargs and not _duals_of(kwargs) <= {"initial", "mean"}:
+            raise refusals.out_of_place(fn)
         known = plain.keywords is None or kwargs.keys() <= plain.keywords
         rule = plain if known and len(args) <= plain.positional else extended
         return rule.evaluate(level, args, kwargs)
 
     keywords = extended.keywords and extended.keywords | (plain.keywords or frozenset())
-    RULES[fn] = Rule(evaluate, extended.positional, keywords, composed=plain.composed)
+    RULES[fn] = Rule(evaluate, extended.positional, keywords, True, plain.composed)
+
+
+def _duals_of(kwargs: dict) -> set[str]:
+    return {name for name, value in kwargs.items() if hasattr(value, "tangent")}
 
 
 def _masked(x: Array, where: Any, filler: float) -> Array:
@@ -50,6 +57,15 @@ def _masked(x: Array, where: Any, filler: float) -> Array:
 
 def _of_dtype(x: Array, dtype: Any) -> Array:
     return x if dtype is None else astype(x, dtype)
+
+
+def as_numpy(result: Any, fn: Callable, x: Array, **how: Any) -> Any:
+    """Give a composed reduction the value of NumPy's own, which sums up in another order."""
+    plain = primal_of(x)
+    if not isinstance(plain, (np.ndarray, np.generic)):
+        return result
+    given = {name: primal_of(value) for name, value in how.items() if value is not None}
+    return valued(result, fn(plain, **given))
 
 
 def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callable:
@@ -70,29 +86,31 @@ def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callab
         initial: Any = None,
         where: Any = True,
     ) -> Any:
-        refusals.require_no_out(fn, {"out": out})
+        refusals.require_no_out(fn, out)
         if neutral is None and initial is None and where is not True:
             raise ValueError(
                 f"{refusals.name_of(fn)}: where= needs initial=, the result where nothing is left"
             )
         infinite = -np.inf if combine is np.maximum else np.inf  # it ties with no entry
         filler = infinite if neutral is None else neutral
-        x = _masked(_of_dtype(x, dtype), where, filler)
-        if neutral is None and initial is not None and 0 in x.shape:
-            return np.sum(x, axis, keepdims=keepdims) + initial  # no entries are left
-        result = fn(x, axis=axis, keepdims=keepdims)
-        return result if initial is None else combine(result, initial)
+        kept = _masked(_of_dtype(x, dtype), where, filler)
+        if neutral is None and initial is not None and 0 in kept.shape:
+            return np.sum(kept, axis, keepdims=keepdims) + initial  # no entries are left
+        result = fn(kept, axis=axis, keepdims=keepdims)
+        result = result if initial is None else combine(result, initial)
+        how = {"axis": axis, "dtype": dtype, "initial": initial, "where": where}
+        return as_numpy(result, fn, x, keepdims=keepdims, **how)
 
     return reduction
 
 
-_sum = _reduction(np.sum, 0.0, np.add)
-_prod = _reduction(np.prod, 1.0, np.multiply)
-_max = _reduction(np.max, None, np.maximum)
-_min = _reduction(np.min, None, np.minimum)
+sum_with = _reduction(np.sum, 0.0, np.add)
+prod_with = _reduction(np.prod, 1.0, np.multiply)
+max_with = _reduction(np.max, None, np.maximum)
+min_with = _reduction(np.min, None, np.minimum)
 
 
-def _without_dtype(reduction: Callable) -> Callable:
+def without_dtype(reduction: Callable) -> Callable:
     def of(
         x: Array,
         axis: Axis = None,
@@ -106,16 +124,16 @@ def _without_dtype(reduction: Callable) -> Callable:
     return of
 
 
-_extended(np.sum, _sum)
-_extended(np.prod, _prod)
-for _fn, _extremum in ((np.max, _max), (np.min, _min)):
-    _extended(_fn, _without_dtype(_extremum))
-for _fn, _extremum in ((np.amax, _max), (np.amin, _min)):
+extended(np.sum, sum_with)
+extended(np.prod, prod_with)
+for _fn, _extremum in ((np.max, max_with), (np.min, min_with)):
+    extended(_fn, without_dtype(_extremum))
+for _fn, _extremum in ((np.amax, max_with), (np.amin, min_with)):
     if _fn in RULES and _fn not in (np.max, np.min):
-        _extended(_fn, _without_dtype(_extremum))
+        extended(_fn, without_dtype(_extremum))
 
 
-def _mean(
+def mean_with(
     x: Array,
     axis: Axis = None,
     dtype: Any = None,
@@ -124,13 +142,15 @@ def _mean(
     *,
     where: Any = True,
 ) -> Any:
-    refusals.require_no_out(np.mean, {"out": out})
-    x = _of_dtype(x, dtype)
+    refusals.require_no_out(np.mean, out)
+    given, x = x, _of_dtype(x, dtype)
     if where is True:
-        return np.mean(x, axis=axis, keepdims=keepdims)
-    return np.sum(_masked(x, where, 0.0), axis=axis, keepdims=keepdims) / _count(
-        x, where, axis, keepdims
-    )
+        result = np.mean(x, axis=axis, keepdims=keepdims)
+    else:
+        total = np.sum(_masked(x, where, 0.0), axis=axis, keepdims=keepdims)
+        result = total / _count(x, where, axis, keepdims)
+    how = {"axis": axis, "dtype": dtype, "keepdims": keepdims, "where": where}
+    return as_numpy(result, np.mean, given, **how)
 
 
 def _count(x: Array, where: Any, axis: Axis, keepdims: bool) -> Any:
@@ -139,7 +159,7 @@ def _count(x: Array, where: Any, axis: Axis, keepdims: bool) -> Any:
     return np.sum(mask, axis=axis, keepdims=keepdims, dtype=np.result_type(x))
 
 
-def _spread(fn: Callable) -> Callable:
+def spread_with(fn: Callable) -> Callable:
     def spread(
         x: Array,
         axis: Axis = None,
@@ -150,34 +170,51 @@ def _spread(fn: Callable) -> Callable:
         *,
         where: Any = True,
         correction: float = 0,
+        mean: Any = None,
     ) -> Any:
-        refusals.require_no_out(fn, {"out": out})
-        x, ddof = _of_dtype(x, dtype), correction or ddof
-        if where is True:
-            return fn(x, axis=axis, ddof=ddof, keepdims=keepdims)
-        deviation = _masked(x - _mean(x, axis, keepdims=True, where=where), where, 0.0)
+        refusals.require_no_out(fn, out)
+        given, ddof = x, correction or ddof
+        x = _of_dtype(x, dtype)
+        how = {"axis": axis, "dtype": dtype, "keepdims": keepdims, "ddof": ddof, "where": where}
+        if where is True and mean is None:
+            return as_numpy(fn(x, axis=axis, ddof=ddof, keepdims=keepdims), fn, given, **how)
+        center = mean_with(x, axis, keepdims=True, where=where) if mean is None else mean
+        deviation = _masked(x - center, where, 0.0)
         total = np.sum(np.square(deviation), axis=axis, keepdims=keepdims)
         variance = total / (_count(x, where, axis, keepdims) - ddof)
-        return variance if fn is np.var else np.sqrt(variance)
+        result = variance if fn is np.var else np.sqrt(variance)
+        return as_numpy(result, fn, given, mean=mean, **how)
 
     return spread
 
 
-_extended(np.mean, _mean)
-_extended(np.var, _spread(np.var))
-_extended(np.std, _spread(np.std))
+extended(np.mean, mean_with)
+extended(np.var, spread_with(np.var))
+extended(np.std, spread_with(np.std))
 
 
-def _running(fn: Callable) -> Callable:
+def running_with(fn: Callable) -> Callable:
     def running(x: Array, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
-        refusals.require_no_out(fn, {"out": out})
+        refusals.require_no_out(fn, out)
         return fn(_of_dtype(x, dtype), axis=axis)
 
     return running
 
 
-_extended(np.cumsum, _running(np.cumsum))
-_extended(np.cumprod, _running(np.cumprod))
+def _trace(
+    x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: None = None
+) -> Any:
+    refusals.require_no_out(np.trace, out)
+    return np.trace(_of_dtype(x, dtype), offset, axis1, axis2)
+
+
+extended(np.trace, _trace)
+extended(
+    np.linalg.trace,
+    lambda x, *, offset=0, dtype=None: np.linalg.trace(_of_dtype(x, dtype), offset=offset),
+)
+extended(np.cumsum, running_with(np.cumsum))
+extended(np.cumprod, running_with(np.cumprod))
 
 # --- methods of ufuncs ---------------------------------------------------------------------------
 
@@ -236,10 +273,10 @@ def _outer(ufunc: np.ufunc) -> Callable:
 
 
 _DIRECT: dict[Any, Callable] = {
-    np.add: _sum,
-    np.multiply: _prod,
-    np.maximum: _max,
-    np.minimum: _min,
+    np.add: sum_with,
+    np.multiply: prod_with,
+    np.maximum: max_with,
+    np.minimum: min_with,
 }
 _RUNNING: dict[Any, Callable] = {np.add: np.cumsum, np.multiply: np.cumprod}
 
@@ -262,7 +299,7 @@ def _from_axis_0(reduction: Callable) -> Callable:
 
 
 def _from_axis_0_on(fn: Callable) -> Callable:
-    return lambda x, axis=0, dtype=None, out=None: _running(fn)(operand(x), axis, dtype, out)
+    return lambda x, axis=0, dtype=None, out=None: running_with(fn)(operand(x), axis, dtype, out)
 
 
 for _ufunc in [fn for fn in RULES if isinstance(fn, np.ufunc) and (fn.nin, fn.nout) == (2, 1)]:
@@ -295,7 +332,7 @@ _at(np.add)
 _at(np.subtract)
 
 
-@composed(np.bincount)
+@composed(np.bincount, anywhere=True)
 def _bincount(x: Array, weights: Array, minlength: int = 0) -> Any:
     x = x if hasattr(x, "__array_function__") else np.asarray(x)
     size = max(int(np.max(x)) + 1 if x.size else 0, minlength)
@@ -305,6 +342,7 @@ def _bincount(x: Array, weights: Array, minlength: int = 0) -> Any:
 # --- ufuncs that take numbers apart --------------------------------------------------------------
 
 elementwise(np.conjugate, moves_alike)  # duals are real
+composed(np.real)(lambda x: x)  # no copy, as of a real array
 zero_derivative(np.imag, np.angle, np.iscomplex, np.spacing)
 elementwise(np.nextafter, moves_alike, lambda t, out, x, y: moves_alike(t, out) * 0.0)
 composed(np.divmod)(lambda x, y: (np.floor_divide(x, y), np.remainder(x, y)))

@@ -10,7 +10,8 @@ import numpy as np
 
 from dualnet.backends.overridable import matmul
 from dualnet.core import linear
-from dualnet.core.engine import composed, linearizer, operand, rule
+from dualnet.core.arrays import operand
+from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.shaping import positions_of
 from dualnet.types import Array, Tangent

@@ -9,15 +9,17 @@ of the Euclidean norm at 0, and of singular values where they are equal or 0, is
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dualnet.core import linear
+from dualnet.core.arrays import operand
 from dualnet.core.dual import primal_of, primitive
-from dualnet.core.engine import composed, linearizer, operand
+from dualnet.core.engine import composed, linearizer
 from dualnet.core.tables.decompositions import singular_values
-from dualnet.core.tables.kinks import slope_of_norm
+from dualnet.core.tables.kinks import bends
 from dualnet.core.tables.reductions import Axis, axes_from_end
 from dualnet.types import Array
 
@@ -115,8 +117,16 @@ def _slope_of_power_norm(
             size = np.where(np.equal(size, 0), np.nan, size)
         mean = np.sum(np.power(size, p), axis=axes, keepdims=True)
         factor = np.sign(y) * np.power(size, p - 1.0) / np.power(mean, 1.0 - 1.0 / p)
-    factor = slope_of_norm(np.where(zero, 0, factor), x, zero)
+    factor = np.where(zero, 0, factor)
     return out, lambda t: linear.sum(linear.scale(t, factor), axes, keepdims)
+
+
+@partial(bends, _power_norm)
+def _at_zero(
+    out: Array, x: Array, norm: Callable, ord: Any, axes: tuple[int, ...], keepdims: bool
+) -> Any:
+    zero = np.logical_not(np.any(np.not_equal(x, 0), axis=axes, keepdims=True))
+    return x, zero, tuple(sorted(axes))
 
 
 @composed(np.linalg.cond)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.core.arrays import operand
 from dualnet.core.dual import primal_of
-from dualnet.core.engine import composed, operand
+from dualnet.core.engine import composed
 from dualnet.types import Array
 
 # --- products of vectors and matrices ---

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.core.arrays import arange_like
+from dualnet.core.arrays import arange_like, operand
 from dualnet.core.dual import Dual, astype, getitem, primal_of, primitive
-from dualnet.core.engine import composed, linearizer, operand
+from dualnet.core.engine import composed, linearizer
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.elementwise import valued
 from dualnet.core.tables.shaping import _rearranges, positions_of

@@ -7,17 +7,18 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.arrays import arange_like
-from dualnet.core.dual import primal_of, primitive
+from dualnet.core.dual import getitem, primal_of, primitive
 from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.half import in_single
 from dualnet.core.tables import linear_maps
-from dualnet.core.tables.kinks import shares_of_ties, slope_of_root
+from dualnet.core.tables.kinks import apart, bends
 from dualnet.types import Array, Tangent
 
 Axis = int | tuple[int, ...] | None
@@ -77,7 +78,6 @@ def _spread(fn: Any) -> None:
             return out, lambda t: linear.sum(linear.scale(t, factor), axes, keepdims)
         root = in_single(out)
         of_root = 0.5 / np.where(np.equal(root, 0), 1, root)  # the slope is taken as 0 at 0
-        of_root = slope_of_root(of_root, root)
         return out, lambda t: linear.scale(
             linear.sum(linear.scale(t, factor), axes, keepdims), of_root
         )
@@ -85,6 +85,15 @@ def _spread(fn: Any) -> None:
 
 _spread(np.var)
 _spread(np.std)
+
+
+@partial(bends, np.std)
+def _at_equal_entries(
+    out: Array, x: Array, axis: Axis = None, *, keepdims: bool = False, **_how: Any
+) -> Any:
+    axes = axes_from_end(axis, x.ndim)
+    first = tuple(slice(0, 1 if a - x.ndim in axes else None) for a in range(x.ndim))
+    return apart(x, getitem(x, first)), np.equal(keep(out, axes, keepdims), 0), axes
 
 
 def extremum(fn: Any) -> None:
@@ -99,8 +108,19 @@ def extremum(fn: Any) -> None:
         hit = np.equal(x, kept)
         dtype = in_single(np.empty_like(primal_of(x), shape=0)).dtype
         share = hit.astype(dtype) / np.sum(hit, axis=axes, keepdims=True, dtype=dtype)
-        share = shares_of_ties(share, x, kept, hit, axes)
         return out, lambda t: linear.sum(linear.scale(t, share), axes, keepdims)
+
+    @partial(bends, fn)
+    def _(out: Array, x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
+        axes = axes_from_end(axis, x.ndim)
+        hit = np.equal(x, keep(out, axes, keepdims))
+        order = np.cumsum(np.reshape(hit.astype(int), -1)).reshape(x.shape)
+        first = np.logical_and(
+            hit, np.equal(order, np.min(np.where(hit, order, x.size), axes, keepdims=True))
+        )
+        tied = np.sum(hit, axis=axes, keepdims=True) > 1
+        one = np.sum(np.where(first, x, 0), axis=axes, keepdims=True)
+        return apart(np.where(hit, x, one), one), tied, axes
 
 
 for _fn in (np.max, np.min, np.amax, np.amin):

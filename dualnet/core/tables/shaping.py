@@ -40,7 +40,7 @@ def _reads_in_order(fn: Callable) -> None:
 _fn: Callable
 for _fn in (np.reshape, np.ravel):
     _reads_in_order(_fn)
-for _fn in (np.expand_dims, np.squeeze, np.copy, np.real):
+for _fn in (np.expand_dims, np.squeeze, np.copy):
     rule(_fn, lambda t, out, x, *_, **__: linear.reshape(t, out.shape))
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.core import linear
-from dualnet.core.arrays import asarray_like
+from dualnet.core import linear, refusals
+from dualnet.core.arrays import asarray_like, operand
 from dualnet.core.dual import Dual, astype, getitem, primal_of, primitive
-from dualnet.core.engine import composed, linearizer, operand, rule
+from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.linear import LinearMap
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.reductions import axes_from_end
@@ -87,6 +87,8 @@ def _interp(
 
 def _float(x: Any) -> Any:
     """Turn numbers and integers into floats; what is a float array, or a dual, is returned."""
+    if np.iscomplexobj(x):
+        raise refusals.no_array(np.interp, np.asarray(primal_of(x)))
     if not hasattr(x, "dtype"):
         return np.float64(x)
     return x if x.dtype.kind == "f" else x.astype(np.float64)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dualnet.core import linear
-from dualnet.core.arrays import arange_like, asarray_like
+from dualnet.core.arrays import arange_like, asarray_like, operand
 from dualnet.core.dual import Dual, astype, getitem, primal_of
-from dualnet.core.engine import composed, linearizer, operand, zero_derivative
+from dualnet.core.engine import composed, linearizer, zero_derivative
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.elementwise import valued
 from dualnet.core.tables.reductions import Axis, axes_from_end
@@ -329,5 +329,6 @@ def _corrcoef(x: Array, y: Any = None, rowvar: bool = True) -> Any:
 
 # --- no slope anywhere ---------------------------------------------------------------------------
 
-zero_derivative(np.argpartition, np.nanargmax, np.nanargmin, np.digitize)
+zero_derivative(np.argpartition, np.nanargmax, np.nanargmin, np.digitize, np.lexsort, np.fix)
+zero_derivative(np.einsum_path)
 zero_derivative(np.flatnonzero, np.argwhere, np.isreal, np.array_equiv, np.isin)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,18 @@ import numpy as np
 from dualnet.core.dual import primal_of
 from dualnet.core.engine import composed
 from dualnet.core.tables.elementwise import valued
+from dualnet.core.tables.keywords import (
+    as_numpy,
+    extended,
+    max_with,
+    mean_with,
+    min_with,
+    prod_with,
+    running_with,
+    spread_with,
+    sum_with,
+    without_dtype,
+)
 from dualnet.core.tables.reductions import Axis, axes_from_end, extremum
 from dualnet.types import Array
 
@@ -85,3 +98,77 @@ def _without_nan(fn: Callable, of_squares: Callable, factor: Callable) -> None:
 
 _without_nan(np.nanvar, np.var, lambda ratio: ratio)
 _without_nan(np.nanstd, np.std, np.sqrt)
+
+
+# --- where=, initial=, dtype= and mean= ----------------------------------------------------------
+
+
+def _filled(fn: Callable, reduction: Callable, filler: float) -> Callable:
+    """Make a reduction that leaves NaN out: a filler takes its place."""
+
+    def of(
+        x: Array,
+        axis: Axis = None,
+        dtype: Any = None,
+        out: None = None,
+        keepdims: bool = False,
+        initial: Any = None,
+        where: Any = True,
+    ) -> Any:
+        filled = np.where(np.isnan(x), filler, x)
+        result = reduction(filled, axis, dtype, out, keepdims, initial, where)
+        how = {"axis": axis, "dtype": dtype, "initial": initial, "where": where}
+        return as_numpy(result, fn, x, keepdims=keepdims, **how)
+
+    return of
+
+
+extended(np.nansum, _filled(np.nansum, sum_with, 0.0))
+extended(np.nanprod, _filled(np.nanprod, prod_with, 1.0))
+extended(np.nanmax, without_dtype(_filled(np.nanmax, max_with, -np.inf)))
+extended(np.nanmin, without_dtype(_filled(np.nanmin, min_with, np.inf)))
+
+
+def _known(x: Array, where: Any) -> Array:
+    return np.logical_and(where, np.logical_not(np.isnan(x)))
+
+
+@partial(extended, np.nanmean)
+def _(
+    x: Array,
+    axis: Axis = None,
+    dtype: Any = None,
+    out: None = None,
+    keepdims: bool = False,
+    *,
+    where: Any = True,
+) -> Any:
+    result = mean_with(x, axis, dtype, out, keepdims, where=_known(x, where))
+    how = {"axis": axis, "dtype": dtype, "keepdims": keepdims, "where": where}
+    return as_numpy(result, np.nanmean, x, **how)
+
+
+def _nanspread(fn: Callable, spread: Callable) -> Callable:
+    def of(
+        x: Array,
+        axis: Axis = None,
+        dtype: Any = None,
+        out: None = None,
+        ddof: float = 0,
+        keepdims: bool = False,
+        *,
+        where: Any = True,
+        correction: float = 0,
+        mean: Any = None,
+    ) -> Any:
+        how = {"axis": axis, "dtype": dtype, "keepdims": keepdims, "ddof": correction or ddof}
+        result = spread(x, where=_known(x, where), mean=mean, out=out, **how)
+        return as_numpy(result, fn, x, where=where, mean=mean, **how)
+
+    return of
+
+
+extended(np.nanvar, _nanspread(np.nanvar, spread_with(np.var)))
+extended(np.nanstd, _nanspread(np.nanstd, spread_with(np.std)))
+extended(np.nancumsum, running_with(np.nancumsum))
+extended(np.nancumprod, running_with(np.nancumprod))
