@@ -13,11 +13,11 @@ from pathlib import Path
 
 from dualnet import backends
 from dualnet.errors import UsageError
-from experiments import frog_functions
+from experiments import frog_functions, frog_quality
 from experiments.experiment import Experiment, file_of, run_experiment, save_picture
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (frog_functions.EXPERIMENT,)
+    module.EXPERIMENT.name: module.EXPERIMENT for module in (frog_quality, frog_functions)
 }
 OLDER = ("mnist", "rules", "networks", "contrastive", "alignment", "published")
 """Tables that are commands of their own: `python -m experiments.mnist`, and so on."""
