@@ -13,11 +13,12 @@ from pathlib import Path
 
 from dualnet import backends
 from dualnet.errors import UsageError
-from experiments import frog_functions, frog_quality
+from experiments import frog_angles, frog_functions, frog_quality
 from experiments.experiment import Experiment, file_of, run_experiment, save_picture
 
 EXPERIMENTS: dict[str, Experiment] = {
-    module.EXPERIMENT.name: module.EXPERIMENT for module in (frog_quality, frog_functions)
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (frog_quality, frog_functions, frog_angles)
 }
 OLDER = ("mnist", "rules", "networks", "contrastive", "alignment", "published")
 """Tables that are commands of their own: `python -m experiments.mnist`, and so on."""

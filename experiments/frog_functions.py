@@ -70,7 +70,10 @@ def measure(row: Settings, form: Form) -> dict[str, Any]:
     rates = {e: r for e, r in RATES[row["function"], n].items() if directions_of(e) == k}
     start = np.asarray(function.start(n), np.float32)
     x = np.broadcast_to(start, (len(rates), len(form.seeds), n)).copy()
-    estimate = exact(function.value) if k == 0 else forward(function, list(rates), form.seeds, n, k)
+    if k == 0:
+        estimate = exact(function.value)
+    else:
+        estimate = forward(function, list(rates), directions(form.seeds, n, k))
     found = descend(function, estimate, x, np.array(list(rates.values())), row["steps"])
     return {
         name: {
@@ -88,22 +91,18 @@ def directions_of(estimate: str) -> int:
     return int(estimate.partition("-")[2] or 0)
 
 
-def forward(
-    function: Function, estimates: list[str], seeds: tuple[int, ...], n: int, k: int
-) -> Estimate:
-    """Return forward gradients of normal directions, which every seed draws by itself.
+def forward(function: Function, estimates: list[str], steps: Iterator[Array]) -> Estimate:
+    """Return forward gradients of several aggregations along the same directions.
 
     Args:
         function: whose gradient.
-        estimates: the aggregation of each run, with its k behind it.
-        seeds: name the directions.
-        n, k: how many directions of how many dimensions.
+        estimates: the aggregation of each run; a number of directions may stand behind it.
+        steps: the directions of every seed, `(seeds, k, n)`, for step after step.
     """
-    steps = directions(seeds, n, k)
 
     def estimate(x: Array) -> tuple[Array, Array]:
-        v = next(steps)  # (seeds, k, n)
-        moved = np.broadcast_to(np.moveaxis(v, 1, 0)[:, None], (k, *x.shape))
+        v = next(steps)
+        moved = np.broadcast_to(np.moveaxis(v, 1, 0)[:, None], (v.shape[1], *x.shape))
         value, d = dn.jvp(function.value, (x,), (moved,))
         d = np.moveaxis(d, 0, -1)  # (runs, seeds, k)
         rows = [AGGREGATIONS[name.partition("-")[0]](d[i], v) for i, name in enumerate(estimates)]
