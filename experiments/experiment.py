@@ -24,6 +24,10 @@ from tqdm import tqdm
 
 from dualnet.errors import UsageError
 
+ROOT = Path(__file__).parent.parent
+SOURCE = ("dualnet", "experiments", "models", "train.py")
+"""What results depend on."""
+
 Settings = dict[str, Any]
 """What tells a row from the others of its experiment: names and JSON values."""
 
@@ -186,13 +190,12 @@ def machine() -> str:
 
 def commit() -> str:
     """Return the commit of the source, with a + behind it where files differ from it."""
-    folder = Path(__file__).parent
 
     def git(*command: str) -> str:
-        done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ""
 
-    changed = git("status", "--porcelain", "--", ":/*.py")
+    changed = git("status", "--porcelain", "--", *SOURCE)
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
 
 

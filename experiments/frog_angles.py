@@ -144,9 +144,10 @@ def picture(rows: list[dict]) -> Any:
     panels["cosine"].set_ylabel("cosine to the gradient")
     panels["value"].set_ylabel("least value of Styblinski-Tang / n")
     panels["value"].axhline(FUNCTIONS["styblinski-tang"].minimum(1), color="black", linewidth=0.6)
+    panels["cosine"].legend(fontsize="small", loc="upper left", bbox_to_anchor=(0, 0.93))
+    panels["value"].legend(fontsize="small")
     for axes in panels.values():
         axes.set_xlabel("angle to the first direction, degrees")
-        axes.legend(fontsize="small")
     return figure
 
 

@@ -28,6 +28,8 @@ ESTIMATES = (
     *("projection-2", "projection-4", "projection-16"),
 )
 """The exact gradient, and aggregation-k for each forward gradient, in the order of the table."""
+LEAST = 1e-45
+"""Near the least number above 0 in float32."""
 DRAWN_AT_ONCE = 1 << 20
 """How many numbers of a seed's directions are in memory, unless one step needs more."""
 
@@ -152,6 +154,12 @@ def found_by_place(rows: list[dict]) -> dict[tuple[str, int], dict[str, dict]]:
     return found
 
 
+def as_cell(found: dict, by: float) -> str:
+    """Return the mean best value as text, with how many seeds ended as no number behind it."""
+    lost = sum(last is None for last in found["last"])
+    return f"{spread(found['best'])['mean'] / by:.4g}" + (f" †{lost}" if lost else "")
+
+
 def table(rows: list[dict]) -> str:
     """Return the best values, means over seeds, for each function and n."""
     columns = [e for e in ESTIMATES if any(e in row["results"] for row in rows)]
@@ -161,9 +169,7 @@ def table(rows: list[dict]) -> str:
     ]
     for (function, n), found in found_by_place(rows).items():
         by = scaled(function, n)
-        cells = [
-            f"{spread(found[c]['best'])['mean'] / by:.4g}" if c in found else "" for c in columns
-        ]
+        cells = [as_cell(found[c], by) if c in found else "" for c in columns]
         name = f"{function}{' / n' if by > 1 or function == 'styblinski-tang' else ''}"
         lines.append(f"| {name} | {n} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -179,7 +185,9 @@ def picture(rows: list[dict]) -> Any:
     styles = {"bp": "-", "mean": "--", "projection": "-"}
     colors = {0: "black", 1: "tab:gray", 2: "tab:blue", 4: "tab:orange", 16: "tab:green"}
     for axes, function in zip(np.ravel(figure.subplots(1, len(names))), names, strict=True):
-        ns = sorted(n for f, n in found if f == function)
+        # Of a single number, the function of Rosenbrock is 0.
+        least = 2 if function == "rosenbrock" else 1
+        ns = sorted(n for f, n in found if f == function and n >= least)
         for estimate in ESTIMATES:
             at = [n for n in ns if estimate in found[function, n]]
             if not at:
@@ -188,6 +196,8 @@ def picture(rows: list[dict]) -> Any:
                 spread(found[function, n][estimate]["best"])["mean"] / scaled(function, n)
                 for n in at
             ]
+            if function != "styblinski-tang":
+                means = np.maximum(means, LEAST)  # a logarithmic axis has no 0
             aggregation, k = estimate.partition("-")[0], directions_of(estimate)
             label = estimate.replace("-", ", k = ")
             axes.plot(at, means, styles[aggregation], color=colors[k], marker=".", label=label)
@@ -197,7 +207,7 @@ def picture(rows: list[dict]) -> Any:
             axes.set_ylabel("best value / n")
         else:
             axes.set_yscale("log")
-            axes.set_ylabel("best value")
+            axes.set_ylabel("best value (0 is drawn as 1e-45)")
         axes.set_xlabel("n")
         axes.set_title(function)
     figure.axes[-1].legend(fontsize="small")
