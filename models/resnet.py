@@ -2,19 +2,22 @@
 
     [DKH]   ResNet(), 37,642 parameters on MNIST
     [HE]    ResNet18(), 11,689,512 parameters with 224 by 224 pixels, 3 channels and 1000 classes
+    [FROG]  ResNet18(stem="large"), 11,175,370 parameters on MNIST
 
 [DKH] says only that its network has 4 residual blocks of one layer each and 32 channels.  The
 convolution before them and the average over all pixels after them are our choice.
 
 Sources: [DKH] "Forward Gradients Are Not All You Need", section 4.4; [HE] He et al. 2016, "Deep
-Residual Learning for Image Recognition", Table 1, and section 4.2 for small images.  ResNet18 is
-that of torchvision.
+Residual Learning for Image Recognition", Table 1, and section 4.2 for small images; [FROG] Flügel
+et al. 2024, "Beyond Backpropagation: Optimization with Multi-Tangent Forward Gradients", published
+code.  ResNet18 is that of torchvision.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dualnet.errors import UsageError
 from dualnet.nn import (
     Activation,
     AdaptiveAveragePool,
@@ -33,6 +36,7 @@ from dualnet.types import Shape
 
 SMALL = 64
 """Images of less height and width than this get a network that keeps their size longer."""
+STEMS = ("auto", "large", "small")
 
 
 @dataclass(frozen=True)
@@ -71,28 +75,33 @@ class ResNet:
 class ResNet18:
     """Four stages of two residual blocks of two convolutions, with batch norm.
 
-    For images of 64 pixels and more, the first layers are a 7×7 convolution of stride 2 and a max
-    pool of stride 2.  For smaller ones, they are a 3×3 convolution of stride 1 and no pool, as is
-    usual for CIFAR.
+    The stem comes before the stages.  A large one is a 7×7 convolution of stride 2 and a max pool
+    of stride 2, which leave a 16th of the pixels.  A small one is a 3×3 convolution of stride 1 and
+    no pool, as is usual for CIFAR.
 
     Args:
         width: the number of channels of the first stage; each further stage has twice as many.
+        stem: `large`; `small`; or `auto`, which is large for images of 64 pixels and more.
     """
 
     width: int = 64
+    stem: str = "auto"
 
     def __post_init__(self) -> None:
         require_count("resnet18", "width", self.width)
+        if self.stem not in STEMS:
+            raise UsageError(f"resnet18: stem must be one of {', '.join(STEMS)}, got {self.stem!r}")
 
     def network(self, in_shape: Shape, classes: int) -> Sequential:
         """Build the layers for examples of shape `in_shape` and `classes` outputs."""
         activation = Activation(relu)
-        if in_shape[0] < SMALL:
-            layers = _convolution("", self.width, 3)
-        else:
+        large = self.stem == "large" or (self.stem == "auto" and in_shape[0] >= SMALL)
+        if large:
             layers = _convolution("", self.width, 7, stride=2)
+        else:
+            layers = _convolution("", self.width, 3)
         layers.append(("relu", activation))
-        if in_shape[0] >= SMALL:
+        if large:
             layers.append(("pool", MaxPool(3, stride=2, padding=1)))
         channels = self.width
         for stage in range(1, 5):

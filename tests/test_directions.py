@@ -39,9 +39,10 @@ from dualnet.learning.directions.low_rank import LowRank
 from dualnet.learning.directions.samplers import Sampler, sampler_of
 from dualnet.nn import Context, Linear, Sequential, softmax_cross_entropy
 
-EVERY_SAMPLER = [*WEIGHT_SAMPLERS, "rank-one:3", "angle:30", "normal:unit", "rank-one:3:unit"]
-RANDOM = [name for name in EVERY_SAMPLER if sampler_of(name).mix is None and name != "basis"]
-ORTHOGONAL = ["orthogonal", "orthonormal", "varying", "angle:30"]
+WITH_NUMBERS = ["rank-one:3", "varying:3", "angle:30", "orthogonal-angle:30"]
+EVERY_SAMPLER = [*WEIGHT_SAMPLERS, *WITH_NUMBERS, "normal:unit", "rank-one:3:unit"]
+RANDOM = ["normal", "rademacher", "rank-one", "rank-one-normal", "rank-one:3"]
+ORTHOGONAL = ["orthogonal", "orthonormal", "orthogonal-lengths", "orthogonal-angle:30"]
 
 
 def mixed_directions(p, rule, key):
@@ -128,8 +129,8 @@ AT_30_DEGREES[0, 1:] = AT_30_DEGREES[1:, 0] = ALONG
 INNER_PRODUCTS = {
     "orthogonal": lambda n: n * np.eye(K),
     "orthonormal": lambda n: np.eye(K),
-    "varying": lambda n: n * np.diag(LENGTHS**2),
-    "angle:30": lambda n: n * AT_30_DEGREES,
+    "orthogonal-lengths": lambda n: n * np.diag(LENGTHS**2),
+    "orthogonal-angle:30": lambda n: n * AT_30_DEGREES,
 }
 
 
@@ -144,7 +145,29 @@ def test_the_lengths_and_angles_of_mixed_directions(sampler, rng, key):
     assert np.isclose(v[0] @ first, np.linalg.norm(v[0]) * np.linalg.norm(first))
 
 
-@pytest.mark.parametrize("sampler", [*WEIGHT_SAMPLERS, "rank-one:3", "angle:30"])
+@pytest.mark.parametrize("degrees", [15, 90])
+def test_directions_at_an_angle_turn_away_from_the_first_as_published(degrees, rng, key):
+    """Each in the plane of the first and its own draw, so that they are not beside one another."""
+    p = problem(rng, key)
+    drawn = directions_of(p, WeightPerturbation(K), key)
+    along, across = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    first = drawn[0] / np.linalg.norm(drawn[0])
+    expected = [first]
+    for row in drawn[1:]:
+        beside = row - (row @ first) * first
+        expected.append(along * first + across * beside / np.linalg.norm(beside))
+    v = mixed_directions(p, WeightPerturbation(K, f"angle:{degrees}"), key)
+    np.testing.assert_allclose(v, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_directions_of_one_parameter_have_no_angles(rng, key):
+    p = problem(rng, key, ("output", Linear(1, bias=False)), in_shape=(1,))
+    p.step(WeightPerturbation(1, "angle:30"), key)
+    with pytest.raises(UsageError, match=r"^angle:DEG needs 2 parameters or more"):
+        p.step(WeightPerturbation(2, "angle:30"), key)
+
+
+@pytest.mark.parametrize("sampler", [*WEIGHT_SAMPLERS, *WITH_NUMBERS])
 def test_unit_directions_have_length_one_and_go_the_same_way(sampler, rng, key):
     p = problem(rng, key)
     v = mixed_directions(p, WeightPerturbation(K, f"{sampler}:unit"), key)
@@ -197,6 +220,20 @@ def test_directions_of_no_length_do_no_harm(sampler, aggregate, rng, key):
     assert np.isfinite(moved).all() and moved[:3].any() and not moved[3:].any()
 
 
+def test_varying_directions_each_move_another_parameter_by_a_random_length(rng, key):
+    p = problem(rng, key)
+    n = tree.size(p.params)
+    v = directions_of(p, WeightPerturbation(n, "varying:3"), key)
+    places, lengths = v.argmax(1), v.max(1)
+    assert (np.count_nonzero(v, axis=1) == 1).all() and len(set(places)) == n
+    assert not np.array_equal(places, np.sort(places))  # a chance of one in n!
+    assert 1 <= lengths.min() and lengths.max() <= 3
+    # The mean of n uniform lengths, by five standard errors.
+    assert abs(lengths.mean() - 2) < 5 * (2 / math.sqrt(12)) / math.sqrt(n)
+    with pytest.raises(UsageError, match=rf"at most {n} directions of {n} parameters, not {n + 1}"):
+        p.step(WeightPerturbation(n + 1, "varying:3"), key)
+
+
 def test_sums_of_outer_products_have_their_rank(rng, key):
     p = problem(rng, key)
     for rank in (1, 2, 4, 40):
@@ -237,10 +274,14 @@ BY_HAND = {
     "mean-times-n": lambda d, v: v.shape[1] * (d @ v) / len(d),
     "projection": lambda d, v: np.linalg.pinv(v) @ d,
     "largest": lambda d, v: of_one(np.argmax(np.abs(d)), d, v),
-    "steepest": lambda d, v: BY_HAND["largest"](
+    "steepest": lambda d, v: of_one(np.argmax(np.abs(d) / np.linalg.norm(v, axis=1)), d, v),
+    "near-best": lambda d, v: (
+        np.sum([a * b for a, b in zip(d, v, strict=True) if near_the_best(a, b, d, v)], axis=0) / K
+    ),
+    "steepest-projection": lambda d, v: BY_HAND["largest"](
         d / np.linalg.norm(v, axis=1), v / np.linalg.norm(v, axis=1, keepdims=True)
     ),
-    "near-best": lambda d, v: np.mean(
+    "better-half": lambda d, v: np.mean(
         [a * b for a, b in zip(d, v, strict=True) if abs(a) >= abs(d).max() / 2], axis=0
     ),
     "corrected-mean": lambda d, v: (
@@ -251,6 +292,11 @@ BY_HAND = {
         BY_HAND["projection"](d, v) / (mean_length(K) / mean_length(v.shape[1]))
     ),
 }
+
+
+def near_the_best(a, b, d, v):
+    """Whether the cosine of a direction b, times the length of the gradient, is near the best."""
+    return abs(a) / np.linalg.norm(b) >= max(abs(d) / np.linalg.norm(v, axis=1)) - 0.1
 
 
 def mean_length(n):
@@ -269,6 +315,28 @@ def test_every_aggregation_of_every_kind_of_directions_by_hand(aggregate, sample
     single = replace(p, params=tree.map(np.float32, p.params), x=p.x.astype(np.float32))
     gradients = single.step(rule, key).gradients
     assert {g.dtype for g in tree.leaves(gradients)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("published", "ours", "expected"),
+    [
+        ("near-best", "better-half", (0.357, 5.6)),
+        ("steepest", "steepest-projection", (20.3, 0.318)),
+    ],
+)
+def test_how_long_published_estimates_are_beside_ours(published, ours, expected, rng, key):
+    """With 64 normal directions and a gradient of 64 ones, relative to it; means of 500 draws."""
+    n = k = 64
+    exact = np.ones(n)
+    lengths = []
+    for _ in range(500):
+        v = rng.normal(size=(k, n))
+        both = [
+            WEIGHT_AGGREGATIONS[a](v @ exact, lambda v=v: v @ v.T, n) for a in (published, ours)
+        ]
+        lengths.append([np.linalg.norm(c @ v) / np.linalg.norm(exact) for c in both])
+    # five standard errors are below 10 %
+    np.testing.assert_allclose(np.mean(lengths, axis=0), expected, rtol=0.1)
 
 
 # --- projection --------------------------------------------------------------------------------
@@ -304,6 +372,7 @@ def test_projection_is_the_nearest_point_of_the_span(network, rule, rng, key):
     ("sampler", "layers", "more", "allowed"),
     [
         *[(name, MLP, 40, 1e-8) for name in ("basis", *RANDOM)],
+        *[(name, MLP, 0, 1e-5) for name in ("varying:3", "angle:30")],
         *[(name, (("output", Linear(3)),), 0, 1e-5) for name in ORTHOGONAL],
     ],
 )

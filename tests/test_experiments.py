@@ -1,11 +1,27 @@
-"""Tables of training runs: what is known is not run again, and what was run is not lost."""
+"""Experiments: what is known is not run again, what was run is not lost, and what they compute."""
 
 import json
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from experiments import contrastive, networks, published, rules, runs
+import dualnet as dn
+from dualnet.errors import UsageError
+from dualnet.learning import WEIGHT_AGGREGATIONS
+from experiments import (
+    contrastive,
+    frog_functions,
+    frog_quality,
+    functions,
+    networks,
+    published,
+    rules,
+    runs,
+)
+from experiments.__main__ import EXPERIMENTS, main
+from experiments.experiment import Experiment, Form, file_of, named, read_rows, run_experiment
 
 
 def test_a_table_goes_on_where_it_stopped(tmp_path):
@@ -69,3 +85,231 @@ def test_published_rows_are_made_by_several_seeds(monkeypatch, capsys):
     assert commands[-1] == "--recipe fdfa-mlp2-mnist-fdfa --seeds 3 4 --backend numpy"
     assert lines[-1] == "| `fdfa-mlp2-mnist-fdfa` | 98.12 ± 0.07 % | 98.21 % | 1.5 |"
     assert len(lines) == 2 + len(commands)
+
+
+# --- the runner ----------------------------------------------------------------------------------
+
+RESULTS = runs.TRAIN.parent / "benchmarks/results"
+FORM = Form(quick=False, seeds=(0, 1, 2))
+
+
+def counting(measure):
+    """An experiment of three rows."""
+    return Experiment(
+        name="counting",
+        shows="numbers",
+        source="none",
+        settings=lambda form: [{"number": i} for i in (1, 2, 3)],
+        measure=measure,
+        table=lambda rows: "",
+    )
+
+
+def test_an_experiment_goes_on_where_it_was_interrupted(tmp_path):
+    measured = []
+
+    def measure(row, form):
+        if row["number"] == 3 and not finished:
+            raise KeyboardInterrupt
+        measured.append(row["number"])
+        return {"square": row["number"] ** 2}
+
+    finished, experiment = False, counting(measure)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(experiment, FORM, tmp_path)
+    kept = read_rows(experiment, tmp_path / "counting.json")
+    assert [row["results"] for row in kept] == [{"square": 1}, {"square": 4}]
+    finished = True
+    rows = run_experiment(experiment, FORM, tmp_path)
+    assert measured == [1, 2, 3] and rows[:2] == kept
+    for row in rows:
+        assert row["seeds"] == "0-2" and row["backend"] == "numpy" and row["seconds"] >= 0
+        assert "cores" in row["machine"] and re.fullmatch(r"[0-9a-f]+\+?|unknown\+?", row["commit"])
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", row["date"])
+    assert [path.name for path in tmp_path.iterdir()] == ["counting.json"]  # no draft is left
+
+    # Other seeds are other rows; both stay in the file.
+    others = run_experiment(experiment, replace(FORM, seeds=(7,)), tmp_path)
+    assert measured == [1, 2, 3, 1, 2, 3] and [row["seeds"] for row in others] == ["7"] * 3
+    assert len(read_rows(experiment, tmp_path / "counting.json")) == 6
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"experiment": "another", "rows": []}', "{}"])
+def test_a_file_of_something_else_is_left_alone(content, tmp_path):
+    path = tmp_path / "counting.json"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=r"does not hold rows of counting; move it away or choose"):
+        run_experiment(counting(lambda row, form: {}), FORM, tmp_path)
+    assert path.read_text() == content
+
+
+def test_names_of_seeds_tell_them_apart():
+    assert named((0, 1, 2, 3)) == "0-3" and named((5,)) == "5" and named((0, 1)) == "0, 1"
+    assert named((0, 2, 3)) == "0, 2, 3" and named((2, 1, 0)) == "2, 1, 0"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_quick_form_of_every_experiment_runs(name, tmp_path, capsys):
+    command = [name, "--quick", "--out", str(tmp_path)]
+    assert main(command) == 0
+    table = capsys.readouterr().out
+    assert table.startswith("| ") and "nan" not in table
+    data, picture = tmp_path / f"{name}-quick.json", tmp_path / f"{name}-quick.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    before = data.read_bytes()
+    assert "NaN" not in before.decode() and "Infinity" not in before.decode()
+    assert main(command) == 0  # nothing is left to measure
+    assert data.read_bytes() == before and capsys.readouterr().out == table
+
+
+def test_the_experiments_are_listed(capsys):
+    assert main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    for name, experiment in EXPERIMENTS.items():
+        assert name in listed and experiment.shows in listed and experiment.source in listed
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ([], "NAME must be one of frog-quality, .*, got None"),
+        (["frog"], "NAME must be one of frog-quality, .*, got 'frog'"),
+        (["frog-angles", "--seeds", "1", "1"], "--seeds: each seed may occur once, got 1 1"),
+        (["frog-angles", "--backend", "cupy"], "--backend: frog-angles runs on numpy, got 'cupy'"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_named(command, message, capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--out", str(tmp_path)])
+    assert ended.value.code == 2 and re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_committed_results_are_those_of_the_page(name):
+    """Whatever rows of the full form are there, the page has their table, and their picture."""
+    experiment = EXPERIMENTS[name]
+    form = experiment.form(quick=False, seeds=None, backend=experiment.backends[0])
+    rows = read_rows(experiment, file_of(experiment, form, RESULTS))
+    wanted = experiment.settings(form)
+    assert rows and [row["settings"] for row in rows] == [
+        settings for settings in wanted if any(settings == row["settings"] for row in rows)
+    ]
+    assert {row["seeds"] for row in rows} == {named(form.seeds)}
+    text = (runs.TRAIN.parent / "docs/results.md").read_text(encoding="utf-8")
+    assert experiment.table(rows) in text
+    if experiment.picture is not None:
+        assert f"(../benchmarks/results/{name}.png)" in text
+        assert (RESULTS / f"{name}.png").exists()
+
+
+# --- functions and descent -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("sphere", [0.0] * 5),
+        ("rosenbrock", [1.0] * 5),
+        ("styblinski-tang", [-2.903534027771177] * 5),
+        ("beale", [3.0, 0.5]),
+    ],
+)
+def test_functions_have_their_published_minima(name, place, rng):
+    function, place = functions.FUNCTIONS[name], np.array(place)
+    least = function.minimum(len(place))
+    assert np.isclose(function.value(place), least, rtol=1e-12, atol=1e-12)
+    around = place + 0.1 * rng.normal(size=(3, 50, len(place)))
+    assert (function.value(around) > least).all() and function.value(around).shape == (3, 50)
+    np.testing.assert_allclose(dn.grad(function.value)(place), 0, atol=1e-9)
+
+
+def test_functions_at_other_points_by_hand():
+    x = np.array([[2.0, -1.0, 3.0]])
+    by_hand = {
+        "sphere": 4 + 1 + 9,
+        "rosenbrock": 100 * (-1 - 4) ** 2 + (1 - 2) ** 2 + 100 * (3 - 1) ** 2 + (1 + 1) ** 2,
+        "styblinski-tang": (16 - 64 + 10 + 1 - 16 - 5 + 81 - 144 + 15) / 2,
+        "beale": (1.5 - 2 - 2) ** 2 + (2.25 - 2 + 2) ** 2 + (2.625 - 2 - 2) ** 2,
+    }
+    for name, value in by_hand.items():
+        assert np.isclose(functions.FUNCTIONS[name].value(x)[0], value), name
+    assert functions.rosenbrock(np.array([[5.0]])) == 0.0
+
+
+def test_descent_is_that_of_a_plain_loop_and_stops_where_it_does_not_get_lower():
+    function = functions.FUNCTIONS["sphere"]
+    rates = np.array([0.3, 1.0, 1.2])  # converges, jumps to and fro, diverges
+    x = np.full((3, 2, 4), -1.0)
+    found = functions.descend(function, functions.exact(function.value), x, rates, 200)
+    for i, rate in enumerate(rates):
+        at, best, last, failures, steps = np.full(4, -1.0), np.inf, np.inf, 0, 0
+        for _ in range(201):
+            value = (at**2).sum()
+            failures = 0 if value < last else failures + 1
+            last, best = value, min(best, value)
+            if failures == 50 or steps == 200:
+                break
+            at, steps = at - rate * 2 * at, steps + 1
+        assert (found.steps[i] == steps).all() and np.allclose(found.best[i], best, rtol=1e-12)
+        assert np.allclose(found.last[i], last, rtol=1e-12)
+    assert found.steps[1, 0] == 50 and found.steps[0, 0] == 200
+
+
+def test_a_run_that_is_no_number_stops_and_keeps_its_best_value():
+    function = functions.FUNCTIONS["styblinski-tang"]
+    estimate = functions.exact(function.value)
+    found = functions.descend(
+        function, estimate, np.ones((1, 1, 2), np.float32), np.array([50.0]), 1000
+    )
+    assert found.steps[0, 0] < 20 and np.isfinite(found.best[0, 0])
+
+
+def test_seeds_do_not_depend_on_the_seeds_beside_them():
+    row = {"function": "styblinski-tang", "n": 4, "k": 4, "steps": 30}
+    together = frog_functions.measure(row, Form(True, (3, 8)))
+    alone = frog_functions.measure(row, Form(True, (8,)))
+    for name, found in alone.items():
+        assert np.allclose(together[name]["best"][1], found["best"][0], rtol=1e-5), name
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 5), (4, 5), (5, 5), (16, 5), (16, 1)])
+def test_batched_aggregations_are_those_of_the_learning_rules(k, n, rng):
+    # Near the axes, as directions that are nearly dependent would magnify rounding.
+    v, exact = np.eye(k, n) + 0.1 * rng.normal(size=(3, k, n)), rng.normal(size=(3, n))
+    d = np.einsum("skn,sn->sk", v, exact)
+    for name, aggregate in frog_functions.AGGREGATIONS.items():
+        found = aggregate(d, v)
+        for i in range(3):
+            c = WEIGHT_AGGREGATIONS[name](d[i], lambda i=i: v[i] @ v[i].T, n)
+            np.testing.assert_allclose(found[i], c @ v[i], rtol=1e-9, atol=1e-9)
+
+
+def test_every_published_rate_is_there():
+    places = {(f, 2**i) for f in ("sphere", "styblinski-tang", "rosenbrock") for i in range(11)}
+    assert set(frog_functions.RATES) == places | {("beale", 2)}
+    for rates in frog_functions.RATES.values():
+        assert tuple(rates) == frog_functions.ESTIMATES and all(0 < r < 1 for r in rates.values())
+
+
+def test_the_page_on_weights_has_the_committed_lengths_of_estimates():
+    rows = read_rows(EXPERIMENTS["frog-quality"], RESULTS / "frog-quality.json")
+    found = frog_quality.found_in(rows)["ones", "normal", 64]
+    text = (runs.TRAIN.parent / "docs/rules/weights.md").read_text(encoding="utf-8")
+    for name, digits in [("near-best", 2), ("better-half", 1), ("steepest", 1)]:
+        assert f"{found[name]['ratio']['mean']:.{digits}f} (`{name}`)" in text
+    assert f"{found['steepest-projection']['ratio']['mean']:.2f} (`steepest-projection`)" in text
+
+
+def test_the_theory_of_quality_is_that_of_the_committed_means():
+    """Each mean of 1,000 draws within 4.5 of its standard errors."""
+    experiment = EXPERIMENTS["frog-quality"]
+    compared = 0
+    for row in read_rows(experiment, RESULTS / "frog-quality.json"):
+        at = row["settings"]
+        for aggregation, found in row["results"].items():
+            expected = frog_quality.theory(at["sampler"], aggregation, at["k"])
+            for figure, value in zip(("cosine", "ratio"), expected or (), strict=False):
+                off = abs(found[figure]["mean"] - value)
+                assert off <= 4.5 * found[figure]["error"] + 1e-9, (at, aggregation, figure)
+                compared += 1
+    assert compared > 150

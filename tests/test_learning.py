@@ -143,7 +143,7 @@ def test_every_step_draws_a_dropout_mask_of_its_own(rule, rng, key):
     assert not np.isclose(*losses, rtol=1e-12, atol=0)  # off by more than rounding
 
 
-@pytest.mark.parametrize("sampler", [*WEIGHT_SAMPLERS, "angle:30"])
+@pytest.mark.parametrize("sampler", [*WEIGHT_SAMPLERS, "angle:30", "varying:3"])
 @pytest.mark.parametrize("aggregate", ["mean", "projection", "largest"])
 def test_fg_w_does_not_depend_on_the_chunk(sampler, aggregate, rng, key):
     p = problem(rng, key)
@@ -254,7 +254,8 @@ def test_a_network_may_be_a_single_layer(network, rule, rng, key):
 
 OWN = {"independent": True, "sampler": "normal"}
 OF_SAMPLERS = (
-    "normal, rademacher, rank-one, rank-one-normal, orthogonal, orthonormal, varying, basis"
+    "normal, rademacher, rank-one, rank-one-normal, orthogonal, orthonormal, orthogonal-lengths, "
+    "basis"
 )
 
 
@@ -298,12 +299,14 @@ OF_SAMPLERS = (
             (
                 "fg-w",
                 {"sampler": sampler},
-                r"^sampler must be one of normal, .*, basis, rank-one:R with R at least 1, or "
-                rf"angle:DEG .*:unit behind it .*, got '{sampler}'$",
+                r"^sampler must be one of normal, .*, basis, rank-one:R with R at least 1, "
+                r"varying:MAX with MAX at least 1, or angle:DEG or orthogonal-angle:DEG with DEG "
+                rf"above 0 and at most 90, with :unit behind it .*, got '{sampler}'$",
             )
             for sampler in (
                 *("rank-one:0", "rank-one:1.5", "rank-one:", "rank-one:many"),
-                *("unit", ":unit", "normal:2"),
+                *("unit", ":unit", "normal:2", "varying", "varying:0.5", "varying:inf"),
+                "orthogonal-angle:91",
             )
         ],
         (

@@ -50,6 +50,8 @@ PUBLISHED = [
     (LocalMixer(512, 8, 16, 4), CIFAR, 10, 918_770),
     (LocalMixer(2048, 8, 64, 4), CIFAR, 10, 13_074_674),
     (ResNet18(), IMAGENET, 1000, 11_689_512),
+    (ResNet18(stem="large"), MNIST, 10, 11_175_370),
+    (ResNet18(), MNIST, 10, 11_175_370 - 64 * (49 - 9)),
 ]
 """What the papers say, and torchvision; the recipes' other networks are in test_recipes."""
 
@@ -237,6 +239,7 @@ def test_small_images_keep_their_size_longer():
         (lambda: MLPMixer(token_width=0), "mlp-mixer: token_width must be"),
         (lambda: ResNet(width=0), "resnet: width must be"),
         (lambda: ResNet18(width=0), "resnet18: width must be"),
+        (lambda: ResNet18(stem="7x7"), "resnet18: stem must be one of auto, .*, got '7x7'"),
         (lambda: AlexNet(channels=0), "alexnet: channels must be"),
         (lambda: AlexNet().network(CIFAR, 10), "alexnet: expected images .* at least 63 by 63"),
         (lambda: LeNet5().network((8, 8, 1), 10), "lenet5: expected images .* at least 16 by 16"),
@@ -268,6 +271,7 @@ REDUCED = {
     "resnet": (ResNet(3), MNIST),
     "resnet, batch norm": (ResNet(3, 2, batch_norm=True), MNIST),
     "resnet18": (ResNet18(1), CIFAR),
+    "resnet18, large stem": (ResNet18(1, "large"), CIFAR),
     "vit": (ViT(8, 2, 2, 12), MNIST),
     "mlp-mixer": (MLPMixer(8, 2, 6, 12), MNIST),
     "local-mixer": (LocalMixer(16, 2, 4, 2), CIFAR),

@@ -237,6 +237,7 @@ NETWORKS = {
     "resnet": (ResNet(8), lambda: resnet(8), (12, 12, 1)),  # few pixels: small sums, few kinks
     "resnet18": (ResNet18(4), lambda: resnet18(4, large=True), LARGER),
     "resnet18, small images": (ResNet18(4), lambda: resnet18(4, large=False), CIFAR),
+    "resnet18, FROG's stem": (ResNet18(4, "large"), lambda: resnet18(4, large=True), CIFAR),
     "vit": (ViT(32, 3, 4, 48), lambda: vit(32, 3, 4, 48), MNIST),
     "mlp-mixer": (MLPMixer(32, 3, 8, 48), lambda: mlp_mixer(32, 3, 8, 48), MNIST),
 }

@@ -73,21 +73,53 @@ def times_n(d: Array, gram: Callable[[], Array], n: int) -> Array:
 
 def largest(d: Array, gram: Callable[[], Array], n: int) -> Array:
     """Take the forward gradient of the direction of largest |d| alone."""
-    return np.where(np.arange(len(d), like=d) == np.argmax(np.abs(d)), d, 0)
+    return only(np.argmax(np.abs(d)), d)
 
 
 def steepest(d: Array, gram: Callable[[], Array], n: int) -> Array:
-    """Project ∇f onto the steepest direction alone, that of largest |d| / ‖v‖."""
-    squares = np.diagonal(gram())
-    squares = np.where(squares > 0, squares, 1.0)  # a direction that is 0 has d = 0
-    best = np.argmax(np.abs(d) / np.sqrt(squares))
-    return np.where(np.arange(len(d), like=d) == best, d / squares, 0).astype(d.dtype)
+    """Take the forward gradient d·v of the steepest direction alone, that of largest |d| / ‖v‖.
+
+    Source: Flügel et al. 2024, "Beyond Backpropagation", published code.
+    """
+    return only(np.argmax(slopes(d, gram)), d)
+
+
+def steepest_projection(d: Array, gram: Callable[[], Array], n: int) -> Array:
+    """Project ∇f onto the steepest direction alone: `steepest` divided by ‖v‖² (ours)."""
+    return (steepest(d, gram, n) / squared_lengths(gram)).astype(d.dtype)
 
 
 def near_best(d: Array, gram: Callable[[], Array], n: int) -> Array:
-    """Average the directions whose |d| is at least half the largest."""
+    """Sum up the directions that are nearly as steep as the best, over k: c = d / k or 0.
+
+    Near is a slope |d| / ‖v‖ of at least the largest one less 0.1.  For a gradient of length 1 the
+    slopes are the cosines; for another one, what is near depends on its length.
+    Source: Flügel et al. 2024, "Beyond Backpropagation", published code.
+    """
+    steep = slopes(d, gram)
+    return np.where(steep >= np.max(steep) - 0.1, d / len(d), 0).astype(d.dtype)
+
+
+def better_half(d: Array, gram: Callable[[], Array], n: int) -> Array:
+    """Average the directions whose |d| is at least half the largest (ours)."""
     near = np.abs(d) >= 0.5 * np.max(np.abs(d))
     return np.where(near, d / np.sum(near), 0).astype(d.dtype)
+
+
+def only(best: Array, d: Array) -> Array:
+    """Return d at one place and 0 elsewhere."""
+    return np.where(np.arange(len(d), like=d) == best, d, 0)
+
+
+def slopes(d: Array, gram: Callable[[], Array]) -> Array:
+    """Return |d| / ‖v‖ of each direction: the cosine of its angle to ∇f, times ‖∇f‖."""
+    return np.abs(d) / np.sqrt(squared_lengths(gram))
+
+
+def squared_lengths(gram: Callable[[], Array]) -> Array:
+    """Return ‖v‖² of each direction, and 1 for a direction that is 0, which has d = 0."""
+    squares = np.diagonal(gram())
+    return np.where(squares > 0, squares, 1.0)
 
 
 def corrected_mean(d: Array, gram: Callable[[], Array], n: int) -> Array:
@@ -129,6 +161,8 @@ WEIGHT_AGGREGATIONS: dict[str, Aggregation] = {
     "largest": largest,
     "steepest": steepest,
     "near-best": near_best,
+    "steepest-projection": steepest_projection,
+    "better-half": better_half,
     "corrected-mean": corrected_mean,
     "corrected-projection": corrected_projection,
 }

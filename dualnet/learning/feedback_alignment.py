@@ -136,6 +136,7 @@ class LearnedFeedbackAlignment(FeedbackAlignment):
             if path not in total["feedback"]:  # a layer that was not applied as a child
                 return b
             pull, count = total["feedback"][path]["w"], total["feedback"][path]["count"]
+            count = np.where(count > 0, count, 1.0)  # a kernel's place that only padding meets
             inputs = b.size // b.shape[-1]
             caution = np.square(1.0 + np.sqrt(inputs / count))
             return b + (self.feedback_rate * pull / (count * caution)).astype(b.dtype)

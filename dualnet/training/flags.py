@@ -76,6 +76,7 @@ OPTION_HELP = {
     "activation": "what follows each hidden layer: relu, tanh, gelu or sigmoid",
     "plan": "such as 15C5-P2-128: convolutions (filters C size), max pools, linear layers",
     "batch_norm": "batch norm before each activation",
+    "stem": "first layers: large (7x7, stride 2, max pool), small (3x3), or auto by image size",
     "patches": "number of patches along each side of an image",
     "groups": "groups of channels in the last layer of a block",
     "channels": "channels of the first convolution; the others have multiples of it",
@@ -89,7 +90,8 @@ OPTION_HELP = {
     "tangents": "k, the number of random directions in one pass",
     "tangent_chunk": "at most this many tangents at once, to bound memory",
     "sampler": f"distribution of the directions: {', '.join(WEIGHT_SAMPLERS)}, rank-one:R, "
-    "angle:DEG; :unit behind any of them for length 1 (of activities: normal or rademacher)",
+    "varying:MAX, angle:DEG, orthogonal-angle:DEG; :unit behind any of them for length 1 (of "
+    "activities: normal or rademacher)",
     "independent": "each example has directions of its own",
     "perturb": "where activities are perturbed: before or after the non-linearity",
     "batch_loss": "before a batch norm, directions answer to the batch's total loss (unbiased) or "

@@ -136,7 +136,7 @@ PROBLEMS = {**NETWORKS, "batch norm": ((6,), WITH_BATCH_NORM), "local heads": ((
 
 
 OPTIONS = [
-    *({"sampler": name} for name in (*WEIGHT_SAMPLERS, "angle:45", "rank-one:3")),
+    *({"sampler": name} for name in (*WEIGHT_SAMPLERS, "angle:45", "varying:3", "rank-one:3")),
     *({"sampler": f"{name}:unit"} for name in ("rank-one", "orthogonal")),
     *({"aggregate": name} for name in WEIGHT_AGGREGATIONS),
     {"tangent_chunk": 2, "sampler": "orthogonal"},

@@ -118,7 +118,7 @@ RUNS = {
     },
     **{
         name: {**FIVE, "rule_options": {"tangents": 5, "sampler": name}}
-        for name in (*WEIGHT_SAMPLERS, "angle:45", "rank-one:3")
+        for name in (*WEIGHT_SAMPLERS, "angle:45", "varying:3", "rank-one:3")
     },
     **{
         name: {**FIVE, "rule_options": {"tangents": 5, "aggregate": name}}

@@ -134,16 +134,51 @@ def basis(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tr
     aggregation says anything about the other parameters.
     Source: Flügel et al. 2024, "Beyond Backpropagation", published code.
     """
+    like = tree.leaves(params)[0]
+    return one_each(params, np.arange(stop - start, like=like) + start)
+
+
+def varying(longest: float) -> DrawWeights:
+    """Return a draw of directions that each move another random parameter alone.
+
+    Their lengths are uniform between 1 and `longest`.  There are no more than n of them.
+    Source: Flügel et al. 2024, "Beyond Backpropagation", published code.
+    """
+
+    def draw(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tree:
+        n = tree.size(params)
+        if stop > n:
+            raise UsageError(
+                f"varying:MAX moves another parameter by each direction, so there are at most {n} "
+                f"directions of {n} parameters, not {stop}"
+            )
+        numbers = backend.uniform(key.fold_in("order"), (n,), np.float64)
+        shares = backend.uniform(key.fold_in("length"), (stop - start,), np.float64, start)
+        lengths = 1.0 + (longest - 1.0) * shares
+        return one_each(params, np.argsort(numbers)[start:stop], lengths)
+
+    return draw
+
+
+def one_each(params: Tree, which: Array, lengths: Array | float = 1.0) -> Tree:
+    """Return directions that each move one parameter of a tree alone.
+
+    Args:
+        params: the tree.
+        which: the number of each direction's parameter in the order of the tree, `(k,)`; those
+            beyond the last give directions that are 0.
+        lengths: how far each moves, `(k,)`, or one number for all.
+    """
     first = 0
 
-    def draw(like: Array) -> Array:
+    def rows(like: Array) -> Array:
         nonlocal first
         numbers = np.arange(like.size, like=like) + first
         first += like.size
-        rows = np.equal((np.arange(stop - start, like=like) + start)[:, None], numbers)
-        return np.reshape(rows, (stop - start, *like.shape)).astype(like.dtype)
+        moved = np.equal(which[:, None], numbers) * np.reshape(lengths, (-1, 1))
+        return np.reshape(moved, (len(which), *like.shape)).astype(like.dtype)
 
-    return tree.map(draw, params)
+    return tree.map(rows, params)
 
 
 def orthonormal(gram: Array, n: int) -> Array:
@@ -160,15 +195,39 @@ def orthogonal(gram: Array, n: int) -> Array:
     return math.sqrt(n) * orthonormal(gram, n)
 
 
-def varying(gram: Array, n: int) -> Array:
-    """Mix to orthogonal directions of lengths sqrt(n) · 2i/(k + 1) for i from 1 to k."""
+def of_many_lengths(gram: Array, n: int) -> Array:
+    """Mix to orthogonal directions of lengths sqrt(n) · 2i/(k + 1) for i from 1 to k (ours)."""
     k = len(gram)
     lengths = 2.0 * (np.arange(k, like=gram) + 1) / (k + 1)
     return lengths[:, None] * orthogonal(gram, n)
 
 
 def at_angle(degrees: float) -> Mix:
-    """Return a mix to directions of length sqrt(n) at one angle to the first.
+    """Return a mix to directions of length 1, at one angle to the first of them.
+
+    Each of the others turns away from the first in the plane that both were drawn in, so that the
+    directions beside the first are as independent as those that were drawn.
+    Source: Flügel et al. 2024, "Beyond Backpropagation", section 4.3, published code.
+    """
+    along, across = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+
+    def mix(gram: Array, n: int) -> Array:
+        k = len(gram)
+        if n < 2 <= k:
+            raise UsageError("angle:DEG needs 2 parameters or more; a single one has no angles")
+        length = np.sqrt(gram[0, 0])
+        shares = gram[:, 0] / gram[0, 0]  # of the first direction in each
+        beside = np.diagonal(gram) - shares * gram[:, 0]  # squared length of what is left
+        is_first = np.arange(k, like=gram) == 0
+        scales = np.where(is_first, 0.0, across / np.sqrt(np.where(is_first, 1.0, beside)))
+        on_first = np.where(is_first, 1.0, along) / length - scales * shares
+        return scales[:, None] * np.identity(k, like=gram) + on_first[:, None] * is_first
+
+    return mix
+
+
+def orthogonal_at_angle(degrees: float) -> Mix:
+    """Return a mix to directions of length sqrt(n) at one angle to the first (ours).
 
     Their parts beside the first are orthogonal to one another.
     """
@@ -199,7 +258,7 @@ WEIGHT_SAMPLERS: dict[str, Sampler] = {
     "rank-one-normal": Sampler(rank_one_normal, rank=1),
     "orthogonal": Sampler(normal, orthogonal),
     "orthonormal": Sampler(normal, orthonormal),
-    "varying": Sampler(normal, varying),
+    "orthogonal-lengths": Sampler(normal, of_many_lengths),
     "basis": Sampler(basis),
 }
 """name → sampler; `sampler_of` knows some with a number, and scales any to length 1."""
@@ -209,8 +268,10 @@ def sampler_of(name: str) -> Sampler:
     """Return the sampler of a name.
 
     Args:
-        name: one in `WEIGHT_SAMPLERS`; `rank-one:R` for sums of R outer products; `angle:DEG` for
-            `at_angle(DEG)`; any of these with `:unit` behind it for directions of length 1.
+        name: one in `WEIGHT_SAMPLERS`; `rank-one:R` for sums of R outer products; `varying:MAX` for
+            `varying(MAX)`; `angle:DEG` for `at_angle(DEG)`; `orthogonal-angle:DEG` for
+            `orthogonal_at_angle(DEG)`; any of these with `:unit` behind it for directions of
+            length 1.
 
     Raises:
         UsageError: there is none.
@@ -220,8 +281,8 @@ def sampler_of(name: str) -> Sampler:
     if sampler is None:
         raise UsageError(
             f"sampler must be one of {', '.join(WEIGHT_SAMPLERS)}, rank-one:R with R at least 1, "
-            "or angle:DEG with DEG above 0 and at most 90, with :unit behind it for directions of "
-            f"length 1, got {name!r}"
+            "varying:MAX with MAX at least 1, or angle:DEG or orthogonal-angle:DEG with DEG above "
+            f"0 and at most 90, with :unit behind it for directions of length 1, got {name!r}"
         )
     return sampler if plain == name else replace(sampler, mix=unit(sampler.mix))
 
@@ -230,6 +291,10 @@ def _with_number(kind: str, number: str) -> Sampler | None:
     try:
         if kind == "angle" and 0 < float(number) <= 90:
             return Sampler(normal, at_angle(float(number)))
+        if kind == "orthogonal-angle" and 0 < float(number) <= 90:
+            return Sampler(normal, orthogonal_at_angle(float(number)))
+        if kind == "varying" and 1 <= float(number) < math.inf:
+            return Sampler(varying(float(number)))
         if kind == "rank-one" and int(number) >= 1:
             return Sampler(rank_one_of("signs", int(number)), rank=int(number))
     except ValueError:  # not a number

@@ -1,0 +1,67 @@
+"""Run an experiment by its name.
+
+python -m experiments NAME [--quick] [--seeds N …] [--backend NAME] [--out DIR]
+python -m experiments --list
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dualnet import backends
+from dualnet.errors import UsageError
+from experiments import frog_angles, frog_functions, frog_quality
+from experiments.experiment import Experiment, file_of, run_experiment, save_picture
+
+EXPERIMENTS: dict[str, Experiment] = {
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (frog_quality, frog_functions, frog_angles)
+}
+OLDER = ("mnist", "rules", "networks", "contrastive", "alignment", "published")
+"""Tables that are commands of their own: `python -m experiments.mnist`, and so on."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    summary = __doc__.partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m experiments", description=summary)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="see --list")
+    parser.add_argument("--list", action="store_true", help="list the experiments")
+    parser.add_argument("--quick", action="store_true", help="a small form, in seconds")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds of every row")
+    parser.add_argument("--backend", choices=backends.NAMES, default="numpy", help="default numpy")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/experiments"),
+        help="folder of the results (default runs/experiments); rows that it has stay as they are",
+    )
+    args = parser.parse_args(arguments)
+    if args.list:
+        for experiment in EXPERIMENTS.values():
+            print(f"{experiment.name:18} {experiment.shows}  [{experiment.source}]")
+        print(f"of their own, as python -m experiments.NAME: {', '.join(OLDER)}")
+        return 0
+    if args.name not in EXPERIMENTS:
+        parser.error(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {args.name!r}")
+    experiment = EXPERIMENTS[args.name]
+    try:
+        form = experiment.form(args.quick, args.seeds, args.backend)
+        rows = run_experiment(experiment, form, args.out)
+    except UsageError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    print(experiment.table(rows))
+    path = file_of(experiment, form, args.out)
+    if save_picture(experiment, rows, path.with_suffix(".png")):
+        print(f"{path}, {path.with_suffix('.png')}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""What an experiment is, and the runner that all of them share.
+
+An experiment is a description: its rows, each by the settings that tell it from the others, and a
+function that measures one.  The runner measures the rows that its file lacks and writes the file
+after each of them, so that an interrupted experiment goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from dualnet.errors import UsageError
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ("dualnet", "experiments", "models", "train.py")
+"""What results depend on."""
+
+Settings = dict[str, Any]
+"""What tells a row from the others of its experiment: names and JSON values."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """In what form an experiment runs.
+
+    Attributes:
+        quick: whether it is a small form of seconds, which shows that everything works.
+        seeds: the seeds of every row.
+        backend: the name of a backend.
+    """
+
+    quick: bool
+    seeds: tuple[int, ...]
+    backend: str = "numpy"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure that one command makes.
+
+    Attributes:
+        name: its name on the command line and of its files.
+        shows: what it shows, in one line.
+        source: the paper, and the figure or table.
+        settings: returns the settings of every row, in the order of the table.
+        measure: returns what a row found, as JSON values, from the row's settings.
+        table: returns the rows as Markdown, with published figures and theory beside them.
+        picture: returns the rows as a figure of matplotlib; None for an experiment without one.
+        seeds: the seeds of the full form.
+        quick_seeds: the seeds of the quick form.
+        published: published figures and settings that the rows are compared with, as JSON values.
+        backends: the backends that it can run on.
+    """
+
+    name: str
+    shows: str
+    source: str
+    settings: Callable[[Form], list[Settings]]
+    measure: Callable[[Settings, Form], dict[str, Any]]
+    table: Callable[[list[dict]], str]
+    picture: Callable[[list[dict]], Any] | None = None
+    seeds: tuple[int, ...] = (0,)
+    quick_seeds: tuple[int, ...] = (0,)
+    published: dict[str, Any] = field(default_factory=dict)
+    backends: tuple[str, ...] = ("numpy",)
+
+    def form(self, quick: bool, seeds: Sequence[int] | None, backend: str) -> Form:
+        """Return the form that the command line asks for.
+
+        Raises:
+            UsageError: a seed occurs twice, or the experiment cannot run on the backend.
+        """
+        if backend not in self.backends:
+            raise UsageError(
+                f"--backend: {self.name} runs on {', '.join(self.backends)}, got {backend!r}"
+            )
+        if seeds is not None and len(set(seeds)) < len(seeds):
+            raise UsageError(f"--seeds: each seed may occur once, got {' '.join(map(str, seeds))}")
+        usual = self.quick_seeds if quick else self.seeds
+        return Form(quick, usual if seeds is None else tuple(seeds), backend)
+
+
+def run_experiment(experiment: Experiment, form: Form, out: Path) -> list[dict]:
+    """Measure the rows that are missing and return all rows of this form, in order.
+
+    A row has `settings`, `seeds`, `backend`, `results`, `seconds`, `machine`, `commit` and `date`.
+
+    Args:
+        experiment: what to run.
+        form: in what form.
+        out: the folder of its file, which may exist already.  Rows of other forms stay in the file.
+    """
+    path = file_of(experiment, form, out)
+    known = {_identity(row): row for row in read_rows(experiment, path)}
+    wanted = [
+        {"settings": settings, "seeds": named(form.seeds), "backend": form.backend}
+        for settings in experiment.settings(form)
+    ]
+    missing = [row for row in wanted if _identity(row) not in known]
+    # Where standard error is a terminal, a bar shows how far the rows are.
+    bar = tqdm(missing, initial=len(wanted) - len(missing), total=len(wanted), disable=None)
+    made_by = {"machine": machine(), "commit": commit()}
+    for row in bar:
+        bar.set_description(" ".join(f"{k}={v}" for k, v in row["settings"].items()))
+        start = time.perf_counter()
+        results = experiment.measure(row["settings"], form)
+        known[_identity(row)] = {
+            **row,
+            "results": results,
+            "seconds": round(time.perf_counter() - start, 3),
+            **made_by,
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        _write(experiment, path, list(known.values()))
+    return [known[_identity(row)] for row in wanted]
+
+
+def file_of(experiment: Experiment, form: Form, out: Path) -> Path:
+    """Return the file of an experiment's rows; quick rows have a file of their own."""
+    return out / f"{experiment.name}{'-quick' if form.quick else ''}.json"
+
+
+def read_rows(experiment: Experiment, path: Path) -> list[dict]:
+    """Return the rows of a file; none where there is no file.
+
+    Raises:
+        UsageError: the file is not one of this experiment.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["experiment"] == experiment.name:
+            return content["rows"]
+    except (ValueError, KeyError, TypeError):
+        pass  # it is no JSON, or none of ours
+    raise UsageError(
+        f"{path} does not hold rows of {experiment.name}; move it away or choose another --out"
+    )
+
+
+def _identity(row: dict) -> str:
+    return json.dumps([row[name] for name in ("settings", "seeds", "backend")], sort_keys=True)
+
+
+def _write(experiment: Experiment, path: Path, rows: list[dict]) -> None:
+    """Write the file, a line for each row; it is there either as before or as a whole."""
+    head = {
+        "experiment": experiment.name,
+        "shows": experiment.shows,
+        "source": experiment.source,
+        "published": experiment.published,
+    }
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    text = "".join(f" {json.dumps(name)}: {json.dumps(value)},\n" for name, value in head.items())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(f'{{\n{text} "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+    os.replace(draft, path)
+
+
+def named(seeds: Sequence[int]) -> str:
+    """Return seeds as text: `0-4` for a range, `0, 3, 7` for others."""
+    first, last = seeds[0], seeds[-1]
+    if len(seeds) > 2 and list(seeds) == list(range(first, last + 1)):
+        return f"{first}-{last}"
+    return ", ".join(map(str, seeds))
+
+
+def machine() -> str:
+    """Return on what the rows are measured."""
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"NumPy {np.__version__}"
+    )
+
+
+def commit() -> str:
+    """Return the commit of the source, with a + behind it where files differ from it."""
+
+    def git(*command: str) -> str:
+        done = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    changed = git("status", "--porcelain", "--", *SOURCE)
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
+
+
+def save_picture(experiment: Experiment, rows: list[dict], path: Path) -> bool:
+    """Draw the rows into a file; return whether there is a picture.
+
+    Without matplotlib, standard error says how to get it.
+    """
+    if experiment.picture is None:
+        return False
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        print('no picture, as matplotlib is missing: pip install "dualnet[plot]"', file=sys.stderr)
+        return False
+    # Without the version of matplotlib in it, equal pictures are equal files.
+    experiment.picture(rows).savefig(path, dpi=110, metadata={"Software": None})
+    return True
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return the mean of a figure over seeds, and the standard error of the mean.
+
+    A single seed has no standard error: it is None.
+    """
+    array = np.asarray(values, np.float64)
+    error = array.std(ddof=1) / np.sqrt(array.size) if array.size > 1 else None
+    return {"mean": float(array.mean()), "error": None if error is None else float(error)}
