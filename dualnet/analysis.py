@@ -23,7 +23,6 @@ from dualnet.errors import UsageError
 from dualnet.learning import (
     Backprop,
     Batch,
-    DirectFeedback,
     GreedyBackprop,
     LearnerState,
     LocalBackprop,
@@ -31,7 +30,7 @@ from dualnet.learning import (
     Rule,
     estimate_gradient,
 )
-from dualnet.learning.direct_feedback import project_error
+from dualnet.learning.direct_feedback import DirectErrors, project_error
 from dualnet.nn.network import Context
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -162,14 +161,15 @@ def error_alignment(point: Point, inputs: Array, targets: Array, key: Key) -> li
     Raises:
         UsageError: the rule is none of these.
     """
-    if not isinstance(point.rule, DirectFeedback):
+    if not isinstance(point.rule, DirectErrors):
         raise UsageError(
             "error_alignment: rule: expected one that sends the output error to activities (dfa, "
             f"dkp, fdfa), got {type(point.rule).__name__}; `alignment` compares any rule's "
             "gradients"
         )
 
-    task, (params, model_state, matrices) = point.plan.task, point.learner
+    task, (params, model_state, rule_state) = point.plan.task, point.learner
+    matrices = point.rule.feedback.matrices(rule_state)
 
     def outputs_of(moved: dict[str, Array]) -> Array:
         tap = lambda path, h: h + moved[path] if path in moved else h  # noqa: E731

@@ -104,7 +104,7 @@ def test_every_setting_of_a_recipe_reaches_the_run(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_only_what_the_source_says_is_called_published(name):
-    """FDFA gives everything but how our feedback matrices learn; Ren et al. give ImageNet's."""
+    """FDFA gives everything but whether the rate of feedback falls; Ren et al. give ImageNet's."""
     ours = set(RECIPES[name].ours) - IN_WORDS
     paper, *_ = name.split("-")
     if paper == "fdfa":

@@ -42,6 +42,7 @@ from dualnet.learning import (
     WeightPerturbation,
     split_batch,
 )
+from dualnet.learning.direct_feedback import DirectErrors
 from dualnet.nn import (
     Activation,
     Context,
@@ -317,6 +318,44 @@ def test_the_feedback_that_dkp_learns_by_hand(rng, key):
     assert_close(p.step(rule, key, rule_state=rule_state).rule_state, expected, 1e-12)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        DirectKolenPollack(0.3, 0.2, feedback_start="zeros", feedback_optimizer="adam"),
+        ForwardDirectFeedback(2, "normal", 0.3, feedback_optimizer="adam"),
+    ],
+    ids=["dkp", "fdfa"],
+)
+def test_the_feedback_that_adam_learns_is_that_of_its_gradients(rule, rng, key):
+    """Bacho and Chu, appendix A.  A step of plain descent says what the gradients are."""
+    p = problem(rng, key)
+    plain = replace(rule, feedback_optimizer="sgd")
+    start = state = rule.init(key, p.plan, p.params)
+    assert not flat(start).any()
+    optimizer = dn.optim.Adam()
+    matrices, moments = start["matrices"], optimizer.init(start["matrices"])
+    for i in range(3):
+        estimate = p.step(rule, key.fold_in(i), rule_state=state)
+        by_plain = p.step(plain, key.fold_in(i), rule_state=matrices)
+        assert_close(estimate.gradients, by_plain.gradients, 1e-12)
+        gradients = tree.map(lambda b, new: (b - new) / 0.3, matrices, by_plain.rule_state)
+        matrices, moments = optimizer.update(gradients, moments, matrices, 0.3)
+        state = estimate.rule_state
+        assert_close(state["matrices"], matrices, 1e-10)
+        assert state["step"] == i + 1
+
+
+def test_feedback_starts_as_wide_as_its_fan_in_says(rng, key):
+    p = problem(rng, key, ("hidden", Linear(600)), ("tanh", Activation(tanh)), ("out", Linear(3)))
+    of_start = {
+        start: DirectFeedback(start).init(key, p.plan, p.params)["tanh"]
+        for start in ("kaiming", "kaiming-activities")
+    }
+    for fan_in, b in zip((3, 600), of_start.values(), strict=True):
+        largest = np.sqrt(6 / fan_in)
+        assert 0.98 * largest < np.max(np.abs(b)) <= largest
+
+
 def mean_jacobians(p, places):
     """Of the outputs by the activities at some places, over the batch, `(outputs, units)`."""
 
@@ -472,7 +511,7 @@ def test_a_stop_gradient(rule, at, rng, key):
     if isinstance(rule, (Backprop, FeedbackAlignment)):  # for others 0 only in the mean
         assert not flat(done.gradients["hidden1"]).any()
         assert flat(done.gradients["hidden2"]).any() == (at == 2)
-    if at == 4 and not isinstance(rule, (WeightPerturbation, DirectFeedback, ControlVariate)):
+    if at == 4 and not isinstance(rule, (WeightPerturbation, DirectErrors, ControlVariate)):
         assert_close(done.gradients, p.exact(), 1e-12)
 
 

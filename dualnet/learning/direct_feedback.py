@@ -8,6 +8,7 @@ and from δ_l the unit's own weight gradient.  The rules differ in where B_l com
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.directions.activities import (
     ActivityDirections,
     DrawsActivities,
+    require_choice,
     require_sampler,
     require_share,
 )
@@ -29,9 +31,17 @@ from dualnet.learning.rule import Measurement, Rule
 from dualnet.learning.sites import Sites
 from dualnet.learning.task import LearnerState, Shard
 from dualnet.nn.initial import kaiming
+from dualnet.optim import Adam
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
+
+STARTS = ("kaiming", "kaiming-activities", "zeros")
+"""How feedback matrices may start: uniform in ±√(6 / m) with m the number of outputs or, as torch
+counts, of activities; or at zero."""
+FEEDBACK_OPTIMIZERS = ("sgd", "adam")
+"""What may turn the gradients of feedback matrices into updates."""
+_ADAM = Adam()
 
 
 def project_error(error: Array, matrix: Array) -> Array:
@@ -44,7 +54,7 @@ def project_error(error: Array, matrix: Array) -> Array:
 class Feedback:
     """How feedback matrices learn; they are a dict from a site's path to B.
 
-    * `fixed`: they stay as drawn, Kaiming-uniform with the outputs as fan-in.
+    * `fixed`: they stay as drawn.
     * `outer-product`: B follows eᵀ h, the gradient that a weight from h to the outputs would have:
       B ← B - rate · (mean(eᵀ h) + decay · B).
     * `forward-gradient`: B tends to the mean Jacobian of the outputs by h, which one jvp estimates:
@@ -53,9 +63,14 @@ class Feedback:
       Directions put in before the activation reach h times its slope s, and say more where s is
       large: B ← B + rate · mean(dᵀ (s u) - s² B).
 
+    With the optimizer `adam`, what a formula adds to B, without its rate, is minus the gradient
+    that Adam gets, and `rate` is Adam's.  The published code of Bacho and Chu does so.
+
     Args:
         kind: one of these names.
         rate, decay: as in the formulas.
+        start: one of `STARTS`; `forward-gradient` always starts at zero.
+        optimizer: one of `FEEDBACK_OPTIMIZERS`.
 
     Sources: Nøkland 2016, "Direct Feedback Alignment"; Webster et al. 2021, "Learning the
     Connections in Direct Feedback Alignment"; Bacho and Chu, "Low-Variance Forward Gradients
@@ -65,9 +80,12 @@ class Feedback:
     kind: str
     rate: float = 0.0
     decay: float = 0.0
+    start: str = "kaiming"
+    optimizer: str = "sgd"
 
     def init(self, key: Key, plan: Plan, sites: Container[str]) -> Tree:
-        """Return B for the activity at each site, by its path."""
+        """Return what is learned, at the start: B for the activity at each site, by its path; under
+        `adam` among the optimizer's state and the number of updates."""
         outputs = plan.outputs
         if outputs.ndim != 2:
             raise UsageError(
@@ -76,12 +94,21 @@ class Feedback:
         count = outputs.shape[1]
 
         def start(path: str, shape: Shape) -> Array:
-            if self.kind == "forward-gradient":
+            if self.kind == "forward-gradient" or self.start == "zeros":
                 return np.zeros_like(outputs, shape=(count, *shape))
-            drawn = kaiming(key.fold_in(path), (count, *shape), count).astype(outputs.dtype)
+            fan_in = count if self.start == "kaiming" else math.prod(shape)
+            drawn = kaiming(key.fold_in(path), (count, *shape), fan_in).astype(outputs.dtype)
             return np.asarray(drawn, like=outputs)
 
-        return {path: start(path, shape) for path, shape in plan.shapes.items() if path in sites}
+        matrices = {p: start(p, shape) for p, shape in plan.shapes.items() if p in sites}
+        if self.optimizer == "sgd":
+            return matrices
+        step = np.zeros_like(outputs, shape=())  # an array, as all that is learned
+        return {"matrices": matrices, **_ADAM.init_opt_state(matrices), "step": step}
+
+    def matrices(self, rule_state: Tree) -> Tree:
+        """Return B for the activity at each site, by its path, from what is learned."""
+        return rule_state if self.optimizer == "sgd" else rule_state["matrices"]
 
     def statistics(self, segment: Segment) -> dict[str, Any]:
         """Return sums over a shard's examples of what they say about B."""
@@ -107,14 +134,27 @@ class Feedback:
         return {"pull": sum(map(_outer, segment.effect, moved)) / k, "weight": weight}
 
     def update(self, rule_state: Tree, sums: Tree | None, n: int) -> Tree:
-        """Return B after a step on n examples; sites whose weights are constants keep theirs."""
-        sums = sums or {}
-        return {
-            path: b + (self.rate / n) * (sums[path]["pull"] - sums[path]["weight"] * b)
-            if path in sums
-            else b
-            for path, b in rule_state.items()
+        """Return what is learned after a step on n examples; sites whose weights are constants keep
+        their B."""
+        matrices = self.matrices(rule_state)
+        missing = {
+            path: of_site["pull"] - of_site["weight"] * matrices[path]
+            for path, of_site in (sums or {}).items()
         }
+        if self.optimizer == "sgd":
+            moved = {path: matrices[path] + (self.rate / n) * m for path, m in missing.items()}
+            return {**matrices, **moved}
+        names = _ADAM.state_names
+        step = rule_state["step"] + 1
+        moved, moments = _ADAM.apply(
+            {path: m / -n for path, m in missing.items()},
+            {name: {path: rule_state[name][path] for path in missing} for name in names},
+            {path: matrices[path] for path in missing},
+            self.rate,
+            step,
+        )
+        kept = {name: {**rule_state[name], **moments[name]} for name in names}
+        return {"matrices": {**matrices, **moved}, **kept, "step": step}
 
 
 def _outer(a: Array, b: Array) -> Array:
@@ -124,19 +164,16 @@ def _outer(a: Array, b: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class DirectFeedback(Rule):
-    """`dfa`: δ_l = e B_l with B_l fixed as drawn.
+class DirectErrors(Rule):
+    """δ_l = e B_l: one forward pass, and each unit's own weight gradient.
 
-    The rule perturbs nothing and learns no feedback.  It takes one forward pass, and each unit's
-    own weight gradient.
-
-    Source: Nøkland 2016, "Direct Feedback Alignment Provides Learning in Deep Neural Networks".
+    What derives from it says by `feedback` how B learns.
     """
 
     @property
+    @abstractmethod
     def feedback(self) -> Feedback:
         """How B learns."""
-        return Feedback("fixed")
 
     def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
         return self.feedback.init(key, plan, {unit.after for unit in plan.units})
@@ -149,7 +186,7 @@ class DirectFeedback(Rule):
         shard: Shard,
     ) -> Measurement:
         sites: Sites = {unit.after: None for unit in plan.units}
-        matrices = learner.rule_state
+        matrices = self.feedback.matrices(learner.rule_state)
 
         def respond(segment: Segment) -> tuple[list, dict]:
             errors = [project_error(segment.error, matrices[cut.path]) for cut in segment.cuts]
@@ -170,50 +207,86 @@ class DirectFeedback(Rule):
 
 
 @dataclass(frozen=True)
-class DirectKolenPollack(DirectFeedback):
+class DirectFeedback(DirectErrors):
+    """`dfa`: δ_l = e B_l with B_l fixed as drawn.
+
+    The rule perturbs nothing and learns no feedback.
+
+    Args:
+        feedback_start: how B is drawn, `kaiming` or `kaiming-activities`, see `STARTS`.
+
+    Source: Nøkland 2016, "Direct Feedback Alignment Provides Learning in Deep Neural Networks".
+    """
+
+    feedback_start: str = "kaiming"
+
+    def __post_init__(self) -> None:
+        require_choice("dfa", "feedback_start", self.feedback_start, STARTS[:2])
+
+    @property
+    def feedback(self) -> Feedback:
+        return Feedback("fixed", start=self.feedback_start)
+
+
+@dataclass(frozen=True)
+class DirectKolenPollack(DirectErrors):
     """`dkp`: `dfa` whose B_l follows the gradient eᵀ h_l that a forward weight would have.
 
     Args:
-        feedback_rate: how fast B follows.
+        feedback_rate: how fast B follows, or Adam's rate.
         feedback_decay: weight decay of B.
+        feedback_start: how B starts, one of `STARTS`.
+        feedback_optimizer: one of `FEEDBACK_OPTIMIZERS`.
 
     Source: Webster et al. 2021, "Learning the Connections in Direct Feedback Alignment".
     """
 
     feedback_rate: float = 0.01
     feedback_decay: float = 1e-6
+    feedback_start: str = "kaiming"
+    feedback_optimizer: str = "sgd"
 
     def __post_init__(self) -> None:
         require_share("dkp", "feedback_rate", self.feedback_rate)
         require_share("dkp", "feedback_decay", self.feedback_decay)
+        require_choice("dkp", "feedback_start", self.feedback_start, STARTS)
+        require_choice("dkp", "feedback_optimizer", self.feedback_optimizer, FEEDBACK_OPTIMIZERS)
 
     @property
     def feedback(self) -> Feedback:
-        """How B learns."""
-        return Feedback("outer-product", self.feedback_rate, self.feedback_decay)
+        return Feedback(
+            "outer-product",
+            self.feedback_rate,
+            self.feedback_decay,
+            self.feedback_start,
+            self.feedback_optimizer,
+        )
 
 
 @dataclass(frozen=True)
-class ForwardDirectFeedback(DrawsActivities, DirectFeedback):
+class ForwardDirectFeedback(DrawsActivities, DirectErrors):
     """`fdfa`: `dfa` whose B_l tends to the outputs' mean Jacobian, estimated forward.
 
     One pass carries k random directions at every hidden activity together; δ_l uses the B_l of
     before the step.
 
     Args:
-        feedback_rate: β of the moving average.
+        feedback_rate: β of the moving average, or Adam's rate.
+        feedback_optimizer: one of `FEEDBACK_OPTIMIZERS`; `sgd` is the moving average.
 
     Source: Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
-    Momentum", Algorithm 1, Eq. 10-13.
+    Momentum", Algorithm 1, Eq. 10-13; Adam: their appendix A.
     """
 
     feedback_rate: float = 0.01
+    feedback_optimizer: str = "sgd"
 
     def __post_init__(self) -> None:
         require_sampler("fdfa", self.tangents, self.sampler)
         require_share("fdfa", "feedback_rate", self.feedback_rate)
+        require_choice("fdfa", "feedback_optimizer", self.feedback_optimizer, FEEDBACK_OPTIMIZERS)
 
     @property
     def feedback(self) -> Feedback:
-        """How B learns."""
-        return Feedback("forward-gradient", self.feedback_rate)
+        optimizer = self.feedback_optimizer
+        return Feedback("forward-gradient", self.feedback_rate, optimizer=optimizer)

@@ -99,6 +99,9 @@ OPTION_HELP = {
     "guess": "where the guess comes from: fdfa, dfa or last (the last estimate)",
     "shrink": "factor of the correction; 1 is unbiased",
     "feedback_rate": "learning rate of feedback matrices",
+    "feedback_start": "how feedback matrices start: kaiming, with the outputs as fan-in; "
+    "kaiming-activities, as torch counts; zeros (dkp)",
+    "feedback_optimizer": "what updates feedback matrices: sgd or adam",
     "feedback_decay": "weight decay of feedback matrices",
     "difference": "step of the finite difference",
     "aggregate": f"from k derivatives to one gradient: {', '.join(WEIGHT_AGGREGATIONS)}",

@@ -115,20 +115,22 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 }
 _MLP_WIDTHS = {"mnist": 800, "fashion-mnist": 800, "cifar10": 1000}
 
+_FEEDBACK_BY_ADAM = {"feedback_optimizer": "adam", "feedback_rate": 1e-4}
 _ONE_TANGENT = {"tangents": 1, "sampler": "normal"}
 _RULES: dict[str, dict[str, Any]] = {
     "fg-w": _ONE_TANGENT,
     "fg-a": {**_ONE_TANGENT, "perturb": "after", "batch_loss": "own"},
     "lg-fg-a": {**_ONE_TANGENT, "perturb": "after", "batch_loss": "own"},
-    "dkp": {"feedback_rate": 0.01, "feedback_decay": 1e-6},
-    "fdfa": {**_ONE_TANGENT, "feedback_rate": 0.01},
+    "dfa": {"feedback_start": "kaiming-activities"},
+    "dkp": {**_FEEDBACK_BY_ADAM, "feedback_decay": 1e-6, "feedback_start": "zeros"},
+    "fdfa": {**_ONE_TANGENT, **_FEEDBACK_BY_ADAM},
 }
 
-_BY_ADAM = "the source has Adam with 1e-4 update the feedback matrices; here they follow a rule"
+_CONSTANT = "it may fall by 5 % an epoch in the source, as the weights' rate does; here it stays"
 _OURS: dict[str, dict[str, str]] = {
     "dfa": {"initial weights": "the source's start at 0, here they are Kaiming-uniform"},
-    "dkp": {"feedback_rate": _BY_ADAM},
-    "fdfa": {"feedback_rate": _BY_ADAM},
+    "dkp": {"feedback_rate": _CONSTANT},
+    "fdfa": {"feedback_rate": _CONSTANT},
 }
 _OURS_OF_ALEXNET = {
     "augment": "crops are cut from the enlarged image, in the source from the small"
