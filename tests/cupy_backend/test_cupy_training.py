@@ -61,6 +61,7 @@ CHOICES = {
     "enlarged": {"rule": "bp", "augment": "flip-resized-crop", "image_size": 11},
     "lars": {"rule": "bp", "optimizer": "lars", "optimizer_options": {"weight_decay": 0.1}},
     "shards": {"rule": "fg-a", "shards": 2},
+    "feedback by adam": {"rule": "fdfa", "rule_options": {"feedback_optimizer": "adam"}},
     "compared gradients": {"rule": "fa", "grad_stats": 3},
     "independent": {
         "rule": "fg-w",
