@@ -27,6 +27,7 @@ from dualnet.data import SOURCES
 
 SEED_VARIABLE = "DUALNET_TEST_SEED"
 SEED = int(os.environ.get(SEED_VARIABLE) or secrets.randbelow(2**32))
+os.environ[SEED_VARIABLE] = str(SEED)  # for the workers of pytest-xdist
 
 
 class SeededGenerator(np.random.Generator):

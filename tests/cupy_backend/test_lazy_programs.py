@@ -20,6 +20,7 @@ from fake_arrays import done_in_place, ndarray
 
 import dualnet as dn
 from dualnet.backends.expressions import FORMULAS, Number
+from dualnet.backends.expressions import formula as text_of
 
 TIMES = int(os.environ.get("DUALNET_PROGRAMS", "1"))
 PROGRAMS, COMPILED, RECORDED = 200 * TIMES, TIMES, 40 * TIMES
@@ -42,7 +43,11 @@ def lazy(stand_in):
 
 # --- the values of expressions without their kernels ---------------------------------------------
 
-FUNCTIONS = {formula: function for function, formula in FORMULAS.items()}
+FUNCTIONS = {
+    text_of(function, np.dtype(name)): function
+    for function in FORMULAS
+    for name in ("float32", "float64", "bool", "int32", "int64")
+}
 FUNCTIONS |= {"{0}": lambda x: +x if x.dtype != bool else x.copy(), "{0} ? {1} : {2}": np.where}
 
 
