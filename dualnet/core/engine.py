@@ -69,7 +69,7 @@ def aligned(linear_map: Callable) -> Callable:
     def of_aligned(t: Tangent, out: Array, *primals: Any, **params: Any) -> Tangent:
         t = linear.align(t, out.ndim)
         if out.dtype.char == "e" or len(primals) > 1:
-            t, out, *primals = wide_enough(t, out, *primals)
+            t, out, *primals = wide_enough(t, out, *primals)  # type: ignore[assignment]
         return linear_map(t, out, *primals, **params)
 
     return of_aligned
