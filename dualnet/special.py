@@ -123,7 +123,7 @@ def _entropies(special: Any) -> None:
     )
     elementwise(
         special.xlog1py,
-        lambda t, out, x, y: t * np.log1p(y),
+        lambda t, out, x, y: t * np.log1p(1.0 * y),  # that of a boolean would be float16
         lambda t, out, x, y: t * _quotient(x, 1.0 + y),
     )
     elementwise(special.entr, lambda t, out, x: t * (-1.0 - np.log(x)))

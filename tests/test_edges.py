@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from edge_inputs import EDGES, KINDS, Edge, Either, MayBeNaN, Refused
 
+import dualnet as dn
 from dualnet.errors import DualnetError
 
 
@@ -109,3 +110,131 @@ def test_a_wrong_refusal_is_seen():
     assert failure_of(Edge("none", "right", fail, Refused("cause", (ValueError,)))) is None
     some = MayBeNaN(np.ones(2))
     assert failure_of(Edge("none", "right", lambda: np.array([np.nan, 1.0]), some)) is None
+
+
+# --- what random programs have found -------------------------------------------------------------
+
+
+def derivatives(f, x):
+    """The value, the derivative in both modes, and the Hessian of the sum of squares."""
+    value, moved = dn.jvp(f, (x,), (np.ones_like(x),))
+    pulled = dn.vjp(f, x)[1](np.ones_like(value))[0]
+    hessian = dn.jacfwd(dn.grad(lambda x: np.sum(np.square(f(x)))))(x)
+    return value, moved, pulled, hessian
+
+
+def of_scipy():
+    return pytest.importorskip("scipy.special", reason="SciPy is not installed")
+
+
+BESIDE_CONSTANTS = {
+    "c ** x": lambda x, c: c**x,
+    "x ** c": lambda x, c: x**c,
+    "float_power": lambda x, c: np.float_power(c, x),
+    "arctan2": lambda x, c: np.arctan2(x, c) + np.arctan2(c, x),
+    "hypot": lambda x, c: np.hypot(x, c),
+    "ldexp": lambda x, c: np.ldexp(x, c if c.dtype.kind in "iu" else c.astype(int)),
+    "xlogy": lambda x, c: of_scipy().xlogy(x, c),
+    "xlog1py": lambda x, c: of_scipy().xlog1py(x, c),
+    "rel_entr": lambda x, c: of_scipy().rel_entr(x, c),
+    "einsum": lambda x, c: np.einsum("i,j,j,i->i", x, c, c, c),
+    "interp": lambda x, c: np.interp(x, np.array([0, 1, 2], c.dtype) * c[1], c),
+    "average": lambda x, c: np.average(x, weights=c) * x,
+    "lstsq": lambda x, c: np.linalg.lstsq(np.stack([c, c[::-1]], 1), x)[0],
+    "polyval": lambda x, c: np.polyval(c, x),
+    "cov": lambda x, c: np.cov(x, c),
+    "trapezoid": lambda x, c: np.trapezoid(x, np.cumsum(c, dtype=float)) * x,
+    "solve": lambda x, c: np.linalg.solve(np.diag(c) + np.ones((3, 3)), x),
+}
+NARROW = {
+    **{dtype: np.array([3, 1, 2], dtype) for dtype in ("int8", "uint8", "int16", "int64")},
+    **{dtype: np.array([2.7, 1.1, 3.3], dtype) for dtype in ("float16", "float32")},
+    "large int8": np.array([90, 101, 125], "int8"),
+}
+
+
+@pytest.mark.parametrize("narrow", NARROW)
+@pytest.mark.parametrize("name", BESIDE_CONSTANTS)
+def test_a_narrow_constant_does_not_make_derivatives_imprecise(name, narrow):
+    f, c, x = BESIDE_CONSTANTS[name], NARROW[narrow], np.array([0.7, 1.3, 0.4])
+    if name in ("solve", "lstsq") and narrow == "float16":
+        pytest.skip("NumPy's linear algebra takes no float16")
+    if narrow == "large int8" and name == "interp":
+        pytest.skip("NumPy multiplies the knots as integers")
+    assert np.allclose(f(x, c), f(x, c.astype(float)), 1e-12, 0), "NumPy itself is imprecise"
+    found = derivatives(lambda x: f(x, c), x)
+    right = derivatives(lambda x: BESIDE_CONSTANTS[name](x, c.astype(float)), x)
+    for a, b in zip(found, right, strict=True):
+        assert np.abs(a - b).max() <= 1e-11 * np.abs(b).max()
+
+
+@pytest.mark.parametrize("c", [True, np.True_, np.array([True, False, True])], ids=repr)
+@pytest.mark.parametrize("ufunc", [np.arctan2, np.hypot, np.power, np.logaddexp, np.multiply])
+def test_booleans_are_numbers_to_ufuncs(ufunc, c):
+    x = np.array([0.7, 1.3, 0.4])
+    for f in (lambda x, c: ufunc(x, c), lambda x, c: ufunc(c, x)):
+        found = derivatives(lambda x, f=f: f(x, c), x)
+        right = derivatives(lambda x, f=f: f(x, np.asarray(c, float)), x)
+        assert all(itertools.starmap(np.allclose, zip(found, right, strict=True)))
+
+
+def test_the_logarithm_beside_a_boolean_is_precise():
+    slope = dn.grad(lambda x: of_scipy().xlog1py(x, True))(np.array(0.7))
+    assert np.isclose(slope, np.log(2.0), 1e-15)
+
+
+def test_heaviside_has_a_slope_by_its_value_at_0():
+    x, y = np.array([-1.0, 0.0, 2.0, 0.0]), np.array([0.5, 0.5, 0.5, 3.0])
+    value, slope = dn.jvp(lambda y: np.heaviside(x, y), (y,), (np.ones(4),))
+    assert np.array_equal(value, [0, 0.5, 1, 3])
+    assert np.array_equal(slope, [0, 1, 0, 1])
+    assert np.array_equal(dn.grad(lambda x, y: np.heaviside(x, y).sum(), 1)(x, y), slope)
+    assert np.array_equal(dn.grad(lambda x: np.sum(np.heaviside(x, y) * x))(x), [0, 0.5, 1, 3])
+
+
+ONE_OF_THREE = np.array([False, True, False])
+CONSTANT_DEVIATIONS = {
+    "one counts": lambda x: np.std(x, where=ONE_OF_THREE),
+    "one counts, kept": lambda x: np.std(x[None], (0, 1), where=ONE_OF_THREE, keepdims=True)[0, 0],
+    "one is a number": lambda x: np.nanstd(np.where(ONE_OF_THREE, x, np.nan)),
+    "one entry": lambda x: np.std(x[1:2]),
+    "one entry of rank 0": lambda x: np.std(x[1]),
+    "one entry along an axis": lambda x: np.std(x[None], axis=0).sum(),
+}
+
+
+@pytest.mark.parametrize("middle", [-2.6754010206157086, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("name", CONSTANT_DEVIATIONS)
+def test_the_deviation_of_one_entry_does_not_move(name, middle):
+    x, f = np.array([0.3, middle, 0.9]), CONSTANT_DEVIATIONS[name]
+    assert np.array_equal(dn.grad(f)(x), np.zeros(3))
+    assert np.array_equal(dn.jvp(f, (x,), (np.eye(3),))[1], np.zeros(3))
+    assert np.array_equal(dn.jacfwd(dn.grad(f))(x), np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize("entry", [0.1, 0.7, 1e-9, 3.3, -2.6754010206157086])
+@pytest.mark.parametrize("n", [3, 5, 6, 7, 11])
+def test_the_deviation_of_equal_entries_has_the_slope_0(n, entry):
+    """The mean of equal entries may be rounded, and then their deviation is not 0."""
+    equal = np.full(n, entry)
+    for f in (np.std, lambda x: np.std(x, where=np.ones(n, bool)), np.nanstd):
+        assert np.abs(dn.grad(f)(equal)).max() < 1e-8
+        hessian = dn.jacfwd(dn.grad(lambda x, f=f: f(x) ** 2))(equal)
+        right = 2 / n * (np.eye(n) - 1 / n)
+        assert np.isnan(hessian).all() or np.allclose(hessian, right)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [2, 3, 6, 7])
+def test_copies_that_tie_keep_their_second_derivative(n, dtype):
+    x, d = np.array([0.3, 1.7], dtype), np.array([0.37, 0.11], dtype)
+    for f in (
+        lambda x: np.max(np.repeat(x**3, n)),
+        lambda x: np.max(np.tile(x**3, (n, 1)), axis=(0, 1)),
+        lambda x: np.sum(np.max(np.stack([x**3] * n), axis=0) * np.array([0, 1], dtype)),
+        lambda x: -np.min(np.stack([-(x[1] ** 3)] * n)),
+    ):
+        second = dn.jvp(dn.grad(f), (x,), (d,))[1]
+        assert np.allclose(second, [0, 6 * 1.7 * 0.11], 1e-5)
+    parting = dn.jvp(dn.grad(lambda x: np.max(np.stack([x[1], x[1] ** 2 / 1.7]))), (x,), (d,))
+    assert np.isnan(parting[1][1]) or dtype is np.float32

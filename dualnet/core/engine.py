@@ -27,7 +27,7 @@ from dualnet.core.aliasing import own
 from dualnet.core.arguments import known_arguments
 from dualnet.core.arrays import join_lists, operand
 from dualnet.core.dual import RULES, Dual, Level, Rule, innermost_level, primal_of
-from dualnet.core.half import in_single
+from dualnet.core.half import wide_enough
 from dualnet.core.symbolic import Symbolic
 from dualnet.types import Array, Tangent
 
@@ -68,8 +68,8 @@ def aligned(linear_map: Callable) -> Callable:
     @functools.wraps(linear_map)
     def of_aligned(t: Tangent, out: Array, *primals: Any, **params: Any) -> Tangent:
         t = linear.align(t, out.ndim)
-        if out.dtype.char == "e":  # the range of float16 is so small that slopes often leave it
-            t, out, *primals = map(in_single, (t, out, *primals))  # type: ignore[assignment]
+        if out.dtype.char == "e" or len(primals) > 1:
+            t, out, *primals = wide_enough(t, out, *primals)  # type: ignore[assignment]
         return linear_map(t, out, *primals, **params)
 
     return of_aligned

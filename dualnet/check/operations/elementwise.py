@@ -90,6 +90,21 @@ row(
     jax=False,
 )
 
+row(
+    np.heaviside,
+    "by the value at 0",
+    lambda xp, y: xp.heaviside(constant(np.array([-1.0, 0.0, 2.0]), y), y),
+    (2, 3),
+    exact=True,
+)
+row(np.heaviside, "without a slope", lambda xp, x: x * xp.heaviside(x, 0.5), far_apart(2, 3))
+row(
+    np.power,
+    "exponent, of small integers",  # their logarithms would be float16
+    lambda xp, y: xp.power(constant(np.array([2, 3, 1], np.int8), y), y),
+    (2, 3),
+)
+
 for _y in (2, 3, 1, 0, -2, 2.0, 0.5, -1.5):
     row(np.power, f"exponent {_y!r}", lambda xp, x, y=_y: xp.power(x, y), uniform(0.3, 2, 2, 3))
 row(np.power, "negative base", lambda xp, x: xp.power(x, 3), distinct(2, 3))

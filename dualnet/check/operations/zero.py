@@ -44,7 +44,7 @@ ZERO: dict[Callable, Callable] = {
     **{
         fn: lambda xp, x, fn=fn: fn(x, 0.5)
         for fn in (
-            *(np.floor_divide, np.heaviside, np.equal, np.not_equal, np.less, np.less_equal),
+            *(np.floor_divide, np.equal, np.not_equal, np.less, np.less_equal),
             *(np.greater, np.greater_equal, np.logical_and, np.logical_or, np.logical_xor),
             *(np.isclose, np.allclose, np.array_equal),
         )

@@ -53,7 +53,8 @@ def _cosine(x: Array, y: Array, length: Array) -> Array:
     """Return x / length for the length of (x, y): 0 at the kink at 0, ±1 where x is infinite."""
     infinite = np.isinf(x)
     plain = np.logical_or(infinite, np.equal(length, 0))
-    return np.where(infinite, np.sign(x), x) / np.where(plain, 1, length)
+    signed = np.where(infinite, np.copysign(1.0, primal_of(x)), x)  # a boolean has no np.sign
+    return signed / np.where(plain, 1, length)
 
 
 elementwise(
@@ -292,10 +293,17 @@ zero_derivative(
     *(np.sign, np.floor, np.ceil, np.trunc, np.rint, np.round, np.around, np.floor_divide),
     *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
     *(np.logical_and, np.logical_or, np.logical_not, np.logical_xor),
-    *(np.heaviside, np.isfinite, np.isnan, np.isinf, np.signbit),
+    *(np.isfinite, np.isnan, np.isinf, np.signbit),
     *(np.isclose, np.allclose, np.array_equal),
     *(np.argmax, np.argmin, np.argsort, np.nonzero, np.count_nonzero, np.searchsorted),
     *(np.array2string, np.array_repr, np.array_str),
     *(np.any, np.all, np.shape, np.ndim, np.size, np.result_type, np.iscomplexobj),
     *(np.zeros_like, np.ones_like, np.empty_like),
 )
+
+
+@composed(np.heaviside)
+def _heaviside(x: Array, y: Array) -> Any:
+    """Only y has a slope, at entries where x is 0 and y is the result."""
+    value = np.heaviside(primal_of(x), primal_of(y))
+    return np.where(np.equal(primal_of(x), 0), y, value) if isinstance(y, Dual) else value

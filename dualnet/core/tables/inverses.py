@@ -8,7 +8,7 @@ import numpy as np
 
 from dualnet.core import linear
 from dualnet.core.arrays import operand
-from dualnet.core.dual import Dual, primal_of, primitive
+from dualnet.core.dual import Dual, astype, primal_of, primitive
 from dualnet.core.engine import composed, linearizer, zero_derivative
 from dualnet.core.tables.decompositions import values_of_svd
 from dualnet.core.tables.elementwise import valued
@@ -154,6 +154,8 @@ def _pseudoinverse_of_one_rank(a: Array, **how: Any) -> Any:
 @composed(np.linalg.lstsq)
 def _lstsq(a: Array, b: Array, rcond: float | None = None) -> Any:
     a, b = operand(a), operand(b)
+    dtype = np.result_type(a, b)
+    a, b = (y if y.dtype == dtype else astype(y, dtype) for y in (a, b))
     x, residuals, rank, s = _least_squares(a, b, rcond)
     return x, residuals, rank, valued(values_of_svd(a), s) if isinstance(a, Dual) else s
 

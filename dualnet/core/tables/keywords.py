@@ -13,17 +13,18 @@ Everything here is written with functions that have rules of their own:
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from dualnet.core import aliasing, refusals
+from dualnet.core import aliasing, linear, refusals
 from dualnet.core.arrays import as_array, asarray_like, operand, scatter_add_zeros
 from dualnet.core.dual import RULES, Rule, astype, getitem, primal_of
-from dualnet.core.engine import composed, elementwise, moves_alike, zero_derivative
+from dualnet.core.engine import composed, elementwise, moves_alike, rule, zero_derivative
 from dualnet.core.tables.elementwise import valued
-from dualnet.core.tables.reductions import Axis
+from dualnet.core.tables.reductions import Axis, axes_from_end
 from dualnet.core.tables.shaping import positions_of
 from dualnet.types import Array
 
@@ -159,6 +160,15 @@ def _count(x: Array, where: Any, axis: Axis, keepdims: bool) -> Any:
     return np.sum(mask, axis=axis, keepdims=keepdims, dtype=np.result_type(x))
 
 
+def norm_of(x: Array, axis: Axis, keepdims: bool) -> Any:
+    """Return the Euclidean norm along any number of axes, with the slope 0 where x is 0."""
+    axes = axes_from_end(axis, x.ndim)
+    moved = np.moveaxis(x, axes, tuple(range(-len(axes), 0)))
+    rest = moved.shape[: x.ndim - len(axes)]
+    norms = np.linalg.norm(np.reshape(moved, (*rest, math.prod(moved.shape[len(rest) :]))), axis=-1)
+    return np.expand_dims(norms, axes) if keepdims else norms
+
+
 def spread_with(fn: Callable) -> Callable:
     def spread(
         x: Array,
@@ -180,9 +190,11 @@ def spread_with(fn: Callable) -> Callable:
             return as_numpy(fn(x, axis=axis, ddof=ddof, keepdims=keepdims), fn, given, **how)
         center = mean_with(x, axis, keepdims=True, where=where) if mean is None else mean
         deviation = _masked(x - center, where, 0.0)
-        total = np.sum(np.square(deviation), axis=axis, keepdims=keepdims)
-        variance = total / (_count(x, where, axis, keepdims) - ddof)
-        result = variance if fn is np.var else np.sqrt(variance)
+        left = _count(x, where, axis, keepdims) - ddof
+        if fn is np.var:
+            result = np.sum(np.square(deviation), axis=axis, keepdims=keepdims) / left
+        else:
+            result = norm_of(deviation, axis, keepdims) / np.sqrt(left)
         return as_numpy(result, fn, given, mean=mean, **how)
 
     return spread
@@ -350,7 +362,11 @@ composed(np.divmod)(lambda x, y: (np.floor_divide(x, y), np.remainder(x, y)))
 composed(np.modf)(
     lambda x: (np.where(np.isinf(x), np.copysign(0.0, x), np.fmod(x, 1.0)), np.trunc(x))
 )
-elementwise(np.ldexp, lambda t, out, x, n: t * np.ldexp(np.ones_like(primal_of(x)), n), None)
+rule(
+    np.ldexp,
+    lambda t, out, x, n: linear.align(t, out.ndim) * np.ldexp(np.ones_like(primal_of(x)), n),
+    None,
+)
 
 
 @composed(np.frexp)

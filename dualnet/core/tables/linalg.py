@@ -11,6 +11,7 @@ import numpy as np
 from dualnet.backends.overridable import matmul
 from dualnet.core import linear
 from dualnet.core.arrays import operand
+from dualnet.core.dual import astype
 from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.shaping import positions_of
@@ -118,7 +119,9 @@ def _einsum(*args: Any, optimize: Any = False) -> Any:
     out = np.einsum(*args, optimize=optimize)
     spec = args[0] if in_letters else _in_letters(args)
     terms, result = _explicit(spec, [args[i] for i in places])
-    terms, operands = _without_stretched(terms, [args[i] for i in places])
+    # Narrow constants are multiplied with one another, where int8 would overflow.
+    wide = [x if x.dtype == out.dtype else astype(x, out.dtype) for x in (args[i] for i in places)]
+    terms, operands = _without_stretched(terms, wide)
     maps: list[Any] = [None] * len(args)
     for place, linear_map in zip(places, _maps_of_einsum(terms, result, operands), strict=True):
         maps[place] = linear_map

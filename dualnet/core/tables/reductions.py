@@ -73,7 +73,10 @@ def _spread(fn: Any) -> None:
         axes = axes_from_end(axis, x.ndim)
         n = math.prod(x.shape[a] for a in axes)
         x = in_single(x)
-        factor = (x - np.mean(x, axis=axes, keepdims=True)) * (2.0 / (n - ddof))
+        deviation = x - np.mean(x, axis=axes, keepdims=True)
+        if fn is np.std:  # of equal entries the mean may be rounded, and the root magnifies that
+            deviation = deviation - np.mean(deviation, axis=axes, keepdims=True)
+        factor = deviation * (2.0 / (n - ddof))
         if fn is np.var:
             return out, lambda t: linear.sum(linear.scale(t, factor), axes, keepdims)
         root = in_single(out)

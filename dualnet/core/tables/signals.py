@@ -68,6 +68,8 @@ def _interp(
 ) -> Any:
     """Interpolate, by x, the knots, their values, and the values outside."""
     x, xp, fp = (_float(operand(a)) for a in (x, xp, fp))
+    dtype = np.result_type(x, xp, fp)  # slopes between narrow knots would be narrow too
+    x, xp, fp = (a if a.dtype == dtype else astype(a, dtype) for a in (x, xp, fp))
     if period is not None:
         period = abs(period)
         if primal_of(period) == 0:

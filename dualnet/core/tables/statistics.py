@@ -234,6 +234,7 @@ def _average(
     if weights is None:
         result = np.mean(x, **how)
     else:
+        weights = astype(weights, np.result_type(x, weights))
         sums = _weighted_mean(x, axis, _along(weights, x, axis), keepdims)
         result, total = (
             valued(astype(y, value.dtype), value)

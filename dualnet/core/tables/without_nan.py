@@ -6,7 +6,6 @@ conventions of `np.std`.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -23,13 +22,14 @@ from dualnet.core.tables.keywords import (
     max_with,
     mean_with,
     min_with,
+    norm_of,
     prod_with,
     running_with,
     spread_with,
     sum_with,
     without_dtype,
 )
-from dualnet.core.tables.reductions import Axis, axes_from_end, extremum
+from dualnet.core.tables.reductions import Axis, extremum
 from dualnet.types import Array
 
 
@@ -68,13 +68,7 @@ for _fn in (np.nanmax, np.nanmin):
     extremum(_fn)
 
 
-def _without_nan(fn: Callable, of_squares: Callable, factor: Callable) -> None:
-    """Register nanvar or nanstd by `of_squares`, the same for arrays without NaN.
-
-    The mean in the place of NaN changes neither the mean nor the sum of squares, but the count;
-    `factor` of the ratio of counts sets that right.
-    """
-
+def _without_nan(fn: Callable) -> None:
     @composed(fn)
     def _(
         x: Array,
@@ -84,20 +78,22 @@ def _without_nan(fn: Callable, of_squares: Callable, factor: Callable) -> None:
         correction: float = 0,
         keepdims: bool = False,
     ) -> Any:
-        filled = np.where(np.isnan(x), _nanmean(x, axis, keepdims=True), x)
+        deviation = _instead_of_nan(x - _nanmean(x, axis, keepdims=True), 0)
         known = np.logical_not(np.isnan(primal_of(x)))
         left = np.sum(known, axis=axis, keepdims=keepdims, dtype=x.dtype) - (correction or ddof)
-        n = math.prod(x.shape[a] for a in axes_from_end(axis, x.ndim))
-        ratio = n / np.where(left > 0, left, np.nan)
-        result = of_squares(filled, axis=axis, keepdims=keepdims) * factor(ratio)
+        left = np.where(left > 0, left, np.nan)
+        if fn is np.nanvar:
+            result = np.sum(np.square(deviation), axis=axis, keepdims=keepdims) / left
+        else:
+            result = norm_of(deviation, axis, keepdims) / np.sqrt(left)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # because the means above have warned already
             value = fn(primal_of(x), axis=axis, ddof=correction or ddof, keepdims=keepdims)
         return valued(result, value)
 
 
-_without_nan(np.nanvar, np.var, lambda ratio: ratio)
-_without_nan(np.nanstd, np.std, np.sqrt)
+_without_nan(np.nanvar)
+_without_nan(np.nanstd)
 
 
 # --- where=, initial=, dtype= and mean= ----------------------------------------------------------
