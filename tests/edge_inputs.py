@@ -1719,6 +1719,27 @@ def _() -> Iterator:
             [4, 3],
         ),
         "log of a log": (lambda x: np.log(np.log(x)), np.array([1.0, np.e]), [0, 1 / np.e]),
+        "a quotient by the integer 0": (
+            lambda x: np.where(x > 0, np.sqrt(x), x / 0),
+            at_zero,
+            [0, 0.25],
+        ),
+        "a quotient by an array of integers": (lambda x: x / np.array([0, 2]), at_zero, [0, 0.5]),
+        "np.max of each row, of which one is infinite": (
+            lambda x: np.max(np.stack([x / 0, x]), axis=1),
+            at_zero,
+            [0, 1],
+        ),
+        "an eigenvalue beside a log": (
+            lambda x: np.stack([np.log(x[0]), np.linalg.eigvalsh(np.diag(x))[1]]),
+            at_zero,
+            [0, 1],
+        ),
+        "a singular value beside a log": (
+            lambda x: np.stack([np.log(x[0]), np.linalg.norm(np.diag(x + 1), 2)]),
+            at_zero,
+            [0, 1],
+        ),
         "np.where around a log": (
             lambda x: np.where(np.array([True, False]), np.log(x), 2 * x),
             at_zero,
