@@ -864,6 +864,13 @@ def _() -> Iterator:
     }
     for name, f in rows.items():
         yield name, lambda f=f: jacobian(f, A), differences(_of_lists(f), A)
+    empty = np.zeros((0, 2))
+    for name, f in {"std": np.std, "var": np.var, "median": np.median, "nanstd": np.nanstd}.items():
+        yield (
+            f"np.{name} of no entries",
+            lambda f=f: _without_warnings(lambda: jacobian(lambda x: f(x, axis=0), empty)),
+            np.zeros((2, 0, 2)),
+        )
     deviations = np.linspace(0.1, 3.3, 37 * 5).reshape(37, 5)
     kept = deviations % 0.2 > 0.1
     for fn in (np.sum, np.mean, np.var, np.std):
@@ -879,6 +886,12 @@ def _() -> Iterator:
 
 def _of_lists(f: Callable) -> Callable:
     return lambda a: np.array(f(a))
+
+
+def _without_warnings(program: Callable) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return program()
 
 
 def bool_of(x: Any) -> int:

@@ -70,6 +70,8 @@ def _spread(fn: Any) -> None:
         # The variance's slope is 2 (x - mean) / (n - ddof), and the root's 1 / (2 out).
         out = fn(x, axis=axis, ddof=correction or ddof, keepdims=keepdims)
         axes = axes_from_end(axis, x.ndim)
+        if not x.size:
+            return out, lambda t: linear.sum(t, axes, keepdims)
         count = max(math.prod(x.shape[a] for a in axes) - (correction or ddof), 0)
         per_entry = 1.0 / count if count else math.nan
         single = in_single(x)
