@@ -138,6 +138,9 @@ def _share_back(ct: Stack, shares: Array) -> Stack:
     return np.where(error <= allowed, mean, np.nan)
 
 
+_share_back.transposed(lambda ct, _shape, shares: share(ct, shares))
+
+
 def shares_of(w: Array, equal: Array, dtype: Any) -> Any:
     return equal.astype(dtype) / np.sum(equal, -1, keepdims=True, dtype=dtype)
 
