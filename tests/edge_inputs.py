@@ -859,8 +859,10 @@ def _() -> Iterator:
         "np.bincount, weights=": lambda a: np.bincount(np.arange(9) % 4, weights=a.ravel()),
         "np.diff, append a list": lambda a: np.diff(a[0], append=[a[1, 0], 1.0]),
         "np.average, a list of weights": lambda a: np.average(a[0], weights=[a[1, 0], 1.0, 2.0]),
-        "np.interp, a list": lambda a: np.interp(a[0] / 2, [0, 1, 3], [a[0, 0], 2.0, 1.0]),
-        "np.select, a list": lambda a: np.select([a[0] > 1.5], [[a[1, 0], a[1, 1], 3.0]], a[2]),
+        "np.interp, a list": lambda a: np.interp(a[0] / 2.5, [0, 1, 3], [a[0, 0], 2.0, 1.0]),
+        "np.select, a list": lambda a: np.select(
+            [a[0] > 1.5, a[0] > 0], [[a[1, 0], a[1, 1], 3.0], a[2]]
+        ),
     }
     for name, f in rows.items():
         yield name, lambda f=f: jacobian(f, A), differences(_of_lists(f), A)
