@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import dualnet as dn
+import dualnet.numpy as dnp
 from dualnet.errors import DualConversionError, DualnetError, EscapedDualError, TangentError
 
 # --- what is right -------------------------------------------------------------------------------
@@ -163,6 +164,18 @@ def _() -> Iterator:
         "np.reshape(A.T, 4, 'A')": lambda A: np.reshape(A.T, 4, "A"),
     }.items():
         yield name, lambda flat=flat: jacobian(lambda A: flat(A) @ w, M), either(M - 1, refused)
+    for name, made in {
+        "array(A, order='F')": lambda A: dnp.array(A, order="F"),
+        "asarray(A, order='F')": lambda A: dnp.asarray(A, order="F"),
+        "asfortranarray(A)": dnp.asfortranarray,
+        "require(A, None, 'F')": lambda A: dnp.require(A, None, "F"),
+        "array([row, row], order='F')": lambda A: dnp.array([A[0], A[1]], order="F"),
+    }.items():
+        yield (
+            f"dualnet.numpy: {name}.ravel('K')",
+            lambda made=made: jacobian(lambda A: made(A).ravel("K") @ w, M),
+            Q,
+        )
     yield (
         "an array in Fortran order, A.ravel('K')",
         lambda: dn.grad(lambda A: A.ravel("K") @ w)(np.asfortranarray(M)),
@@ -464,6 +477,14 @@ def _() -> Iterator:
             [4, 8],
         ),
         "np.clip(x, 0, c)": (lambda x: np.abs(np.clip(x, 0, c)).sum(), V, None),
+        "np.interp(x, xp, c)": (lambda x: np.abs(np.interp(x, [0.0, 3.0], c)).sum(), V, None),
+        "np.select of c": (lambda x: np.select([x > 1.5], [x], 1j).real.sum(), V, [0, 1]),
+        "np.polyval(c, x)": (lambda x: np.polyval(c, x).imag.sum(), V, [2, 2]),
+        "np.linalg.eigvals of a rotation": (
+            lambda x: np.abs(np.linalg.eigvals(x[1] * np.array([[0.0, 1.0], [-1.0, 0.0]])))[0],
+            V,
+            [0, 1],
+        ),
     }
     for name, (f, x, right) in rows.items():
         right = refused if right is None else either(right, refused)
@@ -717,6 +738,166 @@ def _() -> Iterator:
         ("s = W.sum(0); s *= 2", reduced, (39.0, [9.0, 9.0])),
     ):
         yield name, lambda f=f: value_and_slope(f, V), (right[0], np.array(right[1]))
+
+
+def differences(f: Callable, x: Any) -> Any:
+    """Differentiate the plain program by central differences."""
+    steps = 1e-6 * np.eye(x.size).reshape(x.size, *x.shape)
+    columns = [(f(x + step) - f(x - step)) / 2e-6 for step in steps]
+    moved = np.moveaxis(np.array(columns), 0, -1)
+    return np.round(np.reshape(moved, (*moved.shape[:-1], *x.shape)), 8)
+
+
+@kind("writes and views")
+def _() -> Iterator:
+    x3 = np.array([0.75, 1.25, 2.0])
+    mask = np.array([True, False, True])
+
+    def on_copy(write: Callable) -> Callable:
+        def f(x: Any) -> Any:
+            y = x * 1
+            write(y, x)
+            return y * np.arange(1.0, 4.0)
+
+        return f
+
+    writes = {
+        "y[[0, 1]] = y[[1, 0]]": lambda y, x: y.__setitem__([0, 1], y[[1, 0]]),
+        "y[1:] = y[:-1]": lambda y, x: y.__setitem__(slice(1, None), y[:-1]),
+        "y[y > 1] = 0": lambda y, x: y.__setitem__(y > 1, 0.0),
+        "y.real *= 2": lambda y, x: y.real.__imul__(2),
+        "y.conj() += x": lambda y, x: y.conj().__iadd__(x),
+        "np.squeeze(y) += x": lambda y, x: np.squeeze(y).__iadd__(x),
+        "y.squeeze()[0] = x1": lambda y, x: y.squeeze().__setitem__(0, x[1]),
+        "y.astype(float, copy=False) *= x": lambda y, x: y.astype(float, copy=False).__imul__(x),
+        "np.real(y) *= x": lambda y, x: np.real(y).__imul__(x),
+        "y.flat = x1": lambda y, x: setattr(y, "flat", x[1]),
+        "y.sort(kind=)": lambda y, x: y.__setitem__(slice(None), -y) or y.sort(kind="stable"),
+        "y.put([0, -1], ...)": lambda y, x: y.put([0, -1], [x[1], 2.0 * x[0]]),
+        "np.put": lambda y, x: np.put(y, [2, 0], x[1:] ** 2),
+        "np.put, repeated values": lambda y, x: np.put(y, [0, 1, 2], x[:2]),
+        "np.putmask": lambda y, x: np.putmask(y, mask, x[::-1]),
+        "np.place": lambda y, x: np.place(y, mask, x[1:]),
+        "np.copyto": lambda y, x: np.copyto(y, x[::-1], where=mask),
+        "np.put_along_axis": lambda y, x: np.put_along_axis(y, np.array([2]), x[:1], 0),
+        "np.nan_to_num, no copy": lambda y, x: np.nan_to_num(y, copy=False),
+        "out=": lambda y, x: np.multiply(x, x, out=y),
+        "out= and where=": lambda y, x: np.divide(1.0, x, out=y, where=mask),
+        "out= of constants": lambda y, x: np.add(1.0, np.arange(3.0), out=y),
+        "out= of a part": lambda y, x: np.exp(x[:2], out=y[:2]),
+        "np.cumsum with out=": lambda y, x: np.cumsum(x, out=y),
+        "y.clip(1, 2, out=y)": lambda y, x: y.clip(1.0, 1.5, out=y),
+        "dualnet.numpy: a copy by array": lambda y, x: dnp.array(y).__imul__(3),
+        "dualnet.numpy: no copy by asarray": lambda y, x: dnp.asarray(y, float).__imul__(3),
+    }
+    for name, write in writes.items():
+        f = on_copy(write)
+        yield name, lambda f=f: jacobian(f, x3), differences(f, x3)
+
+    def squares(x: Any) -> Any:
+        W = np.outer(x, x)
+        np.fill_diagonal(W, 3 * x)
+        return W
+
+    yield "np.fill_diagonal", lambda: jacobian(squares, x3), differences(squares, x3)
+    plain = Refused("plain array.*tangent|put_at", (DualnetError,))
+
+    def set_one(a: Any, x: Any) -> None:
+        a[0] = x[0]
+
+    def add_to_one(a: Any, x: Any) -> None:
+        a[0] += x[0]
+
+    def set_all(a: Any, x: Any) -> None:
+        a[:] = x
+
+    for name, store in {
+        "a[0] = dual": set_one,
+        "a[0] += dual": add_to_one,
+        "a[:] = dual": set_all,
+        "np.put(a, 0, dual)": lambda a, x: np.put(a, 0, x[0]),
+        "np.copyto(a, dual)": lambda a, x: np.copyto(a, x),
+        "out=a": lambda a, x: np.add(x, 1.0, out=a),
+    }.items():
+        yield (
+            f"into a plain array: {name}",
+            lambda store=store: jacobian(lambda x: (lambda a: store(a, x) or a)(np.zeros(3)), x3),
+            plain,
+        )
+    for name, change in {
+        "x.shape = 9": lambda x: setattr(x, "shape", (3, 1)),
+        "x.dtype = int": lambda x: setattr(x, "dtype", int),
+        "x.flags": lambda x: x.flags,
+    }.items():
+        yield (
+            name,
+            lambda change=change: jacobian(lambda x: (change(x * 1), x)[1], x3),
+            Refused("a Dual has no x.*Write"),
+        )
+
+
+@kind("keywords of reductions")
+def _() -> Iterator:
+    A = np.array([[1.0, 2.0, 0.25], [0.5, 3.0, 1.5], [2.5, 0.125, 4.0]])
+    mask = np.array([[1, 0, 1], [1, 1, 0], [0, 1, 1]], bool)
+    few = np.array([[1, 1, 1], [1, 1, 0], [0, 1, 1]], bool)
+    rows = {
+        "np.trace, dtype": lambda a: np.trace(a, dtype=float) ** 2,
+        "a.trace(0, 0, 1, dtype)": lambda a: a.trace(0, 0, 1, float),
+        "np.var, mean=": lambda a: np.var(a, axis=0, mean=np.mean(a, axis=0, keepdims=True)),
+        "np.std, a constant mean=": lambda a: np.std(a, axis=0, mean=np.ones((1, 3)), ddof=1),
+        "np.sum, initial= of a dual": lambda a: np.sum(a, axis=0, initial=a[0, 0]),
+        "np.nansum, where": lambda a: np.nansum(np.where(mask, a, np.nan), axis=0, where=few),
+        "np.nansum, dtype": lambda a: np.nansum(np.where(mask, a, np.nan), 0, float),
+        "np.nanprod, initial": lambda a: np.nanprod(np.where(mask, a, np.nan), 0, initial=2.0),
+        "np.nanmax, initial": lambda a: np.nanmax(np.where(mask, a, np.nan), 0, initial=0.0),
+        "np.nanmin, where": lambda a: np.nanmin(a, axis=0, initial=9.0, where=mask),
+        "np.nanmean, where": lambda a: np.nanmean(np.where(mask, a, np.nan), 1, where=few),
+        "np.nanvar, where": lambda a: np.nanvar(np.where(mask, a, np.nan), 0, where=few),
+        "np.nanstd, ddof": lambda a: np.nanstd(np.where(mask, a, np.nan), 1, float, ddof=0.5),
+        "np.nancumsum, dtype": lambda a: np.nancumsum(np.where(mask, a, np.nan), 1, dtype=float),
+        "np.bincount, weights=": lambda a: np.bincount(np.arange(9) % 4, weights=a.ravel()),
+        "np.diff, append a list": lambda a: np.diff(a[0], append=[a[1, 0], 1.0]),
+        "np.average, a list of weights": lambda a: np.average(a[0], weights=[a[1, 0], 1.0, 2.0]),
+        "np.interp, a list": lambda a: np.interp(a[0] / 2.5, [0, 1, 3], [a[0, 0], 2.0, 1.0]),
+        "np.select, a list": lambda a: np.select(
+            [a[0] > 1.5, a[0] > 0], [[a[1, 0], a[1, 1], 3.0], a[2]]
+        ),
+    }
+    for name, f in rows.items():
+        yield name, lambda f=f: jacobian(f, A), differences(_of_lists(f), A)
+    empty = np.zeros((0, 2))
+    for name, f in {"std": np.std, "var": np.var, "median": np.median, "nanstd": np.nanstd}.items():
+        yield (
+            f"np.{name} of no entries",
+            lambda f=f: _without_warnings(lambda: jacobian(lambda x: f(x, axis=0), empty)),
+            np.zeros((2, 0, 2)),
+        )
+    deviations = np.linspace(0.1, 3.3, 37 * 5).reshape(37, 5)
+    kept = deviations % 0.2 > 0.1
+    for fn in (np.sum, np.mean, np.var, np.std):
+        yield (
+            f"np.{fn.__name__}, where: the value is NumPy's to the last bit",
+            lambda fn=fn: bool_of(
+                dn.jvp(lambda x: fn(x, where=kept), (deviations,), (deviations,))[0]
+                == fn(deviations, where=kept)
+            ),
+            1,
+        )
+
+
+def _of_lists(f: Callable) -> Callable:
+    return lambda a: np.array(f(a))
+
+
+def _without_warnings(program: Callable) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return program()
+
+
+def bool_of(x: Any) -> int:
+    return int(np.all(x))
 
 
 @kind("arrays changed later")
@@ -998,6 +1179,39 @@ def _matrix(x: Any) -> Any:
         return np.matrix(x)
 
 
+@kind("views of what is changed later")
+def _() -> Iterator:
+    def later(view: Callable) -> Callable:
+        def program() -> Any:
+            base = np.arange(4.0)
+            c = view(base)
+
+            def f(x: Any) -> Any:
+                y = x * c
+                base[:] = 9.0
+                return y.sum()
+
+            return dn.grad(f)(V.copy())
+
+        return program
+
+    yield "a view", later(lambda base: base[1:3]), [1.0, 2.0]
+    yield "a view that cannot be written to", later(lambda base: _locked(base[1:3])), [1.0, 2.0]
+    yield "a stretched view", later(lambda base: np.broadcast_to(base[1:2], (2,))), [1.0, 1.0]
+    yield "a transposed view", later(lambda base: base.reshape(2, 2).T[0]), [0.0, 2.0]
+    yield "a diagonal", later(lambda base: np.diagonal(base.reshape(2, 2))), [0.0, 3.0]
+    yield "windows", later(lambda base: _windows(base)[0]), [0.0, 1.0]
+
+
+def _locked(x: Any) -> Any:
+    x.flags.writeable = False
+    return x
+
+
+def _windows(x: Any) -> Any:
+    return np.lib.stride_tricks.sliding_window_view(x, 2)
+
+
 def _read_only(x: Any) -> Any:
     x = x.copy()
     x.flags.writeable = False
@@ -1160,6 +1374,26 @@ def _() -> Iterator:
         ),
         "hypot(x, y)²": (lambda x: np.hypot(x[0], x[1]) ** 2, zeros, two),
         "|x|³": (lambda x: np.abs(x) ** 3, zero, 0.0),
+        "abs(x)²": (lambda x: np.abs(x) ** 2, zero, 2.0),
+        "fabs(x)²": (lambda x: np.square(np.fabs(x)), zero, 2.0),
+        "r = abs(x); r * r": (lambda x: (lambda r: r * r)(np.abs(x)), zero, 2.0),
+        "abs(x)⁴": (lambda x: np.power(np.abs(x), 4), zero, 0.0),
+        "var as a root": (
+            lambda x: np.sqrt(np.var(x)) ** 2,
+            np.ones(2),
+            [[0.5, -0.5], [-0.5, 0.5]],
+        ),
+        "norm(A x)²": (
+            lambda x: 3 * np.linalg.norm(M @ x) ** 2,
+            zeros,
+            6 * M.T @ M,
+        ),
+        "vector_norm(x)²": (lambda x: np.linalg.vector_norm(x) ** 2, zeros, two),
+        "a root that was written to": (
+            lambda x: (lambda r: (r.__iadd__(1.0), np.sum(r**2))[1])(np.abs(x)),
+            V,
+            two,
+        ),
         "sqrt(x @ x)²": (lambda x: np.sqrt(x @ x) ** 2, zeros, two),
         "cbrt(x³)": (lambda x: np.cbrt(x**3), zero, 0.0),
         "cbrt(x)³": (lambda x: np.cbrt(x) ** 3, zero, 0.0),
@@ -1175,25 +1409,42 @@ def _() -> Iterator:
         "np.cumprod(x)[-1] at zeros": (lambda x: np.cumprod(x)[-1], zeros, [[0, 1], [1, 0]]),
         "np.sinc": (np.sinc, zero, -(np.pi**2) / 3),
     }
-    smooth = ("x ** 2.0", "np.power", "np.prod", "np.cumprod", "np.sinc")
+    # A product of two roots, and what a root is a part of, may have NaN.
+    undetermined = (
+        "norm(x)·norm(x)",
+        "norm(x, 3)",
+        "|x|³",
+        "cbrt",
+        "copysign",
+        "norm of one entry",
+    )
     for name, (f, x, right) in rows.items():
-        right = four(right) if name.startswith(smooth) else MayBeNaN(four(right))
+        right = MayBeNaN(four(right)) if name.startswith(undetermined) else four(right)
         yield name, lambda f=f, x=x: _quietly(hessians, f, x), right
-    # Reverse mode does not see which entries leave a kink and which stay, so with reverse mode
-    # outside, single entries keep their slope by convention, as in the first derivative.
     single = {
-        "|x|²": lambda x: np.abs(x) ** 2,
         "|x|·|x|": lambda x: np.abs(x) * np.abs(x),
-        "fabs(x)²": lambda x: np.fabs(x) ** 2,
         "norm of one entry, ord=inf, squared": lambda x: np.linalg.norm(x[None], np.inf) ** 2,
         "max(x, -x)²": lambda x: np.maximum(x, -x) ** 2,
         "fmax(x, -x)²": lambda x: np.fmax(x, -x) ** 2,
         "np.max([x, -x])²": lambda x: np.max(np.stack([x, -x])) ** 2,
     }
     for name, f in single.items():
-        yield name, lambda f=f: _quietly(hessians, f, zero)[:2], MayBeNaN(np.full(2, 2.0))
+        yield name, lambda f=f: _quietly(hessians, f, zero), MayBeNaN(four(2.0))
+    nowhere = {
+        "norm(x)": lambda x: np.linalg.norm(x),
+        "std(x)": lambda x: np.std(x),
+        "hypot(x, y)": lambda x: np.hypot(x[0], x[1]),
+    }
+    for name, f in nowhere.items():
+        yield f"{name} itself", lambda f=f: _quietly(hessians, f, zeros), np.full((4, 2, 2), np.nan)
+    yield (
+        "a row beside a kink",
+        lambda: _quietly(hessians, lambda x: np.sum(np.abs(x)) + x[1] ** 3, np.array([0.0, 1.0])),
+        four([[np.nan, 0.0], [0.0, 6.0]]),
+    )
     alike = {
-        "np.max of copies": lambda x: np.max(np.tile(np.sinh(x), 2)),
+        "np.max of copies": lambda x: np.max(np.tile(np.sinh(x), 3)),
+        "std of copies": lambda x: np.std(np.tile(0.1 * x, 3)) + np.sinh(x),
         "maximum of copies": lambda x: np.maximum(np.sinh(x), 1.0 * np.sinh(x)),
         "abs of a unit that is off": lambda x: np.abs(np.maximum(x - 9.0, 0.0)) + np.sinh(x),
         "np.max of units that are off": lambda x: (
@@ -1255,6 +1506,18 @@ def _() -> Iterator:
             lambda x: big * np.arctan2(x[0], x[1]),
             np.array([big, tiny]),
             [0.0, -1.0],
+        ),
+        "std at 1e200": (lambda x: _quietly(np.std, x), np.array([big, -big]), [0.5, -0.5]),
+        "std at 1e-200": (lambda x: np.std(x), np.array([tiny, -tiny]), [0.5, -0.5]),
+        "std at 1e25, float32": (
+            lambda x: _quietly(lambda x: np.std(x, ddof=1), x),
+            np.array([1e25, -1e25], single),
+            [0.5**0.5, -(0.5**0.5)],
+        ),
+        "norm of many, float16": (
+            lambda x: _quietly(np.linalg.norm, x),
+            np.full(70000, 1, np.float16),
+            np.full(70000, 70000**-0.5),
         ),
         "hypot at 1e200": (
             lambda x: np.hypot(x[0], x[1]),
@@ -1471,6 +1734,27 @@ def _() -> Iterator:
             [4, 3],
         ),
         "log of a log": (lambda x: np.log(np.log(x)), np.array([1.0, np.e]), [0, 1 / np.e]),
+        "a quotient by the integer 0": (
+            lambda x: np.where(x > 0, np.sqrt(x), x / 0),
+            at_zero,
+            [0, 0.25],
+        ),
+        "a quotient by an array of integers": (lambda x: x / np.array([0, 2]), at_zero, [0, 0.5]),
+        "np.max of each row, of which one is infinite": (
+            lambda x: np.max(np.stack([x / 0, x]), axis=1),
+            at_zero,
+            [0, 1],
+        ),
+        "an eigenvalue beside a log": (
+            lambda x: np.stack([np.log(x[0]), np.linalg.eigvalsh(np.diag(x))[1]]),
+            at_zero,
+            [0, 1],
+        ),
+        "a singular value beside a log": (
+            lambda x: np.stack([np.log(x[0]), np.linalg.norm(np.diag(x + 1), 2)]),
+            at_zero,
+            [0, 1],
+        ),
         "np.where around a log": (
             lambda x: np.where(np.array([True, False]), np.log(x), 2 * x),
             at_zero,
@@ -1657,6 +1941,10 @@ def _() -> Iterator:
         yield f"{name}: -3", call(-3), refused
         yield f"{name}: 1.0", call(1.0), refused
         yield f"{name}: 'x'", call("x"), refused
+        yield f"{name}: b'0'", call(b"0"), refused
+        yield f"{name}: a set", call({0, 1}), refused
+        yield f"{name}: a dict", call({0: 1}), refused
+        yield f"{name}: an iterator", call(iter([0])), refused
         yield f"{name}: None", call(None), refused
         yield f"{name}: True", call(True), either(of_y, refused)
         yield f"{name}: ()", call(()), either((), refused)
@@ -1733,6 +2021,9 @@ def _() -> Iterator:
         "ints": (ruled(lambda t, out, x: (3 * t).astype(int)), V, None),
         "bools": (ruled(lambda t, out, x: t > 0), V, None),
         "complex": (ruled(lambda t, out, x: t * 3j), V, None),
+        "a memoryview": (ruled(lambda t, out, x: memoryview(3.0 * t)), V, None),
+        "np.matrix": (ruled(lambda t, out, x: np.matrix(3.0 * t)), V, None),
+        "a masked array": (ruled(lambda t, out, x: np.ma.array(3.0 * t)), V, None),
         "an object array": (ruled(lambda t, out, x: (3 * t).astype(object)), V, None),
         "one axis too many": (ruled(lambda t, out, x: 3 * t[..., None]), V, None),
         "right, of a number": (ruled(lambda t, out, x: 3.0 * t), one, number),
@@ -1793,6 +2084,8 @@ def _() -> Iterator:
         "an array of objects": lambda x: np.array([None, None], dtype=object),
         "bytes": lambda x: b"loss",
         "a range": lambda x: range(3),
+        "a module": lambda x: np,
+        "a type": lambda x: np.float64,
         "a deque of duals": lambda x: collections.deque([x]),
         "a set-like view": lambda x: {"a": x}.keys(),
         "an iterator": lambda x: iter([x]),

@@ -339,6 +339,27 @@ def test_lstsq_gives_its_rank_as_a_plain_number(rng):
     np.testing.assert_allclose(t[3], out[3])  # singular values are homogeneous
 
 
+# --- spectra of matrices that are not symmetric --------------------------------------------------
+
+
+def test_eig_has_the_derivatives_of_differences(rng):
+    a = np.diag([1.0, 3.0, -4.0]) + 0.3 * rng.uniform(-1, 1, (3, 3))
+    t = rng.normal(size=(3, 3))
+    _, moved = dn.jvp(linalg.eig, (a,), (t,))
+    ahead, behind = linalg.eig(a + 1e-6 * t), linalg.eig(a - 1e-6 * t)
+    for got, x, y in zip(moved, ahead, behind, strict=True):
+        np.testing.assert_allclose(got, (x - y) / 2e-6, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "a", [2 * np.eye(2), [[1.0, 1.0], [0.0, 1.0]], [[1.0, 1.0], [1e-20, 1.0]]], ids=str
+)
+def test_eig_without_single_eigenvalues_has_no_derivative(a):
+    a = np.array(a)
+    assert np.isnan(dn.grad(lambda a: linalg.eigvals(a)[0])(a)).any()
+    assert np.isnan(dn.jvp(linalg.eig, (a,), (np.ones((2, 2)),))[1][1]).any()
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
 

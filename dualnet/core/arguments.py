@@ -66,12 +66,14 @@ def require_arrays(name: str, out: Tree, values: Sequence) -> None:
         values: the leaves of it.
     """
     for i, x in enumerate(values):
-        kind = getattr(getattr(x, "dtype", None), "kind", None)
-        if isinstance(x, (int, float, complex)) or (kind is not None and kind in "biufc"):
+        dtype = getattr(x, "dtype", None) if hasattr(x, "__array__") else None
+        kind = getattr(dtype, "kind", None)
+        if isinstance(x, (int, float, complex)) or kind in ("b", "i", "u", "f", "c"):
             continue
-        path = list(tree.items(out))[i][0]
+        path = list(tree.items(out))[i][0] or "the only leaf"
+        got = _kind(x) if kind else type(x).__name__
         raise TangentError(
-            f"{name}: the function returned {_kind(x)} at {path or 'the only leaf'}, expected "
+            f"{name}: the function returned {got} at {path}, expected "
             "arrays or numbers; return what is not to be differentiated as aux: `return out, aux` "
             "with has_aux=True"
         )
@@ -94,6 +96,8 @@ def argument_numbers(argnums: Any, count: int) -> tuple[list[int], bool]:
     expected = f"argnums: expected an integer or a tuple of integers, got {argnums!r}"
     try:
         single = hasattr(argnums, "__index__") and not getattr(argnums, "ndim", 0)
+        if not single and not isinstance(argnums, (tuple, list, range, np.ndarray)):
+            raise TypeError  # such as a set, which has no order, or an iterator, which ends
         numbers = list(map(operator.index, (argnums,) if single else argnums))
     except TypeError:
         raise TangentError(f"{expected}; write argnums=0 for the first argument") from None

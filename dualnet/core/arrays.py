@@ -54,7 +54,10 @@ def scatter_add_zeros(x: Array, positions: np.ndarray, shape: Shape) -> Array:
     flat = np.ravel(positions)
     result = np.zeros_like(x, shape=(k, size))
     for row, total in zip(rows, result, strict=True):
-        total[:] = np.bincount(flat, weights=row, minlength=size)  # sums in double precision
+        if row.dtype.itemsize > 8:
+            np.add.at(total, flat, row)
+        else:
+            total[:] = np.bincount(flat, weights=row, minlength=size)  # sums in double precision
     return np.reshape(result, (k, *shape))
 
 

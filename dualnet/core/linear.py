@@ -219,7 +219,7 @@ class StructuredTangent:
 
     def dense(self) -> Stack:
         """Return the stack `(k, *S)` that this tangent stands for."""
-        raise NotImplementedError
+        raise refusals.no_entries(type(self).__name__)
 
     def __array_function__(self, fn: Callable, _types: Any, _args: tuple, _kwargs: dict) -> Any:
         raise refusals.tangent_in_function(fn)

@@ -110,7 +110,7 @@ def has_nan(x: Array) -> bool:
 
 
 def _with_factors(params: tuple, change: Callable, keep: bool = False) -> tuple:
-    """Replace the floating arrays among a map's params by what `change` makes of them.
+    """Replace the numbers and arrays among a map's params by what `change` makes of them.
 
     Args:
         params: the params.
@@ -121,7 +121,8 @@ def _with_factors(params: tuple, change: Callable, keep: bool = False) -> tuple:
 
 
 def _is_factor(param: Any) -> bool:
-    return isinstance(param, float) or getattr(getattr(param, "dtype", None), "kind", "") == "f"
+    kind = getattr(getattr(param, "dtype", None), "kind", " ")
+    return isinstance(param, (int, float)) or kind in "fiub"
 
 
 def _finite_part(c: Array) -> Array:

@@ -263,6 +263,11 @@ tangent_in_function = _refusal(
     "{} met a structured or recorded tangent inside a derivative rule; write the "
     "rule with operators, or with the functions of dn.linear, which every kind of tangent knows",
 )
+no_entries = _refusal(
+    TangentError,
+    "a {} tangent has no entries of its own and met a function that needs them. Derivative rules "
+    "must be linear: multiply t by arrays, never a tangent by a tangent",
+)
 _not_for_this_tangent = _refusal(
     TangentError,
     "the derivative rule of {} by argument {} cannot take a {} tangent ({}); write it with "
@@ -302,7 +307,10 @@ def require_fit(fn: Callable, position: int, t: Any, image: Any, expected: Shape
             "numbers by astype"
         )
         raise _wrong_image(fn, position, f"a tangent of dtype {dtype}", wanted)
-    if shape is None or (k is None and not structured):
+    if type(image) is not np.ndarray and isinstance(image, np.ndarray):
+        wanted = "a plain array; convert it by np.asarray"
+        raise _wrong_image(fn, position, f"an array of the subclass {type(image).__name__}", wanted)
+    if shape is None or dtype is None or (k is None and not structured):
         wanted = "a tangent: what operators, NumPy functions or dn.linear make of t"
         raise _wrong_image(fn, position, type(image).__name__, wanted)
     full = expected if structured else (k, *expected)

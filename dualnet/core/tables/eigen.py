@@ -35,7 +35,8 @@ def _spectrum(name: str, a: Array) -> tuple:
         )
     gaps = np.absolute(plain[..., :, None] - plain[..., None, :])
     equal = gaps <= rounding(plain)[..., None]
-    spans = np.linalg.cond(primal_of(v)) < np.finfo(plain.dtype).eps ** -0.5
+    condition = np.linalg.cond(primal_of(v)) if plain.size else np.ones(plain.shape[:-1])
+    spans = condition < np.finfo(plain.dtype).eps ** -0.5
     apart = np.logical_and(np.sum(equal, -1) == 1, spans[..., None])
     inverse = np.linalg.inv(np.where(spans[..., None, None], v, identity_like(plain)))
     determined = np.where(apart, 1.0, np.nan).astype(plain.dtype)[..., None, :]  # (..., 1, n)

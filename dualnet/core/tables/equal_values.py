@@ -126,11 +126,19 @@ def share(t: Stack, shares: Array) -> Stack:
 
 @share.transposed
 def _(ct: Cotangent, _shape: Shape, shares: Array) -> Cotangent:
+    return _share_back(ct, shares)
+
+
+@LinearMap
+def _share_back(ct: Stack, shares: Array) -> Stack:
     """Mix the cotangents of equal values if they are equal themselves, else return NaN there."""
     mean, plain = np.matmul(ct, shares), primal_of(ct)
     error = np.absolute(plain - primal_of(mean))
     allowed = 100 * np.finfo(plain.dtype).eps * _largest(plain)
     return np.where(error <= allowed, mean, np.nan)
+
+
+_share_back.transposed(lambda ct, _shape, shares: share(ct, shares))
 
 
 def shares_of(w: Array, equal: Array, dtype: Any) -> Any:

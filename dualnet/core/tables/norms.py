@@ -18,6 +18,7 @@ from dualnet.core import linear
 from dualnet.core.arrays import operand
 from dualnet.core.dual import primal_of, primitive
 from dualnet.core.engine import composed, linearizer
+from dualnet.core.half import in_single
 from dualnet.core.tables.decompositions import singular_values
 from dualnet.core.tables.kinks import bends
 from dualnet.core.tables.reductions import Axis, axes_from_end
@@ -105,6 +106,7 @@ def _slope_of_power_norm(
     axes = tuple(sorted(axes))
     if not x.size:
         return out, lambda t: linear.sum(t, axes, keepdims)
+    x = in_single(x)
     largest = np.max(np.absolute(primal_of(x)), axis=axes, keepdims=True)
     zero = np.equal(largest, 0)
     y = x / np.where(np.logical_or(zero, np.isinf(largest)), 1, largest)

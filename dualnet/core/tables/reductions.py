@@ -68,22 +68,38 @@ def _spread(fn: Any) -> None:
         keepdims: bool = False,
     ) -> Any:
         # The variance's slope is 2 (x - mean) / (n - ddof), and the root's 1 / (2 out).
-        ddof = correction or ddof
-        out = fn(x, axis=axis, ddof=ddof, keepdims=keepdims)
+        out = fn(x, axis=axis, ddof=correction or ddof, keepdims=keepdims)
         axes = axes_from_end(axis, x.ndim)
-        n = math.prod(x.shape[a] for a in axes)
-        x = in_single(x)
-        deviation = x - np.mean(x, axis=axes, keepdims=True)
-        if fn is np.std:  # of equal entries the mean may be rounded, and the root magnifies that
-            deviation = deviation - np.mean(deviation, axis=axes, keepdims=True)
-        factor = deviation * (2.0 / (n - ddof))
+        if not x.size:
+            return out, lambda t: linear.sum(t, axes, keepdims)
+        count = max(math.prod(x.shape[a] for a in axes) - (correction or ddof), 0)
+        per_entry = 1.0 / count if count else math.nan
+        single = in_single(x)
+        deviation = single - np.mean(single, axis=axes, keepdims=True)
         if fn is np.var:
-            return out, lambda t: linear.sum(linear.scale(t, factor), axes, keepdims)
-        root = in_single(out)
-        of_root = 0.5 / np.where(np.equal(root, 0), 1, root)  # the slope is taken as 0 at 0
-        return out, lambda t: linear.scale(
-            linear.sum(linear.scale(t, factor), axes, keepdims), of_root
-        )
+            factor = deviation * (2.0 * per_entry)
+        else:
+            factor = _unit(deviation, _all_equal(x, axes), axes, per_entry) * per_entry
+        return out, lambda t: linear.sum(linear.scale(t, factor), axes, keepdims)
+
+
+def _all_equal(x: Array, axes: tuple[int, ...]) -> Any:
+    """Tell where all entries along the axes, which are kept, are equal."""
+    plain = primal_of(x)
+    first = plain[tuple(slice(0, 1 if a - x.ndim in axes else None) for a in range(x.ndim))]
+    return np.all(np.equal(plain, first), axis=axes, keepdims=True)
+
+
+def _unit(deviation: Array, equal: Array, axes: tuple[int, ...], per_entry: float) -> Any:
+    """Divide deviations by the standard one, and 0 where all entries are equal.
+
+    They are scaled first, so that squares do not overflow.
+    """
+    largest = np.max(np.absolute(primal_of(deviation)), axis=axes, keepdims=True)
+    plain = np.logical_or(np.equal(largest, 0), np.isinf(largest))
+    y = deviation / np.where(plain, 1, largest)
+    square = np.sum(np.square(y), axis=axes, keepdims=True) * per_entry
+    return np.where(equal, 0, y / np.sqrt(np.where(equal, 1, square)))
 
 
 _spread(np.var)
@@ -96,7 +112,7 @@ def _at_equal_entries(
 ) -> Any:
     axes = axes_from_end(axis, x.ndim)
     first = tuple(slice(0, 1 if a - x.ndim in axes else None) for a in range(x.ndim))
-    return apart(x, getitem(x, first)), np.equal(keep(out, axes, keepdims), 0), axes
+    return apart(x, getitem(x, first)), _all_equal(x, axes), axes
 
 
 def extremum(fn: Any) -> None:

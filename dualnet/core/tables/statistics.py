@@ -90,6 +90,8 @@ def _median(fn: Callable) -> None:
         x: Array, axis: Axis = None, *, overwrite_input: bool = False, keepdims: bool = False
     ) -> Any:
         out = fn(x, axis=axis, keepdims=keepdims)
+        if not x.size:
+            return out, lambda t: linear.sum(t, axes_from_end(axis, x.ndim), keepdims)
         at = _places(fn, x, axis, np.shape(out))
         return out, lambda t: _between(t, at)
 
