@@ -175,8 +175,10 @@ def one_each(params: Tree, which: Array, lengths: Array | float = 1.0) -> Tree:
         nonlocal first
         numbers = np.arange(like.size, like=like) + first
         first += like.size
-        moved = np.equal(which[:, None], numbers) * np.reshape(lengths, (-1, 1))
-        return np.reshape(moved, (len(which), *like.shape)).astype(like.dtype)
+        moved = np.equal(which[:, None], numbers).astype(like.dtype)
+        if not isinstance(lengths, float):
+            moved = moved * lengths[:, None].astype(like.dtype)
+        return np.reshape(moved, (len(which), *like.shape))
 
     return tree.map(rows, params)
 
