@@ -225,6 +225,10 @@ WITH_RULES = {
 }
 
 
+WRITES = {np.put, np.place, np.putmask, np.copyto, np.fill_diagonal, np.put_along_axis}
+"""Return nothing that could have a mistake; what they write is what indexing writes."""
+
+
 def has_residuals(fn):
     """Whether the tangent depends on where it is taken: not so for what only moves entries or
     adds them up."""
@@ -243,7 +247,9 @@ def has_residuals(fn):
 def test_a_rule_with_a_mistake_fails(family, mistake, monkeypatch, key):
     tried, survivors = 0, []
     for fn, rows in WITH_RULES.items():
-        if rows[0].family != family or (mistake is with_a_stale_residual and not has_residuals(fn)):
+        if rows[0].family != family or fn in WRITES:
+            continue
+        if mistake is with_a_stale_residual and not has_residuals(fn):
             continue
         with monkeypatch.context() as patch:
             patch.setitem(dual.RULES, fn, broken(fn, mistake))
@@ -449,7 +455,7 @@ def test_a_row_that_raises_fails():
 def test_points_that_cannot_be_drawn_fail():
     failure = verify(own_row(lambda x: x, watch=True)).failure
     assert "draw: ValueError: is_judged: f meets no maximum and no root; leave out" in failure
-    failure = verify(own_row(lambda x: np.maximum(x, x), watch=True)).failure
+    failure = verify(own_row(lambda x: np.maximum(1e-6 * x, 0), watch=True)).failure
     assert "mine: none of 1000 points is far enough from all kinks; make the row sm" in failure
 
 

@@ -19,7 +19,7 @@ from dualnet.check.table import (
     uniform,
 )
 from dualnet.core.dual import astype
-from dualnet.core.tables.elementwise import _to_float
+from dualnet.core.tables.elementwise import _finite, _to_float
 
 ROWS: list[Row] = []
 row = adder(ROWS, "elementwise", jax=True)
@@ -97,7 +97,7 @@ row(
     (2, 3),
     exact=True,
 )
-row(np.heaviside, "without a slope", lambda xp, x: x * xp.heaviside(x, 0.5), far_apart(2, 3))
+row(np.heaviside, "without a slope", lambda xp, x: x + xp.heaviside(x, 0.5), far_apart(2, 3))
 row(
     np.power,
     "exponent, of small integers",  # their logarithms would be float16
@@ -198,5 +198,6 @@ row(
     uniform(0.5, 2, 2, 3),
 )
 row(astype, "", lambda xp, x: x.astype(np.float64), (2, 3), exact=True)
+row(_finite, "", lambda xp, x: _finite(x, nan=0.0), (2, 3), exact=True, jax=False)
 row(_to_float, "", lambda xp, x: _to_float(x, np.float64), (2, 3), exact=True, jax=False)
 row(np.astype, "", lambda xp, x: xp.astype(x, np.float64), (2, 3), exact=True)
