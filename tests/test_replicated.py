@@ -114,7 +114,7 @@ DECLARED = [
 ]
 
 
-@pytest.mark.parametrize("layer", DECLARED, ids=str)
+@pytest.mark.parametrize("layer", DECLARED, ids=lambda layer: type(layer).__name__)
 def test_layers_keep_rows_and_groups_independent_as_they_say(layer, key, rng):
     rows, channels = 3, 4
     params, state, (_, out) = layer.init(key, (rows, channels))
