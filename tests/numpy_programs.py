@@ -492,7 +492,7 @@ def drawn_step(state: Draw, kind: str, namespace: dict) -> Step | None:
             kept = state.values if value.dtype.kind == "f" else state.others
             kept[name] = np.asarray(value)
             return Step(name, kind, text, for_jax)
-    except (Unfit, ValueError, IndexError, np.exceptions.AxisError, SyntaxError):
+    except (Unfit, ValueError, TypeError, IndexError, np.exceptions.AxisError, SyntaxError):
         pass
     state.inputs, state.values = before
     return None

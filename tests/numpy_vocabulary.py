@@ -714,6 +714,37 @@ add(
         f"OUT = np.full_like({x}, {y})",
     ),
 )
+add(
+    fix=lambda d: (f"np.fix({(x := d.x())})", f"np.trunc({x})"),
+    lexsort=lambda d: f"{d.vector(3)}[np.lexsort(({d.vector(3)}, {d.vector(3)}))]",
+    put=lambda d: (
+        f"OUT = np.copy({(x := d.of_shape((2, 3)))}); np.put(OUT, [0, -1], {(y := d.number_value())})",
+        f"OUT = np.put({x}, np.array([0, -1]), {y}, inplace=False)",
+    ),
+    place=lambda d: (
+        f"OUT = np.copy({(x := d.of_shape((2, 3)))}); np.place(OUT, {x} > 0.2, {(y := d.vector(3))})",
+        f"OUT = np.place({x}, {x} > 0.2, {y}, inplace=False)",
+    ),
+    putmask=lambda d: (
+        f"OUT = np.copy({(x := d.of_shape((2, 3)))});"
+        f" np.putmask(OUT, {x} > 0.2, {(y := d.of_shape((2, 3)))})",
+        f"OUT = np.where({x} > 0.2, {y}, {x})",
+    ),
+    copyto=lambda d: (
+        f"OUT = np.copy({(x := d.of_shape((2, 3)))});"
+        f" np.copyto(OUT, {(y := d.vector(3))}, where={x} > 0.2)",
+        f"OUT = np.where({x} > 0.2, {y}, {x})",
+    ),
+    fill_diagonal=lambda d: (
+        f"OUT = np.copy({(x := d.of_shape((3, 3)))}); np.fill_diagonal(OUT, {(y := d.number_value())})",
+        f"OUT = np.fill_diagonal({x}, {y}, inplace=False)",
+    ),
+    put_along_axis=lambda d: (
+        f"OUT = np.copy({(x := d.of_shape((2, 3)))});"
+        f" np.put_along_axis(OUT, np.array([[0], [2]]), {(y := d.number_value())}, 1)",
+        f"OUT = np.put_along_axis({x}, np.array([[0], [2]]), {y}, 1, inplace=False)",
+    ),
+)
 for _sign, _name in (("+", "add"), ("-", "subtract"), ("*", "multiply"), ("/", "divide")):
     add(
         **{

@@ -29,13 +29,20 @@ REFUSED = {
     **dict.fromkeys((f"x[key] {sign}= y" for sign in "+-*/"), "writes in place|plain array"),
     **dict.fromkeys(("item_assignment", "item_rows", "item_flags", "fill"), "plain array"),
     **dict.fromkeys(("add_at", "subtract_at"), "writes in place"),
+    **dict.fromkeys(("put", "place", "putmask", "copyto"), "writes into a plain array|plain array"),
+    **dict.fromkeys(("fill_diagonal", "put_along_axis"), "plain array"),
 }
 """entry of the vocabulary → the refusal that docs/numpy.md promises (a regex).
 
 A plain array (what `//` gives of a dual, say) cannot be written to with duals, and its methods know
 nothing of them.
 """
-LEFT_OUT: dict[str, str] = {}
+LEFT_OUT = {
+    **dict.fromkeys(("np.array2string", "np.array_repr", "np.array_str"), "returns a text"),
+    "np.einsum_path": "returns no array",
+    "np.linalg.eig": "spectra of random matrices are complex",
+    "np.linalg.eigvals": "spectra of random matrices are complex",
+}
 """function of docs/functions.md → why no program calls it"""
 KINKED = re.compile("std|norm|max|min|abs|sort|median|ptp|pad|svd|cond|hypot|reduce|partition")
 """Entries that have kinks, at which a second derivative is NaN as docs/functions.md says."""
