@@ -83,10 +83,9 @@ class Row:
     def arrays(self, rng: np.random.Generator, dtype: Any = np.float64) -> tuple:
         """Primals, drawn anew where `watch` finds differences unable to judge."""
         for _ in range(_MOST_DRAWS):
-            drawn = tuple(draw(rng) for draw in self.draws)
-            primals: tuple = tree.map(lambda x: np.asarray(x, dtype), drawn)
-            if not self.watch or is_judged(self, primals, rng):
-                return primals
+            drawn: tuple = tuple(draw(rng) for draw in self.draws)
+            if not self.watch or is_judged(self, drawn, rng):
+                return tree.map(lambda x: np.asarray(x, dtype), drawn)
         raise ValueError(
             f"{self.name}: none of {_MOST_DRAWS} points is far enough from all kinks; make the row "
             "smaller"
