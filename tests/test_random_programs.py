@@ -114,7 +114,8 @@ def check_differences(program, worst=lambda kind, error, where: None):
             worst(kind, error, str(program))
             assert error < 1e-7, f"{kind} is {nested}, and {expected} by differences"
         if moves(slope, primals, u):
-            error = dn.check_vjp(slope, primals, key=key).adjoint
+            # within another derivative a gradient may be summed up in another order
+            error = dn.check_vjp(slope, primals, key=key, rounding=1e-12).adjoint
             worst(f"reverse over {mode} of a program against forward", error, str(program))
 
     single = tree.map(np.float32, primals)
