@@ -1677,7 +1677,31 @@ def _() -> Iterator:
     inf, nan = np.inf, np.nan
     bad = np.array([[nan, 1.0], [1.0, 2.0]])
     at_zero = np.array([0.0, 4.0])
+
+    def two_matrices(x: Any) -> Any:
+        return np.stack([np.eye(2) * np.sqrt(x[0]), np.array([[2.0, 0.0], [0.0, 1.0]]) * x[1]])
+
     rows = {
+        "np.linalg.solve of a stack": (
+            lambda x: np.linalg.solve(two_matrices(x), np.ones((2, 2, 1)))[:, 1, 0],
+            np.array([-1.0, 2.0]),
+            [0, -1 / 4],
+        ),
+        "np.linalg.inv of a stack": (
+            lambda x: np.linalg.inv(two_matrices(x))[:, 0, 0],
+            np.array([-1.0, 2.0]),
+            [0, -1 / 8],
+        ),
+        "np.linalg.eigvalsh of a stack": (
+            lambda x: np.linalg.eigvalsh(two_matrices(x))[:, 1],
+            np.array([-1.0, 2.0]),
+            [0, 2],
+        ),
+        "np.linalg.eigh of a stack, a vector": (
+            lambda x: np.linalg.eigh(two_matrices(x))[1][:, 0, 0] ** 2 + x[1],
+            np.array([-1.0, 2.0]),
+            [0, 1],
+        ),
         "sqrt": (np.sqrt, at_zero, [0, 0.25]),
         "log": (np.log, at_zero, [0, 0.25]),
         "1 / x": (lambda x: 1 / x, at_zero, [0, -1 / 16]),

@@ -386,7 +386,7 @@ def rows_by_transpose():
     return {name: list(rows.values()) for name, rows in used.items()}
 
 
-NEVER_TRANSPOSED = {"linear.weighted_sum_transpose_of_tangent", "linear._share_back"}
+NEVER_TRANSPOSED = {"linear.weighted_sum_transpose_of_tangent", "linear.share_back"}
 """Themselves transposes, which no rule applies to a tangent."""
 
 

@@ -18,7 +18,7 @@ from dualnet.core import linear
 from dualnet.core.dual import Dual, primal_of
 from dualnet.core.linear import LinearMap, StructuredTangent
 from dualnet.core.symbolic import Symbolic, transpose_all
-from dualnet.core.tables import kinks, linear_maps
+from dualnet.core.tables import equal_values, kinks, linear_maps
 from dualnet.types import Array, Cotangent, Stack
 
 _MOVES = {
@@ -27,10 +27,12 @@ _MOVES = {
     *(linear_maps.cumsum, linear_maps.select),
 }
 """Maps that move and add entries."""
-_FACTORS = {linear.scale, linear.divide}
+_FACTORS = {linear.scale, linear.divide, equal_values.scale_nonzero}
 """Maps that multiply each entry by a number of its own."""
 _PRODUCTS = {linear.matmul, linear.matmul_from_left, linear_maps.contract}
 """Maps that multiply entries by numbers and add up."""
+_OF_STACKS = {linear_maps.solve, equal_values.share_back}
+"""Maps of the matrices of a stack, each by itself."""
 
 
 class ReachingCotangent(StructuredTangent):
@@ -69,6 +71,10 @@ class ReachingCotangent(StructuredTangent):
             wild = self._paths(linear_map, _with_factors(params, lambda c: ~np.isfinite(c)))
             tame = linear_map(self.values, *_with_factors(params, _finite_part, keep=True))
             return ReachingCotangent(np.where(wild, image, tame), reached)
+        if linear_map in _OF_STACKS:
+            matrices = np.any(self.reached, axis=(-2, -1), keepdims=True)
+            reached = np.broadcast_to(matrices, image.shape)
+            return ReachingCotangent(np.where(reached, image, 0), reached)
         if linear_map is kinks.nan_back:
             left = np.logical_and(params[0], self.reached)
             return ReachingCotangent(linear_map(self.values, left), np.any(left, axis=1))

@@ -46,17 +46,17 @@ def scale_with_nan(t: Stack, c: Array) -> Stack:
 
 @scale_with_nan.transposed
 def _(ct: Cotangent, shape: Shape, c: Array) -> Cotangent:
-    return linear.unbroadcast(_scale_nonzero(ct, c), shape)
+    return linear.unbroadcast(scale_nonzero(ct, c), shape)
 
 
 @LinearMap
-def _scale_nonzero(t: Stack, c: Array) -> Stack:
+def scale_nonzero(t: Stack, c: Array) -> Stack:
     return times_nonzero(linear.align(t, c.ndim), c)
 
 
-@_scale_nonzero.transposed
+@scale_nonzero.transposed
 def _(ct: Cotangent, shape: Shape, c: Array) -> Cotangent:
-    return linear.unbroadcast(_scale_nonzero(ct, c), shape)
+    return linear.unbroadcast(scale_nonzero(ct, c), shape)
 
 
 @primitive
@@ -65,7 +65,7 @@ def times_nonzero(x: Array, c: Array) -> Any:
     return np.where(np.equal(x, 0), 0, x * c)
 
 
-elementwise(times_nonzero, lambda t, out, x, c: _scale_nonzero(t, c), None)
+elementwise(times_nonzero, lambda t, out, x, c: scale_nonzero(t, c), None)
 
 
 @primitive
@@ -126,11 +126,11 @@ def share(t: Stack, shares: Array) -> Stack:
 
 @share.transposed
 def _(ct: Cotangent, _shape: Shape, shares: Array) -> Cotangent:
-    return _share_back(ct, shares)
+    return share_back(ct, shares)
 
 
 @LinearMap
-def _share_back(ct: Stack, shares: Array) -> Stack:
+def share_back(ct: Stack, shares: Array) -> Stack:
     """Mix the cotangents of equal values if they are equal themselves, else return NaN there."""
     mean, plain = np.matmul(ct, shares), primal_of(ct)
     error = np.absolute(plain - primal_of(mean))
@@ -138,7 +138,7 @@ def _share_back(ct: Stack, shares: Array) -> Stack:
     return np.where(error <= allowed, mean, np.nan)
 
 
-_share_back.transposed(lambda ct, _shape, shares: share(ct, shares))
+share_back.transposed(lambda ct, _shape, shares: share(ct, shares))
 
 
 def shares_of(w: Array, equal: Array, dtype: Any) -> Any:
