@@ -12,7 +12,7 @@ LACKING = {
     *("linalg.diagonal", "linalg.outer", "linalg.trace", "linalg.tensordot", "linalg.vecdot"),
     *("linalg.multi_dot", "linalg.svdvals", "linalg.matrix_norm", "linalg.vector_norm"),
     *("geomspace", "vecdot", "matvec", "vecmat"),
-    *("block", "insert", "nanpercentile", "nanquantile", "spacing", "unstack"),
+    *("block", "einsum_path", "insert", "nanpercentile", "nanquantile", "spacing", "unstack"),
 }
 """What NumPy has and CuPy does not, of the functions that have a derivative rule."""
 
@@ -31,6 +31,7 @@ LACKING_ARGUMENTS = {
     "clip": {"min", "max"},
     "extract": {"arr"},
     "isin": {"kind"},
+    "lexsort": {"axis"},
     "linalg.cholesky": {"upper"},
     "linalg.matrix_rank": {"hermitian", "rtol"},
     "linalg.pinv": {"hermitian", "rtol"},
