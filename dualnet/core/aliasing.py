@@ -142,8 +142,19 @@ def own(x: Any) -> Any:
         base: Any = x
         while isinstance(base, np.ndarray) and not base.flags.writeable:
             base = base.base
-        return x if base is None else x.copy(order="K")
+        if base is None:
+            return x
+        return _own_stretched(x) if 0 in x.strides else x.copy(order="K")
     return np.copy(x) if hasattr(x, "__array_function__") else x
+
+
+def _own_stretched(x: np.ndarray) -> np.ndarray:
+    """Copy a view that repeats entries as such a view: of equal strides, products sum up in the
+    same order, and what is copied is small."""
+    axes = tuple(slice(None) if step else slice(0, 1) for step in x.strides)
+    entries = x[axes].copy(order="K")
+    entries.flags.writeable = False  # so that it is not copied again
+    return np.broadcast_to(entries, x.shape)
 
 
 def locked(x: Array) -> Array:

@@ -65,9 +65,7 @@ elementwise(
 
 
 @partial(bends, np.hypot)
-def _at_origin(out: Array, x: Array, y: Array) -> Any:
-    if isinstance(y, float) and y != 0:  # as in the slope of arcsinh
-        return None
+def _at_origin(out: Array, x: Array, y: Array) -> tuple:
     movement = np.stack(np.broadcast_arrays(x, y), -1)
     return movement, np.equal(out, 0)[..., None], (-1,)
 
