@@ -59,6 +59,7 @@ def jax():
 def shown(found):
     """The figures of a survey, and its programs that are to be looked at."""
     lines = [f"seed {SEED}: {dict(found.verdicts)}, undecided: {dict(found.undecided)}"]
+    lines += [f"refused: {detail}" for _, detail, _ in found.refusals]
     lines += [f"JAX alone: {detail}" for detail in found.alone]
     for program, verdict in found.failures:
         smallest = shrunk(program, lambda p, kind=verdict.kind: judge(p).kind == kind)

@@ -33,10 +33,10 @@ from dualnet.core.repeated import write_at
 from dualnet.types import Array, Tangent
 
 
-class Level(refusals.Closing):
+class Level:
     """The identity of one call of a transform.  Duals of a level that was left are refused."""
 
-    __slots__ = ("serial",)
+    __slots__ = ("open", "serial")
     _serial = itertools.count(1)
 
     def __init__(self) -> None:
@@ -45,6 +45,11 @@ class Level(refusals.Closing):
 
     def __enter__(self) -> Level:
         return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self.open = False
+        if error is not None:
+            refusals.uncover(error)
 
 
 class Rule(NamedTuple):

@@ -192,20 +192,15 @@ def require_no_out(fn: Any, out: Any) -> None:
         raise in_place(f"{name_of(fn)} with out=")
 
 
-class Closing:
-    """A context that is closed once it is left, and that uncovers what a Dual has said.
+def uncover(error: BaseException) -> None:
+    """Raise what a Dual has said, where NumPy has put an error of its own above it.
 
     `a[0] = dual` asks the Dual for a float, and NumPy turns every error that is the answer into
-    one of its own, "setting an array element with a sequence".
+    "setting an array element with a sequence".
     """
-
-    __slots__ = ("open",)
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        self.open = False
-        said = None if error is None else error.__cause__
-        if isinstance(said, DualConversionError) and not isinstance(error, DualnetError):
-            raise said.with_traceback(error.__traceback__) from None  # type: ignore[union-attr]
+    said = error.__cause__
+    if isinstance(said, DualConversionError) and not isinstance(error, DualnetError):
+        raise said.with_traceback(error.__traceback__) from None
 
 
 no_method = _refusal(

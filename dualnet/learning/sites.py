@@ -75,24 +75,23 @@ def _behind_a_sum(every: Mapping[str, Layer], path: str) -> tuple[str, str, Acti
         every: all layers by their paths.
         path: of a layer that ends a chain.
     """
+    alone = path, path, None
     summed, inner = "", path
     while inner:
-        above = inner.rpartition("/")[0]
+        above, _, name = inner.rpartition("/")
         parent = every[above]
         if isinstance(parent, Residual):
             summed = above
         elif not isinstance(parent, Sequential):
-            break
-        else:
-            names = [name for name, _ in parent.layers]
-            rest = parent.layers[names.index(inner.rpartition("/")[2]) + 1 :]
-            if rest:
-                name, following = rest[0]
-                if summed and isinstance(following, Activation):
-                    return summed, f"{above}/{name}" if above else name, following
-                break
+            return alone
+        elif name != parent.layers[-1][0]:
+            place = [child for child, _ in parent.layers].index(name)
+            following, activation = parent.layers[place + 1]
+            if not summed or not isinstance(activation, Activation):
+                return alone
+            return summed, f"{above}/{following}" if above else following, activation
         inner = above
-    return path, path, None
+    return alone
 
 
 def _chains(every: Mapping[str, Layer]) -> Iterator[list[tuple[str, Layer]]]:

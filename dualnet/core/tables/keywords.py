@@ -60,13 +60,13 @@ def _of_dtype(x: Array, dtype: Any) -> Array:
     return x if dtype is None else astype(x, dtype)
 
 
-def as_numpy(result: Any, fn: Callable, x: Array, **how: Any) -> Any:
+def as_numpy(result: Any, fn: Callable, x: Array, *args: Any, **how: Any) -> Any:
     """Give a composed reduction the value of NumPy's own, which sums up in another order."""
     plain = primal_of(x)
     if not isinstance(plain, (np.ndarray, np.generic)):
         return result
     given = {name: primal_of(value) for name, value in how.items() if value is not None}
-    return valued(result, fn(plain, **given))
+    return valued(result, fn(plain, *args, **given))
 
 
 def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callable:
@@ -112,6 +112,8 @@ min_with = _reduction(np.min, None, np.minimum)
 
 
 def without_dtype(reduction: Callable) -> Callable:
+    """Make the same reduction without `dtype`, which extrema have not."""
+
     def of(
         x: Array,
         axis: Axis = None,
@@ -143,6 +145,7 @@ def mean_with(
     *,
     where: Any = True,
 ) -> Any:
+    """Evaluate np.mean with NumPy's arguments."""
     refusals.require_no_out(np.mean, out)
     given, x = x, _of_dtype(x, dtype)
     if where is True:
@@ -170,6 +173,8 @@ def norm_of(x: Array, axis: Axis, keepdims: bool) -> Any:
 
 
 def spread_with(fn: Callable) -> Callable:
+    """Make np.var or np.std with NumPy's arguments, in NumPy's order."""
+
     def spread(
         x: Array,
         axis: Axis = None,
@@ -206,6 +211,8 @@ extended(np.std, spread_with(np.std))
 
 
 def running_with(fn: Callable) -> Callable:
+    """Make a running sum or product with NumPy's arguments, in NumPy's order."""
+
     def running(x: Array, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
         refusals.require_no_out(fn, out)
         return fn(_of_dtype(x, dtype), axis=axis)

@@ -6,6 +6,7 @@ conventions of `np.std`.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -99,72 +100,35 @@ _without_nan(np.nanstd)
 # --- where=, initial=, dtype= and mean= ----------------------------------------------------------
 
 
-def _filled(fn: Callable, reduction: Callable, filler: float) -> Callable:
-    """Make a reduction that leaves NaN out: a filler takes its place."""
+def _filled(fn: Callable, reduction: Callable, filler: float) -> None:
+    """Let `fn` take what a reduction takes, with a filler in the place of NaN."""
 
-    def of(
-        x: Array,
-        axis: Axis = None,
-        dtype: Any = None,
-        out: None = None,
-        keepdims: bool = False,
-        initial: Any = None,
-        where: Any = True,
-    ) -> Any:
-        filled = np.where(np.isnan(x), filler, x)
-        result = reduction(filled, axis, dtype, out, keepdims, initial, where)
-        how = {"axis": axis, "dtype": dtype, "initial": initial, "where": where}
-        return as_numpy(result, fn, x, keepdims=keepdims, **how)
-
-    return of
+    @partial(extended, fn)
+    @functools.wraps(reduction)
+    def _(x: Array, *args: Any, **how: Any) -> Any:
+        result = reduction(_instead_of_nan(x, filler), *args, **how)
+        return as_numpy(result, fn, x, *args, **how)
 
 
-extended(np.nansum, _filled(np.nansum, sum_with, 0.0))
-extended(np.nanprod, _filled(np.nanprod, prod_with, 1.0))
-extended(np.nanmax, without_dtype(_filled(np.nanmax, max_with, -np.inf)))
-extended(np.nanmin, without_dtype(_filled(np.nanmin, min_with, np.inf)))
+_filled(np.nansum, sum_with, 0.0)
+_filled(np.nanprod, prod_with, 1.0)
+_filled(np.nanmax, without_dtype(max_with), -np.inf)
+_filled(np.nanmin, without_dtype(min_with), np.inf)
 
 
-def _known(x: Array, where: Any) -> Array:
-    return np.logical_and(where, np.logical_not(np.isnan(x)))
+def _masked(fn: Callable, reduction: Callable) -> None:
+    """Let `fn` take what a reduction takes, which is not to look at entries that are NaN."""
+
+    @partial(extended, fn)
+    @functools.wraps(reduction)
+    def _(x: Array, *args: Any, where: Any = True, **how: Any) -> Any:
+        known = np.logical_and(where, np.logical_not(np.isnan(x)))
+        result = reduction(x, *args, where=known, **how)
+        return as_numpy(result, fn, x, *args, where=where, **how)
 
 
-@partial(extended, np.nanmean)
-def _(
-    x: Array,
-    axis: Axis = None,
-    dtype: Any = None,
-    out: None = None,
-    keepdims: bool = False,
-    *,
-    where: Any = True,
-) -> Any:
-    result = mean_with(x, axis, dtype, out, keepdims, where=_known(x, where))
-    how = {"axis": axis, "dtype": dtype, "keepdims": keepdims, "where": where}
-    return as_numpy(result, np.nanmean, x, **how)
-
-
-def _nanspread(fn: Callable, spread: Callable) -> Callable:
-    def of(
-        x: Array,
-        axis: Axis = None,
-        dtype: Any = None,
-        out: None = None,
-        ddof: float = 0,
-        keepdims: bool = False,
-        *,
-        where: Any = True,
-        correction: float = 0,
-        mean: Any = None,
-    ) -> Any:
-        how = {"axis": axis, "dtype": dtype, "keepdims": keepdims, "ddof": correction or ddof}
-        result = spread(x, where=_known(x, where), mean=mean, out=out, **how)
-        return as_numpy(result, fn, x, where=where, mean=mean, **how)
-
-    return of
-
-
-extended(np.nanvar, _nanspread(np.nanvar, spread_with(np.var)))
-extended(np.nanstd, _nanspread(np.nanstd, spread_with(np.std)))
+_masked(np.nanmean, mean_with)
+_masked(np.nanvar, spread_with(np.var))
+_masked(np.nanstd, spread_with(np.std))
 extended(np.nancumsum, running_with(np.nancumsum))
 extended(np.nancumprod, running_with(np.nancumprod))

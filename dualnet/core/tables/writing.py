@@ -40,12 +40,15 @@ def _writes(fn: Callable, position: int) -> None:
         aliasing.write(x, np.where(written, astype(chosen, x.dtype), x), fn)
 
 
-for _fn, _position in (
-    (np.put, 2),
-    (np.place, 2),
-    (np.putmask, 2),
-    (np.copyto, 1),
-    (np.fill_diagonal, 1),
-    (np.put_along_axis, 2),
-):
+WRITES: dict[Callable, int] = {
+    np.put: 2,
+    np.place: 2,
+    np.putmask: 2,
+    np.copyto: 1,
+    np.fill_diagonal: 1,
+    np.put_along_axis: 2,
+}
+"""Function → the position of the values among its arguments."""
+
+for _fn, _position in WRITES.items():
     _writes(_fn, _position)
