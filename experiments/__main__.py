@@ -1,24 +1,41 @@
 """Run an experiment by its name.
 
-python -m experiments NAME [--quick] [--seeds N …] [--backend NAME] [--out DIR]
+python -m experiments NAME [--quick] [--seeds N …] [--only TEXT] [--backend NAME] [--out DIR]
 python -m experiments --list
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from dualnet import backends
-from dualnet.errors import UsageError
-from experiments import frog_angles, frog_functions, frog_quality
+from dualnet.errors import DualnetError, Interrupted, UsageError
+from experiments import (
+    fdfa_cnn,
+    fdfa_mlp,
+    frog_angles,
+    frog_functions,
+    frog_quality,
+    ren_cifar,
+    ren_mnist,
+)
 from experiments.experiment import Experiment, file_of, run_experiment, save_picture
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (frog_quality, frog_functions, frog_angles)
+    for module in (
+        frog_quality,
+        frog_functions,
+        frog_angles,
+        fdfa_mlp,
+        fdfa_cnn,
+        ren_mnist,
+        ren_cifar,
+    )
 }
 OLDER = ("mnist", "rules", "networks", "contrastive", "alignment", "published")
 """Tables that are commands of their own: `python -m experiments.mnist`, and so on."""
@@ -32,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="list the experiments")
     parser.add_argument("--quick", action="store_true", help="a small form, in seconds")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds of every row")
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose settings have it")
+    parser.add_argument("--data-dir", help="the folder of the data sets")
     parser.add_argument("--backend", choices=backends.NAMES, default="numpy", help="default numpy")
     parser.add_argument(
         "--out",
@@ -49,13 +68,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {args.name!r}")
     experiment = EXPERIMENTS[args.name]
     try:
-        form = experiment.form(args.quick, args.seeds, args.backend)
+        form = experiment.form(
+            args.quick,
+            args.seeds,
+            args.backend,
+            only=args.only,
+            data_dir=args.data_dir,
+            work=args.out / args.name,
+        )
         rows = run_experiment(experiment, form, args.out)
     except UsageError as error:
         parser.error(str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
+    except DualnetError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return error.exit_code
     print(experiment.table(rows))
     path = file_of(experiment, form, args.out)
     if save_picture(experiment, rows, path.with_suffix(".png")):
@@ -64,4 +93,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # After SIGTERM a training writes a checkpoint, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,17 @@ class Form:
         quick: whether it is a small form of seconds, which shows that everything works.
         seeds: the seeds of every row.
         backend: the name of a backend.
+        only: rows whose settings do not contain this text are left out.
+        data_dir: the folder of the data sets; None for where they are looked for by default.
+        work: a folder where a row that takes long may keep what it has so far.
     """
 
     quick: bool
     seeds: tuple[int, ...]
     backend: str = "numpy"
+    only: str = ""
+    data_dir: str | None = None
+    work: Path = Path("runs/experiments")
 
 
 @dataclass(frozen=True)
@@ -56,29 +62,33 @@ class Experiment:
         shows: what it shows, in one line.
         source: the paper, and the figure or table.
         settings: returns the settings of every row, in the order of the table.
-        measure: returns what a row found, as JSON values, from the row's settings.
+        measure: returns what a row found, as JSON values, from the row's settings; where each seed
+            is a row, a list of that for each of the form's seeds.
         table: returns the rows as Markdown, with published figures and theory beside them.
         picture: returns the rows as a figure of matplotlib; None for an experiment without one.
         seeds: the seeds of the full form.
         quick_seeds: the seeds of the quick form.
         published: published figures and settings that the rows are compared with, as JSON values.
         backends: the backends that it can run on.
+        each_seed: whether each seed is a row of its own, on whatever backend it is measured.  So
+            it is with trainings: a seed more leaves the others as they are.
     """
 
     name: str
     shows: str
     source: str
     settings: Callable[[Form], list[Settings]]
-    measure: Callable[[Settings, Form], dict[str, Any]]
+    measure: Callable[[Settings, Form], Any]
     table: Callable[[list[dict]], str]
     picture: Callable[[list[dict]], Any] | None = None
     seeds: tuple[int, ...] = (0,)
     quick_seeds: tuple[int, ...] = (0,)
     published: dict[str, Any] = field(default_factory=dict)
     backends: tuple[str, ...] = ("numpy",)
+    each_seed: bool = False
 
-    def form(self, quick: bool, seeds: Sequence[int] | None, backend: str) -> Form:
-        """Return the form that the command line asks for.
+    def form(self, quick: bool, seeds: Sequence[int] | None, backend: str, **more: Any) -> Form:
+        """Return the form that the command line asks for; `more` are other fields of it.
 
         Raises:
             UsageError: a seed occurs twice, or the experiment cannot run on the backend.
@@ -90,42 +100,72 @@ class Experiment:
         if seeds is not None and len(set(seeds)) < len(seeds):
             raise UsageError(f"--seeds: each seed may occur once, got {' '.join(map(str, seeds))}")
         usual = self.quick_seeds if quick else self.seeds
-        return Form(quick, usual if seeds is None else tuple(seeds), backend)
+        return Form(quick, usual if seeds is None else tuple(seeds), backend, **more)
 
 
 def run_experiment(experiment: Experiment, form: Form, out: Path) -> list[dict]:
     """Measure the rows that are missing and return all rows of this form, in order.
 
     A row has `settings`, `seeds`, `backend`, `results`, `seconds`, `machine`, `commit` and `date`.
+    Where each seed is a row, those of the first seed come first, and a device measures all seeds
+    of the same settings at once.
 
     Args:
         experiment: what to run.
         form: in what form.
         out: the folder of its file, which may exist already.  Rows of other forms stay in the file.
+
+    Raises:
+        UsageError: no row's settings contain `form.only`, or the file is not this experiment's.
     """
     path = file_of(experiment, form, out)
-    known = {_identity(row): row for row in read_rows(experiment, path)}
+    known = {_identity(experiment, row): row for row in read_rows(experiment, path)}
+    chosen = [s for s in experiment.settings(form) if form.only in _words(s)]
+    if not chosen:
+        raise UsageError(f"--only {form.only}: no row of {experiment.name} has that in its settings")
+    groups = [(seed,) for seed in form.seeds] if experiment.each_seed else [form.seeds]
     wanted = [
-        {"settings": settings, "seeds": named(form.seeds), "backend": form.backend}
-        for settings in experiment.settings(form)
+        {"settings": settings, "seeds": named(seeds), "backend": form.backend}
+        for seeds in groups
+        for settings in chosen
     ]
-    missing = [row for row in wanted if _identity(row) not in known]
+    missing = [row for row in wanted if _identity(experiment, row) not in known]
     # Where standard error is a terminal, a bar shows how far the rows are.
-    bar = tqdm(missing, initial=len(wanted) - len(missing), total=len(wanted), disable=None)
+    bar = tqdm(initial=len(wanted) - len(missing), total=len(wanted), disable=None)
     made_by = {"machine": machine(), "commit": commit()}
-    for row in bar:
-        bar.set_description(" ".join(f"{k}={v}" for k, v in row["settings"].items()))
+    for rows in _at_once(experiment, missing, form.backend):
+        bar.set_description(_words(rows[0]["settings"]))
+        seeds = form.seeds if not experiment.each_seed else [int(row["seeds"]) for row in rows]
         start = time.perf_counter()
-        results = experiment.measure(row["settings"], form)
-        known[_identity(row)] = {
-            **row,
-            "results": results,
-            "seconds": round(time.perf_counter() - start, 3),
-            **made_by,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
+        results = experiment.measure(rows[0]["settings"], replace(form, seeds=tuple(seeds)))
+        seconds = round(time.perf_counter() - start, 3)
+        for row, found in zip(rows, results if experiment.each_seed else [results], strict=True):
+            known[_identity(experiment, row)] = {
+                **row,
+                "results": found,
+                "seconds": seconds,
+                **made_by,
+                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            }
         _write(experiment, path, list(known.values()))
-    return [known[_identity(row)] for row in wanted]
+        bar.update(len(rows))
+    bar.close()
+    return [known[_identity(experiment, row)] for row in wanted]
+
+
+def _at_once(experiment: Experiment, missing: list[dict], backend: str) -> list[list[dict]]:
+    """Return the missing rows in groups that are measured at once."""
+    if not experiment.each_seed or backend == "numpy":
+        return [[row] for row in missing]
+    groups: dict[str, list[dict]] = {}
+    for row in missing:
+        groups.setdefault(_words(row["settings"]), []).append(row)
+    return list(groups.values())
+
+
+def _words(settings: Settings) -> str:
+    """Return settings as one line."""
+    return " ".join(f"{name}={value}" for name, value in settings.items())
 
 
 def file_of(experiment: Experiment, form: Form, out: Path) -> Path:
@@ -152,8 +192,10 @@ def read_rows(experiment: Experiment, path: Path) -> list[dict]:
     )
 
 
-def _identity(row: dict) -> str:
-    return json.dumps([row[name] for name in ("settings", "seeds", "backend")], sort_keys=True)
+def _identity(experiment: Experiment, row: dict) -> str:
+    """Return what tells a row from all others, as text."""
+    names = ("settings", "seeds") if experiment.each_seed else ("settings", "seeds", "backend")
+    return json.dumps([row[name] for name in names], sort_keys=True)
 
 
 def _write(experiment: Experiment, path: Path, rows: list[dict]) -> None:

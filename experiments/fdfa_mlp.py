@@ -1,0 +1,20 @@
+"""FDFA's tables of fully connected networks: seven rules, three depths, three data sets."""
+
+from __future__ import annotations
+
+from experiments.recipe_table import recipe_table
+
+SETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+DEPTHS = (2, 4, 3)
+
+EXPERIMENT = recipe_table(
+    name="fdfa-mlp",
+    shows="test accuracy of networks of 2, 3 and 4 layers by every rule, 100 epochs",
+    source="Bacho and Chu, Low-Variance Forward Gradients, Tables 1 and 6",
+    columns={
+        f"{title}, {depth} layers": f"fdfa-mlp{depth}-{dataset}"
+        for dataset, title in SETS.items()
+        for depth in DEPTHS
+    },
+    quick=("fdfa-mlp2-mnist-bp", "fdfa-mlp2-mnist-fdfa", "fdfa-mlp2-fashion-mnist-fg-a"),
+)

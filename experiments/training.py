@@ -1,0 +1,84 @@
+"""Trainings by `train.py`, as rows of an experiment: they go on where they were interrupted."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import shlex
+import sys
+from typing import Any
+
+import train
+from dualnet.errors import DivergedError
+from dualnet.training.resolve import resolve
+from dualnet.training.run_folder import RunFolder
+from experiments.experiment import Form, named
+
+CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+"""The columns of `metrics.csv` that a row keeps."""
+QUICK = "--limit-train 128 --limit-test 128 --epochs 2"
+"""What makes a training short enough for the quick form."""
+
+
+def trained(flags: str, form: Form) -> list[dict[str, Any]]:
+    """Train with each of the form's seeds and return what each run has reached.
+
+    The runs have a folder below `form.work`; where it is there already, they go on from their
+    checkpoints.
+
+    Args:
+        flags: of `train.py`, without seeds, backend and folders.
+        form: in what form.
+
+    Returns:
+        For each seed `curves`, from a column of `metrics.csv` to a number for each epoch, and the
+        last number of each column under its own name; `parameters`, `seconds_per_step`, and for a
+        recipe `changed`, the settings that the flags changed.  A run that diverges has `diverged`,
+        which says when, beside the curves until then, and nothing else.
+
+    Raises:
+        UsageError, DataError, BackendError, Interrupted: see `dualnet.errors`.
+    """
+    words = re.findall(r"[\w.]+", f"{flags} seeds {named(form.seeds)}")
+    folder = RunFolder(form.work / "-".join(words))
+    how = [] if form.data_dir is None else ["--data-dir", form.data_dir]
+    if not sys.stderr.isatty():
+        how.append("--quiet")
+    try:
+        if folder.seeds() is None:
+            short = shlex.split(QUICK) if form.quick else []
+            args = train.parse([*shlex.split(flags), *short, "--backend", form.backend, *how])
+            summary = train.train(resolve(args, train.TABLES), folder, args, form.seeds)
+        else:
+            argv = ["--resume", str(folder.path), *how]
+            summary = train.resume(train.parse(argv), argv)
+    except DivergedError as error:  # all runs have
+        summary = {"runs": [], "diverged": dict.fromkeys(form.seeds, str(error))}
+    found = {one["seed"]: _reached(one) for one in summary["runs"]}
+    found |= {seed: {"diverged": why} for seed, why in summary["diverged"].items()}
+    return [{**found[seed], "curves": _curves(folder.of_seed(seed))} for seed in form.seeds]
+
+
+def _reached(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return what a row keeps of a run's summary."""
+    changed = {"changed": summary["recipe"]["changed"]} if "recipe" in summary else {}
+    names = (*CURVES, "epochs", "parameters", "seconds_per_step")
+    return {**{name: summary[name] for name in names}, **changed}
+
+
+def _curves(folder: RunFolder) -> dict[str, list[float | None]]:
+    """Return the columns of a run's `metrics.csv`, which are empty before its first epoch ends.
+
+    Numbers have five significant digits; one that is not finite is None.
+    """
+    try:
+        with open(folder.path / "metrics.csv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        rows = []
+    return {name: [_rounded(float(row[name])) for row in rows] for name in CURVES}
+
+
+def _rounded(number: float) -> float | None:
+    return float(f"{number:.5g}") if math.isfinite(number) else None
