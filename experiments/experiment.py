@@ -122,7 +122,9 @@ def run_experiment(experiment: Experiment, form: Form, out: Path) -> list[dict]:
     known = {_identity(experiment, row): row for row in read_rows(experiment, path)}
     chosen = [s for s in experiment.settings(form) if form.only in _words(s)]
     if not chosen:
-        raise UsageError(f"--only {form.only}: no row of {experiment.name} has that in its settings")
+        raise UsageError(
+            f"--only {form.only}: no row of {experiment.name} has that in its settings"
+        )
     groups = [(seed,) for seed in form.seeds] if experiment.each_seed else [form.seeds]
     wanted = [
         {"settings": settings, "seeds": named(seeds), "backend": form.backend}

@@ -17,7 +17,7 @@ from experiments.experiment import Form, named
 
 CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 """The columns of `metrics.csv` that a row keeps."""
-QUICK = "--limit-train 128 --limit-test 128 --epochs 2"
+QUICK = "--limit-train 32 --limit-test 32 --epochs 2"
 """What makes a training short enough for the quick form."""
 
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from data_files import REAL
 
 import dualnet as dn
-from dualnet.errors import UsageError
+from dualnet.errors import Interrupted, UsageError
 from dualnet.learning import WEIGHT_AGGREGATIONS
+from dualnet.training.run import Run
 from experiments import (
     contrastive,
     frog_functions,
@@ -22,6 +24,7 @@ from experiments import (
 )
 from experiments.__main__ import EXPERIMENTS, main
 from experiments.experiment import Experiment, Form, file_of, named, read_rows, run_experiment
+from experiments.training import trained
 
 
 def test_a_table_goes_on_where_it_stopped(tmp_path):
@@ -148,9 +151,27 @@ def test_names_of_seeds_tell_them_apart():
     assert named((0, 2, 3)) == "0, 2, 3" and named((2, 1, 0)) == "2, 1, 0"
 
 
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A folder of the real MNIST and Fashion-MNIST, and of noise in the form of CIFAR-10."""
+    if not (REAL / "mnist").is_dir():
+        pytest.skip(f"MNIST is not in {REAL}; set DUALNET_DATA to the folder that holds it")
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for name in ("mnist", "fashion-mnist"):
+        (folder / name).symlink_to((REAL / name).resolve())
+    noise = folder / "cifar10"
+    noise.mkdir()
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        records = rng.integers(0, 256, (200, 3073), np.uint8)
+        records[:, 0] %= 10
+        (noise / f"{name}.bin").write_bytes(records.tobytes())
+    return str(folder)
+
+
+@pytest.mark.usefixtures("no_outside", "no_curve")
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_quick_form_of_every_experiment_runs(name, tmp_path, capsys):
-    command = [name, "--quick", "--out", str(tmp_path)]
+def test_the_quick_form_of_every_experiment_runs(name, tmp_path, capsys, data_dir):
+    command = [name, "--quick", "--out", str(tmp_path), "--data-dir", data_dir]
     assert main(command) == 0
     table = capsys.readouterr().out
     assert table.startswith("| ") and "nan" not in table
@@ -176,6 +197,7 @@ def test_the_experiments_are_listed(capsys):
         (["frog"], "NAME must be one of frog-quality, .*, got 'frog'"),
         (["frog-angles", "--seeds", "1", "1"], "--seeds: each seed may occur once, got 1 1"),
         (["frog-angles", "--backend", "cupy"], "--backend: frog-angles runs on numpy, got 'cupy'"),
+        (["frog-angles", "--only", "k=5"], "--only k=5: no row of frog-angles has that in its"),
     ],
 )
 def test_mistakes_on_the_command_line_are_named(command, message, capsys, tmp_path):
@@ -190,16 +212,93 @@ def test_the_committed_results_are_those_of_the_page(name):
     experiment = EXPERIMENTS[name]
     form = experiment.form(quick=False, seeds=None, backend=experiment.backends[0])
     rows = read_rows(experiment, file_of(experiment, form, RESULTS))
-    wanted = experiment.settings(form)
-    assert rows and [row["settings"] for row in rows] == [
-        settings for settings in wanted if any(settings == row["settings"] for row in rows)
-    ]
-    assert {row["seeds"] for row in rows} == {named(form.seeds)}
     text = (runs.TRAIN.parent / "docs/results.md").read_text(encoding="utf-8")
+    not_yet = re.search("(?m)^Not measured yet: (.*)$", text).group(1)
+    assert (f"`{name}`" in not_yet) == (not rows)
+    if not rows:
+        return
+    known = [json.dumps(settings) for settings in experiment.settings(form)]
+    assert {json.dumps(row["settings"]) for row in rows} <= set(known)
+    if not experiment.each_seed:
+        places = [known.index(json.dumps(row["settings"])) for row in rows]
+        assert places == sorted(places) and {row["seeds"] for row in rows} == {named(form.seeds)}
     assert experiment.table(rows) in text
     if experiment.picture is not None:
         assert f"(../benchmarks/results/{name}.png)" in text
         assert (RESULTS / f"{name}.png").exists()
+
+
+# --- trainings as rows ---------------------------------------------------------------------------
+
+TINY = "--model mlp --depth 1 --width 8 --rule fdfa --limit-train 64 --limit-test 32"
+
+
+def training(work, seeds):
+    return Form(quick=False, seeds=seeds, work=work)
+
+
+def without_times(results):
+    return [{n: v for n, v in r.items() if n != "seconds_per_step"} for r in results]
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_an_interrupted_training_goes_on_and_has_the_same_results(tmp_path, monkeypatch):
+    flags = f"{TINY} --epochs 4"
+    whole = trained(flags, training(tmp_path / "whole", (3,)))
+    (result,) = whole
+    assert [len(curve) for curve in result["curves"].values()] == [4] * 4
+    assert np.isclose(result["test_accuracy"], result["curves"]["test_accuracy"][-1], rtol=1e-4)
+    assert result["epochs"] == 4 and result["parameters"] == 64 * 8 + 8 + 80 + 10
+
+    save_epoch, saved = Run.save_epoch, []
+
+    def interrupting(self, state):
+        save_epoch(self, state)
+        saved.append(state)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "save_epoch", interrupting)
+    with pytest.raises(Interrupted):
+        trained(flags, training(tmp_path / "parts", (3,)))
+    assert without_times(trained(flags, training(tmp_path / "parts", (3,)))) == without_times(whole)
+    assert len(saved) == 4
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_seeds_of_a_training_are_rows_and_a_seed_more_leaves_the_others(tmp_path):
+    measured = []
+
+    def measure(row, form):
+        measured.append((row["number"], form.seeds))
+        return [{"seed": seed} for seed in form.seeds]
+
+    experiment = replace(counting(measure), each_seed=True, backends=("numpy", "cupy"))
+    run_experiment(experiment, replace(FORM, seeds=(4,), only="number=2"), tmp_path)
+    assert measured == [(2, (4,))]
+    rows = run_experiment(experiment, replace(FORM, seeds=(4, 9)), tmp_path)
+    assert measured[1:] == [(1, (4,)), (3, (4,)), (1, (9,)), (2, (9,)), (3, (9,))]
+    assert [(row["settings"]["number"], row["seeds"], row["results"]["seed"]) for row in rows] == [
+        (number, str(seed), seed) for seed in (4, 9) for number in (1, 2, 3)
+    ]
+    # A device measures all seeds that are missing at once, and what the host did counts.
+    measured.clear()
+    run_experiment(experiment, replace(FORM, seeds=(4, 5, 6), backend="cupy"), tmp_path)
+    assert measured == [(1, (5, 6)), (2, (5, 6)), (3, (5, 6))]
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_training_that_diverges_is_a_result(tmp_path):
+    flags = f"{TINY} --epochs 3 --optimizer sgd --lr 1e30"
+    (result,) = trained(flags, training(tmp_path, (0,)))
+    assert "diverged" in result["diverged"] and "test_accuracy" not in result
+    rows = [
+        {"settings": {"recipe": "fdfa-mlp2-mnist-bp"}, "seeds": str(seed), "results": r}
+        for seed, r in enumerate([result, {"test_accuracy": 0.98}, {"test_accuracy": 0.99}])
+    ]
+    table = EXPERIMENTS["fdfa-mlp"].table
+    assert "| `bp` | 98.50 ± 0.71, 1 diverged (98.25) |" in table(rows)
+    assert "| `bp` | 1 diverged (98.25) |" in table(rows[:1])
 
 
 # --- functions and descent -----------------------------------------------------------------------
