@@ -24,6 +24,7 @@ from dualnet.nn import has_local_heads, walk, with_local_heads
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.flags import ROUNDED_BITS, make_parser
+from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.recipes import RECIPES, find_recipe
 from dualnet.training.resolve import check, locality, resolve
@@ -103,6 +104,7 @@ def train(
     seeds: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Load the data, do one run or one for each of several seeds, and return the summary."""
+    keep_freed_memory()
     # The backend comes first, to say at once if it cannot be used, and what `auto` chooses.
     backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
     # Where `auto` chooses NumPy, settings for CuPy are dropped.

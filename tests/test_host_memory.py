@@ -1,0 +1,32 @@
+"""The C library keeps freed memory where it is told to; each test is a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+PAGES = """
+import resource
+import numpy as np
+from dualnet.training.host_memory import keep_freed_memory
+
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(1 << 20, np.float32) + 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+asked_anew = pages()
+if keep_freed_memory():
+    pages()  # the first arrays get memory in any case
+    print(asked_anew, pages())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="for the GNU C library alone")
+def test_kept_memory_is_not_asked_for_anew():
+    done = subprocess.run([sys.executable, "-c", PAGES], check=True, capture_output=True, text=True)
+    if not done.stdout:
+        pytest.skip("this C library cannot be told to keep memory")
+    anew, kept = map(int, done.stdout.split())
+    assert anew > 20 * 100 and kept < 20
