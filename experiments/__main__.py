@@ -15,6 +15,7 @@ from pathlib import Path
 from dualnet import backends
 from dualnet.errors import DualnetError, Interrupted, UsageError
 from experiments import (
+    beyond_bp,
     fdfa_cnn,
     fdfa_mlp,
     frog_angles,
@@ -35,6 +36,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         fdfa_cnn,
         ren_mnist,
         ren_cifar,
+        beyond_bp,
     )
 }
 OLDER = ("mnist", "rules", "networks", "contrastive", "alignment", "published")

@@ -17,8 +17,10 @@ from experiments.experiment import Form, named
 
 CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 """The columns of `metrics.csv` that a row keeps."""
-QUICK = "--limit-train 32 --limit-test 32 --epochs 2"
-"""What makes a training short enough for the quick form."""
+QUICK = "--limit-train 32 --epochs 2"
+QUICK_TEST = "--limit-test 32"
+"""What makes a training short enough for the quick form; the second where no images of the training
+set are held out to test on."""
 
 
 def trained(flags: str, form: Form) -> list[dict[str, Any]]:
@@ -47,8 +49,10 @@ def trained(flags: str, form: Form) -> list[dict[str, Any]]:
         how.append("--quiet")
     try:
         if folder.seeds() is None:
-            short = shlex.split(QUICK) if form.quick else []
-            args = train.parse([*shlex.split(flags), *short, "--backend", form.backend, *how])
+            argv = [*shlex.split(flags), "--backend", form.backend, *how]
+            if form.quick:
+                argv += shlex.split(QUICK if "--validation" in argv else f"{QUICK} {QUICK_TEST}")
+            args = train.parse(argv)
             summary = train.train(resolve(args, train.TABLES), folder, args, form.seeds)
         else:
             argv = ["--resume", str(folder.path), *how]
