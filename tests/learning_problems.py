@@ -59,6 +59,7 @@ BACKEND = NumpyBackend()
 
 EVERY_RULE = [
     Backprop(),
+    Backprop(checkpointing=True),
     LocalBackprop(),
     GreedyBackprop(),
     FeedbackAlignment(),

@@ -31,6 +31,7 @@ from dualnet.learning import (
     Batch,
     FiniteDifferences,
     LearnedFeedbackAlignment,
+    LocalBackprop,
     Measurement,
     Plan,
     Rule,
@@ -514,7 +515,7 @@ SCALED = (
 def test_a_new_layer_works_with_every_rule(rule, rng, key):
     p = problem(rng, key, *SCALED)
     done = p.step(rule, key)
-    if isinstance(rule, Backprop):
+    if isinstance(rule, (Backprop, LocalBackprop)):
         assert_close(done.gradients, p.exact(), 1e-13)
     assert all(np.any(g) for g in tree.leaves(done.gradients))
 

@@ -12,10 +12,11 @@ from typing import ClassVar
 
 from dualnet.core.derivatives import value_and_grad
 from dualnet.core.transforms import stop_gradient
+from dualnet.learning.checkpointing import measure_with_checkpoints
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement, Rule
 from dualnet.learning.task import LearnerState, Shard, correct
-from dualnet.nn.network import Context
+from dualnet.nn.network import Context, Sequential
 from dualnet.tree import Tree
 from dualnet.types import Array
 
@@ -52,7 +53,31 @@ def segment_losses(
 
 @dataclass(frozen=True)
 class Backprop(Rule):
-    """`bp`: gradient of the loss by the transpose of its linearization.  No randomness."""
+    """`bp`: gradient of the loss by the transpose of its linearization.  No randomness.
+
+    Args:
+        checkpointing: whether parts of the network, if it is a chain, are evaluated again on the
+            way back, which takes more time and less memory; see `learning.checkpointing`.
+    """
+
+    checkpointing: bool = False
+
+    def measure(
+        self, plan: Plan, learner: LearnerState, directions: None, shard: Shard
+    ) -> Measurement:
+        if self.checkpointing and isinstance(plan.task.network, Sequential):
+            return measure_with_checkpoints(plan, learner, shard)
+        return measure_by_reverse(plan, learner, shard, shard.context, self.locality)
+
+
+@dataclass(frozen=True)
+class LocalBackprop(Rule):
+    """`l-bp`: with the local heads' losses added; the gradient still flows between blocks.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 6.
+    """
+
+    locality: ClassVar[str] = "local"
 
     def measure(
         self, plan: Plan, learner: LearnerState, directions: None, shard: Shard
@@ -61,17 +86,7 @@ class Backprop(Rule):
 
 
 @dataclass(frozen=True)
-class LocalBackprop(Backprop):
-    """`l-bp`: with the local heads' losses added; the gradient still flows between blocks.
-
-    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 6.
-    """
-
-    locality: ClassVar[str] = "local"
-
-
-@dataclass(frozen=True)
-class GreedyBackprop(Backprop):
+class GreedyBackprop(LocalBackprop):
     """`lg-bp`: every block answers to its local head alone."""
 
     locality: ClassVar[str] = "greedy"

@@ -71,6 +71,7 @@ ROUNDED_BITS = {"tf32": 11, "bf16": 8}
 """Precision of matrix products, which has a flag → bits to which factors may be rounded."""
 
 OPTION_HELP = {
+    "checkpointing": "evaluate parts of the network again on the way back, to save memory",
     "width": "units of each hidden layer, or channels",
     "depth": "number of hidden layers, or of blocks",
     "activation": "what follows each hidden layer: relu, tanh, gelu or sigmoid",
