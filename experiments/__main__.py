@@ -16,6 +16,7 @@ from dualnet import backends
 from dualnet.errors import DualnetError, Interrupted, UsageError
 from experiments import (
     beyond_bp,
+    cost,
     fdfa_cnn,
     fdfa_mlp,
     frog_angles,
@@ -37,6 +38,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         ren_mnist,
         ren_cifar,
         beyond_bp,
+        cost,
     )
 }
 OLDER = ("mnist", "rules", "networks", "contrastive", "alignment", "published")
