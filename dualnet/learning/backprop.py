@@ -65,8 +65,9 @@ class Backprop(Rule):
     def measure(
         self, plan: Plan, learner: LearnerState, directions: None, shard: Shard
     ) -> Measurement:
-        if self.checkpointing and isinstance(plan.task.network, Sequential):
-            return measure_with_checkpoints(plan, learner, shard)
+        network = plan.task.network
+        if self.checkpointing and isinstance(network, Sequential):
+            return measure_with_checkpoints(plan, learner, shard, network)
         return measure_by_reverse(plan, learner, shard, shard.context, self.locality)
 
 

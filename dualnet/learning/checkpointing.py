@@ -11,6 +11,8 @@ Source: Chen et al. 2016, "Training deep nets with sublinear memory cost", secti
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -24,49 +26,62 @@ from dualnet.tree import Tree
 from dualnet.types import Array
 
 
-def parts_of(network: Sequential) -> list[Sequential]:
-    """Cut a chain of L layers into about √L parts of nearly equal numbers of layers."""
-    layers, count = network.layers, max(1, round(math.sqrt(len(network.layers))))
-    bounds = [len(layers) * i // count for i in range(count + 1)]
-    return [Sequential(layers[a:b]) for a, b in pairwise(bounds)]
-
-
-def measure_with_checkpoints(plan: Plan, learner: LearnerState, shard: Shard) -> Measurement:
+def measure_with_checkpoints(
+    plan: Plan, learner: LearnerState, shard: Shard, network: Sequential
+) -> Measurement:
     """Measure a shard's summed gradients of the network's loss.
 
     Args:
-        plan, learner, shard: as for `Rule.measure`; the network is a `Sequential`.
+        plan, learner, shard: as for `Rule.measure`.
+        network: that of the plan's task, a chain.
 
     Returns:
         Sums of `loss`, `correct` and `gradients`.
     """
-    *earlier, last = [
-        (part, {name: learner.params[name] for name, _ in part.layers})
-        for part in parts_of(plan.task.network)
-    ]
+    *earlier, last = parts_of(network)
 
-    def output(part: Sequential, own: Tree, x: Array) -> tuple[Array, Tree]:
+    def own_params(part: Sequential) -> Tree:
+        return {name: learner.params[name] for name, _ in part.layers}
+
+    def output(part: Sequential, params: Tree, x: Array) -> tuple[Array, Tree]:
         # Random layers draw by the key of the step and their path: the same both times.
-        return part.apply(own, learner.model_state, x, shard.context)
+        return part.apply(params, learner.model_state, x, shard.context)
 
-    def losses_of(own: Tree, x: Array) -> tuple[Array, tuple[Array, Tree]]:
-        outputs, state = output(last[0], own, x)
+    def losses_of(part: Sequential, params: Tree, x: Array) -> tuple[Array, tuple[Array, Tree]]:
+        outputs, state = output(part, params, x)
         return plan.task.losses_of(outputs, shard.targets), (outputs, state)
 
-    inputs, new_state, x = [], {}, shard.inputs
-    for part, own in earlier:
+    inputs: list[Array] = [shard.inputs]
+    new_state: dict[str, Tree] = {}
+    for part in earlier:
+        x, state = output(part, own_params(part), inputs[-1])
         inputs.append(x)
-        x, state = output(part, own, x)
-        new_state |= state
-    losses, pull, (outputs, state) = vjp(losses_of, last[1], x, has_aux=True)
-    gradients, cotangent = pull(np.ones_like(losses))
-    for (part, own), x in zip(reversed(earlier), reversed(inputs), strict=True):
-        _, pull, _ = vjp(lambda own, x, part=part: output(part, own, x), own, x, has_aux=True)
-        of_part, cotangent = pull(cotangent)
-        gradients |= of_part
+        new_state.update(state)
+
+    def transposed(function: Callable, part: Sequential) -> tuple:
+        """Return what `vjp` does for the last of `inputs`, which is dropped."""
+        x, params = inputs.pop(), own_params(part)
+        if inputs:
+            return vjp(partial(function, part), params, x, has_aux=True)
+        # Nobody asks for a cotangent of the network's inputs.
+        return vjp(lambda params: function(part, params, x), params, has_aux=True)
+
+    losses, pull, (outputs, state) = transposed(losses_of, last)
+    gradients, *cotangents = pull(np.ones_like(losses))
+    for part in reversed(earlier):
+        _, pull, _ = transposed(output, part)
+        of_part, *cotangents = pull(*cotangents)
+        gradients.update(of_part)
     total = {
         "loss": losses.sum(),
         "correct": correct(outputs, shard.targets),
         "gradients": {name: gradients[name] for name in learner.params},
     }
     return Measurement(total, {**new_state, **state})
+
+
+def parts_of(network: Sequential) -> list[Sequential]:
+    """Cut a chain of L layers into about √L parts of nearly equal numbers of layers."""
+    layers, count = network.layers, max(1, round(math.sqrt(len(network.layers))))
+    bounds = [len(layers) * i // count for i in range(count + 1)]
+    return [Sequential(layers[a:b]) for a, b in pairwise(bounds)]
