@@ -34,7 +34,7 @@ RULES = {
     "fdfa": "--lr 1e-3",
     "fg-a-cv --shrink 0.1": "--lr 1e-3",
 }
-NETWORK = "--dataset mnist --model mlp --depth 8 --width 128 --batch-size 512 --epochs 10"
+NETWORK = "--dataset mnist --model mlp --depth 16 --width 128 --batch-size 512 --epochs 10"
 STEPS = -(-60_000 // 512)
 """How many steps an epoch has."""
 
