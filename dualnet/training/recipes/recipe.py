@@ -1,4 +1,4 @@
-"""What a recipe is: a published row, with all settings that a comparable run needs."""
+"""What a recipe is: a published row or curve, with all settings that a comparable run needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Recipe:
-    """A row of a paper's table as flags of the command line.
+    """A row of a paper's table, or a curve of a figure, as flags of the command line.
 
     Attributes:
         settings: flag, with `_` for `-`, to value.  What a recipe leaves out has no influence on
