@@ -15,6 +15,11 @@ from pathlib import Path
 from dualnet import backends
 from dualnet.errors import DualnetError, Interrupted, UsageError
 from experiments import (
+    dkh_batchnorm,
+    dkh_cifar,
+    dkh_conv,
+    dkh_rates,
+    dkh_width,
     fdfa_cnn,
     fdfa_mlp,
     frog_angles,
@@ -31,6 +36,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         frog_quality,
         frog_functions,
         frog_angles,
+        dkh_rates,
+        dkh_width,
+        dkh_batchnorm,
+        dkh_cifar,
+        dkh_conv,
         fdfa_mlp,
         fdfa_cnn,
         ren_mnist,
