@@ -138,7 +138,7 @@ def train(
 
 
 def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
-    """Return what `--describe` prints."""
+    """Return what `--describe` prints: the network, every setting, and what a recipe says of it."""
     in_shape, classes = data.outline(settings.dataset, data_dir, settings.image_size)
     with out_of_memory_explained(settings):
         network = network_of(settings, in_shape, classes)
@@ -161,8 +161,20 @@ def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
         ],
         "input_shape": list(in_shape),
         "classes": classes,
-        **published(settings),
+        "settings": by_name(settings),
+        **describe_recipe(settings),
     }
+
+
+def describe_recipe(settings: Settings) -> dict[str, Any]:
+    """Return what a summary says of the recipe, and which of its settings are the source's."""
+    described = published(settings)
+    if settings.recipe is not None:
+        recipe = find_recipe(settings.recipe)
+        described["recipe"]["published"] = {
+            name: value for name, value in recipe.settings.items() if name not in recipe.ours
+        }
+    return described
 
 
 def print_list() -> None:
@@ -191,14 +203,15 @@ def print_list() -> None:
     print("data sets:")
     for name, source in data.SOURCES.items():
         print(f"  {name:17}{source.description}")
-    print("recipes NAME-RULE, with the published test accuracy in %:")
+    print("recipes NAME-RULE, with the published test accuracy in % where there is one:")
     groups: dict[str, list[str]] = {}
     for name, recipe in RECIPES.items():
         rule = recipe.settings["rule"]
-        row = f"{rule} {100 * recipe.accuracy:.2f}"
+        row = rule if recipe.accuracy is None else f"{rule} {100 * recipe.accuracy:.2f}"
         groups.setdefault(name.removesuffix(f"-{rule}"), []).append(row)
+    longest = max(map(len, groups))
     for name, rows in groups.items():
-        print(f"  {name:27}{', '.join(rows)}")
+        print(f"  {name:{longest}}  {', '.join(rows)}")
 
 
 def main(argv: list[str]) -> None:
@@ -273,12 +286,19 @@ def report(summary: dict[str, Any], args: argparse.Namespace) -> None:
     for one in summary.get("runs", ()):
         print(f"seed {one['seed']:<8} {one['tested_on']} accuracy {one['test_accuracy']:.4f}")
     print(f"{accuracy} after {epochs} epoch{'s' if epochs > 1 else ''}")
+    for one in summary.get("runs", [summary]) if "best_epoch" in summary else ():
+        print(
+            f"lowest loss   seed {one['seed']}: after epoch {one['best_epoch']}, with accuracy "
+            f"{one['best_test_accuracy']:.4f}"
+        )
     print(f"run folder    {summary['run_dir']}")
     if "recipe" in summary:
         recipe = summary["recipe"]
+        known = recipe["test_accuracy"]
+        against = "without a published accuracy" if known is None else f"published {known:.4f}"
         print(
-            f"recipe        reached {summary['test_accuracy']:.4f}, published "
-            f"{recipe['test_accuracy']:.4f} ({recipe['source']}); "
+            f"recipe        reached {summary['test_accuracy']:.4f}, {against} "
+            f"({recipe['source']}); "
             f"changed here: {', '.join(map(flag, recipe['changed'])) or 'nothing'}"
         )
 

@@ -18,8 +18,9 @@ from dualnet import data
 from dualnet.learning import RULES, WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
+from dualnet.training import run
 from dualnet.training.flags import OPTION_HELP
-from dualnet.training.settings import option_table
+from dualnet.training.settings import Settings, option_table
 
 TRAIN = Path(train.__file__)
 TINY = "--epochs 1 --limit-train 64 --limit-test 20 --width 8 --quiet".split()
@@ -165,6 +166,34 @@ def test_several_seeds_are_summed_up(ask):
     assert json.loads(out)["test_loss"] == singles[1]["test_loss"] != singles[0]["test_loss"]
 
 
+def test_each_of_several_seeds_ends_when_it_would_alone(ask):
+    early = "--validation 100 --patience 1 --epochs 12 --lr 0.03 --limit-train 300 --quiet".split()
+    flags = [*early, "--width", 16, "--rule", "fg-a", "--json"]
+    _, out, _ = ask(*flags, "--seeds", 1, 2, 3, 4, "--run-dir", "all")
+    together = json.loads(out)
+    epochs = [one["epochs"] for one in together["runs"]]
+    assert len(set(epochs)) > 1 and min(epochs) < 12 and together["epochs"] == max(epochs)
+    assert together["best_epoch"] == [one["best_epoch"] for one in together["runs"]]
+    for seed, of_group in zip((1, 2, 3, 4), together["runs"], strict=True):
+        _, out, _ = ask(*flags, "--seed", seed, "--run-dir", f"alone-{seed}")
+        alone = json.loads(out)
+        for name in ("epochs", "best_epoch", "best_test_accuracy", "test_loss", "train_loss"):
+            assert alone[name] == of_group[name], name
+    # Whoever is over stays so, whatever the others still have to do.
+    code, out, _ = ask("--resume", "all", "--epochs", 13, "--json", "--quiet")
+    again = [one["epochs"] for one in json.loads(out)["runs"]]
+    assert code == 0 and again == [n if n < 12 else 13 for n in epochs]
+
+
+def test_the_best_epoch_is_reported(ask):
+    flags = "--validation 50 --patience 3 --epochs 2 --limit-train 100 --width 8 --quiet".split()
+    code, out, _ = ask(*flags, "--run-dir", "run")
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert code == 0 and summary["tested_on"] == "validation"
+    best = f"after epoch {summary['best_epoch']}, with accuracy {summary['best_test_accuracy']:.4f}"
+    assert f"lowest loss   seed 0: {best}" in out
+
+
 def test_list_names_everything(ask):
     code, out, err = ask("--list")
     assert (code, err) == (0, "")
@@ -190,6 +219,39 @@ def test_describe_needs_no_data(ask):
     shapes = [s for layer in layers.values() for s in layer["parameters"].values()]
     assert sum(int(np.prod(shape)) for shape in shapes) == 669_706
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "",
+        "--rule fg-w --tangents 5 --sampler rank-one --optimizer momentum --momentum 0.3",
+        "--schedule step --times 0.25 0.5 --batch-size 17 --validation 60 --patience 3",
+        "--objective contrastive --temperature 0.7 --dtype float64 --shards 2 --seed 9",
+    ],
+)
+def test_describe_prints_the_settings_that_a_run_has(flags, ask, monkeypatch):
+    small = [*"--limit-train 200 --width 8 --epochs 1".split(), *flags.split()]
+    code, out, err = ask("--describe", *small)
+    assert code == 0, err
+    described = json.loads(out)["settings"]
+    made = []
+    real = run.make_trainer
+    monkeypatch.setattr(run, "make_trainer", lambda *args: made.append(real(*args)) or made[0])
+    code, _, err = ask(*small, "--quiet", "--run-dir", "run")
+    assert code == 0, err
+    settings = Settings.from_json(json.loads(Path("run/config.json").read_text())["settings"])
+    assert described == json.loads(json.dumps(train.by_name(settings)))
+    # What trains has them, too.
+    (trainer,) = made
+    of_run = ("lr", "epochs", "batch_size", "seed", "pixels", "shards", "patience", "grad_stats")
+    assert {name: getattr(trainer, name) for name in of_run} == {n: described[n] for n in of_run}
+    assert trainer.dtype == described["dtype"]
+    for kind in ("rule", "optimizer", "schedule", "objective"):
+        part = getattr(trainer, kind)
+        assert type(part) is train.TABLES[kind][described[kind]]
+        for name, value in vars(part).items():
+            assert described[name] == (list(value) if isinstance(value, tuple) else value)
 
 
 def test_help_names_every_flag(capsys):
@@ -267,6 +329,8 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
         ),
         ("--limit-train 0", "--limit-train must be at least 1, got 0"),
         ("--limit-train 100000", r"limit_train: expected a whole number from 1 to \d+, got 100000"),
+        ("--patience 0 --validation 9", "--patience must be at least 1, got 0"),
+        ("--patience 5", "--patience goes by the loss on validation images; .*--validation N"),
         ("--limit-test -1", "--limit-test must be at least 1, got -1"),
         ("--describe --width 0", "expected width >= 1"),
         ("--dtype float64 --tf32", "--tf32 is of no use to --dtype float64; it is for float32"),

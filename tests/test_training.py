@@ -210,6 +210,57 @@ def test_a_longer_run_is_written_down(train, tmp_path):
     assert json.loads((folder.path / "summary.json").read_text())["epochs"] == 2
 
 
+# --- ending early -----------------------------------------------------------------------------
+
+
+def judged(monkeypatch, losses):
+    """Let the evaluation after epoch i give the test loss `losses[i]`, counted from 0."""
+    monkeypatch.setattr(
+        Trainer,
+        "evaluate",
+        lambda _self, now: (losses[int(now.position[0])], 0.1 * now.position[0]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "epochs", "best"),
+    [
+        ([5, 4, 4, 3.5, 3.6, 3.5, 3.0, 1, 1, 1], 2, 6, 4),  # an equal loss is no lower one
+        ([5, 4, 4, 3.5, 3.6, 3.5, 3.0, 1, 1, 1], 3, 10, 8),
+        ([1, 2, 3, 0], 1, 2, 1),
+        ([4, 3, 2, 1], 1, 4, 4),
+        ([4, 5, 5, 5], 9, 4, 1),
+    ],
+)
+def test_patience_ends_a_run_without_lower_losses(
+    losses, patience, epochs, best, train, tmp_path, monkeypatch
+):
+    judged(monkeypatch, losses)
+    early = {"patience": patience, "validation": 40, "epochs": len(losses)}
+    summary = train("run", **early)
+    assert (summary["epochs"], summary["best_epoch"]) == (epochs, best)
+    assert summary["best_test_accuracy"] == pytest.approx(0.1 * (best - 1))
+    assert len(stored(tmp_path / "run")["history:"]) == epochs
+    assert train("run", resume=True, **early) == summary  # it is over, and stays so
+    longer = {**early, "epochs": 99}
+    if epochs < len(losses):
+        assert train("run", resume=True, **longer)["epochs"] == epochs
+    assert "best_epoch" not in train("all", epochs=len(losses))
+
+
+@pytest.mark.parametrize("number", [0, 2 * STEPS_PER_EPOCH, 4 * STEPS_PER_EPOCH - 1])
+def test_the_patience_of_an_interrupted_run_is_counted_on(number, train, tmp_path, monkeypatch):
+    judged(monkeypatch, [5, 4, 6, 6, 6, 6])
+    early = {"patience": 2, "validation": 40, "epochs": 6}
+    train("whole", **early)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, number)
+        with pytest.raises(KeyboardInterrupt):
+            train("parts", **early)
+    assert train("parts", resume=True, **early)["epochs"] == 4
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
 # --- what a run leaves -------------------------------------------------------------------------
 
 

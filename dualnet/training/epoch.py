@@ -64,6 +64,9 @@ class Stepper(Protocol[S]):
     @property
     def advance(self) -> Callable[..., Any]: ...
 
+    def is_over(self, now: S) -> bool:
+        """Return whether no further epoch is to be made."""
+
     def order(self, epoch: int) -> list[np.ndarray]:
         """Return the indices of the training images of each batch of an epoch."""
 
@@ -106,7 +109,7 @@ def course(
     recorded = stepper.backend.recorded
     advance = recorded(stepper.advance, stepper.graph)
     first_advance = recorded(partial(stepper.advance, check=True), False)
-    while now.position[0] < stepper.epochs:
+    while not stepper.is_over(now):
         now = yield from _epoch(stepper, now, first_advance, advance, step_seconds, quiet)
         first_advance = advance
     return now

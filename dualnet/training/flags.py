@@ -41,6 +41,8 @@ WHAT_TO_LEARN: Flags = {
 HOW_TO_LEARN: Flags = {
     "--lr": _FLOAT | {"help": "base learning rate"},
     "--epochs": _INT | {"help": "passes over the training images; the schedule spans all of them"},
+    "--patience": _INT
+    | {"help": "end after N epochs in a row without a lower loss on the --validation images"},
     "--batch-size": _INT | {"help": "images of a step"},
     "--seed": _INT | {"help": "of all randomness, default 0"},
     "--seeds": _INT | {"nargs": "+", "help": "do one run for each of these seeds"},
@@ -64,7 +66,7 @@ WHERE_AND_HOW_TO_REPORT: Flags = {
     "--json": _SWITCH | {"help": "print the summary as the last line"},
     "--quiet": _SWITCH | {"help": "show no progress bars"},
     "--list": _SWITCH | {"help": "list what there is to choose from"},
-    "--describe": _SWITCH | {"help": "print the model as JSON; nothing is trained"},
+    "--describe": _SWITCH | {"help": "print network and settings as JSON; nothing is trained"},
 }
 
 ROUNDED_BITS = {"tf32": 11, "bf16": 8}

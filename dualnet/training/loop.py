@@ -66,6 +66,8 @@ class Trainer:
         objective: what batches are made into, and how answers are judged.
         augment: what changes training images at random in every step; None for nothing.
         shards: pieces that a batch is cut into; None for `backend.threads`.
+        patience: after how many epochs in a row without a lower test loss the run ends; None for
+            never.
         grad_stats: after how many steps the gradient is compared with the exact one again,
             beginning with the first step; None for never.
         graph: whether a device may record steps and evaluations, and repeat the recordings.
@@ -86,6 +88,7 @@ class Trainer:
     objective: Objective = Supervised()  # noqa: RUF009, frozen
     augment: Augmentation | None = None
     shards: int | None = None
+    patience: int | None = None
     grad_stats: int | None = None
     graph: bool = True
 
@@ -185,6 +188,14 @@ class Trainer:
     def label(self) -> str:
         """What the progress bar says after the number of the epoch: nothing."""
         return ""
+
+    def is_over(self, now: TrainState) -> bool:
+        """Return whether the last epoch was made, or so many without a lower test loss."""
+        if now.position[0] >= self.epochs:
+            return True
+        if self.patience is None or not len(now.history):
+            return False
+        return len(now.history) - best_epoch(now.history) >= self.patience
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """Return the indices of the training images of each batch of an epoch."""
@@ -340,3 +351,12 @@ class Trainer:
             change = partial(self.augment, key, backend=self.backend)
         raw = self.backend.asarray(images)  # moved as bytes, a quarter of what floats would be
         return self.dataset.pixels(raw, self.dtype, self.pixels, change)
+
+
+def best_epoch(history: np.ndarray) -> int:
+    """Return the number, from 1, of the first epoch with the lowest test loss.
+
+    Args:
+        history: a row for each epoch, at least one, in the order of `COLUMNS`.
+    """
+    return int(np.argmin(history[:, COLUMNS.index("test_loss")])) + 1

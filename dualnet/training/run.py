@@ -22,7 +22,7 @@ from dualnet.nn import Layer
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.curve import draw_curve
-from dualnet.training.loop import Trainer
+from dualnet.training.loop import Trainer, best_epoch
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.run_folder import COLUMNS, RunFolder
 from dualnet.training.settings import Settings, build
@@ -101,7 +101,7 @@ class Run:
         self.done: dict[str, Any] | None = None
         if resume:
             self.start = restored(self.start, settings, folder)
-            if self.start.position[0] == settings.epochs:
+            if trainer.is_over(self.start):
                 self.done = folder.summary()
             if self.done is not None:
                 return
@@ -130,6 +130,7 @@ class Run:
         settings = self.settings
         summary = {
             **outcome(now.history),
+            **({} if settings.patience is None else best(now.history)),
             "seconds_per_step": seconds_per_step(step_seconds),
             "seconds": time.perf_counter() - self._began,
             "peak_memory_bytes": peak_memory_bytes(),
@@ -177,6 +178,7 @@ def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Traine
         seed=settings.seed,
         backend=backend,
         shards=settings.shards,
+        patience=settings.patience,
         grad_stats=settings.grad_stats,
         graph=settings.graph,
     )
@@ -223,6 +225,13 @@ def outcome(history: np.ndarray) -> dict[str, Any]:
     last = dict(zip(COLUMNS, history[-1], strict=True))
     names = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
     return {**{name: float(last[name]) for name in names}, "epochs": len(history)}
+
+
+def best(history: np.ndarray) -> dict[str, Any]:
+    """Return the epoch of the lowest test loss and its accuracy, as a summary names them."""
+    epoch = best_epoch(history)
+    accuracy = history[epoch - 1, COLUMNS.index("test_accuracy")]
+    return {"best_epoch": epoch, "best_test_accuracy": float(accuracy)}
 
 
 @contextmanager

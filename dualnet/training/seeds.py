@@ -125,12 +125,14 @@ def combined(outcomes: Outcomes, folder: RunFolder) -> dict[str, Any]:
     if not summaries:
         raise DivergedError(words_for_diverged(diverged, len(outcomes)))
     accuracies = [s["test_accuracy"] for s in summaries]
+    of_each = ("seed", "best_epoch", "best_test_accuracy")
     together = {
         **summaries[0],
+        **{name: [s[name] for s in summaries] for name in of_each if name in summaries[0]},
+        "epochs": max(s["epochs"] for s in summaries),
         "test_accuracy": statistics.fmean(accuracies),
         "test_accuracy_std": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
         "test_loss": statistics.fmean(s["test_loss"] for s in summaries),
-        "seed": [s["seed"] for s in summaries],
         "runs": summaries,
         "diverged": diverged,
         "run_dir": str(folder.path),

@@ -38,6 +38,8 @@ class Settings:
         limit_train, limit_test: how many of the first images are used; None for all of them.
         validation: how many of the training images take the place of the test images; None for
             the test images themselves.
+        patience: after how many epochs in a row without a lower loss on the validation images a run
+            ends; None for never.
         image_size: pixels along each side of an image; None for those that the data set has.
         grad_stats: after how many steps gradients are compared with the exact ones again; None
             for never.
@@ -66,6 +68,7 @@ class Settings:
     limit_train: int | None = None
     limit_test: int | None = None
     validation: int | None = None
+    patience: int | None = None
     image_size: int | None = None
     grad_stats: int | None = None
     model_options: dict[str, Any] = field(default_factory=dict)
@@ -79,10 +82,14 @@ class Settings:
         for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{flag(name)} must be at least 1, got {getattr(self, name)}")
-        for name in ("grad_stats", "shards", "limit_train", "limit_test", "validation"):
+        for name in ("grad_stats", "shards", "limit_train", "limit_test", "validation", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{flag(name)} must be at least 1, got {value}")
+        if self.patience is not None and self.validation is None:
+            raise UsageError(
+                "--patience goes by the loss on validation images; say how many by --validation N"
+            )
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UsageError(f"--lr must be a positive number, got {self.lr}")
         if self.dtype not in ("float32", "float64"):

@@ -40,7 +40,7 @@ def train_side_by_side(
     on_interrupt: Callable[[dict[int, TrainState]], None],
     quiet: bool = False,
 ) -> tuple[list[Outcome], list[float]]:
-    """Train several runs, all to the last epoch; a run that diverges does not stop the others.
+    """Train several runs to their ends; a run that ends early or diverges does not stop the others.
 
     Args:
         trainers: of the runs; they differ in their seeds alone.
@@ -59,7 +59,7 @@ def train_side_by_side(
     _require_alike(trainers, starts)
     step_seconds: list[float] = []
     outcomes: list[Outcome] = list(starts)
-    going = dict(enumerate(starts))
+    going = {i: start for i, start in enumerate(starts) if not trainers[i].is_over(start)}
     while going:
         group = _Group([trainers[i] for i in going])
         now = _Together.of(list(going.values()))
@@ -69,6 +69,8 @@ def train_side_by_side(
                 for now in following:
                     if now.position[1] == 0:
                         on_epoch(_good(now, going))
+                        if group.has_lost_one(now):
+                            break
                     if now.diverged:
                         break
         except KeyboardInterrupt:
@@ -76,8 +78,9 @@ def train_side_by_side(
             raise
         for i, outcome in zip(going, now.outcomes(), strict=True):
             outcomes[i] = outcome
-        # The others of a run that has diverged go on as a smaller group from where they are.
-        going = _good(now, going) if now.diverged else {}
+        # The others of a run that is over go on as a smaller group from where they are.
+        good = _good(now, going)
+        going = {i: state for i, state in good.items() if not trainers[i].is_over(state)}
     return outcomes, step_seconds
 
 
@@ -146,6 +149,15 @@ class _Group:
         self.backend, self.dataset, self.graph = one.backend, one.dataset, one.graph
         self.epochs, self.label = one.epochs, f", {len(trainers)} runs"
         self._keys = tuple(Key(trainer.seed).fold_in("step") for trainer in trainers)
+
+    def is_over(self, now: _Together) -> bool:
+        """Return whether the last epoch was made."""
+        return int(now.position[0]) >= self.epochs
+
+    def has_lost_one(self, now: _Together) -> bool:
+        """Return whether the epoch that has just ended was the last one of some runs."""
+        pairs = zip(self._trainers, now.outcomes(), strict=True)
+        return any(one.is_over(state) for one, state in pairs if isinstance(state, TrainState))
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """Return the indices of each batch of an epoch: those of the first run, then the next."""

@@ -1,14 +1,20 @@
-"""Recipes: rows of the papers' tables from which `train.py --recipe NAME` starts."""
+"""Recipes: rows and curves of the papers from which `train.py --recipe NAME` starts."""
 
 from __future__ import annotations
 
 import difflib
 
 from dualnet.errors import UsageError
-from dualnet.training.recipes import fdfa, ren
+from dualnet.training.recipes import baydin, dkh, fdfa, frog, ren
 from dualnet.training.recipes.recipe import Recipe
 
-RECIPES: dict[str, Recipe] = {**fdfa.RECIPES, **ren.RECIPES}
+RECIPES: dict[str, Recipe] = {
+    **fdfa.RECIPES,
+    **ren.RECIPES,
+    **frog.RECIPES,
+    **dkh.RECIPES,
+    **baydin.RECIPES,
+}
 """Every recipe by its name, which ends in the name of its rule."""
 
 __all__ = ["RECIPES", "Recipe", "find_recipe"]
@@ -22,6 +28,7 @@ def find_recipe(name: str) -> Recipe:
     """
     if name not in RECIPES:
         close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.5)
-        like = f"did you mean {', '.join(close)}?" if close else "they are fdfa-… and ren-…;"
+        papers = ", ".join(dict.fromkeys(f"{name.partition('-')[0]}-…" for name in RECIPES))
+        like = f"did you mean {', '.join(close)}?" if close else f"they are {papers};"
         raise UsageError(f"--recipe: there is no {name!r}; {like} --list shows all of them")
     return RECIPES[name]

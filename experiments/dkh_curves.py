@@ -1,0 +1,155 @@
+"""What the figures of Daprato, Jain and Hung have in common: curves of trainings by recipes.
+
+Source: "Forward Gradients Are Not All You Need", Figures 2 to 5.  They are published as pictures
+without numbers, so what the paper says of them in words stands beside what was found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from experiments.experiment import Experiment, Form, Settings
+from experiments.training import trained
+
+PAPER = "Daprato, Jain and Hung, Forward Gradients Are Not All You Need"
+QUICK = "--limit-train 32 --limit-test 32 --epochs 2 --batch-size 16"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table, and a part of its picture.
+
+    Attributes:
+        label: what tells it from the others.
+        recipes: the head of a column → the recipe that is trained for it.
+        says: what the paper says of it.
+    """
+
+    label: str
+    recipes: Mapping[str, str]
+    says: str
+
+
+def curves(
+    name: str,
+    shows: str,
+    where: str,
+    lines: Sequence[Line],
+    quick: Sequence[str],
+    epochs: int,
+    images: int | None = None,
+) -> Experiment:
+    """Return the experiment that trains the recipes of a figure.
+
+    Args:
+        name, shows: of the experiment.
+        where: the figure or section in the paper.
+        lines: of its table.
+        quick: the recipes of the quick form.
+        epochs: passes over the training images; the paper does not say how many it made.
+        images: how many of the training images are used; None for all of them.
+    """
+    columns = list(dict.fromkeys(column for line in lines for column in line.recipes))
+    length = {"epochs": epochs} if images is None else {"epochs": epochs, "images": images}
+
+    def settings(form: Form) -> list[Settings]:
+        if form.quick:
+            return [{"recipe": recipe} for recipe in quick]
+        recipes = dict.fromkeys(r for line in lines for r in line.recipes.values())
+        return [{"recipe": recipe, **length} for recipe in recipes]
+
+    def measure(row: Settings, form: Form) -> list[dict[str, Any]]:
+        short = QUICK if form.quick else f"--epochs {row['epochs']}"
+        if "images" in row:
+            short += f" --limit-train {row['images']}"
+        return trained(f"--recipe {row['recipe']} {short}", replace(form, quick=False))
+
+    def table(rows: list[dict]) -> str:
+        found = by_recipe(rows)
+        head = [f"`{column}`: train loss, test accuracy" for column in columns]
+        text = [f"| | {' | '.join(head)} | in the paper |", f"| --- |{' --- |' * (len(head) + 1)}"]
+        for line in lines:
+            if any(recipe in found for recipe in line.recipes.values()):
+                cells = [cell(found.get(line.recipes.get(column, ""), [])) for column in columns]
+                text.append(f"| {line.label} | {' | '.join(cells)} | {line.says} |")
+        return "\n".join(text)
+
+    def picture(rows: list[dict]) -> Any:
+        return draw(by_recipe(rows), lines, columns)
+
+    return Experiment(
+        name=name,
+        shows=shows,
+        source=f"{PAPER}, {where}",
+        settings=settings,
+        measure=measure,
+        table=table,
+        picture=picture,
+        published={"in words": {line.label: line.says for line in lines}},
+        backends=("numpy", "cupy"),
+        each_seed=True,
+    )
+
+
+def by_recipe(rows: list[dict]) -> dict[str, list[dict]]:
+    """Return the results of all seeds by recipe."""
+    found = defaultdict(list)
+    for row in rows:
+        found[row["settings"]["recipe"]].append(row["results"])
+    return dict(found)
+
+
+def diverged(result: dict[str, Any]) -> str:
+    """Return when a run has diverged, such as `diverged at step 12`; nothing if it has not."""
+    when = re.match(r"diverged (at step|in epoch) \d+", result.get("diverged", ""))
+    return when[0] if when else ""
+
+
+def cell(results: list[dict]) -> str:
+    """Return the last training loss and test accuracy, means of the seeds, and who diverged."""
+    if not results:
+        return "–"
+    good = [result for result in results if "diverged" not in result]
+    parts = []
+    if good:
+        loss = fmean(result["train_loss"] for result in good)
+        accuracy = fmean(result["test_accuracy"] for result in good)
+        parts.append(f"{loss:.3g}, {100 * accuracy:.1f} %")
+    lost = [diverged(result) for result in results if "diverged" in result]
+    if lost:
+        parts.append(lost[0] if len(results) == 1 else f"{len(lost)} of {len(results)} diverged")
+    return "; ".join(parts)
+
+
+def draw(found: dict[str, list[dict]], lines: Sequence[Line], columns: Sequence[str]) -> Any:
+    """Draw a part for each line: the training loss of each epoch, a color for each column."""
+    from matplotlib.figure import Figure
+
+    shown = [line for line in lines if any(r in found for r in line.recipes.values())]
+    figure = Figure(figsize=(3.4 * len(shown), 3.4), layout="constrained")
+    parts = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+    for axes, line in zip(parts, shown, strict=True):
+        for column, recipe in line.recipes.items():
+            color, label = f"C{columns.index(column)}", column
+            for result in found.get(recipe, []):
+                losses = result["curves"]["train_loss"]
+                when = diverged(result)
+                axes.plot(
+                    range(1, len(losses) + 1),
+                    [float("nan") if loss is None else loss for loss in losses],
+                    "x-" if when else ".-",
+                    color=color,
+                    label=f"{label}, {when}" if when and label else label,
+                    lw=1,
+                )
+                label = None
+        axes.set(title=line.label, xlabel="epoch", yscale="log")
+        axes.title.set_fontsize("medium")
+        axes.legend(fontsize="x-small")
+    parts[0].set_ylabel("training loss of the epoch")
+    return figure
