@@ -216,7 +216,11 @@ def test_directions_of_no_length_do_no_harm(sampler, aggregate, rng, key):
         flat(p.step(WeightPerturbation(20, sampler, aggregate), key).gradients)
     ).all()
     p = problem(rng, key, *WITH_HEADS)
-    moved = flat(p.step(GreedyWeightPerturbation(3, sampler, aggregate), key).gradients)
+    moved = flat(
+        p.step(
+            GreedyWeightPerturbation(3, sampler, aggregate, output_layers="perturbed"), key
+        ).gradients
+    )
     assert np.isfinite(moved).all() and moved[:3].any() and not moved[3:].any()
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
+from dualnet.backends import Backend
 from dualnet.backends.overridable import concatenate, exact_matmul
 from dualnet.backends.symmetric import solution_by_eigenvectors
+from dualnet.errors import UsageError
 from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.directions.activities import (
     ActivityDirections,
@@ -21,6 +23,8 @@ from dualnet.learning.independence import Independence, summed_by_part, weighted
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement
 from dualnet.learning.task import LearnerState, Shard
+from dualnet.random import Key
+from dualnet.tree import Tree
 from dualnet.types import Array, Stack
 
 PERTURBED = ("before", "after")
@@ -55,8 +59,12 @@ class ActivityPerturbation(DrawsActivities):
             linear map, which g then goes back through exactly.
         aggregate: `mean` or `projection`.
         batch_loss: `total` or `own`.
+        independent: whether every example has directions of its own.  If not, the batch has the
+            same, and each example still its own derivatives along them; that is as unbiased, and
+            the noise does not fall with the size of the batch.
 
-    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", Eq. 3 and §3.6;
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", Eq. 3 and §3.6,
+    shared directions: Table 1;
     Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
     Momentum", Eq. 4-5; projection: Flügel et al. 2024, "Beyond Backpropagation", Eq. 8-9.
     """
@@ -64,12 +72,31 @@ class ActivityPerturbation(DrawsActivities):
     perturb: str = "before"
     aggregate: str = "mean"
     batch_loss: str = "total"
+    independent: bool = True
 
     def __post_init__(self) -> None:
         require_sampler("fg-a", self.tangents, self.sampler)
         require_choice("fg-a", "batch_loss", self.batch_loss, BATCH_LOSSES)
         require_choice("fg-a", "perturb", self.perturb, PERTURBED)
         require_choice("fg-a", "aggregate", self.aggregate, ACTIVITY_AGGREGATIONS)
+
+    def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
+        self._require_own_losses(plan)  # before a run has a folder
+        return super().init(key, plan, params)
+
+    def sample(
+        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
+    ) -> ActivityDirections:
+        self._require_own_losses(plan)
+        directions = super().sample(key, plan, params, backend, n)
+        return directions if self.independent else replace(directions, shared=True)
+
+    def _require_own_losses(self, plan: Plan) -> None:
+        if not self.independent and plan.task.couples_examples:
+            raise UsageError(
+                "fg-a: a network or a loss in which examples move each other's losses needs "
+                "directions of every example's own; leave independent as it is"
+            )
 
     def measure(
         self, plan: Plan, learner: LearnerState, directions: ActivityDirections, shard: Shard

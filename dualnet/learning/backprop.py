@@ -10,6 +10,7 @@ from functools import reduce
 from operator import add
 from typing import ClassVar
 
+from dualnet import tree
 from dualnet.core.derivatives import value_and_grad
 from dualnet.core.transforms import stop_gradient
 from dualnet.learning.checkpointing import measure_with_checkpoints
@@ -17,12 +18,19 @@ from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement, Rule
 from dualnet.learning.task import LearnerState, Shard, correct
 from dualnet.nn.network import Context, Sequential
+from dualnet.nn.replicated import replicated
 from dualnet.tree import Tree
 from dualnet.types import Array
 
 
 def segment_losses(
-    plan: Plan, params: Tree, model_state: Tree, shard: Shard, context: Context, locality: str
+    plan: Plan,
+    params: Tree,
+    model_state: Tree,
+    shard: Shard,
+    context: Context,
+    locality: str,
+    replicas: bool = False,
 ) -> tuple[list[Array], Array, Tree]:
     """Evaluate the losses of the local heads and of the network.
 
@@ -32,23 +40,36 @@ def segment_losses(
         shard: the examples.
         context: what the layers are told; if there are local heads, its `tap` is replaced.
         locality: of the rule, which says whether local heads count.
+        replicas: whether the losses of local heads are replicas for each of P tokens and G groups.
 
     Returns:
-        Per-example losses `(n,)`, those of the local heads in order and, last, that of the
-        outputs; the outputs; the new state.
+        Per-example losses `(n,)`, those of the local heads in order, or their replicas `(n, P, G)`,
+        and last that of the outputs; the outputs; the new state.
     """
     losses: list[Array] = []
     if heads := plan.heads(locality):
         readouts = plan.readouts(locality)
 
         def tap(path: str, y: Array) -> Array:
-            if path in readouts:
+            if path in readouts and not replicas:
                 losses.append(plan.task.losses_of(y, shard.targets))
+            if path in heads and replicas:
+                losses.append(_replicas(plan, params, path, y, shard.targets))
             return stop_gradient(y) if path in heads and locality == "greedy" else y
 
         context = replace(context, tap=tap)
     own, (outputs, new_state) = plan.task.losses(params, model_state, shard, context)
     return [*losses, own], outputs, new_state
+
+
+def _replicas(plan: Plan, params: Tree, path: str, x: Array, targets: Array) -> Array:
+    """Return the replicas of the loss of the local head at a path that x `(n, *T, C)` reaches."""
+    head, of_head = plan.heads("greedy")[path], tree.subtree(params, path)
+
+    def loss(features: Array) -> Array:
+        return plan.task.losses_of(head.readout(of_head, features), targets)
+
+    return replicated(loss, x, head.groups)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Independence:
 
 
 def independence_of_each(
-    task: Task, greedy: bool, through_norms: bool = False
+    task: Task, greedy: bool, through_norms: bool = False, groups_through_norms: bool = False
 ) -> Mapping[str, Independence]:
     """Return for the path of every layer the independence of its output's parts.
 
@@ -61,6 +61,8 @@ def independence_of_each(
         greedy: whether local heads close segments.
         through_norms: whether layers that couple examples, as batch norm does, are taken for layers
             that keep them independent.
+        groups_through_norms: whether norms that couple groups of channels are taken for norms that
+            keep them independent.
     """
     found: dict[str, Independence] = {}
     at_loss = Independence(examples=not task.declared_loss.couples_examples)
@@ -85,6 +87,8 @@ def independence_of_each(
             inner = before(child, below, replace(after, swapped=not after.swapped))
             return replace(inner, swapped=not inner.swapped)
         passed = _before_one_layer(layer, after, through_norms)
+        if groups_through_norms and layer.normalizes:
+            passed = replace(passed, groups=after.groups)
         for below, child in children:  # of a container unknown here: nothing is sure
             before(child, below, replace(passed, tokens=False, groups=1))
         return passed

@@ -10,12 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from dualnet import tree
+from dualnet.learning.answers import Answers, answers_of_each
 from dualnet.learning.independence import Independence, independence_of_each
 from dualnet.learning.sites import (
     Unit,
     cutting_heads,
     hidden_units,
     local_heads,
+    output_parameters,
     segment_of_each_parameter,
 )
 from dualnet.learning.task import Task
@@ -59,6 +61,7 @@ class Plan:
         weighted: the maps of the layers with weights `w`, by the layers' paths.
         segments: the number of the loss to which each parameter answers under a greedy rule, by
             the parameter's path.
+        outputs_made_by: the paths of the parameters of local heads and of the read-out.
         shapes: of each layer's output, for one example, by the layer's path.
         outputs: the network's outputs of one probing pass in evaluation mode, `(n, *out_shape)`.
         activation_bytes: bytes that a pass holds of each example for one direction.  That is the
@@ -69,6 +72,7 @@ class Plan:
     units: tuple[Unit, ...]
     weighted: Mapping[str, WeightedMap]
     segments: Mapping[str, int]
+    outputs_made_by: frozenset[str]
     shapes: Mapping[str, Shape]
     outputs: Array
     activation_bytes: int
@@ -107,6 +111,7 @@ class Plan:
             tuple(hidden_units(task.network, params)),
             weighted,
             segment_of_each_parameter(task.network, params),
+            frozenset(output_parameters(task.network, params)),
             shapes,
             outputs,
             2 * max(sizes),
@@ -127,16 +132,36 @@ class Plan:
         return self._readouts if self.heads(locality) else frozenset()
 
     def independence(
-        self, locality: str, through_norms: bool = False
+        self, locality: str, through_norms: bool = False, groups_through_norms: bool = False
     ) -> Mapping[str, Independence]:
         """Return the independence of each layer's output, by the layer's path.
 
-        `through_norms` is that of `independence_of_each`.
+        `through_norms` and `groups_through_norms` are those of `independence_of_each`.
         """
-        which = locality == "greedy", through_norms
+        which = locality == "greedy", through_norms, groups_through_norms
         if which not in self._independence:
             self._independence[which] = independence_of_each(self.task, *which)
         return self._independence[which]
+
+    def answers(self, params: Tree, losses: str) -> Answers:
+        """Return to what parameters answer under a greedy rule that perturbs weights.
+
+        Args:
+            params: the network's parameters; only their shapes count.
+            losses: `one` at every head, `replicated`, or `through-norms`, which takes groups to be
+                independent through norms.
+        """
+        if losses not in self._answers:
+            independence = None
+            if losses != "one":
+                independence = self.independence(
+                    "greedy", groups_through_norms=losses == "through-norms"
+                )
+            heads = self.heads("greedy")
+            self._answers[losses] = answers_of_each(
+                self.task.network, params, self.segments, heads, independence
+            )
+        return self._answers[losses]
 
     @cached_property
     def _local_heads(self) -> Mapping[str, LocalHead]:
@@ -151,5 +176,9 @@ class Plan:
         return frozenset(f"{path}/linear" if path else "linear" for path in self._local_heads)
 
     @cached_property
-    def _independence(self) -> dict[tuple[bool, bool], Mapping[str, Independence]]:
+    def _independence(self) -> dict[tuple[bool, bool, bool], Mapping[str, Independence]]:
+        return {}
+
+    @cached_property
+    def _answers(self) -> dict[str, Answers]:
         return {}

@@ -109,6 +109,24 @@ def _chains(every: Mapping[str, Layer]) -> Iterator[list[tuple[str, Layer]]]:
     yield run
 
 
+def output_parameters(network: Layer, params: Tree) -> list[str]:
+    """Return the paths of the parameters of the layers that make outputs.
+
+    These are the layers of local heads, and the read-out: the last layer with parameters besides,
+    and the norms that follow it.
+    """
+    of_layers = {
+        path: list(tree.items(tree.subtree(params, path), path)) for path, _ in walk(network)
+    }
+    weighted = [(path, layer) for path, layer in walk(network) if of_layers[path]]
+    within = tuple(f"{head}/" if head else "" for head in local_heads(network))
+    of_heads = [path for path, _ in weighted if path.startswith(within)]
+    others = [(path, layer) for path, layer in weighted if path not in of_heads]
+    last = max((i for i, (_, layer) in enumerate(others) if not layer.normalizes), default=-1)
+    made_by = [*of_heads, *(path for path, _ in others[last:])]
+    return [of_parameter for path in made_by for of_parameter, _ in of_layers[path]]
+
+
 def local_heads(network: Layer) -> dict[str, LocalHead]:
     """Return all local heads by their paths, in order."""
     layers = walk(network, containers=True)

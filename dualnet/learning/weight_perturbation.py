@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, ClassVar
+
+import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
-from dualnet.backends.overridable import stack
+from dualnet.backends.overridable import concatenate, stack
+from dualnet.core.derivatives import value_and_grad
 from dualnet.core.spaces import dense
 from dualnet.core.transforms import jvp
 from dualnet.errors import UsageError
 from dualnet.learning.aggregate import WEIGHT_AGGREGATIONS
-from dualnet.learning.backprop import segment_losses
+from dualnet.learning.answers import Answers
+from dualnet.learning.backprop import measure_by_reverse, segment_losses
+from dualnet.learning.directions.activities import require_choice
 from dualnet.learning.directions.samplers import sampler_of
 from dualnet.learning.directions.weights import (
     IndependentDirections,
@@ -31,6 +38,10 @@ from dualnet.types import Array
 
 AGGREGATIONS_BY_EXAMPLE = ("mean", "sum")
 """Aggregations whose coefficients need one example's derivatives alone."""
+OUTPUT_LAYERS = ("perturbed", "exact")
+"""How the layers that make outputs may get their gradient."""
+LOSSES = ("replicated", "through-norms", "one")
+"""What losses a local head may have for directions of weights."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +68,13 @@ class WeightPerturbation(Rule):
         tangent_chunk: at most so many tangents in one pass; None for as many as fit in memory.
             Only memory and speed depend on it.
         independent: whether every example has directions of its own.
+        output_layers: whether the layers that make outputs (the read-out and the local heads) are
+            `perturbed` as all others, or get their `exact` gradient, which the same pass gives, and
+            no directions.  Then these are no noise to the others.
 
     Source: Baydin et al. 2022, "Gradients without Backpropagation", Algorithm 1; k tangents:
     Flügel et al. 2024, "Beyond Backpropagation", section 3; independent: Ren et al. 2023, "Scaling
-    Forward Gradient With Local Losses", Table 1.
+    Forward Gradient With Local Losses", Table 1; exact output layers: their published code.
     """
 
     tangents: int = 1
@@ -68,8 +82,10 @@ class WeightPerturbation(Rule):
     aggregate: str = "mean"
     tangent_chunk: int | None = None
     independent: bool = False
+    output_layers: str = "perturbed"
 
     def __post_init__(self) -> None:
+        require_choice("fg-w", "output_layers", self.output_layers, OUTPUT_LAYERS)
         for option, value in (("tangents", self.tangents), ("tangent-chunk", self.tangent_chunk)):
             if value is not None and value < 1:
                 raise UsageError(f"fg-w: {option} must be at least 1, got {value}")
@@ -90,20 +106,26 @@ class WeightPerturbation(Rule):
                 f"own, {self.aggregate!r} is for shared ones; use it without independent"
             )
 
+    def perturbed(self, plan: Plan, params: Tree) -> Tree:
+        """Return the parameters that get directions: a tree, or a dict from their paths."""
+        if self.output_layers == "perturbed":
+            return params
+        return {path: p for path, p in tree.items(params) if path not in plan.outputs_made_by}
+
     def sample(
         self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
     ) -> SharedDirections | IndependentDirections:
-        sampler = sampler_of(self.sampler)
-        segments = plan.segments if self.locality == "greedy" else {}
+        sampler, k = sampler_of(self.sampler), self.tangents
+        greedy = self.locality == "greedy"
+        answers = plan.answers(params, self.losses_at_heads()) if greedy else Answers()
+        params = self.perturbed(plan, params)
         if self.independent:
             coupled = plan.task.couples_examples
-            return IndependentDirections(
-                key, params, backend, sampler, self.tangents, n, segments, coupled
-            )
-        chunk = self.tangent_chunk or self.tangents
-        if self.tangent_chunk is None and self.tangents > 1:
+            return IndependentDirections(key, params, backend, sampler, k, n, answers, coupled)
+        chunk = self.tangent_chunk or k
+        if self.tangent_chunk is None and k > 1:
             chunk = directions_that_fit(direction_bytes(sampler, params))
-        return SharedDirections(key, params, backend, sampler, self.tangents, n, segments, chunk)
+        return SharedDirections(key, params, backend, sampler, k, n, answers, chunk)
 
     def measure(
         self,
@@ -112,24 +134,37 @@ class WeightPerturbation(Rule):
         directions: SharedDirections | IndependentDirections,
         shard: Shard,
     ) -> Measurement:
-        def losses(params: Tree) -> tuple[list[Array], tuple[Array, Tree]]:
+        perturbed = self.perturbed(plan, learner.params)
+        if not tree.leaves(perturbed):  # every layer makes outputs
+            return measure_by_reverse(plan, learner, shard, shard.context, self.locality)
+
+        def losses(some: Tree) -> tuple[list[Array], tuple[Array, Tree]]:
+            params = some if self.output_layers == "perturbed" else put(learner.params, some)
             of_segments, outputs, new_state = segment_losses(
-                plan, params, learner.model_state, shard, shard.context, self.locality
+                *(plan, params, learner.model_state, shard, shard.context, self.locality),
+                replicas=self.losses_at_heads() != "one",
             )
             return of_segments, (outputs, new_state)
 
-        contributions = []
+        contributions: list = []
+        exact: dict[str, Tree] = {}
         # with a single direction there is nothing to divide, whatever the activations need
         most = self.tangent_chunk or self.tangents
         if self.tangent_chunk is None and self.tangents > 1:
             most = directions_that_fit(directions.examples * plan.activation_bytes)
         for tangents in directions.passes(most, shard):
-            values, d, (outputs, new_state) = self.along(losses, learner.params, tangents)
+            if self.output_layers == "perturbed" or exact:
+                values, d, (outputs, new_state) = self.along(losses, perturbed, tangents)
+            else:
+                values, d, (outputs, new_state), exact["exact"] = self.along_and_exact(
+                    losses, learner.params, perturbed, tangents
+                )
             contributions.append(directions.contribution(d, tangents))
         total = {
             "loss": values[-1].sum(),
             "correct": correct(outputs, shard.targets),
             **directions.together(contributions),
+            **exact,
         }
         return Measurement(total, new_state)
 
@@ -144,10 +179,41 @@ class WeightPerturbation(Rule):
             tangents: k directions, a tree like the parameters.
 
         Returns:
-            The losses, their derivatives `(k, losses, n)`, and the aux.
+            The losses, their derivatives `(k, derivatives, n)` (see `Answers`), and the aux.
         """
         values, d, aux = jvp(losses, (params,), (tangents,), has_aux=True)
-        return values, d[0][:, None] if len(d) == 1 else stack(d, axis=1), aux
+        return values, in_a_row(d), aux
+
+    def along_and_exact(
+        self, losses: Callable, params: Tree, perturbed: Tree, tangents: Tree
+    ) -> tuple[list[Array], Array, Any, Tree]:
+        """Do the same, and differentiate by all parameters that are not perturbed, by reverse mode.
+
+        The pass is the same one: reverse mode records nothing before the layers of the parameters
+        that it differentiates by, and these are the last before the losses.
+
+        Args:
+            losses, perturbed, tangents: as `losses`, `params` and `tangents` in `along`; `losses`
+                takes any parameters by their paths, too.
+            params: all parameters.
+
+        Returns:
+            What `along` returns, and the gradients of the summed losses, by the parameters' paths.
+        """
+        others = {path: p for path, p in tree.items(params) if path not in perturbed}
+
+        def total_loss(others: Tree) -> tuple[Array, tuple]:
+            values, d, aux = self.along(
+                lambda perturbed: losses({**others, **perturbed}), perturbed, tangents
+            )
+            return reduce(add, [value.sum() for value in values]), (values, d, aux)
+
+        (_, (values, d, aux)), exact = value_and_grad(total_loss, has_aux=True)(others)
+        return values, d, aux, exact
+
+    def losses_at_heads(self) -> str:
+        """Return which losses local heads have, one of `LOSSES`."""
+        return "one"
 
     def estimate(
         self,
@@ -156,18 +222,71 @@ class WeightPerturbation(Rule):
         learner: LearnerState,
         n: int,
     ) -> tuple[Tree, Tree]:
+        if "gradients" in total:
+            return super().estimate(total, directions, learner, n)
         gradients = directions.gradients(total, n, WEIGHT_AGGREGATIONS[self.aggregate])
+        if "exact" in total:
+            exact = tree.map(lambda g: g / n, total["exact"])
+            gradients = put(learner.params, {**exact, **gradients})
         return gradients, learner.rule_state
+
+
+def in_a_row(derivatives: list[Array]) -> Array:
+    """Return derivatives of losses `(k, n)` and of replicas `(k, n, P, G)` as `Answers` has them.
+
+    Those of the replicas are summed over tokens, which share the weights.
+
+    Returns:
+        `(k, derivatives, n)`.
+    """
+    rows = [
+        np.swapaxes(np.sum(d, axis=2), 1, 2) if d.ndim == 4 else d[:, None] for d in derivatives
+    ]
+    return rows[0] if len(rows) == 1 else concatenate(rows, axis=1)
+
+
+def put(params: Tree, some: Mapping[str, Array]) -> Tree:
+    """Return a tree like params with other leaves at the given paths."""
+    return tree.map_with_path(lambda path, p: some.get(path, p), params)
 
 
 @dataclass(frozen=True)
 class GreedyWeightPerturbation(WeightPerturbation):
     """`lg-fg-w`: every block's weights answer to their own local head's loss.
 
-    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4.
+    A head of G groups has a replica of its loss for every token and group.  The weights of
+    channels that reach their own group of the head's features alone answer to the replicas of that
+    group, summed over tokens and examples, which share them; other weights answer to all replicas.
+    The read-out and the local heads get their exact gradient, as in the source.
+
+    Args:
+        losses: `replicated` takes groups to be independent where they are, so that the estimate is
+            unbiased.  With `through-norms`, as in the published code, a norm of all channels is
+            taken for one that keeps groups independent.  That leaves out what the weights of a
+            group do to other groups through the norm, a bias, and far fewer directions share a
+            scalar.  `one` is one loss at every head.
+        output_layers: `exact` or `perturbed`.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4; published code
+    for what groups and output layers get.
     """
 
+    losses: str = "replicated"
+    output_layers: str = "exact"
+
     locality: ClassVar[str] = "greedy"
+
+    def __post_init__(self) -> None:
+        require_choice("lg-fg-w", "losses", self.losses, LOSSES)
+        super().__post_init__()
+        if self.losses == "through-norms" and self.aggregate not in AGGREGATIONS_BY_EXAMPLE:
+            raise UsageError(
+                "lg-fg-w: aggregate must be mean or sum where groups are taken to be independent "
+                f"through norms, got {self.aggregate!r}; use it with losses replicated or one"
+            )
+
+    def losses_at_heads(self) -> str:
+        return self.losses
 
 
 @dataclass(frozen=True)

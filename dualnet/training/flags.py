@@ -88,7 +88,9 @@ OPTION_HELP = {
     "patch": "height and width of a patch in pixels",
     "mlp_width": "hidden units of the MLP over the channels of a token",
     "token_width": "hidden units of the MLP over the tokens of a channel",
-    "losses": "at a local head: replicated (one for each token and group), or one",
+    "losses": "at a local head: replicated (one for each token and group) or one; lg-fg-w also "
+    "through-norms (for each group, as if norms kept groups apart)",
+    "output_layers": "read-out and local heads: perturbed, or with their exact gradient",
     "readout": "the output only reads, local losses train the rest (rules with local losses: yes)",
     "tangents": "k, the number of random directions in one pass",
     "tangent_chunk": "at most this many tangents at once, to bound memory",

@@ -30,11 +30,13 @@ class ActivityDirections:
         key: names all draws.
         draw_array: the backend's `normal` or `signs`.
         k: how many directions.
+        shared: whether all examples of the batch have the same.
     """
 
     key: Key
     draw_array: Callable[..., Array]
     k: int
+    shared: bool = False
 
     @classmethod
     def by_name(cls, sampler: str, key: Key, backend: Backend, k: int) -> ActivityDirections:
@@ -50,11 +52,13 @@ class ActivityDirections:
 
         def draw(path: str, visit: int, z: Array, slope: Array | None) -> Stack:
             site = self.key.fold_in(path).fold_in(visit)
-            first = shard.context.start * (z.size // max(1, len(z)))
-            drawn = [
-                self.draw_array(site.fold_in(i), z.shape, z.dtype, first) for i in range(self.k)
-            ]
+            shape, first = z.shape, shard.context.start * (z.size // max(1, len(z)))
+            if self.shared:
+                shape, first = (1, *z.shape[1:]), 0
+            drawn = [self.draw_array(site.fold_in(i), shape, z.dtype, first) for i in range(self.k)]
             u = stack(drawn) if self.k > 1 else drawn[0][None]
+            if self.shared:
+                u = np.repeat(u, len(z), axis=1)
             return u if slope is None else np.where(np.equal(slope, 0), 0, u)
 
         return draw

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dualnet import tree
 from dualnet.backends import Backend
-from dualnet.backends.overridable import concatenate, exact_matmul
+from dualnet.backends.overridable import concatenate, exact_matmul, stack
 from dualnet.core.spaces import direction_count
 from dualnet.learning.aggregate import Aggregation
+from dualnet.learning.answers import Answers
 from dualnet.learning.directions.algebra import (
     combine,
+    combine_parts,
     directions_at,
     inner_products,
+    inner_products_of_parts,
     join_directions,
 )
 from dualnet.learning.directions.per_example import PerExample
@@ -25,10 +28,7 @@ from dualnet.learning.directions.samplers import Sampler
 from dualnet.learning.task import Shard
 from dualnet.random import Key
 from dualnet.tree import Tree
-from dualnet.types import Array
-
-Segments = Mapping[str, int]
-"""Path of a parameter → the number of the loss that it answers to; {} if there is only one."""
+from dualnet.types import Array, Tangent
 
 TANGENT_BYTES = 1 << 30
 """Memory for directions, and for what one pass carries along them, unless the caller sets how many
@@ -45,19 +45,41 @@ def direction_bytes(sampler: Sampler, params: Tree) -> int:
     return sum([sampler.numbers(p.shape) * p.dtype.itemsize for p in tree.leaves(params)])
 
 
-def combined(tangents: Tree, coefficients: Sequence[Array], segments: Segments) -> Tree:
+class Coefficients(NamedTuple):
+    """What the directions of the parameters that answer to one loss are multiplied by.
+
+    Attributes:
+        whole: `(k,)`, for parameters that answer to the whole loss.
+        by_group: `(k, G)`, for the parts of the others; None where there is one group.
+    """
+
+    whole: Array
+    by_group: Array = None
+
+    def of_directions(self, which: slice) -> Coefficients:
+        """Return those of some of the directions."""
+        return Coefficients(
+            self.whole[which], None if self.by_group is None else self.by_group[which]
+        )
+
+
+def combined(tangents: Tree, coefficients: Sequence[Coefficients], answers: Answers) -> Tree:
     """Return Σ_i c_i v_i for each parameter.
 
     Args:
         tangents: the directions.
-        coefficients: `(k,)` for each loss; each parameter takes those of its own.
-        segments: which loss each parameter answers to.
+        coefficients: for each loss; each parameter takes those of its own.
+        answers: to what each parameter answers.
     """
-    if not segments:
-        return tree.map(lambda t: combine(coefficients[0].astype(t.dtype), t), tangents)
-    return tree.map_with_path(
-        lambda path, t: combine(coefficients[segments[path]].astype(t.dtype), t), tangents
-    )
+
+    def of_parameter(path: str, t: Tangent) -> Array:
+        loss, axis = answers.at(path)
+        whole, by_group = coefficients[loss]
+        if axis is None:
+            return combine(whole.astype(t.dtype), t)
+        return combine_parts(by_group.astype(t.dtype), t, axis)
+
+    return tree.map_with_path(of_parameter, tangents)
 
 
 @dataclass(frozen=True)
@@ -73,7 +95,7 @@ class SharedDirections:
         sampler: draws them.
         k: how many directions.
         examples: how many examples the batch has.
-        segments: which loss each parameter answers to.
+        answers: to what each parameter answers.
         chunk: at most so many directions at once.
         whole: all of them, where they are a single chunk.
     """
@@ -84,7 +106,7 @@ class SharedDirections:
     sampler: Sampler
     k: int
     examples: int
-    segments: Segments
+    answers: Answers
     chunk: int
     whole: Tree | None = field(init=False)
 
@@ -124,11 +146,11 @@ class SharedDirections:
         """Return what a pass adds to the measurement: derivatives of the summed losses.
 
         Args:
-            d: the derivatives of all examples' losses `(k, losses, n)`.
+            d: the derivatives of all examples' losses `(k, derivatives, n)`, see `Answers`.
             tangents: the directions.
 
         Returns:
-            `(k, losses)`.
+            `(k, derivatives)`.
         """
         return d.sum(-1)
 
@@ -145,26 +167,53 @@ class SharedDirections:
             n: how many examples there were.
             aggregate: from derivatives of the mean loss to coefficients.
         """
-        d = total["derivatives"] / n
-        by_loss = [self.coefficients(d[:, i], aggregate, i) for i in range(d.shape[1])]
+        of_losses = self.answers.by_loss(total["derivatives"] / n)
+        by_loss = [self.coefficients(d, aggregate, loss) for loss, d in enumerate(of_losses)]
         if self.whole is not None:
-            return combined(self.whole, by_loss, self.segments)
+            return combined(self.whole, by_loss, self.answers)
         parts = (
-            combined(tangents, [c[start:stop] for c in by_loss], self.segments)
-            for (start, stop), tangents in zip(self.bounds, self.chunks(), strict=True)
+            combined(tangents, [c.of_directions(slice(*bound)) for c in by_loss], self.answers)
+            for bound, tangents in zip(self.bounds, self.chunks(), strict=True)
         )
         return functools.reduce(tree.add, parts)
 
-    def coefficients(self, d: Array, aggregate: Aggregation, segment: int) -> Array:
+    def coefficients(self, d: Array, aggregate: Aggregation, loss: int) -> Coefficients:
         """Return c with Σ c_i v_i the estimate, for the parameters that answer to one loss.
 
+        A group's replica of the loss depends on its own parts of parameters, and on the parameters
+        that answer to the whole loss.  So the inner products for its coefficients are over these.
+
         Args:
-            d: the loss's derivatives along the independent directions, `(k,)`.
+            d: the derivatives of the loss along the independent directions, `(k, groups)`.
             aggregate: what is made of the derivatives along the mixed ones.
-            segment: which loss.
+            loss: which loss.
         """
-        gram = functools.cache(lambda: self.gram(segment))
-        n = self.size(segment)
+        grams = functools.cache(lambda: self.grams(loss))
+        undivided, of_group = self.sizes(loss)
+        groups = d.shape[1]
+        if groups == 1:
+            return Coefficients(self._aggregated(d[:, 0], aggregate, lambda: grams()[0], undivided))
+
+        def over_all() -> Array:
+            return np.sum(grams(), axis=0)
+
+        def over_group(g: int) -> Array:
+            return grams()[0] + grams()[1 + g]
+
+        size = undivided + groups * of_group
+        whole = self._aggregated(np.sum(d, axis=1), aggregate, over_all, size)
+        by_group = [
+            self._aggregated(
+                d[:, g], aggregate, functools.partial(over_group, g), undivided + of_group
+            )
+            for g in range(groups)
+        ]
+        return Coefficients(whole, stack(by_group, axis=1))
+
+    def _aggregated(
+        self, d: Array, aggregate: Aggregation, gram: Callable[[], Array], n: int
+    ) -> Array:
+        """Return c `(k,)` for d `(k,)` and the inner products over the n parameters it is of."""
         if n == 0:  # nothing follows the last local head
             return np.zeros_like(d)
         if self.sampler.mix is None:
@@ -174,28 +223,47 @@ class SharedDirections:
         c = aggregate(exact_matmul(mixture, d).astype(d.dtype), mixed, n)
         return exact_matmul(mixture.T, c).astype(d.dtype)
 
-    def size(self, segment: int) -> int:
-        """Count the parameters that answer to a loss."""
-        if not self.segments:
-            return sum([p.size for p in tree.leaves(self.params)])
-        own = [p.size for path, p in tree.items(self.params) if self.segments[path] == segment]
-        return sum(own)
+    def sizes(self, loss: int) -> tuple[int, int]:
+        """Count the parameters that answer to a whole loss, and those to one group of it."""
+        undivided = divided = 0
+        for path, p in tree.items(self.params):
+            own, axis = self.answers.at(path)
+            if own == loss and axis is None:
+                undivided += p.size
+            elif own == loss:
+                divided += p.size
+        return undivided, divided // self.answers.groups[loss]
 
-    def gram(self, segment: int) -> Array:
-        """Return the inner products of all directions over a loss's parameters, `(k, k)`."""
-        result: Array = None
+    def grams(self, loss: int) -> Array:
+        """Return the inner products of all directions over the parameters of a loss.
+
+        Returns:
+            Those over the parameters that answer to the whole loss `(1, k, k)`, and behind them, if
+            there are several groups, those over the parts that answer to each, `(1 + G, k, k)`.
+        """
+        groups = self.answers.groups[loss]
+        shape = (1 if groups == 1 else 1 + groups, self.k, self.k)
+        result = np.zeros_like(tree.leaves(self.params)[0], np.float64, shape=shape)
         for (a, b), rows in zip(self.bounds, self.chunks(), strict=True):
             for (c, d), columns in zip(self.bounds, self.chunks(), strict=True):
-                if c <= a:
-                    block = sum(
-                        inner_products(t, u)
-                        for (path, t), u in zip(tree.items(rows), tree.leaves(columns), strict=True)
-                        if self.segments.get(path, 0) == segment
+                if c > a:
+                    continue
+                own = [
+                    (t, u, axis)
+                    for (path, t), u in zip(tree.items(rows), tree.leaves(columns), strict=True)
+                    for of_loss, axis in (self.answers.at(path),)
+                    if of_loss == loss
+                ]
+                result[0, a:b, c:d] = sum(
+                    inner_products(t, u) for t, u, axis in own if axis is None
+                )
+                if groups > 1:
+                    result[1:, a:b, c:d] = sum(
+                        inner_products_of_parts(t, u, axis, groups)
+                        for t, u, axis in own
+                        if axis is not None
                     )
-                    if result is None:
-                        result = np.zeros_like(block, np.float64, shape=(self.k, self.k))
-                    result[a:b, c:d] = block
-                    result[c:d, a:b] = np.swapaxes(block, 0, 1)
+                result[:, c:d, a:b] = np.swapaxes(result[:, a:b, c:d], 1, 2)
         return result
 
 
@@ -205,7 +273,7 @@ class IndependentDirections:
 
     Attributes:
         key: names all draws; direction i of example j depends on it, the leaf's path, i and j.
-        params, sampler, k, examples, segments: as in `SharedDirections`.
+        params, sampler, k, examples, answers: as in `SharedDirections`.
         coupled: whether examples move each other's losses, so that each answers to their sum.
     """
 
@@ -215,7 +283,7 @@ class IndependentDirections:
     sampler: Sampler
     k: int
     examples: int
-    segments: Segments
+    answers: Answers
     coupled: bool
 
     def passes(self, most: int, shard: Shard) -> Iterator[Tree]:
@@ -232,13 +300,20 @@ class IndependentDirections:
         """Return what a pass adds to the measurement: Σ d_i v_i over directions and examples.
 
         Args:
-            d: the derivatives of all examples' losses `(k, losses, n)`.
+            d: the derivatives of all examples' losses `(k, derivatives, n)`, see `Answers`.
             tangents: the directions.
         """
         if self.coupled:
             d = np.broadcast_to(d.sum(-1, keepdims=True), d.shape)
-        by_loss = [np.reshape(d[:, i], d.shape[0] * d.shape[2]) for i in range(d.shape[1])]
-        return combined(tree.map(lambda t: t.each, tangents), by_loss, self.segments)
+        by_loss = []
+        for of_loss in self.answers.by_loss(d):
+            k, groups, n = of_loss.shape
+            each = np.reshape(np.swapaxes(of_loss, 1, 2), (k * n, groups))
+            if groups == 1:
+                by_loss.append(Coefficients(each[:, 0]))
+            else:
+                by_loss.append(Coefficients(np.sum(each, axis=1), each))
+        return combined(tree.map(lambda t: t.each, tangents), by_loss, self.answers)
 
     def together(self, contributions: list) -> dict[str, Any]:
         """Return those of all passes as one, to be added up over shards."""
