@@ -22,7 +22,7 @@ from dualnet.training.settings import build
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
-IN_WORDS = {"initial weights", "read-out"}
+IN_WORDS = {"initial weights", "read-out", "local outputs"}
 """What recipes call ours that is no setting."""
 
 
@@ -178,8 +178,9 @@ def test_every_network_is_the_published_one(name, no_numbers):
     group = name.removesuffix(f"-{settings.rule}")
     count = tree.size(params)
     if name.startswith("fdfa"):  # in Ren et al. every network has its heads, used or not
-        heads = [path for path, layer in network.layers if isinstance(layer, LocalHead)]
+        heads = {path: layer for path, layer in network.layers if isinstance(layer, LocalHead)}
         assert bool(heads) == (settings.rule == "lg-fg-a")
+        assert all(head.reads == "all" for head in heads.values())
         count -= sum(tree.size(params[head]) for head in heads)
     if group in PARAMETERS:
         assert count == PARAMETERS[group]
@@ -193,6 +194,29 @@ def test_every_network_is_the_published_one(name, no_numbers):
         assert params["hidden5"]["w"].shape == (side * side * 40, 128)
     if "imagenet" in group and name.startswith("ren"):
         assert params["block1"]["linear"]["w"].shape == (7 * 7 * 3, 2048)
+
+
+def test_the_local_outputs_of_a_convolution_are_of_all_of_its_pixels():
+    """One linear output after each layer, as FDFA's appendix A says; else one of their average."""
+
+    def heads(*flags):
+        settings = resolve("--recipe", "fdfa-cnn-mnist-lg-fg-a", *flags)
+        network = train.network_of(settings, (28, 28, 1), 10)
+        params, _, _ = network.init(Key(0), (28, 28, 1))
+        found = [name for name, layer in network.layers if isinstance(layer, LocalHead)]
+        return [params[name]["linear"]["w"].shape for name in found]
+
+    assert heads() == [(12 * 12 * 15, 10), (4 * 4 * 40, 10), (128, 10)]
+    assert heads("--head-reads", "average") == [(15, 10), (4 * 4 * 40, 10), (128, 10)]
+
+
+def test_what_heads_read_is_refused_where_it_is_of_no_use():
+    with pytest.raises(UsageError, match="--head-reads is of no use to --rule fg-a"):
+        resolve("--rule", "fg-a", "--head-reads", "all")
+    settings = resolve("--model", "local-mixer", "--rule", "lg-fg-a", "--head-reads", "all")
+    with pytest.raises(UsageError, match="--head-reads all is of no use to --model local-mixer"):
+        train.network_of(settings, (8, 8, 1), 10)
+    assert resolve("--recipe", "fdfa-cnn-mnist-lg-fg-a", "--rule", "fg-a").head_reads == "average"
 
 
 # --- flag beats recipe beats default -------------------------------------------------------------

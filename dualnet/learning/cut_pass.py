@@ -210,7 +210,7 @@ class _Closer:
                 def loss(features: Array) -> Array:
                     return self.task.losses_of(head.readout(params, features), self.targets)
 
-                return replicated(loss, x, head.groups)
+                return replicated(loss, head.prepared(x), head.groups)
 
             effect = _zeros(cuts, x) if effect is None else effect
             _, derivatives = jvp(replicas, (x,), (effect,))

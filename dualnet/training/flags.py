@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeAlias
 from dualnet import backends, data
 from dualnet.errors import UsageError
 from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
+from dualnet.nn import READS
 from dualnet.training.resolve import DEFAULTS
 from dualnet.training.settings import Tables, flag, option_table
 
@@ -40,6 +41,13 @@ WHAT_TO_LEARN: Flags = {
 
 HOW_TO_LEARN: Flags = {
     "--lr": _FLOAT | {"help": "base learning rate"},
+    "--output-lr": _FLOAT | {"help": "factor of the learning rate of the last layer, default 1"},
+    "--head-lr": _FLOAT | {"help": "factor of the learning rate of local heads, default 1"},
+    "--head-reads": {
+        "choices": READS,
+        "help": "what local heads read in a network without heads of its own: the average over "
+        "pixels or tokens, or all; default average",
+    },
     "--epochs": _INT | {"help": "passes over the training images; the schedule spans all of them"},
     "--batch-size": _INT | {"help": "images of a step"},
     "--seed": _INT | {"help": "of all randomness, default 0"},
