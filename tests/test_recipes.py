@@ -111,7 +111,7 @@ def test_only_what_the_source_says_is_called_published(name):
         learns = RECIPES[name].settings["rule"] in ("dkp", "fdfa")
         assert ours - {"augment"} == ({"feedback_rate"} if learns else set())
     elif "imagenet" in name:
-        assert ours == {"augment", "weight_decay"}
+        assert ours == {"augment", "weight_decay", "output_lr"}
     else:
         assert ours >= {"optimizer", "lr", "schedule", "epochs", "batch_size", "weight_decay"}
 
@@ -127,6 +127,25 @@ def test_the_rate_falls_as_published():
     factors = [rise(n * per_epoch, 120 * per_epoch, per_epoch) for n in (5, 10, 65)]
     assert factors == pytest.approx([0.5, 1.0, 0.5], abs=1e-4)
     assert resolve("--recipe", "ren-contrastive-bp").lr == pytest.approx(0.8)
+
+
+def test_ren_et_al_read_out_as_published():
+    """Norms before heads and read-out, a tenth of the rate; none in contrastive heads."""
+    names = ("head_norm", "output_norm", "output_lr", "head_lr")
+    for name in RECIPES:
+        if name.startswith("ren"):
+            settings = train.by_name(resolve("--recipe", name))
+            supervised = settings["objective"] == "supervised"
+            expected = (True, True, 0.1, 1.0) if supervised else (False, False, 1.0, 1.0)
+            assert tuple(settings[name] for name in names) == expected
+            if not supervised:
+                assert settings["negatives"] == "both-views" and settings["readout_norm"]
+                assert settings["stop"] and settings["temperature"] == 0.5
+    flips = {
+        name: resolve("--recipe", f"ren-{name}-bp").augment
+        for name in ("m-1-16-mnist", "m-8-16-cifar10")
+    }
+    assert flips == {"m-1-16-mnist": "none", "m-8-16-cifar10": "flip"}
 
 
 def test_forward_gradients_see_views_that_differ_less():

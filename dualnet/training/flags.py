@@ -121,6 +121,11 @@ OPTION_HELP = {
     "projection": "how many numbers a projection has",
     "temperature": "of the contrastive loss",
     "stop": "stop-gradient on the view that answers",
+    "negatives": "one-view: a view is told apart from the other views of other images; both-views: "
+    "from both of their views, as in SimCLR",
+    "readout_norm": "layer norm before the linear read-out",
+    "head_norm": "layer norm before each local head",
+    "output_norm": "layer norm before the output",
     "trust": "share of its length by which an array may move at --lr 1",
     "weight_decay": "weight of the L2 penalty (adamw: decoupled decay)",
     "factor": "what a drop multiplies the rate by",
