@@ -13,7 +13,7 @@ from dualnet.nn.layers import Linear
 from dualnet.nn.network import Context, Layer, Sequential, walk
 from dualnet.nn.normalization import LayerNorm
 from dualnet.nn.refusals import require_count
-from dualnet.nn.replicated import average
+from dualnet.nn.replicated import Loss, average, replicated
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
@@ -116,21 +116,32 @@ class LocalHead(Layer):
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         ((name, linear),) = self.layers
-        features = average(self.prepared(x))
+        features = average(self._prepared(x))
         _, new_state = context.child(name, linear, params[name], state[name], features)
         return x, {name: new_state}
 
-    def prepared(self, x: Array) -> Array:
+    def replicas(self, params: Tree, x: Array, loss: Loss) -> Array:
+        """Return the replicas of a loss of the readout, outside the network.
+
+        Args:
+            params: of the head.
+            x: what comes into the head, `(N, *T, C)`.
+            loss: of readouts, `(N, features)` to `(N,)`, as in `replicated`.
+
+        Returns:
+            `(N, P, groups)`, for each of the P tokens and each group of channels; `(N, 1, 1)` for a
+            head that reads all.
+        """
+        ((name, linear),) = self.layers
+
+        def of_features(features: Array) -> Array:
+            return loss(linear.apply(params[name], {}, features, Context())[0])
+
+        return replicated(of_features, self._prepared(x), self.groups)
+
+    def _prepared(self, x: Array) -> Array:
         """Return x as its average over tokens is read: `(N, *T, C)`, or `(N, p)` of all of it."""
         if self.norm:
             norm = LayerNorm(groups=self.groups, gain=False, bias=False)
             x, _ = norm.apply({}, {}, x, Context())
         return x if self.reads == "average" else np.reshape(x, (len(x), math.prod(x.shape[1:])))
-
-    def readout(self, params: Tree, features: Array) -> Array:
-        """Return the readout of averaged features `(N, C)` of what is `prepared`, `(N, features)`.
-
-        The head is applied outside the network.
-        """
-        ((name, linear),) = self.layers
-        return linear.apply(params[name], {}, features, Context())[0]
