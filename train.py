@@ -91,10 +91,18 @@ def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> A
     model = build(MODELS, "model", settings.model, settings.model_options)
     objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
     network = objective.network(lambda outputs: model.network(in_shape, outputs), classes)
-    if locality(settings.rule) == "global" or has_local_heads(network):
+    if locality(settings.rule) == "global":
+        return network
+    if has_local_heads(network):
+        if settings.head_reads != "average":
+            raise UsageError(
+                f"--head-reads {settings.head_reads} is of no use to --model {settings.model}: its "
+                "local heads are its own"
+            )
         return network
     params, _, (outputs,) = network.init(Key(0), in_shape)
-    return objective.network(lambda _: with_local_heads(network, params, outputs), classes)
+    with_heads = with_local_heads(network, params, outputs, settings.head_reads)
+    return objective.network(lambda _: with_heads, classes)
 
 
 def train(

@@ -10,7 +10,12 @@ The names of the published sizes are size / patches along a side / groups:
                        26,556,296 with 1000 classes
 
 Every block has a local head, and the network has one more at its end.  Each head has weights of its
-own, and these counts contain them.
+own, and these counts contain them.  All weights start normal with standard deviation min(2 /
+sqrt(fan-in), 0.1), and only those of the output at zero.
+
+The paper says that a layer norm is before and after every linear layer.  Its published code can
+leave out those before the heads and before the output, and the configuration for ImageNet has them;
+for contrastive learning it has none before heads and projections.
 
 Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4, and their
 published code.
@@ -43,8 +48,8 @@ from dualnet.types import Shape
 class LocalMixer:
     """Patches, `depth` blocks with a local head each, and a linear output of averaged tokens.
 
-    The first block makes tokens of patches; the others are `mixer_block`.  Every linear layer is
-    between two layer norms without gain and bias.
+    The first block makes tokens of patches; the others are `mixer_block`.  Every linear layer of a
+    block is between two layer norms without gain and bias.
 
     Args:
         width: C, the number of channels of a token.
@@ -55,6 +60,9 @@ class LocalMixer:
         readout: whether a stop-gradient comes before the output, so that the blocks learn from
             their local losses alone.  It is meant for rules with local losses; with other rules
             nothing but the output would learn.
+        head_norm: whether local heads normalize each group of channels of each token before they
+            average the tokens.
+        output_norm: whether the averaged tokens are normalized before the output.
     """
 
     width: int = 512
@@ -62,6 +70,8 @@ class LocalMixer:
     groups: int = 16
     depth: int = 4
     readout: bool = True
+    head_norm: bool = True
+    output_norm: bool = True
 
     def __post_init__(self) -> None:
         for name in ("width", "patches", "groups", "depth"):
@@ -87,8 +97,11 @@ class LocalMixer:
         layers: list[tuple[str, Layer]] = [("patches", Patches(size))]
         for i in range(1, self.depth + 1):
             layers.append((f"block{i}", self._block(first=i == 1)))
-            layers.append((f"head{i}", LocalHead(classes, self.groups)))
+            head = LocalHead(classes, self.groups, "scaled-normal", norm=self.head_norm)
+            layers.append((f"head{i}", head))
         layers.append(("average", AverageTokens()))
+        if self.output_norm:
+            layers.append(("norm", LayerNorm(gain=False, bias=False)))
         if self.readout:
             layers.append(("stop", StopGradient()))
         return Sequential((*layers, ("output", Linear(classes, weights="zeros"))))

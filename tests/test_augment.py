@@ -300,6 +300,7 @@ def test_grayscale_and_solarize_agree_with_pillow(rng, key):
 
 def test_the_papers_pipelines():
     assert AUGMENTATIONS["none"]() is None
+    assert AUGMENTATIONS["flip"]() == Sometimes(0.5, Flip())
     assert AUGMENTATIONS["flip-crop"]() == Compose((Sometimes(0.5, Flip()), PaddedCrop(4)))
     assert AUGMENTATIONS["flip-resized-crop"]() == flip_resized_crop()
     assert AUGMENTATIONS["contrastive"]().steps[0] == ResizedCrop(area=(0.08, 1.0))

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from learning_problems import assert_close, assert_unbiased, estimates, largest_sum, problem
+from peers import peer
 
 import dualnet as dn
 from dualnet import data
@@ -24,12 +25,56 @@ from dualnet.nn import (
     tanh,
 )
 from dualnet.training.epoch import course
-from dualnet.training.objective import Contrastive
+from dualnet.training.objective import Contrastive, TrainedNetwork
 from dualnet.training.run import make_trainer
 from dualnet.training.settings import Settings
 from models import MODELS
 
 N, D = 3, 4
+every_kind = pytest.mark.parametrize("negatives", ["one-view", "both-views"])
+
+
+def by_loops(f, temperature, negatives, answering=None):
+    """The losses by their definition; what answers is f itself if it is not given."""
+    length = np.linalg.norm(f, axis=1, keepdims=True)
+    asking, answering = f / length, f / length if answering is None else answering
+    losses = []
+    for i in range(2 * N):
+        own = (i + N) % (2 * N)
+        kinds = [j for j in range(2 * N) if (j < N) != (i < N) or negatives == "both-views"]
+        answers = [j for j in kinds if j != i]
+        assert len(answers) == (N if negatives == "one-view" else 2 * N - 1)  # negatives and own
+        each = {j: np.exp(asking[i] @ answering[j] / temperature) for j in answers}
+        losses.append(-np.log(each[own] / sum(each.values())))
+    return np.array(losses)
+
+
+@every_kind
+def test_the_loss_is_its_definition(negatives, rng):
+    f = rng.standard_normal((2 * N, D))
+    loss = InfoNCE(0.5, negatives=negatives)
+    np.testing.assert_allclose(loss(f, None), by_loops(f, 0.5, negatives), rtol=1e-12)
+    # With the stop-gradient, what answers stays where it is.
+    still = f / np.linalg.norm(f, axis=1, keepdims=True)
+    step, moved = 1e-6, rng.standard_normal((2 * N, D))
+    _, slope = dn.jvp(lambda f: loss(f, None), (f,), (moved,))
+    ahead, behind = (by_loops(f + s * moved, 0.5, negatives, still) for s in (step, -step))
+    np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-8)
+
+
+@every_kind
+def test_the_loss_is_that_of_torch(negatives, rng):
+    torch = peer("torch")
+    f = rng.standard_normal((2 * N, D))
+    unit = torch.nn.functional.normalize(torch.tensor(f), dim=1)
+    logits = unit @ unit.T / 0.2
+    other = torch.arange(2 * N)[:, None] // N != torch.arange(2 * N) // N
+    answers = other if negatives == "one-view" else ~torch.eye(2 * N, dtype=torch.bool)
+    own = (torch.arange(2 * N) + N) % (2 * N)
+    expected = torch.nn.functional.cross_entropy(
+        logits.masked_fill(~answers, -torch.inf), own, reduction="none"
+    )
+    np.testing.assert_allclose(InfoNCE(0.2, negatives=negatives)(f, None), expected, rtol=1e-10)
 
 
 def jacobian_by_view(loss, rng):
@@ -38,11 +83,14 @@ def jacobian_by_view(loss, rng):
     return np.abs(dn.jacfwd(lambda f: loss(f, None))(f)).sum(-1)
 
 
-def test_with_a_stop_gradient_a_projection_moves_its_own_loss_alone(rng):
-    moves = jacobian_by_view(InfoNCE(0.5), rng)
+@every_kind
+def test_with_a_stop_gradient_a_projection_moves_its_own_loss_alone(negatives, rng):
+    moves = jacobian_by_view(InfoNCE(0.5, negatives=negatives), rng)
     assert np.all(np.diagonal(moves) > 0) and not np.any(moves - np.diag(np.diagonal(moves)))
-    both_ways = jacobian_by_view(InfoNCE(0.5, stop=False), rng)
+    both_ways = jacobian_by_view(InfoNCE(0.5, stop=False, negatives=negatives), rng)
     assert np.all(both_ways[:N, N:] > 0) and np.all(both_ways[N:, :N] > 0)
+    alike = both_ways[:N, :N][~np.eye(N, dtype=bool)]
+    assert np.all(alike > 0) if negatives == "both-views" else not np.any(alike)
 
 
 def test_the_loss_is_small_where_views_agree_and_pairs_differ():
@@ -53,14 +101,16 @@ def test_the_loss_is_small_where_views_agree_and_pairs_differ():
     assert np.min(InfoNCE(0.1)(np.concatenate([f[:N], f[N:][::-1]]), None)[[0, 2]]) > 5
 
 
-def test_a_projection_of_zeros_moves_nothing(rng):
+@every_kind
+def test_a_projection_of_zeros_moves_nothing(negatives, rng):
     """Nor does a view without any content blow up what is learned from the others."""
     f = rng.standard_normal((2 * N, D)).astype(np.float32)
     f /= np.linalg.norm(f, axis=1, keepdims=True)  # what is short is moved far
     f[1] = 0
-    losses, slopes = dn.jvp(lambda f: InfoNCE()(f, None), (f,), (np.ones_like(f),))
+    loss = InfoNCE(negatives=negatives)
+    losses, slopes = dn.jvp(lambda f: loss(f, None), (f,), (np.ones_like(f),))
     assert np.all(np.isfinite(losses)) and losses.dtype == slopes.dtype == np.float32
-    gradient = dn.grad(lambda f: InfoNCE()(f, None).sum())(f)
+    gradient = dn.grad(lambda f: loss(f, None).sum())(f)
     assert not np.any(gradient[1]) and np.max(np.abs(gradient)) < 100
 
 
@@ -68,6 +118,8 @@ def test_a_projection_of_zeros_moves_nothing(rng):
     ("call", "message"),
     [
         (lambda: InfoNCE(0.0), "InfoNCE: --temperature must be a number above 0, got 0.0"),
+        (lambda: InfoNCE(negatives="all"), "InfoNCE: --negatives must be one-view or both-views"),
+        (lambda: Contrastive(negatives="all"), "InfoNCE: --negatives must be one-view or both"),
         (lambda: InfoNCE()(np.ones((3, 2)), None), r"InfoNCE: expected projections .2N, D."),
         (lambda: InfoNCE()(np.ones((2, 2, 2)), None), r"InfoNCE: expected projections .2N, D."),
     ],
@@ -110,10 +162,11 @@ def contrastive_problem(rng, key, loss):
     return replace(p, task=Task(p.task.network, loss))
 
 
+@every_kind
 @pytest.mark.parametrize("stop", [True, False])
-def test_lg_fg_a_is_unbiased(stop, rng, key):
+def test_lg_fg_a_is_unbiased(stop, negatives, rng, key):
     """Without the stop-gradient all examples answer to the batch's total."""
-    p = contrastive_problem(rng, key, InfoNCE(0.5, stop))
+    p = contrastive_problem(rng, key, InfoNCE(0.5, stop, negatives))
     assert independence_of_each(p.task, greedy=True)["norm"].examples == stop
     exact = p.step(GreedyBackprop(), key).gradients
     assert_unbiased(p, GreedyActivityPerturbation(30), key, 300, exact)
@@ -138,6 +191,23 @@ def test_the_stop_gradient_takes_noise_away(rng, key):
         for stop in (True, False)
     ]
     assert variances[0] < 0.5 * variances[1]
+
+
+def test_a_read_out_may_get_normalized_features(rng):
+    network = Contrastive(8).network(lambda outputs: MODELS["mlp"](7, 1).network((5,), outputs), 3)
+    params, state, _ = network.init(dn.Key(0), (5,))
+    trained = TrainedNetwork(network, params, state)
+    x = rng.standard_normal((4, 5))
+    features = np.maximum(x @ params["hidden1"]["w"], 0)
+    w = rng.standard_normal((7, 3))
+    readout = {"params": {"w": w, "b": np.zeros(3)}}
+    np.testing.assert_allclose(
+        Contrastive().logits(readout, trained, x), features @ w, rtol=1e-5, atol=1e-5
+    )
+    still = features - features.mean(1, keepdims=True)
+    normal = still / np.sqrt((still**2).mean(1, keepdims=True) + 1e-5)
+    logits = Contrastive(readout_norm=True).logits(readout, trained, x)
+    np.testing.assert_allclose(logits, normal @ w, rtol=1e-5, atol=1e-5)
 
 
 def test_accuracy_is_of_images_not_of_views():

@@ -119,12 +119,12 @@ def test_counts_in_docstrings(file):
 # --- what they are made of -----------------------------------------------------------------------
 
 
-def mixer_by_formula(params, images, patches, groups, depth):
-    """LocalMixer's outputs by its definition, in NumPy without any of dualnet's layers."""
+def mixer_by_formula(params, images, patches, groups, depth, norms):
+    """LocalMixer's last readout and outputs by definition, without any of dualnet's layers."""
 
-    def norm(x):
-        variance = x.var(axis=-1, keepdims=True)
-        return (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(variance + 1e-5)
+    def norm(x, axis=-1):
+        variance = x.var(axis=axis, keepdims=True)
+        return (x - x.mean(axis=axis, keepdims=True)) / np.sqrt(variance + 1e-5)
 
     def by_group(f, x):
         return f(x.reshape(*x.shape[:-1], groups, -1)).reshape(x.shape)
@@ -144,21 +144,27 @@ def mixer_by_formula(params, images, patches, groups, depth):
     x = np.maximum(grouped(params["block1"]["groups"], x), 0)
     for i in range(2, depth + 1):
         block = params[f"block{i}"]["residual"]["block"]
-        y = np.swapaxes(x, 1, 2)
-        y = np.maximum(linear(block["tokens"]["mix"]["linear"], y), 0)
-        y = np.swapaxes(y, 1, 2)
+        mixing = block["tokens"]["mix"]["linear"]
+        y = np.einsum("npc,pq->nqc", norm(x), mixing["w"]) + mixing["b"][:, None]
+        y = np.maximum(norm(y), 0)
         y = np.maximum(linear(block["channels"]["linear"], y), 0)
         x = np.maximum(grouped(block["groups"]["linear"], y) + x, 0)
-    return x, x.mean(axis=1) @ params["output"]["w"] + params["output"]["b"]
+    read = by_group(norm, x) if norms else x
+    last, head = x.mean(axis=1), params[f"head{depth}"]["linear"]
+    last = norm(last) if norms else last
+    readout = read.mean(axis=1) @ head["w"] + head["b"]
+    return readout, last @ params["output"]["w"] + params["output"]["b"]
 
 
+@pytest.mark.parametrize("norms", [True, False])
 @pytest.mark.parametrize(("patches", "depth"), [(1, 1), (2, 1), (2, 3)])
-def test_local_mixer_is_its_definition(patches, depth, key, rng):
-    network = LocalMixer(12, patches, 3, depth).network((4, 6, 2), 5)
+def test_local_mixer_is_its_definition(patches, depth, norms, key, rng):
+    model = LocalMixer(12, patches, 3, depth, head_norm=norms, output_norm=norms)
+    network = model.network((4, 6, 2), 5)
     params, state, _ = network.init(key, (4, 6, 2))
     params = tree.map(lambda p: p + rng.normal(0, 0.5, p.shape), params)
     images = rng.standard_normal((3, 4, 6, 2))
-    features, outputs = mixer_by_formula(params, images, patches, 3, depth)
+    readout, outputs = mixer_by_formula(params, images, patches, 3, depth, norms)
     seen = {}
 
     def tap(path, y):
@@ -167,8 +173,6 @@ def test_local_mixer_is_its_definition(patches, depth, key, rng):
 
     y, _ = network.apply(params, state, images, Context(tap=tap))
     np.testing.assert_allclose(y, outputs, rtol=1e-9, atol=1e-9)
-    head = params[f"head{depth}"]["linear"]
-    readout = features.mean(axis=1) @ head["w"] + head["b"]
     np.testing.assert_allclose(seen[f"head{depth}/linear"], readout, rtol=1e-9, atol=1e-9)
 
 
@@ -180,11 +184,11 @@ def test_local_mixer_starts_as_published():
         (params["block1"]["groups"]["w"], 128),
         (block["tokens"]["mix"]["linear"]["w"], 16),
         (block["channels"]["linear"]["w"], 512),
+        (params["head1"]["linear"]["w"], 512),
+        (params["head2"]["linear"]["w"], 512),
     ]:
         expected = min(2 / math.sqrt(fan_in), 0.1)
         assert np.std(w) == pytest.approx(expected, rel=5 / math.sqrt(2 * w.size))
-    for head in ("head1", "head2"):
-        assert not np.any(params[head]["linear"]["w"])
     assert not np.any(params["output"]["w"])
 
 
@@ -192,7 +196,7 @@ def test_local_mixer_has_a_head_after_each_block():
     network = LocalMixer(8, 2, 2, 3).network(CIFAR, 10)
     names = [name for name, _ in network.layers]
     blocks = ["block1", "head1", "block2", "head2", "block3", "head3"]
-    assert names == ["patches", *blocks, "average", "stop", "output"]
+    assert names == ["patches", *blocks, "average", "norm", "stop", "output"]
     kinds = {name: type(layer) for name, layer in network.layers}
     assert kinds["head2"] is LocalHead and kinds["stop"] is StopGradient
     trains = LocalMixer(8, 2, 2, 3, readout=False).network(CIFAR, 10)

@@ -15,6 +15,7 @@ from dualnet.nn import (
     Flatten,
     Layer,
     Linear,
+    LocalHead,
     Sequential,
     mean_squared_error,
     relu,
@@ -53,6 +54,60 @@ def test_sigmoid_does_not_overflow():
         x = np.array([-1e4, 1e4], np.float32)
         value, slope = dn.jvp(sigmoid, (x,), (np.ones_like(x),))
     assert value.tolist() == [0, 1] and slope.tolist() == [0, 0]
+
+
+def seen_by_a_tap(layer, params, x):
+    """What a layer's readout is, which only a tap gets to see."""
+    seen = {}
+
+    def tap(path, y):
+        seen[path] = y
+        return y
+
+    y, _ = layer.apply(params, {"linear": {}}, x, Context(tap=tap))
+    assert y is x
+    return seen["linear"]
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("reads", ["average", "all"])
+def test_a_local_head_reads_the_average_or_all(reads, norm, key, rng):
+    head = LocalHead(3, reads=reads, norm=norm)
+    params, _, shape = head.init(key, (2, 5, 4))
+    w, b = params["linear"]["w"], params["linear"]["b"] + 1
+    assert shape == (2, 5, 4) and w.shape == ((4, 3) if reads == "average" else (40, 3))
+    x = rng.standard_normal((6, 2, 5, 4))
+    y = x
+    if norm:  # of each token's channels
+        y = y - y.mean(-1, keepdims=True)
+        y = y / np.sqrt((y * y).mean(-1, keepdims=True) + 1e-5)
+    read = y.mean((1, 2)) if reads == "average" else y.reshape(6, 40)
+    readout = seen_by_a_tap(head, {"linear": {"w": w, "b": b}}, x)
+    np.testing.assert_allclose(readout, read @ w + b, rtol=1e-6, atol=1e-6)
+
+
+def test_a_local_head_normalizes_each_group(key, rng):
+    head = LocalHead(3, groups=2, norm=True)
+    params, _, _ = head.init(key, (5, 4))
+    x = rng.standard_normal((6, 5, 4))
+    parts = x.reshape(6, 5, 2, 2)
+    parts = parts - parts.mean(-1, keepdims=True)
+    parts = parts / np.sqrt((parts * parts).mean(-1, keepdims=True) + 1e-5)
+    read = parts.reshape(6, 5, 4).mean(1)
+    expected = read @ params["linear"]["w"] + params["linear"]["b"]
+    np.testing.assert_allclose(seen_by_a_tap(head, params, x), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LocalHead(3, reads="some"), "LocalHead: reads must be one of .*, got 'some'"),
+        (lambda: LocalHead(3, groups=2, reads="all"), "groups are of averaged channels; .* got 2"),
+    ],
+)
+def test_what_a_local_head_refuses(make, message):
+    with pytest.raises(UsageError, match=message):
+        make()
 
 
 # --- losses ------------------------------------------------------------------------------------

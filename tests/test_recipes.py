@@ -23,6 +23,7 @@ from dualnet.training.settings import build
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
 IN_WORDS = {"initial weights", "read-out", "network", "directions", "outputs"}
+IN_WORDS = {"initial weights", "read-out", "local outputs"}
 """What recipes call ours that is no setting."""
 
 
@@ -125,7 +126,7 @@ def test_only_what_the_source_says_is_called_published(name):
     elif paper == "baydin":
         assert ours == {"plan", "epochs", "pixels"}
     elif "imagenet" in name:
-        assert ours == {"augment", "weight_decay"}
+        assert ours == {"augment", "weight_decay", "output_lr"}
     else:
         assert ours >= {"optimizer", "lr", "schedule", "epochs", "batch_size", "weight_decay"}
 
@@ -190,6 +191,23 @@ def test_the_rates_of_dkh_and_baydin_are_those_of_their_papers():
     fall = build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options)
     lrs = [settings.lr * fall(i, 10**5, 938) for i in (0, 1, 10_000)]
     assert lrs == pytest.approx([2e-4, 2e-4 * np.exp(-1e-4), 2e-4 * np.exp(-1)], rel=1e-9)
+def test_ren_et_al_read_out_as_published():
+    """Norms before heads and read-out, a tenth of the rate; none in contrastive heads."""
+    names = ("head_norm", "output_norm", "output_lr", "head_lr")
+    for name in RECIPES:
+        if name.startswith("ren"):
+            settings = train.by_name(resolve("--recipe", name))
+            supervised = settings["objective"] == "supervised"
+            expected = (True, True, 0.1, 1.0) if supervised else (False, False, 1.0, 1.0)
+            assert tuple(settings[name] for name in names) == expected
+            if not supervised:
+                assert settings["negatives"] == "both-views" and settings["readout_norm"]
+                assert settings["stop"] and settings["temperature"] == 0.5
+    flips = {
+        name: resolve("--recipe", f"ren-{name}-bp").augment
+        for name in ("m-1-16-mnist", "m-8-16-cifar10")
+    }
+    assert flips == {"m-1-16-mnist": "none", "m-8-16-cifar10": "flip"}
 
 
 def test_forward_gradients_see_views_that_differ_less():
@@ -252,8 +270,9 @@ def test_every_network_is_the_published_one(name, no_numbers):
     group = name.removesuffix(f"-{settings.rule}").partition("-mean")[0].partition("-proj")[0]
     count = tree.size(params)
     if name.startswith("fdfa"):  # in Ren et al. every network has its heads, used or not
-        heads = [path for path, layer in network.layers if isinstance(layer, LocalHead)]
+        heads = {path: layer for path, layer in network.layers if isinstance(layer, LocalHead)}
         assert bool(heads) == (settings.rule == "lg-fg-a")
+        assert all(head.reads == "all" for head in heads.values())
         count -= sum(tree.size(params[head]) for head in heads)
     if group in PARAMETERS:
         assert count == PARAMETERS[group]
@@ -282,6 +301,27 @@ def test_describe_prints_every_setting_and_whose_it_is(name, no_numbers, monkeyp
     assert of_recipe["published"].items() <= described["settings"].items()
     assert of_recipe["published"].keys() == recipe.settings.keys() - recipe.ours.keys()
     assert (of_recipe["ours"], of_recipe["changed"]) == (recipe.ours, [])
+def test_the_local_outputs_of_a_convolution_are_of_all_of_its_pixels():
+    """One linear output after each layer, as FDFA's appendix A says; else one of their average."""
+
+    def heads(*flags):
+        settings = resolve("--recipe", "fdfa-cnn-mnist-lg-fg-a", *flags)
+        network = train.network_of(settings, (28, 28, 1), 10)
+        params, _, _ = network.init(Key(0), (28, 28, 1))
+        found = [name for name, layer in network.layers if isinstance(layer, LocalHead)]
+        return [params[name]["linear"]["w"].shape for name in found]
+
+    assert heads() == [(12 * 12 * 15, 10), (4 * 4 * 40, 10), (128, 10)]
+    assert heads("--head-reads", "average") == [(15, 10), (4 * 4 * 40, 10), (128, 10)]
+
+
+def test_what_heads_read_is_refused_where_it_is_of_no_use():
+    with pytest.raises(UsageError, match="--head-reads is of no use to --rule fg-a"):
+        resolve("--rule", "fg-a", "--head-reads", "all")
+    settings = resolve("--model", "local-mixer", "--rule", "lg-fg-a", "--head-reads", "all")
+    with pytest.raises(UsageError, match="--head-reads all is of no use to --model local-mixer"):
+        train.network_of(settings, (8, 8, 1), 10)
+    assert resolve("--recipe", "fdfa-cnn-mnist-lg-fg-a", "--rule", "fg-a").head_reads == "average"
 
 
 # --- flag beats recipe beats default -------------------------------------------------------------

@@ -391,6 +391,17 @@ CHAINS = {
         (2, 2, 2),
         (Linear(4), LayerNorm(axes=(-3, -2, -1)), TANH, LocalHead(3, 2), Linear(4), TANH),
     ),
+    "a head of all pixels": (
+        (4, 4, 2),
+        (Conv2d(4, 2), TANH, LocalHead(3, reads="all"), Conv2d(4, 2), TANH, LocalHead(3)),
+    ),
+    "heads behind norms": (
+        (3, 4),
+        (
+            *(Linear(6), TANH, LocalHead(3, 2, norm=True), Linear(4), TANH),
+            LocalHead(3, reads="all", norm=True),
+        ),
+    ),
     "attention": ((3, 4), (transformer_block(4, 2, 3), LocalHead(3, 2), Linear(4), TANH)),
 }
 

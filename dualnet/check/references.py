@@ -340,16 +340,16 @@ def _child(layer: Any, name: str, xp: Any, params: Tree, state: Tree, x: Any) ->
 
 def mixer_block(xp: Any, params: Tree, x: Any, groups: int) -> Any:
     """Ren et al. 2023, section 4: y = relu(x + f(x)), where f has three linear maps, and a layer
-    norm before and after each."""
+    norm over the channels of each token before and after each."""
     p = params["residual"]["block"]
     mix, across, grouped = p["tokens"]["mix"]["linear"], p["channels"]["linear"], p["groups"]
     n, tokens, channels = x.shape
 
-    def norm(x: Any, axis: int = -1) -> Any:
-        return normalize(xp, x, (axis,))
+    def norm(x: Any) -> Any:
+        return normalize(xp, x, (-1,))
 
-    y = xp.einsum("npc,pq->nqc", norm(x, 1), mix["w"]) + mix["b"][:, None]
-    y = relu(xp, norm(y, 1))
+    y = xp.einsum("npc,pq->nqc", norm(x), mix["w"]) + mix["b"][:, None]
+    y = relu(xp, norm(y))
     y = relu(xp, norm(norm(y) @ across["w"] + across["b"]))
     y = norm(xp.reshape(y, (n, tokens, groups, channels // groups)))
     y = xp.einsum("npgc,gcd->npgd", y, grouped["linear"]["w"])

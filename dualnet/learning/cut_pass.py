@@ -27,7 +27,6 @@ from dualnet.learning.sites import Sites
 from dualnet.learning.task import LearnerState, Shard, Task, correct
 from dualnet.nn.activations import Activation
 from dualnet.nn.heads import LocalHead
-from dualnet.nn.replicated import replicated
 from dualnet.tree import Tree
 from dualnet.types import Array, Stack
 
@@ -207,10 +206,7 @@ class _Closer:
             params = tree.subtree(self.params, path)
 
             def replicas(x: Array) -> Array:
-                def loss(features: Array) -> Array:
-                    return self.task.losses_of(head.readout(params, features), self.targets)
-
-                return replicated(loss, x, head.groups)
+                return head.replicas(params, x, lambda y: self.task.losses_of(y, self.targets))
 
             effect = _zeros(cuts, x) if effect is None else effect
             _, derivatives = jvp(replicas, (x,), (effect,))

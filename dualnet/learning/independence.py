@@ -72,7 +72,8 @@ def independence_of_each(
         found[path] = after
         children = [(f"{path}/{name}" if path else name, child) for name, child in layer.layers]
         if isinstance(layer, LocalHead):
-            at_head = replace(at_loss, tokens=True, groups=layer.groups)
+            averages = layer.reads == "average"  # every token has a replica of the loss
+            at_head = replace(at_loss, tokens=averages, groups=layer.groups)
             # inside a TokenMixing, the head's features have the axes of what it gets there
             return at_head if greedy else after
         if isinstance(layer, Sequential):

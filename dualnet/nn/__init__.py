@@ -11,7 +11,7 @@ from dualnet.nn.blocks import (
 )
 from dualnet.nn.contrastive import InfoNCE
 from dualnet.nn.convolution import Conv2d, conv2d
-from dualnet.nn.heads import LocalHead, has_local_heads, with_local_heads
+from dualnet.nn.heads import READS, LocalHead, has_local_heads, with_local_heads
 from dualnet.nn.initial import INITIALIZERS
 from dualnet.nn.layers import Dropout, Flatten, GroupedLinear, Linear, StopGradient
 from dualnet.nn.losses import Loss, mean_squared_error, softmax_cross_entropy
@@ -31,6 +31,7 @@ from dualnet.nn.tokens import AverageTokens, ClassToken, Patches, Positions, Sel
 __all__ = [
     "ACTIVATIONS",
     "INITIALIZERS",
+    "READS",
     "Activation",
     "AdaptiveAveragePool",
     "AveragePool",

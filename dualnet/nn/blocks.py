@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,8 +97,8 @@ def mixer_block(tokens: int, channels: int, groups: int) -> Sequential:
 
     It mixes tokens, then channels, then maps groups of channels; a residual and a ReLU follow.
 
-    Every linear layer stands between two layer norms without gain and bias: over the tokens of
-    a channel, over the channels of a token, and over one group of them.
+    Every linear layer stands between two layer norms without gain and bias, which are over the
+    channels of a token, also before and after tokens are mixed; those of groups are over one group.
 
     Args:
         tokens: P.
@@ -108,13 +108,19 @@ def mixer_block(tokens: int, channels: int, groups: int) -> Sequential:
     Returns:
         A network that maps `(N, P, C)` to `(N, P, C)`.
 
-    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4 and Fig. 2.
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4 and Fig. 2; the
+    axes of the norms are those of the published code.
     """
     activation = ("relu", Activation(relu))
-    mix = Sequential((*_between_norms(Linear(tokens, weights="scaled-normal")), activation))
+    norm = LayerNorm(gain=False, bias=False)
+    after = replace(norm, axes=(-2,))  # tokens are the last axis where they are mixed
+    mix = Sequential(
+        (("linear", Linear(tokens, weights="scaled-normal")), ("after", after), activation)
+    )
     across = Sequential((*_between_norms(Linear(channels, weights="scaled-normal")), activation))
     grouped = GroupedLinear(channels, groups, weights="scaled-normal")
     layers = (
+        ("before", norm),
         ("tokens", TokenMixing((("mix", mix),))),
         ("channels", across),
         ("groups", Sequential(_between_norms(grouped, groups))),

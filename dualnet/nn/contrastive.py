@@ -12,14 +12,23 @@ from dualnet.errors import UsageError
 from dualnet.nn.losses import Loss, softmax_cross_entropy
 from dualnet.types import Array
 
+NEGATIVES = ("one-view", "both-views")
+"""Which views of other images a view is told apart from: those of the other kind, or all."""
+
+_NEVER = -1e9
+"""A logit whose share of a softmax is 0."""
+
 
 @dataclass(frozen=True)
 class InfoNCE(Loss):
     """-log softmax_j(⟨f_i, f'_j⟩ / τ)_i with f, f' the projections of two views, of length 1.
 
-    Every view of every image asks in turn, and the N views of the other kind answer.  With a
-    stop-gradient on what answers, a projection moves its own example's loss alone, as forward
-    gradients of activities need it; without one, every loss depends on the whole batch.
+    Every view of every image asks in turn, and the N views of the other kind answer.  With
+    `both-views` those of its own kind answer too, except for itself, so that there are 2N - 2
+    negatives.  That is NT-Xent, the loss of SimCLR and of the published code of Ren et al.
+
+    With a stop-gradient on what answers, a projection moves its own example's loss alone, as
+    forward gradients of activities need it; without one, every loss depends on the whole batch.
 
     It is called with projections `(2N, D)`, those of first views and then, in the same order,
     those of second views, and with targets, which it does not look at.  It returns losses `(2N,)`.
@@ -27,15 +36,17 @@ class InfoNCE(Loss):
     Args:
         temperature: τ, above 0.
         stop: whether there is the stop-gradient.
+        negatives: `one-view` or `both-views`.
 
-    Source: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding",
+    Sources: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding",
     Eq. 4; two views: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual
-    Representations", section 2.1; stop-gradient: Ren et al. 2023, "Scaling Forward Gradient With
-    Local Losses", section 5 and Fig. 4.
+    Representations", section 2.1 and Eq. 1; stop-gradient: Ren et al. 2023, "Scaling Forward
+    Gradient With Local Losses", section 5 and Fig. 4.
     """
 
     temperature: float = 0.1
     stop: bool = True
+    negatives: str = "one-view"
 
     needs_whole_batch = True
 
@@ -43,6 +54,10 @@ class InfoNCE(Loss):
         if not 0 < self.temperature < math.inf:
             raise UsageError(
                 f"InfoNCE: --temperature must be a number above 0, got {self.temperature}"
+            )
+        if self.negatives not in NEGATIVES:
+            raise UsageError(
+                f"InfoNCE: --negatives must be {' or '.join(NEGATIVES)}, got {self.negatives!r}"
             )
         object.__setattr__(self, "couples_examples", not self.stop)
         object.__setattr__(self, "stops_gradients", self.stop)
@@ -56,11 +71,20 @@ class InfoNCE(Loss):
         n = len(projections) // 2
         asking = normalized(projections)
         answering = stop_gradient(asking) if self.stop else asking
+        first = self._losses(asking[:n], answering[n:], answering[:n])
+        second = self._losses(asking[n:], answering[:n], answering[n:])
+        return np.concatenate((first, second))
+
+    def _losses(self, asking: Array, others: Array, alike: Array) -> Array:
+        """Return the losses of views `(N, D)` among those of the other and of their own kind."""
+        n = len(asking)
         own = np.arange(n, like=asking)
-        first = asking[:n] @ np.swapaxes(answering[n:], 0, 1) / self.temperature
-        second = asking[n:] @ np.swapaxes(answering[:n], 0, 1) / self.temperature
-        losses = (softmax_cross_entropy(first, own), softmax_cross_entropy(second, own))
-        return np.concatenate(losses)
+        logits = asking @ np.swapaxes(others, 0, 1) / self.temperature
+        if self.negatives == "both-views":
+            among_alike = asking @ np.swapaxes(alike, 0, 1) / self.temperature
+            itself = np.equal(own[:, None], own)
+            logits = np.concatenate((logits, np.where(itself, _NEVER, among_alike)), axis=1)
+        return softmax_cross_entropy(logits, own)
 
 
 def normalized(x: Array) -> Array:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from dualnet import tree
 from dualnet.errors import UsageError
 from dualnet.nn.layers import Linear
 from dualnet.nn.network import Context, Layer, Sequential, walk
+from dualnet.nn.normalization import LayerNorm
 from dualnet.nn.refusals import require_count
-from dualnet.nn.replicated import average
+from dualnet.nn.replicated import Loss, average, replicated
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
+
+READS = ("average", "all")
+"""What a local head may read of features with axes between batch and channels."""
 
 
 def has_local_heads(network: Layer) -> bool:
@@ -20,15 +27,17 @@ def has_local_heads(network: Layer) -> bool:
     return any(isinstance(layer, LocalHead) for _, layer in walk(network, containers=True))
 
 
-def with_local_heads(network: Layer, params: Tree, features: int) -> Layer:
+def with_local_heads(network: Layer, params: Tree, features: int, reads: str = "average") -> Layer:
     """Put local heads into a chain, so that every layer with parameters begins a block.
 
-    A head closes each block, after what follows the layer; the last block ends with the outputs.
+    A head closes each block, after what follows the layer (norm, activation, pool); the last block
+    ends with the outputs.
 
     Args:
         network: a `Sequential`; its top level gets the heads.
         params: its parameters, which say what layers have any.
         features: of each head.
+        reads: what each head reads, see `LocalHead`.
 
     Raises:
         UsageError: the network is no chain, so its author has to say where its blocks end.
@@ -42,7 +51,7 @@ def with_local_heads(network: Layer, params: Tree, features: int) -> Layer:
     layers: list[tuple[str, Layer]] = []
     for name, layer in network.layers:
         if name in weighted[1:] and not layer.normalizes:
-            layers.append((f"before-{name}", LocalHead(features)))
+            layers.append((f"before-{name}", LocalHead(features, reads=reads)))
         layers.append((name, layer))
     return Sequential(tuple(layers))
 
@@ -51,30 +60,44 @@ def with_local_heads(network: Layer, params: Tree, features: int) -> Layer:
 class LocalHead(Layer):
     """Passes x on unchanged, and makes a linear readout beside it that only a tap gets to see.
 
-    The readout is the child `linear`, from x averaged over all axes between batch and channels
-    to `(N, features)`.  A learning rule with local losses taps its path; to other rules it has no
-    derivative, because it is no part of the result.  For greedy rules a head stands where a block
-    ends, not on one of the ways through a `Residual`.
+    The readout is the child `linear`, from x averaged over all axes between batch and channels, or
+    from all of x, to `(N, features)`.  A learning rule with local losses taps its path; to other
+    rules it has no derivative, because it is no part of the result.  For greedy rules a head stands
+    where a block ends, not on one of the ways through a `Residual`.
 
     Args:
         features: how many numbers the readout has, for example the classes.
         groups: G, runs of neighboring channels; forward gradients may have a replica of the loss
             for each and for each token, see `replicated`.  Divides the channels.
-        weights: how the readout's weights start, a name in `initial.INITIALIZERS`.  A projection
-            for a contrastive loss must not start at zero.
+        weights: how the readout's weights start, a name in `initial.INITIALIZERS`.
+        reads: `average` over tokens or pixels, or `all`: x as one long row.  Then there is one loss
+            and no replica of it, and groups must be 1.
+        norm: whether the channels of each group of each token are normalized before they are read,
+            as by a `LayerNorm` without gain and bias.
 
     Params: those of a `Linear`.
 
-    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4.
+    Sources: average, groups and norm: Ren et al. 2023, "Scaling Forward Gradient With Local
+    Losses", section 4, and their published code; all: the local linear outputs of Bacho and Chu,
+    "Low-Variance Forward Gradients using Direct Feedback Alignment and Momentum", appendix A.
     """
 
     features: int
     groups: int = 1
-    weights: str = "zeros"
+    weights: str = "kaiming"
+    reads: str = "average"
+    norm: bool = False
 
     def __post_init__(self) -> None:
         require_count("LocalHead", "features", self.features)
         require_count("LocalHead", "groups", self.groups)
+        if self.reads not in READS:
+            raise UsageError(f"LocalHead: reads must be one of {READS}, got {self.reads!r}")
+        if self.reads == "all" and self.groups > 1:
+            raise UsageError(
+                "LocalHead: groups are of averaged channels; use groups=1 with reads='all', got "
+                f"{self.groups}"
+            )
         readout = Linear(self.features, weights=self.weights)
         object.__setattr__(self, "layers", (("linear", readout),))
 
@@ -87,15 +110,38 @@ class LocalHead(Layer):
                 f"examples of shape {in_shape}"
             )
         ((name, linear),) = self.layers
-        params, state, _ = linear.init(key.fold_in(name), in_shape[-1:])
+        read = in_shape[-1:] if self.reads == "average" else (math.prod(in_shape),)
+        params, state, _ = linear.init(key.fold_in(name), read)
         return {name: params}, {name: state}, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         ((name, linear),) = self.layers
-        _, new_state = context.child(name, linear, params[name], state[name], average(x))
+        features = average(self._prepared(x))
+        _, new_state = context.child(name, linear, params[name], state[name], features)
         return x, {name: new_state}
 
-    def readout(self, params: Tree, features: Array) -> Array:
-        """Return the readout `(N, features)` of averaged features `(N, C)`, outside the network."""
+    def replicas(self, params: Tree, x: Array, loss: Loss) -> Array:
+        """Return the replicas of a loss of the readout, outside the network.
+
+        Args:
+            params: of the head.
+            x: what comes into the head, `(N, *T, C)`.
+            loss: of readouts, `(N, features)` to `(N,)`, as in `replicated`.
+
+        Returns:
+            `(N, P, groups)`, for each of the P tokens and each group of channels; `(N, 1, 1)` for a
+            head that reads all.
+        """
         ((name, linear),) = self.layers
-        return linear.apply(params[name], {}, features, Context())[0]
+
+        def of_features(features: Array) -> Array:
+            return loss(linear.apply(params[name], {}, features, Context())[0])
+
+        return replicated(of_features, self._prepared(x), self.groups)
+
+    def _prepared(self, x: Array) -> Array:
+        """Return x as its average over tokens is read: `(N, *T, C)`, or `(N, p)` of all of it."""
+        if self.norm:
+            norm = LayerNorm(groups=self.groups, gain=False, bias=False)
+            x, _ = norm.apply({}, {}, x, Context())
+        return x if self.reads == "average" else np.reshape(x, (len(x), math.prod(x.shape[1:])))

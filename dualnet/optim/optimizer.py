@@ -25,6 +25,7 @@ _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "trust": ("above 0 and finite", lambda x: 0.0 < x < math.inf),
     "weight_decay": ("at least 0 and finite", lambda x: 0.0 <= x < math.inf),
     "lr": ("at least 0 and finite", lambda x: 0.0 <= x < math.inf),
+    "factors": ("at least 0 and finite", lambda x: 0.0 <= x < math.inf),
 }
 
 
@@ -83,7 +84,12 @@ class Optimizer:
         return self._opt_state_like(params, [self.init_leaf(p) for p in tree.leaves(params)])
 
     def update(
-        self, grads: Tree, state: dict[str, Tree], params: Tree, lr: float
+        self,
+        grads: Tree,
+        state: dict[str, Tree],
+        params: Tree,
+        lr: float,
+        factors: Tree | None = None,
     ) -> tuple[Tree, dict[str, Tree]]:
         """Make one update, leaving everything passed in as it was.
 
@@ -92,6 +98,8 @@ class Optimizer:
             state: as `init` or the last `update` returned it.
             params: tree of floating-point arrays.
             lr: learning rate of this update, at least 0.
+            factors: tree like `params` of numbers, what `lr` is multiplied by for each parameter;
+                None for 1.
 
         Returns:
             The new parameters and the new state, in new arrays of the same dtypes.
@@ -100,8 +108,8 @@ class Optimizer:
             TreeError: if `grads` or `state` is built differently from `params`; names the
                 place and shows both sides.
             UsageError: if a leaf has another shape or dtype than its parameter, if the
-                parameter is not a floating-point array, if `lr` is out of range, or if
-                `update_leaf` returns anything but arrays like its parameter.
+                parameter is not a floating-point array, if `lr` or a factor is out of range, or
+                if `update_leaf` returns anything but arrays like its parameter.
         """
         where = f"{type(self).__name__}.update"
         rate = _checked(where, "lr", lr)
@@ -113,7 +121,9 @@ class Optimizer:
             )
         opt_state = {name: state[name] for name in self.state_names}
         step = int(state["step"]) + 1
-        new_params, opt_state = self.apply(grads, opt_state, params, rate, step, check=True)
+        new_params, opt_state = self.apply(
+            grads, opt_state, params, rate, step, check=True, factors=factors
+        )
         return new_params, _with_count(step, opt_state)
 
     def _check(self, grads: Tree, opt_state: dict[str, Tree], params: Tree) -> None:
@@ -140,6 +150,7 @@ class Optimizer:
         lr: float,
         step: int,
         check: bool = False,
+        factors: Tree | None = None,
     ) -> tuple[Tree, dict[str, Tree]]:
         """Make one update.
 
@@ -151,6 +162,7 @@ class Optimizer:
             step: the number of this update, from 1.
             check: whether to make sure, as `update` does, that all of this fits, and that so does
                 what `update_leaf` returns.  To do so once, when a run starts, is enough.
+            factors: as for `update`.
 
         Returns:
             The new parameters and the new `opt_state`.
@@ -163,14 +175,30 @@ class Optimizer:
         names = self.state_names
         trees = (grads, *[opt_state[name] for name in names])
         columns = [tree.leaves_like(params, t) for t in trees]
-        rows = zip(tree.leaves(params), *columns, strict=True)
+        leaves = tree.leaves(params)
+        rows = zip(leaves, self._rates(lr, factors, params), *columns, strict=True)
         updated = [
-            self.update_leaf(g, dict(zip(names, s, strict=True)), p, lr, step) for p, g, *s in rows
+            self.update_leaf(g, dict(zip(names, s, strict=True)), p, rate, step)
+            for p, rate, g, *s in rows
         ]
         if check:
             self._check_updated(params, updated)
         new_params = tree.unflatten(params, [as_array(new_p) for new_p, _ in updated])
         return new_params, self._opt_state_like(params, [new_s for _, new_s in updated])
+
+    def _rates(self, lr: float, factors: Tree | None, params: Tree) -> list[float]:
+        """Return the learning rate of each parameter, in order; see `update`."""
+        if factors is None:
+            return [lr] * len(tree.leaves(params))
+        where = f"{type(self).__name__}.update"
+        try:
+            of_leaves = tree.leaves_like(params, factors)
+        except TreeError as error:
+            raise TreeError(
+                f"{where}: factors: {error}; give a number for every parameter"
+            ) from None
+        numbers = [_checked(where, "factors", factor) for factor in of_leaves]
+        return [lr if factor == 1.0 else lr * factor for factor in numbers]
 
     def _check_updated(self, params: Tree, updated: list[Any]) -> None:
         """Raise a UsageError unless `update_leaf` returned what it should for every parameter."""

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeAlias
 from dualnet import backends, data
 from dualnet.errors import UsageError
 from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
+from dualnet.nn import READS
 from dualnet.training.resolve import DEFAULTS
 from dualnet.training.settings import Tables, flag, option_table
 
@@ -40,6 +41,13 @@ WHAT_TO_LEARN: Flags = {
 
 HOW_TO_LEARN: Flags = {
     "--lr": _FLOAT | {"help": "base learning rate"},
+    "--output-lr": _FLOAT | {"help": "factor of the learning rate of the last layer, default 1"},
+    "--head-lr": _FLOAT | {"help": "factor of the learning rate of local heads, default 1"},
+    "--head-reads": {
+        "choices": READS,
+        "help": "what local heads read in a network without heads of its own: the average over "
+        "pixels or tokens, or all; default average",
+    },
     "--epochs": _INT | {"help": "passes over the training images; the schedule spans all of them"},
     "--patience": _INT
     | {"help": "end after N epochs in a row without a lower loss on the --validation images"},
@@ -117,6 +125,11 @@ OPTION_HELP = {
     "projection": "how many numbers a projection has",
     "temperature": "of the contrastive loss",
     "stop": "stop-gradient on the view that answers",
+    "negatives": "one-view: a view is told apart from the other views of other images; both-views: "
+    "from both of their views, as in SimCLR",
+    "readout_norm": "layer norm before the linear read-out",
+    "head_norm": "layer norm before each local head",
+    "output_norm": "layer norm before the output",
     "trust": "share of its length by which an array may move at --lr 1",
     "weight_decay": "weight of the L2 penalty (adamw: decoupled decay)",
     "factor": "what a drop multiplies the rate by",

@@ -38,6 +38,7 @@ from dualnet.training.objective import (
     TrainedNetwork,
     require_whole_batches,
 )
+from dualnet.training.rates import rate_factors
 from dualnet.training.run_folder import COLUMNS
 from dualnet.training.state import Carried, TrainState, Unread
 from dualnet.tree import Tree
@@ -71,6 +72,7 @@ class Trainer:
         grad_stats: after how many steps the gradient is compared with the exact one again,
             beginning with the first step; None for never.
         graph: whether a device may record steps and evaluations, and repeat the recordings.
+        head_lr, output_lr: factors of the learning rate; see `rates.rate_factors`.
     """
 
     task: Task
@@ -91,6 +93,8 @@ class Trainer:
     patience: int | None = None
     grad_stats: int | None = None
     graph: bool = True
+    head_lr: float = 1.0
+    output_lr: float = 1.0
 
     @cached_property
     def plan(self) -> Plan:
@@ -106,6 +110,11 @@ class Trainer:
     def _step_key(self) -> Key:
         """The key from which the key of each step is derived."""
         return Key(self.seed).fold_in("step")
+
+    @cached_property
+    def _rate_factors(self) -> Tree | None:
+        """What the learning rate of each parameter is multiplied by; None for 1."""
+        return rate_factors(self.task.network, self._initial[0], self.head_lr, self.output_lr)
 
     @cached_property
     def _initial(self) -> tuple[Tree, Tree]:
@@ -126,6 +135,7 @@ class Trainer:
         """
         key = Key(self.seed)
         params, model_state = self._initial
+        _ = self._rate_factors  # refused here, before a run has a folder
         trained = TrainedNetwork(self.task.network, params, model_state)
         x = self._prepare(self.dataset.train_images[:1])
         images = len(self.dataset.train_images)
@@ -256,7 +266,13 @@ class Trainer:
         )
         lr = self.lr * now.lr_factor
         params, opt_state = self.optimizer.apply(
-            done.gradients, carried.opt_state, carried.params, lr, now.step, check
+            done.gradients,
+            carried.opt_state,
+            carried.params,
+            lr,
+            now.step,
+            check,
+            self._rate_factors,
         )
         readout, correct_by_readout = self.objective.learn_readout(
             carried.readout, trained, inputs, targets, now

@@ -12,7 +12,15 @@ import numpy as np
 from dualnet.core.derivatives import value_and_grad
 from dualnet.errors import UsageError
 from dualnet.learning import Task, correct
-from dualnet.nn import InfoNCE, Layer, Linear, LocalHead, Sequential, softmax_cross_entropy
+from dualnet.nn import (
+    InfoNCE,
+    Layer,
+    Linear,
+    LocalHead,
+    Sequential,
+    normalize,
+    softmax_cross_entropy,
+)
 from dualnet.nn.network import Context
 from dualnet.nn.replicated import average
 from dualnet.optim import Adam
@@ -164,13 +172,19 @@ class Contrastive:
         temperature: τ of `InfoNCE`.
         stop: whether the view that answers is under a stop-gradient.
 
-    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 5; Chen et al.
-    2020, "A Simple Framework for Contrastive Learning of Visual Representations".
+        negatives: from which views of other images a view is told apart, see `InfoNCE`.
+        readout_norm: whether the read-out gets its features through a layer norm.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 5, and their
+    published code, which has `both-views` and the norm; Chen et al. 2020, "A Simple Framework for
+    Contrastive Learning of Visual Representations".
     """
 
     projection: int = 128
     temperature: float = 0.1
     stop: bool = True
+    negatives: str = "one-view"
+    readout_norm: bool = False
 
     min_batch: ClassVar[int] = 2  # an image is told apart from the others
     views_per_image: ClassVar[int] = 2
@@ -178,11 +192,11 @@ class Contrastive:
     def __post_init__(self) -> None:
         if self.projection < 1:
             raise UsageError(f"contrastive: projection must be at least 1, got {self.projection}")
-        InfoNCE(self.temperature)
+        _ = self.loss  # which refuses what it cannot do
 
     @property
     def loss(self) -> Callable[[Array, Array], Array]:
-        return InfoNCE(self.temperature, self.stop)
+        return InfoNCE(self.temperature, self.stop, self.negatives)
 
     def network(self, build: Callable[[int], Layer], classes: int) -> Layer:
         return _with_projections(build(self.projection))
@@ -194,7 +208,7 @@ class Contrastive:
         return np.concatenate(views), np.concatenate([labels for _ in views])
 
     def init_readout(self, key: Key, trained: TrainedNetwork, x: Array, classes: int) -> Tree:
-        features = _features(trained, x)
+        features = self._features(trained, x)
         weights = {
             "w": np.zeros_like(features, shape=(features.shape[1], classes)),
             "b": np.zeros_like(features, shape=(classes,)),
@@ -204,7 +218,7 @@ class Contrastive:
     def learn_readout(
         self, readout: Tree, trained: TrainedNetwork, x: Array, labels: Array, now: StepNumbers
     ) -> tuple[Tree, Any]:
-        features = _features(trained, x)
+        features = self._features(trained, x)
 
         def loss(weights: Tree) -> tuple[Array, Array]:
             logits = features @ weights["w"] + weights["b"]
@@ -218,7 +232,14 @@ class Contrastive:
         return {"params": weights, "opt_state": opt_state}, correct(logits, labels)
 
     def logits(self, readout: Tree, trained: TrainedNetwork, x: Array) -> Array:
-        return _features(trained, x) @ readout["params"]["w"] + readout["params"]["b"]
+        return self._features(trained, x) @ readout["params"]["w"] + readout["params"]["b"]
+
+    def _features(self, trained: TrainedNetwork, x: Array) -> Array:
+        """Return what the read-out gets: what goes into the last layer in evaluation mode."""
+        assert isinstance(trained.network, Sequential)  # `_with_projections` made sure
+        body = Sequential(trained.network.layers[:-1])
+        features = average(trained._replace(network=body).outputs(x))
+        return normalize(features, (-1,)) if self.readout_norm else features
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"supervised": Supervised, "contrastive": Contrastive}
@@ -265,17 +286,11 @@ def require_whole_batches(
         ) from None
 
 
-def _features(trained: TrainedNetwork, x: Array) -> Array:
-    """Return what goes into the last layer in evaluation mode, `(n, C)`."""
-    assert isinstance(trained.network, Sequential)  # `_with_projections` made sure
-    body = Sequential(trained.network.layers[:-1])
-    return average(trained._replace(network=body).outputs(x))
-
-
 def _with_projections(network: Layer) -> Sequential:
     """Let the last layer and the local heads of a network start at random.
 
-    Projections of zeros have no direction, so that nothing could be told apart by them.
+    Projections of zeros have no direction, so that nothing could be told apart by them.  They start
+    as in the published code of Ren et al.
 
     Raises:
         UsageError: the network is no `Sequential` that ends in a `Linear`.
@@ -290,5 +305,5 @@ def _with_projections(network: Layer) -> Sequential:
 def _started_at_random(layer: Layer) -> Layer:
     """Return a layer, with random weights if it is a projection whose weights start at zero."""
     if isinstance(layer, (Linear, LocalHead)) and layer.weights == "zeros":
-        return replace(layer, weights="kaiming")
+        return replace(layer, weights="scaled-normal")
     return layer

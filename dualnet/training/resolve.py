@@ -10,6 +10,7 @@ from typing import Any
 from dualnet import backends, data
 from dualnet.errors import UsageError
 from dualnet.learning import RULES
+from dualnet.nn import READS
 from dualnet.training.recipes import find_recipe
 from dualnet.training.settings import Settings, Tables, build, flag, option_table
 
@@ -42,6 +43,9 @@ MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Model → data set → options, where the model's own defaults are meant for other data."""
 
+OF_LOCAL_HEADS = ("head_reads", "head_lr")
+"""Settings that are of use to rules with local losses alone."""
+
 LR_DEFAULTS = {"fg-w": 5e-4, "lg-fg-w": 5e-4, "wp": 5e-4}
 """Learning rates of the rules for which it is not 1e-3."""
 
@@ -66,6 +70,12 @@ def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
         raise UsageError(f"--data-dir is of no use to --dataset {dataset}: it ships with us")
     if args.backend == "numpy" and not args.graph:
         raise UsageError("--no-graph is of no use to --backend numpy; it is for cupy")
+    if locality(rule) == "global":
+        for name in OF_LOCAL_HEADS:
+            if name in flags:
+                raise UsageError(
+                    f"{flag(name)} is of no use to --rule {rule}; it is for rules with local losses"
+                )
     options = {}
     for kind, table in tables.items():
         name = chosen[kind]
@@ -85,6 +95,11 @@ def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
         **DATASET_DEFAULTS[dataset],
         **chosen,
     }
+    of_heads = (
+        {}
+        if locality(rule) == "global"
+        else {name: chosen[name] for name in OF_LOCAL_HEADS if name in chosen}
+    )
     settings = Settings(
         dataset=dataset,
         model=chosen["model"],
@@ -110,6 +125,8 @@ def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
         patience=chosen.get("patience"),
         image_size=chosen.get("image_size"),
         grad_stats=args.grad_stats,
+        output_lr=chosen.get("output_lr", 1.0),
+        **of_heads,
         model_options=options["model"],
         rule_options=options["rule"],
         optimizer_options=options["optimizer"],
@@ -142,6 +159,7 @@ def check(settings: Settings, tables: Tables) -> None:
         "dataset": data.NAMES,
         "pixels": data.PIXEL_SCALES,
         "augment": data.AUGMENTATIONS,
+        "head_reads": READS,
         "backend": backends.NAMES,
         "matmul_precision": backends.MATMUL_PRECISIONS,
     }

@@ -181,6 +181,8 @@ def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Traine
         patience=settings.patience,
         grad_stats=settings.grad_stats,
         graph=settings.graph,
+        head_lr=settings.head_lr,
+        output_lr=settings.output_lr,
     )
 
 

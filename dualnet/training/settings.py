@@ -43,6 +43,10 @@ class Settings:
         image_size: pixels along each side of an image; None for those that the data set has.
         grad_stats: after how many steps gradients are compared with the exact ones again; None
             for never.
+        head_reads: what the local heads read that a rule with local losses gets for a network
+            without any, `average` or `all`; see `nn.LocalHead`.
+        head_lr: factor of the learning rate of local heads.
+        output_lr: factor of the learning rate of the network's last layer.
         recipe: the published row that the settings started from, a name in `RECIPES`; None for
             none.
     """
@@ -71,6 +75,9 @@ class Settings:
     patience: int | None = None
     image_size: int | None = None
     grad_stats: int | None = None
+    head_reads: str = "average"
+    head_lr: float = 1.0
+    output_lr: float = 1.0
     model_options: dict[str, Any] = field(default_factory=dict)
     rule_options: dict[str, Any] = field(default_factory=dict)
     optimizer_options: dict[str, Any] = field(default_factory=dict)
@@ -92,6 +99,10 @@ class Settings:
             )
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UsageError(f"--lr must be a positive number, got {self.lr}")
+        for name in ("lr", "head_lr", "output_lr"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise UsageError(f"{flag(name)} must be a positive number, got {value}")
         if self.dtype not in ("float32", "float64"):
             raise UsageError(f"--dtype must be float32 or float64, got {self.dtype}")
         if self.matmul_precision != "full" and self.dtype != "float32":

@@ -13,6 +13,11 @@ def none() -> None:
     """Return no augmentation: images stay as they are."""
 
 
+def flip() -> Sometimes:
+    """Flip: all that the code published with Ren et al. 2023 does to images of CIFAR-10."""
+    return Sometimes(0.5, Flip())
+
+
 def flip_crop() -> Compose:
     """Flip, and crop after padding by 4 pixels: the usual augmentation for CIFAR."""
     return Compose((Sometimes(0.5, Flip()), PaddedCrop(4)))
@@ -65,6 +70,7 @@ def contrastive_large() -> Compose:
 
 AUGMENTATIONS: dict[str, Callable[[], Augmentation | None]] = {
     "none": none,
+    "flip": flip,
     "flip-crop": flip_crop,
     "flip-resized-crop": flip_resized_crop,
     "contrastive": contrastive,

@@ -120,7 +120,7 @@ _ONE_TANGENT = {"tangents": 1, "sampler": "normal"}
 _RULES: dict[str, dict[str, Any]] = {
     "fg-w": _ONE_TANGENT,
     "fg-a": {**_ONE_TANGENT, "perturb": "after", "batch_loss": "own"},
-    "lg-fg-a": {**_ONE_TANGENT, "perturb": "after", "batch_loss": "own"},
+    "lg-fg-a": {**_ONE_TANGENT, "perturb": "after", "batch_loss": "own", "head_reads": "all"},
     "dfa": {"feedback_start": "kaiming-activities"},
     "dkp": {**_FEEDBACK_BY_ADAM, "feedback_decay": 1e-6, "feedback_start": "zeros"},
     "fdfa": {**_ONE_TANGENT, **_FEEDBACK_BY_ADAM},
@@ -131,6 +131,10 @@ _OURS: dict[str, dict[str, str]] = {
     "dfa": {"initial weights": "the source's start at 0, here they are Kaiming-uniform"},
     "dkp": {"feedback_rate": _CONSTANT},
     "fdfa": {"feedback_rate": _CONSTANT},
+    "lg-fg-a": {
+        "local outputs": "each follows a layer's activation and pool; where in the source is not "
+        "said, and its published code has no such rule"
+    },
 }
 _OURS_OF_ALEXNET = {
     "augment": "crops are cut from the enlarged image, in the source from the small"
