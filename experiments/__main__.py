@@ -17,7 +17,9 @@ from dualnet.errors import DualnetError, Interrupted, UsageError
 from experiments import (
     beyond_bp,
     fdfa_cnn,
+    fdfa_estimates,
     fdfa_mlp,
+    fdfa_variance,
     frog_angles,
     frog_functions,
     frog_quality,
@@ -34,6 +36,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         frog_angles,
         fdfa_mlp,
         fdfa_cnn,
+        fdfa_estimates,
+        fdfa_variance,
         ren_mnist,
         ren_cifar,
         beyond_bp,
