@@ -16,9 +16,11 @@ from dualnet import backends
 from dualnet.errors import DualnetError, Interrupted, UsageError
 from experiments import (
     beyond_bp,
+    fdfa_alignment,
     fdfa_cnn,
     fdfa_estimates,
     fdfa_mlp,
+    fdfa_noise,
     fdfa_variance,
     frog_angles,
     frog_functions,
@@ -38,6 +40,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         fdfa_cnn,
         fdfa_estimates,
         fdfa_variance,
+        fdfa_noise,
+        fdfa_alignment,
         ren_mnist,
         ren_cifar,
         beyond_bp,
