@@ -25,6 +25,7 @@ from dualnet.learning import (
 )
 from dualnet.nn import Context, softmax_cross_entropy, with_local_heads
 from dualnet.optim import Adam
+from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.recipes import find_recipe
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -83,6 +84,7 @@ class Learner:
     """
 
     def __init__(self, images: Images, rule: Rule, width: int, layers: int, seed: int):
+        keep_freed_memory()
         self.images, self.rule, self.backend = images, rule, backends.get("numpy")
         self.key = dn.Key(seed).fold_in("steps")
         network = MLP(width, depth=layers - 1).network(images.in_shape, 10)
