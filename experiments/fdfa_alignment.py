@@ -13,7 +13,7 @@ import numpy as np
 
 from dualnet.analysis import Point, alignment
 from experiments.experiment import Experiment, Form, Settings
-from experiments.mlp_steps import Images, Learner, published_rule
+from experiments.steps import Images, Learner, mlp, published_rule
 
 RULES = ("dfa", "dkp", "fdfa")
 LAYERS = 5
@@ -36,7 +36,8 @@ def measure(row: Settings, form: Form) -> dict[str, Any]:
     """
     (seed,) = form.seeds
     images = Images(row["dataset"], form)
-    learner = Learner(images, published_rule(row["rule"]), row["width"], LAYERS, seed)
+    rule = published_rule(row["rule"])
+    learner = Learner(images, rule, mlp(images, rule, row["width"], LAYERS), seed)
     few = images.batch(np.arange(row["examples"]))
     of_epoch = images.steps_in_an_epoch()
     wanted = [

@@ -18,7 +18,7 @@ from dualnet.learning import Backprop
 from dualnet.tree import Tree
 from experiments.experiment import Experiment, Form, Settings, spread
 from experiments.fdfa_variance import square
-from experiments.mlp_steps import Images, Learner, published_rule
+from experiments.steps import Images, Learner, mlp, published_rule
 
 DEVIATIONS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
 """Of the noise in each entry of the gradient."""
@@ -54,7 +54,7 @@ def measure(row: Settings, form: Form) -> dict[str, Any]:
 def learned(row: Settings, images: Images, seed: int) -> tuple[float, float, float]:
     """Return the loss after an epoch, the variance, and the mean square of an exact gradient."""
     rule = published_rule(row["rule"]) if "rule" in row else Backprop()
-    learner = Learner(images, rule, row["width"], 2, seed)
+    learner = Learner(images, rule, mlp(images, rule, row["width"], 2), seed)
     distances, squares = [], []
     for batch in learner.batches(1):
         done = learner.estimate(batch)

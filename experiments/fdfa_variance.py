@@ -8,6 +8,7 @@ losses), along which `dkp` and `fdfa` learned their feedback on the same batches
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from dualnet.analysis import EXACT, Point, variance
 from dualnet.learning import Rule
 from dualnet.tree import Tree
 from experiments.experiment import Experiment, Form, Settings
-from experiments.mlp_steps import BATCH, Images, Learner, published_rule
+from experiments.steps import BATCH, Images, Learner, mlp, published_rule
 
 GLOBAL = ("bp", "fg-w", "fg-a", "dfa", "dkp", "fdfa")
 ALL = (*GLOBAL, "lg-fg-a")
@@ -46,7 +47,7 @@ def measure(row: Settings, form: Form) -> dict[str, Any]:
     """Return the parts of every rule's variance, relative to the mean square of the gradient."""
     (seed,) = form.seeds
     images = Images(row["dataset"], form)
-    learner = Learner(images, published_rule("bp"), row["width"], row["layers"], seed)
+    learner = learner_of(images, published_rule("bp"), row, seed)
     feedback = learned_feedback(learner, row)
     rules = {name: published_rule(name) for name in GLOBAL}
     found = {
@@ -55,12 +56,17 @@ def measure(row: Settings, form: Form) -> dict[str, Any]:
     }
     found[HISTORIES] = {"added": over_histories(learner, rules["fdfa"], feedback["fdfa"], row)}
     rule = published_rule("lg-fg-a")
-    greedy = Learner(images, EXACT[rule.locality], row["width"], row["layers"], seed)
+    greedy = learner_of(images, EXACT[rule.locality], row, seed)
     for batch in greedy.batches(row["epochs"]):
         greedy.follow(greedy.estimate(batch))
     found["lg-fg-a"] = parts(greedy, rule, None, row)
     weights = sum(p.size for p in tree.leaves(learner.state.params))
     return {"rules": found, "weights": weights, "neurons": row["width"] * (row["layers"] - 1)}
+
+
+def learner_of(images: Images, rule: Rule, row: Settings, seed: int) -> Learner:
+    """Return a learner of the row's network at its start."""
+    return Learner(images, rule, mlp(images, rule, row["width"], row["layers"]), seed)
 
 
 def learned_feedback(learner: Learner, row: Settings) -> dict[str, list[Tree]]:
@@ -118,9 +124,8 @@ def over_histories(
 
 
 def some_batches(learner: Learner, row: Settings) -> list[Any]:
-    """Return the first batches of an epoch."""
-    batches = learner.batches(1)
-    return [next(batches) for _ in range(row["batches"])]
+    """Return the first batches of a training, of as many epochs as that takes."""
+    return list(itertools.islice(learner.batches(row["batches"]), row["batches"]))
 
 
 def square(gradient: Tree) -> float:

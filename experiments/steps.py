@@ -1,7 +1,7 @@
-"""Multilayer perceptrons that learn step by step, for experiments that measure on the way.
+"""Networks that learn step by step, for experiments that measure on the way.
 
-Networks, rules and rates are those of the recipes of FDFA: Adam at 1e-4, which falls by 5 % an
-epoch, batches of 64, pixels from -1 to 1.
+What is not chosen is as in the recipes of FDFA: Adam at 1e-4, which falls by 5 % an epoch, batches
+of 64, pixels from -1 to 1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dualnet.learning import (
     Task,
     estimate_gradient,
 )
-from dualnet.nn import Context, softmax_cross_entropy, with_local_heads
+from dualnet.nn import Context, Layer, softmax_cross_entropy, with_local_heads
 from dualnet.optim import Adam
 from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.recipes import find_recipe
@@ -33,7 +33,7 @@ from experiments.experiment import Form
 from models.mlp import MLP
 
 RATE, FALL, BATCH = 1e-4, 0.95, 64
-QUICK = 256
+QUICK = 128
 """Images of the quick form."""
 
 
@@ -50,11 +50,12 @@ class Images:
     Args:
         name: of the data set.
         form: says in which folder it is, and for a quick one to take only some of the images.
+        limit: how many images the full form takes, the first ones; None for all.
     """
 
-    def __init__(self, name: str, form: Form):
+    def __init__(self, name: str, form: Form, limit: int | None = None):
         folder = None if data.SOURCES[name].kept == "package" else form.data_dir
-        dataset = data.load(name, folder, limit_train=QUICK if form.quick else None, quiet=True)
+        dataset = data.load(name, folder, limit_train=QUICK if form.quick else limit, quiet=True)
         self.in_shape = dataset.in_shape
         self.inputs = dataset.pixels(dataset.train_images[:], np.float32, "symmetric")
         self.labels = dataset.train_labels
@@ -68,30 +69,36 @@ class Images:
         return -(-len(self.labels) // BATCH)
 
 
+def mlp(images: Images, rule: Rule, width: int, layers: int) -> Layer:
+    """Return a network of so many layers with weights, with local heads if the rule has such."""
+    network = MLP(width, depth=layers - 1).network(images.in_shape, 10)
+    if rule.locality == "global":
+        return network
+    params, _, _ = network.init(dn.Key(0), images.in_shape)
+    return with_local_heads(network, params, 10)
+
+
 class Learner:
     """A network that learns by a rule, one step after the other.
 
     Args:
         images: what it learns.
         rule: how.
-        width: the number of units of each hidden layer.
-        layers: the number of layers with weights.
+        network: the layers.
         seed: of everything random.
+        rate: of Adam in the first epoch.
 
     Attributes:
         state: where learning stands.
         updates: how many updates there were.
     """
 
-    def __init__(self, images: Images, rule: Rule, width: int, layers: int, seed: int):
+    def __init__(self, images: Images, rule: Rule, network: Layer, seed: int, rate: float = RATE):
         keep_freed_memory()
-        self.images, self.rule, self.backend = images, rule, backends.get("numpy")
+        self.images, self.rule, self.rate = images, rule, rate
+        self.backend = backends.get("numpy")
         self.key = dn.Key(seed).fold_in("steps")
-        network = MLP(width, depth=layers - 1).network(images.in_shape, 10)
         params, model_state, _ = network.init(self.key.fold_in("init"), images.in_shape)
-        if rule.locality != "global":
-            network = with_local_heads(network, params, 10)
-            params, model_state, _ = network.init(self.key.fold_in("init"), images.in_shape)
         task = Task(network, softmax_cross_entropy)
         self.plan = Plan.of(task, params, model_state, images.inputs[:1])
         self.state = LearnerState(params, model_state, self.feedback_of(rule, params))
@@ -128,7 +135,7 @@ class Learner:
             done.gradients if gradients is None else gradients,
             self.opt_state,
             self.state.params,
-            RATE * FALL**epoch,
+            self.rate * FALL**epoch,
         )
         self.state = LearnerState(params, done.model_state, done.rule_state)
         self.updates += 1
@@ -136,6 +143,9 @@ class Learner:
     def losses(self, chosen: Array) -> Array:
         """Return the losses of some of the images in evaluation mode."""
         inputs, labels = self.images.batch(chosen)
-        network = self.plan.task.network
-        outputs, _ = network.apply(self.state.params, self.state.model_state, inputs, Context())
-        return softmax_cross_entropy(outputs, labels)
+        return softmax_cross_entropy(self.outputs(inputs), labels)
+
+    def outputs(self, inputs: Array) -> Array:
+        """Return the network's outputs in evaluation mode."""
+        params, model_state, _ = self.state
+        return self.plan.task.network.apply(params, model_state, inputs, Context())[0]
