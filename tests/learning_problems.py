@@ -12,6 +12,7 @@ from dualnet import tree
 from dualnet.backends import NumpyBackend
 from dualnet.core.spaces import dense
 from dualnet.learning import (
+    ActivityDifferences,
     ActivityPerturbation,
     Backprop,
     Batch,
@@ -83,6 +84,7 @@ EVERY_RULE = [
     ActivityPerturbation(tangents=3, aggregate="projection"),
     GreedyActivityPerturbation(tangents=3),
     GreedyActivityPerturbation(losses="one"),
+    ActivityDifferences(tangents=3),
     ControlVariate(tangents=2, feedback_rate=0.1),
     ControlVariate(tangents=3, guess="dfa", aggregate="projection"),
     ControlVariate(guess="last", feedback_rate=0.5),

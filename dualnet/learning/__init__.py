@@ -1,5 +1,6 @@
 """Learning rules: how a gradient is estimated.  Start with `rule`, which says what a rule is."""
 
+from dualnet.learning.activity_differences import ActivityDifferences
 from dualnet.learning.activity_perturbation import ActivityPerturbation, GreedyActivityPerturbation
 from dualnet.learning.aggregate import WEIGHT_AGGREGATIONS
 from dualnet.learning.backprop import Backprop, GreedyBackprop, LocalBackprop
@@ -41,6 +42,7 @@ RULES: dict[str, type[Rule]] = {
     "wp": FiniteDifferences,
     "fg-a": ActivityPerturbation,
     "lg-fg-a": GreedyActivityPerturbation,
+    "ap": ActivityDifferences,
     "fg-a-cv": ControlVariate,
 }
 
@@ -48,6 +50,7 @@ __all__ = [
     "RULES",
     "WEIGHT_AGGREGATIONS",
     "WEIGHT_SAMPLERS",
+    "ActivityDifferences",
     "ActivityPerturbation",
     "Backprop",
     "Batch",

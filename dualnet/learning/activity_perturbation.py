@@ -22,6 +22,7 @@ from dualnet.learning.directions.activities import (
 from dualnet.learning.independence import Independence, summed_by_part, weighted_sum
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement
+from dualnet.learning.sites import Sites
 from dualnet.learning.task import LearnerState, Shard
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -101,10 +102,6 @@ class ActivityPerturbation(DrawsActivities):
     def measure(
         self, plan: Plan, learner: LearnerState, directions: ActivityDirections, shard: Shard
     ) -> Measurement:
-        if self.perturb == "before":
-            sites = {unit.before: unit.activation for unit in plan.units}
-        else:
-            sites = {unit.after: None for unit in plan.units}
         independence = plan.independence(self.locality, through_norms=self.batch_loss == "own")
 
         def respond(segment: Segment) -> tuple[list, dict]:
@@ -113,8 +110,14 @@ class ActivityPerturbation(DrawsActivities):
             d = self.answered(segment.derivatives)
             return weighted_directions(d, segment.cuts, self.aggregate, independence), {}
 
-        draw = directions.drawer(shard)
+        sites, draw = self.sites(plan), directions.drawer(shard)
         return measure_with_cuts(plan, learner, shard, sites, draw, self.locality, respond)
+
+    def sites(self, plan: Plan) -> Sites:
+        """Return where activities are perturbed."""
+        if self.perturb == "before":
+            return {unit.before: unit.activation for unit in plan.units}
+        return {unit.after: None for unit in plan.units}
 
     def answered(self, derivatives: Array) -> Array:
         """Return the derivatives `(k, n, P, G)` that directions answer to."""

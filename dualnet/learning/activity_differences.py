@@ -1,0 +1,113 @@
+"""`ap`: activities perturbed for real, and the losses' differences in the place of derivatives."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from dualnet.backends import Backend
+from dualnet.backends.overridable import stack
+from dualnet.errors import UsageError
+from dualnet.learning.activity_perturbation import ActivityPerturbation, weighted_directions
+from dualnet.learning.cut_pass import Segment, measure_with_cuts
+from dualnet.learning.directions.activities import ActivityDirections
+from dualnet.learning.plan import Plan
+from dualnet.learning.rule import Measurement
+from dualnet.learning.task import LearnerState, Shard
+from dualnet.nn.layers import StopGradient
+from dualnet.nn.network import walk
+from dualnet.random import Key
+from dualnet.tree import Tree
+from dualnet.types import Array
+
+Moves = Mapping[tuple[str, int], Array]
+"""Path of a site and which visit to it → what is added to its activity, `(n, *S)`."""
+
+
+@dataclass(frozen=True)
+class ActivityDifferences(ActivityPerturbation):
+    """`ap`: `fg-a` with d_i = (f(activities + ε u_i) - f(activities)) / ε; node perturbation.
+
+    One pass gives the losses and each unit's own weight gradient, and one more for each direction
+    gives the losses of the moved activities; no pass carries tangents.  With the directions of
+    `fg-a` it tends to `fg-a` as ε → 0, until rounding takes over.  But a difference passes through
+    a stop-gradient, which only derivatives obey.
+
+    Args:
+        difference: ε, above 0.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", their published code
+    (`perturb_activations`).
+    """
+
+    difference: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.difference < math.inf:
+            raise UsageError(f"ap: difference must be above 0 and finite, got {self.difference}")
+
+    def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
+        self._require_no_stop(plan)  # before a run has a folder
+        return super().init(key, plan, params)
+
+    def sample(
+        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
+    ) -> ActivityDirections:
+        self._require_no_stop(plan)
+        return super().sample(key, plan, params, backend, n)
+
+    def _require_no_stop(self, plan: Plan) -> None:
+        stops = [path for path, x in walk(plan.task.network) if isinstance(x, StopGradient)]
+        if plan.task.declared_loss.stops_gradients or stops:
+            where = f"at {stops[0]}" if stops else "of the contrastive loss"
+            remedy = "--no-readout" if stops else "--no-stop"
+            raise UsageError(
+                f"ap: a difference passes through the stop-gradient {where}; use fg-a, or {remedy}"
+            )
+
+    def measure(
+        self, plan: Plan, learner: LearnerState, directions: ActivityDirections, shard: Shard
+    ) -> Measurement:
+        draw = directions.drawer(shard)
+        independence = plan.independence(self.locality, through_norms=self.batch_loss == "own")
+
+        def respond(segment: Segment) -> tuple[list, dict]:
+            if not segment.cuts:
+                return [], {}
+            visits: Counter[str] = Counter()
+            cuts, sites = [], []
+            for cut in segment.cuts:
+                visits[cut.path] += 1
+                u = draw(cut.path, visits[cut.path], cut.activity, cut.slope)
+                cuts.append(replace(cut, directions=u))
+                sites.append((cut.path, visits[cut.path]))
+            differences = []
+            for i in range(self.tangents):
+                moves = {
+                    site: self.difference * cut.directions[i]
+                    for site, cut in zip(sites, cuts, strict=True)
+                }
+                moved = losses_of_moved(plan, learner, shard, moves)
+                differences.append((moved - segment.losses) / self.difference)
+            d = stack(differences)[:, :, None, None]
+            return weighted_directions(d, cuts, self.aggregate, independence), {}
+
+        sites = self.sites(plan)
+        return measure_with_cuts(plan, learner, shard, sites, None, self.locality, respond)
+
+
+def losses_of_moved(plan: Plan, learner: LearnerState, shard: Shard, moves: Moves) -> Array:
+    """Return the losses `(n,)` of a pass that adds something to the activities at sites."""
+    visits: Counter[str] = Counter()
+
+    def tap(path: str, z: Array) -> Array:
+        visits[path] += 1
+        site = path, visits[path]
+        return z + moves[site] if site in moves else z
+
+    context = replace(shard.context, tap=tap)
+    losses, _ = plan.task.losses(learner.params, learner.model_state, shard, context)
+    return losses
