@@ -22,8 +22,9 @@ from dualnet.training.settings import build
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
-IN_WORDS = {"initial weights", "read-out", "network", "directions", "outputs"}
-IN_WORDS = {"initial weights", "read-out", "local outputs"}
+IN_WORDS = {
+    *("initial weights", "read-out", "network", "directions", "outputs", "local outputs"),
+}
 """What recipes call ours that is no setting."""
 
 
@@ -191,6 +192,8 @@ def test_the_rates_of_dkh_and_baydin_are_those_of_their_papers():
     fall = build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options)
     lrs = [settings.lr * fall(i, 10**5, 938) for i in (0, 1, 10_000)]
     assert lrs == pytest.approx([2e-4, 2e-4 * np.exp(-1e-4), 2e-4 * np.exp(-1)], rel=1e-9)
+
+
 def test_ren_et_al_read_out_as_published():
     """Norms before heads and read-out, a tenth of the rate; none in contrastive heads."""
     names = ("head_norm", "output_norm", "output_lr", "head_lr")
@@ -301,6 +304,8 @@ def test_describe_prints_every_setting_and_whose_it_is(name, no_numbers, monkeyp
     assert of_recipe["published"].items() <= described["settings"].items()
     assert of_recipe["published"].keys() == recipe.settings.keys() - recipe.ours.keys()
     assert (of_recipe["ours"], of_recipe["changed"]) == (recipe.ours, [])
+
+
 def test_the_local_outputs_of_a_convolution_are_of_all_of_its_pixels():
     """One linear output after each layer, as FDFA's appendix A says; else one of their average."""
 

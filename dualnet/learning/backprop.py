@@ -18,7 +18,6 @@ from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement, Rule
 from dualnet.learning.task import LearnerState, Shard, correct
 from dualnet.nn.network import Context, Sequential
-from dualnet.nn.replicated import replicated
 from dualnet.tree import Tree
 from dualnet.types import Array
 
@@ -65,11 +64,7 @@ def segment_losses(
 def _replicas(plan: Plan, params: Tree, path: str, x: Array, targets: Array) -> Array:
     """Return the replicas of the loss of the local head at a path that x `(n, *T, C)` reaches."""
     head, of_head = plan.heads("greedy")[path], tree.subtree(params, path)
-
-    def loss(features: Array) -> Array:
-        return plan.task.losses_of(head.readout(of_head, features), targets)
-
-    return replicated(loss, x, head.groups)
+    return head.replicas(of_head, x, lambda y: plan.task.losses_of(y, targets))
 
 
 @dataclass(frozen=True)

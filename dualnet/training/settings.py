@@ -97,8 +97,6 @@ class Settings:
             raise UsageError(
                 "--patience goes by the loss on validation images; say how many by --validation N"
             )
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise UsageError(f"--lr must be a positive number, got {self.lr}")
         for name in ("lr", "head_lr", "output_lr"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
