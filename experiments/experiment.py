@@ -120,17 +120,7 @@ def run_experiment(experiment: Experiment, form: Form, out: Path) -> list[dict]:
     """
     path = file_of(experiment, form, out)
     known = {_identity(experiment, row): row for row in read_rows(experiment, path)}
-    chosen = [s for s in experiment.settings(form) if form.only in _words(s)]
-    if not chosen:
-        raise UsageError(
-            f"--only {form.only}: no row of {experiment.name} has that in its settings"
-        )
-    groups = [(seed,) for seed in form.seeds] if experiment.each_seed else [form.seeds]
-    wanted = [
-        {"settings": settings, "seeds": named(seeds), "backend": form.backend}
-        for seeds in groups
-        for settings in chosen
-    ]
+    wanted = _wanted_rows(experiment, form)
     missing = [row for row in wanted if _identity(experiment, row) not in known]
     # Where standard error is a terminal, a bar shows how far the rows are.
     bar = tqdm(initial=len(wanted) - len(missing), total=len(wanted), disable=None)
@@ -153,6 +143,31 @@ def run_experiment(experiment: Experiment, form: Form, out: Path) -> list[dict]:
         bar.update(len(rows))
     bar.close()
     return [known[_identity(experiment, row)] for row in wanted]
+
+
+def missing_rows(experiment: Experiment, form: Form, out: Path) -> list[dict]:
+    """Return the rows of this form that `run_experiment` would measure, without results."""
+    known = {
+        _identity(experiment, row) for row in read_rows(experiment, file_of(experiment, form, out))
+    }
+    return [
+        row for row in _wanted_rows(experiment, form) if _identity(experiment, row) not in known
+    ]
+
+
+def _wanted_rows(experiment: Experiment, form: Form) -> list[dict]:
+    """Return the rows of a form, without results."""
+    chosen = [s for s in experiment.settings(form) if form.only in _words(s)]
+    if not chosen:
+        raise UsageError(
+            f"--only {form.only}: no row of {experiment.name} has that in its settings"
+        )
+    groups = [(seed,) for seed in form.seeds] if experiment.each_seed else [form.seeds]
+    return [
+        {"settings": settings, "seeds": named(seeds), "backend": form.backend}
+        for seeds in groups
+        for settings in chosen
+    ]
 
 
 def _at_once(experiment: Experiment, missing: list[dict], backend: str) -> list[list[dict]]:

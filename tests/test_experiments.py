@@ -2,6 +2,8 @@
 
 import json
 import re
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from dualnet.learning import WEIGHT_AGGREGATIONS
 from dualnet.training.run import Run
 from experiments import (
     contrastive,
+    device,
     frog_functions,
     frog_quality,
     functions,
@@ -23,7 +26,15 @@ from experiments import (
     runs,
 )
 from experiments.__main__ import EXPERIMENTS, main
-from experiments.experiment import Experiment, Form, file_of, named, read_rows, run_experiment
+from experiments.experiment import (
+    Experiment,
+    Form,
+    file_of,
+    missing_rows,
+    named,
+    read_rows,
+    run_experiment,
+)
 from experiments.training import trained
 
 
@@ -285,6 +296,40 @@ def test_seeds_of_a_training_are_rows_and_a_seed_more_leaves_the_others(tmp_path
     measured.clear()
     run_experiment(experiment, replace(FORM, seeds=(4, 5, 6), backend="cupy"), tmp_path)
     assert measured == [(1, (5, 6)), (2, (5, 6)), (3, (5, 6))]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarm")
+def test_what_needs_a_device_ends_in_time_and_goes_on(tmp_path, monkeypatch, capsys):
+    def measure(row, form):
+        if row["number"] == 2 and len(measured) == 1:
+            measured.append("too long")
+            time.sleep(60)
+        measured.append(row["number"])
+        return [{}] * len(form.seeds)
+
+    measured, experiment = [], replace(counting(measure), each_seed=True, backends=("cupy",))
+    monkeypatch.setitem(EXPERIMENTS, "counting", experiment)
+    monkeypatch.setattr(
+        device, "QUEUE", (device.Part("counting", "number", (0, 1)), device.Part("counting", "=3"))
+    )
+    command = ["--out", str(tmp_path), "--minutes", "0.02"]
+    began = time.monotonic()
+    assert device.main(command) == 0 and measured == [1, "too long"]
+    assert time.monotonic() - began < 30 and "goes on" in capsys.readouterr().err
+    assert device.main([*command, "--list"]) == 0 and measured == [1, "too long"]
+    assert capsys.readouterr().out.splitlines() == [
+        "counting --only number, seeds 0, 1: 4 rows are missing",
+        "counting --only =3, seed 0: 1 rows are missing",
+    ]
+    assert device.main(command) == 0 and measured == [1, "too long", 2, 3]
+    assert "counting --only =3, seed 0: 0 rows are missing" in capsys.readouterr().out
+
+
+def test_every_part_that_needs_a_device_has_rows(tmp_path):
+    for part in device.QUEUE:
+        experiment = EXPERIMENTS[part.name]
+        form = experiment.form(False, part.seeds, "cupy", only=part.only)
+        assert missing_rows(experiment, form, tmp_path)
 
 
 @pytest.mark.usefixtures("elsewhere")
