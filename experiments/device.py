@@ -38,11 +38,10 @@ class Part(NamedTuple):
 
 THREE = (0, 1, 2)
 QUEUE = (
-    *(
-        Part("fdfa-mlp", f"mlp{depth}-{dataset}-")
-        for depth in (2, 4)
-        for dataset in ("mnist", "fa")
-    ),
+    Part("fdfa-mlp", "mlp2-mnist-"),
+    Part("fdfa-mlp", "mlp4-mnist-"),
+    Part("fdfa-mlp", "mlp2-fashion-"),
+    Part("fdfa-mlp", "mlp4-fashion-"),
     Part("beyond-bp", "=mnist", THREE),
     Part("beyond-bp", "=fashion-mnist", THREE),
     Part("ren-mnist", "ren-"),
