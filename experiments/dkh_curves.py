@@ -106,7 +106,7 @@ def by_recipe(rows: list[dict]) -> dict[str, list[dict]]:
 
 def diverged(result: dict[str, Any]) -> str:
     """Return when a run has diverged, such as `diverged at step 12`; nothing if it has not."""
-    when = re.match(r"diverged (at step|in epoch) \d+", result.get("diverged", ""))
+    when = re.search(r"diverged (at step|in epoch) \d+", result.get("diverged", ""))
     return when[0] if when else ""
 
 
@@ -129,11 +129,16 @@ def cell(results: list[dict]) -> str:
 def draw(found: dict[str, list[dict]], lines: Sequence[Line], columns: Sequence[str]) -> Any:
     """Draw a part for each line: the training loss of each epoch, a color for each column."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     shown = [line for line in lines if any(r in found for r in line.recipes.values())]
-    figure = Figure(figsize=(3.4 * len(shown), 3.4), layout="constrained")
-    parts = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
-    for axes, line in zip(parts, shown, strict=True):
+    across = min(3, len(shown))
+    down = -(-len(shown) // across)
+    figure = Figure(figsize=(3.6 * across, 3.2 * down), layout="constrained")
+    parts = figure.subplots(down, across, squeeze=False, sharey=True)
+    for axes in parts.flat[len(shown) :]:
+        axes.set_axis_off()
+    for axes, line in zip(parts.flat, shown, strict=False):
         for column, recipe in line.recipes.items():
             color, label = f"C{columns.index(column)}", column
             for result in found.get(recipe, []):
@@ -150,6 +155,8 @@ def draw(found: dict[str, list[dict]], lines: Sequence[Line], columns: Sequence[
                 label = None
         axes.set(title=line.label, xlabel="epoch", yscale="log")
         axes.title.set_fontsize("medium")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize="x-small")
-    parts[0].set_ylabel("training loss of the epoch")
+    for row in parts:
+        row[0].set_ylabel("training loss of the epoch")
     return figure

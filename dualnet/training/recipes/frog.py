@@ -100,25 +100,26 @@ _OURS = {
     "initial weights": "the source has those of torch",
 }
 _PERTURBED_OURS = {
-    "directions": "in the source all examples of a batch share them and each has its own "
-    "derivatives; here each example has directions of its own",
     "outputs": "the source perturbs the network's outputs, too; here they have their exact error",
 }
 _BLOCKS = {
     "perturb": "the source perturbs the outputs of whole blocks, and goes back through a block "
     "exactly; here activities are perturbed after each layer"
 }
+_WITH_BATCH_NORM = ("lenet5", "resnet18")
 _BATCH_NORM = {
     "batch_loss": "the source derives, by backpropagation, the batch's loss along each example's "
-    "directions alone; one forward pass yields the batch's total or the example's own loss"
+    "directions alone; one forward pass yields the batch's total or the example's own loss",
+    "independent": "in the source all examples of a batch have the same directions, and each "
+    "example its own derivatives, which one forward pass through batch norm does not yield",
 }
 
 
-def _recipe(network: str, dataset: str, estimate: str, rate: float) -> Recipe:
+def _recipe(name: str, estimate: str, rate: float) -> Recipe:
+    network, _, dataset = name.rpartition("-")
     ours = dict(_OURS)
-    if f"{network}-{dataset}" in _OTHERS:
-        alike = _OTHERS[f"{network}-{dataset}"]
-        ours["lr"] = f"nothing is published for this network; that of {alike}"
+    if name in _OTHERS:
+        ours["lr"] = f"nothing is published for this network; that of {_OTHERS[name]}"
     perturbs: dict[str, Any] = {"rule": "bp"}
     if estimate != "bp":
         aggregate, k, _ = estimate.split("-", 2)
@@ -129,11 +130,12 @@ def _recipe(network: str, dataset: str, estimate: str, rate: float) -> Recipe:
             "aggregate": aggregate,
             "perturb": "after",
             "batch_loss": "own",
+            "independent": network in _WITH_BATCH_NORM,
         }
         ours |= _PERTURBED_OURS
         if not network.startswith("fc"):
             ours |= _BLOCKS
-        if network in ("lenet5", "resnet18"):
+        if network in _WITH_BATCH_NORM:
             ours |= _BATCH_NORM
     batch = {"dataset": dataset, "batch_size": _BATCH_SIZES[dataset], "lr": rate}
     return Recipe(
@@ -148,7 +150,7 @@ def _recipe(network: str, dataset: str, estimate: str, rate: float) -> Recipe:
 _RATES = _PUBLISHED | {name: _PUBLISHED[alike] for name, alike in _OTHERS.items()}
 
 RECIPES = {
-    f"frog-{name}-{estimate}": _recipe(*name.rsplit("-", 1), estimate, rate)
+    f"frog-{name}-{estimate}": _recipe(name, estimate, rate)
     for name, rates in _RATES.items()
     for estimate, rate in zip(ESTIMATES, rates, strict=True)
 }
