@@ -26,4 +26,5 @@ EXPERIMENT = curves(
     quick=("dkh-resnet-sgd-2e-3-fg-w",),
     epochs=4,
     images=9_600,
+    test_images=2_000,
 )

@@ -17,6 +17,8 @@ from experiments.experiment import Experiment, Form, Settings
 from experiments.training import trained
 
 PAPER = "Daprato, Jain and Hung, Forward Gradients Are Not All You Need"
+LENGTH = {"epochs": "--epochs", "images": "--limit-train", "test_images": "--limit-test"}
+"""What a row says of its length → the flag for it."""
 QUICK = "--limit-train 32 --limit-test 32 --epochs 2 --batch-size 16"
 
 
@@ -41,8 +43,7 @@ def curves(
     where: str,
     lines: Sequence[Line],
     quick: Sequence[str],
-    epochs: int,
-    images: int | None = None,
+    **length: int,
 ) -> Experiment:
     """Return the experiment that trains the recipes of a figure.
 
@@ -51,11 +52,9 @@ def curves(
         where: the figure or section in the paper.
         lines: of its table.
         quick: the recipes of the quick form.
-        epochs: passes over the training images; the paper does not say how many it made.
-        images: how many of the training images are used; None for all of them.
+        length: how much is trained and tested, by the names in `LENGTH`; the paper does not say.
     """
     columns = list(dict.fromkeys(column for line in lines for column in line.recipes))
-    length = {"epochs": epochs} if images is None else {"epochs": epochs, "images": images}
 
     def settings(form: Form) -> list[Settings]:
         if form.quick:
@@ -64,9 +63,8 @@ def curves(
         return [{"recipe": recipe, **length} for recipe in recipes]
 
     def measure(row: Settings, form: Form) -> list[dict[str, Any]]:
-        short = QUICK if form.quick else f"--epochs {row['epochs']}"
-        if "images" in row:
-            short += f" --limit-train {row['images']}"
+        flags = [f"{flag} {row[name]}" for name, flag in LENGTH.items() if name in row]
+        short = QUICK if form.quick else " ".join(flags)
         return trained(f"--recipe {row['recipe']} {short}", replace(form, quick=False))
 
     def table(rows: list[dict]) -> str:
