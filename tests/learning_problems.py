@@ -82,6 +82,7 @@ EVERY_RULE = [
     ActivityPerturbation(tangents=3),
     ActivityPerturbation(tangents=3, sampler="rademacher", perturb="after"),
     ActivityPerturbation(tangents=3, aggregate="projection"),
+    ActivityPerturbation(tangents=2, output_layers="perturbed"),
     GreedyActivityPerturbation(tangents=3),
     GreedyActivityPerturbation(losses="one"),
     ActivityDifferences(tangents=3),

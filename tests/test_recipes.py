@@ -22,7 +22,7 @@ from dualnet.training.settings import build
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
-IN_WORDS = {"initial weights", "read-out", "local outputs", "network", "outputs"}
+IN_WORDS = {"initial weights", "read-out", "local outputs", "network"}
 """What recipes call ours that is no setting."""
 
 

@@ -422,6 +422,40 @@ def test_fg_a_weight_gradient_is_input_times_derivative_times_direction(place, r
     assert_close(got["output"], p.exact()["output"], 1e-12)  # its true gradient
 
 
+def test_fg_a_may_perturb_the_outputs_too(rng, key):
+    """By hand: one scalar for the directions of hidden activities and of outputs together."""
+    layers = (("hidden", Linear(4)), ("tanh", Activation(tanh)), ("output", Linear(3)))
+    p = problem(rng, key, *layers, n=1)
+    rule = ActivityPerturbation(1, perturb="after", output_layers="perturbed")
+    h = np.tanh(p.x @ p.params["hidden"]["w"] + p.params["hidden"]["b"])
+    output = p.params["output"]
+    y = h @ output["w"] + output["b"]
+    (shard,) = split_batch(p.batch, 1)
+    draw = rule.sample(key, p.plan, p.params, BACKEND, 1).drawer(shard)
+    u, v = draw("tanh", 1, h, None)[0], draw("output", 1, y, None)[0]
+
+    def loss(h, shift):
+        outputs = h @ output["w"] + output["b"] + shift
+        return softmax_cross_entropy(outputs, p.labels).sum()
+
+    d = dn.jvp(loss, (h, np.zeros_like(y)), (u, v))[1]
+    got = p.step(rule, key).gradients
+    assert_close(got["hidden"]["w"], p.x.T @ (d * u * (1 - h**2)), 1e-12)
+    assert_close(got["output"], {"w": h.T @ (d * v), "b": d * v[0]}, 1e-12)
+
+
+@pytest.mark.parametrize("independent", [True, False])
+def test_the_projection_onto_all_activities_and_outputs_is_the_gradient(independent, rng, key):
+    p = problem(rng, key, ("hidden", Linear(4)), ("tanh", Activation(tanh)), ("output", Linear(3)))
+    rule = ActivityPerturbation(
+        7, aggregate="projection", perturb="after", independent=independent,
+        output_layers="perturbed",
+    )  # fmt: skip
+    assert_close(p.step(rule, key).gradients, p.exact(), 1e-6)
+    fewer = p.step(replace(rule, tangents=6), key).gradients
+    assert np.abs(fewer["output"]["w"] - p.exact()["output"]["w"]).max() > 1e-3
+
+
 @pytest.mark.parametrize("activation", [relu, None])
 def test_fg_a_does_not_perturb_units_that_are_off(activation, rng, key):
     between = () if activation is None else (("relu", Activation(activation)),)

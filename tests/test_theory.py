@@ -87,6 +87,11 @@ def test_fg_a_is_unbiased(place, sampler, k, rng, key):
     assert_unbiased_for_each_example(p, ActivityPerturbation(k, sampler, place), key)
 
 
+def test_fg_a_is_unbiased_with_perturbed_outputs(rng, key):
+    rule = ActivityPerturbation(2, perturb="after", output_layers="perturbed")
+    assert_unbiased_for_each_example(problem(rng, key), rule, key)
+
+
 @pytest.mark.parametrize(
     ("network", "rule"),
     [

@@ -24,10 +24,13 @@ from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement
 from dualnet.learning.sites import Sites
 from dualnet.learning.task import LearnerState, Shard
+from dualnet.nn.activations import Activation
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Stack
 
+OUTPUT_LAYERS = ("exact", "perturbed")
+"""What the layer that makes the outputs may get."""
 PERTURBED = ("before", "after")
 """Where a unit may be perturbed: before or after its activation."""
 BATCH_LOSSES = ("total", "own")
@@ -43,7 +46,7 @@ class ActivityPerturbation(DrawsActivities):
     Every hidden site gets k random directions u for each example, all in one pass; d_i is the
     derivative of that example's loss along the i-th direction of all sites together.  Units
     where the activation function is flat (a ReLU that is off) have no gradient, and get no
-    direction either.  The output layer gets its true error.
+    direction either.  The output layer gets its true error, unless it is perturbed, too.
 
     With `mean`, c = d / k, which is unbiased.  With `projection`, c solves G c = d with G the inner
     products of the example's directions over all sites.  That is the projection of its activity
@@ -63,23 +66,28 @@ class ActivityPerturbation(DrawsActivities):
         independent: whether every example has directions of its own.  If not, the batch has the
             same, and each example still its own derivatives along them; that is as unbiased, and
             the noise does not fall with the size of the batch.
+        output_layers: whether the layer that makes the outputs gets its `exact` gradient, or is
+            `perturbed` as all others.
 
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", Eq. 3 and §3.6,
     shared directions: Table 1;
     Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
-    Momentum", Eq. 4-5; projection: Flügel et al. 2024, "Beyond Backpropagation", Eq. 8-9.
+    Momentum", Eq. 4-5; projection: Flügel et al. 2024, "Beyond Backpropagation", Eq. 8-9,
+    perturbed outputs: their published code.
     """
 
     perturb: str = "before"
     aggregate: str = "mean"
     batch_loss: str = "total"
     independent: bool = True
+    output_layers: str = "exact"
 
     def __post_init__(self) -> None:
         require_sampler("fg-a", self.tangents, self.sampler)
         require_choice("fg-a", "batch_loss", self.batch_loss, BATCH_LOSSES)
         require_choice("fg-a", "perturb", self.perturb, PERTURBED)
         require_choice("fg-a", "aggregate", self.aggregate, ACTIVITY_AGGREGATIONS)
+        require_choice("fg-a", "output_layers", self.output_layers, OUTPUT_LAYERS)
 
     def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
         self._require_own_losses(plan)  # before a run has a folder
@@ -116,8 +124,12 @@ class ActivityPerturbation(DrawsActivities):
     def sites(self, plan: Plan) -> Sites:
         """Return where activities are perturbed."""
         if self.perturb == "before":
-            return {unit.before: unit.activation for unit in plan.units}
-        return {unit.after: None for unit in plan.units}
+            sites: dict[str, Activation | None] = {u.before: u.activation for u in plan.units}
+        else:
+            sites = {unit.after: None for unit in plan.units}
+        if self.output_layers == "perturbed" and plan.output_site is not None:
+            sites[plan.output_site] = None
+        return sites
 
     def answered(self, derivatives: Array) -> Array:
         """Return the derivatives `(k, n, P, G)` that directions answer to."""
@@ -145,6 +157,11 @@ class GreedyActivityPerturbation(ActivityPerturbation):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("lg-fg-a", "losses", self.losses, ("replicated", "one"))
+        if self.output_layers != "exact":
+            raise UsageError(
+                "lg-fg-a: output_layers must be exact, as local heads have their exact gradient, "
+                f"got {self.output_layers!r}; use fg-a"
+            )
 
     def answered(self, derivatives: Array) -> Array:
         if self.losses == "replicated":

@@ -18,6 +18,7 @@ from dualnet.learning.sites import (
     hidden_units,
     local_heads,
     output_parameters,
+    output_site,
     segment_of_each_parameter,
 )
 from dualnet.learning.task import Task
@@ -58,6 +59,7 @@ class Plan:
     Attributes:
         task: the network and its loss.
         units: the hidden units, in order.
+        output_site: the path of the site behind the unit that makes the outputs; None without one.
         weighted: the maps of the layers with weights `w`, by the layers' paths.
         segments: the number of the loss to which each parameter answers under a greedy rule, by
             the parameter's path.
@@ -70,6 +72,7 @@ class Plan:
 
     task: Task
     units: tuple[Unit, ...]
+    output_site: str | None
     weighted: Mapping[str, WeightedMap]
     segments: Mapping[str, int]
     outputs_made_by: frozenset[str]
@@ -109,6 +112,7 @@ class Plan:
         return cls(
             task,
             tuple(hidden_units(task.network, params)),
+            output_site(task.network, params),
             weighted,
             segment_of_each_parameter(task.network, params),
             frozenset(output_parameters(task.network, params)),

@@ -47,6 +47,12 @@ def hidden_units(network: Layer, params: Tree) -> list[Unit]:
     return list(_units(network, params))[:-1]
 
 
+def output_site(network: Layer, params: Tree) -> str | None:
+    """Return the path of the site behind the last unit; None if no layer has parameters."""
+    units = list(_units(network, params))
+    return units[-1].after if units else None
+
+
 def _units(network: Layer, params: Tree) -> Iterator[Unit]:
     every = dict(walk(network, containers=True))
     for chain in _chains(every):

@@ -99,9 +99,6 @@ _OURS = {
     "loss reaches 10",
     "initial weights": "the source has those of torch",
 }
-_PERTURBED_OURS = {
-    "outputs": "the source perturbs the network's outputs, too; here they have their exact error",
-}
 _BLOCKS = {
     "perturb": "the source perturbs the outputs of whole blocks, and goes back through a block "
     "exactly; here activities are perturbed after each layer"
@@ -131,8 +128,8 @@ def _recipe(name: str, estimate: str, rate: float) -> Recipe:
             "perturb": "after",
             "batch_loss": "own",
             "independent": network in _WITH_BATCH_NORM,
+            "output_layers": "perturbed",
         }
-        ours |= _PERTURBED_OURS
         if not network.startswith("fc"):
             ours |= _BLOCKS
         if network in _WITH_BATCH_NORM:
