@@ -23,7 +23,8 @@ def as_line(row: dict) -> str:
     """Return a row of the table as text."""
     recipe = row["recipe"]
     reached = f"{100 * row['test_accuracy']:.2f} ± {100 * row['test_accuracy_std']:.2f} %"
-    published = f"{100 * recipe['test_accuracy']:.2f} %"
+    known = recipe["test_accuracy"]
+    published = "–" if known is None else f"{100 * known:.2f} %"
     minutes = max(one["seconds"] for one in row["runs"]) / 60
     return f"| `{recipe['name']}` | {reached} | {published} | {minutes:.1f} |"
 
