@@ -34,6 +34,7 @@ from dualnet.learning import (
     FeedbackAlignment,
     FiniteDifferences,
     ForwardDirectFeedback,
+    GreedyActivityPerturbation,
     GreedyBackprop,
     GreedyFeedbackAlignment,
     LearnedFeedbackAlignment,
@@ -454,6 +455,45 @@ def test_the_projection_onto_all_activities_and_outputs_is_the_gradient(independ
     assert_close(p.step(rule, key).gradients, p.exact(), 1e-6)
     fewer = p.step(replace(rule, tangents=6), key).gradients
     assert np.abs(fewer["output"]["w"] - p.exact()["output"]["w"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_fg_a_with_directions_that_the_batch_shares(shards, rng, key):
+    """Written out: one direction for all examples, but where their ReLU is off, and own losses."""
+    layers = (("hidden", Linear(5)), ("relu", Activation(relu)), ("output", Linear(3)))
+    p = problem(rng, key, *layers, n=4)
+    rule = ActivityPerturbation(2, independent=False)
+    z = p.x @ p.params["hidden"]["w"] + p.params["hidden"]["b"]
+    (shard,) = split_batch(p.batch, 1)
+    draw = rule.sample(key, p.plan, p.params, BACKEND, 4).drawer(shard)
+    u = draw("hidden", 1, z, None)
+    assert np.all(u == u[:, :1]) and np.all(u[0] != u[1])
+    w, b = p.params["output"]["w"], p.params["output"]["b"]
+    sums = {"w": 0.0, "b": 0.0}
+    for i in range(2):
+        for n in range(4):
+            v = u[i, 0] * (z[n] > 0)
+
+            def loss(a, n=n):
+                outputs = np.maximum(a, 0)[None] @ w + b
+                return softmax_cross_entropy(outputs, p.labels[n : n + 1])[0]
+
+            d = dn.jvp(loss, (z[n],), (v,))[1]
+            sums["w"] += np.outer(p.x[n], d * v) / 8
+            sums["b"] += d * v / 8
+    got = p.step(rule, key, shards=shards).gradients
+    assert_close(got["hidden"], sums, 1e-12)
+    assert_close(got["output"], p.exact()["output"], 1e-12)
+
+
+def test_examples_that_move_each_others_losses_need_directions_of_their_own(rng, key):
+    p = problem(rng, key, *WITH_BATCH_NORM)
+    for rule in (ActivityPerturbation, GreedyActivityPerturbation):
+        rule = rule(independent=False, batch_loss="own")
+        for refuses in (rule.init, rule.sample):
+            where = (BACKEND, 4) if refuses == rule.sample else ()
+            with pytest.raises(UsageError, match="fg-a: a network or a loss in which examples"):
+                refuses(key, p.plan, p.params, *where)
 
 
 @pytest.mark.parametrize("activation", [relu, None])

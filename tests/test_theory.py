@@ -1,6 +1,7 @@
 """Means, variances and limits of learning rules, as the papers state them."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -277,6 +278,43 @@ def test_the_variance_of_fg_a_over_directions_and_data(rng, key):
     # again seven standard deviations
     assert abs(rows.var(0).mean() / stated - 1) < 0.05
     assert np.max(np.abs(rows.mean(0) - exact.mean(0))) < 0.03 * np.sqrt(stated)
+
+
+class At(ActivityPerturbation):
+    """`fg-a` whose one direction, which the batch shares, is a point of the test's."""
+
+    def sample(self, *args):
+        draw = lambda key, shape, dtype, first: np.broadcast_to(self.point, shape)  # noqa: E731
+        return replace(super().sample(*args), draw_array=draw)
+
+
+def test_the_variance_of_fg_a_with_shared_directions_over_directions_and_data(
+    rng, key, monkeypatch
+):
+    """Ren et al., Table 1, "FG-A, shared": (q + 2)/N V + (q + 1) S.
+
+    Means over normal directions are exact, by three points for each entry, and so are those over
+    data.
+    """
+    p, q = 2, 3
+    x, targets, batches = every_batch(rng, p, 2)
+    network = Sequential((("hidden", Linear(q, bias=False)), ("output", Linear(2))))
+    params, state, _ = network.init(key, (p,))
+    params = tree.map(lambda w: rng.uniform(0.5, 1.5, w.shape), params)
+    whole = Problem(Task(network, mean_squared_error), params, state, x, targets)
+    on = lambda i: replace(whole, x=x[i], labels=targets[i])  # noqa: E731
+    exact = np.array([np.ravel(on([i]).exact()["hidden"]["w"]) for i in range(6)])
+    data, square = data_variance_and_square(exact)
+    rule, weights, rows = At(1, independent=False), [], []
+    for point in itertools.product((-math.sqrt(3), 0.0, math.sqrt(3)), repeat=q):
+        monkeypatch.setattr(At, "point", np.array(point), raising=False)
+        for batch in batches:
+            weights.append(math.prod(2 / 3 if u == 0 else 1 / 6 for u in point) / len(batches))
+            rows.append(np.ravel(on(list(batch)).step(rule, key).gradients["hidden"]["w"]))
+    mean = np.average(rows, axis=0, weights=weights)
+    np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-9, atol=1e-12)
+    variance = np.average(np.square(rows - mean), axis=0, weights=weights).mean()
+    assert math.isclose(variance, (q + 2) / BATCH * data + (q + 1) * square, rel_tol=1e-9)
 
 
 def test_fg_a_varies_less_than_fg_w(rng, key):

@@ -86,19 +86,18 @@ def inner_products_of_parts(t: Tangent, u: Tangent, axis: int, groups: int) -> A
     The arguments are those of `combine_parts`.
     """
     if isinstance(t, LowRank):
-        pairs = [inner_products_of_parts(a, b, axis, groups) for a in t.terms for b in u.terms]
-        return functools.reduce(np.add, pairs)
+        return sum(inner_products_of_parts(a, b, axis, groups) for a in t.terms for b in u.terms)
     if isinstance(t, RankOne):
         of_left = _gram(t.left, u.left)  # (*b, k, l)
         if axis == -1:
-            cut = [np.reshape(f, (*f.shape[:-1], groups, -1)) for f in (t.right, u.right)]
-            pairs = of_left[..., None, :, :] * _gram(*cut)  # (*b, G, k, l)
+            rights = [np.reshape(f, (*f.shape[:-1], groups, -1)) for f in (t.right, u.right)]
+            pairs = of_left[..., None, :, :] * _gram(*rights)  # (*b, G, k, l)
             return np.sum(pairs, axis=tuple(range(pairs.ndim - 3)))
         pairs = of_left * _gram(t.right, u.right)
         pairs = np.reshape(pairs, (groups, -1, *pairs.shape[-2:]))
         return np.sum(pairs, axis=1)
-    of_t, of_u = (np.moveaxis(_parts(each, axis, groups), 2, 0) for each in (t, u))  # (G, k, a, b)
-    of_t, of_u = (np.reshape(each, (*each.shape[:2], -1)) for each in (of_t, of_u))
+    by_group = [np.moveaxis(_parts(each, axis, groups), 2, 0) for each in (t, u)]
+    of_t, of_u = (np.reshape(r, (*r.shape[:2], -1)) for r in by_group)  # (G, k, ...)
     return exact_matmul(of_t, np.swapaxes(of_u, 1, 2))
 
 
