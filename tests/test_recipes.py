@@ -130,7 +130,8 @@ def test_only_what_the_source_says_is_called_published(name):
     elif paper == "baydin":
         assert ours == {"plan", "epochs", "pixels"}
     elif "imagenet" in name:
-        assert ours == {"augment", "weight_decay", "output_lr"}
+        start = {"feedback_start"} if name.endswith("-dfa") else set()
+        assert ours == {"augment", "weight_decay", "output_lr", *start}
     else:
         assert ours >= {"optimizer", "lr", "schedule", "epochs", "batch_size", "weight_decay"}
 
@@ -214,6 +215,17 @@ def test_ren_et_al_read_out_as_published():
         for name in ("m-1-16-mnist", "m-8-16-cifar10")
     }
     assert flips == {"m-1-16-mnist": "none", "m-8-16-cifar10": "flip"}
+
+
+def test_ren_et_al_send_one_error_to_all_tokens():
+    names = ("feedback_tokens", "feedback_error", "feedback_start")
+    for name in RECIPES:
+        if name.endswith("-dfa"):
+            settings = train.by_name(resolve("--recipe", name))
+            ren = ("shared", "own", "scaled-normal")
+            fdfa = ("own", "outputs", "kaiming-activities")
+            expected = ren if name.startswith("ren") else fdfa
+            assert tuple(settings[option] for option in names) == expected
 
 
 def test_forward_gradients_see_views_that_differ_less():

@@ -113,7 +113,10 @@ OPTION_HELP = {
     "shrink": "factor of the correction; 1 is unbiased",
     "feedback_rate": "learning rate of feedback matrices",
     "feedback_start": "how feedback matrices start: kaiming, with the outputs as fan-in; "
-    "kaiming-activities, as torch counts; zeros (dkp)",
+    "kaiming-activities, as torch counts; scaled-normal; zeros (dkp)",
+    "feedback_tokens": "own: tokens and pixels have feedback of their own; shared: one matrix",
+    "feedback_error": "what feedback sends: the error of the outputs, or that of the layer's own "
+    "random read-out",
     "feedback_optimizer": "what updates feedback matrices: sgd or adam",
     "feedback_decay": "weight decay of feedback matrices",
     "difference": "step of the finite difference",

@@ -137,10 +137,16 @@ _CONTRASTIVE_OURS = {
 }
 
 
+_DFA = {"feedback_tokens": "shared", "feedback_error": "own", "feedback_start": "scaled-normal"}
+_DFA_OURS = {"feedback_start": "by the width of the layer; in the source by the layer's fan-in"}
+
+
 def _recipe(rule: str, percent: float | None, table: str, settings: dict, ours: dict) -> Recipe:
-    perturbs = {"tangents": 1, "sampler": "normal"} if "fg-" in rule else {}
+    options: dict[str, Any] = {"tangents": 1, "sampler": "normal"} if "fg-" in rule else {}
+    if rule == "dfa":
+        options, ours = _DFA, {**ours, **_DFA_OURS}
     return Recipe(
-        {**_COMMON, **settings, "rule": rule, **perturbs},
+        {**_COMMON, **settings, "rule": rule, **options},
         accuracy=None if percent is None else round(1 - percent / 100, 4),
         source=f"Ren et al. 2023, Scaling Forward Gradient With Local Losses, {table}",
         ours=ours,
