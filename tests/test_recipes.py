@@ -217,6 +217,15 @@ def test_ren_et_al_read_out_as_published():
     assert flips == {"m-1-16-mnist": "none", "m-8-16-cifar10": "flip"}
 
 
+def test_ren_et_al_perturb_no_read_out_and_have_a_loss_for_each_group():
+    for name in RECIPES:
+        rule = RECIPES[name].settings["rule"]
+        if name.startswith("ren") and rule.endswith("fg-w"):
+            options = resolve("--recipe", name).rule_options
+            assert options["output_layers"] == "exact"
+            assert options.get("losses") == (None if rule == "fg-w" else "through-norms")
+
+
 def test_ren_et_al_send_one_error_to_all_tokens():
     names = ("feedback_tokens", "feedback_error", "feedback_start")
     for name in RECIPES:

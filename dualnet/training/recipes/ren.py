@@ -137,19 +137,27 @@ _CONTRASTIVE_OURS = {
 }
 
 
-_DFA = {"feedback_tokens": "shared", "feedback_error": "own", "feedback_start": "scaled-normal"}
+_ONE_TANGENT = {"tangents": 1, "sampler": "normal"}
+_RULES: dict[str, dict[str, Any]] = {
+    "dfa": {
+        "feedback_tokens": "shared",
+        "feedback_error": "own",
+        "feedback_start": "scaled-normal",
+    },
+    "fg-a": _ONE_TANGENT,
+    "lg-fg-a": _ONE_TANGENT,
+    "fg-w": {**_ONE_TANGENT, "output_layers": "exact"},
+    "lg-fg-w": {**_ONE_TANGENT, "output_layers": "exact", "losses": "through-norms"},
+}
 _DFA_OURS = {"feedback_start": "by the width of the layer; in the source by the layer's fan-in"}
 
 
 def _recipe(rule: str, percent: float | None, table: str, settings: dict, ours: dict) -> Recipe:
-    options: dict[str, Any] = {"tangents": 1, "sampler": "normal"} if "fg-" in rule else {}
-    if rule == "dfa":
-        options, ours = _DFA, {**ours, **_DFA_OURS}
     return Recipe(
-        {**_COMMON, **settings, "rule": rule, **options},
+        {**_COMMON, **settings, "rule": rule, **_RULES.get(rule, {})},
         accuracy=None if percent is None else round(1 - percent / 100, 4),
         source=f"Ren et al. 2023, Scaling Forward Gradient With Local Losses, {table}",
-        ours=ours,
+        ours={**ours, **_DFA_OURS} if rule == "dfa" else ours,
     )
 
 
