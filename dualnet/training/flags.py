@@ -87,6 +87,8 @@ OPTION_HELP = {
     "activation": "what follows each hidden layer: relu, tanh, gelu or sigmoid",
     "plan": "such as 15C5-P2-128: convolutions (filters C size), max pools, linear layers",
     "batch_norm": "batch norm before each activation",
+    "weights": "how weights start: kaiming (He, uniform), torch (as layers of PyTorch), "
+    "scaled-normal or zeros",
     "stem": "first layers: large (7x7, stride 2, max pool), small (3x3), or auto by image size",
     "patches": "number of patches along each side of an image",
     "groups": "groups of channels in the last layer of a block",

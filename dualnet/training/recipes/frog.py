@@ -75,7 +75,13 @@ _COMMON: dict[str, Any] = {
     "augment": "none",
 }
 _BATCH_SIZES = {"mnist": 64, "cifar10": 128}
-_FC = {"model": "mlp", "depth": 2, "activation": "relu", "batch_norm": False}
+_FC = {
+    "model": "mlp",
+    "depth": 2,
+    "activation": "relu",
+    "batch_norm": False,
+    "weights": "torch",
+}
 _NETWORKS: dict[str, dict[str, Any]] = {
     "fc256": {**_FC, "width": 256},
     "fc1024": {**_FC, "width": 1024},
@@ -97,8 +103,8 @@ _OURS = {
     "validation": "as many images as in the source, but others",
     "patience": "the source counts the loss before the first epoch, too, and also ends a run whose "
     "loss reaches 10",
-    "initial weights": "the source has those of torch",
 }
+_START = {"initial weights": "the source has those of torch"}
 _PERTURBED_OURS = {
     "directions": "in the source all examples of a batch share them and each has its own "
     "derivatives; here each example has directions of its own",
@@ -115,10 +121,10 @@ _BATCH_NORM = {
 
 
 def _recipe(network: str, dataset: str, estimate: str, rate: float) -> Recipe:
-    ours = dict(_OURS)
+    ours = _OURS if network.startswith("fc") else {**_OURS, **_START}
     if f"{network}-{dataset}" in _OTHERS:
         alike = _OTHERS[f"{network}-{dataset}"]
-        ours["lr"] = f"nothing is published for this network; that of {alike}"
+        ours = {**ours, "lr": f"nothing is published for this network; that of {alike}"}
     perturbs: dict[str, Any] = {"rule": "bp"}
     if estimate != "bp":
         aggregate, k, _ = estimate.split("-", 2)
@@ -130,11 +136,11 @@ def _recipe(network: str, dataset: str, estimate: str, rate: float) -> Recipe:
             "perturb": "after",
             "batch_loss": "own",
         }
-        ours |= _PERTURBED_OURS
+        ours = {**ours, **_PERTURBED_OURS}
         if not network.startswith("fc"):
-            ours |= _BLOCKS
+            ours = {**ours, **_BLOCKS}
         if network in ("lenet5", "resnet18"):
-            ours |= _BATCH_NORM
+            ours = {**ours, **_BATCH_NORM}
     batch = {"dataset": dataset, "batch_size": _BATCH_SIZES[dataset], "lr": rate}
     return Recipe(
         {**_COMMON, **_NETWORKS[network], **batch, **perturbs},
