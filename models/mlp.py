@@ -5,7 +5,7 @@
     [FDFA]  "2 layers":      MLP(width=800, depth=1), 636,010 (1000 for CIFAR-10: 3,083,010)
             "3 layers":      MLP(width=800, depth=2), 1,276,810 (4,084,010)
             "4 layers":      MLP(width=800, depth=3), 1,917,610 (5,085,010)
-    [FROG]  FC:              MLP(width=256, 1024 or 4096, depth=2)
+    [FROG]  FC:              MLP(width=256, 1024 or 4096, depth=2, weights="torch")
 
 Sources: [DKH] "Forward Gradients Are Not All You Need"; [FDFA] Bacho and Chu, "Low-Variance
 Forward Gradients using Direct Feedback Alignment and Momentum"; [FROG] Flügel et al. 2024,
@@ -17,7 +17,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualnet.errors import UsageError
-from dualnet.nn import ACTIVATIONS, Activation, BatchNorm, Flatten, Layer, Linear, Sequential
+from dualnet.nn import (
+    ACTIVATIONS,
+    INITIALIZERS,
+    Activation,
+    BatchNorm,
+    Flatten,
+    Layer,
+    Linear,
+    Sequential,
+)
 from dualnet.types import Shape
 
 
@@ -30,12 +39,15 @@ class MLP:
         depth: the number of hidden layers; 0 makes a linear classifier.
         activation: a name in `dualnet.nn.ACTIVATIONS`.
         batch_norm: whether there is a batch norm between each hidden layer and its activation.
+        weights: how weights start, a name in `dualnet.nn.INITIALIZERS`: `kaiming`, as [FDFA] say,
+            or `torch`, as PyTorch starts them, for which [FROG] tuned their rates.
     """
 
     width: int = 512
     depth: int = 2
     activation: str = "relu"
     batch_norm: bool = False
+    weights: str = "kaiming"
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.depth < 0:
@@ -45,13 +57,16 @@ class MLP:
         if self.activation not in ACTIVATIONS:
             names = ", ".join(ACTIVATIONS)
             raise UsageError(f"mlp: activation must be one of {names}, got {self.activation!r}")
+        if self.weights not in INITIALIZERS:
+            names = ", ".join(INITIALIZERS)
+            raise UsageError(f"mlp: weights must be one of {names}, got {self.weights!r}")
 
     def network(self, in_shape: Shape, classes: int) -> Sequential:
         """Build the layers for examples of shape `in_shape` and `classes` outputs."""
         layers: list[tuple[str, Layer]] = [("flatten", Flatten())]
         for i in range(1, self.depth + 1):
-            layers.append((f"hidden{i}", Linear(self.width)))
+            layers.append((f"hidden{i}", Linear(self.width, weights=self.weights)))
             if self.batch_norm:
                 layers.append((f"norm{i}", BatchNorm()))
             layers.append((f"{self.activation}{i}", Activation(ACTIVATIONS[self.activation])))
-        return Sequential((*layers, ("output", Linear(classes))))
+        return Sequential((*layers, ("output", Linear(classes, weights=self.weights))))

@@ -257,7 +257,10 @@ def test_positions_start_small(key):
 def test_a_local_head_is_seen_by_the_tap_alone(shape, key, rng):
     network = Sequential((("head", LocalHead(3)),))
     params, state, out_shape = network.init(key, shape)
-    assert out_shape == shape and not np.any(params["head"]["linear"]["w"])
+    assert out_shape == shape
+    assert np.any(params["head"]["linear"]["w"]) and not np.any(params["head"]["linear"]["b"])
+    zero, _, _ = LocalHead(3, weights="zeros").init(key, shape)
+    assert not np.any(zero["linear"]["w"])
     params = tree.map(lambda p: rng.standard_normal(p.shape), params)
     x, seen = rng.standard_normal((2, *shape)), {}
 
@@ -285,7 +288,7 @@ BAD = [
     (lambda: Linear(0), "Linear: features must be an int of at least 1, got 0"),
     (
         lambda: start(Linear(3, weights="random"), (2,)),
-        "weights must be one of kaiming, zeros, scaled-normal, got 'random'",
+        "weights must be one of kaiming, torch, zeros, scaled-normal, got 'random'",
     ),
     (lambda: GroupedLinear(5, 2), r"divide features, got 2 groups and 5 features"),
     (

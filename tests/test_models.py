@@ -203,6 +203,14 @@ def test_local_mixer_has_a_head_after_each_block():
     assert [name for name, _ in trains.layers] == [name for name in names if name != "stop"]
 
 
+def test_an_mlp_may_start_as_in_torch():
+    for weights, bound in (("kaiming", math.sqrt(6 / 784)), ("torch", math.sqrt(1 / 784))):
+        params, _, _ = initial(MLP(256, weights=weights), MNIST)
+        w, b = params["hidden1"]["w"], params["hidden1"]["b"]
+        assert 0.99 * bound < np.abs(w).max() <= bound * (1 + 1e-6)
+        assert np.any(b) == np.any(params["output"]["b"]) == (weights == "torch")
+
+
 def test_batch_norm_is_after_each_hidden_layer():
     for model in (MLP(8, 2, batch_norm=True), CNN("2C3-P2-4-5", batch_norm=True)):
         names = [name for name, _ in model.network(MNIST, 10).layers]
@@ -231,6 +239,7 @@ def test_small_images_keep_their_size_longer():
         (lambda: MLP(width=0), "expected width >= 1 and depth >= 0, got 0 and 2"),
         (lambda: MLP(depth=-1), "depth >= 0, got 512 and -1"),
         (lambda: MLP(activation="step"), "one of relu, tanh, gelu, sigmoid, got 'step'"),
+        (lambda: MLP(weights="ones"), "mlp: weights must be one of kaiming, .*, got 'ones'"),
         (lambda: CNN("15C5-x"), "cnn: plan must be .* got '15C5-x'"),
         (lambda: CNN("128-15C5"), "cnn: plan must be convolutions and pools, then linear layers"),
         (lambda: CNN4("64C"), "cnn: plan must be"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from peers import peer
 
 import dualnet as dn
 from dualnet import tree
@@ -12,7 +13,9 @@ from dualnet.errors import UsageError
 from dualnet.nn import (
     Activation,
     Context,
+    Conv2d,
     Flatten,
+    GroupedLinear,
     Layer,
     Linear,
     LocalHead,
@@ -39,6 +42,37 @@ def test_linear_starts_as_its_source_says(key):
     assert abs((w.astype(np.float64) ** 2).mean() - bound**2 / 3) < error
     other, _, _ = Linear(300).init(key.fold_in("other"), (200,))
     assert not np.array_equal(other["w"], w)
+
+
+@pytest.mark.parametrize(
+    ("layer", "in_shape", "fan_in"),
+    [
+        (Linear(300, weights="torch"), (200,), 200),
+        (GroupedLinear(300, 2, weights="torch"), (200,), 100),
+        (Conv2d(300, (2, 5), weights="torch"), (4, 6, 20), 200),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_layers_may_start_as_in_torch(layer, in_shape, fan_in, key):
+    """Weights and biases are uniform in ±1 / √fan-in; see `torch.nn.Linear` and `Conv2d`."""
+    params, _, _ = layer.init(key, in_shape)
+    bound = 1 / math.sqrt(fan_in)
+    for entries in (params["w"], params["b"]):
+        assert entries.dtype == np.float32 and np.abs(entries).max() <= bound * (1 + 1e-6)
+        # each entry exceeds 0.95 of the bound with probability 1/20
+        assert np.abs(entries).max() >= 0.95 * bound
+        # Var of the uniform distribution is bound² / 3; 6 standard errors, as above
+        error = 6 * bound**2 * math.sqrt(4 / 45 / entries.size)
+        assert abs((entries.astype(np.float64) ** 2).mean() - bound**2 / 3) < error
+    assert not np.array_equal(params["b"], params["w"].ravel()[:300])
+
+
+def test_layers_start_as_torch_does_beside_torch(key):
+    torch = peer("torch")
+    ours, _, _ = Linear(50, weights="torch").init(key, (400,))
+    theirs = torch.nn.Linear(400, 50)
+    for a, b in ((ours["w"], theirs.weight), (ours["b"], theirs.bias)):
+        assert abs(np.abs(a).max() / np.abs(b.detach().numpy()).max() - 1) < 0.3
 
 
 def test_relu_has_slope_zero_at_zero():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends.overridable import matmul
+from dualnet.core.transforms import vjp
 from dualnet.errors import UsageError
 from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.directions.activities import (
@@ -30,15 +31,21 @@ from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement, Rule
 from dualnet.learning.sites import Sites
 from dualnet.learning.task import LearnerState, Shard
-from dualnet.nn.initial import kaiming
+from dualnet.nn.initial import kaiming, scaled_normal
+from dualnet.nn.replicated import average
 from dualnet.optim import Adam
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
 
-STARTS = ("kaiming", "kaiming-activities", "zeros")
+STARTS = ("kaiming", "kaiming-activities", "scaled-normal", "zeros")
 """How feedback matrices may start: uniform in ±√(6 / m) with m the number of outputs or, as torch
-counts, of activities; or at zero."""
+counts, of activities; normal with standard deviation min(2 / √m, 0.1), m again of activities; or at
+zero."""
+TOKENS = ("own", "shared")
+"""Whether each token or pixel of an activity has a feedback matrix of its own."""
+ERRORS = ("outputs", "own")
+"""Which error a fixed matrix may send to an activity: see `DirectFeedback`."""
 FEEDBACK_OPTIMIZERS = ("sgd", "adam")
 """What may turn the gradients of feedback matrices into updates."""
 _ADAM = Adam()
@@ -71,6 +78,7 @@ class Feedback:
         rate, decay: as in the formulas.
         start: one of `STARTS`; `forward-gradient` always starts at zero.
         optimizer: one of `FEEDBACK_OPTIMIZERS`.
+        tokens: one of `TOKENS`; `shared` is for `fixed`.
 
     Sources: Nøkland 2016, "Direct Feedback Alignment"; Webster et al. 2021, "Learning the
     Connections in Direct Feedback Alignment"; Bacho and Chu, "Low-Variance Forward Gradients
@@ -82,6 +90,7 @@ class Feedback:
     decay: float = 0.0
     start: str = "kaiming"
     optimizer: str = "sgd"
+    tokens: str = "own"
 
     def init(self, key: Key, plan: Plan, sites: Container[str]) -> Tree:
         """Return what is learned, at the start: B for the activity at each site, by its path; under
@@ -94,10 +103,12 @@ class Feedback:
         count = outputs.shape[1]
 
         def start(path: str, shape: Shape) -> Array:
+            shape = shape if self.tokens == "own" else shape[-1:]
             if self.kind == "forward-gradient" or self.start == "zeros":
                 return np.zeros_like(outputs, shape=(count, *shape))
             fan_in = count if self.start == "kaiming" else math.prod(shape)
-            drawn = kaiming(key.fold_in(path), (count, *shape), fan_in).astype(outputs.dtype)
+            draw = scaled_normal if self.start == "scaled-normal" else kaiming
+            drawn = draw(key.fold_in(path), (count, *shape), fan_in).astype(outputs.dtype)
             return np.asarray(drawn, like=outputs)
 
         matrices = {p: start(p, shape) for p, shape in plan.shapes.items() if p in sites}
@@ -188,12 +199,34 @@ class DirectErrors(Rule):
         sites: Sites = {unit.after: None for unit in plan.units}
         matrices = self.feedback.matrices(learner.rule_state)
 
+        def losses(outputs: Array) -> Array:
+            return plan.task.losses_of(outputs, shard.targets)
+
         def respond(segment: Segment) -> tuple[list, dict]:
-            errors = [project_error(segment.error, matrices[cut.path]) for cut in segment.cuts]
+            errors = [
+                self.error_at(cut.activity, matrices[cut.path], segment.error, losses)
+                for cut in segment.cuts
+            ]
             return errors, self.feedback.statistics(segment) if errors else {}
 
         draw = directions.drawer(shard) if directions else None
         return measure_with_cuts(plan, learner, shard, sites, draw, self.locality, respond)
+
+    def error_at(
+        self, activity: Array, matrix: Array, error: Array, losses: Callable[[Array], Array]
+    ) -> Array:
+        """Return δ of an activity.
+
+        Args:
+            activity: `(n, *S)`.
+            matrix: its B.
+            error: at the outputs, `(n, outputs)`.
+            losses: of outputs, `(n, outputs)` to `(n,)`.
+
+        Returns:
+            `(n, *S)`.
+        """
+        return project_error(error, matrix)
 
     def estimate(
         self,
@@ -210,22 +243,52 @@ class DirectErrors(Rule):
 class DirectFeedback(DirectErrors):
     """`dfa`: δ_l = e B_l with B_l fixed as drawn.
 
-    The rule perturbs nothing and learns no feedback.
+    The rule perturbs nothing and learns no feedback.  With `shared` tokens, B is `(outputs, C)` for
+    an activity with P tokens (or pixels) of C channels, and every token gets δ = e B / P, as if
+    B were a read-out of their average.
+
+    In the published code of Ren et al., e is not the error at the outputs, but that of the layer's
+    `own` fixed random read-out: the derivative of the loss of h Bᵀ, where h is the activity, or the
+    average of its tokens if they share B.
 
     Args:
-        feedback_start: how B is drawn, `kaiming` or `kaiming-activities`, see `STARTS`.
+        feedback_start: how B is drawn, one of `STARTS` but `zeros`.
+        feedback_tokens: whether tokens have their `own` part of B, or a `shared` one.
+        feedback_error: of the `outputs`, or the layer's `own`.
 
-    Source: Nøkland 2016, "Direct Feedback Alignment Provides Learning in Deep Neural Networks".
+    Source: Nøkland 2016, "Direct Feedback Alignment Provides Learning in Deep Neural Networks";
+    shared tokens and own errors: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", in
+    their published code.
     """
 
     feedback_start: str = "kaiming"
+    feedback_tokens: str = "own"
+    feedback_error: str = "outputs"
 
     def __post_init__(self) -> None:
-        require_choice("dfa", "feedback_start", self.feedback_start, STARTS[:2])
+        require_choice("dfa", "feedback_start", self.feedback_start, STARTS[:3])
+        require_choice("dfa", "feedback_tokens", self.feedback_tokens, TOKENS)
+        require_choice("dfa", "feedback_error", self.feedback_error, ERRORS)
 
     @property
     def feedback(self) -> Feedback:
-        return Feedback("fixed", start=self.feedback_start)
+        return Feedback("fixed", start=self.feedback_start, tokens=self.feedback_tokens)
+
+    def error_at(
+        self, activity: Array, matrix: Array, error: Array, losses: Callable[[Array], Array]
+    ) -> Array:
+        shared, shape = self.feedback_tokens == "shared", activity.shape
+        if self.feedback_error == "own":
+            read = average(activity) if shared else activity
+            rows = np.reshape(read, (len(read), math.prod(read.shape[1:])))
+            columns = np.reshape(matrix, (len(matrix), rows.shape[1]))
+            values, pull = vjp(losses, matmul(rows, columns.T))
+            (error,) = pull(np.ones_like(values))
+        delta = project_error(error, matrix)
+        if not shared:
+            return delta
+        of_token = np.reshape(delta, (len(delta), *(1 for _ in shape[1:-1]), shape[-1]))
+        return np.broadcast_to(of_token / math.prod(shape[1:-1]), shape)
 
 
 @dataclass(frozen=True)

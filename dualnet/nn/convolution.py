@@ -10,7 +10,7 @@ from dualnet.core.dual import astype
 from dualnet.errors import UsageError
 from dualnet.images.convolution import convolve
 from dualnet.images.windows import Geometry
-from dualnet.nn.initial import initial
+from dualnet.nn.initial import initial, initial_bias
 from dualnet.nn.network import Context, Layer
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -93,7 +93,7 @@ class Conv2d(Layer):
         fan_in = geometry.window[0] * geometry.window[1] * shape[2]
         params = {"w": initial(self.weights, key.fold_in("w"), shape, fan_in)}
         if self.bias:
-            params["b"] = np.zeros(self.features, np.float32)
+            params["b"] = initial_bias(self.weights, key.fold_in("b"), self.features, fan_in)
         return params, {}, (*geometry.output_size((height, width), "Conv2d"), self.features)
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:

@@ -31,8 +31,17 @@ def kaiming(key: Key, shape: Shape, fan_in: int) -> np.ndarray:
 
     Source: He et al. 2015, "Delving Deep into Rectifiers", Eq. 10.
     """
-    bound = math.sqrt(6.0 / fan_in)
-    return _generator(key).random(shape, np.float32) * (2 * bound) - bound
+    return _uniform(key, shape, math.sqrt(6.0 / fan_in))
+
+
+def torch(key: Key, shape: Shape, fan_in: int) -> np.ndarray:
+    """Draw uniformly on ±1 / sqrt(fan-in), √6 times less than `kaiming`.
+
+    Linear layers and convolutions of PyTorch start so, the biases too.
+
+    Source: LeCun et al. 1998, "Efficient BackProp", section 4.6, with a third of its variance.
+    """
+    return _uniform(key, shape, 1.0 / math.sqrt(fan_in))
 
 
 def zeros(_key: Key, shape: Shape, _fan_in: int) -> np.ndarray:
@@ -50,6 +59,7 @@ def scaled_normal(key: Key, shape: Shape, fan_in: int) -> np.ndarray:
 
 INITIALIZERS: dict[str, Callable[[Key, Shape, int], np.ndarray]] = {
     "kaiming": kaiming,
+    "torch": torch,
     "zeros": zeros,
     "scaled-normal": scaled_normal,
 }
@@ -65,6 +75,16 @@ def initial(name: str, key: Key, shape: Shape, fan_in: int) -> np.ndarray:
     if name not in INITIALIZERS:
         raise UsageError(f"weights must be one of {', '.join(INITIALIZERS)}, got {name!r}")
     return INITIALIZERS[name](key, shape, fan_in)
+
+
+def initial_bias(name: str, key: Key, features: int, fan_in: int) -> np.ndarray:
+    """Return the bias of a layer whose weights started under `name`: zeros, but for `torch`."""
+    start = INITIALIZERS["torch"] if name == "torch" else zeros
+    return start(key, (features,), fan_in)
+
+
+def _uniform(key: Key, shape: Shape, bound: float) -> np.ndarray:
+    return _generator(key).random(shape, np.float32) * (2 * bound) - bound
 
 
 def _generator(key: Key) -> np.random.Generator:

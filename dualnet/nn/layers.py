@@ -11,7 +11,7 @@ import numpy as np
 from dualnet.backends.overridable import matmul
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
-from dualnet.nn.initial import initial
+from dualnet.nn.initial import initial, initial_bias
 from dualnet.nn.network import Context, Layer
 from dualnet.nn.refusals import named, require_count
 from dualnet.random import Key
@@ -25,7 +25,7 @@ class Linear(Layer):
 
     Args:
         features: q, the fan-out; None for as many as come in.
-        bias: whether there is a b; it starts at zero.
+        bias: whether there is a b; it starts at zero, under `torch` like w.
         weights: how w starts, a name in `initial.INITIALIZERS`.
 
     Params: `w` `(p, q)`, `b` `(q,)`.  Maps `(..., p)` to `(..., q)`.
@@ -46,7 +46,7 @@ class Linear(Layer):
         features = self.features or fan_in
         params = {"w": initial(self.weights, key.fold_in("w"), (fan_in, features), fan_in)}
         if self.bias:
-            params["b"] = np.zeros(features, np.float32)
+            params["b"] = initial_bias(self.weights, key.fold_in("b"), features, fan_in)
         return params, {}, (*in_shape[:-1], features)
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
@@ -71,7 +71,7 @@ class GroupedLinear(Layer):
     Args:
         features: q, the fan-out of all groups together.
         groups: G; divides p and q.
-        bias: whether there is a b; it starts at zero.
+        bias: whether there is a b; it starts at zero, under `torch` like w.
         weights: how w starts, a name in `initial.INITIALIZERS`.
 
     Params: `w` `(G, p/G, q/G)`, `b` `(q,)`.  Maps `(..., p)` to `(..., q)`.
@@ -107,7 +107,7 @@ class GroupedLinear(Layer):
         shape = (self.groups, fan_in, self.features // self.groups)
         params = {"w": initial(self.weights, key.fold_in("w"), shape, fan_in)}
         if self.bias:
-            params["b"] = np.zeros(self.features, np.float32)
+            params["b"] = initial_bias(self.weights, key.fold_in("b"), self.features, fan_in)
         return params, {}, (*in_shape[:-1], self.features)
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:

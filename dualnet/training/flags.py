@@ -87,6 +87,8 @@ OPTION_HELP = {
     "activation": "what follows each hidden layer: relu, tanh, gelu or sigmoid",
     "plan": "such as 15C5-P2-128: convolutions (filters C size), max pools, linear layers",
     "batch_norm": "batch norm before each activation",
+    "weights": "how weights start: kaiming (He, uniform), torch (as layers of PyTorch), "
+    "scaled-normal or zeros",
     "stem": "first layers: large (7x7, stride 2, max pool), small (3x3), or auto by image size",
     "patches": "number of patches along each side of an image",
     "groups": "groups of channels in the last layer of a block",
@@ -113,7 +115,10 @@ OPTION_HELP = {
     "shrink": "factor of the correction; 1 is unbiased",
     "feedback_rate": "learning rate of feedback matrices",
     "feedback_start": "how feedback matrices start: kaiming, with the outputs as fan-in; "
-    "kaiming-activities, as torch counts; zeros (dkp)",
+    "kaiming-activities, as torch counts; scaled-normal; zeros (dkp)",
+    "feedback_tokens": "own: tokens and pixels have feedback of their own; shared: one matrix",
+    "feedback_error": "what feedback sends: the error of the outputs, or that of the layer's own "
+    "random read-out",
     "feedback_optimizer": "what updates feedback matrices: sgd or adam",
     "feedback_decay": "weight decay of feedback matrices",
     "difference": "step of the finite difference",

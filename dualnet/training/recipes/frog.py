@@ -75,7 +75,13 @@ _COMMON: dict[str, Any] = {
     "augment": "none",
 }
 _BATCH_SIZES = {"mnist": 64, "cifar10": 128}
-_FC = {"model": "mlp", "depth": 2, "activation": "relu", "batch_norm": False}
+_FC = {
+    "model": "mlp",
+    "depth": 2,
+    "activation": "relu",
+    "batch_norm": False,
+    "weights": "torch",
+}
 _NETWORKS: dict[str, dict[str, Any]] = {
     "fc256": {**_FC, "width": 256},
     "fc1024": {**_FC, "width": 1024},
@@ -97,8 +103,8 @@ _OURS = {
     "validation": "as many images as in the source, but others",
     "patience": "the source counts the loss before the first epoch, too, and also ends a run whose "
     "loss reaches 10",
-    "initial weights": "the source has those of torch",
 }
+_START = {"initial weights": "the source has those of torch"}
 _BLOCKS = {
     "perturb": "the source perturbs the outputs of whole blocks, and goes back through a block "
     "exactly; here activities are perturbed after each layer"
@@ -115,6 +121,8 @@ _BATCH_NORM = {
 def _recipe(name: str, estimate: str, rate: float) -> Recipe:
     network, _, dataset = name.rpartition("-")
     ours = dict(_OURS)
+    if not network.startswith("fc"):
+        ours |= _START
     if name in _OTHERS:
         ours["lr"] = f"nothing is published for this network; that of {_OTHERS[name]}"
     perturbs: dict[str, Any] = {"rule": "bp"}

@@ -12,6 +12,8 @@ from typing import Any
 from dualnet.training.recipes.recipe import Recipe
 
 _SUPERVISED = ("s-1-1-mnist", "m-1-16-mnist", "m-8-16-cifar10", "l-32-64-imagenet")
+_WITHOUT_ERRORS = "l-8-64-cifar10"
+"""The largest network for CIFAR-10: its size is published, and no row of Table 3 is known to us."""
 _TEST_ERRORS: dict[str, tuple[float, ...]] = {
     "bp": (2.66, 2.41, 33.62, 36.82),
     "l-bp": (2.38, 2.16, 30.75, 42.38),
@@ -45,6 +47,13 @@ _MIXERS: dict[str, dict[str, Any]] = {
     "s-1-1-mnist": {"dataset": "mnist", "width": 256, "patches": 1, "groups": 1, "depth": 1},
     "m-1-16-mnist": {"dataset": "mnist", "width": 512, "patches": 1, "groups": 16, "depth": 1},
     "m-8-16-cifar10": {"dataset": "cifar10", "width": 512, "patches": 8, "groups": 16, "depth": 4},
+    "l-8-64-cifar10": {
+        "dataset": "cifar10",
+        "width": 2048,
+        "patches": 8,
+        "groups": 64,
+        "depth": 4,
+    },
     "l-32-64-imagenet": {
         "dataset": "imagenet-folder",
         "image_size": 224,
@@ -128,24 +137,38 @@ _CONTRASTIVE_OURS = {
 }
 
 
-def _recipe(rule: str, percent: float, table: str, settings: dict, ours: dict) -> Recipe:
-    perturbs = {"tangents": 1, "sampler": "normal"} if "fg-" in rule else {}
+_ONE_TANGENT = {"tangents": 1, "sampler": "normal"}
+_RULES: dict[str, dict[str, Any]] = {
+    "dfa": {
+        "feedback_tokens": "shared",
+        "feedback_error": "own",
+        "feedback_start": "scaled-normal",
+    },
+    "fg-a": _ONE_TANGENT,
+    "lg-fg-a": _ONE_TANGENT,
+    "fg-w": {**_ONE_TANGENT, "output_layers": "exact"},
+    "lg-fg-w": {**_ONE_TANGENT, "output_layers": "exact", "losses": "through-norms"},
+}
+_DFA_OURS = {"feedback_start": "by the width of the layer; in the source by the layer's fan-in"}
+
+
+def _recipe(rule: str, percent: float | None, table: str, settings: dict, ours: dict) -> Recipe:
     return Recipe(
-        {**_COMMON, **settings, "rule": rule, **perturbs},
-        accuracy=round(1 - percent / 100, 4),
+        {**_COMMON, **settings, "rule": rule, **_RULES.get(rule, {})},
+        accuracy=None if percent is None else round(1 - percent / 100, 4),
         source=f"Ren et al. 2023, Scaling Forward Gradient With Local Losses, {table}",
-        ours=ours,
+        ours={**ours, **_DFA_OURS} if rule == "dfa" else ours,
     )
 
 
-def _supervised(network: str, rule: str, percent: float) -> Recipe:
+def _supervised(network: str, rule: str, percent: float | None, table: str = "Table 3") -> Recipe:
     if network == "l-32-64-imagenet":
         settings, ours = _IMAGENET, _IMAGENET_OURS
     elif network.endswith("cifar10"):
         settings, ours = {**_SMALL, "augment": "flip"}, {**_SMALL_OURS, "augment": _FLIP}
     else:
         settings, ours = {**_SMALL, "augment": "none"}, _SMALL_OURS
-    return _recipe(rule, percent, "Table 3", {**_MIXERS[network], **settings}, ours)
+    return _recipe(rule, percent, table, {**_MIXERS[network], **settings}, ours)
 
 
 def _contrastive(rule: str, percent: float) -> Recipe:
@@ -159,7 +182,12 @@ RECIPES = {
     f"ren-{network}-{rule}": _supervised(network, rule, percents[column])
     for column, network in enumerate(_SUPERVISED)
     for rule, percents in _TEST_ERRORS.items()
-} | {
+}
+RECIPES |= {
+    f"ren-{_WITHOUT_ERRORS}-{rule}": _supervised(_WITHOUT_ERRORS, rule, None, "size L/8/64")
+    for rule in _TEST_ERRORS
+}
+RECIPES |= {
     f"ren-contrastive-{rule}": _contrastive(rule, percent)
     for rule, percent in _CONTRASTIVE_TEST_ERRORS.items()
 }
