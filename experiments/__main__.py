@@ -34,7 +34,13 @@ from experiments import (
     frog_networks,
     frog_quality,
     ren_cifar,
+    ren_contrastive,
+    ren_groups,
+    ren_memory,
     ren_mnist,
+    ren_norms,
+    ren_sites,
+    ren_stop,
 )
 from experiments.experiment import Experiment, file_of, run_experiment, save_picture
 
@@ -59,6 +65,12 @@ EXPERIMENTS: dict[str, Experiment] = {
         fdfa_alignment,
         ren_mnist,
         ren_cifar,
+        ren_contrastive,
+        ren_stop,
+        ren_sites,
+        ren_groups,
+        ren_norms,
+        ren_memory,
         beyond_bp,
         cost,
     )

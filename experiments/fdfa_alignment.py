@@ -21,7 +21,7 @@ LAYERS = 5
 
 def settings(form: Form) -> list[Settings]:
     """Return the rows: rules."""
-    sizes: Settings = {"dataset": "mnist", "width": 800, "epochs": 4, "a_epoch": 4, "examples": 512}
+    sizes: Settings = {"dataset": "mnist", "width": 800, "epochs": 3, "a_epoch": 4, "examples": 512}
     if form.quick:
         sizes = {"dataset": "digits", "width": 16, "epochs": 1, "a_epoch": 2, "examples": 16}
     return [{"rule": rule, **sizes} for rule in RULES]

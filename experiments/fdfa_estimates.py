@@ -13,6 +13,7 @@ all earlier estimates, and varies by Σ β²(1 - β)²ⁱ = β / (2 - β) of it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from dualnet.learning import (
     WeightPerturbation,
     estimate_gradient,
 )
-from dualnet.nn import softmax_cross_entropy
+from dualnet.nn import Context, Layer, Sequential, softmax_cross_entropy
 from dualnet.types import Array
 from experiments.experiment import Experiment, Form, Settings, spread
 from models.mlp import MLP
@@ -42,10 +43,30 @@ WIDTH = 128
 """Hidden units where β varies."""
 SMALL = 0.1
 """Slopes over β are fitted up to here, where β / (2 - β) is nearly β / 2."""
+OUTPUTS_TOO = "fg-w, outputs too"
 RULES: dict[str, Rule] = {
     "fg-w": WeightPerturbation(),
+    OUTPUTS_TOO: WeightPerturbation(),
     "fg-a": ActivityPerturbation(perturb="after"),
 }
+"""For `fg-w`, the propositions leave the output layer's weights where they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed(Layer):
+    """A linear layer whose weights are no parameters.
+
+    Args:
+        params: those of a `Linear`.
+    """
+
+    params: dict[str, Array]
+
+    def init(self, key: dn.Key, in_shape: tuple[int, ...]) -> tuple[dict, dict, tuple[int, ...]]:
+        return {}, {}, self.params["b"].shape
+
+    def apply(self, params: dict, state: dict, x: Array, context: Context) -> tuple[Array, dict]:
+        return x @ self.params["w"] + self.params["b"], state
 
 
 class OneExample:
@@ -60,9 +81,14 @@ class OneExample:
     def __init__(self, digits: data.Dataset, row: Settings, seed: int):
         chosen = slice(seed, seed + 1)
         x = digits.pixels(digits.train_images[chosen], np.float32, "symmetric")
-        task = Task(MLP(row["width"], depth=1).network(digits.in_shape, 10), softmax_cross_entropy)
+        network = MLP(row["width"], depth=1).network(digits.in_shape, 10)
         key = dn.Key(seed).fold_in("estimates")
-        self.params, self.state, _ = task.network.init(key.fold_in("init"), digits.in_shape)
+        self.params, self.state, _ = network.init(key.fold_in("init"), digits.in_shape)
+        if row["of"] == "fg-w":
+            output = ("output", Fixed(self.params["output"]))
+            network = Sequential((*network.layers[:-1], output))
+            self.params = {**self.params, "output": {}}
+        task = Task(network, softmax_cross_entropy)
         self.key = key.fold_in(f"{row['of']} {row.get('beta')}")
         self.plan = Plan.of(task, self.params, self.state, x)
         self.batch = Batch(x, digits.train_labels[chosen])
@@ -82,26 +108,25 @@ class OneExample:
         ((unit,), weights) = self.plan.units, self.params["output"]["w"]
         return {unit.after: weights.T}
 
-    def theory(self, exact: dict[str, Any]) -> dict[str, float]:
-        """Return the relative variance that each rule of `RULES` adds to the hidden weights.
+    def theory(self, of: str, exact: dict[str, Any]) -> float:
+        """Return the relative variance that `fg-a` adds to the hidden weights, or a form of `fg-w`.
 
         For normal directions Var[(∇·v) vᵢ] = |∇|² + ∇ᵢ².  A hidden weight's gradient is xᵢ aⱼ where
         unit j is on, so that the input cancels for `fg-a`.
         """
-        squares = [float(np.square(g).sum()) for g in tree.leaves(exact)]
-        hidden = float(np.square(exact["hidden1"]["w"]).sum())
+        if of.startswith("fg-w"):
+            hidden = exact["hidden1"]["w"]
+            squared = sum(float(np.square(g).sum()) for g in tree.leaves(exact))
+            return hidden.size * squared / float(np.square(hidden).sum()) + 1
         a = self.params["output"]["w"] @ exact["output"]["b"]  # b's gradient is the error itself
         on = exact["hidden1"]["b"] != 0
         of_on, of_all = float(np.square(a[on]).sum()), float(np.square(a).sum())
-        return {
-            "fg-w": exact["hidden1"]["w"].size * sum(squares) / hidden + 1,
-            "fg-a": int(on.sum()) * of_all / of_on + 1,
-        }
+        return int(on.sum()) * of_all / of_on + 1
 
 
 def settings(form: Form) -> list[Settings]:
     """Return the rows: over β the single update and the moving average, then rules over width."""
-    betas, widths, draws = ((1.0, 0.3), (16, 64), 10) if form.quick else (BETAS, WIDTHS, 250)
+    betas, widths, draws = ((1.0, 0.3), (16, 32), 8) if form.quick else (BETAS, WIDTHS, 250)
     return [
         *(
             {"over": "beta", "of": of, "beta": beta, "width": WIDTH, "draws": draws}
@@ -132,7 +157,7 @@ def measure(row: Settings, form: Form) -> dict[str, Any]:
             np.square(g["hidden1"]["w"] - exact["hidden1"]["w"]).sum() for g in estimates(at, row)
         ]
         found.append(float(np.mean(far) / squared))
-        expected.append(theory(row, at.theory(exact)))
+        expected.append(share(row) * at.theory(row["of"], exact))
         weights = sum(p.size for p in tree.leaves(at.params))
     return {
         "variance": spread(found),
@@ -162,13 +187,12 @@ def estimates(at: OneExample, row: Settings) -> Iterator[dict[str, Any]]:
             yield done.gradients
 
 
-def theory(row: Settings, of_rules: dict[str, float]) -> float:
-    """Return the relative variance that a row should find."""
+def share(row: Settings) -> float:
+    """Return what a row's variance is of its rule's; for `fdfa`, of that of `fg-a`."""
     if row["over"] == "size":
-        return of_rules[row["of"]]
+        return 1.0
     beta = row["beta"]
-    share = beta**2 if row["of"] == "one update" else beta / (2 - beta)
-    return share * of_rules["fg-a"]
+    return beta**2 if row["of"] == "one update" else beta / (2 - beta)
 
 
 def series(rows: list[dict]) -> dict[str, tuple[list[float], list[dict]]]:
@@ -176,7 +200,7 @@ def series(rows: list[dict]) -> dict[str, tuple[list[float], list[dict]]]:
     found: dict[str, tuple[list[float], list[dict]]] = {}
     for row in rows:
         of, results = row["settings"], row["results"]
-        size = results["weights" if of["of"] == "fg-w" else "neurons"]
+        size = results["weights" if of["of"].startswith("fg-w") else "neurons"]
         places, all_results = found.setdefault(of["of"], ([], []))
         places.append(of["beta"] if of["over"] == "beta" else size)
         all_results.append(results)
@@ -193,9 +217,15 @@ def slope(places: list[float], results: list[dict]) -> float:
     return float(np.polyfit(x, y, 1)[0])
 
 
-PUBLISHED_SLOPES = {"one update": 2, "moving average": 2, "fg-w": 1, "fg-a": 1}
-"""Propositions 2, 5 and 6; Proposition 2 does not tell one update from the average of all."""
-UNITS = {"one update": "β", "moving average": "β", "fg-w": "weights", "fg-a": "neurons"}
+PUBLISHED_SLOPES = {"one update": 2, "fg-w": 1, "fg-a": 1}
+"""Propositions 2, 5 and 6."""
+UNITS = {
+    "one update": "β",
+    "moving average": "β",
+    "fg-w": "weights",
+    OUTPUTS_TOO: "weights",
+    "fg-a": "neurons",
+}
 
 
 def table(rows: list[dict]) -> str:
@@ -219,9 +249,10 @@ def table(rows: list[dict]) -> str:
         )
     lines = ["| slope of | over | published | here |", "| --- | --- | --- | --- |"]
     for of, (places, results) in of_all.items():
-        name = f"`{of}`" if of in RULES else f"`fdfa`, {of}"
+        name = f"`{of}`".replace(", outputs too`", "`, outputs too")
+        name = name if of in RULES else f"`fdfa`, {of}"
         found = slope(places, results)
-        lines.append(f"| {name} | {UNITS[of]} | {PUBLISHED_SLOPES[of]} | {found:.2f} |")
+        lines.append(f"| {name} | {UNITS[of]} | {PUBLISHED_SLOPES.get(of, '')} | {found:.2f} |")
     return "\n\n".join([*parts, "\n".join(lines)])
 
 
@@ -233,7 +264,9 @@ def picture(rows: list[dict]) -> Any:
     over_beta, over_size = figure.subplots(1, 2)
     panels = {"β": over_beta, "weights": over_size, "neurons": over_size}
     for color, (of, (places, results)) in zip(
-        ("tab:blue", "tab:cyan", "tab:red", "tab:orange"), series(rows).items(), strict=True
+        ("tab:blue", "tab:cyan", "tab:red", "tab:brown", "tab:orange"),
+        series(rows).items(),
+        strict=True,
     ):
         axes = panels[UNITS[of]]
         name = f"{of}, over {UNITS[of]}" if of in RULES else f"fdfa, {of}"

@@ -39,7 +39,7 @@ def settings(form: Form) -> list[Settings]:
     if form.quick:
         sizes = {"dataset": "digits", "width": 16, "batches": 4, "histories": 2}
         return [{"layers": 2, "epochs": epochs, **sizes} for epochs in (0, 1)]
-    sizes = {"dataset": "mnist", "width": 800, "batches": 40, "histories": 5}
+    sizes = {"dataset": "mnist", "width": 800, "batches": 40, "histories": 4}
     return [{"layers": layers, "epochs": epochs, **sizes} for layers in (2, 4) for epochs in (0, 1)]
 
 

@@ -56,13 +56,18 @@ class Images:
     def __init__(self, name: str, form: Form, limit: int | None = None):
         folder = None if data.SOURCES[name].kept == "package" else form.data_dir
         dataset = data.load(name, folder, limit_train=QUICK if form.quick else limit, quiet=True)
-        self.in_shape = dataset.in_shape
+        self.dataset, self.in_shape = dataset, dataset.in_shape
         self.inputs = dataset.pixels(dataset.train_images[:], np.float32, "symmetric")
         self.labels = dataset.train_labels
 
     def batch(self, chosen: Array) -> Batch:
         """Return some of the images, by their numbers."""
         return Batch(self.inputs[chosen], self.labels[chosen])
+
+    def test_batch(self, number: int) -> Batch:
+        """Return the first test images, as the network gets them, and their labels."""
+        images, labels = self.dataset.test_images[:number], self.dataset.test_labels[:number]
+        return Batch(self.dataset.pixels(images, np.float32, "symmetric"), labels)
 
     def steps_in_an_epoch(self) -> int:
         """Return how many batches an epoch has."""

@@ -1,5 +1,9 @@
 """Perturbed activities by finite differences, and experiments on what estimates are worth."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from learning_problems import (
@@ -7,12 +11,43 @@ from learning_problems import (
     NETWORKS,
     WITH_BATCH_NORM,
     assert_close,
+    assert_unbiased,
+    flat,
     problem,
 )
 
 from dualnet.errors import UsageError
-from dualnet.learning import ActivityDifferences, ActivityPerturbation
-from dualnet.nn import Activation, InfoNCE, Linear, StopGradient, relu, tanh
+from dualnet.learning import (
+    ActivityDifferences,
+    ActivityPerturbation,
+    Backprop,
+    ForwardDirectFeedback,
+    GreedyActivityPerturbation,
+    GreedyBackprop,
+)
+from dualnet.nn import (
+    Activation,
+    BatchNorm,
+    InfoNCE,
+    Linear,
+    LocalHead,
+    StopGradient,
+    relu,
+    tanh,
+    walk,
+)
+from dualnet.optim import Adam
+from experiments import (
+    fdfa_convergence,
+    fdfa_estimates,
+    fdfa_noise,
+    fdfa_variance,
+    ren_norms,
+    ren_sites,
+)
+from experiments.experiment import Form, read_rows
+from experiments.steps import Images, Learner, mlp
+from models.local_mixer import LocalMixer
 
 # --- perturbed activities by finite differences --------------------------------------------------
 
@@ -75,3 +110,171 @@ def test_differences_are_refused_where_gradients_stop(rng, key):
     p = type(p)(type(p.task)(p.task.network, InfoNCE()), p.params, p.state, p.x, p.labels)
     with pytest.raises(UsageError, match=r"ap: .* of the contrastive loss; use fg-a, or --no-stop"):
         p.step(ActivityDifferences(), key, rule_state={})
+
+
+# --- what the experiments compute ----------------------------------------------------------------
+
+RESULTS = Path(__file__).parent.parent / "benchmarks/results"
+
+
+def committed(experiment):
+    return read_rows(experiment, RESULTS / f"{experiment.name}.json")
+
+
+def test_the_committed_variances_are_those_of_theory():
+    """Within 30 % for a few hundred draws of numbers with long tails, and the slopes closely."""
+    rows = committed(fdfa_estimates.EXPERIMENT)
+    for row in rows:
+        results = row["results"]
+        assert np.isclose(results["variance"]["mean"], results["theory"], rtol=0.3), row["settings"]
+    slopes = {of: fdfa_estimates.slope(*s) for of, s in fdfa_estimates.series(rows).items()}
+    assert abs(slopes["one update"] - 2) < 0.05 and abs(slopes["moving average"] - 1) < 0.1
+    assert abs(slopes["fg-w"] - 1) < 0.05 and abs(slopes["fg-a"] - 1) < 0.05
+
+
+def quick_images(rng, n=64):
+    """Images of noise in the form of the digits, in the place of a data set."""
+    images = Images("digits", Form(quick=True, seeds=(0,)))
+    images.inputs, images.labels = images.inputs[:n], images.labels[:n]
+    return images
+
+
+def test_noise_has_its_deviation_and_none_changes_nothing(rng, key):
+    learner = Learner(images := quick_images(rng), Backprop(), mlp(images, Backprop(), 800, 2), 0)
+    gradients = learner.estimate(next(learner.batches(1))).gradients
+    assert fdfa_noise.noisy(gradients, 0.0, key, learner) is gradients
+    noise = flat(fdfa_noise.noisy(gradients, 0.1, key, learner)) - flat(gradients)
+    n = len(noise)  # about 60,000
+    assert abs(noise.mean()) < 7 * 0.1 / np.sqrt(n)
+    assert abs(noise.std() / 0.1 - 1) < 7 / np.sqrt(2 * n)
+
+
+def test_a_learner_makes_the_steps_of_the_published_settings(rng, monkeypatch):
+    rates = []
+    update = Adam.update
+    monkeypatch.setattr(
+        Adam, "update", lambda self, g, s, p, lr: rates.append(lr) or update(self, g, s, p, lr)
+    )
+    images = quick_images(rng, 128)
+    learner = Learner(images, Backprop(), mlp(images, Backprop(), 8, 2), 0)
+    numbers = []
+    for batch in learner.batches(3):
+        numbers.append(batch.inputs)
+        learner.follow(learner.estimate(batch))
+    assert np.allclose(rates, [1e-4] * 2 + [0.95e-4] * 2 + [0.95**2 * 1e-4] * 2, rtol=1e-12)
+    for first, second in (numbers[:2], numbers[2:4]):
+        seen = np.sort(np.concatenate([first, second]).sum(axis=(1, 2, 3)))
+        np.testing.assert_array_equal(seen, np.sort(images.inputs.sum(axis=(1, 2, 3))))
+    assert not np.array_equal(numbers[0], numbers[2])
+
+
+def test_variance_over_histories_is_that_of_the_gradients_of_each(rng, key):
+    row = {"width": 8, "layers": 2, "epochs": 1, "batches": 2, "histories": 3}
+    images, rule = quick_images(rng, 128), ForwardDirectFeedback(feedback_rate=0.1)
+    learner = fdfa_variance.learner_of(images, Backprop(), row, 0)
+    (unit,) = learner.plan.units
+    histories = [{unit.after: rng.normal(size=(10, 8)).astype(np.float32)} for _ in range(3)]
+    found = fdfa_variance.over_histories(learner, rule, histories, row)
+    added, squares = 0.0, 0.0
+    for batch in fdfa_variance.some_batches(learner, row):
+        g = np.array([flat(learner.estimate(batch, rule, b).gradients) for b in histories])
+        added += g.var(axis=0, ddof=1).sum()
+        squares += np.square(flat(learner.estimate(batch).gradients)).sum()
+    assert np.isclose(found, added / squares, rtol=1e-4)
+    assert fdfa_variance.over_histories(learner, rule, histories, {**row, "epochs": 0}) is None
+
+
+# --- local losses by site, and norms -------------------------------------------------------------
+
+
+def mixer_problem(rng, key, groups):
+    """A LocalMixer whose heads have so many groups; its weights do not depend on the number."""
+    network = LocalMixer(8, 2, 4, 2, head_norm=False).network((4, 4, 1), 3)
+    layers = tuple(
+        (name, replace(layer, groups=groups) if isinstance(layer, LocalHead) else layer)
+        for name, layer in network.layers
+    )
+    return problem(rng, key, *layers, in_shape=(4, 4, 1))
+
+
+@pytest.mark.parametrize(
+    ("rule", "groups", "same"),
+    [
+        (ren_sites.AtSites(), 4, GreedyActivityPerturbation()),
+        (ren_sites.AtSites(by_patch=False, by_group=False), 4, "one"),
+        (ren_sites.AtSites(by_group=False), 4, None),
+    ],
+    ids=["patches, groups", "neither", "patches"],
+)
+def test_local_losses_by_site_are_those_of_the_rule(rule, groups, same, rng, key):
+    """Both is the rule, neither is one loss, and patches alone is heads of a single group."""
+    p = mixer_problem(rng, key, groups)
+    other = p
+    if same == "one":
+        same = GreedyActivityPerturbation(losses="one")
+    if same is None:
+        same, one_group = GreedyActivityPerturbation(), mixer_problem(rng, key, 1)
+        other = replace(p, task=one_group.task)
+    found, expected = p.step(rule, key).gradients, other.step(same, key).gradients
+    assert_close(found, expected, 1e-9)
+
+
+def test_losses_by_group_alone_are_unbiased_and_less_noisy_than_one(rng, key):
+    p = mixer_problem(rng, key, 4)
+    exact = p.step(GreedyBackprop(), key).gradients
+    assert_unbiased(p, ren_sites.AtSites(by_patch=False), key, 200, exact)
+
+
+@pytest.mark.parametrize(
+    ("variant", "left"),
+    [
+        ("before and after", 4 + 6),
+        ("before alone", 2 + 3),
+        ("after alone", 2 + 3),
+        ("none", 0),
+        ("over all channels, not groups", 4 + 6),
+        ("batch norm", 4 + 6),
+    ],
+)
+def test_norms_in_blocks_are_changed_as_named(variant, left):
+    network = LocalMixer(8, 2, 4, 2).network((4, 4, 1), 3)
+    changed = ren_norms.changed_blocks(network, ren_norms.VARIANTS[variant])
+    norms = [
+        (path, layer)
+        for path, layer in walk(changed)
+        if layer.normalizes and path.startswith("block")
+    ]
+    assert len(norms) == left
+    names = {path.rpartition("/")[2] for path, _ in norms}
+    if variant == "before alone":
+        assert names == {"norm1", "norm3", "before"}
+    if variant == "after alone":
+        assert names == {"norm2", "norm4", "after"}
+    if variant == "batch norm":
+        assert all(isinstance(layer, BatchNorm) for _, layer in norms)
+    if variant.startswith("over all"):
+        assert all(layer.groups == 1 for _, layer in norms)
+    if variant == "before and after":
+        assert changed == network
+
+
+# --- curves of other experiments -----------------------------------------------------------------
+
+
+def test_convergence_takes_the_curves_of_trainings_that_are_there(tmp_path, monkeypatch):
+    curves = {"train_loss": [2.0, 1.0], "test_accuracy": [0.5, 0.97]}
+    row = {"settings": {"recipe": "fdfa-mlp2-mnist-fdfa"}, "seeds": "0"}
+    content = {"experiment": "fdfa-mlp", "rows": [{**row, "results": {"curves": curves}}]}
+    (tmp_path / "fdfa-mlp.json").write_text(json.dumps(content))
+    trained = []
+    monkeypatch.setattr(
+        fdfa_convergence,
+        "trained",
+        lambda flags, form: trained.append((flags, form.seeds)) or [{"curves": curves}],
+    )
+    form = Form(quick=False, seeds=(0, 3), work=tmp_path / "fdfa-convergence")
+    found = fdfa_convergence.measure(row["settings"], form)
+    assert found == [{"curves": curves}] * 2
+    assert trained == [("--recipe fdfa-mlp2-mnist-fdfa", (3,))]
+    table = fdfa_convergence.table([{**row, "results": found[0]}])
+    assert "| MNIST, 2 layers | `fdfa` | 2 | 2 | 2 | – |" in table
