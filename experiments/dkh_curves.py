@@ -19,6 +19,8 @@ from experiments.training import trained
 PAPER = "Daprato, Jain and Hung, Forward Gradients Are Not All You Need"
 LENGTH = {"epochs": "--epochs", "images": "--limit-train", "test_images": "--limit-test"}
 """What a row says of its length → the flag for it."""
+HIGHEST = 100.0
+"""Losses above this lie outside a picture, so that a run on its way to infinity hides no other."""
 QUICK = "--limit-train 32 --limit-test 32 --epochs 2 --batch-size 16"
 
 
@@ -157,4 +159,5 @@ def draw(found: dict[str, list[dict]], lines: Sequence[Line], columns: Sequence[
         axes.legend(fontsize="x-small")
     for row in parts:
         row[0].set_ylabel("training loss of the epoch")
+    parts[0, 0].set_ylim(top=min(parts[0, 0].get_ylim()[1], HIGHEST))
     return figure
