@@ -34,6 +34,7 @@ from experiments import (
     frog_quality,
     ren_cifar,
     ren_mnist,
+    ren_variance,
 )
 from experiments.experiment import Experiment, file_of, run_experiment, save_picture
 
@@ -57,6 +58,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         fdfa_alignment,
         ren_mnist,
         ren_cifar,
+        ren_variance,
         beyond_bp,
         cost,
     )

@@ -281,17 +281,6 @@ def test_parts_of_directions(shape, sampler, axis, rng, key):
     np.testing.assert_allclose(got, np.concatenate(sums, axis), atol=1e-12)
 
 
-def test_groups_take_away_noise(rng, key):
-    p = a_mixer(rng, key)
-    spread = {}
-    for losses in ("one", "replicated", "through-norms"):
-        rule = GreedyWeightPerturbation(losses=losses)
-        rows = np.array([flat(p.step(rule, key.fold_in(i)).gradients) for i in range(200)])
-        spread[losses] = rows.var(0).sum()
-    assert spread["through-norms"] < 0.7 * spread["one"]
-    assert spread["replicated"] < spread["one"]
-
-
 def test_other_aggregations_do_not_go_through_norms():
     with pytest.raises(UsageError, match=r"lg-fg-w: losses must be one of replicated, .*, got 'x'"):
         GreedyWeightPerturbation(losses="x")
