@@ -69,8 +69,8 @@ LOSSES = (
 
 def settings(form: Form) -> list[Settings]:
     """Return the rows: methods of Table 1 by size of the batch, forms of `lg-fg-w`, the mask."""
-    sizes = (1, 4) if form.quick else SIZES
-    one_layer = {"dataset": "digits", "examples": 64, "estimates": 1000}
+    sizes = (4,) if form.quick else SIZES
+    one_layer = {"dataset": "digits", "examples": 64, "estimates": 200}
     if form.quick:
         one_layer |= {"examples": 8, "estimates": 10}
     groups = (
