@@ -41,6 +41,7 @@ from experiments import (
     ren_norms,
     ren_sites,
     ren_stop,
+    ren_variance,
 )
 from experiments.experiment import Experiment, file_of, run_experiment, save_picture
 
@@ -71,6 +72,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         ren_groups,
         ren_norms,
         ren_memory,
+        ren_variance,
         beyond_bp,
         cost,
     )
