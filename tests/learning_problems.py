@@ -68,6 +68,7 @@ EVERY_RULE = [
     GreedyFeedbackAlignment(),
     LearnedFeedbackAlignment(),
     DirectFeedback(),
+    DirectFeedback(feedback_tokens="shared", feedback_error="own"),
     DirectKolenPollack(feedback_decay=0.1),
     ForwardDirectFeedback(tangents=2, feedback_rate=0.1),
     WeightPerturbation(tangents=8),

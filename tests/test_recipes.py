@@ -457,7 +457,7 @@ def test_a_recipe_without_a_published_accuracy_runs(ask):
     assert "without a published accuracy" in out.splitlines()[-1]
 
 
-@pytest.mark.parametrize("rule", ["bp", "lg-fg-a"])
+@pytest.mark.parametrize("rule", ["bp", "dfa", "lg-fg-w", "lg-fg-a"])
 def test_a_contrastive_recipe_runs(rule, ask):
     small = "--width 16 --groups 4 --patches 2 --depth 2 --json".split()
     code, out, err = ask("--recipe", f"ren-contrastive-{rule}", *SHORT.split(), *small)

@@ -96,7 +96,7 @@ SMALL = Sequential(
         ("first", Linear(6)),
         ("layer norm", LayerNorm()),
         ("drop", Dropout(0.25)),
-        ("head", LocalHead(10)),
+        ("head", LocalHead(10, norm=True)),
         ("last", Linear(10)),
     )
 )

@@ -57,6 +57,13 @@ def cupy_by_name(cupy_backend, monkeypatch):
 
 CHOICES = {
     "contrastive": {"rule": "fg-a", "objective": "contrastive", "augment": "contrastive"},
+    "negatives of both views": {
+        "rule": "bp",
+        "objective": "contrastive",
+        "objective_options": {"negatives": "both-views", "readout_norm": True},
+    },
+    "a rate for the output": {"rule": "bp", "optimizer": "momentum", "output_lr": 0.1},
+    "flip": {"rule": "bp", "augment": "flip"},
     "flip and crop": {"rule": "bp", "augment": "flip-crop"},
     "enlarged": {"rule": "bp", "augment": "flip-resized-crop", "image_size": 11},
     "lars": {"rule": "bp", "optimizer": "lars", "optimizer_options": {"weight_decay": 0.1}},
