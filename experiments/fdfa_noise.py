@@ -20,7 +20,7 @@ from experiments.experiment import Experiment, Form, Settings, spread
 from experiments.fdfa_variance import square
 from experiments.steps import Images, Learner, mlp, published_rule
 
-DEVIATIONS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
+DEVIATIONS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Of the noise in each entry of the gradient."""
 RULES = ("fdfa", "fg-a", "fg-w")
 
