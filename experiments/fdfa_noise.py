@@ -98,7 +98,7 @@ def name_of(row: dict) -> str:
 def table(rows: list[dict]) -> str:
     """Return error and loss of every row."""
     lines = [
-        "| gradient | squared error of an entry | over mean squared gradient | loss after an epoch |",
+        "| gradient | squared error of an entry | over squared gradient | loss after an epoch |",
         "| --- | --- | --- | --- |",
     ]
     for row in rows:
