@@ -20,7 +20,7 @@ from experiments.experiment import Experiment, Form, Settings, spread
 from experiments.fdfa_variance import square
 from experiments.steps import Images, Learner, mlp, published_rule
 
-DEVIATIONS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
+DEVIATIONS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Of the noise in each entry of the gradient."""
 RULES = ("fdfa", "fg-a", "fg-w")
 
@@ -36,23 +36,24 @@ def settings(form: Form) -> list[Settings]:
 
 
 def measure(row: Settings, form: Form) -> dict[str, Any]:
-    """Learn for an epoch with each seed; return the loss on the training images, and variances.
+    """Learn for an epoch with each seed; return the loss on the training images, and errors.
 
-    The variance is that of one entry of the gradient: the mean squared distance from the exact
-    gradient of the same batch, over all weights and over the steps at which it is measured.
+    The error is that of one entry of the gradient: the mean squared distance from the exact
+    gradient of the same batch, over all weights and over the steps at which it is measured.  Where
+    the mean of a gradient is exact, as with noise, it is the variance that is added.
     """
     images = Images(row["dataset"], form)
     found = [learned(row, images, seed) for seed in form.seeds]
-    losses, variances, squares = zip(*found, strict=True)
+    losses, errors, squares = zip(*found, strict=True)
     return {
         "loss": spread(losses),
-        "variance": spread(variances),
+        "variance": spread(errors),
         "squared_gradient": spread(squares),
     }
 
 
 def learned(row: Settings, images: Images, seed: int) -> tuple[float, float, float]:
-    """Return the loss after an epoch, the variance, and the mean square of an exact gradient."""
+    """Return the loss after an epoch, the squared error, and the mean square of a gradient."""
     rule = published_rule(row["rule"]) if "rule" in row else Backprop()
     learner = Learner(images, rule, mlp(images, rule, row["width"], 2), seed)
     distances, squares = [], []
@@ -95,23 +96,23 @@ def name_of(row: dict) -> str:
 
 
 def table(rows: list[dict]) -> str:
-    """Return loss and variance of every row, by falling variance within each kind."""
+    """Return error and loss of every row."""
     lines = [
-        "| gradient | variance of an entry | over mean squared gradient | loss after an epoch |",
+        "| gradient | squared error of an entry | over squared gradient | loss after an epoch |",
         "| --- | --- | --- | --- |",
     ]
     for row in rows:
         results = row["results"]
-        variance = results["variance"]["mean"]
-        ratio = variance / results["squared_gradient"]["mean"]
+        off = results["variance"]["mean"]
+        ratio = off / results["squared_gradient"]["mean"]
         error = results["loss"]["error"]
         loss = f"{results['loss']['mean']:.3f}" + ("" if error is None else f" ± {error:.3f}")
-        lines.append(f"| {name_of(row)} | {variance:.2g} | {ratio:.2g} | {loss} |")
+        lines.append(f"| {name_of(row)} | {off:.2g} | {ratio:.2g} | {loss} |")
     return "\n".join(lines)
 
 
 def picture(rows: list[dict]) -> Any:
-    """Draw the loss over the variance: noisy backpropagation as a line, rules as points."""
+    """Draw the loss over the squared error: noisy backpropagation as a line, rules as points."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
@@ -127,8 +128,8 @@ def picture(rows: list[dict]) -> Any:
                 panel.axhline(loss, color="black", linestyle=":", linewidth=0.8, label="bp")
         panel.set_xscale("log")
         panel.set_yscale("log")
-    axes.set_xlabel("variance of an entry of the gradient")
-    relative.set_xlabel("variance over mean squared gradient")
+    axes.set_xlabel("mean squared error of an entry of the gradient")
+    relative.set_xlabel("mean squared error over mean squared gradient")
     axes.set_ylabel("loss after an epoch")
     axes.legend(fontsize="small")
     return figure

@@ -54,7 +54,7 @@ from models.local_mixer import LocalMixer
 OPTIONS = (
     {"tangents": 3},
     {"perturb": "after", "sampler": "rademacher"},
-    {"tangents": 3, "aggregate": "projection"},
+    {"tangents": 3, "aggregate": "projection", "output_layers": "perturbed"},
 )
 APPLIED = {
     **NETWORKS,
