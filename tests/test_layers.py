@@ -37,12 +37,14 @@ from dualnet.nn import (
     Residual,
     SelectToken,
     Sequential,
+    StopGradient,
     TokenMixing,
     couples_examples,
     mixer_block,
     normalization_kernels,
     normalize,
     softmax,
+    walk,
 )
 
 # --- every layer ---------------------------------------------------------------------------------
@@ -110,6 +112,10 @@ def test_a_step_of_every_layer_under_every_rule(row, name, key, rng):
         ("output", Linear(2)),  # as many classes as the local head's
     )
     p = problem(rng, key, *layers, in_shape=in_shape, n=3)
+    if name == "ap" and any(isinstance(x, StopGradient) for _, x in walk(p.task.network)):
+        with pytest.raises(UsageError, match="ap: a difference passes through the stop-gradient"):
+            p.step(RULES[name](), key)
+        return
     done = p.step(RULES[name](), key)
     assert tree.describe(done.gradients) == tree.describe(p.params)
     assert np.all(np.isfinite(flat(done.gradients)))
