@@ -82,7 +82,7 @@ def settings(form: Form) -> list[Settings]:
         {"dataset": "digits", "width": 32, "groups": 4, "patches": 4, "batch": 4, "estimates": 3}
         if form.quick
         else {
-            **{"dataset": "cifar10", "width": 512, "groups": 16, "patches": 8},
+            **{"dataset": "mnist", "width": 512, "groups": 16, "patches": 7},
             **{"batch": 8, "estimates": 16},
         }
     )

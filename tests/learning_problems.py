@@ -43,10 +43,12 @@ from dualnet.nn import (
     Context,
     Conv2d,
     Flatten,
+    GroupedLinear,
     GroupNorm,
     LayerNorm,
     Linear,
     LocalHead,
+    Positions,
     Residual,
     Sequential,
     mixer_block,
@@ -166,6 +168,18 @@ WITH_HEADS = (
     ("tanh3", Activation(tanh)),
     ("output", Linear(3)),
 )
+
+WITH_GROUPS = (
+    ("first", Linear(6)),
+    ("all", LayerNorm(bias=False)),
+    ("grouped", GroupedLinear(4, 2)),
+    ("norm", LayerNorm(groups=2)),
+    ("positions", Positions()),
+    ("head", LocalHead(3, groups=2)),
+    ("mean", AverageTokens()),
+    ("output", Linear(3)),
+)
+"""The first layer's parameters answer to all groups, those behind the first norm to their own."""
 
 WITH_BATCH_NORM = (
     ("hidden", Linear(5)),

@@ -15,7 +15,14 @@ import fake_cupy
 import numpy as np
 import pytest
 from cupy_comparisons import ALLOWED, SameDraws, assert_same, moved, on
-from learning_problems import EVERY_RULE, NETWORKS, WITH_BATCH_NORM, WITH_HEADS, problem
+from learning_problems import (
+    EVERY_RULE,
+    NETWORKS,
+    WITH_BATCH_NORM,
+    WITH_GROUPS,
+    WITH_HEADS,
+    problem,
+)
 
 import dualnet as dn
 from dualnet import backends
@@ -23,7 +30,12 @@ from dualnet.backends import overridable
 from dualnet.check import NOT_IN_CUPY, ROWS
 from dualnet.checking.checks import random_directions
 from dualnet.errors import BackendError, UsageError
-from dualnet.learning import WEIGHT_SAMPLERS, WeightPerturbation
+from dualnet.learning import (
+    WEIGHT_SAMPLERS,
+    ActivityPerturbation,
+    GreedyWeightPerturbation,
+    WeightPerturbation,
+)
 from dualnet.learning.aggregate import WEIGHT_AGGREGATIONS
 
 # --- operations, layers, losses, models ----------------------------------------------------------
@@ -132,7 +144,12 @@ def test_the_primal_of_a_power_is_that_of_the_operator(y, stand_in, monkeypatch)
 
 # --- learning rules ------------------------------------------------------------------------------
 
-PROBLEMS = {**NETWORKS, "batch norm": ((6,), WITH_BATCH_NORM), "local heads": ((6,), WITH_HEADS)}
+PROBLEMS = {
+    **NETWORKS,
+    "batch norm": ((6,), WITH_BATCH_NORM),
+    "local heads": ((6,), WITH_HEADS),
+    "groups": ((3, 4), WITH_GROUPS),
+}
 
 
 OPTIONS = [
@@ -141,7 +158,19 @@ OPTIONS = [
     *({"aggregate": name} for name in WEIGHT_AGGREGATIONS),
     {"tangent_chunk": 2, "sampler": "orthogonal"},
 ]
+OF_GROUPS = [
+    GreedyWeightPerturbation(4, sampler, aggregate)
+    for sampler, aggregate in (
+        *(("normal", "mean"), ("normal", "projection"), ("rank-one", "projection")),
+        *(("rank-one:2", "projection"), ("orthogonal", "mean")),
+    )
+] + [
+    GreedyWeightPerturbation(3, losses="through-norms", output_layers="perturbed"),
+    GreedyWeightPerturbation(3, "rank-one", independent=True),
+    ActivityPerturbation(2, independent=False),
+]
 STEPS = [
+    *itertools.product(["groups"], OF_GROUPS, ALLOWED),
     *itertools.product(PROBLEMS, EVERY_RULE, [np.float64]),
     *itertools.product(["mlp"], [WeightPerturbation(5, **o) for o in OPTIONS], ALLOWED),
     *(
