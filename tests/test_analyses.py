@@ -132,6 +132,33 @@ def test_the_committed_variances_are_those_of_theory():
     assert abs(slopes["fg-w"] - 1) < 0.05 and abs(slopes["fg-a"] - 1) < 0.05
 
 
+def test_what_the_page_says_of_noise_and_variance_is_in_the_committed_rows():
+    rows = committed(fdfa_noise.EXPERIMENT)
+    noisy = [r["results"] for r in rows if "noise" in r["settings"]]
+    losses = [results["loss"]["mean"] for results in noisy]
+    assert losses == sorted(losses) and losses[-1] > 5 * losses[0]
+    rules = {r["settings"]["rule"]: r["results"] for r in rows if "rule" in r["settings"]}
+
+    def of_noise(name):
+        """The loss of as much noise in backpropagation, on the line between two that were tried."""
+        off = [results["variance"]["mean"] for results in noisy[1:]]
+        return np.exp(
+            np.interp(np.log(rules[name]["variance"]["mean"]), np.log(off), np.log(losses[1:]))
+        )
+
+    assert rules["fdfa"]["loss"]["mean"] < losses[0] < of_noise("fdfa") - 0.04
+    assert 0.5 * of_noise("fg-a") < rules["fg-a"]["loss"]["mean"] < of_noise("fg-a")
+    assert np.isclose(rules["fg-w"]["loss"]["mean"], of_noise("fg-w"), rtol=0.05)
+    for row in committed(fdfa_variance.EXPERIMENT):
+        results = row["results"]
+        added = {name: found["added"] for name, found in results["rules"].items()}
+        assert 0.7 < added["fg-w"] / results["weights"] < 1.3
+        assert added["fg-w"] > 100 * added["fg-a"] > 100 * added["lg-fg-a"]
+        assert added["bp"] == added["dfa"] == added["dkp"] == added["fdfa"] == 0
+        if row["settings"]["epochs"]:
+            assert 400 * added[fdfa_variance.HISTORIES] < results["rules"]["bp"]["data"]
+
+
 def quick_images(rng, n=64):
     """Images of noise in the form of the digits, in the place of a data set."""
     images = Images("digits", Form(quick=True, seeds=(0,)))
