@@ -38,6 +38,7 @@ from dualnet.nn import (
 )
 from dualnet.optim import Adam
 from experiments import (
+    fdfa_alignment,
     fdfa_convergence,
     fdfa_estimates,
     fdfa_noise,
@@ -157,6 +158,15 @@ def test_what_the_page_says_of_noise_and_variance_is_in_the_committed_rows():
         assert added["bp"] == added["dfa"] == added["dkp"] == added["fdfa"] == 0
         if row["settings"]["epochs"]:
             assert 400 * added[fdfa_variance.HISTORIES] < results["rules"]["bp"]["data"]
+
+
+def test_fdfa_is_the_nearest_to_the_gradient_in_every_layer():
+    rows = {r["settings"]["rule"]: r for r in committed(fdfa_alignment.EXPERIMENT)}
+    angles = {rule: row["results"]["degrees"] for rule, row in rows.items()}
+    for layer in ("hidden1", "hidden2", "hidden3", "hidden4"):
+        for other in ("dfa", "dkp"):
+            apart = np.subtract(angles[other][layer], angles["fdfa"][layer])
+            assert 15 < apart.min() and 30 < apart.mean(), (layer, other)
 
 
 def quick_images(rng, n=64):
