@@ -169,6 +169,13 @@ def test_fdfa_is_the_nearest_to_the_gradient_in_every_layer():
             assert 15 < apart.min() and 30 < apart.mean(), (layer, other)
 
 
+def test_each_kind_of_local_loss_takes_variance_away():
+    rows = {r["settings"]["losses"]: r["results"] for r in committed(ren_sites.EXPERIMENT)}
+    alone, blocks, groups, patches, all_of_them = (rows[s]["added"] for s in ren_sites.SITES)
+    assert alone > 3 * blocks > 6 * groups and blocks > 10 * patches and alone > 100 * all_of_them
+    assert rows["blocks, patches, groups"]["loss"] < rows["blocks"]["loss"] - 0.05
+
+
 def quick_images(rng, n=64):
     """Images of noise in the form of the digits, in the place of a data set."""
     images = Images("digits", Form(quick=True, seeds=(0,)))
