@@ -43,6 +43,7 @@ from experiments import (
     fdfa_estimates,
     fdfa_noise,
     fdfa_variance,
+    ren_groups,
     ren_norms,
     ren_sites,
 )
@@ -174,6 +175,16 @@ def test_each_kind_of_local_loss_takes_variance_away():
     alone, blocks, groups, patches, all_of_them = (rows[s]["added"] for s in ren_sites.SITES)
     assert alone > 3 * blocks > 6 * groups and blocks > 10 * patches and alone > 100 * all_of_them
     assert rows["blocks, patches, groups"]["loss"] < rows["blocks"]["loss"] - 0.05
+
+
+def test_groups_take_variance_away_unless_they_are_tiny():
+    rows = {
+        tuple(r["settings"].values())[:2]: r["results"] for r in committed(ren_groups.EXPERIMENT)
+    }
+    one, four, sixteen = (rows["lg-fg-a", groups]["added"] for groups in (1, 4, 16))
+    assert 1.5 * four < one < sixteen / 10
+    for rule in ("lg-bp", "lg-fg-a"):
+        assert rows[rule, 16]["loss"] > rows[rule, 4]["loss"] + 0.05
 
 
 def quick_images(rng, n=64):
