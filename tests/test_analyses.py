@@ -46,6 +46,7 @@ from experiments import (
     ren_groups,
     ren_norms,
     ren_sites,
+    ren_stop,
 )
 from experiments.experiment import Form, read_rows
 from experiments.steps import Images, Learner, mlp
@@ -185,6 +186,15 @@ def test_groups_take_variance_away_unless_they_are_tiny():
     assert 1.5 * four < one < sixteen / 10
     for rule in ("lg-bp", "lg-fg-a"):
         assert rows[rule, 16]["loss"] > rows[rule, 4]["loss"] + 0.05
+
+
+def test_forward_gradients_need_the_stop_gradient_and_exact_ones_do_not():
+    fell = {}
+    for row in committed(ren_stop.EXPERIMENT):
+        first, *_, last = row["results"]["train_loss"]
+        fell[row["settings"]["rule"], row["settings"]["stop"]] = first - last
+    assert fell["lg-fg-a", "stop-gradient"] > 1.5 * fell["lg-fg-a", "none"]
+    assert np.isclose(fell["lg-bp", "stop-gradient"], fell["lg-bp", "none"], rtol=0.1)
 
 
 def quick_images(rng, n=64):
