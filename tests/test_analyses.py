@@ -197,6 +197,20 @@ def test_forward_gradients_need_the_stop_gradient_and_exact_ones_do_not():
     assert np.isclose(fell["lg-bp", "stop-gradient"], fell["lg-bp", "none"], rtol=0.1)
 
 
+def test_what_the_page_says_of_norms_is_in_the_committed_rows():
+    rows = {
+        (row["settings"]["rule"], row["settings"]["norms"]): row["results"]
+        for row in committed(ren_norms.EXPERIMENT)
+    }
+    for rule, best in (("lg-bp", "batch norm"), ("lg-fg-a", "before and after")):
+        losses = {norms: found["loss"] for (of, norms), found in rows.items() if of == rule}
+        assert min(losses, key=losses.__getitem__) == best
+        assert min(losses["after alone"], losses["none"]) > losses["before alone"] + 0.03
+    added = {norms: found["added"] for (of, norms), found in rows.items() if of == "lg-fg-a"}
+    assert added["batch norm"] > 1000 * added["before and after"]
+    assert min(added, key=added.__getitem__) == "after alone"
+
+
 def quick_images(rng, n=64):
     """Images of noise in the form of the digits, in the place of a data set."""
     images = Images("digits", Form(quick=True, seeds=(0,)))
