@@ -38,10 +38,12 @@ from dualnet.nn import (
 )
 from dualnet.optim import Adam
 from experiments import (
+    fdfa_alignment,
     fdfa_convergence,
     fdfa_estimates,
     fdfa_noise,
     fdfa_variance,
+    ren_groups,
     ren_norms,
     ren_sites,
 )
@@ -157,6 +159,32 @@ def test_what_the_page_says_of_noise_and_variance_is_in_the_committed_rows():
         assert added["bp"] == added["dfa"] == added["dkp"] == added["fdfa"] == 0
         if row["settings"]["epochs"]:
             assert 400 * added[fdfa_variance.HISTORIES] < results["rules"]["bp"]["data"]
+
+
+def test_fdfa_is_the_nearest_to_the_gradient_in_every_layer():
+    rows = {r["settings"]["rule"]: r for r in committed(fdfa_alignment.EXPERIMENT)}
+    angles = {rule: row["results"]["degrees"] for rule, row in rows.items()}
+    for layer in ("hidden1", "hidden2", "hidden3", "hidden4"):
+        for other in ("dfa", "dkp"):
+            apart = np.subtract(angles[other][layer], angles["fdfa"][layer])
+            assert 15 < apart.min() and 30 < apart.mean(), (layer, other)
+
+
+def test_each_kind_of_local_loss_takes_variance_away():
+    rows = {r["settings"]["losses"]: r["results"] for r in committed(ren_sites.EXPERIMENT)}
+    alone, blocks, groups, patches, all_of_them = (rows[s]["added"] for s in ren_sites.SITES)
+    assert alone > 3 * blocks > 6 * groups and blocks > 10 * patches and alone > 100 * all_of_them
+    assert rows["blocks, patches, groups"]["loss"] < rows["blocks"]["loss"] - 0.05
+
+
+def test_groups_take_variance_away_unless_they_are_tiny():
+    rows = {
+        tuple(r["settings"].values())[:2]: r["results"] for r in committed(ren_groups.EXPERIMENT)
+    }
+    one, four, sixteen = (rows["lg-fg-a", groups]["added"] for groups in (1, 4, 16))
+    assert 1.5 * four < one < sixteen / 10
+    for rule in ("lg-bp", "lg-fg-a"):
+        assert rows[rule, 16]["loss"] > rows[rule, 4]["loss"] + 0.05
 
 
 def quick_images(rng, n=64):
