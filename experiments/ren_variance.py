@@ -400,18 +400,19 @@ def picture(rows: list[dict]) -> Any:
             name: [row["results"][name]["mean"] for row in of_method]
             for name in ("measured", "theory")
         }
-        by_size.plot(sizes, means["theory"], color=f"C{i}", label=f"{method}, theory")
+        by_size.plot(sizes, means["theory"], color=f"C{i}", label=None if i else "theory (lines)")
         by_size.plot(sizes, means["measured"], "o", color=f"C{i}", label=method)
-    by_size.set(xscale="log", yscale="log", xlabel="N, examples of a batch")
+    by_size.set(yscale="log", xlabel="N, examples of a batch", ylim=(1, 3e5))
+    by_size.set_xscale("log", base=2)
     by_size.set_title("variance of a weight over S (Table 1)", fontsize="medium")
-    by_size.legend(fontsize="x-small")
+    by_size.legend(fontsize="x-small", loc="upper right")
     bars = of_part(rows, "groups")
     labels = [f"{r['settings']['losses']},\n{r['settings']['output_layers']}" for r in bars]
     heights = [row["results"]["measured"]["mean"] for row in bars]
     theory = [row["results"]["theory"]["mean"] for row in bars]
     forms.bar(labels, heights, color="C0", label="measured")
     forms.plot(labels, theory, "kx", label="theory")
-    forms.set(yscale="log")
+    forms.set(yscale="log", ylim=(0.1 * min(theory), 3 * max(theory)))
     forms.tick_params(axis="x", labelsize="x-small")
     forms.set_title("variance of lg-fg-w over ‖g‖², M/1/16", fontsize="medium")
     forms.legend(fontsize="x-small")

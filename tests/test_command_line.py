@@ -108,8 +108,8 @@ def test_the_summary_is_the_last_line_and_progress_goes_elsewhere(ask):
     summary = json.loads(out)  # nothing else on standard output
     assert out.count("\n") == 1
     assert summary.keys() == KEYS | {
-        f"rule_{name}"
-        for name in ("tangents", "sampler", "perturb", "aggregate", "batch_loss", "independent")
+        *(f"rule_{name}" for name in ("tangents", "sampler", "perturb", "aggregate")),
+        *(f"rule_{name}" for name in ("batch_loss", "independent", "output_layers")),
     }
     assert (summary["epochs"], summary["run_dir"], summary["seed"]) == (1, "run", 0)
     assert summary["parameters"] == (64 + 1) * 8 + (8 + 1) * 8 + (8 + 1) * 10
