@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dualnet import backends
 from dualnet.errors import DualnetError, Interrupted, UsageError
 from experiments import (
     beyond_bp,
@@ -43,7 +42,7 @@ from experiments import (
     ren_stop,
     ren_variance,
 )
-from experiments.experiment import Experiment, file_of, run_experiment, save_picture
+from experiments.experiment import BACKENDS, Experiment, file_of, run_experiment, save_picture
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
@@ -91,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds of every row")
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose settings have it")
     parser.add_argument("--data-dir", help="the folder of the data sets")
-    parser.add_argument("--backend", choices=backends.NAMES, default="numpy", help="default numpy")
+    parser.add_argument("--backend", choices=BACKENDS, default="numpy", help="default numpy")
     parser.add_argument(
         "--out",
         type=Path,

@@ -4,7 +4,7 @@ A forward pass is a unit of time here: that of evaluating the network and its lo
 the same process and in turns with whole steps.  Seconds are those of the steps alone, by their
 median, without evaluations.  Memory is what the rule's passes through the network allocate at most
 beyond parameters, batch and directions, as `tracemalloc` counts it on the host; an optimizer takes
-as much under every rule.
+as much under every rule.  Rates are the defaults of `train.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dualnet.optim import Adam
 from dualnet.training.resolve import resolve
 from dualnet.training.settings import build
 from experiments.experiment import Experiment, Form, Settings
-from experiments.training import trained
+from experiments.training import percents, trained
 
 RULES = {
     "bp": "--lr 1e-3",
@@ -101,12 +101,14 @@ def table(rows: list[dict]) -> str:
     for row in rows:
         r = row["results"]
         passes = r["step_ms"] / r["forward_ms"]
-        reached = [i for i, a in enumerate(r["curves"]["test_accuracy"]) if a >= 0.95]
+        curve = [a or 0.0 for a in r["curves"]["test_accuracy"]]
+        reached = [i for i, a in enumerate(curve) if a >= 0.95]
         to_there = f"{passes * STEPS * (reached[0] + 1):,.0f}" if reached else "not reached"
-        seconds = r["step_ms"] * STEPS * len(r["curves"]["test_accuracy"]) / 1e3
+        seconds = r["step_ms"] * STEPS * len(curve) / 1e3
+        last = "diverged" if "diverged" in r else f"{100 * r['test_accuracy']:.2f}"
         lines.append(
             f"| `{row['settings']['rule']}` | {r['step_ms']:.1f} | {passes:.1f} | "
-            f"{r['pass_bytes'] / 2**20:.1f} | {100 * r['test_accuracy']:.2f} | {seconds:.0f} | "
+            f"{r['pass_bytes'] / 2**20:.1f} | {last} | {seconds:.0f} | "
             f"{to_there} |"
         )
     return "\n".join(lines)
@@ -120,12 +122,12 @@ def picture(rows: list[dict]) -> Any:
     by_time, by_passes, by_memory = figure.subplots(1, 3, sharey=True)
     for i, row in enumerate(rows):
         r, color = row["results"], f"C{i}"
-        percents = 100 * np.array(r["curves"]["test_accuracy"])
-        milliseconds = r["step_ms"] * STEPS * np.arange(1, len(percents) + 1)
-        by_time.plot(milliseconds / 1e3, percents, "o-", color=color, ms=3, lw=1)
-        by_passes.plot(milliseconds / r["forward_ms"], percents, "o-", color=color, ms=3, lw=1)
+        curve = percents(r["curves"]["test_accuracy"]) or [np.nan]
+        milliseconds = r["step_ms"] * STEPS * np.arange(1, len(curve) + 1)
+        by_time.plot(milliseconds / 1e3, curve, "o-", color=color, ms=3, lw=1)
+        by_passes.plot(milliseconds / r["forward_ms"], curve, "o-", color=color, ms=3, lw=1)
         label = row["settings"]["rule"]
-        by_memory.plot(r["pass_bytes"] / 2**20, percents[-1], "o", color=color, label=label)
+        by_memory.plot(r["pass_bytes"] / 2**20, curve[-1], "o", color=color, label=label)
     by_time.set(xlabel="seconds of steps", ylabel="test accuracy, %")
     by_passes.set(xlabel="forward passes", xscale="log")
     by_memory.set(xlabel="memory of the passes, MiB")

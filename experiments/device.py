@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dualnet import backends
 from dualnet.errors import DualnetError, Interrupted
 from experiments.__main__ import EXPERIMENTS
-from experiments.experiment import Form, missing_rows, run_experiment
+from experiments.experiment import BACKENDS, Form, missing_rows, run_experiment
 
 
 class Part(NamedTuple):
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m experiments.device", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--minutes", type=float, default=4.0, help="default 4")
-    parser.add_argument("--backend", choices=backends.NAMES, default="cupy", help="default cupy")
+    parser.add_argument("--backend", choices=BACKENDS, default="cupy", help="default cupy")
     parser.add_argument("--data-dir", help="the folder of the data sets")
     parser.add_argument("--out", type=Path, default=Path("runs/experiments"))
     parser.add_argument("--list", action="store_true", help="only say how many rows are missing")

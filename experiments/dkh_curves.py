@@ -7,14 +7,13 @@ without numbers, so what the paper says of them in words stands beside what was 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from experiments.experiment import Experiment, Form, Settings
-from experiments.training import trained
+from experiments.training import by_recipe, trained
 
 PAPER = "Daprato, Jain and Hung, Forward Gradients Are Not All You Need"
 LENGTH = {"epochs": "--epochs", "images": "--limit-train", "test_images": "--limit-test"}
@@ -94,14 +93,6 @@ def curves(
         backends=("numpy", "cupy"),
         each_seed=True,
     )
-
-
-def by_recipe(rows: list[dict]) -> dict[str, list[dict]]:
-    """Return the results of all seeds by recipe."""
-    found = defaultdict(list)
-    for row in rows:
-        found[row["settings"]["recipe"]].append(row["results"])
-    return dict(found)
 
 
 def diverged(result: dict[str, Any]) -> str:

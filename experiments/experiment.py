@@ -25,6 +25,7 @@ from tqdm import tqdm
 from dualnet.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
+BACKENDS = ("numpy", "cupy")
 SOURCE = ("dualnet", "experiments", "models", "train.py")
 """What results depend on."""
 

@@ -20,7 +20,7 @@ from experiments.training import trained
 
 NETWORKS = {
     "fdfa-mlp2-mnist": ("MNIST, 2 layers", fdfa_mlp.EXPERIMENT),
-    "fdfa-cnn-mnist": ("MNIST, convolutions", fdfa_cnn.EXPERIMENT),
+    "fdfa-cnn-code-mnist": ("MNIST, convolutions", fdfa_cnn.EXPERIMENT),
 }
 """What recipes begin with → the head of their panels, and the experiment that trains them."""
 RULES = ("bp", "fg-w", "fg-a", "lg-fg-a", "dfa", "dkp", "fdfa")

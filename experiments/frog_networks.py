@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from dualnet.training.recipes.frog import ESTIMATES
-from experiments.dkh_curves import by_recipe
 from experiments.experiment import Experiment, Form, Settings
-from experiments.training import trained
+from experiments.training import by_recipe, trained
 
 NETWORKS = {
     "fc256-mnist": "FC 256",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
 from dualnet.training.recipes import RECIPES
 from experiments.experiment import Experiment, Form, Settings
-from experiments.training import trained
+from experiments.training import by_recipe, percents, trained
 
 Columns = Mapping[str, str]
 """The head of a column → what its recipes' names begin with; the rule's name ends them."""
@@ -38,7 +37,7 @@ def recipe_table(
         return trained(f"--recipe {row['recipe']}", form)
 
     def table(rows: list[dict]) -> str:
-        found = _by_recipe(rows)
+        found = by_recipe(rows)
         heads = {recipes[recipe][0]: None for recipe in found}
         rules = {rule: None for recipe, (_, rule) in recipes.items() if recipe in found}
         lines = [
@@ -51,7 +50,7 @@ def recipe_table(
         return "\n".join(lines)
 
     def picture(rows: list[dict]) -> Any:
-        return _draw(_by_recipe(rows), recipes)
+        return _draw(by_recipe(rows), recipes)
 
     return Experiment(
         name=name,
@@ -76,14 +75,6 @@ def _rules_of(begin: str) -> list[str]:
     ]
 
 
-def _by_recipe(rows: list[dict]) -> dict[str, list[dict]]:
-    """Return the results of all seeds by recipe."""
-    found = defaultdict(list)
-    for row in rows:
-        found[row["settings"]["recipe"]].append(row["results"])
-    return dict(found)
-
-
 def _cell(recipe: str, found: dict[str, list[dict]]) -> str:
     """Return what a recipe has reached, the number of its seeds, and what is published."""
     if recipe not in RECIPES:
@@ -91,11 +82,11 @@ def _cell(recipe: str, found: dict[str, list[dict]]) -> str:
     published = f"{100 * RECIPES[recipe].accuracy:.2f}"
     if recipe not in found:
         return f"– ({published})"
-    percents = [100 * r["test_accuracy"] for r in found[recipe] if "diverged" not in r]
-    diverged = len(found[recipe]) - len(percents)
-    reached = f"{fmean(percents):.2f}" if percents else ""
-    if len(percents) > 1:
-        reached += f" ± {stdev(percents):.2f}"
+    good = [100 * r["test_accuracy"] for r in found[recipe] if "diverged" not in r]
+    diverged = len(found[recipe]) - len(good)
+    reached = f"{fmean(good):.2f}" if good else ""
+    if len(good) > 1:
+        reached += f" ± {stdev(good):.2f}"
     parts = [reached, f"{diverged} diverged" if diverged else ""]
     return f"{', '.join(filter(None, parts))} ({published})"
 
@@ -113,9 +104,9 @@ def _draw(found: dict[str, list[dict]], recipes: Mapping[str, tuple[str, str]]) 
                 continue
             color = f"C{rules.index(recipes[recipe][1])}"
             for i, result in enumerate(results):
-                percents = [100 * a for a in result["curves"]["test_accuracy"]]
+                curve = percents(result["curves"]["test_accuracy"])
                 label = recipes[recipe][1] if i == 0 else None
-                axes.plot(range(1, len(percents) + 1), percents, color=color, label=label, lw=1)
+                axes.plot(range(1, len(curve) + 1), curve, color=color, label=label, lw=1)
             axes.axhline(100 * RECIPES[recipe].accuracy, color=color, ls=":", lw=1)
         axes.set(title=head, xlabel="epoch", ylabel="test accuracy, %")
         axes.legend(fontsize=8)

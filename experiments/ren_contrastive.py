@@ -22,6 +22,8 @@ PUBLISHED = {
     if name.startswith(BEGIN) and recipe.accuracy is not None
 }
 """Test accuracies of the read-out, in %."""
+PUBLISHED_FORM = "--negatives both-views --readout-norm --no-head-norm --no-output-norm"
+"""The loss and the norms of the published contrastive form, as in the recipes."""
 
 
 def settings(form: Form) -> list[Settings]:
@@ -33,7 +35,7 @@ def settings(form: Form) -> list[Settings]:
     return [
         {
             "rule": rule,
-            "flags": f"{network} --groups 4 --rule {rule} --augment "
+            "flags": f"{network} {PUBLISHED_FORM} --groups 4 --rule {rule} --augment "
             + ("contrastive-large" if "fg-" in rule else "contrastive"),
         }
         for rule in rules
@@ -41,9 +43,12 @@ def settings(form: Form) -> list[Settings]:
 
 
 def measure(row: Settings, form: Form) -> list[dict[str, Any]]:
-    """Return the losses along training, and the accuracy of the linear read-out."""
+    """Return the losses along training, and the accuracy of the linear read-out.
+
+    The accuracy of a run that diverges is None.
+    """
     return [
-        {"train_loss": one["curves"]["train_loss"], "test_accuracy": one["test_accuracy"]}
+        {"train_loss": one["curves"]["train_loss"], "test_accuracy": one.get("test_accuracy")}
         for one in trained(row["flags"], form)
     ]
 
@@ -53,7 +58,7 @@ def table(rows: list[dict]) -> str:
     lines = ["| `--rule` | read-out, here | read-out, published |", "| --- | --- | --- |"]
     for row in rows:
         rule, accuracy = row["settings"]["rule"], row["results"]["test_accuracy"]
-        lines.append(f"| `{rule}` | {100 * accuracy:.1f} % | {PUBLISHED[rule]:.2f} % |")
+        lines.append(f"| `{rule}` | {ren_stop.read_out(accuracy)} | {PUBLISHED[rule]:.2f} % |")
     return "\n".join(lines)
 
 
@@ -64,7 +69,10 @@ def picture(rows: list[dict]) -> Any:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for row in rows:
-        rule, accuracy = row["settings"]["rule"], 100 * row["results"]["test_accuracy"]
+        rule, share = row["settings"]["rule"], row["results"]["test_accuracy"]
+        if share is None:
+            continue
+        accuracy = 100 * share
         axes.plot([PUBLISHED[rule]], [accuracy], "o", color="tab:blue")
         axes.annotate(rule, (PUBLISHED[rule], accuracy), (4, 3), textcoords="offset points")
     axes.set_xlabel("published test accuracy of the read-out, %")

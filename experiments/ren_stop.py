@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from experiments.experiment import Experiment, Form, Settings
 from experiments.training import trained
 
@@ -34,9 +36,12 @@ def settings(form: Form) -> list[Settings]:
 
 
 def measure(row: Settings, form: Form) -> list[dict[str, Any]]:
-    """Return the losses along training, and the accuracy of the linear read-out."""
+    """Return the losses along training, and the accuracy of the linear read-out.
+
+    The accuracy of a run that diverges is None.
+    """
     return [
-        {"train_loss": one["curves"]["train_loss"], "test_accuracy": one["test_accuracy"]}
+        {"train_loss": one["curves"]["train_loss"], "test_accuracy": one.get("test_accuracy")}
         for one in trained(row["flags"], form)
     ]
 
@@ -49,14 +54,28 @@ def table(rows: list[dict]) -> str:
     ]
     for row in rows:
         of, results = row["settings"], row["results"]
-        first, *_, last = results["train_loss"]
+        first, last = (shown(loss) for loss in ends(results["train_loss"]))
         stop = "yes" if of["stop"] == "stop-gradient" else "no"
         name = " ".join(filter(None, (of["rule"], RULES[of["rule"]])))
         lines.append(
-            f"| `{name}` | {stop} | {first:.3f} | {last:.3f} | "
-            f"{100 * results['test_accuracy']:.1f} % |"
+            f"| `{name}` | {stop} | {first} | {last} | {read_out(results['test_accuracy'])} |"
         )
     return "\n".join(lines)
+
+
+def ends(losses: list[float | None]) -> tuple[float | None, float | None]:
+    """Return the first and the last loss; None for one that is not there or not finite."""
+    return (losses[0], losses[-1]) if losses else (None, None)
+
+
+def shown(loss: float | None) -> str:
+    """Return a loss as text."""
+    return "diverged" if loss is None else f"{loss:.3f}"
+
+
+def read_out(accuracy: float | None) -> str:
+    """Return an accuracy as text."""
+    return "diverged" if accuracy is None else f"{100 * accuracy:.1f} %"
 
 
 def picture(rows: list[dict]) -> Any:
@@ -66,7 +85,8 @@ def picture(rows: list[dict]) -> Any:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for row in rows:
-        of, losses = row["settings"], row["results"]["train_loss"]
+        of = row["settings"]
+        losses = [np.nan if loss is None else loss for loss in row["results"]["train_loss"]]
         axes.plot(
             range(1, len(losses) + 1),
             losses,

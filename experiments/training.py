@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import math
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import train
 from dualnet.errors import DivergedError
 from dualnet.training.resolve import resolve
 from dualnet.training.run_folder import RunFolder
-from experiments.experiment import Form, named
+from dualnet.training.settings import Settings
+from experiments.experiment import Form
 
 CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 """The columns of `metrics.csv` that a row keeps."""
@@ -26,8 +30,8 @@ set are held out to test on."""
 def trained(flags: str, form: Form) -> list[dict[str, Any]]:
     """Train with each of the form's seeds and return what each run has reached.
 
-    The runs have a folder below `form.work`; where it is there already, they go on from their
-    checkpoints.
+    The runs have a folder below `form.work`; where it is there already, from a call with the same
+    settings, they go on from their checkpoints.
 
     Args:
         flags: of `train.py`, without seeds, backend and folders.
@@ -42,26 +46,50 @@ def trained(flags: str, form: Form) -> list[dict[str, Any]]:
     Raises:
         UsageError, DataError, BackendError, Interrupted: see `dualnet.errors`.
     """
-    words = re.findall(r"[\w.]+", f"{flags} seeds {named(form.seeds)}")
-    folder = RunFolder(form.work / "-".join(words))
     how = [] if form.data_dir is None else ["--data-dir", form.data_dir]
     if not sys.stderr.isatty():
         how.append("--quiet")
+    argv = [*shlex.split(flags), "--backend", form.backend, *how]
+    if form.quick:
+        argv += shlex.split(QUICK if "--validation" in argv else f"{QUICK} {QUICK_TEST}")
+    args = train.parse(argv)
+    settings = resolve(args, train.TABLES)
+    folder = RunFolder(form.work / _folder_name(flags, settings, form.seeds))
     try:
         if folder.seeds() is None:
-            argv = [*shlex.split(flags), "--backend", form.backend, *how]
-            if form.quick:
-                argv += shlex.split(QUICK if "--validation" in argv else f"{QUICK} {QUICK_TEST}")
-            args = train.parse(argv)
-            summary = train.train(resolve(args, train.TABLES), folder, args, form.seeds)
+            summary = train.train(settings, folder, args, form.seeds)
         else:
-            argv = ["--resume", str(folder.path), *how]
-            summary = train.resume(train.parse(argv), argv)
+            go_on = ["--resume", str(folder.path), *how]
+            summary = train.resume(train.parse(go_on), go_on)
     except DivergedError as error:  # all runs have
         summary = {"runs": [], "diverged": dict.fromkeys(form.seeds, str(error))}
     found = {one["seed"]: _reached(one) for one in summary["runs"]}
     found |= {seed: {"diverged": why} for seed, why in summary["diverged"].items()}
     return [{**found[seed], "curves": _curves(folder.of_seed(seed))} for seed in form.seeds]
+
+
+def _folder_name(flags: str, settings: Settings, seeds: Sequence[int]) -> str:
+    """Return a name that runs share only if all of their settings and their seeds are the same.
+
+    So a run never goes on under settings, or on a backend, that are not those asked for.
+    """
+    resolved = json.dumps([settings.as_json(), list(seeds)], sort_keys=True)
+    digest = hashlib.sha256(resolved.encode()).hexdigest()[:12]
+    words = "-".join(re.findall(r"[\w.]+", flags))
+    return f"{words[:80]}-{digest}"
+
+
+def by_recipe(rows: list[dict]) -> dict[str, list[dict]]:
+    """Return the results of all seeds, from the name of a recipe."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["settings"]["recipe"], []).append(row["results"])
+    return found
+
+
+def percents(curve: list[float | None]) -> list[float]:
+    """Return a curve of shares in %; nan where a number is not finite."""
+    return [math.nan if share is None else 100 * share for share in curve]
 
 
 def _reached(summary: dict[str, Any]) -> dict[str, Any]:

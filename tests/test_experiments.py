@@ -277,6 +277,19 @@ def test_an_interrupted_training_goes_on_and_has_the_same_results(tmp_path, monk
 
 
 @pytest.mark.usefixtures("elsewhere")
+def test_a_training_of_other_settings_does_not_go_on_with_that_one(tmp_path):
+    """Neither the quick form, nor a recipe that has changed, nor another backend."""
+    flags, form = f"{TINY} --epochs 3", training(tmp_path, (0,))
+    (short,) = trained(flags, replace(form, quick=True))
+    (whole,) = trained(flags, form)
+    assert (short["epochs"], whole["epochs"]) == (2, 3)
+    (other,) = trained(f"{flags} --lr 0.5", form)
+    assert other["train_loss"] != whole["train_loss"]
+    names = [folder.name for folder in tmp_path.iterdir()]
+    assert len(names) == 3 and all(len(name) < 100 for name in names)
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_seeds_of_a_training_are_rows_and_a_seed_more_leaves_the_others(tmp_path):
     measured = []
 

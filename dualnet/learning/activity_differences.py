@@ -6,18 +6,18 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from dualnet.backends import Backend
 from dualnet.backends.overridable import stack
 from dualnet.errors import UsageError
 from dualnet.learning.activity_perturbation import ActivityPerturbation, weighted_directions
 from dualnet.learning.cut_pass import Segment, measure_with_cuts
+from dualnet.learning.differences import require_no_stop
 from dualnet.learning.directions.activities import ActivityDirections
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement
 from dualnet.learning.task import LearnerState, Shard
-from dualnet.nn.layers import StopGradient
-from dualnet.nn.network import walk
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -42,31 +42,26 @@ class ActivityDifferences(ActivityPerturbation):
     (`perturb_activations`).
     """
 
+    name: ClassVar[str] = "ap"
+
     difference: float = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.difference < math.inf:
-            raise UsageError(f"ap: difference must be above 0 and finite, got {self.difference}")
+            raise UsageError(
+                f"{self.name}: difference must be above 0 and finite, got {self.difference}"
+            )
 
     def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
-        self._require_no_stop(plan)  # before a run has a folder
+        require_no_stop(self.name, plan, "fg-a")  # before a run has a folder
         return super().init(key, plan, params)
 
     def sample(
         self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
     ) -> ActivityDirections:
-        self._require_no_stop(plan)
+        require_no_stop(self.name, plan, "fg-a")
         return super().sample(key, plan, params, backend, n)
-
-    def _require_no_stop(self, plan: Plan) -> None:
-        stops = [path for path, x in walk(plan.task.network) if isinstance(x, StopGradient)]
-        if plan.task.declared_loss.stops_gradients or stops:
-            where = f"at {stops[0]}" if stops else "of the contrastive loss"
-            remedy = "--no-readout" if stops else "--no-stop"
-            raise UsageError(
-                f"ap: a difference passes through the stop-gradient {where}; use fg-a, or {remedy}"
-            )
 
     def measure(
         self, plan: Plan, learner: LearnerState, directions: ActivityDirections, shard: Shard
@@ -109,5 +104,8 @@ def losses_of_moved(plan: Plan, learner: LearnerState, shard: Shard, moves: Move
         return z + moves[site] if site in moves else z
 
     context = replace(shard.context, tap=tap)
-    losses, _ = plan.task.losses(learner.params, learner.model_state, shard, context)
-    return losses
+    network = plan.task.network
+    outputs, _ = network.apply(learner.params, learner.model_state, shard.inputs, context)
+    if ("", 1) in moves:  # the network is a single layer, which no container taps
+        outputs = tap("", outputs)
+    return plan.task.losses_of(outputs, shard.targets)

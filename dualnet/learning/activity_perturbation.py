@@ -76,6 +76,8 @@ class ActivityPerturbation(DrawsActivities):
     perturbed outputs: their published code.
     """
 
+    name: ClassVar[str] = "fg-a"
+
     perturb: str = "before"
     aggregate: str = "mean"
     batch_loss: str = "total"
@@ -83,11 +85,11 @@ class ActivityPerturbation(DrawsActivities):
     output_layers: str = "exact"
 
     def __post_init__(self) -> None:
-        require_sampler("fg-a", self.tangents, self.sampler)
-        require_choice("fg-a", "batch_loss", self.batch_loss, BATCH_LOSSES)
-        require_choice("fg-a", "perturb", self.perturb, PERTURBED)
-        require_choice("fg-a", "aggregate", self.aggregate, ACTIVITY_AGGREGATIONS)
-        require_choice("fg-a", "output_layers", self.output_layers, OUTPUT_LAYERS)
+        require_sampler(self.name, self.tangents, self.sampler)
+        require_choice(self.name, "batch_loss", self.batch_loss, BATCH_LOSSES)
+        require_choice(self.name, "perturb", self.perturb, PERTURBED)
+        require_choice(self.name, "aggregate", self.aggregate, ACTIVITY_AGGREGATIONS)
+        require_choice(self.name, "output_layers", self.output_layers, OUTPUT_LAYERS)
 
     def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
         self._require_own_losses(plan)  # before a run has a folder
@@ -103,8 +105,8 @@ class ActivityPerturbation(DrawsActivities):
     def _require_own_losses(self, plan: Plan) -> None:
         if not self.independent and plan.task.couples_examples:
             raise UsageError(
-                "fg-a: a network or a loss in which examples move each other's losses needs "
-                "directions of every example's own; leave independent as it is"
+                f"{self.name}: a network or a loss in which examples move each other's losses "
+                "needs directions of every example's own; leave out --no-independent"
             )
 
     def measure(
@@ -152,6 +154,7 @@ class GreedyActivityPerturbation(ActivityPerturbation):
 
     losses: str = "replicated"
 
+    name: ClassVar[str] = "lg-fg-a"
     locality: ClassVar[str] = "greedy"
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ from dualnet.errors import UsageError
 from dualnet.learning.aggregate import WEIGHT_AGGREGATIONS
 from dualnet.learning.answers import Answers
 from dualnet.learning.backprop import measure_by_reverse, segment_losses
+from dualnet.learning.differences import require_no_stop
 from dualnet.learning.directions.activities import require_choice
 from dualnet.learning.directions.samplers import sampler_of
 from dualnet.learning.directions.weights import (
@@ -77,6 +78,8 @@ class WeightPerturbation(Rule):
     Forward Gradient With Local Losses", Table 1; exact output layers: their published code.
     """
 
+    name: ClassVar[str] = "fg-w"
+
     tangents: int = 1
     sampler: str = "normal"
     aggregate: str = "mean"
@@ -85,25 +88,26 @@ class WeightPerturbation(Rule):
     output_layers: str = "perturbed"
 
     def __post_init__(self) -> None:
-        require_choice("fg-w", "output_layers", self.output_layers, OUTPUT_LAYERS)
+        require_choice(self.name, "output_layers", self.output_layers, OUTPUT_LAYERS)
         for option, value in (("tangents", self.tangents), ("tangent-chunk", self.tangent_chunk)):
             if value is not None and value < 1:
-                raise UsageError(f"fg-w: {option} must be at least 1, got {value}")
+                raise UsageError(f"{self.name}: {option} must be at least 1, got {value}")
         sampler_of(self.sampler)
         if self.aggregate not in WEIGHT_AGGREGATIONS:
             raise UsageError(
-                f"fg-w: aggregate must be one of {', '.join(WEIGHT_AGGREGATIONS)}, got "
+                f"{self.name}: aggregate must be one of {', '.join(WEIGHT_AGGREGATIONS)}, got "
                 f"{self.aggregate!r}"
             )
         if self.independent and self.sampler != "rank-one":
             raise UsageError(
-                "fg-w: independent directions of every example must be rank-one, dense ones would "
-                f"be as large as the weights for each; use sampler rank-one, got {self.sampler!r}"
+                f"{self.name}: independent directions of every example must be rank-one, dense "
+                "ones would be as large as the weights for each; use sampler rank-one, got "
+                f"{self.sampler!r}"
             )
         if self.independent and self.aggregate not in AGGREGATIONS_BY_EXAMPLE:
             raise UsageError(
-                "fg-w: aggregate must be mean or sum where every example has directions of its "
-                f"own, {self.aggregate!r} is for shared ones; use it without independent"
+                f"{self.name}: aggregate must be mean or sum where every example has directions of "
+                f"its own, {self.aggregate!r} is for shared ones; use it without independent"
             )
 
     def perturbed(self, plan: Plan, params: Tree) -> Tree:
@@ -274,6 +278,7 @@ class GreedyWeightPerturbation(WeightPerturbation):
     losses: str = "replicated"
     output_layers: str = "exact"
 
+    name: ClassVar[str] = "lg-fg-w"
     locality: ClassVar[str] = "greedy"
 
     def __post_init__(self) -> None:
@@ -302,34 +307,31 @@ class FiniteDifferences(WeightPerturbation):
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", their published code.
     """
 
+    name: ClassVar[str] = "wp"
+
     difference: float = 1e-3
 
     def __post_init__(self) -> None:
         if self.independent:
             raise UsageError(
-                "wp: no difference moves the weights of every example alone; use fg-w for "
-                "independent directions"
+                f"{self.name}: no difference moves the weights of every example alone; use fg-w "
+                "for independent directions"
             )
         super().__post_init__()
         if not 0 < self.difference < math.inf:
-            raise UsageError(f"wp: difference must be above 0 and finite, got {self.difference}")
+            raise UsageError(
+                f"{self.name}: difference must be above 0 and finite, got {self.difference}"
+            )
 
     def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
-        self._require_no_stop(plan)  # before a run has a folder
+        require_no_stop(self.name, plan, "fg-w")  # before a run has a folder
         return super().init(key, plan, params)
 
     def sample(
         self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
     ) -> SharedDirections | IndependentDirections:
-        self._require_no_stop(plan)
+        require_no_stop(self.name, plan, "fg-w")
         return super().sample(key, plan, params, backend, n)
-
-    def _require_no_stop(self, plan: Plan) -> None:
-        if plan.task.declared_loss.stops_gradients:
-            raise UsageError(
-                "wp: a difference passes through the stop-gradient of the contrastive loss; use "
-                "fg-w, or --no-stop"
-            )
 
     def along(
         self, losses: Callable, params: Tree, tangents: Tree

@@ -109,6 +109,11 @@ class LocalHead(Layer):
                 f"LocalHead: groups must divide the channels, got {self.groups} groups and "
                 f"examples of shape {in_shape}"
             )
+        if self.norm and in_shape[-1] == self.groups:
+            raise UsageError(
+                f"LocalHead: a norm over a single channel is always 0, got {self.groups} groups of "
+                f"{in_shape[-1]} channels; use fewer groups or norm=False"
+            )
         ((name, linear),) = self.layers
         read = in_shape[-1:] if self.reads == "average" else (math.prod(in_shape),)
         params, state, _ = linear.init(key.fold_in(name), read)

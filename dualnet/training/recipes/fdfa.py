@@ -2,9 +2,8 @@
 
 Table 2 is of a network that the paper writes 15C5-P2-40C5-P2-128-10: that is `cnn`.  The published
 code calls by the same name a network without the first pool and with a batch norm after each hidden
-layer: that is `cnn-code`.  The table is likely of the second one.  In short runs on MNIST the first
-one turns the order of the table around (dkp 44 %, dfa 68 %), and the second one shows it (92.5 %
-and 91.9 %).
+layer: that is `cnn-code`.  The table is likely of the second one: in short runs on MNIST the first
+one turned the order of `dkp` and `dfa` around, and the second one showed that of the table.
 
 Source: Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
 Momentum", Tables 1, 2, 3 and 6, means of ten runs; settings from appendix A and their published
