@@ -10,12 +10,14 @@ from learning_problems import (
     BACKEND,
     NETWORKS,
     WITH_BATCH_NORM,
+    Problem,
     assert_close,
     assert_unbiased,
     flat,
     problem,
 )
 
+from dualnet import tree
 from dualnet.errors import UsageError
 from dualnet.learning import (
     ActivityDifferences,
@@ -24,6 +26,7 @@ from dualnet.learning import (
     ForwardDirectFeedback,
     GreedyActivityPerturbation,
     GreedyBackprop,
+    Task,
 )
 from dualnet.nn import (
     Activation,
@@ -33,6 +36,7 @@ from dualnet.nn import (
     LocalHead,
     StopGradient,
     relu,
+    softmax_cross_entropy,
     tanh,
     walk,
 )
@@ -75,6 +79,18 @@ def test_differences_of_activities_tend_to_derivatives(name, options, rng, key):
     small = p.step(ActivityDifferences(**options, difference=1e-8), key)
     assert_close(small.gradients, exact.gradients, 1e-3, name)
     assert np.isclose(small.loss, exact.loss, rtol=1e-12) and small.correct == exact.correct
+
+
+def test_differences_of_a_network_of_a_single_layer(rng, key):
+    task = Task(Linear(3), softmax_cross_entropy)
+    params, state, _ = task.network.init(key, (4,))
+    params = tree.map(lambda p: p.astype(np.float64), params)
+    p = Problem(task, params, state, rng.standard_normal((5, 4)), rng.integers(0, 3, 5))
+    options = {"tangents": 2, "output_layers": "perturbed"}
+    exact = p.step(ActivityPerturbation(**options), key).gradients
+    small = p.step(ActivityDifferences(**options, difference=1e-8), key).gradients
+    assert_close(small, exact, 1e-3)
+    assert np.abs(exact["w"]).max() > 0.01
 
 
 def test_a_difference_is_that_of_the_losses_of_moved_activities(rng, key):

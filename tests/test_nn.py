@@ -17,6 +17,7 @@ from dualnet.nn import (
     Flatten,
     GroupedLinear,
     Layer,
+    LayerNorm,
     Linear,
     LocalHead,
     Sequential,
@@ -28,6 +29,21 @@ from dualnet.nn import (
 )
 
 # --- layers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (LayerNorm(groups=4), (3, 4)),
+        (LayerNorm(), (1,)),
+        (LayerNorm(axes=(-2,)), (1, 5)),
+        (LocalHead(2, groups=4, norm=True), (4,)),
+    ],
+    ids=str,
+)
+def test_a_norm_over_a_single_entry_is_refused(layer, shape, key):
+    with pytest.raises(UsageError, match=r"a norm over a single (entry|channel) is always 0"):
+        layer.init(key, shape)
 
 
 def test_linear_starts_as_its_source_says(key):

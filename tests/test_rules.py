@@ -572,8 +572,15 @@ def test_only_bp_and_fa_pass_errors_back_through_layers(rule, spy, rng, key):
 # --- networks that stop or freeze --------------------------------------------------------------
 
 
-# `ap` refuses such networks, as test_analyses shows.
-@pytest.mark.parametrize("rule", named(r for r in EVERY_RULE if type(r) is not ActivityDifferences))
+@pytest.mark.parametrize("rule", [FiniteDifferences(), ActivityDifferences()], ids=str)
+def test_differences_refuse_what_stops_gradients(rule, rng, key):
+    p = problem(rng, key, ("hidden", Linear(5)), ("stop", StopGradient()), ("output", Linear(3)))
+    for ask in (lambda: p.step(rule, key, rule_state={}), lambda: rule.init(key, p.plan, p.params)):
+        with pytest.raises(UsageError, match=f"{rule.name}: a difference passes through the stop-"):
+            ask()
+
+
+@pytest.mark.parametrize("rule", named(r for r in EVERY_RULE if not isinstance(r, DIFFERENCES)))
 @pytest.mark.parametrize("at", [2, 4], ids=["in the middle", "before the last layer"])
 def test_a_stop_gradient(rule, at, rng, key):
     """Before the last layer, no perturbation reaches the outputs."""
