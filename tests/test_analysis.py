@@ -170,8 +170,10 @@ class Scaled(Backprop):
 
 def test_rounding_is_no_bias_but_a_tenth_of_a_percent_is(rng, key):
     p = problem(rng, key, dtype=np.float32)
-    assert all(0 < row.deviations < 1 for row in bias(*at(p, Scaled(1 + 1e-6)), key, draws=2))
-    for row in bias(*at(p, Scaled(1.001)), key, draws=2):
+    assert all(
+        0 < row.deviations < 1 for row in bias(*at(p, Scaled(factor=1 + 1e-6)), key, draws=2)
+    )
+    for row in bias(*at(p, Scaled(factor=1.001)), key, draws=2):
         assert row.distance == pytest.approx(1e-3, rel=1e-2) and row.deviations > 5
 
 
