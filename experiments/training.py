@@ -39,9 +39,10 @@ def trained(flags: str, form: Form) -> list[dict[str, Any]]:
 
     Returns:
         For each seed `curves`, from a column of `metrics.csv` to a number for each epoch, and the
-        last number of each column under its own name; `parameters`, `seconds_per_step`, and for a
-        recipe `changed`, the settings that the flags changed.  A run that diverges has `diverged`,
-        which says when, beside the curves until then, and nothing else.
+        last number of each column under its own name; `seconds`, of all epochs, whichever calls
+        made them; `parameters`, `seconds_per_step`, and for a recipe `changed`, the settings that
+        the flags changed.  A run that diverges has `diverged`, which says when, beside curves and
+        seconds until then, and nothing else.
 
     Raises:
         UsageError, DataError, BackendError, Interrupted: see `dualnet.errors`.
@@ -65,7 +66,7 @@ def trained(flags: str, form: Form) -> list[dict[str, Any]]:
         summary = {"runs": [], "diverged": dict.fromkeys(form.seeds, str(error))}
     found = {one["seed"]: _reached(one) for one in summary["runs"]}
     found |= {seed: {"diverged": why} for seed, why in summary["diverged"].items()}
-    return [{**found[seed], "curves": _curves(folder.of_seed(seed))} for seed in form.seeds]
+    return [{**found[seed], **_epochs(folder.of_seed(seed))} for seed in form.seeds]
 
 
 def _folder_name(flags: str, settings: Settings, seeds: Sequence[int]) -> str:
@@ -99,17 +100,21 @@ def _reached(summary: dict[str, Any]) -> dict[str, Any]:
     return {**{name: summary[name] for name in names}, **changed}
 
 
-def _curves(folder: RunFolder) -> dict[str, list[float | None]]:
-    """Return the columns of a run's `metrics.csv`, which are empty before its first epoch ends.
+def _epochs(folder: RunFolder) -> dict[str, Any]:
+    """Return the `curves` in a run's `metrics.csv`, and its `seconds`.
 
-    Numbers have five significant digits; one that is not finite is None.
+    Before the first epoch ends, curves are empty.  Numbers have five significant digits; one that
+    is not finite is None.
     """
     try:
         with open(folder.path / "metrics.csv", newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except FileNotFoundError:
         rows = []
-    return {name: [_rounded(float(row[name])) for row in rows] for name in CURVES}
+    return {
+        "seconds": round(sum(float(row["seconds"]) for row in rows), 1),
+        "curves": {name: [_rounded(float(row[name])) for row in rows] for name in CURVES},
+    }
 
 
 def _rounded(number: float) -> float | None:
