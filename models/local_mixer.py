@@ -80,6 +80,11 @@ class LocalMixer:
             raise UsageError(
                 f"local-mixer: groups must divide width, got {self.groups} and {self.width}"
             )
+        if self.width == self.groups:
+            raise UsageError(
+                f"local-mixer: the norm of a group of one channel is always 0, got {self.groups} "
+                f"groups for width {self.width}; use fewer groups"
+            )
 
     def network(self, in_shape: Shape, classes: int) -> Sequential:
         """Build the layers for examples of shape `in_shape` and `classes` outputs.

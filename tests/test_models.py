@@ -244,6 +244,7 @@ def test_small_images_keep_their_size_longer():
         (lambda: CNN("128-15C5"), "cnn: plan must be convolutions and pools, then linear layers"),
         (lambda: CNN4("64C"), "cnn: plan must be"),
         (lambda: LocalMixer(width=10, groups=4), "groups must divide width, got 4 and 10"),
+        (lambda: LocalMixer(width=4, groups=4), "a group of one channel is always 0, got 4 gro"),
         (lambda: LocalMixer(depth=0), "local-mixer: depth must be an int of at least 1, got 0"),
         (lambda: LocalMixer().network(MNIST, 10), r"8 by 8 patches, got \(28, 28, 1\); choose"),
         (lambda: LocalMixer().network((64,), 10), "expected images"),

@@ -181,11 +181,6 @@ class LayerNorm(Layer):
             )
         _require_groups("LayerNorm", self.groups, in_shape)
         axes = sorted(self.axes)
-        if math.prod(in_shape[a] for a in axes) == self.groups:
-            raise UsageError(
-                f"LayerNorm: a norm over a single entry is always 0, got {self.groups} groups over "
-                f"axes {self.axes} of examples of shape {in_shape}; use fewer groups"
-            )
         return _gain_and_bias(self, tuple(in_shape[a] for a in axes)), {}, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
