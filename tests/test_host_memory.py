@@ -1,7 +1,10 @@
 """The C library keeps freed memory where it is told to; each test is a process of its own."""
 
+import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +33,14 @@ def test_kept_memory_is_not_asked_for_anew():
         pytest.skip("this C library cannot be told to keep memory")
     anew, kept = map(int, done.stdout.split())
     assert anew > 20 * 100 and kept < 20
+
+
+def test_the_design_page_has_the_measured_ratios():
+    root = Path(__file__).parent.parent
+    rows = json.loads((root / "benchmarks/results/host_memory.json").read_text())
+    text = (root / "docs/design.md").read_text(encoding="utf-8")
+    said = re.search(
+        r"is ([\d.]+) to ([\d.]+) times as quick \(`python -m benchmarks.host_mem", text
+    )
+    ratios = [row["ratio"] for row in rows]
+    assert said.groups() == (f"{min(ratios):.1f}", f"{max(ratios):.1f}")
