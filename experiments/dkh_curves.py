@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from experiments.experiment import Experiment, Form, Settings
-from experiments.training import by_recipe, trained
+from experiments.training import by_recipe, drawable, trained
 
 PAPER = "Daprato, Jain and Hung, Forward Gradients Are Not All You Need"
 LENGTH = {"epochs": "--epochs", "images": "--limit-train", "test_images": "--limit-test"}
@@ -137,7 +137,7 @@ def draw(found: dict[str, list[dict]], lines: Sequence[Line], columns: Sequence[
                 when = diverged(result)
                 axes.plot(
                     range(1, len(losses) + 1),
-                    [float("nan") if loss is None else loss for loss in losses],
+                    drawable(losses),
                     "x-" if when else ".-",
                     color=color,
                     label=f"{label}, {when}" if when and label else label,

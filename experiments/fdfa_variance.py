@@ -147,10 +147,10 @@ def table(rows: list[dict]) -> str:
         cells = [shown(row["results"]["rules"][name]["added"]) for row in rows]
         label = f"`{name}`" if name in ALL else f"`fdfa`{name.removeprefix('fdfa')}"
         lines.append(f"| {label} | {PUBLISHED.get(name, '')} | {' | '.join(cells)} |")
-    for part, what in (("data", "of the data, `bp`"), ("data", "of the data, `lg-bp`")):
-        rule = "bp" if what.endswith("`bp`") and "lg" not in what else "lg-fg-a"
-        cells = [shown(row["results"]["rules"][rule][part]) for row in rows]
-        lines.append(f"| {what} | | {' | '.join(cells)} |")
+    # What comes from the data is the same for all rules with the same losses.
+    for exact, name in (("bp", "bp"), ("lg-bp", "lg-fg-a")):
+        cells = [shown(row["results"]["rules"][name]["data"]) for row in rows]
+        lines.append(f"| of the data, `{exact}` | | {' | '.join(cells)} |")
     for what in ("weights", "neurons"):
         cells = [f"{row['results'][what]:,}" for row in rows]
         lines.append(f"| {what} | | {' | '.join(cells)} |")

@@ -15,7 +15,7 @@ import numpy as np
 
 from dualnet.training.recipes.frog import ESTIMATES
 from experiments.experiment import Experiment, Form, Settings
-from experiments.training import by_recipe, trained
+from experiments.training import by_recipe, drawable, trained
 
 NETWORKS = {
     "fc256-mnist": "FC 256",
@@ -111,7 +111,7 @@ def picture(rows: list[dict]) -> Any:
             label: str | None = estimate.removesuffix("-fg-a")
             dashes = "--" if estimate.startswith("mean") else "-"
             for result in found.get(recipe_of(network, estimate), []):
-                losses = [np.nan if x is None else x for x in result["curves"]["test_loss"]]
+                losses = drawable(result["curves"]["test_loss"])
                 epochs = range(1, len(losses) + 1)
                 axes.plot(epochs, losses, dashes, color=f"C{i}", label=label, lw=1)
                 label = None

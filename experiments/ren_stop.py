@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from experiments.experiment import Experiment, Form, Settings
-from experiments.training import trained
+from experiments.training import drawable, trained
 
 NETWORK = (
     "--objective contrastive --dataset cifar10 --model local-mixer --width 64 --patches 4 "
@@ -86,7 +84,7 @@ def picture(rows: list[dict]) -> Any:
     axes = figure.subplots()
     for row in rows:
         of = row["settings"]
-        losses = [np.nan if loss is None else loss for loss in row["results"]["train_loss"]]
+        losses = drawable(row["results"]["train_loss"])
         axes.plot(
             range(1, len(losses) + 1),
             losses,

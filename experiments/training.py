@@ -88,9 +88,14 @@ def by_recipe(rows: list[dict]) -> dict[str, list[dict]]:
     return found
 
 
+def drawable(curve: list[float | None]) -> list[float]:
+    """Return a curve of a row with nan where a number is not finite, which a picture leaves out."""
+    return [math.nan if number is None else number for number in curve]
+
+
 def percents(curve: list[float | None]) -> list[float]:
-    """Return a curve of shares in %; nan where a number is not finite."""
-    return [math.nan if share is None else 100 * share for share in curve]
+    """Return a curve of shares in %, drawable."""
+    return [100 * share for share in drawable(curve)]
 
 
 def _reached(summary: dict[str, Any]) -> dict[str, Any]:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from dualnet.backends import Backend
 from dualnet.backends.overridable import stack
-from dualnet.errors import UsageError
 from dualnet.learning.activity_perturbation import ActivityPerturbation, weighted_directions
 from dualnet.learning.cut_pass import Segment, measure_with_cuts
-from dualnet.learning.differences import require_no_stop
+from dualnet.learning.differences import Differences
 from dualnet.learning.directions.activities import ActivityDirections
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement
 from dualnet.learning.task import LearnerState, Shard
-from dualnet.random import Key
-from dualnet.tree import Tree
 from dualnet.types import Array
 
 Moves = Mapping[tuple[str, int], Array]
@@ -27,7 +22,7 @@ Moves = Mapping[tuple[str, int], Array]
 
 
 @dataclass(frozen=True)
-class ActivityDifferences(ActivityPerturbation):
+class ActivityDifferences(Differences, ActivityPerturbation):
     """`ap`: `fg-a` with d_i = (f(activities + ε u_i) - f(activities)) / ε; node perturbation.
 
     One pass gives the losses and each unit's own weight gradient, and one more for each direction
@@ -43,25 +38,13 @@ class ActivityDifferences(ActivityPerturbation):
     """
 
     name: ClassVar[str] = "ap"
+    by_derivatives: ClassVar[str] = "fg-a"
 
     difference: float = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.difference < math.inf:
-            raise UsageError(
-                f"{self.name}: difference must be above 0 and finite, got {self.difference}"
-            )
-
-    def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
-        require_no_stop(self.name, plan, "fg-a")  # before a run has a folder
-        return super().init(key, plan, params)
-
-    def sample(
-        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
-    ) -> ActivityDirections:
-        require_no_stop(self.name, plan, "fg-a")
-        return super().sample(key, plan, params, backend, n)
+        self.require_difference()
 
     def measure(
         self, plan: Plan, learner: LearnerState, directions: ActivityDirections, shard: Shard

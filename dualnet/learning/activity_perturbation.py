@@ -22,15 +22,13 @@ from dualnet.learning.directions.activities import (
 from dualnet.learning.independence import Independence, summed_by_part, weighted_sum
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement
-from dualnet.learning.sites import Sites
+from dualnet.learning.sites import OUTPUT_LAYERS, Sites
 from dualnet.learning.task import LearnerState, Shard
 from dualnet.nn.activations import Activation
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Stack
 
-OUTPUT_LAYERS = ("exact", "perturbed")
-"""What the layer that makes the outputs may get."""
 PERTURBED = ("before", "after")
 """Where a unit may be perturbed: before or after its activation."""
 BATCH_LOSSES = ("total", "own")

@@ -1,26 +1,56 @@
-"""What finite differences of the losses cannot do, unlike derivatives."""
+"""What the rules share that take differences of losses in the place of derivatives: `wp`, `ap`."""
 
 from __future__ import annotations
 
+import math
+from typing import Any, ClassVar
+
+from dualnet.backends import Backend
 from dualnet.errors import UsageError
 from dualnet.learning.plan import Plan
+from dualnet.learning.rule import Rule
 from dualnet.nn.layers import StopGradient
 from dualnet.nn.network import walk
+from dualnet.random import Key
+from dualnet.tree import Tree
 
 
-def require_no_stop(rule: str, plan: Plan, instead: str) -> None:
-    """Raise a UsageError if something stops gradients, because a difference passes through it.
+class Differences(Rule):
+    """Refuses what stops gradients, because a difference passes through it.
 
-    Args:
-        rule: by its name, for the message.
-        plan: of the task.
-        instead: the rule by derivatives that obeys it.
+    It stands before the rule that it changes among the bases of a class.
+
+    Attributes:
+        name: of the rule, for messages.
+        by_derivatives: the name of the rule that it tends to.
+        difference: ε, above 0.
     """
-    stops = [path for path, layer in walk(plan.task.network) if isinstance(layer, StopGradient)]
-    if plan.task.declared_loss.stops_gradients or stops:
-        where = f"at {stops[0]}" if stops else "of the contrastive loss"
-        remedy = "--no-readout" if stops else "--no-stop"
-        raise UsageError(
-            f"{rule}: a difference passes through the stop-gradient {where}; use {instead}, or "
-            f"{remedy}"
-        )
+
+    name: ClassVar[str]
+    by_derivatives: ClassVar[str]
+    difference: float
+
+    def require_difference(self) -> None:
+        """Raise a UsageError unless ε is above 0 and finite."""
+        if not 0 < self.difference < math.inf:
+            raise UsageError(
+                f"{self.name}: difference must be above 0 and finite, got {self.difference}"
+            )
+
+    def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
+        self._require_no_stop(plan)  # before a run has a folder
+        return super().init(key, plan, params)
+
+    def sample(self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int) -> Any:
+        self._require_no_stop(plan)
+        return super().sample(key, plan, params, backend, n)
+
+    def _require_no_stop(self, plan: Plan) -> None:
+        stops = [path for path, layer in walk(plan.task.network) if isinstance(layer, StopGradient)]
+        if plan.task.declared_loss.stops_gradients or stops:
+            where = f"at {stops[0]}" if stops else "of the contrastive loss"
+            remedy = "--no-readout" if stops else "--no-stop"
+            raise UsageError(
+                f"{self.name}: a difference passes through the stop-gradient {where}; use "
+                f"{self.by_derivatives}, or {remedy}"
+            )

@@ -16,6 +16,8 @@ from dualnet.tree import Tree
 
 Sites = Mapping[str, Activation | None]
 """Path of a site → the activation that follows it, whose slope a rule asks for; None if none."""
+OUTPUT_LAYERS = ("exact", "perturbed")
+"""How the layers that make outputs may get their gradient."""
 
 
 @dataclass(frozen=True)

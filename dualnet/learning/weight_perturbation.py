@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -21,7 +20,7 @@ from dualnet.errors import UsageError
 from dualnet.learning.aggregate import WEIGHT_AGGREGATIONS
 from dualnet.learning.answers import Answers
 from dualnet.learning.backprop import measure_by_reverse, segment_losses
-from dualnet.learning.differences import require_no_stop
+from dualnet.learning.differences import Differences
 from dualnet.learning.directions.activities import require_choice
 from dualnet.learning.directions.samplers import sampler_of
 from dualnet.learning.directions.weights import (
@@ -32,6 +31,7 @@ from dualnet.learning.directions.weights import (
 )
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement, Rule
+from dualnet.learning.sites import OUTPUT_LAYERS
 from dualnet.learning.task import LearnerState, Shard, correct
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -39,8 +39,6 @@ from dualnet.types import Array
 
 AGGREGATIONS_BY_EXAMPLE = ("mean", "sum")
 """Aggregations whose coefficients need one example's derivatives alone."""
-OUTPUT_LAYERS = ("perturbed", "exact")
-"""How the layers that make outputs may get their gradient."""
 LOSSES = ("replicated", "through-norms", "one")
 """What losses a local head may have for directions of weights."""
 
@@ -295,7 +293,7 @@ class GreedyWeightPerturbation(WeightPerturbation):
 
 
 @dataclass(frozen=True)
-class FiniteDifferences(WeightPerturbation):
+class FiniteDifferences(Differences, WeightPerturbation):
     """`wp`: `fg-w` with d_i = (f(θ + ε v_i) - f(θ)) / ε, k + 1 evaluations instead of tangents.
 
     It tends to `fg-w` as ε → 0, until rounding takes over.  But a difference passes through a
@@ -308,6 +306,7 @@ class FiniteDifferences(WeightPerturbation):
     """
 
     name: ClassVar[str] = "wp"
+    by_derivatives: ClassVar[str] = "fg-w"
 
     difference: float = 1e-3
 
@@ -318,20 +317,7 @@ class FiniteDifferences(WeightPerturbation):
                 "for independent directions"
             )
         super().__post_init__()
-        if not 0 < self.difference < math.inf:
-            raise UsageError(
-                f"{self.name}: difference must be above 0 and finite, got {self.difference}"
-            )
-
-    def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
-        require_no_stop(self.name, plan, "fg-w")  # before a run has a folder
-        return super().init(key, plan, params)
-
-    def sample(
-        self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
-    ) -> SharedDirections | IndependentDirections:
-        require_no_stop(self.name, plan, "fg-w")
-        return super().sample(key, plan, params, backend, n)
+        self.require_difference()
 
     def along(
         self, losses: Callable, params: Tree, tangents: Tree

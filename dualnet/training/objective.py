@@ -171,7 +171,6 @@ class Contrastive:
         projection: D, how many numbers a projection has.
         temperature: τ of `InfoNCE`.
         stop: whether the view that answers is under a stop-gradient.
-
         negatives: from which views of other images a view is told apart, see `InfoNCE`.
         readout_norm: whether the read-out gets its features through a layer norm.
 
