@@ -239,6 +239,14 @@ def has_residuals(fn):
     return False
 
 
+def results_of(rows, key):
+    """Verifies the rows with four draws of their arrays, one after the other: a residual that says
+    which entries were picked, kept from other arrays, may happen to be right.  In one draw of 40 it
+    is for `np.nanpercentile`, whose row has a single result."""
+    for draw in range(4):
+        yield from (verify(row, key.fold_in(draw)) for row in rows)
+
+
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ("optimizers", "models")])
 def test_a_rule_with_a_mistake_fails(family, mistake, monkeypatch, key):
@@ -250,7 +258,7 @@ def test_a_rule_with_a_mistake_fails(family, mistake, monkeypatch, key):
             continue
         with monkeypatch.context() as patch:
             patch.setitem(dual.RULES, fn, broken(fn, mistake))
-            failed = next((r for r in (verify(row, key) for row in rows) if r.failure), None)
+            failed = next((r for r in results_of(rows, key) if r.failure), None)
         tried += 1
         if failed is None:
             survivors.append(name_of(fn))

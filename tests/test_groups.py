@@ -271,7 +271,7 @@ def test_other_aggregations_do_not_go_through_norms():
     message = r"lg-fg-w: aggregate must be mean or sum where groups .* through norms, got 'largest'"
     with pytest.raises(UsageError, match=message):
         GreedyWeightPerturbation(2, aggregate="largest", losses="through-norms")
-    with pytest.raises(UsageError, match="fg-w: output_layers must be one of perturbed, exact"):
+    with pytest.raises(UsageError, match="fg-w: output_layers must be one of exact, perturbed"):
         WeightPerturbation(output_layers="x")
 
 
