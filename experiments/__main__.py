@@ -35,6 +35,8 @@ from experiments import (
     ren_cifar,
     ren_contrastive,
     ren_groups,
+    ren_losses,
+    ren_mask,
     ren_memory,
     ren_mnist,
     ren_norms,
@@ -72,6 +74,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         ren_norms,
         ren_memory,
         ren_variance,
+        ren_losses,
+        ren_mask,
         beyond_bp,
         cost,
     )

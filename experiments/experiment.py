@@ -8,6 +8,7 @@ after each of them, so that an interrupted experiment goes on where it stopped.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -284,3 +285,17 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     array = np.asarray(values, np.float64)
     error = array.std(ddof=1) / np.sqrt(array.size) if array.size > 1 else None
     return {"mean": float(array.mean()), "error": None if error is None else float(error)}
+
+
+def figure(found: dict[str, float], errors: bool = False) -> str:
+    """Return a mean with three digits, and its standard error if asked for and known."""
+    error = found["error"] if errors else None
+    return short(found["mean"]) + ("" if error is None else f" ± {short(error)}")
+
+
+def short(x: float) -> str:
+    """Return a number with three significant digits, large ones with commas."""
+    if x == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(x))))
+    return f"{round(x, 2 - math.floor(math.log10(abs(x)))):,.{digits}f}"
