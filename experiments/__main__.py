@@ -80,7 +80,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         cost,
     )
 }
-OLDER = ("mnist", "rules", "networks", "contrastive", "alignment", "published")
+OLDER = ("mnist", "rules", "networks", "contrastive", "alignment")
 """Tables that are commands of their own: `python -m experiments.mnist`, and so on."""
 
 

@@ -21,7 +21,6 @@ from experiments import (
     frog_quality,
     functions,
     networks,
-    published,
     rules,
     runs,
 )
@@ -76,29 +75,6 @@ def test_a_run_that_fails_ends_with_its_exit_code(capfd):
     with pytest.raises(SystemExit) as ended:
         runs.run("--epochs 0", None)
     assert ended.value.code == 2 and "--epochs must be at least 1" in capfd.readouterr().err
-
-
-def test_published_rows_are_made_by_several_seeds(monkeypatch, capsys):
-    commands = []
-
-    def run(command, data_dir):
-        commands.append(command)
-        name = command.split()[1]
-        return {
-            "test_accuracy": 0.9812,
-            "test_accuracy_std": 0.0007,
-            "recipe": {"name": name, "test_accuracy": 0.9821},
-            "runs": [{"seconds": 30.0}, {"seconds": 90.0}],
-        }
-
-    monkeypatch.setattr(published, "run", run)
-    flags = ["--only", "mlp2-mnist-f", "--seeds", "3", "4", "--backend", "numpy"]
-    monkeypatch.setattr("sys.argv", ["published", *flags])
-    published.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert commands[-1] == "--recipe fdfa-mlp2-mnist-fdfa --seeds 3 4 --backend numpy"
-    assert lines[-1] == "| `fdfa-mlp2-mnist-fdfa` | 98.12 ± 0.07 % | 98.21 % | 1.5 |"
-    assert len(lines) == 2 + len(commands)
 
 
 # --- the runner ----------------------------------------------------------------------------------

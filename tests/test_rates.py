@@ -1,4 +1,4 @@
-"""Learning rates of their own for local heads and for the output layer."""
+"""Learning rates of their own for local heads and for the read-out."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 
 from dualnet import Key, data, tree
 from dualnet.errors import TreeError, UsageError
-from dualnet.nn import Activation, Linear, LocalHead, Sequential, relu
+from dualnet.nn import Activation, LayerNorm, Linear, LocalHead, Sequential, relu
 from dualnet.optim import OPTIMIZERS, SGD
 from dualnet.training.epoch import course
 from dualnet.training.rates import rate_factors
@@ -41,12 +41,21 @@ def test_factors_are_by_what_a_layer_is_for():
     assert rate_factors(NETWORK, PARAMS) is None
 
 
-def test_a_network_without_an_output_layer_is_refused():
-    for network in (Linear(3), Sequential((("a", Linear(3)), ("relu", Activation(relu))))):
-        params, _, _ = network.init(Key(0), (4,))
-        with pytest.raises(UsageError, match="--output-lr: the network must be a Sequential that"):
-            rate_factors(network, params, output_lr=0.1)
-        assert rate_factors(network, params) is None
+def test_norms_behind_the_last_layer_have_its_rate():
+    network = Sequential((("hidden", Linear(5)), ("last", Linear(3)), ("norm", LayerNorm())))
+    params, _, _ = network.init(Key(0), (4,))
+    found = dict(tree.items(rate_factors(network, params, output_lr=0.1)))
+    assert {path for path, factor in found.items() if factor == 0.1} == {
+        *("last/w", "last/b", "norm/gain", "norm/bias"),
+    }
+
+
+def test_a_network_without_parameters_is_refused():
+    network = Sequential((("relu", Activation(relu)),))
+    params, _, _ = network.init(Key(0), (4,))
+    with pytest.raises(UsageError, match="--output-lr: no layer of the network has parameters"):
+        rate_factors(network, params, output_lr=0.1)
+    assert rate_factors(network, params) is None
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

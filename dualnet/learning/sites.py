@@ -118,21 +118,35 @@ def _chains(every: Mapping[str, Layer]) -> Iterator[list[tuple[str, Layer]]]:
 
 
 def output_parameters(network: Layer, params: Tree) -> list[str]:
-    """Return the paths of the parameters of the layers that make outputs.
+    """Return the paths of the parameters of the layers that make outputs: local heads and the
+    read-out."""
+    within = _inside_heads(network)
+    of_heads = [path for path, _ in tree.items(params) if path.startswith(within)]
+    return [*of_heads, *readout_parameters(network, params)]
 
-    These are the layers of local heads, and the read-out: the last layer with parameters besides,
-    and the norms that follow it.
+
+def readout_parameters(network: Layer, params: Tree) -> list[str]:
+    """Return the paths of the parameters of the read-out, which makes the network's outputs.
+
+    It is the last layer with parameters outside local heads, and the norms that follow it.
     """
-    of_layers = {
-        path: list(tree.items(tree.subtree(params, path), path)) for path, _ in walk(network)
-    }
-    weighted = [(path, layer) for path, layer in walk(network) if of_layers[path]]
-    within = tuple(f"{head}/" if head else "" for head in local_heads(network))
-    of_heads = [path for path, _ in weighted if path.startswith(within)]
-    others = [(path, layer) for path, layer in weighted if path not in of_heads]
-    last = max((i for i, (_, layer) in enumerate(others) if not layer.normalizes), default=-1)
-    made_by = [*of_heads, *(path for path, _ in others[last:])]
-    return [of_parameter for path in made_by for of_parameter, _ in of_layers[path]]
+    within = _inside_heads(network)
+    weighted = [
+        (path, layer)
+        for path, layer in walk(network)
+        if not path.startswith(within) and tree.leaves(tree.subtree(params, path))
+    ]
+    last = max((i for i, (_, layer) in enumerate(weighted) if not layer.normalizes), default=-1)
+    return [
+        of_parameter
+        for path, _ in weighted[last:]
+        for of_parameter, _ in tree.items(tree.subtree(params, path), path)
+    ]
+
+
+def _inside_heads(network: Layer) -> tuple[str, ...]:
+    """Return what the paths of the layers and parameters of local heads begin with."""
+    return tuple(f"{head}/" if head else "" for head in local_heads(network))
 
 
 def local_heads(network: Layer) -> dict[str, LocalHead]:

@@ -41,7 +41,8 @@ WHAT_TO_LEARN: Flags = {
 
 HOW_TO_LEARN: Flags = {
     "--lr": _FLOAT | {"help": "base learning rate"},
-    "--output-lr": _FLOAT | {"help": "factor of the learning rate of the last layer, default 1"},
+    "--output-lr": _FLOAT
+    | {"help": "factor of the learning rate of the read-out, the last layer, default 1"},
     "--head-lr": _FLOAT | {"help": "factor of the learning rate of local heads, default 1"},
     "--head-reads": {
         "choices": READS,

@@ -1,10 +1,11 @@
-"""Learning rates of their own for local heads and for the last layer of a network."""
+"""Learning rates of their own for local heads and for the read-out of a network."""
 
 from __future__ import annotations
 
 from dualnet import tree
 from dualnet.errors import UsageError
-from dualnet.nn import Layer, LocalHead, Sequential, walk
+from dualnet.learning.sites import output_parameters, readout_parameters
+from dualnet.nn import Layer
 from dualnet.tree import Tree
 
 
@@ -19,34 +20,22 @@ def rate_factors(
     Args:
         network, params: whose parameters.
         head_lr: factor for what belongs to local heads.
-        output_lr: factor for the last layer, which makes the outputs.
+        output_lr: factor for the read-out: the last layer with parameters, and norms behind it.
 
     Returns:
         A tree of numbers like the parameters; None if all factors are 1.
 
     Raises:
-        UsageError: the network has no last layer with parameters, and `output_lr` is not 1.
+        UsageError: no layer has parameters, and `output_lr` is not 1.
     """
     if head_lr == output_lr == 1.0:
         return None
-    layers = walk(network, containers=True)
-    heads = tuple(f"{path}/" for path, layer in layers if isinstance(layer, LocalHead))
-    outputs = f"{_last_layer(network, params)}/" if output_lr != 1.0 else None
+    readout = frozenset(readout_parameters(network, params))
+    if not readout and output_lr != 1.0:
+        raise UsageError("--output-lr: no layer of the network has parameters")
+    heads = frozenset(output_parameters(network, params)) - readout
 
     def factor(path: str) -> float:
-        if path.startswith(heads):
-            return head_lr
-        return output_lr if outputs is not None and path.startswith(outputs) else 1.0
+        return head_lr if path in heads else output_lr if path in readout else 1.0
 
     return tree.unflatten(params, [factor(path) for path, _ in tree.items(params)])
-
-
-def _last_layer(network: Layer, params: Tree) -> str:
-    """Return the path of the layer that makes the outputs."""
-    if isinstance(network, Sequential):
-        name, layer = network.layers[-1]
-        if tree.leaves(params[name]) and not layer.layers:
-            return name
-    raise UsageError(
-        "--output-lr: the network must be a Sequential that ends in a layer with parameters"
-    )
