@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dualnet.models import MODELS
+
 from dualnet import Key, backends, data, tree
 from dualnet.errors import DivergedError, DualnetError, Interrupted, UsageError
 from dualnet.learning import RULES, WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
@@ -32,7 +34,6 @@ from dualnet.training.run import extended, out_of_memory_explained, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.seeds import run_seeds, words_for_diverged
 from dualnet.training.settings import Settings, Tables, build, flag
-from models import MODELS
 
 TABLES: Tables = {
     "model": MODELS,

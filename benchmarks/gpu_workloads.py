@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import torch
+from dualnet.models import MLP
 
 import dualnet as dn
 from benchmarks import gpu_networks
@@ -38,7 +39,6 @@ from dualnet.optim import SGD
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array
-from models import MLP
 
 _ROUNDING = {
     # precision: its name in torch, its name in JAX, and how far apart results may be, as a share

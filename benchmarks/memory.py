@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dualnet.models import MLP
 
 import dualnet as dn
 from dualnet import backends, tree
@@ -34,7 +35,6 @@ from dualnet.learning import (
     split_batch,
 )
 from dualnet.nn import softmax_cross_entropy
-from models import MLP
 
 DEPTHS = (2, 16, 64)
 WIDTH, BATCH, K = 512, 512, 8

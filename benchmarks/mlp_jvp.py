@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dualnet.models import MLP
 
 import dualnet as dn
 from benchmarks.peers import LR, Jax, Torch
@@ -26,7 +27,6 @@ from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.optim import SGD
 from dualnet.tree import Tree
 from dualnet.types import Array
-from models import MLP
 
 KS = (1, 4, 16, 64)
 BATCH = 64

@@ -1,5 +1,7 @@
 """dualnet: forward-mode automatic differentiation with k tangents at once, and training by it."""
 
+from pathlib import Path
+
 from dualnet import images, linear, numpy, special, tree  # noqa: F401, some register their rules
 from dualnet.checking import check_jvp, check_vjp
 from dualnet.core.custom import custom_jvp
@@ -39,3 +41,7 @@ __all__ = [
     "value_and_grad",
     "vjp",
 ]
+
+if not (Path(__file__).parent / "models").exists():
+    # An installed package has `dualnet.models` inside; a checkout has `models/` beside the package.
+    __path__.append(str(Path(__file__).parent.parent))

@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 import numpy as np
+from dualnet.models.local_mixer import LocalMixer
 
 import dualnet as dn
 from dualnet import tree
@@ -22,7 +23,6 @@ from dualnet.types import Array
 from experiments.experiment import Experiment, Form, Settings, figure, spread
 from experiments.start import Start
 from experiments.steps import Images
-from models.local_mixer import LocalMixer
 
 LOSSES = (
     ("one", "perturbed"),

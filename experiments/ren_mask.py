@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from dualnet.models.local_mixer import LocalMixer
+from dualnet.models.resnet import ResNet18
 
 from dualnet.learning import (
     ActivityPerturbation,
@@ -29,8 +31,6 @@ from dualnet.types import Array, Shape, Stack
 from experiments.experiment import Experiment, Form, Settings, spread
 from experiments.start import Start
 from experiments.steps import Images
-from models.local_mixer import LocalMixer
-from models.resnet import ResNet18
 
 
 @dataclass(frozen=True)

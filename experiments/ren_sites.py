@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from dualnet.models.local_mixer import LocalMixer
 
 from dualnet.analysis import EXACT, Point, variance
 from dualnet.learning import ActivityPerturbation, GreedyActivityPerturbation, Rule
@@ -19,7 +20,6 @@ from dualnet.types import Array
 from experiments.experiment import Experiment, Form, Settings
 from experiments.fdfa_variance import square
 from experiments.steps import Images, Learner
-from models.local_mixer import LocalMixer
 
 RATE = 1e-3
 

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
+from dualnet.models.mlp import MLP
 
 import dualnet as dn
 from dualnet import backends, data
@@ -30,7 +31,6 @@ from dualnet.training.recipes import find_recipe
 from dualnet.tree import Tree
 from dualnet.types import Array
 from experiments.experiment import Form
-from models.mlp import MLP
 
 RATE, FALL, BATCH = 1e-4, 0.95, 64
 QUICK = 128

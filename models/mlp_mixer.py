@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dualnet.models.vit import patch_size
+
 from dualnet import Key
 from dualnet.nn import (
     AverageTokens,
@@ -21,7 +23,6 @@ from dualnet.nn import (
 )
 from dualnet.nn.refusals import require_count
 from dualnet.types import Shape
-from models.vit import patch_size
 
 
 @dataclass(frozen=True)

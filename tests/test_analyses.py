@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dualnet.models.local_mixer import LocalMixer
 from learning_problems import (
     BACKEND,
     NETWORKS,
@@ -54,7 +55,6 @@ from experiments import (
 )
 from experiments.experiment import Form, read_rows
 from experiments.steps import Images, Learner, mlp
-from models.local_mixer import LocalMixer
 
 # --- perturbed activities by finite differences --------------------------------------------------
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dualnet.models import MLP
 from learning_problems import (
     BACKEND,
     EVERY_RULE,
@@ -41,7 +42,6 @@ from dualnet.nn import Activation, Dropout, Linear, Sequential, mean_squared_err
 from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import GRADIENT_COLUMNS, RunFolder
 from dualnet.training.settings import Settings
-from models import MLP
 
 
 def at(p, rule, rule_state=None):

@@ -11,6 +11,7 @@ import pytest
 import test_training
 from cupy_comparisons import SameDraws, assert_same
 from data_files import resized_by_a_loop
+from dualnet.models import MLP
 
 from dualnet import Key, backends, data
 from dualnet.data.augment import (
@@ -31,7 +32,6 @@ from dualnet.errors import UsageError
 from dualnet.learning import Task
 from dualnet.nn import softmax_cross_entropy
 from dualnet.training.run import make_trainer
-from models import MLP
 
 BACKEND = backends.get("numpy")
 EVERY = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dualnet.models import MODELS
 
 import dualnet as dn
 import dualnet.check.__main__ as command
@@ -25,7 +26,6 @@ from dualnet.core.tables.writing import WRITES
 from dualnet.errors import TangentError, UsageError
 from dualnet.nn import losses
 from dualnet.optim import Optimizer
-from models import MODELS
 
 COVERED = {row.covers for row in ROWS}
 FAMILIES = tuple(dict.fromkeys(row.family for row in ROWS))

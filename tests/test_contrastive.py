@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dualnet.models import MODELS
 from learning_problems import assert_close, assert_unbiased, estimates, largest_sum, problem
 from peers import peer
 
@@ -28,7 +29,6 @@ from dualnet.training.epoch import course
 from dualnet.training.objective import Contrastive, TrainedNetwork
 from dualnet.training.run import make_trainer
 from dualnet.training.settings import Settings
-from models import MODELS
 
 N, D = 3, 4
 every_kind = pytest.mark.parametrize("negatives", ["one-view", "both-views"])

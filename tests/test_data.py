@@ -314,7 +314,9 @@ def test_pixels_refuses_other_kinds():
         data.pixels(data.pixels(data.test_images, np.float32), np.float32)
     with pytest.raises(UsageError, match="pixels: dtype: expected float32 or float64"):
         data.pixels(data.test_images, np.int64)
-    with pytest.raises(UsageError, match="pixels: scale: expected standard or symmetric, got 'no'"):
+    with pytest.raises(
+        UsageError, match="pixels: scale: expected one of standard, symmetric, none, got 'no'"
+    ):
         data.pixels(data.test_images, np.float32, "no")
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from dualnet.models.local_mixer import LocalMixer
 from learning_problems import (
     BACKEND,
     WITH_BATCH_NORM,
@@ -39,7 +40,6 @@ from dualnet.nn import (
     Linear,
     softmax_cross_entropy,
 )
-from models.local_mixer import LocalMixer
 
 GROUPS = 2
 MIXER = LocalMixer(width=8, patches=2, groups=GROUPS, depth=2)

@@ -19,7 +19,7 @@ FLOORS = {
     1: ("backends",),
     2: ("core", "images", "linear", "numpy", "checking", "recording", "scipy", "special"),
     3: ("nn", "optim", "schedules"),
-    4: ("learning",),
+    4: ("learning", "models"),
     5: ("analysis", "data", "training"),
     6: ("check",),
 }

@@ -11,15 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from learning_problems import Problem, drawn_until, every_relu_is_on
-
-import train
-from dualnet import Key, tree
-from dualnet.errors import UsageError
-from dualnet.learning import RULES, Task
-from dualnet.nn import Context, LocalHead, StopGradient, couples_examples, softmax_cross_entropy
-from dualnet.training.resolve import fitting_options, locality, resolve
-from models import (
+from dualnet.models import (
     CNN,
     CNN4,
     MLP,
@@ -32,6 +24,14 @@ from models import (
     ResNet18,
     ViT,
 )
+from learning_problems import Problem, drawn_until, every_relu_is_on
+
+import train
+from dualnet import Key, tree
+from dualnet.errors import UsageError
+from dualnet.learning import RULES, Task
+from dualnet.nn import Context, LocalHead, StopGradient, couples_examples, softmax_cross_entropy
+from dualnet.training.resolve import fitting_options, locality, resolve
 
 MNIST, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
 

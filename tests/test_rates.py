@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dualnet.models import LocalMixer
 
 from dualnet import Key, data, tree
 from dualnet.errors import TreeError, UsageError
@@ -15,7 +16,6 @@ from dualnet.training.epoch import course
 from dualnet.training.rates import rate_factors
 from dualnet.training.run import make_trainer
 from dualnet.training.settings import Settings
-from models import LocalMixer
 
 NETWORK = Sequential(
     (

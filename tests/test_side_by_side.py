@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dualnet.models import MLP
 from test_training import (
     KINDS,
     SETTINGS,
@@ -27,7 +28,6 @@ from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.seeds import run_seeds
 from dualnet.training.side_by_side import train_side_by_side
-from models import MLP
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from dualnet.models import MLP
 from learning_problems import flat, problem
 
 import dualnet as dn
@@ -10,7 +11,6 @@ from dualnet.learning import RULES
 from dualnet.training.run import run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings
-from models import MLP
 
 
 def test_jvp():

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from data_files import mutate
+from dualnet.models import MLP
 
 import dualnet.training.loop as loop_module
 from dualnet import Key, data, tree
@@ -22,7 +23,6 @@ from dualnet.training.loop import Trainer
 from dualnet.training.run import run, seconds_per_step
 from dualnet.training.run_folder import COLUMNS, RunFolder
 from dualnet.training.settings import Settings, build
-from models import MLP
 
 pytestmark = pytest.mark.usefixtures("no_curve")
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dualnet.data.cache import IMAGES, LABELS, cached
 from dualnet.data.cifar import LAYOUTS, read_cifar
-from dualnet.data.dataset import Dataset, Pair, Rows
+from dualnet.data.dataset import Dataset, Pair
 from dualnet.data.folders import Listing, list_classes, list_set, write_decoded
 from dualnet.data.idx_sets import read_digits, read_idx_set
 from dualnet.data.locate import Found, locate, locate_folder
 from dualnet.data.sources import NAMES, SOURCES
 from dualnet.data.streams import FETCH_AGAIN
 from dualnet.errors import UsageError
-from dualnet.random import Key
 
 _LARGEST_SIDE = 1024
 """The largest height and width of images, in pixels."""
@@ -99,7 +97,10 @@ def load(
         on_disk=source.kept == "folders" or name in LAYOUTS,
         image_size=None if name == _SCALED else image_size,
     )
-    return dataset if validation is None else _validating(dataset, validation)
+    if validation is None:
+        return dataset
+    _check_number("validation", validation, len(dataset.train_labels) - 1)
+    return dataset.validating(validation)
 
 
 def outline(
@@ -124,23 +125,6 @@ def outline(
     if count is None:
         count = len(list_classes(name, locate_folder(name, data_dir)))
     return (side, side, source.channels), count
-
-
-def _validating(dataset: Dataset, count: int) -> Dataset:
-    """Hold `count` of the training examples back, and test on them."""
-    images, labels = np.asarray(dataset.train_images), dataset.train_labels
-    _check_number("validation", count, len(labels) - 1)
-    shuffle = np.random.Generator(np.random.SFC64(Key(0).fold_in("validation").bits))
-    order = shuffle.permutation(len(labels)).astype(np.int64)
-    kept, held_back = np.sort(order[:-count]), np.sort(order[-count:])
-    return replace(
-        dataset,
-        train_images=Rows(images, kept),
-        train_labels=labels[kept],
-        test_images=Rows(images, held_back),
-        test_labels=labels[held_back],
-        tested_on="validation",
-    )
 
 
 def _check_number(argument: str, number: int | None, available: int | None = None) -> None:

@@ -140,7 +140,7 @@ class Trainer:
         x = self._prepare(self.dataset.train_images[:1])
         images = len(self.dataset.train_images)
         require_whole_batches(self.objective, self.task, trained, x, images, self.batch_size)
-        classes = len(self.dataset.classes)
+        classes = self.dataset.outputs
         carried = Carried(
             params,
             model_state,
@@ -336,7 +336,8 @@ class Trainer:
         loss, hits, examples, seconds = now.sums
         last = (epoch + 1) * per_epoch - 1
         lr = self.lr * self.schedule(last, self.epochs * per_epoch, per_epoch)
-        row = [epoch + 1, loss / examples, hits / examples, test_loss, test_accuracy, lr, seconds]
+        accuracy = hits / examples if self.objective.classifies else np.nan
+        row = [epoch + 1, loss / examples, accuracy, test_loss, test_accuracy, lr, seconds]
         return replace(
             now,
             position=np.array([epoch + 1, 0]),

@@ -61,9 +61,13 @@ class RunFolder:
             UsageError: the folder holds a run already, or cannot be made or written to.
         """
         self.require_unused()
+        self.make()
+        self.write_settings(settings)
+
+    def make(self) -> None:
+        """Make the folder, if it is not there."""
         with self._errors_named():
             self.path.mkdir(parents=True, exist_ok=True)
-        self.write_settings(settings)
 
     def create_for_seeds(self, seeds: Sequence[int]) -> None:
         """Make a folder for runs of several seeds, and write `seeds.json`.
@@ -73,8 +77,7 @@ class RunFolder:
         """
         for folder in (self, *map(self.of_seed, seeds)):
             folder.require_unused()
-        with self._errors_named():
-            self.path.mkdir(parents=True, exist_ok=True)
+        self.make()
         self.write_json("seeds.json", {"seeds": list(seeds)})
 
     def of_seed(self, seed: int) -> RunFolder:
@@ -183,18 +186,21 @@ class RunFolder:
                 os.fsync(file.fileno())
             os.replace(temporary, self.path / "checkpoint.npz")
 
-    def read_checkpoint(self, like: dict[str, Tree]) -> dict[str, Tree]:
+    def read_checkpoint(self, like: dict[str, Tree], whole: bool = True) -> dict[str, Tree]:
         """Return the trees in `checkpoint.npz`.
 
         Args:
             like: trees of the expected structure.  Arrays must agree with their leaves in shape
                 and dtype, and come back on the same device as they.  A leaf None stands for a
                 NumPy array of any shape and dtype.
+            whole: whether the file may hold no other trees.
 
         Raises:
             DataError: the file is missing, damaged, or does not fit.
         """
         arrays, expected = self._read_arrays(), _by_array_name(like)
+        if not whole:
+            arrays = {name: x for name, x in arrays.items() if name.partition(":")[0] in like}
         misfit = f"{self.path / 'checkpoint.npz'} does not fit this run"
         for name in sorted(set(arrays) ^ set(expected)):
             raise DataError(f"{misfit}: {name} is on one side only; {_START_ANEW}")

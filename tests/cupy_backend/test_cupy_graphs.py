@@ -13,6 +13,7 @@ import fake_cuda
 import numpy as np
 import pytest
 from cupy_comparisons import HOST, moved_back
+from dualnet.models import MODELS
 from learning_problems import EVERY_RULE
 from test_cupy_training import CHOICES, built, cupy_by_name, settings  # noqa: F401
 from test_models import REDUCED
@@ -39,7 +40,6 @@ from dualnet.training.epoch import course
 from dualnet.training.objective import READOUT_LR
 from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import RunFolder
-from models import MODELS
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")
 

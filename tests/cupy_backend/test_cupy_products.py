@@ -20,6 +20,7 @@ from cupy_comparisons import (
     moved_back,
     on,
 )
+from dualnet.models import MLP
 from fake_cupy import is_stand_in
 from learning_problems import EVERY_RULE, NETWORKS, problem
 
@@ -33,7 +34,6 @@ from dualnet.data.enlarge import enlarged
 from dualnet.errors import BackendError
 from dualnet.learning.directions.algebra import inner_products
 from dualnet.nn import Context, Linear, Sequential
-from models import MLP
 
 HALF_UNIT = {"full": 0.0, "tf32": 2.0**-11, "bf16": 2.0**-8}
 """The largest relative error of a factor that is rounded to the nearest."""

@@ -8,6 +8,7 @@ import fake_cuda
 import numpy as np
 import pytest
 from cupy_comparisons import HOST, SameDraws, assert_same, moved_back
+from dualnet.models import MODELS
 from fake_cupy import is_stand_in
 
 from dualnet import backends, data, tree
@@ -20,7 +21,6 @@ from dualnet.training.objective import OBJECTIVES
 from dualnet.training.run import make_trainer, restored, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings
-from models import MODELS
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")
 
