@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ class ArrayDataset(Dataset):
         labels: `(classes,)`, what the targets call each class; empty where targets are real.
     """
 
-    labels: np.ndarray = np.zeros(0, np.int64)  # noqa: RUF009, never written to
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def from_arrays(
@@ -206,8 +206,8 @@ def _renumbered(
     unknown = [label for label in found.tolist() if label not in labels.tolist()]
     if unknown:
         raise UsageError(
-            f"data: {name}: expected the classes that were trained on, {labels[0]!r} to "
-            f"{labels[-1]!r}, got {unknown[0]!r}"
+            f"data: {name}: expected the classes that were trained on, {labels.tolist()[0]!r} to "
+            f"{labels.tolist()[-1]!r}, got {unknown[0]!r}"
         )
     return np.searchsorted(labels, found)[y]
 

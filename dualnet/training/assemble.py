@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from dualnet.errors import UsageError
+from dualnet.models import MODELS
+from dualnet.naming import assigned
 from dualnet.nn import Layer, has_local_heads, with_local_heads
 from dualnet.random import Key
-from dualnet.training.objective import Objective
+from dualnet.training.objective import OBJECTIVES
+from dualnet.training.resolve import locality
+from dualnet.training.settings import Settings, build
 from dualnet.types import Shape
 
 
@@ -20,36 +24,31 @@ class Model(Protocol):
 
 
 def network_of(
-    model: Model,
-    objective: Objective,
-    locality: str,
-    in_shape: Shape,
-    outputs: int,
-    head_reads: str = "average",
-) -> Any:
-    """Return a model's network for an objective and a rule.
+    settings: Settings, in_shape: Shape, outputs: int, model: Model | None = None
+) -> Layer:
+    """Return the network that settings name, with local heads if the rule has local losses.
 
     Args:
-        model: builds the layers.
-        objective: what the network is trained for.
-        locality: of the rule: `global`, `local` or `greedy`.  All but the first need local heads.
+        settings: of the run.
         in_shape: of an example.
         outputs: how many classes or real targets there are.
-        head_reads: what the heads read that a network without any gets, see `nn.LocalHead`.
+        model: builds the layers; None for the model that the settings name.
 
     Raises:
-        UsageError: `head_reads` is not the default, and the network has heads of its own.
+        UsageError: settings say what heads read, and the network has heads of its own.
     """
-    network = objective.network(lambda width: model.network(in_shape, width), outputs)
-    if locality == "global":
+    chosen = model or build(MODELS, "model", settings.model, settings.model_options)
+    objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
+    network = objective.network(lambda width: chosen.network(in_shape, width), outputs)
+    if locality(settings.rule) == "global":
         return network
     if has_local_heads(network):
-        if head_reads != "average":
+        if settings.head_reads != "average":
             raise UsageError(
-                f"--head-reads {head_reads} is of no use to --model "
-                f"{type(model).__name__}: its local heads are its own"
+                f"{assigned('head_reads', settings.head_reads)} is of no use to "
+                f"{assigned('model', settings.model)}: its local heads are its own"
             )
         return network
     params, _, (width,) = network.init(Key(0), in_shape)
-    with_heads = with_local_heads(network, params, width, head_reads)
+    with_heads = with_local_heads(network, params, width, settings.head_reads)
     return objective.network(lambda _: with_heads, outputs)

@@ -49,7 +49,7 @@ TABLES: Tables = {
 _OF_DATA = ("limit_train", "limit_test", "image_size", "validation")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FittedNetwork(Trained):
     """What `fit` returns: the network after the last epoch, and how it got there.
 
@@ -120,14 +120,7 @@ def fit(
     if objective.classifies != bool(dataset.classes):
         kind = "classes" if dataset.classes else "real targets"
         raise UsageError(f"fit: objective: {chosen.objective} is of no use to {kind}")
-    network = network_of(
-        _model(model, chosen),
-        objective,
-        RULES[chosen.rule].locality,
-        dataset.in_shape,
-        dataset.outputs,
-        chosen.head_reads,
-    )
+    network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
     trainer = make_trainer(chosen, network, dataset)
     return _trained(trainer, chosen, callbacks, quiet)
 
@@ -224,8 +217,8 @@ def _name_and_options(model: Any) -> tuple[str, dict[str, Any]]:
     return name, {} if name == GIVEN else {f.name: getattr(model, f.name) for f in fields(model)}
 
 
-def _model(model: Any, settings: Settings) -> Model:
-    """Return the model that was given, or that settings name."""
+def _model(model: Any) -> Model | None:
+    """Return the model that was given; None where it was named."""
     if isinstance(model, str):
-        return build(MODELS, "model", settings.model, settings.model_options)
+        return None
     return _Fixed(model) if isinstance(model, Layer) else model

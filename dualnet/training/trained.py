@@ -38,7 +38,7 @@ from dualnet.types import Array
 FILE = "network.json"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trained:
     """See the head of this file.
 
@@ -68,6 +68,13 @@ class Trained:
     real_targets: int | None
     dtype: np.dtype
     backend: Backend
+
+    def __repr__(self) -> str:
+        what = f"{len(self.classes)} classes" if self.classes else f"{self.real_targets} targets"
+        return (
+            f"<{type(self).__name__}: {tree.size(self.params):,} parameters, examples "
+            f"{self.preparation.shape}, {what}>"
+        )
 
     def predict(self, x: Any) -> np.ndarray:
         """Return the class of each example as the training targets had it, or its real targets.
