@@ -20,18 +20,19 @@ from typing import Any
 from dualnet import Key, backends, data, tree
 from dualnet.errors import DivergedError, DualnetError, Interrupted, UsageError
 from dualnet.learning import RULES, WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
+from dualnet.naming import as_flags, assigned, flag
 from dualnet.nn import has_local_heads, walk, with_local_heads
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
-from dualnet.training.flags import ROUNDED_BITS, make_parser
+from dualnet.training.flags import given, make_parser
 from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.recipes import RECIPES, find_recipe
-from dualnet.training.resolve import check, locality, resolve
+from dualnet.training.resolve import by_name, check, locality, resolve
 from dualnet.training.run import extended, out_of_memory_explained, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.seeds import run_seeds, words_for_diverged
-from dualnet.training.settings import Settings, Tables, build, flag
+from dualnet.training.settings import Settings, Tables, build
 from models import MODELS
 
 TABLES: Tables = {
@@ -51,6 +52,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return make_parser(TABLES, __doc__.partition("\n")[0]).parse_args(argv)
 
 
+@as_flags()
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Return the settings that flags ask for."""
+    return resolve(given(args, TABLES), TABLES)
+
+
 def published(settings: Settings) -> dict[str, Any]:
     """Return what a summary says of the recipe, {} if there is none.
 
@@ -59,10 +66,10 @@ def published(settings: Settings) -> dict[str, Any]:
     if settings.recipe is None:
         return {}
     recipe = find_recipe(settings.recipe)
-    unchanged = by_name(resolve(parse(["--recipe", settings.recipe]), TABLES))
+    unchanged = by_name(resolve({"recipe": settings.recipe}, TABLES), TABLES)
     changed = [
         name
-        for name, value in by_name(settings).items()
+        for name, value in by_name(settings, TABLES).items()
         if name not in COMPARABLE_ANYWAY and (name, value) not in unchanged.items()
     ]
     return {
@@ -76,16 +83,6 @@ def published(settings: Settings) -> dict[str, Any]:
     }
 
 
-def by_name(settings: Settings) -> dict[str, Any]:
-    """Return every setting and option under the name of its flag."""
-    named = dict(vars(settings))
-    precision = named.pop("matmul_precision")
-    named |= {name: name == precision for name in ROUNDED_BITS}  # flags of their own
-    for kind in TABLES:
-        named |= named.pop(f"{kind}_options")
-    return named
-
-
 def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> Any:
     """Return the model that the settings name, with local heads if the rule has local losses."""
     model = build(MODELS, "model", settings.model, settings.model_options)
@@ -96,8 +93,8 @@ def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> A
     if has_local_heads(network):
         if settings.head_reads != "average":
             raise UsageError(
-                f"--head-reads {settings.head_reads} is of no use to --model {settings.model}: its "
-                "local heads are its own"
+                f"{assigned('head_reads', settings.head_reads)} is of no use to "
+                f"{assigned('model', settings.model)}: its local heads are its own"
             )
         return network
     params, _, (outputs,) = network.init(Key(0), in_shape)
@@ -145,6 +142,14 @@ def train(
         raise Interrupted(f"interrupted; go on with --resume {folder.path}{where}") from None
 
 
+def require_use(data_dir: str | None, settings: Settings) -> None:
+    """Raise a UsageError if a folder of data files is named for a set that ships with us."""
+    if data_dir is not None and data.SOURCES[settings.dataset].kept == "package":
+        raise UsageError(
+            f"--data-dir is of no use to --dataset {settings.dataset}: it ships with us"
+        )
+
+
 def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
     """Return what `--describe` prints: the network, every setting, and what a recipe says of it."""
     in_shape, classes = data.outline(settings.dataset, data_dir, settings.image_size)
@@ -169,7 +174,7 @@ def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
         ],
         "input_shape": list(in_shape),
         "classes": classes,
-        "settings": by_name(settings),
+        "settings": by_name(settings, TABLES),
         **describe_recipe(settings),
     }
 
@@ -222,6 +227,7 @@ def print_list() -> None:
         print(f"  {name:{longest}}  {', '.join(rows)}")
 
 
+@as_flags()
 def main(argv: list[str]) -> None:
     """Do what the command line asks for; errors are raised."""
     args = parse(argv)
@@ -235,7 +241,8 @@ def main(argv: list[str]) -> None:
         raise UsageError("give --seed or --seeds, not both")
     if len(set(args.seeds or ())) < len(args.seeds or ()):
         raise UsageError(f"--seeds must differ, got {' '.join(map(str, args.seeds))}")
-    settings = resolve(args, TABLES)
+    settings = settings_of(args)
+    require_use(args.data_dir, settings)
     if args.describe:
         print(json.dumps(describe(settings, args.data_dir)))
         return

@@ -442,7 +442,7 @@ def test_how_often_to_look_is_at_least_every_step():
 
 def test_the_flag_is_a_setting_that_a_resumed_run_keeps():
     for flags, found in ((["--grad-stats", "7"], 7), ([], None)):
-        settings = train_py.resolve(train_py.parse(flags), train_py.TABLES)
+        settings = train_py.settings_of(train_py.parse(flags))
         assert settings.grad_stats == found
     with pytest.raises(UsageError, match="--grad-stats cannot be changed on --resume"):
         train_py.main(["--resume", "run", "--grad-stats", "7"])

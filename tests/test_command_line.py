@@ -20,6 +20,7 @@ from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training import run
 from dualnet.training.flags import OPTION_HELP
+from dualnet.training.resolve import by_name
 from dualnet.training.settings import Settings, option_table
 
 TRAIN = Path(train.__file__)
@@ -242,7 +243,7 @@ def test_describe_prints_the_settings_that_a_run_has(flags, ask, monkeypatch):
     code, _, err = ask(*small, "--quiet", "--run-dir", "run")
     assert code == 0, err
     settings = Settings.from_json(json.loads(Path("run/config.json").read_text())["settings"])
-    assert described == json.loads(json.dumps(train.by_name(settings)))
+    assert described == json.loads(json.dumps(by_name(settings, train.TABLES)))
     # What trains has them, too.
     (trainer,) = made
     of_run = ("lr", "epochs", "batch_size", "seed", "pixels", "shards", "patience", "grad_stats")

@@ -10,9 +10,10 @@ from typing import Any, NoReturn, TypeAlias
 from dualnet import backends, data
 from dualnet.errors import UsageError
 from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
+from dualnet.naming import flag
 from dualnet.nn import READS
-from dualnet.training.resolve import DEFAULTS
-from dualnet.training.settings import Tables, flag, option_table
+from dualnet.training.resolve import DEFAULTS, setting_kinds
+from dualnet.training.settings import Tables, option_table
 
 Flags: TypeAlias = dict[str, dict[str, Any]]
 """Flag → what `ArgumentParser.add_argument` is told of it."""
@@ -59,16 +60,17 @@ HOW_TO_LEARN: Flags = {
 """Beside these there is a flag for each kind of choice: --model, --rule and so on."""
 
 WHERE_AND_HOW_TO_REPORT: Flags = {
-    "--backend": {"choices": backends.NAMES, "default": "numpy", "help": "default numpy"},
-    "--threads": _INT | {"default": 1, "help": "how many shards run at a time, default 1"},
+    "--backend": {"choices": backends.NAMES, "help": "default numpy"},
+    "--threads": _INT | {"help": "how many shards run at a time, default 1"},
     "--shards": _INT
     | {"help": "pieces that a batch is cut into, to bound memory (default: one for each thread)"},
     "--no-graph": {
         "dest": "graph",
         "action": "store_false",
+        "default": None,
         "help": "do not record steps and evaluations to repeat them as a whole (cupy)",
     },
-    "--dtype": {"choices": ("float32", "float64"), "default": "float32", "help": "default float32"},
+    "--dtype": {"choices": ("float32", "float64"), "help": "default float32"},
     "--run-dir": {"metavar": "DIR", "help": "default runs/DATASET-MODEL-RULE-TIME"},
     "--resume": {"metavar": "RUN", "help": "go on with the run in this folder"},
     "--grad-stats": _INT | {"help": "every N steps, compare gradients with the exact ones"},
@@ -146,14 +148,14 @@ OPTION_HELP = {
 }
 """What the help says of an option; a help text for every option of a dataclass."""
 
-_FORMS: dict[type, dict[str, Any]] = {
-    int: _INT,
-    float: _FLOAT,
-    str: {"metavar": "NAME"},
-    bool: {"action": argparse.BooleanOptionalAction},
-    tuple: _FLOAT | {"nargs": "+"},
+_FORMS: dict[str, dict[str, Any]] = {
+    "int": _INT,
+    "float": _FLOAT,
+    "str": {"metavar": "NAME"},
+    "bool": {"action": argparse.BooleanOptionalAction},
+    "tuple[float, ...]": _FLOAT | {"nargs": "+"},
 }
-"""Type of an option → the form of its flag."""
+"""What an option holds, beside None → the form of its flag."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -200,10 +202,8 @@ def make_parser(tables: Tables, description: str) -> Parser:
     for precision, bits in ROUNDED_BITS.items():
         one_of_them.add_argument(
             flag(precision),
-            dest="matmul_precision",
-            action="store_const",
-            const=precision,
-            default="full",
+            action="store_true",
+            default=None,
             help=f"float32 matrix products may round their factors to {bits} bits (cupy)",
         )
     return parser
@@ -212,6 +212,20 @@ def make_parser(tables: Tables, description: str) -> Parser:
 def option_flags(table: Mapping[str, type]) -> Flags:
     """Return a flag for each option of the dataclasses in a table."""
     return {
-        flag(name): {"help": f"{OPTION_HELP.get(name, name)} ({', '.join(users)})", **_FORMS[kind]}
+        flag(name): {
+            "help": f"{OPTION_HELP.get(name, name)} ({', '.join(users)})",
+            **_FORMS[kind.removesuffix(" | None")],
+        }
         for name, (kind, users) in option_table(table).items()
     }
+
+
+def given(args: argparse.Namespace, tables: Tables) -> dict[str, Any]:
+    """Return the settings and options that the command line gives, as `resolve` takes them.
+
+    Args:
+        args: the command line as `make_parser(tables, …)` read it.
+        tables: what there is to choose from.
+    """
+    names = setting_kinds(tables)
+    return {n: value for n, value in vars(args).items() if value is not None and n in names}
