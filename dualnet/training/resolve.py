@@ -42,11 +42,9 @@ DATASET_DEFAULTS = {
     "digits": {"epochs": 60, "batch_size": 32},
     "mnist": {"epochs": 10, "batch_size": 64},
     "fashion-mnist": {"epochs": 10, "batch_size": 64},
-    "cifar10": {"epochs": 10, "batch_size": 128},
-    "cifar100": {"epochs": 10, "batch_size": 128},
-    "tiny-imagenet": {"epochs": 10, "batch_size": 128},
-    "imagenet-folder": {"epochs": 10, "batch_size": 128},
 }
+OTHER_DATA = {"epochs": 10, "batch_size": 128}
+"""Defaults of the data sets that are not in `DATASET_DEFAULTS`."""
 _ONE_PATCH = {"patches": 1, "depth": 1}  # LocalMixer M/1/16
 MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "mlp": {"digits": {"width": 128}, "cifar10": {"width": 1024}, "cifar100": {"width": 1024}},
@@ -126,7 +124,7 @@ def resolve(given: Mapping[str, Any], tables: Tables) -> Settings:
     chosen = {
         "lr": LR_DEFAULTS.get(rule, LR),
         "augment": "contrastive" if chosen["objective"] == "contrastive" else "none",
-        **DATASET_DEFAULTS[dataset],
+        **DATASET_DEFAULTS.get(dataset, OTHER_DATA),
         **chosen,
         "matmul_precision": _precision(given),
     }
