@@ -26,32 +26,34 @@ from dualnet.naming import as_flags, flag
 from dualnet.nn import walk
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
-from dualnet.training.assemble import network_of
-from dualnet.training.flags import given, make_parser
+from dualnet.training.assemble import TABLES, network_of
+from dualnet.training.config_file import checked, overruled, read_toml
+from dualnet.training.flags import files_named, given, make_parser
 from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.objective import OBJECTIVES
+from dualnet.training.plugins import load_plugins
 from dualnet.training.recipes import RECIPES, find_recipe
 from dualnet.training.resolve import by_name, check, resolve
 from dualnet.training.run import extended, out_of_memory_explained, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.seeds import run_seeds, words_for_diverged
-from dualnet.training.settings import Settings, Tables
-
-TABLES: Tables = {
-    "model": MODELS,
-    "objective": OBJECTIVES,
-    "rule": RULES,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-}
+from dualnet.training.settings import Settings
 
 COMPARABLE_ANYWAY = ("recipe", "seed", "backend", "threads", "shards", "graph", "grad_stats")
 """Settings that do not change the expected score of a recipe."""
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Return the flags that the command line gives."""
-    return make_parser(TABLES, __doc__.partition("\n")[0]).parse_args(argv)
+    """Return the flags that the command line gives, and for others what `--config` says."""
+    config, plugins = files_named(argv)
+    file = {} if config is None else read_toml(config)
+    load_plugins(plugins or file.get("plugin", ()), {**TABLES, "dataset": data.SOURCES})
+    parser = make_parser(TABLES, __doc__.partition("\n")[0])
+    args = parser.parse_every(argv)
+    if config is not None:
+        flags = {n: v for n, v in vars(args).items() if v is not parser.get_default(n)}
+        vars(args).update(overruled(checked(file, config, TABLES), flags, TABLES))
+    return args
 
 
 @as_flags()
@@ -121,7 +123,9 @@ def train(
             return run(settings, network, dataset, folder, **how)
         return run_seeds(settings, network, dataset, folder, seeds, **how)
     except KeyboardInterrupt:
-        where = "" if args.data_dir is None else f" --data-dir {args.data_dir}"
+        again = {"--data-dir": [args.data_dir] * (args.data_dir is not None)}
+        again |= {"--plugin": args.plugin or []}
+        where = "".join(f" {name} {value}" for name, values in again.items() for value in values)
         raise Interrupted(f"interrupted; go on with --resume {folder.path}{where}") from None
 
 
@@ -240,11 +244,13 @@ def main(argv: list[str]) -> None:
 def resume(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     """Go on with the run in the folder `--resume`, and return its summary."""
     given = {argument.partition("=")[0] for argument in argv if argument.startswith("--")}
-    refused = sorted(given - {"--resume", "--epochs", "--json", "--quiet", "--data-dir"})
+    refused = sorted(
+        given - {"--resume", "--epochs", "--json", "--quiet", "--data-dir", "--plugin"}
+    )
     if refused:
         raise UsageError(
             f"{refused[0]} cannot be changed on --resume; a run keeps its settings, but for "
-            "--epochs and --data-dir"
+            "--epochs, --data-dir and --plugin"
         )
     folder = RunFolder(args.resume)
     seeds = folder.seeds()

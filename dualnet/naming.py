@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 # A plain variable and no ContextVar, because the threads that a command starts must see it, too.
@@ -47,7 +48,7 @@ def named(name: str, function: str = "") -> str:
 def assigned(name: str, value: Any) -> str:
     """Return a setting with a value as its user writes it: `--epochs 2` or `epochs=2`."""
     if not _flags_are_written:
-        return f"{name}={value!r}"
+        return f"{name}={str(value)!r}" if isinstance(value, Path) else f"{name}={value!r}"
     if isinstance(value, bool):
         return flag(name if value else f"no_{name}")
     return f"{flag(name)} {value}"

@@ -28,14 +28,27 @@ STORY = ("dual", "linear", "engine", "symbolic", "spaces", "transforms")
 """The files of dualnet/core that its README has one read from top to bottom."""
 
 
+# --- packages ------------------------------------------------------------------------------------
+
+
+def test_every_package_is_installed():
+    """`packages` in pyproject.toml are all of them; `models/` is installed as `dualnet.models`."""
+    inside = {
+        ".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")
+    }
+    listed = re.search(r"(?s)\npackages = \[\n(.*?)\n\]", (ROOT / "pyproject.toml").read_text())
+    assert set(re.findall(r'"(.*?)"', listed[1])) == {*inside, "dualnet.models"}
+
+
 # --- imports -------------------------------------------------------------------------------------
 
 
 def modules():
     """Every module of the package, by its dotted name, with its syntax tree."""
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted([*PACKAGE.rglob("*.py"), *(ROOT / "models").rglob("*.py")]):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        yield ".".join(parts).removesuffix(".__init__"), ast.parse(path.read_text())
+        name = ".".join(parts if parts[0] == "dualnet" else ("dualnet", *parts))
+        yield name.removesuffix(".__init__"), ast.parse(path.read_text())
 
 
 MODULES = dict(modules())

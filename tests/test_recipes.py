@@ -351,7 +351,7 @@ def test_what_heads_read_is_refused_where_it_is_of_no_use():
     with pytest.raises(UsageError, match="--head-reads is of no use to --rule fg-a"):
         resolve("--rule", "fg-a", "--head-reads", "all")
     settings = resolve("--model", "local-mixer", "--rule", "lg-fg-a", "--head-reads", "all")
-    with pytest.raises(UsageError, match="--head-reads all is of no use to --model local-mixer"):
+    with pytest.raises(UsageError, match="head_reads='all' is of no use to model='local-mixer'"):
         train.network_of(settings, (8, 8, 1), 10)
     assert resolve("--recipe", "fdfa-cnn-mnist-lg-fg-a", "--rule", "fg-a").head_reads == "average"
 

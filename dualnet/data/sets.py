@@ -12,9 +12,10 @@ from dualnet.data.dataset import Dataset, Pair
 from dualnet.data.folders import Listing, list_classes, list_set, write_decoded
 from dualnet.data.idx_sets import read_digits, read_idx_set
 from dualnet.data.locate import Found, locate, locate_folder
-from dualnet.data.sources import NAMES, SOURCES
+from dualnet.data.sources import SOURCES
 from dualnet.data.streams import FETCH_AGAIN
 from dualnet.errors import UsageError
+from dualnet.naming import did_you_mean, named
 
 _LARGEST_SIDE = 1024
 """The largest height and width of images, in pixels."""
@@ -39,7 +40,7 @@ def load(
     DUALNET_DATA names; then the user's cache, to which downloads go.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `SOURCES`.
         data_dir: a folder that has the files, directly or in its subfolder `name`.
         limit_train: how many training examples to keep, the first ones; None for all.
         limit_test: how many test examples to keep, the first ones; None for all.
@@ -59,8 +60,11 @@ def load(
             examples, or a number is given that is of no use.
         DataError: a file is missing and cannot be downloaded, or is not what it should be.
     """
-    if name not in NAMES:
-        raise UsageError(f"load: name: expected one of {', '.join(NAMES)}, got {name!r}")
+    if name not in SOURCES:
+        raise UsageError(
+            f"load: name: expected one of {', '.join(SOURCES)}, got {name!r}"
+            f"{did_you_mean(name, SOURCES)}"
+        )
     # Numbers are checked twice: here what no set could satisfy, before anything is downloaded;
     # below what this set does not satisfy, when its sizes are known.
     _check_number("limit_train", limit_train)
@@ -68,7 +72,10 @@ def load(
     _check_number("validation", validation)
     _check_size(name, image_size)
     if validation is not None and limit_test is not None:
-        raise UsageError("load: limit_test: expected none with validation, which says its size")
+        raise UsageError(
+            f"{named('limit_test', 'load')}: expected none with {named('validation')}, which says "
+            "its size"
+        )
     source = SOURCES[name]
     classes = source.classes
     if source.kept == "folders":
@@ -134,7 +141,9 @@ def _check_number(argument: str, number: int | None, available: int | None = Non
     whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
     if not whole or number < 1 or (available is not None and number > available):
         allowed = "from 1 up" if available is None else f"from 1 to {available}"
-        raise UsageError(f"load: {argument}: expected a whole number {allowed}, got {number!r}")
+        raise UsageError(
+            f"{named(argument, 'load')}: expected a whole number {allowed}, got {number!r}"
+        )
 
 
 def _check_size(name: str, image_size: int | None) -> None:
@@ -143,8 +152,8 @@ def _check_size(name: str, image_size: int | None) -> None:
     smallest = 1 if name == _SCALED else SOURCES[name].side
     if image_size is not None and image_size < smallest:
         raise UsageError(
-            f"load: image_size: expected at least the {smallest} pixels that {name} has, "
-            f"got {image_size}"
+            f"{named('image_size', 'load')}: expected at least the {smallest} pixels that "
+            f"{name} has, got {image_size}"
         )
 
 

@@ -1,18 +1,30 @@
-"""The network that a run trains: the model's layers, with local heads if the rule needs them."""
+"""What a run is made of: the tables of choices, and the network that is trained."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from dualnet.errors import UsageError
+from dualnet.learning import RULES
 from dualnet.models import MODELS
 from dualnet.naming import assigned
 from dualnet.nn import Layer, has_local_heads, with_local_heads
+from dualnet.optim import OPTIMIZERS
 from dualnet.random import Key
+from dualnet.schedules import SCHEDULES
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.resolve import locality
-from dualnet.training.settings import Settings, build
+from dualnet.training.settings import Settings, Tables, build
 from dualnet.types import Shape
+
+TABLES: Tables = {
+    "model": MODELS,
+    "objective": OBJECTIVES,
+    "rule": RULES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+"""What there is to choose from; what is put into one of these dicts is there to choose, too."""
 
 
 class Model(Protocol):

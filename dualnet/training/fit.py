@@ -12,18 +12,15 @@ from dualnet import data, tree
 from dualnet.data import Dataset, from_arrays
 from dualnet.data.arrays import FORMS, ArrayDataset
 from dualnet.errors import UsageError
-from dualnet.learning import RULES
 from dualnet.models import MODELS
 from dualnet.nn import Layer
-from dualnet.optim import OPTIMIZERS
-from dualnet.schedules import SCHEDULES
-from dualnet.training.assemble import Model, network_of
+from dualnet.training.assemble import TABLES, Model, network_of
 from dualnet.training.loop import Trainer, best_epoch
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.resolve import resolve
 from dualnet.training.run import make_trainer
 from dualnet.training.run_folder import COLUMNS
-from dualnet.training.settings import Settings, Tables, build
+from dualnet.training.settings import Settings, build
 from dualnet.training.state import TrainState
 from dualnet.training.trained import Trained
 from dualnet.types import Shape
@@ -39,13 +36,6 @@ class Given:
 
 
 GIVEN = "given"
-TABLES: Tables = {
-    "model": {**MODELS, GIVEN: Given},
-    "objective": OBJECTIVES,
-    "rule": RULES,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-}
 _OF_DATA = ("limit_train", "limit_test", "image_size", "validation")
 
 
@@ -113,9 +103,10 @@ def fit(
     dataset = _dataset(examples, data_dir, quiet, of_data)
     if not dataset.classes:
         settings.setdefault("objective", "regression")
+    tables = {**TABLES, "model": {**MODELS, GIVEN: Given}}
     named, options = _name_and_options(model)
     given = {**settings, "dataset": name, "model": named, "rule": rule}
-    chosen = resolve({**given, **options}, TABLES)
+    chosen = resolve({**given, **options}, tables)
     objective = build(OBJECTIVES, "objective", chosen.objective, chosen.objective_options)
     if objective.classifies != bool(dataset.classes):
         kind = "classes" if dataset.classes else "real targets"

@@ -25,6 +25,7 @@ from dualnet.learning import (
     Task,
     estimate_gradient,
 )
+from dualnet.naming import named
 from dualnet.optim import Optimizer
 from dualnet.random import Key
 from dualnet.schedules import Schedule
@@ -302,9 +303,9 @@ class Trainer:
         for number, loss, right, n in zip(steps, *on_host, examples, strict=True):
             if not np.isfinite(loss):
                 raise DivergedError(
-                    f"diverged at step {number + 1}: the loss is {loss}; lower --lr (now "
-                    f"{self.lr:g}) or raise --tangents if the rule has it; the last good "
-                    "checkpoint is kept"
+                    f"diverged at step {number + 1}: the loss is {loss}; lower {named('lr')} "
+                    f"(now {self.lr:g}) or raise {named('tangents')} if the rule has it; the last "
+                    "good checkpoint is kept"
                 )
             sums = np.add(sums, (loss * n, right / self.objective.views_per_image, n, 0))
         return replace(now, sums=sums, unread=())
@@ -330,8 +331,8 @@ class Trainer:
         test_loss, test_accuracy = self.evaluate(now)
         if not np.isfinite(test_loss):
             raise DivergedError(
-                f"diverged in epoch {epoch + 1}: the test loss is {test_loss}; lower --lr (now "
-                f"{self.lr:g}); the last good checkpoint is kept"
+                f"diverged in epoch {epoch + 1}: the test loss is {test_loss}; lower "
+                f"{named('lr')} (now {self.lr:g}); the last good checkpoint is kept"
             )
         loss, hits, examples, seconds = now.sums
         last = (epoch + 1) * per_epoch - 1

@@ -40,15 +40,13 @@ DEFAULTS: dict[str, Any] = {
 """Choices that hold for every data set and rule."""
 
 DATASET_DEFAULTS = {
+    ARRAYS: {"epochs": 10, "batch_size": 64},
     "digits": {"epochs": 60, "batch_size": 32},
     "mnist": {"epochs": 10, "batch_size": 64},
     "fashion-mnist": {"epochs": 10, "batch_size": 64},
-    "cifar10": {"epochs": 10, "batch_size": 128},
-    "cifar100": {"epochs": 10, "batch_size": 128},
-    "tiny-imagenet": {"epochs": 10, "batch_size": 128},
-    "imagenet-folder": {"epochs": 10, "batch_size": 128},
-    ARRAYS: {"epochs": 10, "batch_size": 64},
 }
+OTHER_DATA = {"epochs": 10, "batch_size": 128}
+"""Defaults of the data sets that are not in `DATASET_DEFAULTS`."""
 _ONE_PATCH = {"patches": 1, "depth": 1}  # LocalMixer M/1/16
 MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "mlp": {"digits": {"width": 128}, "cifar10": {"width": 1024}, "cifar100": {"width": 1024}},
@@ -90,7 +88,7 @@ def resolve(given: Mapping[str, Any], tables: Tables) -> Settings:
     given = {name: of_kind(named(name), kinds[name], value) for name, value in given.items()}
     recipe = find_recipe(given["recipe"]).settings if given.get("recipe") else {}
     chosen = {**DEFAULTS, **recipe, **given}
-    require_choice("dataset", chosen["dataset"], DATASET_DEFAULTS)
+    require_choice("dataset", chosen["dataset"], (*data.SOURCES, ARRAYS))
     for kind, table in tables.items():
         require_choice(kind, chosen[kind], table)
     dataset, rule = chosen["dataset"], chosen["rule"]
@@ -128,7 +126,7 @@ def resolve(given: Mapping[str, Any], tables: Tables) -> Settings:
     chosen = {
         "lr": LR_DEFAULTS.get(rule, LR),
         "augment": "contrastive" if chosen["objective"] == "contrastive" else "none",
-        **DATASET_DEFAULTS[dataset],
+        **DATASET_DEFAULTS.get(dataset, OTHER_DATA),
         **chosen,
         "matmul_precision": _precision(given),
     }
@@ -176,7 +174,7 @@ def locality(rule: str) -> str:
 def check(settings: Settings, tables: Tables) -> None:
     """Raise a UsageError unless everything that the settings name exists and can be made."""
     choices: dict[str, Iterable[str]] = {
-        "dataset": DATASET_DEFAULTS,
+        "dataset": (*data.SOURCES, ARRAYS),
         "pixels": data.PIXEL_SCALES,
         "augment": data.AUGMENTATIONS,
         "head_reads": READS,

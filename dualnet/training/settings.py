@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,9 @@ from typing import Any
 
 from dualnet.errors import UsageError
 from dualnet.naming import assigned, did_you_mean, named
+
+DTYPES = ("float32", "float64")
+"""What pixels and parameters may be."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,7 @@ class Settings:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise UsageError(f"{named(name)} must be a positive number, got {value}")
-        if self.dtype not in ("float32", "float64"):
-            raise UsageError(f"{named('dtype')} must be float32 or float64, got {self.dtype}")
+        require_choice("dtype", self.dtype, DTYPES)
         if self.matmul_precision != "full" and self.dtype != "float32":
             raise UsageError(
                 f"{named(self.matmul_precision)} is of no use to {assigned('dtype', self.dtype)}; "
@@ -154,6 +157,10 @@ Tables = Mapping[str, Mapping[str, type]]
 """Kind of choice (`model`, `rule`, …) → name → dataclass, whose fields are its options."""
 
 
+OPTION_KINDS = ("int", "float", "str", "bool", "tuple[float, ...]")
+"""What the options of a dataclass may hold, beside None."""
+
+
 def option_table(table: Mapping[str, type]) -> dict[str, tuple[str, list[str]]]:
     """Return each option of a table's dataclasses, with its kind and the names of its owners.
 
@@ -164,13 +171,7 @@ def option_table(table: Mapping[str, type]) -> dict[str, tuple[str, list[str]]]:
     for owner, cls in table.items():
         kinds = kinds_of(cls)
         for name in options_of(cls):
-            kind = kinds[name]
-            if not _VALUES.keys() >= set(kind.split(" | ")):
-                raise UsageError(
-                    f"{cls.__name__}.{name}: expected an option of type int, float, str, bool or "
-                    f"tuple[float, ...], or one of them | None, got {kind}"
-                )
-            options.setdefault(name, (kind, []))[1].append(owner)
+            options.setdefault(name, (kinds[name], []))[1].append(owner)
     return options
 
 
@@ -178,12 +179,19 @@ def options_of(cls: type) -> dict[str, Any]:
     """Return the options of a dataclass with their defaults.
 
     Raises:
-        UsageError: an option has no default.
+        UsageError: the class is no dataclass, has fields that it does not know of as such, or has
+            an option without a default or of a kind that no flag can give.
     """
-    defaults = {}
+    kinds = kinds_of(cls)
+    defaults: dict[str, Any] = {}
     for f in dataclasses.fields(cls):
         if not f.init:
             continue
+        if kinds[f.name].removesuffix(" | None") not in OPTION_KINDS:
+            raise UsageError(
+                f"{cls.__name__}.{f.name}: expected an option of type int, float, str, bool or "
+                f"tuple[float, ...], or one of them | None, got {kinds[f.name]}"
+            )
         if f.default is not dataclasses.MISSING:
             defaults[f.name] = f.default
         elif f.default_factory is not dataclasses.MISSING:
@@ -191,7 +199,7 @@ def options_of(cls: type) -> dict[str, Any]:
         else:
             raise UsageError(
                 f"{cls.__name__}.{f.name}: expected an option with a default, got none; write "
-                f"{f.name}: {_written(f.type)} = …"
+                f"{f.name}: {kinds[f.name]} = …"
             )
     return defaults
 
@@ -258,7 +266,18 @@ def build(table: Mapping[str, Any], kind: str, name: str, options: dict[str, Any
                 f"{kind} {name}: it has no option {option!r}{did_you_mean(option, kinds)}"
             )
         of_kind(f"{kind} {name}: {named(option)}", kinds[option], value)
-    return table[name](**options)
+    try:
+        return table[name](**options)
+    except UsageError as error:
+        raise UsageError(f"{error}{_flags_of(kinds, str(error))}") from error
+
+
+def _flags_of(options: Iterable[str], message: str) -> str:
+    """Return the flags of the options that a message names otherwise, in parentheses."""
+    words = set(re.findall(r"[\w-]+", message))
+    spelled = {named(name): {name, name.replace("_", "-")} for name in options}
+    flags = [f for f, others in spelled.items() if f not in others | words and others & words]
+    return f" ({', '.join(flags)})" if flags else ""
 
 
 _VALUES: dict[str, tuple[type, ...]] = {
@@ -268,6 +287,8 @@ _VALUES: dict[str, tuple[type, ...]] = {
     "float": (float, int),
     "None": (types.NoneType,),
     "tuple[float, ...]": (tuple, list),
+    "list[int]": (list,),
+    "list[str]": (list,),
     "dict[str, Any]": (dict,),
 }
 """Kind as it is written → of which types values may be."""
@@ -288,8 +309,10 @@ def of_kind(where: str, kind: str, value: Any) -> Any:
     allowed = tuple(one for k in kinds for one in _VALUES.get(k, (object,)))
     # To Python a bool is an int, too.
     fits = isinstance(value, allowed) and (not isinstance(value, bool) or "bool" in kinds)
-    if fits and isinstance(value, (list, tuple)):
-        value = tuple(of_kind(where, "float", one) for one in value)
+    if fits and kind == "tuple[float, ...]":
+        return tuple(of_kind(where, "float", one) for one in value)
+    if fits and kind.startswith("list["):
+        return [of_kind(where, kind[5:-1], one) for one in value]
     if not fits:
         raise UsageError(f"{where}: expected {kind}, got {value!r}")
     return float(value) if type(value) is int and "float" in kinds else value
