@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dualnet import Key, backends, data, tree
+from dualnet.console import make_readable
 from dualnet.errors import DivergedError, DualnetError, Interrupted, UsageError
 from dualnet.learning import RULES, WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
 from dualnet.naming import as_flags, assigned, flag
@@ -343,6 +344,7 @@ def unused(path: Path) -> Path:
 
 def exit_code(argv: list[str]) -> int:
     """Run `main`, print an error as one line, and return the exit code."""
+    make_readable()
     # After SIGTERM a checkpoint is written, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from peers import peer
 
 from dualnet.backends import NumpyBackend, get
 from dualnet.errors import UsageError
@@ -160,7 +161,7 @@ def test_arrays_go_to_the_backend_and_back():
 
 
 def test_shards_on_threads_hold_blas_to_one_thread_each():
-    threadpoolctl = pytest.importorskip("threadpoolctl")
+    threadpoolctl = peer("threadpoolctl", "threads")
 
     def blas_threads(_item):
         pools = threadpoolctl.threadpool_info()
