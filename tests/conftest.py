@@ -113,6 +113,7 @@ def cupy_backend(request):
 def no_outside(monkeypatch, tmp_path):
     """An empty cache, no folder of the user's, and mirrors that refuse to connect."""
     monkeypatch.delenv("DUALNET_DATA", raising=False)
+    monkeypatch.setattr("dualnet.data.locate._beside_checkout", lambda: None)
     monkeypatch.delenv("DUALNET_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")

@@ -39,7 +39,8 @@ def load(
     """Load a data set: `digits` from the package, the others from a folder or by a download.
 
     Two folders are searched: first `data_dir`, or else the folder that the environment variable
-    DUALNET_DATA names; then the user's cache, to which downloads go.
+    DUALNET_DATA names, or else `shared/data` beside a checkout; then the user's cache, to which
+    downloads go.  If `data_dir` is given, it must hold the set.
 
     Args:
         name: one of `SOURCES`.

@@ -272,8 +272,8 @@ def require_whole_batches(
     if last < objective.min_batch:
         raise UsageError(
             f"{assigned('batch_size', batch_size)} leaves a last batch of {last} of {images} "
-            f"images, and the {type(objective).__name__.lower()} loss tells {objective.min_batch} or "
-            "more apart"
+            f"images, and the {type(objective).__name__.lower()} loss tells {objective.min_batch} "
+            "or more apart"
         )
     if last > 1 or not task.couples_examples:
         return
