@@ -1,9 +1,9 @@
 """Eigenvalues and eigenvectors of matrices that need not be symmetric, where all are real.
 
 A complex spectrum is refused, as complex numbers carry no tangents.  A real one is an array of real
-numbers, also with NumPy 2.5 and later, which return complex arrays always.  The derivatives are NaN where
-the eigenvectors do not span the space up to rounding, or where eigenvalues are equal, because then
-single eigenvalues have a kink and their vectors are not determined.
+numbers, also with NumPy 2.5 and later, which return complex arrays always.  The derivatives are NaN
+where the eigenvectors do not span the space up to rounding, or where eigenvalues are equal, because
+then single eigenvalues have a kink and their vectors are not determined.
 Source: Giles 2008, "Collected matrix derivative results for forward and reverse mode algorithmic
 differentiation", 3.1.
 """
