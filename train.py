@@ -17,17 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dualnet.models import MODELS
-
 from dualnet import Key, backends, data, tree
+from dualnet.console import make_readable
 from dualnet.errors import DivergedError, DualnetError, Interrupted, UsageError
 from dualnet.learning import RULES, WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
+from dualnet.models import MODELS
 from dualnet.naming import as_flags, flag
 from dualnet.nn import walk
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.assemble import TABLES, network_of
-from dualnet.training.config_file import checked, overruled, read_toml
+from dualnet.training.config_file import checked, overruled, plugins_in, read_toml
 from dualnet.training.flags import files_named, given, make_parser
 from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.objective import OBJECTIVES
@@ -47,7 +47,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Return the flags that the command line gives, and for others what `--config` says."""
     config, plugins = files_named(argv)
     file = {} if config is None else read_toml(config)
-    load_plugins(plugins or file.get("plugin", ()), {**TABLES, "dataset": data.SOURCES})
+    load_plugins(plugins or plugins_in(file, config), {**TABLES, "dataset": data.SOURCES})
     parser = make_parser(TABLES, __doc__.partition("\n")[0])
     args = parser.parse_every(argv)
     if config is not None:
@@ -129,12 +129,15 @@ def train(
         raise Interrupted(f"interrupted; go on with --resume {folder.path}{where}") from None
 
 
+WITHOUT_FOLDER = {"package": "ships with us", "in-memory": "is made by a plugin"}
+"""How a data set is kept that has no folder → what a message says of it."""
+
+
 def require_use(data_dir: str | None, settings: Settings) -> None:
-    """Raise a UsageError if a folder of data files is named for a set that ships with us."""
-    if data_dir is not None and data.SOURCES[settings.dataset].kept == "package":
-        raise UsageError(
-            f"--data-dir is of no use to --dataset {settings.dataset}: it ships with us"
-        )
+    """Raise a UsageError if a folder of data files is named for a set without any."""
+    if data_dir is not None and data.SOURCES[settings.dataset].kept in WITHOUT_FOLDER:
+        what = WITHOUT_FOLDER[data.SOURCES[settings.dataset].kept]
+        raise UsageError(f"--data-dir is of no use to --dataset {settings.dataset}: it {what}")
 
 
 def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
@@ -266,7 +269,13 @@ def resume(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
 
 def check_settings(settings: Settings) -> None:
     """Raise a UsageError unless everything that the settings name exists and can be made."""
-    check(settings, TABLES)
+    try:
+        check(settings, TABLES)
+    except UsageError as error:
+        known = {**TABLES, "dataset": data.SOURCES}
+        if all(getattr(settings, kind) in names for kind, names in known.items()):
+            raise
+        raise UsageError(f"{error}; if it is your own, name its file with --plugin") from None
 
 
 def conclude(summary: dict[str, Any], args: argparse.Namespace) -> None:
@@ -318,6 +327,7 @@ def unused(path: Path) -> Path:
 
 def exit_code(argv: list[str]) -> int:
     """Run `main`, print an error as one line, and return the exit code."""
+    make_readable()
     # After SIGTERM a checkpoint is written, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

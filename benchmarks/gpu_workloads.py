@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 import torch
-from dualnet.models import MLP
 
 import dualnet as dn
 from benchmarks import gpu_networks
@@ -34,6 +33,7 @@ from dualnet.learning import (
     WeightPerturbation,
     estimate_gradient,
 )
+from dualnet.models import MLP
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.optim import SGD
 from dualnet.random import Key

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dualnet.models import MLP
 
 import dualnet as dn
 from dualnet import backends, tree
@@ -34,6 +33,7 @@ from dualnet.learning import (
     estimate_gradient,
     split_batch,
 )
+from dualnet.models import MLP
 from dualnet.nn import softmax_cross_entropy
 
 DEPTHS = (2, 16, 64)

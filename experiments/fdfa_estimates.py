@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dualnet.models.mlp import MLP
 
 import dualnet as dn
 from dualnet import backends, data, tree
@@ -33,6 +32,7 @@ from dualnet.learning import (
     WeightPerturbation,
     estimate_gradient,
 )
+from dualnet.models.mlp import MLP
 from dualnet.nn import Context, Layer, Sequential, softmax_cross_entropy
 from dualnet.types import Array
 from experiments.experiment import Experiment, Form, Settings, spread

@@ -12,12 +12,12 @@ import math
 from typing import Any
 
 import numpy as np
-from dualnet.models.local_mixer import LocalMixer
 
 import dualnet as dn
 from dualnet import tree
 from dualnet.learning import Batch, GreedyBackprop, GreedyWeightPerturbation, split_batch
 from dualnet.learning.backprop import segment_losses
+from dualnet.models.local_mixer import LocalMixer
 from dualnet.tree import Tree
 from dualnet.types import Array
 from experiments.experiment import Experiment, Form, Settings, figure, spread

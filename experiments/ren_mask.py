@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dualnet.models.local_mixer import LocalMixer
-from dualnet.models.resnet import ResNet18
 
 from dualnet.learning import (
     ActivityPerturbation,
@@ -25,6 +23,8 @@ from dualnet.learning import (
 from dualnet.learning.cut_pass import DrawAtSite
 from dualnet.learning.directions.activities import ActivityDirections, DrawsActivities
 from dualnet.learning.task import Shard
+from dualnet.models.local_mixer import LocalMixer
+from dualnet.models.resnet import ResNet18
 from dualnet.nn import Layer, Residual
 from dualnet.nn.network import walk
 from dualnet.types import Array, Shape, Stack

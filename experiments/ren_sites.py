@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from dualnet.models.local_mixer import LocalMixer
 
 from dualnet.analysis import EXACT, Point, variance
 from dualnet.learning import ActivityPerturbation, GreedyActivityPerturbation, Rule
+from dualnet.models.local_mixer import LocalMixer
 from dualnet.nn import Layer
 from dualnet.types import Array
 from experiments.experiment import Experiment, Form, Settings

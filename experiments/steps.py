@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
-from dualnet.models.mlp import MLP
 
 import dualnet as dn
 from dualnet import backends, data
@@ -24,6 +23,7 @@ from dualnet.learning import (
     Task,
     estimate_gradient,
 )
+from dualnet.models.mlp import MLP
 from dualnet.nn import Context, Layer, softmax_cross_entropy, with_local_heads
 from dualnet.optim import Adam
 from dualnet.training.host_memory import keep_freed_memory

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dualnet.models.vit import patch_size
-
 from dualnet import Key
+from dualnet.models.vit import patch_size
 from dualnet.nn import (
     AverageTokens,
     Layer,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dualnet.models.local_mixer import LocalMixer
 from learning_problems import (
     BACKEND,
     NETWORKS,
@@ -29,6 +28,7 @@ from dualnet.learning import (
     GreedyBackprop,
     Task,
 )
+from dualnet.models.local_mixer import LocalMixer
 from dualnet.nn import (
     Activation,
     BatchNorm,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dualnet.models import MLP
 from learning_problems import (
     BACKEND,
     EVERY_RULE,
@@ -38,6 +37,7 @@ from dualnet.learning import (
     Task,
     WeightPerturbation,
 )
+from dualnet.models import MLP
 from dualnet.nn import Activation, Dropout, Linear, Sequential, mean_squared_error, tanh
 from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import GRADIENT_COLUMNS, RunFolder

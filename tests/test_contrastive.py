@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dualnet.models import MODELS
 from learning_problems import assert_close, assert_unbiased, estimates, largest_sum, problem
 from peers import peer
 
@@ -13,6 +12,7 @@ from dualnet import data
 from dualnet.errors import UsageError
 from dualnet.learning import GreedyActivityPerturbation, GreedyBackprop, Task
 from dualnet.learning.independence import independence_of_each
+from dualnet.models import MODELS
 from dualnet.nn import (
     Activation,
     GroupedLinear,

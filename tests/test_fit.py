@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from dualnet.models import MLP
 
 import dualnet as dn
 from dualnet import data, nn
 from dualnet.errors import DataError, UsageError
 from dualnet.learning import RULES
+from dualnet.models import MLP
 from dualnet.training.fit import fit
 from dualnet.training.scores import Scores
 from dualnet.training.trained import load_run

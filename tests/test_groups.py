@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dualnet.models.local_mixer import LocalMixer
 from learning_problems import (
     BACKEND,
     WITH_BATCH_NORM,
@@ -31,6 +30,7 @@ from dualnet.learning import (
 )
 from dualnet.learning.directions.algebra import combine_parts, inner_products_of_parts
 from dualnet.learning.directions.samplers import sampler_of
+from dualnet.models.local_mixer import LocalMixer
 from dualnet.nn import (
     AverageTokens,
     Context,

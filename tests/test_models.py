@@ -11,6 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from learning_problems import Problem, drawn_until, every_relu_is_on
+
+import train
+from dualnet import Key, tree
+from dualnet.errors import UsageError
+from dualnet.learning import RULES, Task
 from dualnet.models import (
     CNN,
     CNN4,
@@ -24,12 +30,6 @@ from dualnet.models import (
     ResNet18,
     ViT,
 )
-from learning_problems import Problem, drawn_until, every_relu_is_on
-
-import train
-from dualnet import Key, tree
-from dualnet.errors import UsageError
-from dualnet.learning import RULES, Task
 from dualnet.nn import Context, LocalHead, StopGradient, couples_examples, softmax_cross_entropy
 from dualnet.training.resolve import fitting_options, locality
 

@@ -6,13 +6,13 @@ DUALNET_TEST_SEED=n repeats a run (see conftest).
 
 import numpy as np
 import pytest
-from dualnet.models import CNN, CNN4, AlexNet, LeNet5, MLPMixer, ResNet, ResNet18, ViT
 from learning_problems import drawn_until, is_relu, layers_and_inputs
 from peers import peer
 
 import dualnet as dn
 from dualnet import tree
 from dualnet.images.windows import Geometry, unfold
+from dualnet.models import CNN, CNN4, AlexNet, LeNet5, MLPMixer, ResNet, ResNet18, ViT
 from dualnet.nn import Context, MaxPool, softmax_cross_entropy
 
 torch = peer("torch")

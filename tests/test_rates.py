@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dualnet.models import LocalMixer
 
 from dualnet import Key, data, tree
 from dualnet.errors import TreeError, UsageError
+from dualnet.models import LocalMixer
 from dualnet.nn import Activation, LayerNorm, Linear, LocalHead, Sequential, relu
 from dualnet.optim import OPTIMIZERS, SGD
 from dualnet.training.epoch import course

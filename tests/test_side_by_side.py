@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dualnet.models import MLP
 from test_training import (
     KINDS,
     SETTINGS,
@@ -23,6 +22,7 @@ from test_training import (
 import dualnet.training.seeds as seeds_module
 from dualnet import data
 from dualnet.errors import DataError, DivergedError, UsageError
+from dualnet.models import MLP
 from dualnet.training.loop import Trainer
 from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import RunFolder

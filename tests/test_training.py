@@ -11,12 +11,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from data_files import mutate
-from dualnet.models import MLP
+from peers import peer
 
 import dualnet.training.loop as loop_module
 from dualnet import Key, data, tree
 from dualnet.errors import DataError, DivergedError, TreeError, UsageError
 from dualnet.learning import Batch
+from dualnet.models import MLP
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.training import evaluation
 from dualnet.training.loop import Trainer
@@ -333,7 +334,7 @@ def test_the_median_step_leaves_the_first_five_out():
 
 
 def test_the_curve_is_a_picture(tmp_path):
-    pytest.importorskip("matplotlib")
+    peer("matplotlib", "plot")
     from dualnet.training.curve import draw_curve
 
     history = np.arange(2.0 * len(COLUMNS)).reshape(2, -1)

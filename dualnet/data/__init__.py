@@ -7,7 +7,7 @@ from dualnet.data.dataset import Dataset
 from dualnet.data.idx import read_idx
 from dualnet.data.preparation import PIXEL_SCALES, Preparation
 from dualnet.data.sets import load, outline
-from dualnet.data.sources import NAMES, SOURCES
+from dualnet.data.sources import NAMES, SOURCES, Source
 
 __all__ = [
     "AUGMENTATIONS",
@@ -17,6 +17,7 @@ __all__ = [
     "ArrayDataset",
     "Dataset",
     "Preparation",
+    "Source",
     "batches",
     "from_arrays",
     "load",

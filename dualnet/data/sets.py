@@ -12,10 +12,11 @@ from dualnet.data.dataset import Dataset, Pair
 from dualnet.data.folders import Listing, list_classes, list_set, write_decoded
 from dualnet.data.idx_sets import read_digits, read_idx_set
 from dualnet.data.locate import Found, locate, locate_folder
-from dualnet.data.sources import SOURCES
+from dualnet.data.sources import SOURCES, Source
 from dualnet.data.streams import FETCH_AGAIN
-from dualnet.errors import UsageError
+from dualnet.errors import DataError, UsageError
 from dualnet.naming import did_you_mean, named
+from dualnet.tree import describe
 
 _LARGEST_SIDE = 1024
 """The largest height and width of images, in pixels."""
@@ -37,7 +38,8 @@ def load(
     """Load a data set: `digits` from the package, the others from a folder or by a download.
 
     Two folders are searched: first `data_dir`, or else the folder that the environment variable
-    DUALNET_DATA names; then the user's cache, to which downloads go.
+    DUALNET_DATA names, or else `shared/data` beside a checkout; then the user's cache, to which
+    downloads go.  If `data_dir` is given, it must hold the set.
 
     Args:
         name: one of `SOURCES`.
@@ -89,6 +91,8 @@ def load(
         train, test = _decode(name, listing, side, quiet)
     elif source.kept == "package":
         train, test = read_digits(source)
+    elif source.kept == "in-memory":
+        train, test = _made(name, source)
     else:
         train, test = _read_files(name, locate(name, data_dir, download=download, quiet=quiet))
     _check_number("limit_train", limit_train, len(train[1]))
@@ -171,6 +175,29 @@ def _read_files(name: str, found: Found) -> tuple[Pair, Pair]:
             np.save(folder / f"{labels}.npy", pair[1])
 
     return cached(name, [str(path.absolute()) for path in found.paths], found.paths, make)
+
+
+def _made(name: str, source: Source) -> tuple[Pair, Pair]:
+    """Make a set that is registered from Python, and check it."""
+    if source.make is None:
+        raise UsageError(f"{name}: expected a function make in its Source, got None")
+    parts = source.make()
+    shape = (source.side, source.side, source.channels)
+    for images, labels in parts:
+        if not (
+            isinstance(images, np.ndarray)
+            and (images.dtype, images.shape[1:]) == (np.uint8, shape)
+            and isinstance(labels, np.ndarray)
+            and labels.dtype.kind in "iu"
+            and labels.shape == (len(images),)
+            and set(np.unique(labels)) <= set(range(len(source.classes)))
+        ):
+            raise DataError(
+                f"{name}: expected images uint8 {('N', *shape)} and labels int (N,) from 0 to "
+                f"{len(source.classes) - 1}, got {describe((images, labels))}"
+            )
+    (train, train_labels), (test, test_labels) = parts
+    return (train, train_labels.astype(np.int64)), (test, test_labels.astype(np.int64))
 
 
 def _decode(name: str, listing: Listing, side: int, quiet: bool) -> tuple[Pair, Pair]:

@@ -52,6 +52,11 @@ def read_toml(path: str) -> dict[str, Any]:
     return values
 
 
+def plugins_in(values: Mapping[str, Any], path: str | None) -> list[str]:
+    """Return the plugins that a file names, which are loaded before the rest can be checked."""
+    return of_kind(f"{path}: plugin", BESIDE_SETTINGS["plugin"], values.get("plugin", []))
+
+
 def checked(values: Mapping[str, Any], path: str, tables: Tables) -> dict[str, Any]:
     """Return what a file says, once it is known to be settings and values of their kinds.
 

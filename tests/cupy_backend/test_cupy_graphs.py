@@ -13,7 +13,6 @@ import fake_cuda
 import numpy as np
 import pytest
 from cupy_comparisons import HOST, moved_back
-from dualnet.models import MODELS
 from learning_problems import EVERY_RULE
 from test_cupy_training import CHOICES, built, cupy_by_name, settings  # noqa: F401
 from test_models import REDUCED
@@ -21,6 +20,7 @@ from test_models import REDUCED
 from dualnet import data, tree
 from dualnet.learning import WEIGHT_SAMPLERS
 from dualnet.learning.aggregate import WEIGHT_AGGREGATIONS
+from dualnet.models import MODELS
 from dualnet.nn import (
     Activation,
     BatchNorm,

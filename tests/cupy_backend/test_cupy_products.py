@@ -20,7 +20,6 @@ from cupy_comparisons import (
     moved_back,
     on,
 )
-from dualnet.models import MLP
 from fake_cupy import is_stand_in
 from learning_problems import EVERY_RULE, NETWORKS, problem
 
@@ -33,6 +32,7 @@ from dualnet.core.spaces import RankOne
 from dualnet.data.enlarge import enlarged
 from dualnet.errors import BackendError
 from dualnet.learning.directions.algebra import inner_products
+from dualnet.models import MLP
 from dualnet.nn import Context, Linear, Sequential
 
 HALF_UNIT = {"full": 0.0, "tf32": 2.0**-11, "bf16": 2.0**-8}

@@ -8,13 +8,13 @@ import fake_cuda
 import numpy as np
 import pytest
 from cupy_comparisons import HOST, SameDraws, assert_same, moved_back
-from dualnet.models import MODELS
 from fake_cupy import is_stand_in
 
 from dualnet import backends, data, tree
 from dualnet.data.dataset import Rows
 from dualnet.errors import BackendError, DivergedError
 from dualnet.learning import RULES
+from dualnet.models import MODELS
 from dualnet.optim import OPTIMIZERS
 from dualnet.training.epoch import course
 from dualnet.training.objective import OBJECTIVES
