@@ -234,7 +234,12 @@ def main(argv: list[str]) -> None:
     settings = settings_of(args)
     require_use(args.data_dir, settings)
     if args.describe:
-        print(json.dumps(describe(settings, args.data_dir)))
+        described = describe(settings, args.data_dir)
+        beside = {name: getattr(args, name) for name in ("seeds", "data_dir", "run_dir", "plugin")}
+        described["settings"] |= {n: value for n, value in beside.items() if value is not None}
+        if args.seeds is not None:
+            del described["settings"]["seed"]
+        print(json.dumps(described))
         return
     name = f"{settings.dataset}-{settings.model}-{settings.rule}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = RunFolder(args.run_dir or unused(Path("runs") / name))

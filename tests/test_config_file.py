@@ -8,7 +8,7 @@ import pytest
 
 import train
 from dualnet.errors import UsageError
-from dualnet.training.resolve import by_name, resolve
+from dualnet.training.resolve import resolve
 
 SETTINGS = """
 rule = "fg-w"
@@ -79,12 +79,14 @@ def test_rounded_products_replace_each_other(file):
 
 def test_what_describe_prints_is_a_file(file, ask):
     """Every setting of the one is a setting of the other, but for those that are none."""
-    code, out, err = ask("--describe", *"--rule lg-fg-a --tangents 3 --schedule step".split())
+    flags = "--rule lg-fg-a --tangents 3 --schedule step --seeds 1 2 --run-dir here"
+    code, out, err = ask("--describe", *flags.split())
     assert code == 0, err
     described = {n: v for n, v in json.loads(out)["settings"].items() if v is not None}
     file("".join(f"{name} = {json.dumps(value)}\n" for name, value in described.items()))
-    again = by_name(settings(), train.TABLES)
-    assert {name: json.loads(json.dumps(again[name])) for name in described} == described
+    code, again, err = ask("--describe", "--config", "FILE.toml")
+    assert code == 0 and json.loads(again)["settings"] == json.loads(out)["settings"], err
+    assert described["seeds"] == [1, 2] and "seed" not in described
 
 
 def test_a_run_by_a_file(file, ask):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dualnet.errors import UsageError
+from dualnet.naming import did_you_mean
 from dualnet.random import Key
 from dualnet.types import Shape
 
@@ -73,7 +74,10 @@ def initial(name: str, key: Key, shape: Shape, fan_in: int) -> np.ndarray:
         UsageError: there is no such name.
     """
     if name not in INITIALIZERS:
-        raise UsageError(f"weights must be one of {', '.join(INITIALIZERS)}, got {name!r}")
+        raise UsageError(
+            f"weights must be one of {', '.join(INITIALIZERS)}, got {name!r}"
+            f"{did_you_mean(name, INITIALIZERS)}"
+        )
     return INITIALIZERS[name](key, shape, fan_in)
 
 

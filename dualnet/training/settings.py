@@ -269,15 +269,15 @@ def build(table: Mapping[str, Any], kind: str, name: str, options: dict[str, Any
     try:
         return table[name](**options)
     except UsageError as error:
-        raise UsageError(f"{error}{_flags_of(kinds, str(error))}") from error
+        raise UsageError(f"{_flags_of(kinds, str(error))}{error}") from error
 
 
 def _flags_of(options: Iterable[str], message: str) -> str:
-    """Return the flags of the options that a message names otherwise, in parentheses."""
+    """Return the flags of the options that a message names otherwise, for its beginning."""
     words = set(re.findall(r"[\w-]+", message))
     spelled = {named(name): {name, name.replace("_", "-")} for name in options}
     flags = [f for f, others in spelled.items() if f not in others | words and others & words]
-    return f" ({', '.join(flags)})" if flags else ""
+    return f"{', '.join(flags)}: " if flags else ""
 
 
 _VALUES: dict[str, tuple[type, ...]] = {

@@ -14,6 +14,7 @@ from dualnet.learning.cut_pass import DrawAtSite
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Rule
 from dualnet.learning.task import Shard
+from dualnet.naming import did_you_mean
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Stack
@@ -89,14 +90,17 @@ def require_sampler(rule: str, tangents: int, sampler: str) -> None:
     if sampler not in ACTIVITY_SAMPLERS:
         raise UsageError(
             f"{rule}: sampler must be one of {', '.join(ACTIVITY_SAMPLERS)}, got {sampler!r} "
-            "(rank-one directions are for weights)"
+            f"(rank-one directions are for weights){did_you_mean(sampler, ACTIVITY_SAMPLERS)}"
         )
 
 
 def require_choice(rule: str, option: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise a UsageError unless an option is one of its choices."""
     if value not in choices:
-        raise UsageError(f"{rule}: {option} must be one of {', '.join(choices)}, got {value!r}")
+        raise UsageError(
+            f"{rule}: {option} must be one of {', '.join(choices)}, got {value!r}"
+            f"{did_you_mean(value, choices)}"
+        )
 
 
 def require_share(rule: str, option: str, value: float) -> None:
