@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-
-from dualnet import data, tree
+from dualnet import data
 from dualnet.data import Dataset, from_arrays
-from dualnet.data.arrays import FORMS, ArrayDataset
+from dualnet.data.arrays import FORMS
 from dualnet.errors import UsageError
 from dualnet.models import MODELS
 from dualnet.nn import Layer
@@ -22,7 +20,7 @@ from dualnet.training.run import make_trainer
 from dualnet.training.run_folder import COLUMNS
 from dualnet.training.settings import Settings, build
 from dualnet.training.state import TrainState
-from dualnet.training.trained import Trained
+from dualnet.training.trained import Trained, parts_of
 from dualnet.types import Shape
 
 Row = dict[str, float]
@@ -119,13 +117,15 @@ def fit(
 def _trained(
     trainer: Trainer, settings: Settings, callbacks: Sequence[Callback], quiet: bool
 ) -> FittedNetwork:
-    last = best = trainer.start()
+    """Train, and return the network after the last epoch and the best one."""
+    last = trainer.start()
+    best = parts_of(trainer, settings, last.carried)
 
     def on_epoch(state: TrainState) -> None:
         nonlocal last, best
         last = state
         if best_epoch(state.history) == len(state.history):
-            best = state
+            best = parts_of(trainer, settings, state.carried)
         row = _rows(state)[-1]
         if any([callback(row) is True for callback in callbacks]):
             raise _Enough
@@ -134,8 +134,12 @@ def _trained(
         trainer.train(last, on_epoch, lambda state: None, quiet)
     except _Enough:
         pass
-    at_best, at_last = (_parts(trainer, settings, state) for state in (best, last))
-    return FittedNetwork(**at_last, history=_rows(last), best=Trained(**at_best), settings=settings)
+    return FittedNetwork(
+        **parts_of(trainer, settings, last.carried),
+        history=_rows(last),
+        best=Trained(**best),
+        settings=settings,
+    )
 
 
 class _Enough(Exception):
@@ -144,32 +148,6 @@ class _Enough(Exception):
 
 def _rows(state: TrainState) -> list[Row]:
     return [dict(zip(COLUMNS, map(float, row), strict=True)) for row in state.history]
-
-
-def _parts(trainer: Trainer, settings: Settings, state: TrainState) -> dict[str, Any]:
-    """Return the fields of the network in a state."""
-    dataset, carried = trainer.dataset, state.carried
-    labels = np.arange(len(dataset.classes))
-    return {
-        "network": trainer.task.network,
-        # Recorded steps write into the same memory again, so a network has its own.
-        **{
-            name: tree.map(lambda leaf: trainer.backend.asarray(np.copy(leaf)), part)
-            for name, part in (
-                ("params", carried.params),
-                ("model_state", carried.model_state),
-                ("readout", carried.readout),
-            )
-        },
-        "objective": trainer.objective,
-        "objective_options": {"name": settings.objective, **settings.objective_options},
-        "preparation": dataset.preparation(settings.pixels),
-        "labels": dataset.labels if isinstance(dataset, ArrayDataset) else labels,
-        "classes": dataset.classes,
-        "real_targets": None if dataset.classes else dataset.outputs,
-        "dtype": np.dtype(settings.dtype),
-        "backend": trainer.backend,
-    }
 
 
 def _dataset(examples: Any, data_dir: str | None, quiet: bool, given: dict[str, Any]) -> Dataset:

@@ -21,17 +21,19 @@ import numpy as np
 
 from dualnet import backends, data, tree
 from dualnet.backends import Backend
-from dualnet.data import Dataset, Preparation
+from dualnet.data import ArrayDataset, Dataset, Preparation
 from dualnet.data.arrays import inputs_like, targets_like
 from dualnet.errors import DataError, UsageError
 from dualnet.nn import Layer, softmax
 from dualnet.nn.written import read_network, written_network
 from dualnet.random import Key
 from dualnet.training.evaluation import batch_that_fits
+from dualnet.training.loop import Trainer
 from dualnet.training.objective import OBJECTIVES, Objective, TrainedNetwork
 from dualnet.training.run_folder import RunFolder, surroundings
 from dualnet.training.scores import Scores
-from dualnet.training.settings import build
+from dualnet.training.settings import Settings, build
+from dualnet.training.state import Carried
 from dualnet.tree import Tree
 from dualnet.types import Array
 
@@ -197,6 +199,32 @@ class Trained:
             )
         x = inputs_like(self.preparation, examples[0])
         return x, targets_like(self.labels, self.real_targets, examples[1], len(x))
+
+
+def parts_of(trainer: Trainer, settings: Settings, carried: Carried) -> dict[str, Any]:
+    """Return the fields of the `Trained` that a trainer has at a state."""
+    dataset = trainer.dataset
+    labels = np.arange(len(dataset.classes))
+    return {
+        "network": trainer.task.network,
+        # Recorded steps write into the same memory again, so a network has its own.
+        **{
+            name: tree.map(lambda leaf: leaf.copy(), part)
+            for name, part in (
+                ("params", carried.params),
+                ("model_state", carried.model_state),
+                ("readout", carried.readout),
+            )
+        },
+        "objective": trainer.objective,
+        "objective_options": {"name": settings.objective, **settings.objective_options},
+        "preparation": dataset.preparation(settings.pixels),
+        "labels": dataset.labels if isinstance(dataset, ArrayDataset) else labels,
+        "classes": dataset.classes,
+        "real_targets": None if dataset.classes else dataset.outputs,
+        "dtype": np.dtype(settings.dtype),
+        "backend": trainer.backend,
+    }
 
 
 def _parts(n: int, at_once: int) -> Iterator[slice]:
