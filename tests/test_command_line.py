@@ -226,7 +226,8 @@ def test_describe_needs_no_data(ask):
     "flags",
     [
         "",
-        "--rule fg-w --tangents 5 --sampler rank-one --optimizer momentum --momentum 0.3",
+        "--rule fg-w --tangents 5 --sampler rank-one --optimizer momentum --momentum 0.3 "
+        "--clip-norm 0.5",
         "--schedule step --times 0.25 0.5 --batch-size 17 --validation 60 --patience 3",
         "--objective contrastive --temperature 0.7 --dtype float64 --shards 2 --seed 9",
     ],
@@ -246,6 +247,7 @@ def test_describe_prints_the_settings_that_a_run_has(flags, ask, monkeypatch):
     # What trains has them, too.
     (trainer,) = made
     of_run = ("lr", "epochs", "batch_size", "seed", "pixels", "shards", "patience", "grad_stats")
+    of_run = (*of_run, "clip_norm")
     assert {name: getattr(trainer, name) for name in of_run} == {n: described[n] for n in of_run}
     assert trainer.dtype == described["dtype"]
     for kind in ("rule", "optimizer", "schedule", "objective"):
@@ -303,6 +305,8 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
         ("--lr 0", "--lr must be a positive number, got 0"),
         ("--lr -1", "--lr must be a positive number, got -1"),
         ("--lr inf", "--lr must be a positive number, got inf"),
+        ("--clip-norm 0", "--clip-norm must be a number from 1e-30 to 1e30, got 0.0"),
+        ("--clip-norm nan", "--clip-norm must be a number from 1e-30 to 1e30, got nan"),
         ("--width 0", "expected width >= 1"),
         ("--depth -1", "depth >= 0"),
         ("--activation step", "activation must be one of relu, tanh, gelu, sigmoid, got 'step'"),

@@ -15,14 +15,15 @@ from data_files import mutate
 import dualnet.training.loop as loop_module
 from dualnet import Key, data, tree
 from dualnet.errors import DataError, DivergedError, TreeError, UsageError
-from dualnet.learning import Batch
+from dualnet.learning import RULES, Batch
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.training import evaluation
+from dualnet.training.epoch import course
 from dualnet.training.loop import Trainer
-from dualnet.training.run import run, seconds_per_step
+from dualnet.training.run import make_trainer, run, seconds_per_step
 from dualnet.training.run_folder import COLUMNS, RunFolder
 from dualnet.training.settings import Settings, build
-from models import MLP
+from models import MLP, LocalMixer
 
 pytestmark = pytest.mark.usefixtures("no_curve")
 
@@ -49,6 +50,7 @@ KINDS = {
         "rule_options": {"tangents": 4, "sampler": "rank-one", "aggregate": "projection"},
     },
     "augmented": {"augment": "flip-crop"},
+    "clipped": {"rule": "bp", "optimizer": "momentum", "clip_norm": 0.5},
     "float64 on two threads": {"dtype": "float64", "threads": 2, "schedule": "cosine"},
 }
 
@@ -361,6 +363,31 @@ def test_gradients_unlike_the_parameters_are_refused_in_the_first_step(
     each_step(monkeypatch, do)
     with pytest.raises((UsageError, TreeError), match=message):
         train("run")
+
+
+# --- clipping ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_update_is_no_longer_than_the_norm_allows(rule, digits):
+    """Of sgd at rate 0.25, |p' - p| = 0.25 min(|g|, clip norm), whatever the rule."""
+    network = LocalMixer(width=8, patches=2, groups=2, depth=1, readout=False).network(
+        (8, 8, 1), 10
+    )
+    moved = {}
+    for norm in (None, 1e-3, 1e6):
+        settings = replace(
+            SETTINGS, rule=rule, optimizer="sgd", lr=0.25, dtype="float64", clip_norm=norm
+        )
+        trainer = make_trainer(settings, network, digits)
+        start = trainer.start()
+        now = next(course(trainer, start, [], True))
+        steps = tree.map(np.subtract, now.carried.params, start.carried.params)
+        moved[norm] = np.concatenate([x.ravel() for x in tree.leaves(steps)])
+    assert np.linalg.norm(moved[1e-3]) == pytest.approx(0.25e-3, rel=1e-6)
+    expected = moved[None] * (0.25e-3 / np.linalg.norm(moved[None]))  # the same direction
+    np.testing.assert_allclose(moved[1e-3], expected, rtol=1e-6, atol=1e-12)
+    np.testing.assert_array_equal(moved[1e6], moved[None])
 
 
 # --- divergence --------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ HOW_TO_LEARN: Flags = {
     "--epochs": _INT | {"help": "passes over the training images; the schedule spans all of them"},
     "--patience": _INT
     | {"help": "end after N epochs in a row without a lower loss on the --validation images"},
+    "--clip-norm": _FLOAT
+    | {"help": "scale the gradient down to this norm, over all parameters, where it is larger"},
     "--batch-size": _INT | {"help": "images of a step"},
     "--seed": _INT | {"help": "of all randomness, default 0"},
     "--seeds": _INT | {"nargs": "+", "help": "do one run for each of these seeds"},

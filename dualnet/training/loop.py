@@ -73,6 +73,7 @@ class Trainer:
             beginning with the first step; None for never.
         graph: whether a device may record steps and evaluations, and repeat the recordings.
         head_lr, output_lr: factors of the learning rate; see `rates.rate_factors`.
+        clip_norm: the norm to which larger gradients are scaled down; None to leave them.
     """
 
     task: Task
@@ -95,6 +96,7 @@ class Trainer:
     graph: bool = True
     head_lr: float = 1.0
     output_lr: float = 1.0
+    clip_norm: float | None = None
 
     @cached_property
     def plan(self) -> Plan:
@@ -273,6 +275,7 @@ class Trainer:
             now.step,
             check,
             self._rate_factors,
+            self.clip_norm,
         )
         readout, correct_by_readout = self.objective.learn_readout(
             carried.readout, trained, inputs, targets, now

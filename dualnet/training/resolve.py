@@ -126,6 +126,7 @@ def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
         image_size=chosen.get("image_size"),
         grad_stats=args.grad_stats,
         output_lr=chosen.get("output_lr", 1.0),
+        clip_norm=chosen.get("clip_norm"),
         **of_heads,
         model_options=options["model"],
         rule_options=options["rule"],

@@ -183,6 +183,7 @@ def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Traine
         graph=settings.graph,
         head_lr=settings.head_lr,
         output_lr=settings.output_lr,
+        clip_norm=settings.clip_norm,
     )
 
 

@@ -47,6 +47,8 @@ class Settings:
             without any, `average` or `all`; see `nn.LocalHead`.
         head_lr: factor of the learning rate of local heads.
         output_lr: factor of the learning rate of the network's last layer.
+        clip_norm: the norm of all gradients as one vector to which they are scaled down where it is
+            larger; None to leave them as they are.
         recipe: the published row that the settings started from, a name in `RECIPES`; None for
             none.
     """
@@ -78,6 +80,7 @@ class Settings:
     head_reads: str = "average"
     head_lr: float = 1.0
     output_lr: float = 1.0
+    clip_norm: float | None = None
     model_options: dict[str, Any] = field(default_factory=dict)
     rule_options: dict[str, Any] = field(default_factory=dict)
     optimizer_options: dict[str, Any] = field(default_factory=dict)
@@ -101,6 +104,10 @@ class Settings:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise UsageError(f"{flag(name)} must be a positive number, got {value}")
+        if self.clip_norm is not None and not 1e-30 <= self.clip_norm <= 1e30:
+            raise UsageError(
+                f"--clip-norm must be a number from 1e-30 to 1e30, got {self.clip_norm}"
+            )
         if self.dtype not in ("float32", "float64"):
             raise UsageError(f"--dtype must be float32 or float64, got {self.dtype}")
         if self.matmul_precision != "full" and self.dtype != "float32":
@@ -200,6 +207,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "int": int,
     "float": (int, float),
     "int | None": (int, type(None)),
+    "float | None": (int, float, type(None)),
     "str | None": (str, type(None)),
     "dict[str, Any]": dict,
 }

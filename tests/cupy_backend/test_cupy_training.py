@@ -63,6 +63,7 @@ CHOICES = {
         "objective_options": {"negatives": "both-views", "readout_norm": True},
     },
     "a rate for the output": {"rule": "bp", "optimizer": "momentum", "output_lr": 0.1},
+    "clipped": {"rule": "bp", "clip_norm": 0.3},
     "flip": {"rule": "bp", "augment": "flip"},
     "flip and crop": {"rule": "bp", "augment": "flip-crop"},
     "enlarged": {"rule": "bp", "augment": "flip-resized-crop", "image_size": 11},
