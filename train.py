@@ -299,6 +299,9 @@ def report(summary: dict[str, Any], args: argparse.Namespace) -> None:
             f"lowest loss   seed {one['seed']}: after epoch {one['best_epoch']}, with accuracy "
             f"{one['best_test_accuracy']:.4f}"
         )
+    for one in summary.get("runs", [summary]):
+        if one.get("skipped_steps"):
+            print(f"left out      {one['skipped_steps']} steps with numbers that are not finite")
     print(f"run folder    {summary['run_dir']}")
     if "recipe" in summary:
         recipe = summary["recipe"]

@@ -295,14 +295,14 @@ def test_a_run_folder_holds_what_it_should(train, tmp_path, digits):
 
 def test_large_images_are_judged_in_smaller_batches(train, monkeypatch, digits):
     whole = train("whole", epochs=1)
-    counts, inputs = [], Trainer._prepare
+    counts, inputs = [], Trainer.prepare
 
     def counted(self, images, key=None):
         if key is None:
             counts.append(len(images))
         return inputs(self, images, key)
 
-    monkeypatch.setattr(Trainer, "_prepare", counted)
+    monkeypatch.setattr(Trainer, "prepare", counted)
     monkeypatch.setattr(evaluation, "_PIXELS", 7 * 64)
     parts = train("parts", epochs=1)
     _, _, *judged = counts  # the first two were one image, for its shape

@@ -12,7 +12,7 @@ from dualnet.errors import UsageError
 from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
 from dualnet.nn import READS
 from dualnet.training.resolve import DEFAULTS
-from dualnet.training.settings import Tables, flag, option_table
+from dualnet.training.settings import ON_NAN, Tables, flag, option_table
 
 Flags: TypeAlias = dict[str, dict[str, Any]]
 """Flag → what `ArgumentParser.add_argument` is told of it."""
@@ -54,6 +54,11 @@ HOW_TO_LEARN: Flags = {
     | {"help": "end after N epochs in a row without a lower loss on the --validation images"},
     "--clip-norm": _FLOAT
     | {"help": "scale the gradient down to this norm, over all parameters, where it is larger"},
+    "--on-nan": {
+        "choices": ON_NAN,
+        "help": "what NaN and infinity do: stop the run, or skip the update of their step; default "
+        "stop",
+    },
     "--batch-size": _INT | {"help": "images of a step"},
     "--seed": _INT | {"help": "of all randomness, default 0"},
     "--seeds": _INT | {"nargs": "+", "help": "do one run for each of these seeds"},

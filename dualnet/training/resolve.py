@@ -127,6 +127,7 @@ def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
         grad_stats=args.grad_stats,
         output_lr=chosen.get("output_lr", 1.0),
         clip_norm=chosen.get("clip_norm"),
+        on_nan=chosen.get("on_nan", "stop"),
         **of_heads,
         model_options=options["model"],
         rule_options=options["rule"],

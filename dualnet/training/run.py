@@ -22,7 +22,8 @@ from dualnet.nn import Layer
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.curve import draw_curve
-from dualnet.training.loop import Trainer, best_epoch
+from dualnet.training.history import best, outcome
+from dualnet.training.loop import Trainer
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.run_folder import COLUMNS, RunFolder
 from dualnet.training.settings import Settings, build
@@ -144,6 +145,7 @@ class Run:
             "rule": settings.rule,
             **{f"rule_{name}": value for name, value in settings.rule_options.items()},
             **last_cosine(now.comparisons),
+            **({"skipped_steps": int(now.skipped)} if settings.on_nan == "skip" else {}),
             **self._published,
             "run_dir": str(self.folder.path),
         }
@@ -184,6 +186,7 @@ def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Traine
         head_lr=settings.head_lr,
         output_lr=settings.output_lr,
         clip_norm=settings.clip_norm,
+        on_nan=settings.on_nan,
     )
 
 
@@ -221,20 +224,6 @@ def restored(start: TrainState, settings: Settings, folder: RunFolder) -> TrainS
             f"--epochs {settings.epochs}: the run has done {now.position[0]} epochs already"
         )
     return now
-
-
-def outcome(history: np.ndarray) -> dict[str, Any]:
-    """Return the last epoch's figures under the names that they have in a summary."""
-    last = dict(zip(COLUMNS, history[-1], strict=True))
-    names = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
-    return {**{name: float(last[name]) for name in names}, "epochs": len(history)}
-
-
-def best(history: np.ndarray) -> dict[str, Any]:
-    """Return the epoch of the lowest test loss and its accuracy, as a summary names them."""
-    epoch = best_epoch(history)
-    accuracy = history[epoch - 1, COLUMNS.index("test_accuracy")]
-    return {"best_epoch": epoch, "best_test_accuracy": float(accuracy)}
 
 
 @contextmanager

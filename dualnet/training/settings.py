@@ -10,6 +10,9 @@ from typing import Any
 
 from dualnet.errors import UsageError
 
+ON_NAN = ("stop", "skip")
+"""What a number that is not finite may do to a run."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -49,6 +52,8 @@ class Settings:
         output_lr: factor of the learning rate of the network's last layer.
         clip_norm: the norm of all gradients as one vector to which they are scaled down where it is
             larger; None to leave them as they are.
+        on_nan: what a number that is not finite does, a name in `ON_NAN`: `stop` ends the run,
+            `skip` leaves out the update of its step.
         recipe: the published row that the settings started from, a name in `RECIPES`; None for
             none.
     """
@@ -81,6 +86,7 @@ class Settings:
     head_lr: float = 1.0
     output_lr: float = 1.0
     clip_norm: float | None = None
+    on_nan: str = "stop"
     model_options: dict[str, Any] = field(default_factory=dict)
     rule_options: dict[str, Any] = field(default_factory=dict)
     optimizer_options: dict[str, Any] = field(default_factory=dict)
@@ -108,6 +114,8 @@ class Settings:
             raise UsageError(
                 f"--clip-norm must be a number from 1e-30 to 1e30, got {self.clip_norm}"
             )
+        if self.on_nan not in ON_NAN:
+            raise UsageError(f"--on-nan must be one of {', '.join(ON_NAN)}, got {self.on_nan}")
         if self.dtype not in ("float32", "float64"):
             raise UsageError(f"--dtype must be float32 or float64, got {self.dtype}")
         if self.matmul_precision != "full" and self.dtype != "float32":

@@ -1,0 +1,32 @@
+"""What the history of a run says: its last epoch, and its best one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dualnet.training.run_folder import COLUMNS
+
+
+def outcome(history: np.ndarray) -> dict[str, Any]:
+    """Return the last epoch's figures under the names that they have in a summary."""
+    last = dict(zip(COLUMNS, history[-1], strict=True))
+    names = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
+    return {**{name: float(last[name]) for name in names}, "epochs": len(history)}
+
+
+def best(history: np.ndarray) -> dict[str, Any]:
+    """Return the epoch of the lowest test loss and its accuracy, as a summary names them."""
+    epoch = best_epoch(history)
+    accuracy = history[epoch - 1, COLUMNS.index("test_accuracy")]
+    return {"best_epoch": epoch, "best_test_accuracy": float(accuracy)}
+
+
+def best_epoch(history: np.ndarray) -> int:
+    """Return the number, from 1, of the first epoch with the lowest test loss.
+
+    Args:
+        history: a row for each epoch, at least one, in the order of `COLUMNS`.
+    """
+    return int(np.argmin(history[:, COLUMNS.index("test_loss")])) + 1
