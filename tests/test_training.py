@@ -247,7 +247,7 @@ def test_patience_ends_a_run_without_lower_losses(
     longer = {**early, "epochs": 99}
     if epochs < len(losses):
         assert train("run", resume=True, **longer)["epochs"] == epochs
-    assert "best_epoch" not in train("all", epochs=len(losses))
+    assert train("all", epochs=len(losses))["epochs"] == len(losses)
 
 
 @pytest.mark.parametrize("number", [0, 2 * STEPS_PER_EPOCH, 4 * STEPS_PER_EPOCH - 1])
@@ -263,13 +263,90 @@ def test_the_patience_of_an_interrupted_run_is_counted_on(number, train, tmp_pat
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+# --- the best epoch -------------------------------------------------------------------------------
+
+
+def arrays_in(file):
+    with np.load(file) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def test_the_best_epoch_is_kept_beside_the_last(train, tmp_path, monkeypatch):
+    judged(monkeypatch, [5, 3, 4, 3])  # an equal loss is no lower one
+    summary = train("whole")
+    assert (summary["best_epoch"], summary["best_test_loss"]) == (2, 3.0)
+    assert summary["best_test_accuracy"] == pytest.approx(0.1)
+    train("two", epochs=2)
+    best, after_two = (
+        arrays_in(tmp_path / "whole" / "best.npz"),
+        arrays_in(tmp_path / "two" / "checkpoint.npz"),
+    )
+    assert best.pop("epoch:") == 2
+    assert set(best) == {n for n in after_two if n.split(":")[0] in ("params", "model_state")}
+    for name, array in best.items():
+        np.testing.assert_array_equal(array, after_two[name])
+
+
+@pytest.mark.parametrize("number", [1, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH + 1])
+def test_an_interrupted_run_keeps_the_same_best_epoch(number, train, tmp_path, monkeypatch):
+    judged(monkeypatch, [5, 3, 4, 3])
+    train("whole")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, number)
+        with pytest.raises(KeyboardInterrupt):
+            train("parts")
+    train("parts", resume=True)
+    one, other = (arrays_in(tmp_path / name / "best.npz") for name in ("whole", "parts"))
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_the_best_epoch_of_a_run_that_was_killed_before_its_checkpoint(
+    train, tmp_path, monkeypatch
+):
+    """The epoch is made again, now with other numbers, and is the best one no more."""
+    judged(monkeypatch, [5, 3])
+    train("run", epochs=1)
+    first = (tmp_path / "run" / "checkpoint.npz").read_bytes()
+    train("run", epochs=2, resume=True)
+    (tmp_path / "run" / "checkpoint.npz").write_bytes(first)
+    judged(monkeypatch, [5, 6, 7])
+    assert train("run", epochs=3, resume=True)["best_epoch"] == 1
+    assert not (tmp_path / "run" / "best.npz").exists()  # that of epoch 1 is gone
+    judged(monkeypatch, [5, 6, 7, 2])
+    train("run", epochs=4, resume=True)
+    assert arrays_in(tmp_path / "run" / "best.npz")["epoch:"] == 4
+
+
+def test_a_damaged_best_epoch_is_refused(train, tmp_path):
+    train("run", epochs=1)
+    file = tmp_path / "run" / "best.npz"
+    good = arrays_in(file)
+    cut = {n: a for n, a in good.items() if n != "params:hidden1/w"}
+    for content, said in (
+        (b"not an archive", "is damaged"),
+        (file.read_bytes()[:-40], "is damaged"),
+        (cut, "does not fit this run: params:hidden1/w is on one side only"),
+        (good | {"params:hidden1/w": np.zeros(3)}, r"hidden1/w is float64\(3,\), expected float32"),
+    ):
+        if isinstance(content, dict):
+            np.savez(file, **content)
+        else:
+            file.write_bytes(content)
+        with pytest.raises(DataError, match=rf"best\.npz .*{said}.*; delete it to go on"):
+            train("run", epochs=2, resume=True)
+    file.unlink()
+    assert train("run", epochs=2, resume=True)["epochs"] == 2
+
+
 # --- what a run leaves -------------------------------------------------------------------------
 
 
 def test_a_run_folder_holds_what_it_should(train, tmp_path, digits):
     summary = train("run", epochs=2)
     folder = tmp_path / "run"
-    names = {"config.json", "metrics.csv", "checkpoint.npz", "summary.json"}
+    names = {"config.json", "metrics.csv", "checkpoint.npz", "best.npz", "summary.json"}
     assert {path.name for path in folder.iterdir()} == names  # nothing *.partial
     assert json.loads((folder / "summary.json").read_text()) == summary
     config = json.loads((folder / "config.json").read_text())

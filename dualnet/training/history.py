@@ -17,10 +17,11 @@ def outcome(history: np.ndarray) -> dict[str, Any]:
 
 
 def best(history: np.ndarray) -> dict[str, Any]:
-    """Return the epoch of the lowest test loss and its accuracy, as a summary names them."""
+    """Return the epoch of the lowest test loss, as a summary names it."""
     epoch = best_epoch(history)
-    accuracy = history[epoch - 1, COLUMNS.index("test_accuracy")]
-    return {"best_epoch": epoch, "best_test_accuracy": float(accuracy)}
+    row = dict(zip(COLUMNS, history[epoch - 1], strict=True))
+    figures = {f"best_{name}": float(row[name]) for name in ("test_loss", "test_accuracy")}
+    return {"best_epoch": epoch, **figures}
 
 
 def best_epoch(history: np.ndarray) -> int:

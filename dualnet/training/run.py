@@ -22,10 +22,10 @@ from dualnet.nn import Layer
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.curve import draw_curve
-from dualnet.training.history import best, outcome
+from dualnet.training.history import best, best_epoch, outcome
 from dualnet.training.loop import Trainer
 from dualnet.training.objective import OBJECTIVES
-from dualnet.training.run_folder import COLUMNS, RunFolder
+from dualnet.training.run_folder import BEST, COLUMNS, RunFolder
 from dualnet.training.settings import Settings, build
 from dualnet.training.state import TrainState
 from dualnet.tree import Tree
@@ -107,6 +107,7 @@ class Run:
             if self.done is not None:
                 return
             folder.write_settings(settings)  # the run may have more epochs now
+            self._drop_best_of_a_lost_epoch()
         else:
             folder.create(settings)
         self.save(self.start)
@@ -122,16 +123,32 @@ class Run:
 
     def save_epoch(self, state: TrainState) -> None:
         """Write a state after an epoch, and the figures of all epochs."""
+        if best_epoch(state.history) == len(state.history):
+            # Before the checkpoint: a run that is killed in between makes this epoch again.
+            best = of_best(state)
+            self.folder.write_checkpoint(tree.map(self.trainer.backend.to_host, best), BEST)
         self.save(state)
         self.folder.write_metrics(state.history)
         self._memory = self.trainer.backend.memory()  # a recorded step still holds its memory
+
+    def _drop_best_of_a_lost_epoch(self) -> None:
+        """Delete `best.npz` if it is of an epoch that the checkpoint does not know.
+
+        That is so after a run was killed between the two.  It makes the epoch again, but perhaps
+        with other numbers, because it may have been given more epochs, and with them other rates.
+        """
+        if self.folder.holds(BEST):
+            epoch = int(read_best(self.start, self.folder)["epoch"])
+            history = self.start.history
+            if not len(history) or epoch != best_epoch(history):
+                self.folder.remove(BEST)
 
     def finish(self, now: TrainState, step_seconds: list[float]) -> dict[str, Any]:
         """Write and return the summary of a run that has reached its last epoch."""
         settings = self.settings
         summary = {
             **outcome(now.history),
-            **({} if settings.patience is None else best(now.history)),
+            **best(now.history),
             "seconds_per_step": seconds_per_step(step_seconds),
             "seconds": time.perf_counter() - self._began,
             "peak_memory_bytes": peak_memory_bytes(),
@@ -224,6 +241,30 @@ def restored(start: TrainState, settings: Settings, folder: RunFolder) -> TrainS
             f"--epochs {settings.epochs}: the run has done {now.position[0]} epochs already"
         )
     return now
+
+
+def of_best(state: TrainState) -> dict[str, Tree]:
+    """Return the trees of `best.npz`: all that predictions need, and the number of the epoch."""
+    carried = state.carried
+    return {
+        "params": carried.params,
+        "model_state": carried.model_state,
+        "readout": carried.readout,
+        "epoch": np.array(len(state.history)),
+    }
+
+
+def read_best(like: TrainState, folder: RunFolder) -> dict[str, Tree]:
+    """Return the trees that `of_best` made, as they are in a run folder.
+
+    Args:
+        like: a state of such a run, as `Trainer.start` makes it.
+        folder: of the run.
+
+    Raises:
+        DataError: the file is missing, damaged, or does not fit.
+    """
+    return folder.read_checkpoint(of_best(like), BEST)
 
 
 @contextmanager
