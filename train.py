@@ -288,19 +288,25 @@ def report(summary: dict[str, Any], args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(summary))
         return
-    spread = f" ± {summary['test_accuracy_std']:.4f}" if "test_accuracy_std" in summary else ""
+    deviation = summary.get("test_accuracy_std")
+    spread = "" if deviation is None else f" ± {deviation:.4f}"
     accuracy = f"{summary['tested_on']} accuracy {summary['test_accuracy']:.4f}{spread}"
-    epochs = summary["epochs"]
-    for one in summary.get("runs", ()):
-        print(f"seed {one['seed']:<8} {one['tested_on']} accuracy {one['test_accuracy']:.4f}")
-    print(f"{accuracy} after {epochs} epoch{'s' if epochs > 1 else ''}")
+    runs = summary.get("runs", [summary])
+    if "runs" in summary:
+        for one in runs:
+            print(f"seed {one['seed']:<8} {one['tested_on']} accuracy {one['test_accuracy']:.4f}")
+    fewest, epochs = min(one["epochs"] for one in runs), summary["epochs"]
+    after = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+    after = after if fewest == epochs else f"{fewest} to {after}"
+    of = "" if deviation is None else f" (mean ± sample deviation of {len(runs)} seeds)"
+    print(f"{accuracy} after {after}{of}")
     # To choose by images that are tested on would promise more than others will give.
-    for one in summary.get("runs", [summary]) if summary["tested_on"] == "validation" else ():
+    for one in runs if summary["tested_on"] == "validation" else ():
         print(
             f"lowest loss   seed {one['seed']}: after epoch {one['best_epoch']}, with accuracy "
             f"{one['best_test_accuracy']:.4f}"
         )
-    for one in summary.get("runs", [summary]):
+    for one in runs:
         if one.get("skipped_steps"):
             print(f"left out      {one['skipped_steps']} steps with numbers that are not finite")
     print(f"run folder    {summary['run_dir']}")

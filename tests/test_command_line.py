@@ -162,9 +162,29 @@ def test_several_seeds_are_summed_up(ask):
     accuracies = [s["test_accuracy"] for s in singles]
     assert summary["test_accuracy"] == pytest.approx(np.mean(accuracies))
     assert summary["test_accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
+    # No figure of one seed stands among those of both.
+    for name in ("test_loss", "train_loss", "train_accuracy"):
+        of_each = [s[name] for s in singles]
+        assert summary[name] == pytest.approx(np.mean(of_each))
+        assert summary[f"{name}_std"] == pytest.approx(np.std(of_each, ddof=1))
+    for name in ("best_epoch", "best_test_loss", "best_test_accuracy"):
+        assert summary[name] == [s[name] for s in singles]
+    for name in ("epochs", "seconds", "seconds_per_step", "peak_memory_bytes"):
+        of_each = [s[name] for s in singles if s[name] is not None]
+        assert summary[name] == max(of_each, default=None)
+    same = {name for name in singles[0] if singles[0][name] == singles[1][name]}
+    assert {"rule", "dataset", "parameters", "model"} < same
+    for name in same - {"epochs"}:
+        assert summary[name] == singles[0][name] or name.startswith("best_")
     assert summary == json.loads(Path("both/summary.json").read_text())
     _, out, _ = ask(*TINY, "--json", "--seed", 5)
     assert json.loads(out)["test_loss"] == singles[1]["test_loss"] != singles[0]["test_loss"]
+
+
+def test_one_of_several_seeds_has_no_deviation(ask):
+    _, out, _ = ask(*TINY, "--seeds", 3, "--run-dir", "one")
+    assert "±" not in out
+    assert json.loads(Path("one/summary.json").read_text())["test_accuracy_std"] is None
 
 
 def test_each_of_several_seeds_ends_when_it_would_alone(ask):

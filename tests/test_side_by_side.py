@@ -232,7 +232,11 @@ def test_each_seed_has_a_line_and_all_have_one(ask):
     for seed, row in zip(SEEDS, rows, strict=True):
         found = re.fullmatch(rf"seed {seed:<8} test accuracy (0\.\d{{4}})", row)
         accuracies.append(float(found[1]))
-    found = re.fullmatch(r"test accuracy (0\.\d{4}) ± (0\.\d{4}) after 2 epochs", together)
+    found = re.fullmatch(
+        r"test accuracy (0\.\d{4}) ± (0\.\d{4}) after 2 epochs "
+        r"\(mean ± sample deviation of 3 seeds\)",
+        together,
+    )
     assert float(found[1]) == pytest.approx(np.mean(accuracies), abs=1e-4)
     assert float(found[2]) == pytest.approx(np.std(accuracies, ddof=1), abs=1e-4)
     assert where == "run folder    all"

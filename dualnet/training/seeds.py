@@ -20,6 +20,13 @@ from dualnet.training.state import TrainState
 Outcomes = dict[int, dict[str, Any] | DivergedError]
 """The summary of each run, or why it has diverged, by its seed."""
 
+_MEANS = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
+_LARGEST = ("epochs", "seconds", "seconds_per_step")
+_OF_EACH = (
+    *("seed", "best_epoch", "best_test_loss", "best_test_accuracy", "gradient_cosine"),
+    "skipped_steps",
+)
+
 
 def run_seeds(
     settings: Settings,
@@ -113,9 +120,11 @@ def combined(outcomes: Outcomes, folder: RunFolder) -> dict[str, Any]:
         folder: of all runs.
 
     Returns:
-        The summary of the first run, with means of the test loss and accuracy, the standard
-        deviation of the accuracies, the seeds and the summaries of all runs, and under `diverged`
-        why the others have none, by their seeds.
+        Under the names of one run's summary: the mean of each figure of the last epoch, and
+        under `_std` behind its name its sample deviation, with n - 1 in the denominator, which is
+        None for one run; the largest of epochs, seconds and bytes; a list of what else belongs to a
+        run, such as seeds and best epochs; and what all runs have in common.  Besides, the
+        summaries of all `runs`, and under `diverged` why the others have none, by their seeds.
 
     Raises:
         DivergedError: all runs have diverged.
@@ -124,21 +133,24 @@ def combined(outcomes: Outcomes, folder: RunFolder) -> dict[str, Any]:
     summaries = [summary for summary in outcomes.values() if isinstance(summary, dict)]
     if not summaries:
         raise DivergedError(words_for_diverged(diverged, len(outcomes)))
-    accuracies = [s["test_accuracy"] for s in summaries]
-    of_each = ("seed", "best_epoch", "best_test_accuracy")
-    together = {
-        **summaries[0],
-        **{name: [s[name] for s in summaries] for name in of_each if name in summaries[0]},
-        "epochs": max(s["epochs"] for s in summaries),
-        "test_accuracy": statistics.fmean(accuracies),
-        "test_accuracy_std": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
-        "test_loss": statistics.fmean(s["test_loss"] for s in summaries),
-        "runs": summaries,
-        "diverged": diverged,
-        "run_dir": str(folder.path),
-    }
+    together = {name: _together(name, [s.get(name) for s in summaries]) for name in summaries[0]}
+    for name in _MEANS:
+        of_each = [s[name] for s in summaries]
+        together[f"{name}_std"] = statistics.stdev(of_each) if len(of_each) > 1 else None
+    together |= {"runs": summaries, "diverged": diverged, "run_dir": str(folder.path)}
     folder.write_json("summary.json", together)
     return together
+
+
+def _together(name: str, of_each: list[Any]) -> Any:
+    """Return what stands for an entry of the summaries of several runs."""
+    if name in _MEANS:
+        return statistics.fmean(of_each)
+    if name in _LARGEST or name.endswith("_bytes"):
+        return max((x for x in of_each if x is not None), default=None)
+    if name in _OF_EACH or any(x != of_each[0] for x in of_each):
+        return of_each
+    return of_each[0]
 
 
 def words_for_diverged(diverged: dict[int, str], runs: int) -> str:
