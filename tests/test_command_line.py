@@ -188,7 +188,9 @@ def test_one_of_several_seeds_has_no_deviation(ask):
 
 
 def test_each_of_several_seeds_ends_when_it_would_alone(ask):
-    early = "--validation 100 --patience 1 --epochs 12 --lr 0.03 --limit-train 300 --quiet".split()
+    early = (
+        "--validation 100 --early-stop 1 --epochs 12 --lr 0.03 --limit-train 300 --quiet".split()
+    )
     flags = [*early, "--width", 16, "--rule", "fg-a", "--json"]
     _, out, _ = ask(*flags, "--seeds", 1, 2, 3, 4, "--run-dir", "all")
     together = json.loads(out)
@@ -207,7 +209,7 @@ def test_each_of_several_seeds_ends_when_it_would_alone(ask):
 
 
 def test_the_best_epoch_is_reported(ask):
-    flags = "--validation 50 --patience 3 --epochs 2 --limit-train 100 --width 8 --quiet".split()
+    flags = "--validation 50 --early-stop 3 --epochs 2 --limit-train 100 --width 8 --quiet".split()
     code, out, _ = ask(*flags, "--run-dir", "run")
     summary = json.loads(Path("run/summary.json").read_text())
     assert code == 0 and summary["tested_on"] == "validation"
@@ -248,7 +250,7 @@ def test_describe_needs_no_data(ask):
         "",
         "--rule fg-w --tangents 5 --sampler rank-one --optimizer momentum --momentum 0.3 "
         "--clip-norm 0.5",
-        "--schedule step --times 0.25 0.5 --batch-size 17 --validation 60 --patience 3",
+        "--schedule step --times 0.25 0.5 --batch-size 17 --validation 60 --early-stop 3",
         "--objective contrastive --temperature 0.7 --dtype float64 --shards 2 --seed 9",
     ],
 )
@@ -266,7 +268,7 @@ def test_describe_prints_the_settings_that_a_run_has(flags, ask, monkeypatch):
     assert described == json.loads(json.dumps(train.by_name(settings)))
     # What trains has them, too.
     (trainer,) = made
-    of_run = ("lr", "epochs", "batch_size", "seed", "pixels", "shards", "patience", "grad_stats")
+    of_run = ("lr", "epochs", "batch_size", "seed", "pixels", "shards", "early_stop", "grad_stats")
     of_run = (*of_run, "clip_norm")
     assert {name: getattr(trainer, name) for name in of_run} == {n: described[n] for n in of_run}
     assert trainer.dtype == described["dtype"]
@@ -354,8 +356,8 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
         ),
         ("--limit-train 0", "--limit-train must be at least 1, got 0"),
         ("--limit-train 100000", r"limit_train: expected a whole number from 1 to \d+, got 100000"),
-        ("--patience 0 --validation 9", "--patience must be at least 1, got 0"),
-        ("--patience 5", "--patience goes by the loss on validation images; .*--validation N"),
+        ("--early-stop 0 --validation 9", "--early-stop must be at least 1, got 0"),
+        ("--early-stop 5", "--early-stop goes by the loss on validation images; .*--validation N"),
         ("--limit-test -1", "--limit-test must be at least 1, got -1"),
         ("--describe --width 0", "expected width >= 1"),
         ("--dtype float64 --tf32", "--tf32 is of no use to --dtype float64; it is for float32"),

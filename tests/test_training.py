@@ -204,6 +204,16 @@ def test_what_stops_a_run_leaves_the_checkpoint_before(
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_run_folder_with_the_old_name_of_early_stop_is_read(train, tmp_path):
+    stop = {"early_stop": 2, "validation": 40}
+    train("run", epochs=1, **stop)
+    file = tmp_path / "run" / "config.json"
+    file.write_text(file.read_text().replace('"early_stop"', '"patience"'))
+    assert '"patience": 2' in file.read_text()
+    settings = RunFolder(file.parent).settings(lambda _: None)
+    assert settings == replace(SETTINGS, epochs=1, **stop)
+
+
 def test_a_longer_run_is_written_down(train, tmp_path):
     train("run", epochs=1)
     train("run", epochs=2, resume=True)
@@ -225,7 +235,7 @@ def judged(monkeypatch, losses):
 
 
 @pytest.mark.parametrize(
-    ("losses", "patience", "epochs", "best"),
+    ("losses", "early_stop", "epochs", "best"),
     [
         ([5, 4, 4, 3.5, 3.6, 3.5, 3.0, 1, 1, 1], 2, 6, 4),  # an equal loss is no lower one
         ([5, 4, 4, 3.5, 3.6, 3.5, 3.0, 1, 1, 1], 3, 10, 8),
@@ -234,11 +244,11 @@ def judged(monkeypatch, losses):
         ([4, 5, 5, 5], 9, 4, 1),
     ],
 )
-def test_patience_ends_a_run_without_lower_losses(
-    losses, patience, epochs, best, train, tmp_path, monkeypatch
+def test_a_run_without_lower_losses_is_stopped_early(
+    losses, early_stop, epochs, best, train, tmp_path, monkeypatch
 ):
     judged(monkeypatch, losses)
-    early = {"patience": patience, "validation": 40, "epochs": len(losses)}
+    early = {"early_stop": early_stop, "validation": 40, "epochs": len(losses)}
     summary = train("run", **early)
     assert (summary["epochs"], summary["best_epoch"]) == (epochs, best)
     assert summary["best_test_accuracy"] == pytest.approx(0.1 * (best - 1))
@@ -251,9 +261,11 @@ def test_patience_ends_a_run_without_lower_losses(
 
 
 @pytest.mark.parametrize("number", [0, 2 * STEPS_PER_EPOCH, 4 * STEPS_PER_EPOCH - 1])
-def test_the_patience_of_an_interrupted_run_is_counted_on(number, train, tmp_path, monkeypatch):
+def test_the_epochs_before_an_interruption_count_for_an_early_stop(
+    number, train, tmp_path, monkeypatch
+):
     judged(monkeypatch, [5, 4, 6, 6, 6, 6])
-    early = {"patience": 2, "validation": 40, "epochs": 6}
+    early = {"early_stop": 2, "validation": 40, "epochs": 6}
     train("whole", **early)
     with monkeypatch.context() as patch:
         interrupt_at(patch, number)

@@ -50,7 +50,7 @@ HOW_TO_LEARN: Flags = {
         "pixels or tokens, or all; default average",
     },
     "--epochs": _INT | {"help": "passes over the training images; the schedule spans all of them"},
-    "--patience": _INT
+    "--early-stop": _INT
     | {"help": "end after N epochs in a row without a lower loss on the --validation images"},
     "--clip-norm": _FLOAT
     | {"help": "scale the gradient down to this norm, over all parameters, where it is larger"},

@@ -69,7 +69,7 @@ class Trainer:
         objective: what batches are made into, and how answers are judged.
         augment: what changes training images at random in every step; None for nothing.
         shards: pieces that a batch is cut into; None for `backend.threads`.
-        patience: after how many epochs in a row without a lower test loss the run ends; None for
+        early_stop: after how many epochs in a row without a lower test loss the run ends; None for
             never.
         grad_stats: after how many steps the gradient is compared with the exact one again,
             beginning with the first step; None for never.
@@ -94,7 +94,7 @@ class Trainer:
     objective: Objective = Supervised()  # noqa: RUF009, frozen
     augment: Augmentation | None = None
     shards: int | None = None
-    patience: int | None = None
+    early_stop: int | None = None
     grad_stats: int | None = None
     graph: bool = True
     head_lr: float = 1.0
@@ -210,9 +210,9 @@ class Trainer:
         """Return whether the last epoch was made, or so many without a lower test loss."""
         if now.position[0] >= self.epochs:
             return True
-        if self.patience is None or not len(now.history):
+        if self.early_stop is None or not len(now.history):
             return False
-        return len(now.history) - best_epoch(now.history) >= self.patience
+        return len(now.history) - best_epoch(now.history) >= self.early_stop
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """Return the indices of the training images of each batch of an epoch."""

@@ -122,7 +122,7 @@ def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
         limit_train=args.limit_train,
         limit_test=args.limit_test,
         validation=chosen.get("validation"),
-        patience=chosen.get("patience"),
+        early_stop=chosen.get("early_stop"),
         image_size=chosen.get("image_size"),
         grad_stats=args.grad_stats,
         output_lr=chosen.get("output_lr", 1.0),

@@ -197,7 +197,7 @@ def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Traine
         seed=settings.seed,
         backend=backend,
         shards=settings.shards,
-        patience=settings.patience,
+        early_stop=settings.early_stop,
         grad_stats=settings.grad_stats,
         graph=settings.graph,
         head_lr=settings.head_lr,

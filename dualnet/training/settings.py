@@ -13,6 +13,9 @@ from dualnet.errors import UsageError
 ON_NAN = ("stop", "skip")
 """What a number that is not finite may do to a run."""
 
+_OLD_NAMES = {"patience": "early_stop"}
+"""Name of a setting in run folders of earlier versions → its name."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -41,8 +44,8 @@ class Settings:
         limit_train, limit_test: how many of the first images are used; None for all of them.
         validation: how many of the training images take the place of the test images; None for
             the test images themselves.
-        patience: after how many epochs in a row without a lower loss on the validation images a run
-            ends; None for never.
+        early_stop: after how many epochs in a row without a lower loss on the validation images a
+            run ends; None for never.
         image_size: pixels along each side of an image; None for those that the data set has.
         grad_stats: after how many steps gradients are compared with the exact ones again; None
             for never.
@@ -79,7 +82,7 @@ class Settings:
     limit_train: int | None = None
     limit_test: int | None = None
     validation: int | None = None
-    patience: int | None = None
+    early_stop: int | None = None
     image_size: int | None = None
     grad_stats: int | None = None
     head_reads: str = "average"
@@ -98,13 +101,14 @@ class Settings:
         for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{flag(name)} must be at least 1, got {getattr(self, name)}")
-        for name in ("grad_stats", "shards", "limit_train", "limit_test", "validation", "patience"):
+        at_least_one = ("grad_stats", "shards", "limit_train", "limit_test", "validation")
+        for name in (*at_least_one, "early_stop"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{flag(name)} must be at least 1, got {value}")
-        if self.patience is not None and self.validation is None:
+        if self.early_stop is not None and self.validation is None:
             raise UsageError(
-                "--patience goes by the loss on validation images; say how many by --validation N"
+                "--early-stop goes by the loss on validation images; say how many by --validation N"
             )
         for name in ("lr", "head_lr", "output_lr"):
             value = getattr(self, name)
@@ -138,6 +142,9 @@ class Settings:
         Raises:
             UsageError: a name is missing or unknown, or a value is of the wrong kind.
         """
+        for old, new in _OLD_NAMES.items():
+            if old in data and new not in data:
+                data = {new if name == old else name: value for name, value in data.items()}
         known = {f.name: f for f in dataclasses.fields(cls)}
         unknown = sorted(set(data) - set(known))
         missing = sorted(
