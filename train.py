@@ -28,9 +28,9 @@ from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.recipes import RECIPES, find_recipe
 from dualnet.training.resolve import check, locality, resolve
-from dualnet.training.run import extended, out_of_memory_explained, run
+from dualnet.training.run import out_of_memory_explained, run
 from dualnet.training.run_folder import RunFolder
-from dualnet.training.seeds import run_seeds, words_for_diverged
+from dualnet.training.seeds import run_seeds, settings_to_resume, words_for_diverged
 from dualnet.training.settings import Settings, Tables, build, flag
 from models import MODELS
 
@@ -257,15 +257,8 @@ def resume(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
             "--epochs and --data-dir"
         )
     folder = RunFolder(args.resume)
-    seeds = folder.seeds()
-    folders = [folder] if seeds is None else [folder.of_seed(seed) for seed in seeds]
-    every = [extended(one.settings(check_settings), args.epochs) for one in folders]
-    if any(dataclasses.replace(one, seed=every[0].seed) != every[0] for one in every):
-        raise UsageError(
-            f"--resume {folder.path}: its runs differ in more than their seeds; go on with each "
-            f"alone, as in --resume {folders[0].path}"
-        )
-    return train(every[0], folder, args, seeds)
+    settings = settings_to_resume(folder, check_settings, args.epochs)
+    return train(settings, folder, args, folder.seeds())
 
 
 def check_settings(settings: Settings) -> None:

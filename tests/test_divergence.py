@@ -219,3 +219,16 @@ def test_a_number_that_is_lost_in_the_evaluation(digits):
     with pytest.raises(DivergedError, match=f"^{said}the output of layer norm, in evaluation mod"):
         settings = replace(SETTINGS, rule="bp")
         run(settings, Sequential(layers), digits, RunFolder("run"), quiet=True)
+
+
+def test_seeds_of_which_one_diverges_can_be_given_more_epochs(digits, monkeypatch):
+    """It diverges again at the same step, and the others go on."""
+    settings = replace(SETTINGS, epochs=2)
+    lost_in(monkeypatch, [STEPS_PER_EPOCH + 1], seed=5, part="loss")
+    first = run_seeds(settings, NETWORK, digits, RunFolder("all"), (2, 5), quiet=True)
+    more = replace(settings, epochs=3)
+    again = run_seeds(more, NETWORK, digits, RunFolder("all"), (2, 5), resume=True, quiet=True)
+    assert (first["seed"], again["seed"]) == ([2], [2])
+    assert first["diverged"] == again["diverged"] and list(again["diverged"]) == [5]
+    run(replace(more, seed=2), NETWORK, digits, RunFolder("2"), quiet=True)
+    assert_same_run(RunFolder("2").path, RunFolder("all/seed-2").path)

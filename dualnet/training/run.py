@@ -102,9 +102,10 @@ class Run:
         self.done: dict[str, Any] | None = None
         if resume:
             self.start = restored(self.start, settings, folder)
-            if trainer.is_over(self.start):
-                self.done = folder.summary()
-            if self.done is not None:
+            found = folder.summary() if trainer.is_over(self.start) else None
+            # A run that was given more epochs and then killed has the summary of fewer.
+            if found is not None and found.get("epochs") == len(self.start.history):
+                self.done = found
                 return
             folder.write_settings(settings)  # the run may have more epochs now
             self._drop_best_of_a_lost_epoch()
@@ -336,11 +337,6 @@ def last_cosine(comparisons: Tree) -> dict[str, float | None]:
         return {}
     cosine = float(comparisons[-1, -1, 0])
     return {"gradient_cosine": cosine if np.isfinite(cosine) else None}
-
-
-def extended(settings: Settings, epochs: int | None) -> Settings:
-    """Return the settings of a resumed run, with another number of epochs if one is given."""
-    return settings if epochs is None else replace(settings, epochs=epochs)
 
 
 def peak_memory_bytes() -> int | None:

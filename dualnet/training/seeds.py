@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from dualnet.data import Dataset
-from dualnet.errors import DivergedError
+from dualnet.errors import DivergedError, UsageError
 from dualnet.nn import Layer
 from dualnet.training.run import Run, make_trainer, out_of_memory_explained
-from dualnet.training.run_folder import RunFolder
+from dualnet.training.run_folder import CHECKPOINT, RunFolder
 from dualnet.training.settings import Settings
 from dualnet.training.side_by_side import train_side_by_side
 from dualnet.training.state import TrainState
@@ -48,7 +48,7 @@ def run_seeds(
             no account.
         folder: of all runs.
         seeds: of the runs, all different.
-        resume: whether each run goes on from its checkpoint.
+        resume: whether each run goes on from its checkpoint, or starts if it has none.
 
     Returns:
         What `summary.json` holds: see `combined`.
@@ -66,7 +66,7 @@ def run_seeds(
                 replace(settings, seed=seed),
                 replace(trainer, seed=seed),
                 folder.of_seed(seed),
-                resume=resume,
+                resume=resume and _has_begun(folder.of_seed(seed)),
                 published=published,
             )
             for seed in seeds
@@ -75,6 +75,51 @@ def run_seeds(
         for together in _by_position([one for one in runs if one.done is None]):
             outcomes |= _train(together, quiet)
     return combined({seed: outcomes[seed] for seed in seeds}, folder)
+
+
+def settings_to_resume(
+    folder: RunFolder, check: Callable[[Settings], None], epochs: int | None
+) -> Settings:
+    """Return the settings of a run, or of runs of several seeds, that go on.
+
+    Args:
+        folder: of the run, or of all runs.  Some of several may not have begun.
+        check: as of `RunFolder.settings`.
+        epochs: how many the runs are to have; None for as many as they were to have.
+
+    Raises:
+        UsageError: there is no such run, or several differ in more than their seeds.
+        DataError: a file is damaged.
+    """
+    seeds = folder.seeds()
+    folders = [folder] if seeds is None else [folder.of_seed(seed) for seed in seeds]
+    begun = [one for one in folders if seeds is None or one.holds("config.json")]
+    if not begun:
+        raise UsageError(
+            f"--resume {folder.path}: it was interrupted before the first of its runs began; start "
+            "them with another --run-dir"
+        )
+    every = [one.settings(check) for one in begun]
+    if epochs is not None:
+        every = [replace(one, epochs=epochs) for one in every]
+    if any(replace(one, seed=every[0].seed) != every[0] for one in every):
+        raise UsageError(
+            f"--resume {folder.path}: its runs differ in more than their seeds; go on with each "
+            f"alone, as in --resume {folders[0].path}"
+        )
+    return every[0]
+
+
+def _has_begun(folder: RunFolder) -> bool:
+    """Whether a run was made, so that it goes on from its checkpoint.
+
+    One that was killed before its first checkpoint loses its `config.json` and can be made anew.
+    """
+    if folder.holds(CHECKPOINT) or folder.holds("metrics.csv"):
+        return True
+    if folder.holds("config.json"):
+        folder.remove("config.json")
+    return False
 
 
 def _by_position(runs: Sequence[Run]) -> list[list[Run]]:
