@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from dualnet.schedules import SCHEDULES
 from dualnet.training.flags import ROUNDED_BITS, make_parser
 from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.objective import OBJECTIVES
+from dualnet.training.rates_finder import PICTURE, draw_rates, find_rates
 from dualnet.training.recipes import RECIPES, find_recipe
 from dualnet.training.resolve import check, locality, resolve
 from dualnet.training.run import out_of_memory_explained, run
@@ -105,13 +107,8 @@ def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> A
     return objective.network(lambda _: with_heads, classes)
 
 
-def train(
-    settings: Settings,
-    folder: RunFolder,
-    args: argparse.Namespace,
-    seeds: Sequence[int] | None = None,
-) -> dict[str, Any]:
-    """Load the data, do one run or one for each of several seeds, and return the summary."""
+def loaded(settings: Settings, args: argparse.Namespace) -> tuple[Settings, Any, Any]:
+    """Return the settings with the backend that is there, the network, and the data."""
     keep_freed_memory()
     # The backend comes first, to say at once if it cannot be used, and what `auto` chooses.
     backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
@@ -131,6 +128,17 @@ def train(
     )
     with out_of_memory_explained(settings):
         network = network_of(settings, dataset.in_shape, len(dataset.classes))
+    return settings, network, dataset
+
+
+def train(
+    settings: Settings,
+    folder: RunFolder,
+    args: argparse.Namespace,
+    seeds: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Load the data, do one run or one for each of several seeds, and return the summary."""
+    settings, network, dataset = loaded(settings, args)
     how: dict[str, Any] = {
         "resume": args.resume is not None,
         "quiet": args.quiet,
@@ -143,6 +151,27 @@ def train(
     except KeyboardInterrupt:
         where = "" if args.data_dir is None else f" --data-dir {args.data_dir}"
         raise Interrupted(f"interrupted; go on with --resume {folder.path}{where}") from None
+
+
+def print_rates(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> None:
+    """Try the rates of `--rates`; print a table and a choice, and write both to the folder."""
+    folder.require_unused()
+    settings, network, dataset = loaded(settings, args)
+    found = find_rates(
+        settings, network, dataset, args.rates, steps=args.rate_steps, quiet=args.quiet
+    )
+    folder.write_rates(found.as_json(), settings)
+    title = f"{settings.dataset}, {settings.model}, {settings.rule}"
+    drawn = draw_rates(found, title, folder.path / PICTURE)
+    if args.json:
+        print(json.dumps(found.as_json()))
+    else:
+        print(f"{found.table()}\n{textwrap.fill(found.why, 80)}\nfolder        {folder.path}")
+        if not drawn:
+            print('no picture    matplotlib is not installed: pip install "dualnet[plot]"')
+    if all(one.diverged for one in found.runs):
+        sys.stdout.flush()
+        raise DivergedError(found.why)
 
 
 def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
@@ -239,8 +268,15 @@ def main(argv: list[str]) -> None:
     if args.describe:
         print(json.dumps(describe(settings, args.data_dir)))
         return
+    if args.rates is None and args.rate_steps is not None:
+        raise UsageError("--rate-steps is of no use without --rates")
+    if args.rates is not None and (args.seeds is not None or args.lr is not None):
+        raise UsageError("--rates takes neither --lr nor --seeds; it tries each rate with --seed")
     name = f"{settings.dataset}-{settings.model}-{settings.rule}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = RunFolder(args.run_dir or unused(Path("runs") / name))
+    if args.rates is not None:
+        print_rates(settings, folder, args)
+        return
     if args.seeds is not None:  # before data are loaded
         for one in (folder, *map(folder.of_seed, args.seeds)):
             one.require_unused()

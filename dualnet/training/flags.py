@@ -49,6 +49,9 @@ HOW_TO_LEARN: Flags = {
         "help": "what local heads read in a network without heads of its own: the average over "
         "pixels or tokens, or all; default average",
     },
+    "--rates": _FLOAT
+    | {"nargs": "+", "help": "train for a short time at each of these rates; say which to take"},
+    "--rate-steps": _INT | {"help": "steps at each of the --rates, default one epoch"},
     "--epochs": _INT | {"help": "passes over the training images; the schedule spans all of them"},
     "--early-stop": _INT
     | {"help": "end after N epochs in a row without a lower loss on the --validation images"},

@@ -16,6 +16,13 @@ Runs of several seeds have a folder each, `seed-0` and so on, in a folder with t
 | --- | --- |
 | `seeds.json` | the seeds |
 | `summary.json` | the outcome of all runs |
+
+A search for a learning rate has a folder with two files:
+
+| file | what |
+| --- | --- |
+| `rates.json` | the figures of each rate, the choice, and every setting |
+| `rates.png` | loss and accuracy against the rate, if matplotlib is installed |
 """
 
 from __future__ import annotations
@@ -144,6 +151,16 @@ class RunFolder:
             raise UsageError(f"--resume {self.path}: {error.strerror or error}") from error
         except (ValueError, TypeError) as error:
             raise DataError(f"{file} is damaged: {error}; start the run anew") from error
+
+    def write_rates(self, found: dict[str, Any], settings: Settings) -> None:
+        """Make the folder and write `rates.json`, what was found with these settings.
+
+        Raises:
+            UsageError: the folder cannot be made or written to.
+        """
+        with self._errors_named():
+            self.path.mkdir(parents=True, exist_ok=True)
+        self.write_json("rates.json", {**found, "settings": settings.as_json(), **surroundings()})
 
     def write_json(self, name: str, data: dict[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
