@@ -26,6 +26,7 @@ TRAIN = Path(train.__file__)
 TINY = "--epochs 1 --limit-train 64 --limit-test 20 --width 8 --quiet".split()
 
 KEYS = {
+    *("best_epoch", "best_test_loss", "best_test_accuracy"),
     "test_accuracy",
     "test_loss",
     "train_accuracy",
