@@ -19,21 +19,25 @@ from pathlib import Path
 from typing import Any
 
 from dualnet import Key, backends, data, tree
+from dualnet.console import make_readable
 from dualnet.errors import DivergedError, DualnetError, Interrupted, UsageError
 from dualnet.learning import RULES, WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
+from dualnet.naming import as_flags, assigned, flag
 from dualnet.nn import has_local_heads, walk, with_local_heads
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
-from dualnet.training.flags import ROUNDED_BITS, make_parser
+from dualnet.training.config_file import checked, overruled, plugins_in, read_toml
+from dualnet.training.flags import files_named, given, make_parser
 from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.objective import OBJECTIVES
+from dualnet.training.plugins import load_plugins
 from dualnet.training.rates_finder import PICTURE, draw_rates, find_rates
 from dualnet.training.recipes import RECIPES, find_recipe
-from dualnet.training.resolve import check, locality, resolve
+from dualnet.training.resolve import by_name, check, locality, resolve
 from dualnet.training.run import out_of_memory_explained, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.seeds import run_seeds, settings_to_resume, words_for_diverged
-from dualnet.training.settings import Settings, Tables, build, flag
+from dualnet.training.settings import Settings, Tables, build
 from models import MODELS
 
 TABLES: Tables = {
@@ -49,8 +53,22 @@ COMPARABLE_ANYWAY = ("recipe", "seed", "backend", "threads", "shards", "graph", 
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Return the flags that the command line gives."""
-    return make_parser(TABLES, __doc__.partition("\n")[0]).parse_args(argv)
+    """Return the flags that the command line gives, and for others what `--config` says."""
+    config, plugins = files_named(argv)
+    file = {} if config is None else read_toml(config)
+    load_plugins(plugins or plugins_in(file, config), {**TABLES, "dataset": data.SOURCES})
+    parser = make_parser(TABLES, __doc__.partition("\n")[0])
+    args = parser.parse_every(argv)
+    if config is not None:
+        flags = {n: v for n, v in vars(args).items() if v is not parser.get_default(n)}
+        vars(args).update(overruled(checked(file, config, TABLES), flags, TABLES))
+    return args
+
+
+@as_flags()
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Return the settings that flags ask for."""
+    return resolve(given(args, TABLES), TABLES)
 
 
 def published(settings: Settings) -> dict[str, Any]:
@@ -61,10 +79,10 @@ def published(settings: Settings) -> dict[str, Any]:
     if settings.recipe is None:
         return {}
     recipe = find_recipe(settings.recipe)
-    unchanged = by_name(resolve(parse(["--recipe", settings.recipe]), TABLES))
+    unchanged = by_name(resolve({"recipe": settings.recipe}, TABLES), TABLES)
     changed = [
         name
-        for name, value in by_name(settings).items()
+        for name, value in by_name(settings, TABLES).items()
         if name not in COMPARABLE_ANYWAY and (name, value) not in unchanged.items()
     ]
     return {
@@ -78,16 +96,6 @@ def published(settings: Settings) -> dict[str, Any]:
     }
 
 
-def by_name(settings: Settings) -> dict[str, Any]:
-    """Return every setting and option under the name of its flag."""
-    named = dict(vars(settings))
-    precision = named.pop("matmul_precision")
-    named |= {name: name == precision for name in ROUNDED_BITS}  # flags of their own
-    for kind in TABLES:
-        named |= named.pop(f"{kind}_options")
-    return named
-
-
 def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> Any:
     """Return the model that the settings name, with local heads if the rule has local losses."""
     model = build(MODELS, "model", settings.model, settings.model_options)
@@ -98,8 +106,8 @@ def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> A
     if has_local_heads(network):
         if settings.head_reads != "average":
             raise UsageError(
-                f"--head-reads {settings.head_reads} is of no use to --model {settings.model}: its "
-                "local heads are its own"
+                f"{assigned('head_reads', settings.head_reads)} is of no use to "
+                f"{assigned('model', settings.model)}: its local heads are its own"
             )
         return network
     params, _, (outputs,) = network.init(Key(0), in_shape)
@@ -149,7 +157,9 @@ def train(
             return run(settings, network, dataset, folder, **how)
         return run_seeds(settings, network, dataset, folder, seeds, **how)
     except KeyboardInterrupt:
-        where = "" if args.data_dir is None else f" --data-dir {args.data_dir}"
+        again = {"--data-dir": [args.data_dir] * (args.data_dir is not None)}
+        again |= {"--plugin": args.plugin or []}
+        where = "".join(f" {name} {value}" for name, values in again.items() for value in values)
         raise Interrupted(f"interrupted; go on with --resume {folder.path}{where}") from None
 
 
@@ -158,7 +168,7 @@ def print_rates(settings: Settings, folder: RunFolder, args: argparse.Namespace)
     folder.require_unused()
     settings, network, dataset = loaded(settings, args)
     found = find_rates(
-        settings, network, dataset, args.rates, steps=args.rate_steps, quiet=args.quiet
+        settings, network, dataset, args.rates, rate_steps=args.rate_steps, quiet=args.quiet
     )
     folder.write_rates(found.as_json(), settings)
     title = f"{settings.dataset}, {settings.model}, {settings.rule}"
@@ -172,6 +182,17 @@ def print_rates(settings: Settings, folder: RunFolder, args: argparse.Namespace)
     if all(one.diverged for one in found.runs):
         sys.stdout.flush()
         raise DivergedError(found.why)
+
+
+WITHOUT_FOLDER = {"package": "ships with us", "in-memory": "is made by a plugin"}
+"""How a data set is kept that has no folder → what a message says of it."""
+
+
+def require_use(data_dir: str | None, settings: Settings) -> None:
+    """Raise a UsageError if a folder of data files is named for a set without any."""
+    if data_dir is not None and data.SOURCES[settings.dataset].kept in WITHOUT_FOLDER:
+        what = WITHOUT_FOLDER[data.SOURCES[settings.dataset].kept]
+        raise UsageError(f"--data-dir is of no use to --dataset {settings.dataset}: it {what}")
 
 
 def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
@@ -198,7 +219,7 @@ def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
         ],
         "input_shape": list(in_shape),
         "classes": classes,
-        "settings": by_name(settings),
+        "settings": by_name(settings, TABLES),
         **describe_recipe(settings),
     }
 
@@ -251,6 +272,7 @@ def print_list() -> None:
         print(f"  {name:{longest}}  {', '.join(rows)}")
 
 
+@as_flags()
 def main(argv: list[str]) -> None:
     """Do what the command line asks for; errors are raised."""
     args = parse(argv)
@@ -264,7 +286,8 @@ def main(argv: list[str]) -> None:
         raise UsageError("give --seed or --seeds, not both")
     if len(set(args.seeds or ())) < len(args.seeds or ()):
         raise UsageError(f"--seeds must differ, got {' '.join(map(str, args.seeds))}")
-    settings = resolve(args, TABLES)
+    settings = settings_of(args)
+    require_use(args.data_dir, settings)
     if args.describe:
         print(json.dumps(describe(settings, args.data_dir)))
         return
@@ -286,11 +309,13 @@ def main(argv: list[str]) -> None:
 def resume(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     """Go on with the run in the folder `--resume`, and return its summary."""
     given = {argument.partition("=")[0] for argument in argv if argument.startswith("--")}
-    refused = sorted(given - {"--resume", "--epochs", "--json", "--quiet", "--data-dir"})
+    refused = sorted(
+        given - {"--resume", "--epochs", "--json", "--quiet", "--data-dir", "--plugin"}
+    )
     if refused:
         raise UsageError(
             f"{refused[0]} cannot be changed on --resume; a run keeps its settings, but for "
-            "--epochs and --data-dir"
+            "--epochs, --data-dir and --plugin"
         )
     folder = RunFolder(args.resume)
     settings = settings_to_resume(folder, check_settings, args.epochs)
@@ -299,7 +324,13 @@ def resume(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
 
 def check_settings(settings: Settings) -> None:
     """Raise a UsageError unless everything that the settings name exists and can be made."""
-    check(settings, TABLES)
+    try:
+        check(settings, TABLES)
+    except UsageError as error:
+        known = {**TABLES, "dataset": data.SOURCES}
+        if all(getattr(settings, kind) in names for kind, names in known.items()):
+            raise
+        raise UsageError(f"{error}; if it is your own, name its file with --plugin") from None
 
 
 def conclude(summary: dict[str, Any], args: argparse.Namespace) -> None:
@@ -361,6 +392,7 @@ def unused(path: Path) -> Path:
 
 def exit_code(argv: list[str]) -> int:
     """Run `main`, print an error as one line, and return the exit code."""
+    make_readable()
     # After SIGTERM a checkpoint is written, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -436,13 +436,13 @@ def test_a_cosine_that_is_undefined_is_none():
 
 
 def test_how_often_to_look_is_at_least_every_step():
-    with pytest.raises(UsageError, match="--grad-stats must be at least 1, got 0"):
+    with pytest.raises(UsageError, match="grad_stats must be at least 1, got 0"):
         replace(SETTINGS, grad_stats=0)
 
 
 def test_the_flag_is_a_setting_that_a_resumed_run_keeps():
     for flags, found in ((["--grad-stats", "7"], 7), ([], None)):
-        settings = train_py.resolve(train_py.parse(flags), train_py.TABLES)
+        settings = train_py.settings_of(train_py.parse(flags))
         assert settings.grad_stats == found
     with pytest.raises(UsageError, match="--grad-stats cannot be changed on --resume"):
         train_py.main(["--resume", "run", "--grad-stats", "7"])

@@ -11,6 +11,7 @@ import pytest
 import test_training
 from cupy_comparisons import SameDraws, assert_same
 from data_files import resized_by_a_loop
+from peers import peer
 
 from dualnet import Key, backends, data
 from dualnet.data.augment import (
@@ -249,8 +250,7 @@ def test_blur_by_a_loop_over_pixels(images, key):
 
 
 def pillow(*modules):
-    pytest.importorskip("PIL", reason="Pillow is not installed (extra `dev`, with matplotlib)")
-    return [__import__(f"PIL.{name}", fromlist=["*"]) for name in modules]
+    return [peer(f"PIL.{name}", "images") for name in modules]
 
 
 def brightness(pixel):

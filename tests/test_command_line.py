@@ -20,6 +20,7 @@ from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training import run
 from dualnet.training.flags import OPTION_HELP
+from dualnet.training.resolve import by_name
 from dualnet.training.settings import Settings, option_table
 
 TRAIN = Path(train.__file__)
@@ -266,7 +267,7 @@ def test_describe_prints_the_settings_that_a_run_has(flags, ask, monkeypatch):
     code, _, err = ask(*small, "--quiet", "--run-dir", "run")
     assert code == 0, err
     settings = Settings.from_json(json.loads(Path("run/config.json").read_text())["settings"])
-    assert described == json.loads(json.dumps(train.by_name(settings)))
+    assert described == json.loads(json.dumps(by_name(settings, train.TABLES)))
     # What trains has them, too.
     (trainer,) = made
     of_run = ("lr", "epochs", "batch_size", "seed", "pixels", "shards", "early_stop", "grad_stats")
@@ -308,9 +309,23 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
 @pytest.mark.parametrize(
     ("argv", "pattern"),
     [
-        ("--bogus 3", "unrecognized arguments: --bogus 3"),
-        ("--rule backprop", "invalid choice: 'backprop' .*fg-w"),
-        ("--tang 3", "unrecognized arguments"),  # no abbreviations: they would change with flags
+        ("--bogus 3", "there is no flag --bogus.*; --help shows all of them"),
+        ("--batch_size 3", "there is no flag --batch_size; did you mean --batch-size"),
+        ("--Batch-Size=3", "there is no flag --Batch-Size; did you mean --batch-size"),
+        ("--limit_test 3", "there is no flag --limit_test; did you mean --limit-test"),
+        ("--rule backprop", "--rule: expected one of bp, .*fg-w.*, got 'backprop'$"),
+        ("--rule FG_W", "--rule: expected one of bp, .*; did you mean fg-w"),
+        ("--dataset minst", "--dataset: expected one of digits, .*; did you mean mnist"),
+        ("--model localmixer", "--model: expected one of mlp, .*; did you mean local-mixer"),
+        ("--augment flips", "--augment: expected one of none, .*; did you mean flip"),
+        (
+            "--rule l-bp --head-reads ALL",
+            "--head-reads: expected one of average, all, .*; did you mean all",
+        ),
+        ("--dtype float16", "--dtype: expected one of float32, float64, got 'float16'; did you"),
+        ("--width 8 9", "expected a flag, got '9'; --help shows the flags"),
+        # No abbreviations: they would change with flags.
+        ("--tang 3", "there is no flag --tang; did you mean --tangents"),
         ("--rule", "expected one argument"),
         ("--epochs two", "--epochs: invalid int value: 'two'"),
         ("--epochs 1.5", "--epochs: invalid int value: '1.5'"),
@@ -330,18 +345,18 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
         ("--lr inf", "--lr must be a positive number, got inf"),
         ("--clip-norm 0", "--clip-norm must be a number from 1e-30 to 1e30, got 0.0"),
         ("--clip-norm nan", "--clip-norm must be a number from 1e-30 to 1e30, got nan"),
-        ("--width 0", "expected width >= 1"),
+        ("--width 0", r"expected width >= 1 .*\(--width, --depth\)"),
         ("--depth -1", "depth >= 0"),
         ("--activation step", "activation must be one of relu, tanh, gelu, sigmoid, got 'step'"),
         ("--tangents 0", "tangents must be at least 1, got 0"),
-        ("--tangents 0 --rule fg-w", "fg-w: tangents must be at least 1, got 0"),
+        ("--tangents 0 --rule fg-w", r"fg-w: tangents must be at least 1, got 0 \(--tangents\)"),
         ("--tangent-chunk 0 --rule fg-w", "fg-w: tangent-chunk must be at least 1, got 0"),
         ("--sampler gauss --rule fg-w", "sampler must be one of normal, .*got 'gauss'"),
         ("--sampler rank-one", "sampler must be one of normal, rademacher, got 'rank-one'"),
         ("--aggregate best --rule fg-w", "aggregate must be one of mean, sum, .* got 'best'"),
         ("--aggregate sum --rule fg-a", "aggregate must be one of mean, projection, got 'sum'"),
-        ("--momentum 1 --optimizer momentum", "momentum at least 0 and below 1, got 1.0"),
-        ("--weight-decay nan", "weight_decay at least 0 and finite, got nan"),
+        ("--momentum 1 --optimizer momentum", r"momentum .* below 1, got 1.0 \(--momentum\)"),
+        ("--weight-decay nan", r"weight_decay at least .*got nan \(--weight-decay\)"),
         ("--seed 1 --seeds 2 3", "give --seed or --seeds, not both"),
         ("--seeds 1 2 1", "--seeds must differ, got 1 2 1"),
         ("--data-dir .", "--data-dir is of no use to --dataset digits"),
@@ -356,14 +371,17 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
             "--batch-norm is of no use to --model vit; it is for mlp, cnn",
         ),
         ("--limit-train 0", "--limit-train must be at least 1, got 0"),
-        ("--limit-train 100000", r"limit_train: expected a whole number from 1 to \d+, got 100000"),
+        (
+            "--limit-train 100000",
+            r"--limit-train: expected a whole number from 1 to \d+, got 100000",
+        ),
         ("--early-stop 0 --validation 9", "--early-stop must be at least 1, got 0"),
         ("--early-stop 5", "--early-stop goes by the loss on validation images; .*--validation N"),
         ("--limit-test -1", "--limit-test must be at least 1, got -1"),
         ("--describe --width 0", "expected width >= 1"),
         ("--dtype float64 --tf32", "--tf32 is of no use to --dtype float64; it is for float32"),
         ("--no-graph", "--no-graph is of no use to --backend numpy; it is for cupy"),
-        ("--graph", "unrecognized arguments: --graph"),
+        ("--graph", "there is no flag --graph; did you mean --no-graph"),
         (
             "--batch-norm --limit-train 33 --batch-size 32",
             "--batch-size 32 leaves a last batch of one of 33 images",

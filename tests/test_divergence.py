@@ -156,7 +156,7 @@ PLACES = {
         {},
         # Output weights that start at 0 hide it from the loss of step 1.
         r"diverged at step 2: the loss is nan; the first number that is not finite is in the "
-        r"output of layer burst of step 1; lower --lr \(now 0\.01\)",
+        r"output of layer burst of step 1; lower lr \(now 0\.01\)",
     ),
     "in a gradient": (
         chain(("sign", lambda x: np.sqrt(np.maximum(x, 0)))),

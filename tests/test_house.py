@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dualnet"
 
 FLOORS = {
-    0: ("errors", "random", "tree", "types"),
+    0: ("console", "errors", "naming", "random", "tree", "types"),
     1: ("backends",),
     2: ("core", "images", "linear", "numpy", "checking", "recording", "scipy", "special"),
     3: ("nn", "optim", "schedules"),
@@ -185,7 +185,7 @@ def in_the_story(code):
 
 def test_the_page_of_the_core_follows_a_call_as_it_is():
     if sys.version_info < (3, 11):
-        pytest.skip("Python 3.10 knows no qualified names of code")
+        pytest.skip("Python 3.10 knows no qualified names of code; Python 3.11 does")
     told, stack = [], []
     for depth, code in itertools.islice(calls(lambda: dn.jvp(loss, (W,), (W,))), 1, None):
         while stack and stack[-1] >= depth:
@@ -198,3 +198,22 @@ def test_the_page_of_the_core_follows_a_call_as_it_is():
     (page,) = re.findall(r"```calls\n(.*?)```", text, re.S)
     page = "\n".join(re.sub(r"\s*#.*", "", line) for line in page.splitlines())
     assert page == "\n".join(told)
+
+
+# --- tests ---------------------------------------------------------------------------------------
+
+
+def test_every_skip_says_why():
+    """Each call has a reason; those for want of a package say what installs it."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            name, where = node.func.attr, f"{path.name}:{node.lineno}"
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if name in ("skipif", "importorskip"):
+                assert "reason" in given, where
+            elif name == "skip" and ast.unparse(node.func) in ("pytest.skip", "pytest.mark.skip"):
+                assert node.args or "reason" in given, where
+            if name == "importorskip":
+                assert "pip install" in given["reason"], where

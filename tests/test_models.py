@@ -18,7 +18,7 @@ from dualnet import Key, tree
 from dualnet.errors import UsageError
 from dualnet.learning import RULES, Task
 from dualnet.nn import Context, LocalHead, StopGradient, couples_examples, softmax_cross_entropy
-from dualnet.training.resolve import fitting_options, locality, resolve
+from dualnet.training.resolve import fitting_options, locality
 from models import (
     CNN,
     CNN4,
@@ -306,7 +306,7 @@ FULL = {
 def network_of(model, in_shape, rule):
     """The network that training would use."""
     (name,) = (name for name, cls in MODELS.items() if type(model) is cls)
-    settings = resolve(train.parse(["--model", name, "--rule", rule]), train.TABLES)
+    settings = train.settings_of(train.parse(["--model", name, "--rule", rule]))
     options = dataclasses.asdict(model) | fitting_options(MODELS, name, "none", rule)
     return train.network_of(dataclasses.replace(settings, model_options=options), in_shape, 10)
 

@@ -53,7 +53,7 @@ def test_norms_behind_the_last_layer_have_its_rate():
 def test_a_network_without_parameters_is_refused():
     network = Sequential((("relu", Activation(relu)),))
     params, _, _ = network.init(Key(0), (4,))
-    with pytest.raises(UsageError, match="--output-lr: no layer of the network has parameters"):
+    with pytest.raises(UsageError, match="output_lr: no layer of the network has parameters"):
         rate_factors(network, params, output_lr=0.1)
     assert rate_factors(network, params) is None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from peers import peer
 from test_training import SETTINGS, STEPS_PER_EPOCH
 
 from dualnet import data
@@ -33,7 +34,7 @@ def digits():
 
 @pytest.mark.parametrize("steps", [1, 3, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 2])
 def test_figures_are_those_of_the_first_steps_of_the_run(steps, digits):
-    found = find_rates(BP, NETWORK, digits, [1e-2, 1e-3], steps=steps, quiet=True)
+    found = find_rates(BP, NETWORK, digits, [1e-2, 1e-3], rate_steps=steps, quiet=True)
     assert [one.lr for one in found.runs] == [1e-3, 1e-2] and found.steps == steps
     for one in found.runs:
         trainer = make_trainer(replace(BP, lr=one.lr), NETWORK, digits)
@@ -67,8 +68,8 @@ def rates(*losses, diverged=()):
 @pytest.mark.parametrize(
     ("runs", "tested_on", "lr", "why"),
     [
-        (rates(3, 1, 2), "validation", 10.0, "take --lr 10: .* on validation images after 7 ste"),
-        (rates(3, 1, 2), "test", 10.0, "take --lr 10: .*; test images have chosen it, so take --v"),
+        (rates(3, 1, 2), "validation", 10.0, "take lr=10.0: .* on validation images after 7 ste"),
+        (rates(3, 1, 2), "test", 10.0, "take lr=10.0: .*; test images have chosen it, so take v"),
         (rates(1, 2, 3), "validation", 1.0, "after 7 steps; it is the lowest of these .* lower o"),
         (rates(3, 2, 1), "validation", 100.0, "; it is the highest of these rates, so try higher"),
         (rates(3, 1, 0, diverged=[2]), "validation", 10.0, "; the next higher rate diverged, so"),
@@ -84,7 +85,7 @@ def test_the_choice_is_explained(runs, tested_on, lr, why):
 
 def test_rates_that_diverge_are_told_apart(digits):
     sgd = replace(BP, optimizer="sgd")
-    found = find_rates(sgd, NETWORK, digits, [1e-2, 1e38], steps=4, quiet=True)
+    found = find_rates(sgd, NETWORK, digits, [1e-2, 1e38], rate_steps=4, quiet=True)
     good, lost = found.runs
     assert good.diverged is None and lost.diverged.startswith("diverged at step")
     assert ";" not in lost.diverged and lost.test_loss is None
@@ -98,17 +99,29 @@ def test_rates_that_diverge_are_told_apart(digits):
 @pytest.mark.parametrize(
     ("grid", "steps", "said"),
     [
-        ([1e-3], None, "--rates: expected two or more positive numbers, .* got 0.001"),
-        ([1e-3, 1e-3], None, "--rates: expected two or more"),
-        ([1e-3, -1.0], None, "--rates: expected two or more positive numbers, .* got 0.001 -1"),
-        ([1e-3, np.inf], None, "--rates: expected two or more positive"),
-        ([1e-3, 1e-2], 0, "--rate-steps: expected a number from 1 to 20, .*--epochs 4, got 0"),
-        ([1e-3, 1e-2], 21, "--rate-steps: expected a number from 1 to 20, .*--epochs 4, got 21"),
+        ([1e-3], None, "find_rates: rates: expected two or more positive numbers, got 0.001"),
+        ([1e-3, 1e-3], None, "find_rates: rates: expected two or more"),
+        (
+            [1e-3, -1.0],
+            None,
+            "find_rates: rates: expected two or more positive numbers, got 0.001 -1",
+        ),
+        ([1e-3, np.inf], None, "find_rates: rates: expected two or more positive"),
+        (
+            [1e-3, 1e-2],
+            0,
+            "rate_steps: expected a number from 1 to 20, .*epochs=4, got 0",
+        ),
+        (
+            [1e-3, 1e-2],
+            21,
+            "rate_steps: expected a number from 1 to 20, .*epochs=4, got 21",
+        ),
     ],
 )
 def test_a_search_that_makes_no_sense(grid, steps, said, digits):
     with pytest.raises(UsageError, match=said):
-        find_rates(BP, NETWORK, digits, grid, steps=steps, quiet=True)
+        find_rates(BP, NETWORK, digits, grid, rate_steps=steps, quiet=True)
 
 
 # --- the command and the picture -----------------------------------------------------------------
@@ -135,7 +148,7 @@ def test_the_picture_is_there_or_is_asked_for(ask, monkeypatch):
         code, out, _ = ask(*flags, "without")
     assert code == 0 and not Path("without/rates.png").exists()
     assert out.endswith('no picture    matplotlib is not installed: pip install "dualnet[plot]"\n')
-    pytest.importorskip("matplotlib")
+    peer("matplotlib", "plot")
     found = FoundRates((*rates(3, 2, 1, diverged=[2]),), 5, "test", 4.0, 10.0, "why")
     assert draw_rates(found, "title", Path("rates.png"))
     assert Path("rates.png").read_bytes()[:4] == b"\x89PNG"

@@ -214,7 +214,7 @@ def test_a_run_that_diverges_does_not_stop_the_others(step, together, alone, mon
     assert_as_alone((4, 9))
     assert summary["seed"] == [4, 9] and len(summary["runs"]) == 2
     (why,) = summary["diverged"].values()
-    assert why.startswith(f"diverged at step {step + 1}: the loss is nan; lower --lr")
+    assert why.startswith(f"diverged at step {step + 1}: the loss is nan; lower lr")
     assert list(summary["diverged"]) == [0] and not Path("all/seed-0/summary.json").exists()
     # what was saved of it is from the epoch before, and it can be tried again
     assert stored(Path("all/seed-0"))["position:"].tolist() == [step // STEPS_PER_EPOCH, 0]

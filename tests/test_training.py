@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from data_files import mutate
+from peers import peer
 
 import dualnet.training.loop as loop_module
 from dualnet import Key, data, tree
@@ -183,7 +184,7 @@ def lost_in_step_14(patch):
             lambda patch: patch.setattr(Trainer, "evaluate", raising(KeyboardInterrupt)),
             *(KeyboardInterrupt, None, [0, STEPS_PER_EPOCH]),
         ),
-        (no_space, UsageError, r"--run-dir .*parts: no space", [0, 0]),
+        (no_space, UsageError, r"run_dir=.*parts': no space", [0, 0]),
         (lost_in_step_14, DivergedError, "diverged at step 14: the loss is nan", [2, 0]),
         (
             lambda patch: patch.setattr(Trainer, "evaluate", lambda *_: (np.inf, 0.1)),
@@ -424,7 +425,7 @@ def test_the_median_step_leaves_the_first_five_out():
 
 
 def test_the_curve_is_a_picture(tmp_path):
-    pytest.importorskip("matplotlib")
+    peer("matplotlib", "plot")
     from dualnet.training.curve import draw_curve
 
     history = np.arange(2.0 * len(COLUMNS)).reshape(2, -1)
@@ -486,7 +487,7 @@ def test_an_update_is_no_longer_than_the_norm_allows(rule, digits):
 @pytest.mark.parametrize("rule", ["bp", "fg-w", "fg-a"])
 def test_a_rate_far_too_high_is_said_to_be(rule, threads, train, tmp_path):
     # Warnings are errors here: an overflow on the way must not be one.
-    with pytest.raises(DivergedError, match=r"diverged .* lower --lr \(now 1e\+38\)"):
+    with pytest.raises(DivergedError, match=r"diverged .* lower lr \(now 1e\+38\)"):
         train("run", rule=rule, optimizer="sgd", lr=1e38, threads=threads, epochs=20)
     assert not list((tmp_path / "run").glob("*.partial"))
     for name, array in stored(tmp_path / "run").items():
@@ -616,7 +617,7 @@ def test_a_member_that_is_no_array_is_refused(finished):
         ({"seed": True}, r"settings: seed: expected int, got True"),
         ({"limit_train": "all"}, r"settings: limit_train: expected int \| None, got 'all'"),
         ({"lr": ..., "epochs": ...}, r"missing \['epochs', 'lr'\]"),
-        ({"dtype": "float16"}, "--dtype must be float32 or float64, got float16"),
+        ({"dtype": "float16"}, "dtype: expected one of float32, float64, got 'float16'; did"),
         ({"rule_options": [1]}, r"settings: rule_options: expected dict\[str, Any\], got \[1\]"),
     ],
 )

@@ -5,7 +5,7 @@ from dualnet.data.batches import batches
 from dualnet.data.dataset import PIXEL_SCALES, Dataset
 from dualnet.data.idx import read_idx
 from dualnet.data.sets import load, outline
-from dualnet.data.sources import NAMES, SOURCES
+from dualnet.data.sources import NAMES, SOURCES, Source
 
 __all__ = [
     "AUGMENTATIONS",
@@ -13,6 +13,7 @@ __all__ = [
     "PIXEL_SCALES",
     "SOURCES",
     "Dataset",
+    "Source",
     "batches",
     "load",
     "outline",

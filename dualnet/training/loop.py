@@ -25,6 +25,7 @@ from dualnet.learning import (
     Task,
     estimate_gradient,
 )
+from dualnet.naming import named
 from dualnet.optim import Optimizer
 from dualnet.random import Key
 from dualnet.schedules import Schedule
@@ -332,8 +333,8 @@ class Trainer:
         """Return the error of a run that made its steps up to `last`, numbered from 0."""
         began = where_it_began(self, now, last)
         return DivergedError(
-            f"diverged {what}; {began and began + '; '}lower --lr (now {self.lr:g}) or raise "
-            "--tangents if the rule has it; the last good checkpoint is kept"
+            f"diverged {what}; {began and began + '; '}lower {named('lr')} (now {self.lr:g}) or "
+            f"raise {named('tangents')} if the rule has it; the last good checkpoint is kept"
         )
 
     def compared(self, now: TrainState, number: int, seen: dict[str, Tree], key: Key) -> Tree:

@@ -12,6 +12,7 @@ import numpy as np
 from dualnet.core.derivatives import value_and_grad
 from dualnet.errors import UsageError
 from dualnet.learning import Task, correct
+from dualnet.naming import assigned
 from dualnet.nn import (
     InfoNCE,
     Layer,
@@ -270,8 +271,9 @@ def require_whole_batches(
     last = images % batch_size or batch_size
     if last < objective.min_batch:
         raise UsageError(
-            f"--batch-size {batch_size} leaves a last batch of {last} of {images} images, and the "
-            f"{type(objective).__name__.lower()} loss tells {objective.min_batch} or more apart"
+            f"{assigned('batch_size', batch_size)} leaves a last batch of {last} of {images} "
+            f"images, and the {type(objective).__name__.lower()} loss tells {objective.min_batch} "
+            "or more apart"
         )
     if last > 1 or not task.couples_examples:
         return
@@ -281,7 +283,8 @@ def require_whole_batches(
         trained.network.apply(trained.params, trained.model_state, inputs, context)
     except UsageError as error:
         raise UsageError(
-            f"--batch-size {batch_size} leaves a last batch of one of {images} images: {error}"
+            f"{assigned('batch_size', batch_size)} leaves a last batch of one of {images} "
+            f"images: {error}"
         ) from None
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from dualnet.data import Dataset
 from dualnet.errors import DivergedError, UsageError
+from dualnet.naming import assigned, named
 from dualnet.nn import Layer
 from dualnet.training.epoch import course, step_number
 from dualnet.training.loop import Trainer
@@ -85,7 +86,7 @@ def find_rates(
     dataset: Dataset,
     rates: Sequence[float],
     *,
-    steps: int | None = None,
+    rate_steps: int | None = None,
     quiet: bool = False,
 ) -> FoundRates:
     """Make the first steps of a run at each of several rates, and say which rate to take.
@@ -98,7 +99,7 @@ def find_rates(
         network: built from `settings.model`.
         dataset: to learn from and to test on.
         rates: the base learning rates; two or more.
-        steps: how many to make; None for one epoch.
+        rate_steps: how many steps to make at each rate; None for one epoch.
         quiet: whether the progress bar is left out.
 
     Raises:
@@ -108,18 +109,19 @@ def find_rates(
     grid = sorted(set(rates))
     if len(grid) < 2 or not all(math.isfinite(lr) and lr > 0 for lr in grid):
         raise UsageError(
-            "--rates: expected two or more positive numbers, as in --rates 1e-4 1e-3 1e-2, got "
+            f"{named('rates', 'find_rates')}: expected two or more positive numbers, got "
             f"{' '.join(f'{lr:g}' for lr in rates) or 'none'}"
         )
     with out_of_memory_explained(settings), np.errstate(all="ignore"):
         alone = replace(settings, early_stop=None, grad_stats=None)
         trainer = make_trainer(alone, network, dataset)
         per_epoch = len(trainer.order(0))
-        steps = per_epoch if steps is None else steps
+        steps = per_epoch if rate_steps is None else rate_steps
         if not 1 <= steps <= per_epoch * settings.epochs:
             raise UsageError(
-                f"--rate-steps: expected a number from 1 to {per_epoch * settings.epochs}, the "
-                f"steps of --epochs {settings.epochs}, got {steps}"
+                f"{named('rate_steps', 'find_rates')}: expected a number from 1 to "
+                f"{per_epoch * settings.epochs}, the steps of {assigned('epochs', settings.epochs)}"
+                f", got {rate_steps}"
             )
         start_loss, _ = trainer.evaluate(trainer.start())
         runs = tuple(
@@ -162,8 +164,8 @@ def _choice(
             "and is not lower after any of them; try others, or more steps"
         )
     why = (
-        f"take --lr {best.lr:g}: it has the lowest loss on {tested_on} images after {steps} "
-        f"step{'s' if steps > 1 else ''}"
+        f"take {assigned('lr', best.lr)}: it has the lowest loss on {tested_on} images after "
+        f"{steps} step{'s' if steps > 1 else ''}"
     )
     if best is runs[0]:
         why += "; it is the lowest of these rates, so try lower ones, too"
@@ -172,7 +174,8 @@ def _choice(
     elif runs[runs.index(best) + 1].diverged:
         why += "; the next higher rate diverged, so a long run may need a lower one"
     if tested_on == "test":
-        why += "; test images have chosen it, so take --validation N where their score counts"
+        own = f"{named('validation')} N"
+        why += f"; test images have chosen it, so take {own} where their score counts"
     return best.lr, why
 
 
@@ -218,7 +221,7 @@ def draw_rates(found: FoundRates, title: str, path: Path) -> bool:
             at_top = axes.get_xaxis_transform()
             axes.plot(lost, [0.96] * len(lost), "kx", transform=at_top, label="diverged")
         if found.lr is not None:
-            axes.axvline(found.lr, color="0.3", linestyle=":", label=f"--lr {found.lr:g}")
+            axes.axvline(found.lr, color="0.3", linestyle=":", label=f"lr = {found.lr:g}")
         axes.set_xscale("log")
         axes.set_xlabel(f"learning rate of {found.steps} steps")
         axes.set_ylabel(label)

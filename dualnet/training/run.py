@@ -18,6 +18,7 @@ from dualnet.analysis import TOTAL
 from dualnet.data import AUGMENTATIONS, Dataset
 from dualnet.errors import BackendError, DataError, UsageError
 from dualnet.learning import RULES, Task
+from dualnet.naming import assigned, named
 from dualnet.nn import Layer
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
@@ -239,7 +240,8 @@ def restored(start: TrainState, settings: Settings, folder: RunFolder) -> TrainS
             )
     if settings.epochs < now.position[0]:
         raise UsageError(
-            f"--epochs {settings.epochs}: the run has done {now.position[0]} epochs already"
+            f"{assigned('epochs', settings.epochs)}: the run has done {now.position[0]} "
+            "epochs already"
         )
     return now
 
@@ -281,21 +283,22 @@ def out_of_memory_explained(settings: Settings, seeds: int = 1) -> Iterator[None
     except MemoryError as error:
         options = settings.rule_options
         k = f", k = {options['tangents']}" if "tangents" in options else ""
-        lower = ["--batch-size"]
+        lower = [named("batch_size")]
         if "tangent_chunk" in options:
             chunk = options["tangent_chunk"]
-            k += f", {'no --tangent-chunk' if chunk is None else f'--tangent-chunk {chunk}'}"
-            lower.insert(0, "--tangent-chunk")
+            none = f"no {named('tangent_chunk')}"
+            k += f", {none if chunk is None else assigned('tangent_chunk', chunk)}"
+            lower.insert(0, named("tangent_chunk"))
         elif "tangents" in options:
-            lower.insert(0, "--tangents")
+            lower.insert(0, named("tangents"))
         if seeds > 1:
             k += f", {seeds} seeds at once"
-            lower.insert(0, "the number of --seeds")
+            lower.insert(0, f"the number of {named('seeds')}")
         raise BackendError(
             f"backend {settings.backend}: out of memory with batch size {settings.batch_size}{k}: "
             f"{str(error).rstrip('.')}{_what_would_fit(error, settings)}; lower "
-            f"{' or '.join(lower)}, raise --shards, or take a smaller model; what was checkpointed "
-            "is kept"
+            f"{' or '.join(lower)}, raise {named('shards')}, or take a smaller model; what was "
+            "checkpointed is kept"
         ) from error
 
 

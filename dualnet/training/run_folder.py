@@ -43,6 +43,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.errors import DataError, UsageError
+from dualnet.naming import assigned
 from dualnet.training.settings import Settings
 from dualnet.tree import Tree
 
@@ -51,7 +52,7 @@ GRADIENT_COLUMNS = ("step", "layer", "cosine", "angle", "norm_ratio")
 
 CHECKPOINT, BEST = "checkpoint.npz", "best.npz"
 
-_START_ANEW = "start the run anew with another --run-dir"
+_START_ANEW = "start the run anew in another folder"
 _REMEDIES = {CHECKPOINT: _START_ANEW, BEST: "delete it to go on; a better epoch writes it again"}
 
 
@@ -119,8 +120,8 @@ class RunFolder:
             ):
                 if (self.path / name).exists():
                     raise UsageError(
-                        f"--run-dir {self.path} holds {what} already; go on with {them} by "
-                        f"--resume {self.path}, or choose another folder"
+                        f"{assigned('run_dir', self.path)} holds {what} already; go on with "
+                        f"{them} by {assigned('resume', self.path)}, or choose another folder"
                     )
 
     def write_settings(self, settings: Settings) -> None:
@@ -146,9 +147,13 @@ class RunFolder:
             check(settings)
             return settings
         except (FileNotFoundError, NotADirectoryError):
-            raise UsageError(f"--resume {self.path}: no run there (no config.json)") from None
+            raise UsageError(
+                f"{assigned('resume', self.path)}: no run there (no config.json)"
+            ) from None
         except OSError as error:
-            raise UsageError(f"--resume {self.path}: {error.strerror or error}") from error
+            raise UsageError(
+                f"{assigned('resume', self.path)}: {error.strerror or error}"
+            ) from error
         except (ValueError, TypeError) as error:
             raise DataError(f"{file} is damaged: {error}; start the run anew") from error
 
@@ -278,7 +283,9 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            raise UsageError(f"--run-dir {self.path}: {error.strerror or error}") from error
+            raise UsageError(
+                f"{assigned('run_dir', self.path)}: {error.strerror or error}"
+            ) from error
 
 
 def _by_array_name(trees: dict[str, Tree]) -> dict[str, Any]:

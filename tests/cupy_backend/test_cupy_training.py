@@ -249,9 +249,9 @@ def test_out_of_memory_says_what_to_lower(
         run(chosen, network, digits, RunFolder(tmp_path), quiet=True)
     free, total = cupy_memory()
     assert str(raised.value) == (
-        "backend cupy: out of memory with batch size 32, k = 64, --tangent-chunk 16: "
+        "backend cupy: out of memory with batch size 32, k = 64, tangent_chunk=16: "
         f"{error.rstrip('.')}; the device has {total:,} bytes, {free:,} of them free{said}; lower "
-        "--tangent-chunk or --batch-size, raise --shards, or take a smaller model; what was "
+        "tangent_chunk or batch_size, raise shards, or take a smaller model; what was "
         "checkpointed is kept"
     )
 
