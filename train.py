@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,11 +33,12 @@ from dualnet.training.flags import files_named, given, make_parser
 from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.plugins import load_plugins
+from dualnet.training.rates_finder import PICTURE, draw_rates, find_rates
 from dualnet.training.recipes import RECIPES, find_recipe
 from dualnet.training.resolve import by_name, check, resolve
-from dualnet.training.run import extended, out_of_memory_explained, run
+from dualnet.training.run import out_of_memory_explained, run
 from dualnet.training.run_folder import RunFolder
-from dualnet.training.seeds import run_seeds, words_for_diverged
+from dualnet.training.seeds import run_seeds, settings_to_resume, words_for_diverged
 from dualnet.training.settings import Settings
 
 COMPARABLE_ANYWAY = ("recipe", "seed", "backend", "threads", "shards", "graph", "grad_stats")
@@ -87,13 +89,8 @@ def published(settings: Settings) -> dict[str, Any]:
     }
 
 
-def train(
-    settings: Settings,
-    folder: RunFolder,
-    args: argparse.Namespace,
-    seeds: Sequence[int] | None = None,
-) -> dict[str, Any]:
-    """Load the data, do one run or one for each of several seeds, and return the summary."""
+def loaded(settings: Settings, args: argparse.Namespace) -> tuple[Settings, Any, Any]:
+    """Return the settings with the backend that is there, the network, and the data."""
     keep_freed_memory()
     # The backend comes first, to say at once if it cannot be used, and what `auto` chooses.
     backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
@@ -113,6 +110,17 @@ def train(
     )
     with out_of_memory_explained(settings):
         network = network_of(settings, dataset.in_shape, len(dataset.classes))
+    return settings, network, dataset
+
+
+def train(
+    settings: Settings,
+    folder: RunFolder,
+    args: argparse.Namespace,
+    seeds: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Load the data, do one run or one for each of several seeds, and return the summary."""
+    settings, network, dataset = loaded(settings, args)
     how: dict[str, Any] = {
         "resume": args.resume is not None,
         "quiet": args.quiet,
@@ -127,6 +135,27 @@ def train(
         again |= {"--plugin": args.plugin or []}
         where = "".join(f" {name} {value}" for name, values in again.items() for value in values)
         raise Interrupted(f"interrupted; go on with --resume {folder.path}{where}") from None
+
+
+def print_rates(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> None:
+    """Try the rates of `--rates`; print a table and a choice, and write both to the folder."""
+    folder.require_unused()
+    settings, network, dataset = loaded(settings, args)
+    found = find_rates(
+        settings, network, dataset, args.rates, rate_steps=args.rate_steps, quiet=args.quiet
+    )
+    folder.write_rates(found.as_json(), settings)
+    title = f"{settings.dataset}, {settings.model}, {settings.rule}"
+    drawn = draw_rates(found, title, folder.path / PICTURE)
+    if args.json:
+        print(json.dumps(found.as_json()))
+    else:
+        print(f"{found.table()}\n{textwrap.fill(found.why, 80)}\nfolder        {folder.path}")
+        if not drawn:
+            print('no picture    matplotlib is not installed: pip install "dualnet[plot]"')
+    if all(one.diverged for one in found.runs):
+        sys.stdout.flush()
+        raise DivergedError(found.why)
 
 
 WITHOUT_FOLDER = {"package": "ships with us", "in-memory": "is made by a plugin"}
@@ -241,8 +270,15 @@ def main(argv: list[str]) -> None:
             del described["settings"]["seed"]
         print(json.dumps(described))
         return
+    if args.rates is None and args.rate_steps is not None:
+        raise UsageError("--rate-steps is of no use without --rates")
+    if args.rates is not None and (args.seeds is not None or args.lr is not None):
+        raise UsageError("--rates takes neither --lr nor --seeds; it tries each rate with --seed")
     name = f"{settings.dataset}-{settings.model}-{settings.rule}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = RunFolder(args.run_dir or unused(Path("runs") / name))
+    if args.rates is not None:
+        print_rates(settings, folder, args)
+        return
     if args.seeds is not None:  # before data are loaded
         for one in (folder, *map(folder.of_seed, args.seeds)):
             one.require_unused()
@@ -261,15 +297,8 @@ def resume(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
             "--epochs, --data-dir and --plugin"
         )
     folder = RunFolder(args.resume)
-    seeds = folder.seeds()
-    folders = [folder] if seeds is None else [folder.of_seed(seed) for seed in seeds]
-    every = [extended(one.settings(check_settings), args.epochs) for one in folders]
-    if any(dataclasses.replace(one, seed=every[0].seed) != every[0] for one in every):
-        raise UsageError(
-            f"--resume {folder.path}: its runs differ in more than their seeds; go on with each "
-            f"alone, as in --resume {folders[0].path}"
-        )
-    return train(every[0], folder, args, seeds)
+    settings = settings_to_resume(folder, check_settings, args.epochs)
+    return train(settings, folder, args, folder.seeds())
 
 
 def check_settings(settings: Settings) -> None:
@@ -298,17 +327,27 @@ def report(summary: dict[str, Any], args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(summary))
         return
-    spread = f" ± {summary['test_accuracy_std']:.4f}" if "test_accuracy_std" in summary else ""
+    deviation = summary.get("test_accuracy_std")
+    spread = "" if deviation is None else f" ± {deviation:.4f}"
     accuracy = f"{summary['tested_on']} accuracy {summary['test_accuracy']:.4f}{spread}"
-    epochs = summary["epochs"]
-    for one in summary.get("runs", ()):
-        print(f"seed {one['seed']:<8} {one['tested_on']} accuracy {one['test_accuracy']:.4f}")
-    print(f"{accuracy} after {epochs} epoch{'s' if epochs > 1 else ''}")
-    for one in summary.get("runs", [summary]) if "best_epoch" in summary else ():
+    runs = summary.get("runs", [summary])
+    if "runs" in summary:
+        for one in runs:
+            print(f"seed {one['seed']:<8} {one['tested_on']} accuracy {one['test_accuracy']:.4f}")
+    fewest, epochs = min(one["epochs"] for one in runs), summary["epochs"]
+    after = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+    after = after if fewest == epochs else f"{fewest} to {after}"
+    of = "" if deviation is None else f" (mean ± sample deviation of {len(runs)} seeds)"
+    print(f"{accuracy} after {after}{of}")
+    # To choose by images that are tested on would promise more than others will give.
+    for one in runs if summary["tested_on"] == "validation" else ():
         print(
             f"lowest loss   seed {one['seed']}: after epoch {one['best_epoch']}, with accuracy "
             f"{one['best_test_accuracy']:.4f}"
         )
+    for one in runs:
+        if one.get("skipped_steps"):
+            print(f"left out      {one['skipped_steps']} steps with numbers that are not finite")
     print(f"run folder    {summary['run_dir']}")
     if "recipe" in summary:
         recipe = summary["recipe"]

@@ -388,7 +388,7 @@ def test_training_batches_are_changed_and_nothing_else(digits):
     assert trainer.task == Task(NETWORK, softmax_cross_entropy)
     images = digits.train_images[:3]
     plain = make_trainer(replace(SETTINGS, augment="none"), NETWORK, digits)
-    unchanged = plain._prepare(images, Key(0))
+    unchanged = plain.prepare(images, Key(0))
     np.testing.assert_array_equal(unchanged, digits.pixels(images, np.float32))
     trainer = replace(trainer, augment=record)
     now = trainer.start()

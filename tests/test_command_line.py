@@ -27,6 +27,7 @@ TRAIN = Path(train.__file__)
 TINY = "--epochs 1 --limit-train 64 --limit-test 20 --width 8 --quiet".split()
 
 KEYS = {
+    *("best_epoch", "best_test_loss", "best_test_accuracy"),
     "test_accuracy",
     "test_loss",
     "train_accuracy",
@@ -163,13 +164,35 @@ def test_several_seeds_are_summed_up(ask):
     accuracies = [s["test_accuracy"] for s in singles]
     assert summary["test_accuracy"] == pytest.approx(np.mean(accuracies))
     assert summary["test_accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
+    # No figure of one seed stands among those of both.
+    for name in ("test_loss", "train_loss", "train_accuracy"):
+        of_each = [s[name] for s in singles]
+        assert summary[name] == pytest.approx(np.mean(of_each))
+        assert summary[f"{name}_std"] == pytest.approx(np.std(of_each, ddof=1))
+    for name in ("best_epoch", "best_test_loss", "best_test_accuracy"):
+        assert summary[name] == [s[name] for s in singles]
+    for name in ("epochs", "seconds", "seconds_per_step", "peak_memory_bytes"):
+        of_each = [s[name] for s in singles if s[name] is not None]
+        assert summary[name] == max(of_each, default=None)
+    same = {name for name in singles[0] if singles[0][name] == singles[1][name]}
+    assert {"rule", "dataset", "parameters", "model"} < same
+    for name in same - {"epochs"}:
+        assert summary[name] == singles[0][name] or name.startswith("best_")
     assert summary == json.loads(Path("both/summary.json").read_text())
     _, out, _ = ask(*TINY, "--json", "--seed", 5)
     assert json.loads(out)["test_loss"] == singles[1]["test_loss"] != singles[0]["test_loss"]
 
 
+def test_one_of_several_seeds_has_no_deviation(ask):
+    _, out, _ = ask(*TINY, "--seeds", 3, "--run-dir", "one")
+    assert "±" not in out
+    assert json.loads(Path("one/summary.json").read_text())["test_accuracy_std"] is None
+
+
 def test_each_of_several_seeds_ends_when_it_would_alone(ask):
-    early = "--validation 100 --patience 1 --epochs 12 --lr 0.03 --limit-train 300 --quiet".split()
+    early = (
+        "--validation 100 --early-stop 1 --epochs 12 --lr 0.03 --limit-train 300 --quiet".split()
+    )
     flags = [*early, "--width", 16, "--rule", "fg-a", "--json"]
     _, out, _ = ask(*flags, "--seeds", 1, 2, 3, 4, "--run-dir", "all")
     together = json.loads(out)
@@ -188,7 +211,7 @@ def test_each_of_several_seeds_ends_when_it_would_alone(ask):
 
 
 def test_the_best_epoch_is_reported(ask):
-    flags = "--validation 50 --patience 3 --epochs 2 --limit-train 100 --width 8 --quiet".split()
+    flags = "--validation 50 --early-stop 3 --epochs 2 --limit-train 100 --width 8 --quiet".split()
     code, out, _ = ask(*flags, "--run-dir", "run")
     summary = json.loads(Path("run/summary.json").read_text())
     assert code == 0 and summary["tested_on"] == "validation"
@@ -227,8 +250,9 @@ def test_describe_needs_no_data(ask):
     "flags",
     [
         "",
-        "--rule fg-w --tangents 5 --sampler rank-one --optimizer momentum --momentum 0.3",
-        "--schedule step --times 0.25 0.5 --batch-size 17 --validation 60 --patience 3",
+        "--rule fg-w --tangents 5 --sampler rank-one --optimizer momentum --momentum 0.3 "
+        "--clip-norm 0.5",
+        "--schedule step --times 0.25 0.5 --batch-size 17 --validation 60 --early-stop 3",
         "--objective contrastive --temperature 0.7 --dtype float64 --shards 2 --seed 9",
     ],
 )
@@ -246,7 +270,8 @@ def test_describe_prints_the_settings_that_a_run_has(flags, ask, monkeypatch):
     assert described == json.loads(json.dumps(by_name(settings, train.TABLES)))
     # What trains has them, too.
     (trainer,) = made
-    of_run = ("lr", "epochs", "batch_size", "seed", "pixels", "shards", "patience", "grad_stats")
+    of_run = ("lr", "epochs", "batch_size", "seed", "pixels", "shards", "early_stop", "grad_stats")
+    of_run = (*of_run, "clip_norm")
     assert {name: getattr(trainer, name) for name in of_run} == {n: described[n] for n in of_run}
     assert trainer.dtype == described["dtype"]
     for kind in ("rule", "optimizer", "schedule", "objective"):
@@ -318,6 +343,8 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
         ("--lr 0", "--lr must be a positive number, got 0"),
         ("--lr -1", "--lr must be a positive number, got -1"),
         ("--lr inf", "--lr must be a positive number, got inf"),
+        ("--clip-norm 0", "--clip-norm must be a number from 1e-30 to 1e30, got 0.0"),
+        ("--clip-norm nan", "--clip-norm must be a number from 1e-30 to 1e30, got nan"),
         ("--width 0", "--width, --depth: mlp: expected width >= 1"),
         ("--depth -1", "depth >= 0"),
         ("--activation step", "activation must be one of relu, tanh, gelu, sigmoid, got 'step'"),
@@ -353,8 +380,8 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
             "--limit-train 100000",
             r"--limit-train: expected a whole number from 1 to \d+, got 100000",
         ),
-        ("--patience 0 --validation 9", "--patience must be at least 1, got 0"),
-        ("--patience 5", "--patience goes by the loss on validation images; .*--validation N"),
+        ("--early-stop 0 --validation 9", "--early-stop must be at least 1, got 0"),
+        ("--early-stop 5", "--early-stop goes by the loss on validation images; .*--validation N"),
         ("--limit-test -1", "--limit-test must be at least 1, got -1"),
         ("--describe --width 0", "expected width >= 1"),
         ("--dtype float64 --tf32", "--tf32 is of no use to --dtype float64; it is for float32"),

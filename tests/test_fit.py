@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import dualnet as dn
+import train
 from dualnet import data, nn
 from dualnet.errors import DataError, UsageError
 from dualnet.learning import RULES
@@ -339,3 +340,16 @@ def test_inputs_of_any_shape(shape, dtype, rng):
     run = fit(SMALL, (x, np.arange(20) % 2), rule="fg-a", **FEW)
     assert run.predict(x).shape == (20,)
     assert dn.tree.leaves(run.params)[0].dtype == np.float32
+
+
+# --- runs of the command line --------------------------------------------------------------------
+
+
+def test_the_network_of_a_run_is_loaded(tmp_path, capsys):
+    command = "--epochs 4 --width 8 --lr 0.1 --optimizer sgd --quiet --run-dir"
+    train.main([*command.split(), str(tmp_path / "run")])
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    last, best = (load_run(tmp_path / "run", best=best) for best in (False, True))
+    assert last.evaluate("digits").accuracy == summary["test_accuracy"]
+    assert best.evaluate("digits").accuracy == summary["best_test_accuracy"]
+    np.testing.assert_allclose(last.evaluate("digits").loss, summary["test_loss"], rtol=1e-6)

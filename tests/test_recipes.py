@@ -99,7 +99,7 @@ def test_every_setting_of_a_recipe_reaches_the_run(name):
     assert {key: reached[key] for key in recipe.settings} == recipe.settings
     assert set(recipe.ours) <= set(recipe.settings) | IN_WORDS and all(recipe.ours.values())
     # Whatever else a run depends on is at rest.
-    for key in ("limit_train", "limit_test", "validation", "patience"):
+    for key in ("limit_train", "limit_test", "validation", "early_stop"):
         assert reached[key] == recipe.settings.get(key)
     assert train.published(settings)["recipe"]["changed"] == []
     trainer_schedule = build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options)
@@ -116,8 +116,8 @@ def test_only_what_the_source_says_is_called_published(name):
         network = name.split("-")[1]
         assert ours == {"cnn": {"plan"}, "alexnet": {"augment"}}.get(network, set())
     elif paper == "frog":
-        assert ours >= {"validation", "patience"}
-        assert ours <= {*"validation patience lr perturb batch_loss independent".split()}
+        assert ours >= {"validation", "early_stop"}
+        assert ours <= {*"validation early_stop lr perturb batch_loss independent".split()}
     elif paper == "dkh":
         assert ours >= {"batch_size", "epochs", "schedule", "pixels"}
         assert ("lr" in ours) == ("cifar10" in name)
@@ -170,7 +170,7 @@ FROG_RATES = {  # as published, but for the digits behind
 def test_the_rates_of_frog_are_the_published_ones(name):
     settings = resolve("--recipe", f"frog-{name}")
     assert settings.lr == pytest.approx(FROG_RATES[name], rel=1e-4)
-    assert (settings.validation, settings.patience, settings.epochs) == (10_000, 10, 200)
+    assert (settings.validation, settings.early_stop, settings.epochs) == (10_000, 10, 200)
     assert settings.batch_size == (64 if "-mnist-" in name else 128)
     fall = build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options)
     assert (fall(0, 10**6, 782), fall(10**5, 10**6, 782)) == (1, 1)
@@ -510,7 +510,7 @@ def test_a_recipe_without_a_score_says_so(ask):
 
 
 def test_a_recipe_that_ends_early_does(ask):
-    small = "--dataset digits --validation 200 --patience 1 --width 8 --quiet --json".split()
+    small = "--dataset digits --validation 200 --early-stop 1 --width 8 --quiet --json".split()
     code, out, err = ask("--recipe", "frog-fc256-mnist-bp", *small, "--lr", 3)
     assert code == 0, err
     summary = json.loads(out)

@@ -25,9 +25,9 @@ def test_python_and_the_command_line_give_the_same_settings():
 
 
 def test_what_is_given_wins_over_the_recipe_also_where_it_is_nothing():
-    name = next(name for name, recipe in RECIPES.items() if recipe.settings.get("patience"))
-    assert resolve({"recipe": name}, train.TABLES).patience is not None
-    assert resolve({"recipe": name, "patience": None}, train.TABLES).patience is None
+    name = next(name for name, recipe in RECIPES.items() if recipe.settings.get("early_stop"))
+    assert resolve({"recipe": name}, train.TABLES).early_stop is not None
+    assert resolve({"recipe": name, "early_stop": None}, train.TABLES).early_stop is None
 
 
 def test_every_name_is_one_of_those_that_are_told():
@@ -60,7 +60,7 @@ def test_every_name_is_one_of_those_that_are_told():
         ({"head_lr": 2.0}, "^head_lr is of no use to rule='fg-a'"),
         ({"graph": False}, "^graph=False is of no use to backend='numpy'; it is for cupy"),
         ({"tf32": True, "bf16": True, "backend": "cupy"}, "^tf32 and bf16: give one of them"),
-        ({"patience": 5}, "^patience goes by .*; say how many by validation N"),
+        ({"early_stop": 5}, "^early_stop goes by .*; say how many by validation N"),
         ({"recipe": "fdfa"}, "there is no 'fdfa'"),
     ],
 )

@@ -13,7 +13,8 @@ from dualnet.errors import UsageError
 from dualnet.models import MODELS
 from dualnet.nn import Layer
 from dualnet.training.assemble import TABLES, Model, network_of
-from dualnet.training.loop import Trainer, best_epoch
+from dualnet.training.history import best_epoch
+from dualnet.training.loop import Trainer
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.resolve import resolve
 from dualnet.training.run import make_trainer

@@ -23,7 +23,7 @@ from dualnet.training.resolve import (
     OTHER_DATA,
     setting_kinds,
 )
-from dualnet.training.settings import DTYPES, Tables, option_table, options_of
+from dualnet.training.settings import DTYPES, ON_NAN, Tables, option_table, options_of
 
 Flags: TypeAlias = dict[str, dict[str, Any]]
 """Flag → what `ArgumentParser.add_argument` is told of it."""
@@ -98,15 +98,28 @@ HOW_TO_LEARN: Flags = {
         "help": "what local heads read in a network without heads of its own, {}: the average over "
         "pixels or tokens, or all; default average",
     },
+    "--rates": _FLOAT
+    | {"nargs": "+", "help": "train for a short time at each of these rates; say which to take"},
+    "--rate-steps": _INT | {"help": "steps at each of the --rates; default one epoch"},
     "--epochs": _INT
     | {
         "help": "passes over the training images, all of which the schedule spans; default "
         f"{_of_data('epochs')}"
     },
-    "--patience": _INT
+    "--early-stop": _INT
     | {
         "help": "end after N epochs in a row without a lower loss on the --validation images; "
         "default never"
+    },
+    "--clip-norm": _FLOAT
+    | {
+        "help": "scale the gradient down to this norm, over all parameters, where it is larger; "
+        "default never"
+    },
+    "--on-nan": _one_of(ON_NAN)
+    | {
+        "help": "what NaN and infinity do to the run or to the update of their step, {}; default "
+        "stop"
     },
     "--batch-size": _INT | {"help": f"images of a step; default {_of_data('batch_size')}"},
     "--seed": _INT | {"help": "of all randomness; default 0"},

@@ -18,6 +18,12 @@ from dualnet.naming import assigned, did_you_mean, named
 DTYPES = ("float32", "float64")
 """What pixels and parameters may be."""
 
+ON_NAN = ("stop", "skip")
+"""What a number that is not finite may do to a run."""
+
+_OLD_NAMES = {"patience": "early_stop"}
+"""Name of a setting in run folders of earlier versions → its name."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -46,8 +52,8 @@ class Settings:
         limit_train, limit_test: how many of the first images are used; None for all of them.
         validation: how many of the training images take the place of the test images; None for
             the test images themselves.
-        patience: after how many epochs in a row without a lower loss on the validation images a run
-            ends; None for never.
+        early_stop: after how many epochs in a row without a lower loss on the validation images a
+            run ends; None for never.
         image_size: pixels along each side of an image; None for those that the data set has.
         grad_stats: after how many steps gradients are compared with the exact ones again; None
             for never.
@@ -55,6 +61,10 @@ class Settings:
             without any, `average` or `all`; see `nn.LocalHead`.
         head_lr: factor of the learning rate of local heads.
         output_lr: factor of the learning rate of the network's last layer.
+        clip_norm: the norm of all gradients as one vector to which they are scaled down where it is
+            larger; None to leave them as they are.
+        on_nan: what a number that is not finite does, a name in `ON_NAN`: `stop` ends the run,
+            `skip` leaves out the update of its step.
         recipe: the published row that the settings started from, a name in `RECIPES`; None for
             none.
     """
@@ -80,12 +90,14 @@ class Settings:
     limit_train: int | None = None
     limit_test: int | None = None
     validation: int | None = None
-    patience: int | None = None
+    early_stop: int | None = None
     image_size: int | None = None
     grad_stats: int | None = None
     head_reads: str = "average"
     head_lr: float = 1.0
     output_lr: float = 1.0
+    clip_norm: float | None = None
+    on_nan: str = "stop"
     model_options: dict[str, Any] = field(default_factory=dict)
     rule_options: dict[str, Any] = field(default_factory=dict)
     optimizer_options: dict[str, Any] = field(default_factory=dict)
@@ -97,19 +109,25 @@ class Settings:
         for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{named(name)} must be at least 1, got {getattr(self, name)}")
-        for name in ("grad_stats", "shards", "limit_train", "limit_test", "validation", "patience"):
+        at_least_one = ("grad_stats", "shards", "limit_train", "limit_test", "validation")
+        for name in (*at_least_one, "early_stop"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{named(name)} must be at least 1, got {value}")
-        if self.patience is not None and self.validation is None:
+        if self.early_stop is not None and self.validation is None:
             raise UsageError(
-                f"{named('patience')} goes by the loss on validation images; say how many by "
+                f"{named('early_stop')} goes by the loss on validation images; say how many by "
                 f"{named('validation')} N"
             )
         for name in ("lr", "head_lr", "output_lr"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise UsageError(f"{named(name)} must be a positive number, got {value}")
+        if self.clip_norm is not None and not 1e-30 <= self.clip_norm <= 1e30:
+            raise UsageError(
+                f"{named('clip_norm')} must be a number from 1e-30 to 1e30, got {self.clip_norm}"
+            )
+        require_choice("on_nan", self.on_nan, ON_NAN)
         require_choice("dtype", self.dtype, DTYPES)
         if self.matmul_precision != "full" and self.dtype != "float32":
             raise UsageError(
@@ -133,6 +151,9 @@ class Settings:
         Raises:
             UsageError: a name is missing or unknown, or a value is of the wrong kind.
         """
+        for old, new in _OLD_NAMES.items():
+            if old in data and new not in data:
+                data = {new if name == old else name: value for name, value in data.items()}
         known = {f.name: f for f in dataclasses.fields(cls)}
         unknown = sorted(set(data) - set(known))
         missing = sorted(

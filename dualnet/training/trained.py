@@ -30,14 +30,12 @@ from dualnet.random import Key
 from dualnet.training.evaluation import batch_that_fits
 from dualnet.training.loop import Trainer
 from dualnet.training.objective import OBJECTIVES, Objective, TrainedNetwork
-from dualnet.training.run_folder import RunFolder, surroundings
+from dualnet.training.run_folder import BEST, CHECKPOINT, NETWORK, RunFolder, surroundings
 from dualnet.training.scores import Scores
 from dualnet.training.settings import Settings, build
 from dualnet.training.state import Carried
 from dualnet.tree import Tree
 from dualnet.types import Array
-
-FILE = "network.json"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,12 +133,12 @@ class Trained:
         """
         description = self.description
         kept = RunFolder(folder)
-        if (kept.path / FILE).exists():
+        if (kept.path / NETWORK).exists():
             raise UsageError(f"save: {kept.path} holds a network already; choose another folder")
         kept.make()
         on_host = tree.map(self.backend.to_host, self._trees)
         kept.write_checkpoint(on_host)
-        kept.write_json(FILE, description)
+        kept.write_json(NETWORK, description)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -232,23 +230,27 @@ def _parts(n: int, at_once: int) -> Iterator[slice]:
         yield slice(start, start + at_once)
 
 
-def load_run(folder: str | Path, own: Sequence[Any] = (), backend: str = "numpy") -> Trained:
+def load_run(
+    folder: str | Path, own: Sequence[Any] = (), backend: str = "numpy", best: bool = False
+) -> Trained:
     """Return the network in a folder that `save`, or a run of the command line, has written.
 
     Args:
         folder: the folder.
         own: the classes of layers, and functions of activations, that are not dualnet's own.
         backend: the name of the backend that predicts.
+        best: whether it is the network after the epoch of the lowest test loss, and not the last
+            one; a run of the command line keeps both.
 
     Raises:
         UsageError: there is no network, or it has layers that are neither dualnet's nor `own`.
         DataError: a file is damaged.
     """
-    file = Path(folder) / FILE
+    file = Path(folder) / NETWORK
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"load_run: {folder}: no network there (no {FILE})") from None
+        raise UsageError(f"load_run: {folder}: no network there (no {NETWORK})") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{file} is damaged: {error}") from error
     try:
@@ -285,5 +287,5 @@ def load_run(folder: str | Path, own: Sequence[Any] = (), backend: str = "numpy"
         real_targets=real_targets,
         dtype=dtype,
         backend=runs_on,
-        **RunFolder(folder).read_checkpoint(like, whole=False),
+        **RunFolder(folder).read_checkpoint(like, BEST if best else CHECKPOINT, whole=False),
     )
