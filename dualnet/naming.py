@@ -57,7 +57,9 @@ def assigned(name: str, value: Any) -> str:
 def nearest(name: object, known: Iterable[str]) -> list[str]:
     """Return up to three known names that are like a name; case, `_` and `-` make no difference."""
     folded = {_folded(one): one for one in known}
-    close = difflib.get_close_matches(_folded(str(name)), folded, n=3, cutoff=0.5)
+    wanted = _folded(str(name))
+    close = difflib.get_close_matches(wanted, folded, n=3, cutoff=0.5)
+    close = [wanted] if wanted in folded else close
     return [folded[one] for one in close]
 
 

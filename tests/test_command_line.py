@@ -309,10 +309,10 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
 @pytest.mark.parametrize(
     ("argv", "pattern"),
     [
-        ("--bogus 3", "there is no flag --bogus.*; --help shows all of them"),
-        ("--batch_size 3", "there is no flag --batch_size; did you mean --batch-size"),
-        ("--Batch-Size=3", "there is no flag --Batch-Size; did you mean --batch-size"),
-        ("--limit_test 3", "there is no flag --limit_test; did you mean --limit-test"),
+        ("--bogus 3", "there is no flag --bogus, --help shows all of them"),
+        ("--batch_size 3", "there is no flag --batch_size, .*; did you mean --batch-size[?]"),
+        ("--Batch-Size=3", "there is no flag --Batch-Size, .*; did you mean --batch-size"),
+        ("--limit_test 3", "there is no flag --limit_test, .*; did you mean --limit-test"),
         ("--rule backprop", "--rule: expected one of bp, .*fg-w.*, got 'backprop'$"),
         ("--rule FG_W", "--rule: expected one of bp, .*; did you mean fg-w"),
         ("--dataset minst", "--dataset: expected one of digits, .*; did you mean mnist"),
@@ -325,7 +325,7 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
         ("--dtype float16", "--dtype: expected one of float32, float64, got 'float16'; did you"),
         ("--width 8 9", "expected a flag, got '9'; --help shows the flags"),
         # No abbreviations: they would change with flags.
-        ("--tang 3", "there is no flag --tang; did you mean --tangents"),
+        ("--tang 3", "there is no flag --tang, .*; did you mean --tangents"),
         ("--rule", "expected one argument"),
         ("--epochs two", "--epochs: invalid int value: 'two'"),
         ("--epochs 1.5", "--epochs: invalid int value: '1.5'"),
@@ -386,7 +386,7 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
         ("--describe --width 0", "expected width >= 1"),
         ("--dtype float64 --tf32", "--tf32 is of no use to --dtype float64; it is for float32"),
         ("--no-graph", "--no-graph is of no use to --backend numpy; it is for cupy"),
-        ("--graph", "there is no flag --graph; did you mean --no-graph"),
+        ("--graph", "there is no flag --graph, .*; did you mean --no-graph"),
         (
             "--batch-norm --limit-train 33 --batch-size 32",
             "--batch-size 32 leaves a last batch of one of 33 images",

@@ -25,9 +25,14 @@ WITHOUT_PEERS = """
 import runpy, sys
 for name in ("torch", "jax"):
     sys.modules[name] = None
-_, module, *sys.argv = sys.argv
-sys.argv.insert(0, module)
-runpy.run_module(module, run_name="__main__", alter_sys=True)
+_, modules, *arguments = sys.argv
+for module in modules.split():
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if end.code or len(modules.split()) == 1:
+            raise
 """
 
 
@@ -56,11 +61,13 @@ def test_a_command_is_readable_on_every_console(command, console):
     assert "Traceback" not in text and "\\x" not in text and "\\u" not in text
 
 
-@pytest.mark.parametrize("module", HAS_HELP)
-def test_help_is_shown_on_an_ascii_console_and_without_torch_and_jax(module):
-    code, out, err = answer("-c", WITHOUT_PEERS, module, "--help", **CONSOLES["C locale"])
+def test_help_is_shown_on_an_ascii_console_and_without_torch_and_jax():
+    code, out, err = answer(
+        "-c", WITHOUT_PEERS, " ".join(HAS_HELP), "--help", **CONSOLES["C locale"]
+    )
     assert code == 0, err
-    assert out.decode("ascii").startswith("usage:") and "\\u" not in out.decode("ascii")
+    text = out.decode("ascii")
+    assert text.count("usage:") == len(HAS_HELP) > 15 and "\\u" not in text
 
 
 @pytest.mark.parametrize("module", ["benchmarks.layers", "benchmarks.mlp_jvp"])

@@ -256,7 +256,7 @@ class Parser(argparse.ArgumentParser):
                 raise UsageError(f"expected a flag, got {unknown[0]!r}; --help shows the flags")
             flags = [one for action in self._actions for one in action.option_strings]
             raise UsageError(
-                f"there is no flag {name}{did_you_mean(name, flags)}; --help shows all of them"
+                f"there is no flag {name}, --help shows all of them{did_you_mean(name, flags)}"
             )
         return args
 
