@@ -146,6 +146,21 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def picture(rows: list[dict]) -> Any:
+    """Draw the ratios of each network's blocks as bars."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(3.6 * len(rows), 3.2), layout="constrained")
+    for axes, row in zip(drawing.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
+        blocks, ratios = list(row["results"]), list(row["results"].values())
+        errors = [ratio["error"] or 0.0 for ratio in ratios]
+        axes.bar(blocks, [ratio["mean"] for ratio in ratios], yerr=errors, capsize=3)
+        axes.axhline(1.0, color="k", lw=0.8)
+        axes.set_title(f"{row['settings']['network']}, {row['settings']['rule']}")
+        axes.set_ylabel("variance without the mask over that with it")
+    return drawing
+
+
 EXPERIMENT = Experiment(
     name="ren-mask",
     shows="variance with and without directions for units that are off behind a residual sum",
@@ -153,6 +168,7 @@ EXPERIMENT = Experiment(
     settings=settings,
     measure=measure,
     table=table,
+    picture=picture,
     seeds=(0, 1, 2, 3, 4),
     quick_seeds=(0,),
 )
