@@ -101,7 +101,7 @@ def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> A
             )
         return network
     params, _, (outputs,) = network.init(Key(0), in_shape)
-    with_heads = with_local_heads(network, params, outputs, settings.head_reads)
+    with_heads = with_local_heads(network, params, outputs, reads=settings.head_reads)
     return objective.network(lambda _: with_heads, classes)
 
 

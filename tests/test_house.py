@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dualnet"
 
 FLOORS = {
-    0: ("errors", "random", "tree", "types"),
+    0: ("errors", "options", "random", "tree", "types"),
     1: ("backends",),
     2: ("core", "images", "linear", "numpy", "checking", "recording", "scipy", "special"),
     3: ("nn", "optim", "schedules"),

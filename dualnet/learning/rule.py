@@ -23,7 +23,8 @@ from dualnet.errors import UsageError
 from dualnet.learning.plan import Plan
 from dualnet.learning.task import Batch, LearnerState, Shard, split_batch
 from dualnet.nn.network import Context
-from dualnet.random import Key
+from dualnet.options import Options
+from dualnet.random import Key, require_key
 from dualnet.tree import Tree
 from dualnet.types import Array
 
@@ -48,7 +49,7 @@ class Measurement(NamedTuple):
     model_state: Tree
 
 
-class Rule(ABC):
+class Rule(Options, ABC):
     """See the head of this file.  A rule needs `measure`; the others have defaults.
 
     Attributes:
@@ -135,6 +136,7 @@ def estimate_gradient(
     Raises:
         UsageError: what `measure` or `estimate` returns is not what a rule's should.
     """
+    require_key("estimate_gradient", key)
     n = len(batch.inputs)
     context = Context(train=True, key=key.fold_in("network"), backend=backend)
     pieces = 1 if plan.task.needs_whole_batch else shards

@@ -12,7 +12,8 @@ from dualnet.errors import UsageError
 from dualnet.nn.activations import softmax
 from dualnet.nn.layers import Linear
 from dualnet.nn.network import Context, Layer
-from dualnet.nn.refusals import named, require_count, require_inputs
+from dualnet.nn.refusals import named, require_inputs
+from dualnet.options import require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape

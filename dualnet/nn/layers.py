@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from numbers import Real
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
 from dualnet.backends.overridable import matmul
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
-from dualnet.nn.initial import initial, initial_bias
+from dualnet.nn.initial import initial, initial_bias, require_initializer
 from dualnet.nn.network import Context, Layer
-from dualnet.nn.refusals import named, require_count
+from dualnet.nn.refusals import named
+from dualnet.options import require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
@@ -32,6 +32,7 @@ class Linear(Layer):
     """
 
     features: int | None
+    _: KW_ONLY
     bias: bool = True
     weights: str = "kaiming"
 
@@ -40,6 +41,7 @@ class Linear(Layer):
     def __post_init__(self) -> None:
         if self.features is not None:
             require_count("Linear", "features", self.features)
+        require_initializer("Linear", self.weights)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         fan_in = _features_of("Linear", in_shape)
@@ -80,6 +82,7 @@ class GroupedLinear(Layer):
     """
 
     features: int
+    _: KW_ONLY
     groups: int
     bias: bool = True
     weights: str = "kaiming"
@@ -89,6 +92,7 @@ class GroupedLinear(Layer):
     def __post_init__(self) -> None:
         require_count("GroupedLinear", "features", self.features)
         require_count("GroupedLinear", "groups", self.groups)
+        require_initializer("GroupedLinear", self.weights)
         if self.features % self.groups:
             raise UsageError(
                 f"GroupedLinear: groups must divide features, got {self.groups} groups and "
@@ -167,7 +171,7 @@ class Dropout(Layer):
     row_groups = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rate, Real) or not 0 <= self.rate < 1:
+        if not 0 <= self.rate < 1:
             raise UsageError(f"Dropout: rate must be a number in [0, 1), got {self.rate!r}")
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:

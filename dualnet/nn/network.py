@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from dualnet.backends import Backend, NumpyBackend
 from dualnet.errors import UsageError
+from dualnet.options import Options
 from dualnet.random import Key
 from dualnet.tree import Tree, describe
 from dualnet.types import Array, Shape
@@ -32,6 +34,8 @@ Tap = Callable[[str, Array], Array]
 """`tap(path, y) -> y`: gets the output of the layer at `path`, returns what flows on."""
 Around = Callable[..., tuple[Array, Tree]]
 """`around(path, layer, params, state, x, context) -> (y, state)`: applies a layer in its place."""
+Layers: TypeAlias = "tuple[tuple[str, Layer], ...]"
+"""A container's children: pairs of a name and a layer."""
 
 
 @functools.cache
@@ -81,7 +85,7 @@ class Context:
         return (y if tap is None else tap(path, y)), state
 
 
-class Layer(ABC):
+class Layer(Options, ABC):
     """See the head of this file.  The attributes tell learning rules what a layer does.
 
     A layer for which a default is not true has a class attribute of that name; where it depends on
@@ -96,7 +100,9 @@ class Layer(ABC):
             falls that do not reach one another; 0 if every entry goes to the same entry alone.
     """
 
-    layers: tuple[tuple[str, Layer], ...] = ()
+    hint = "; how many features come in is no option, as init(key, in_shape) gets to know it"
+
+    layers: Layers = ()
     couples_examples: bool = False
     normalizes: bool = False
     row_groups: int | None = None
@@ -115,17 +121,16 @@ class Sequential(Layer):
     """Layers one after the other; data that can be walked, not a closure.
 
     Args:
-        layers: pairs of a name and a layer; names differ and hold no `/`.
+        layers: pairs of a name and a layer; names differ and hold no `/`.  A list or a dict
+            becomes a tuple of pairs.
     """
 
-    layers: tuple[tuple[str, Layer], ...]
+    layers: Layers
+
+    hint = """; write Sequential((("name", layer), ...))"""
 
     def __post_init__(self) -> None:
-        names = [name for name, _ in self.layers]
-        if len(set(names)) != len(names) or any("/" in name or not name for name in names):
-            raise UsageError(f"Sequential: names must differ and hold no '/', got {names}")
-        for name, layer in self.layers:
-            require_layer("Sequential", name, layer)
+        object.__setattr__(self, "layers", named_layers("Sequential", self.layers))
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         params, state, shape = {}, {}, in_shape
@@ -158,6 +163,34 @@ def walk(layer: Layer, path: str = "", containers: bool = False) -> Iterator[tup
 def couples_examples(network: Layer) -> bool:
     """Whether a layer in the network, containers included, mixes the examples of a batch."""
     return any(layer.couples_examples for _, layer in walk(network, containers=True))
+
+
+def named_layers(container: str, layers: object) -> Layers:
+    """Return what a container was given as pairs of a name and a layer.
+
+    Args:
+        container: its kind, for the error message.
+        layers: pairs in a tuple or a list, or a dict.
+
+    Raises:
+        UsageError: it is anything else, or two have one name, or a name is empty or holds a `/`.
+    """
+    if isinstance(layers, Mapping):
+        layers = tuple(layers.items())
+    pairs = tuple(layers) if isinstance(layers, (tuple, list)) else (layers,)
+    for i, pair in enumerate(pairs, start=1):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str):
+            kind = type(pair).__name__
+            example = f'("{kind.lower()}{i}", {kind}(...))' if isinstance(pair, Layer) else "..."
+            raise UsageError(
+                f"{container}: expected pairs of a name and a layer, got {describe(pair)} at "
+                f"position {i}; write {container}(({example}, ...))"
+            )
+        require_layer(container, *pair)
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names) or any("/" in name or not name for name in names):
+        raise UsageError(f"{container}: names must differ and hold no '/', got {names}")
+    return tuple((name, layer) for name, layer in pairs)
 
 
 def require_layer(where: str, name: str, layer: object) -> None:

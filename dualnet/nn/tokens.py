@@ -10,6 +10,7 @@ from dualnet.errors import UsageError
 from dualnet.nn.initial import TOKEN_DEVIATION, normal
 from dualnet.nn.network import Context, Layer
 from dualnet.nn.refusals import named, require_inputs
+from dualnet.options import is_int, make_tuples
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
@@ -30,8 +31,9 @@ class Patches(Layer):
     size: int | tuple[int, int]
 
     def __post_init__(self) -> None:
+        make_tuples(self, "size")
         both = self._height_and_width()
-        if len(both) != 2 or any(not isinstance(n, (int, np.integer)) or n < 1 for n in both):
+        if len(both) != 2 or any(not is_int(n) or n < 1 for n in both):
             raise UsageError(
                 f"Patches: size must be an int of at least 1, or two (h, w), got {self.size!r}"
             )
@@ -61,7 +63,7 @@ class Patches(Layer):
         return np.reshape(tokens, (n, rows * columns, h * w * channels)), state
 
     def _height_and_width(self) -> tuple[int, int]:
-        return self.size if isinstance(self.size, (tuple, list)) else (self.size, self.size)
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,6 @@ class SelectToken(Layer):
     """
 
     index: int = 0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.index, (int, np.integer)):
-            raise UsageError(f"SelectToken: index must be an int, got {self.index!r}")
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         tokens, channels = _tokens_and_channels("SelectToken", in_shape)
