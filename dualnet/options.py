@@ -27,11 +27,11 @@ class Options:
     call is a `UsageError` that says what to write.
 
     Attributes:
-        hint: what the error for too many values or for an unknown name ends with; it says where the
-            thing belongs that people look for here.
+        _hint: what the error for too many values or for an unknown name ends with; it says where
+            the thing belongs that people look for here.
     """
 
-    hint: ClassVar[str] = ""
+    _hint: ClassVar[str] = ""
 
     def __new__(cls: type[_Made], *given: object, **named: object) -> _Made:
         signature = _signature(cls)  # type: ignore[arg-type]  # a class can be hashed
@@ -42,7 +42,7 @@ class Options:
             for name, value in (*zip(by_place, given, strict=False), *named.items()):
                 if name not in by_name:
                     has = f"it has {', '.join(by_name)}" if by_name else "it has none"
-                    raise UsageError(f"{cls.__name__}: no option {name}; {has}{cls.hint}")
+                    raise UsageError(f"{cls.__name__}: no option {name}; {has}{cls._hint}")
                 require_kind(cls.__name__, name, value, kinds[name])
         return super().__new__(cls)
 
@@ -136,7 +136,7 @@ def _too_many(
     write = f"; write {options}" if options else ""
     values = ", ".join(map(_short, given))
     return UsageError(
-        f"{cls.__name__}: takes {takes} without a name, got {values}{write}{cls.hint}"
+        f"{cls.__name__}: takes {takes} without a name, got {values}{write}{cls._hint}"
     )
 
 

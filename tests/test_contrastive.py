@@ -199,7 +199,9 @@ def test_the_stop_gradient_takes_noise_away(rng, key):
 
 
 def test_a_read_out_may_get_normalized_features(rng):
-    network = Contrastive(8).network(lambda outputs: MODELS["mlp"](7, 1).network((5,), outputs), 3)
+    network = Contrastive(8).network(
+        lambda outputs: MODELS["mlp"](width=7, depth=1).network((5,), outputs), 3
+    )
     params, state, _ = network.init(dn.Key(0), (5,))
     trained = TrainedNetwork(network, params, state)
     x = rng.standard_normal((4, 5))

@@ -339,7 +339,7 @@ BAD = [
     (lambda: BatchNorm(momentum=2), r"BatchNorm: momentum must be in \[0, 1\], got 2"),
     (
         lambda: output(BatchNorm(), {}, ONE, Context(train=True, path="norm")),
-        r"BatchNorm norm: training needs at least 2 values .* got inputs \(1, 4\); use a batch",
+        r"BatchNorm: training needs at least 2 values .* got inputs \(1, 4\); use a batch",
     ),
     (
         lambda: start(Patches(3), (6, 4, 1)),
@@ -424,8 +424,8 @@ def test_bad_arguments_say_what_would_be_right(call, message):
 def fit(layer, in_shape, x_shape, train):
     """The layer, started for one shape and applied to inputs of another."""
     params, state, _ = layer.init(dn.Key(0), in_shape)
-    context = Context(train=train, key=dn.Key(1), path="a/b")
-    return layer.apply(params, state, np.zeros(x_shape), context)
+    context = Context(train=train, key=dn.Key(1), path="a")
+    return context.child("b", layer, params, state, np.zeros(x_shape))
 
 
 MISFITS = {
@@ -469,7 +469,9 @@ def test_inputs_of_another_shape_are_not_broadcast(name, train):
     with pytest.raises(UsageError, match=message) as raised:
         fit(layer, in_shape, x_shape, train)
     text = str(raised.value)
-    assert text.startswith(f"{type(layer).__name__} a/b: ") and str(x_shape) in text
+    kind = type(layer).__name__
+    assert text.startswith(f"{kind}: ") and str(x_shape) in text
+    assert text.endswith(f"; in layer a/b ({kind}.apply)")
     assert "\n" not in text
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from learning_problems import problem
 
 import dualnet as dn
 from dualnet import schedules
@@ -227,3 +228,131 @@ def test_what_is_made_with_options_can_be_copied():
     assert dataclasses.replace(network.layers[0][1], features=5) == Linear(5, bias=False)
     assert network.layers[1][1].row_groups == 1 and Activation(relu).row_groups == 0
     assert isinstance(network, Options) and Context().train is False
+
+
+# --- init, and errors inside a layer --------------------------------------------------------------
+
+
+NETWORK = Sequential({"a": Residual({"block": Sequential({"b": Linear(4)})}), "out": Linear(3)})
+
+
+@pytest.mark.parametrize("layer", [NETWORK, Linear(3), Flatten(), Scale()])
+@pytest.mark.parametrize(
+    ("key", "in_shape", "message"),
+    [
+        (0, (4,), r"init: expected a Key, got 0; write dn.Key\(0\)"),
+        (7, (4,), r"got 7; write dn.Key\(7\)"),
+        (None, (4,), r"got None; write dn.Key\(0\)"),
+        (dn.Key(0), 4, r"init: expected the shape of one example, .* got 4; write \(4,\)"),
+        (dn.Key(0), np.zeros((2, 4)), r"got float64\(2, 4\); write x.shape\[1:\]"),
+        (dn.Key(0), (4.0,), r"got \(float\); write x.shape\[1:\]"),
+        (dn.Key(0), None, r"got NoneType; write x.shape\[1:\]"),
+    ],
+)
+def test_init_says_what_to_give_it(layer, key, in_shape, message):
+    with pytest.raises(UsageError, match=message):
+        layer.init(key, in_shape)
+
+
+def test_init_takes_a_list_and_integers_of_numpy():
+    assert NETWORK.init(dn.Key(0), [np.int64(4)])[2] == (3,)
+
+
+@dataclass(frozen=True)
+class Broken(Layer):
+    """A layer of a user's that fails where it is told to."""
+
+    where: str = "apply"
+
+    def init(self, key, in_shape):
+        if self.where == "init":
+            return {"gain": np.ones(in_shape[3])}, {}, in_shape
+        return ({}, in_shape) if self.where == "returned by init" else ({"gian": 1}, {}, in_shape)
+
+    def apply(self, params, state, x, context):
+        return x * params["gain"], state
+
+
+def within(layer):
+    """A network that has a layer at block/block/inner."""
+    block = Residual({"block": Sequential({"first": Linear(4), "inner": layer})})
+    return Sequential({"block": block, "output": Linear(3)})
+
+
+def said(error):
+    """What Python 3.11 and later print of an error."""
+    return "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
+
+
+def test_an_error_in_a_layer_says_where_it_was_and_what_was_expected():
+    network = within(Broken())
+    params, state, _ = network.init(dn.Key(0), (4,))
+    with pytest.raises(KeyError) as raised:
+        network.apply(params, state, np.ones((2, 4), np.float32), Context())
+    assert said(raised.value) == (
+        "KeyError: 'gain'\n"
+        "in layer block/block/inner (Broken.apply): apply(params, state, x, context) got params "
+        "{gian: int} and x float32(2, 4); it returns (y, new state) for a batch x (N, *in_shape)"
+    )
+    with pytest.raises(IndexError) as raised:
+        within(Broken("init")).init(dn.Key(0), (4,))
+    assert said(raised.value) == (
+        "IndexError: tuple index out of range\n"
+        "in layer block/block/inner (Broken.init): init(key, in_shape) got (4,); it returns "
+        "(params, state, out_shape)"
+    )
+
+
+def test_an_error_of_dualnet_in_a_layer_says_where_it_was():
+    network = within(Linear(4))
+    params, state, _ = network.init(dn.Key(0), (4,))
+    params["block"]["block"]["inner"]["w"] = np.ones((5, 4))
+    expected = (
+        "Linear: weights (5, 4) expect inputs (..., 5), got (2, 4); init gets the shape of one "
+        "example, without the batch; in layer block/block/inner (Linear.apply)"
+    )
+    x = np.ones((2, 4))
+    with pytest.raises(UsageError) as raised:
+        network.apply(params, state, x, Context())
+    assert str(raised.value) == expected
+    with pytest.raises(UsageError) as raised:
+        dn.grad(lambda x: network.apply(params, state, x, Context())[0].sum())(x)
+    assert str(raised.value) == expected
+    with pytest.raises(UsageError) as raised:
+        within(GroupNorm(3)).init(dn.Key(0), (4,))
+    assert str(raised.value) == (
+        "GroupNorm: groups must divide the last axis, got 3 groups and examples of shape (4,); "
+        "in layer block/block/inner (GroupNorm.init)"
+    )
+    with pytest.raises(UsageError, match=r"Broken.init: expected \(params, .*; in layer block/bl"):
+        within(Broken("returned by init")).init(dn.Key(0), (4,))
+
+
+def test_an_error_of_a_tap_is_not_laid_to_the_layers_around_it():
+    def tap(path, y):
+        if path == "block/block/first":
+            raise OSError("full")
+        return y
+
+    network = within(Flatten())
+    params, state, _ = network.init(dn.Key(0), (4,))
+    with pytest.raises(OSError, match="full") as raised:
+        network.apply(params, state, np.ones((2, 4)), Context(tap=tap))
+    (note,) = raised.value.__notes__
+    assert note == (
+        "in layer block/block/first (the tap of its output): tap(path, y) returns what flows on"
+    )
+
+
+def test_parameters_of_another_network_are_refused():
+    params, state, _ = NETWORK.init(dn.Key(0), (4,))
+    for other in ({"b": {}}, None, [1.0]):
+        with pytest.raises(UsageError, match="params and state with an entry for layer a, got "):
+            NETWORK.apply(other, state, np.ones((2, 4)), Context())
+    assert NETWORK.apply(params, state, np.ones((2, 4)), Context())[0].shape == (2, 3)
+
+
+def test_a_step_wants_a_key(rng, key):
+    p = problem(rng, key)
+    with pytest.raises(UsageError, match=r"estimate_gradient: expected a Key, got 3; write dn.Key"):
+        p.step(Backprop(), 3)

@@ -36,7 +36,7 @@ class Residual(Layer):
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         params, state, shapes = {}, {}, {}
         for name, layer in self.layers:
-            params[name], state[name], shapes[name] = layer.init(key.fold_in(name), in_shape)
+            params[name], state[name], shapes[name] = self.init_child(name, layer, key, in_shape)
         beside = shapes.get("shortcut", in_shape)
         if shapes["block"] != beside:
             raise UsageError(
@@ -74,7 +74,7 @@ class TokenMixing(Layer):
                 f"TokenMixing: expected examples (tokens, channels), got shape {in_shape}"
             )
         ((name, layer),) = self.layers
-        params, state, mixed = layer.init(key.fold_in(name), in_shape[::-1])
+        params, state, mixed = self.init_child(name, layer, key, in_shape[::-1])
         if len(mixed) != 2:
             raise UsageError(
                 "TokenMixing: the inner layer must give examples (channels, tokens), but turns "
@@ -83,7 +83,7 @@ class TokenMixing(Layer):
         return {name: params}, {name: state}, mixed[::-1]
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        require_inputs("TokenMixing", context, x, "N", "T", "C")
+        require_inputs("TokenMixing", x, "N", "T", "C")
         ((name, layer),) = self.layers
         swapped = np.swapaxes(x, -1, -2)
         y, new_state = context.child(name, layer, params[name], state[name], swapped)

@@ -119,7 +119,7 @@ class LocalHead(Layer):
             )
         ((name, linear),) = self.layers
         read = in_shape[-1:] if self.reads == "average" else (math.prod(in_shape),)
-        params, state, _ = linear.init(key.fold_in(name), read)
+        params, state, _ = self.init_child(name, linear, key, read)
         return {name: params}, {name: state}, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:

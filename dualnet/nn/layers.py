@@ -12,7 +12,6 @@ from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
 from dualnet.nn.initial import initial, initial_bias, require_initializer
 from dualnet.nn.network import Context, Layer
-from dualnet.nn.refusals import named
 from dualnet.options import require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -55,8 +54,8 @@ class Linear(Layer):
         w = params["w"]
         if x.shape[-1:] != w.shape[:1]:
             raise UsageError(
-                f"{named('Linear', context)}: weights {w.shape} expect inputs "
-                f"(..., {w.shape[0]}), got {x.shape}"
+                f"Linear: weights {w.shape} expect inputs (..., {w.shape[0]}), got {x.shape}; init "
+                "gets the shape of one example, without the batch"
             )
         if x.ndim == 2:
             y = matmul(x, w)
@@ -119,7 +118,7 @@ class GroupedLinear(Layer):
         groups, fan_in, _ = w.shape
         if x.shape[-1:] != (groups * fan_in,):
             raise UsageError(
-                f"{named('GroupedLinear', context)}: weights {w.shape} expect inputs "
+                f"GroupedLinear: weights {w.shape} expect inputs "
                 f"(..., {groups * fan_in}), got {x.shape}"
             )
         rows = np.reshape(x, (math.prod(x.shape[:-1]), groups, fan_in))
@@ -182,12 +181,12 @@ class Dropout(Layer):
             return x, state
         if context.key is None:
             raise UsageError(
-                f"{named('Dropout', context)}: training needs a key for the mask, got none; "
+                "Dropout: training needs a key for the mask, got none; "
                 "use Context(train=True, key=...)"
             )
         if x.dtype not in (np.float32, np.float64):
             raise UsageError(
-                f"{named('Dropout', context)}: expected inputs of float32 or float64, got "
+                f"Dropout: expected inputs of float32 or float64, got "
                 f"{x.dtype}; convert them, for example by x.astype(np.float32)"
             )
         first = context.start * math.prod(x.shape[1:])

@@ -21,12 +21,13 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dualnet.backends import Backend, NumpyBackend
 from dualnet.errors import UsageError
-from dualnet.options import Options
-from dualnet.random import Key
+from dualnet.nn.located import locate, locate_below
+from dualnet.options import Options, is_int
+from dualnet.random import Key, require_key
 from dualnet.tree import Tree, describe
 from dualnet.types import Array, Shape
 
@@ -75,14 +76,58 @@ class Context:
         if key is not None:
             key = key.fold_in(name)
         context = Context(self.train, key, tap, around, path, self.backend, self.start)
-        if around is None:
-            result = layer.apply(params, state, x, context)
-        else:
-            result = around(path, layer, params, state, x, context)
+        try:
+            if around is None:
+                result = layer.apply(params, state, x, context)
+            else:
+                result = around(path, layer, params, state, x, context)
+        except Exception as error:
+            locate(error, path, f"{type(layer).__name__}.apply", _applied(params, x))
+            raise
         if not isinstance(result, tuple) or len(result) != 2:
             raise no_pair(path, layer, result)
         y, state = result
-        return (y if tap is None else tap(path, y)), state
+        if tap is None:
+            return y, state
+        try:
+            return tap(path, y), state
+        except Exception as error:
+            locate(error, path, "the tap of its output", "tap(path, y) returns what flows on")
+            raise
+
+
+def _applied(params: Tree, x: Array) -> str:
+    """Say what a layer's `apply` got, and what it should do."""
+    return (
+        f"apply(params, state, x, context) got params {describe(params)} and x {describe(x)}; it "
+        "returns (y, new state) for a batch x (N, *in_shape)"
+    )
+
+
+def _checked(init: Callable[..., Any]) -> Callable[..., tuple[Tree, Tree, Shape]]:
+    """Let a layer's `init` refuse what is no key and no shape of an example."""
+
+    @functools.wraps(init)
+    def checked(self: Layer, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        where = f"{type(self).__name__}.init"
+        require_key(where, key)
+        if isinstance(in_shape, list):
+            in_shape = tuple(in_shape)
+        if not isinstance(in_shape, tuple) or not all(map(is_int, in_shape)):
+            write = f"({in_shape},)" if is_int(in_shape) else "x.shape[1:]"
+            raise UsageError(
+                f"{where}: expected the shape of one example, a tuple of ints, got "
+                f"{in_shape if is_int(in_shape) else describe(in_shape)}; write {write}"
+            )
+        result = init(self, key, in_shape)
+        if not isinstance(result, tuple) or len(result) != 3:
+            raise UsageError(
+                f"{where}: expected (params, state, out_shape), got {describe(result)}; a layer "
+                "without params or state returns {} for it"
+            )
+        return result
+
+    return checked
 
 
 class Layer(Options, ABC):
@@ -100,16 +145,34 @@ class Layer(Options, ABC):
             falls that do not reach one another; 0 if every entry goes to the same entry alone.
     """
 
-    hint = "; how many features come in is no option, as init(key, in_shape) gets to know it"
+    _hint = "; how many features come in is no option, as init(key, in_shape) gets to know it"
 
     layers: Layers = ()
     couples_examples: bool = False
     normalizes: bool = False
     row_groups: int | None = None
 
+    def __init_subclass__(cls, **named: Any) -> None:
+        """Let the `init` that a layer writes check what it gets and what it returns."""
+        super().__init_subclass__(**named)
+        if "init" in vars(cls):
+            cls.init = _checked(cls.init)  # type: ignore[method-assign]
+
     @abstractmethod
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         """Return the params and the state at the start, and the shape of an example's output."""
+
+    def init_child(
+        self, name: str, layer: Layer, key: Key, in_shape: Shape
+    ) -> tuple[Tree, Tree, Shape]:
+        """Call the `init` of a child, with a key of its own; an error in it says where it was."""
+        try:
+            return layer.init(key.fold_in(name), in_shape)
+        except Exception as error:
+            locate_below(error, name)
+            contract = f"init(key, in_shape) got {in_shape}; it returns (params, state, out_shape)"
+            locate(error, name, f"{type(layer).__name__}.init", contract)
+            raise
 
     @abstractmethod
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
@@ -127,7 +190,7 @@ class Sequential(Layer):
 
     layers: Layers
 
-    hint = """; write Sequential((("name", layer), ...))"""
+    _hint = """; write Sequential((("name", layer), ...))"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", named_layers("Sequential", self.layers))
@@ -135,13 +198,20 @@ class Sequential(Layer):
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         params, state, shape = {}, {}, in_shape
         for name, layer in self.layers:
-            params[name], state[name], shape = layer.init(key.fold_in(name), shape)
+            params[name], state[name], shape = self.init_child(name, layer, key, shape)
         return params, state, shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         new_state = {}
         for name, layer in self.layers:
-            x, new_state[name] = context.child(name, layer, params[name], state[name], x)
+            try:
+                own, before = params[name], state[name]
+            except (LookupError, TypeError):
+                raise UsageError(
+                    f"Sequential: expected params and state with an entry for layer {name}, got "
+                    f"{describe(params)} and {describe(state)}; its own init makes both"
+                ) from None
+            x, new_state[name] = context.child(name, layer, own, before, x)
         return x, new_state
 
 

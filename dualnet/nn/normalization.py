@@ -25,7 +25,6 @@ from dualnet.core.transforms import is_constant
 from dualnet.errors import UsageError
 from dualnet.nn import normalization_kernels as kernels
 from dualnet.nn.network import Context, Layer
-from dualnet.nn.refusals import named
 from dualnet.options import is_int, make_tuples, require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -187,7 +186,7 @@ class LayerNorm(Layer):
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         first = min(self.axes)
-        _require_fit(named("LayerNorm", context), x, params, sorted(self.axes), self.groups)
+        _require_fit("LayerNorm", x, params, sorted(self.axes), self.groups)
         shape = tuple(x.shape[a] if a in self.axes else 1 for a in range(first, 0))
         y = _normalize_groups(x, self.axes, self.groups, self.epsilon)
         params = {name: np.reshape(p, shape) for name, p in params.items()}
@@ -225,7 +224,7 @@ class GroupNorm(Layer):
         return _gain_and_bias(self, in_shape[-1:]), {}, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        _require_fit(named("GroupNorm", context), x, params, groups=self.groups)
+        _require_fit("GroupNorm", x, params, groups=self.groups)
         axes = tuple(range(1 - x.ndim, 0))
         return _scaled(_normalize_groups(x, axes, self.groups, self.epsilon), params), state
 
@@ -270,14 +269,14 @@ class BatchNorm(Layer):
         return _gain_and_bias(self, channels), state, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        _require_fit(named("BatchNorm", context), x, params | state)
+        _require_fit("BatchNorm", x, params | state)
         if not context.train:
             y = (x - state["mean"]) / np.sqrt(state["variance"] + self.epsilon)
             return _scaled(y, params), state
         rows = math.prod(x.shape[:-1])
         if rows < 2:
             raise UsageError(
-                f"{named('BatchNorm', context)}: training needs at least 2 values for each "
+                f"BatchNorm: training needs at least 2 values for each "
                 f"channel, got inputs {x.shape}; use a batch size that leaves no single example"
             )
         axes = tuple(range(-x.ndim, -1))

@@ -9,7 +9,7 @@ import numpy as np
 from dualnet.errors import UsageError
 from dualnet.nn.initial import TOKEN_DEVIATION, normal
 from dualnet.nn.network import Context, Layer
-from dualnet.nn.refusals import named, require_inputs
+from dualnet.nn.refusals import require_inputs
 from dualnet.options import is_int, make_tuples
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -49,12 +49,12 @@ class Patches(Layer):
         return {}, {}, ((height // h) * (width // w), h * w * channels)
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        require_inputs("Patches", context, x, "N", "H", "W", "C")
+        require_inputs("Patches", x, "N", "H", "W", "C")
         n, height, width, channels = x.shape
         h, w = self._height_and_width()
         if height % h or width % w:
             raise UsageError(
-                f"{named('Patches', context)}: expected images (N, H, W, C) that divide into "
+                f"Patches: expected images (N, H, W, C) that divide into "
                 f"patches of {h} by {w}, got {x.shape}; pad or crop them"
             )
         rows, columns = height // h, width // w
@@ -82,7 +82,7 @@ class ClassToken(Layer):
         return {"token": token}, {}, (tokens + 1, channels)
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        require_inputs("ClassToken", context, x, "N", "T", *params["token"].shape)
+        require_inputs("ClassToken", x, "N", "T", *params["token"].shape)
         first = np.broadcast_to(params["token"], (x.shape[0], 1, x.shape[2]))
         return np.concatenate([first, x], axis=1), state
 
@@ -104,7 +104,7 @@ class Positions(Layer):
         return {"positions": normal(key.fold_in("positions"), shape, TOKEN_DEVIATION)}, {}, shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        require_inputs("Positions", context, x, "N", *params["positions"].shape)
+        require_inputs("Positions", x, "N", *params["positions"].shape)
         return x + params["positions"], state
 
 
@@ -125,11 +125,9 @@ class SelectToken(Layer):
         return {}, {}, (channels,)
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        require_inputs("SelectToken", context, x, "N", "T", "C")
+        require_inputs("SelectToken", x, "N", "T", "C")
         if not -x.shape[1] <= self.index < x.shape[1]:
-            raise UsageError(
-                f"{named('SelectToken', context)}: no token {self.index} in inputs {x.shape}"
-            )
+            raise UsageError(f"SelectToken: no token {self.index} in inputs {x.shape}")
         return x[:, self.index], state
 
 
@@ -141,7 +139,7 @@ class AverageTokens(Layer):
         return {}, {}, _tokens_and_channels("AverageTokens", in_shape)[1:]
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        require_inputs("AverageTokens", context, x, "N", "T", "C")
+        require_inputs("AverageTokens", x, "N", "T", "C")
         return np.mean(x, axis=1), state
 
 

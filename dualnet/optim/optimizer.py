@@ -44,7 +44,7 @@ class Optimizer(Options):
     and that asks for the checks once, when a run starts.
     """
 
-    hint: ClassVar[str] = "; the learning rate is an argument of update"
+    _hint: ClassVar[str] = "; the learning rate is an argument of update"
     state_names: ClassVar[tuple[str, ...]] = ()
     """The names of the arrays that the rule remembers for each parameter."""
 
