@@ -17,6 +17,16 @@ from typing import Any, ClassVar, TypeVar
 
 from dualnet.errors import UsageError
 
+__all__ = [
+    "Options",
+    "is_int",
+    "make_tuples",
+    "require_choice",
+    "require_count",
+    "require_kind",
+    "require_share",
+]
+
 _Made = TypeVar("_Made", bound="Options")
 
 

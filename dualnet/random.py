@@ -14,6 +14,14 @@ from hashlib import blake2b
 from dualnet.errors import UsageError
 from dualnet.options import is_int, require_count
 
+__all__ = [
+    "Key",
+    "Keys",
+    "descendants",
+    "name_of_child",
+    "require_key",
+]
+
 _BYTES = 16
 """Length of a key: 128 bits."""
 
@@ -40,7 +48,7 @@ class Key:
         Raises:
             UsageError: `data` is neither an int nor a string.
         """
-        if not (isinstance(data, str) or is_int(data)):
+        if type(data) not in (int, str) and not (isinstance(data, str) or is_int(data)):
             raise UsageError(f"Key.fold_in: expected an int or a string, got {data!r}")
         digest = _hash(b"%d%b" % (self.bits, name_of_child(data)))
         child = object.__new__(Key)

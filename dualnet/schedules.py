@@ -17,6 +17,17 @@ from dataclasses import dataclass
 from dualnet.errors import UsageError
 from dualnet.options import Options
 
+__all__ = [
+    "SCHEDULES",
+    "Constant",
+    "Cosine",
+    "Exponential",
+    "Linear",
+    "Schedule",
+    "StepDecay",
+    "WarmupCosine",
+]
+
 
 @dataclass(frozen=True)
 class Schedule(Options):
