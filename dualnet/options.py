@@ -151,4 +151,6 @@ def _too_many(
 
 
 def _short(value: Any) -> str:
-    return reprlib.repr(value)
+    """Return a value for a message, in one line."""
+    text = reprlib.repr(value)
+    return text if "\n" not in text else f"{type(value).__name__}(...)"

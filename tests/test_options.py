@@ -39,6 +39,7 @@ from dualnet.nn import (
     mixer_block,
     relu,
     softmax,
+    table,
 )
 from dualnet.optim import SGD, Adam
 from dualnet.options import Options
@@ -356,3 +357,57 @@ def test_a_step_wants_a_key(rng, key):
     p = problem(rng, key)
     with pytest.raises(UsageError, match=r"estimate_gradient: expected a Key, got 3; write dn.Key"):
         p.step(Backprop(), 3)
+
+
+# --- what is printed -----------------------------------------------------------------------------
+
+
+def test_a_network_is_printed_as_a_table():
+    network = Sequential(
+        {
+            "conv": Conv2d(4, 3, padding=1),
+            "relu": Activation(relu),
+            "flatten": Flatten(),
+            "mlp": Sequential({"hidden": Linear(16, bias=False), "norm": LayerNorm(gain=False)}),
+            "output": Linear(3, weights="zeros"),
+        }
+    )
+    assert repr(network) == (
+        "Sequential:\n"
+        "  conv        Conv2d(4, 3, padding=1)\n"
+        "  relu        Activation(relu)\n"
+        "  flatten     Flatten()\n"
+        "  mlp/hidden  Linear(16, bias=False)\n"
+        "  mlp/norm    LayerNorm(gain=False)\n"
+        "  output      Linear(3, weights='zeros')"
+    )
+    counted = table(network, (4, 4, 1)).splitlines()
+    assert counted[0] == "conv        Conv2d(4, 3, padding=1)        40"
+    assert [line.split()[-1] for line in counted] == ["40", "0", "0", "1,024", "16", "51", "1,131"]
+    params, _, _ = network.init(dn.Key(0), (4, 4, 1))
+    assert counted[-1].split() == ["total", f"{dn.tree.size(params):,}"]
+    assert len({len(line) for line in counted}) == 1
+    assert repr(Linear(3)) == "Linear(features=3, bias=True, weights='kaiming')"
+    assert repr(Residual({"block": Activation(np.tanh)})) == "Residual:\n  block  Activation(tanh)"
+
+
+def test_data_sets_and_tangents_are_printed_in_a_line():
+    digits = dn.data.load("digits")
+    counts = len(digits.train_labels), len(digits.test_labels)
+    assert repr(digits) == (
+        f"<Dataset digits: {counts[0]:,} training and {counts[1]} test images 8x8x1, 10 classes>"
+    )
+    seen = []
+
+    def f(x):
+        seen.append(repr(x))
+        return x
+
+    dn.jvp(f, (np.ones((30, 20)),), (np.ones((3, 30, 20)),))
+    dn.jvp(f, (np.ones((30, 20)),), (dn.RankOne(np.ones((2, 30)), np.ones((2, 20))),))
+    dn.jvp(f, (1.5,), (2.0,))
+    assert seen == [
+        "Dual(primal=float64(30, 20), tangent=float64(3, 30, 20))",
+        "Dual(primal=float64(30, 20), tangent=RankOne(k=2, float64(30, 20)))",
+        "Dual(primal=array(1.5), tangent=array([2.]))",
+    ]

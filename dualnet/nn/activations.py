@@ -20,7 +20,7 @@ from dualnet.tree import Tree
 from dualnet.types import Array, Shape, Tangent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Activation(Layer):
     """Applies an elementwise function, or `softmax`, and has no parameters.
 

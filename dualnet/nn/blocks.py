@@ -18,7 +18,7 @@ from dualnet.tree import Tree
 from dualnet.types import Array, Shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Residual(Layer):
     """Adds what goes around a block to its output: block(x) + shortcut(x), or block(x) + x.
 
@@ -53,7 +53,7 @@ class Residual(Layer):
         return outputs[0] + (outputs[1] if len(outputs) == 2 else x), new_state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TokenMixing(Layer):
     """Applies a layer for channels to tokens: `(N, P, C)` to `(N, C, P)`, the layer, and back.
 

@@ -17,6 +17,7 @@ site gives a tap; layers know nothing of it.  The rule finds the sites with `wal
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +29,7 @@ from dualnet.errors import UsageError
 from dualnet.nn.located import locate, locate_below
 from dualnet.options import Options, is_int
 from dualnet.random import Key, require_key
-from dualnet.tree import Tree, describe
+from dualnet.tree import Tree, describe, size, subtree
 from dualnet.types import Array, Shape
 
 Tap = Callable[[str, Array], Array]
@@ -158,6 +159,15 @@ class Layer(Options, ABC):
         if "init" in vars(cls):
             cls.init = _checked(cls.init)  # type: ignore[method-assign]
 
+    def __repr__(self) -> str:
+        """Return a layer as one writes it, and a container as a table; see `table`.
+
+        A dataclass has it with `repr=False`.
+        """
+        if self.layers:
+            return f"{type(self).__name__}:\n  " + table(self).replace("\n", "\n  ")
+        return _as_written(self)
+
     @abstractmethod
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         """Return the params and the state at the start, and the shape of an example's output."""
@@ -179,7 +189,7 @@ class Layer(Options, ABC):
         """Return the output for a batch x `(N, *in_shape)`, and the new state."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sequential(Layer):
     """Layers one after the other; data that can be walked, not a closure.
 
@@ -228,6 +238,46 @@ def walk(layer: Layer, path: str = "", containers: bool = False) -> Iterator[tup
         yield from walk(child, f"{path}/{name}" if path else name, containers)
     if containers or not layer.layers:
         yield path, layer
+
+
+def table(network: Layer, in_shape: Shape | None = None) -> str:
+    """Format the layers of a network in aligned columns: path, kind and options, parameters.
+
+    Args:
+        network: a layer, usually a `Sequential`.
+        in_shape: of one example, on which the numbers of parameters depend; None for a table
+            without them.
+
+    Returns:
+        A line for each layer that is no container, in the order of their outputs, and with
+        parameters a last one for all.
+    """
+    layers = list(walk(network))
+    rows = [(path, _as_written(layer), "") for path, layer in layers]
+    if in_shape is not None:
+        params, _, _ = network.init(Key(0), in_shape)
+        counts = [size(subtree(params, path)) for path, _ in layers]
+        rows = [(*row[:2], f"{n:,}") for row, n in zip(rows, counts, strict=True)]
+        rows.append(("total", "", f"{size(params):,}"))
+    first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(
+        f"{path:{first}}  {kind:{second}}  {count:>{third or 1}}".rstrip()
+        for path, kind, count in rows
+    )
+
+
+def _as_written(layer: Layer) -> str:
+    """Return a layer as one writes it, without the options that have their default."""
+    fields: tuple[dataclasses.Field, ...] = ()
+    if dataclasses.is_dataclass(layer):
+        fields = dataclasses.fields(layer)
+    given = [(f, getattr(layer, f.name)) for f in fields]
+    written = [
+        ("" if not f.kw_only else f"{f.name}=") + getattr(value, "__name__", repr(value))
+        for f, value in given
+        if not f.kw_only or value != f.default
+    ]
+    return f"{type(layer).__name__}({', '.join(written)})"
 
 
 def couples_examples(network: Layer) -> bool:
