@@ -12,43 +12,56 @@ import json
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dualnet import Key, backends, data, tree
+from dualnet.console import make_readable
 from dualnet.errors import DivergedError, DualnetError, Interrupted, UsageError
 from dualnet.learning import RULES, WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
-from dualnet.nn import has_local_heads, walk, with_local_heads
+from dualnet.models import MODELS
+from dualnet.naming import as_flags, flag
+from dualnet.nn import walk
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
-from dualnet.training.flags import ROUNDED_BITS, make_parser
+from dualnet.training.assemble import TABLES, network_of
+from dualnet.training.config_file import checked, overruled, plugins_in, read_toml
+from dualnet.training.flags import files_named, given, make_parser
 from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.objective import OBJECTIVES
+from dualnet.training.plugins import load_plugins
+from dualnet.training.rates_finder import PICTURE, draw_rates, find_rates
 from dualnet.training.recipes import RECIPES, find_recipe
-from dualnet.training.resolve import check, locality, resolve
-from dualnet.training.run import extended, out_of_memory_explained, run
+from dualnet.training.resolve import by_name, check, resolve
+from dualnet.training.run import out_of_memory_explained, run
 from dualnet.training.run_folder import RunFolder
-from dualnet.training.seeds import run_seeds, words_for_diverged
-from dualnet.training.settings import Settings, Tables, build, flag
-from models import MODELS
-
-TABLES: Tables = {
-    "model": MODELS,
-    "objective": OBJECTIVES,
-    "rule": RULES,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-}
+from dualnet.training.seeds import run_seeds, settings_to_resume, words_for_diverged
+from dualnet.training.settings import Settings
 
 COMPARABLE_ANYWAY = ("recipe", "seed", "backend", "threads", "shards", "graph", "grad_stats")
 """Settings that do not change the expected score of a recipe."""
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Return the flags that the command line gives."""
-    return make_parser(TABLES, __doc__.partition("\n")[0]).parse_args(argv)
+    """Return the flags that the command line gives, and for others what `--config` says."""
+    config, plugins = files_named(argv)
+    file = {} if config is None else read_toml(config)
+    load_plugins(plugins or plugins_in(file, config), {**TABLES, "dataset": data.SOURCES})
+    parser = make_parser(TABLES, __doc__.partition("\n")[0])
+    args = parser.parse_every(argv)
+    if config is not None:
+        flags = {n: v for n, v in vars(args).items() if v is not parser.get_default(n)}
+        vars(args).update(overruled(checked(file, config, TABLES), flags, TABLES))
+    return args
+
+
+@as_flags()
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Return the settings that flags ask for."""
+    return resolve(given(args, TABLES), TABLES)
 
 
 def published(settings: Settings) -> dict[str, Any]:
@@ -59,10 +72,10 @@ def published(settings: Settings) -> dict[str, Any]:
     if settings.recipe is None:
         return {}
     recipe = find_recipe(settings.recipe)
-    unchanged = by_name(resolve(parse(["--recipe", settings.recipe]), TABLES))
+    unchanged = by_name(resolve({"recipe": settings.recipe}, TABLES), TABLES)
     changed = [
         name
-        for name, value in by_name(settings).items()
+        for name, value in by_name(settings, TABLES).items()
         if name not in COMPARABLE_ANYWAY and (name, value) not in unchanged.items()
     ]
     return {
@@ -76,42 +89,8 @@ def published(settings: Settings) -> dict[str, Any]:
     }
 
 
-def by_name(settings: Settings) -> dict[str, Any]:
-    """Return every setting and option under the name of its flag."""
-    named = dict(vars(settings))
-    precision = named.pop("matmul_precision")
-    named |= {name: name == precision for name in ROUNDED_BITS}  # flags of their own
-    for kind in TABLES:
-        named |= named.pop(f"{kind}_options")
-    return named
-
-
-def network_of(settings: Settings, in_shape: tuple[int, ...], classes: int) -> Any:
-    """Return the model that the settings name, with local heads if the rule has local losses."""
-    model = build(MODELS, "model", settings.model, settings.model_options)
-    objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
-    network = objective.network(lambda outputs: model.network(in_shape, outputs), classes)
-    if locality(settings.rule) == "global":
-        return network
-    if has_local_heads(network):
-        if settings.head_reads != "average":
-            raise UsageError(
-                f"--head-reads {settings.head_reads} is of no use to --model {settings.model}: its "
-                "local heads are its own"
-            )
-        return network
-    params, _, (outputs,) = network.init(Key(0), in_shape)
-    with_heads = with_local_heads(network, params, outputs, reads=settings.head_reads)
-    return objective.network(lambda _: with_heads, classes)
-
-
-def train(
-    settings: Settings,
-    folder: RunFolder,
-    args: argparse.Namespace,
-    seeds: Sequence[int] | None = None,
-) -> dict[str, Any]:
-    """Load the data, do one run or one for each of several seeds, and return the summary."""
+def loaded(settings: Settings, args: argparse.Namespace) -> tuple[Settings, Any, Any]:
+    """Return the settings with the backend that is there, the network, and the data."""
     keep_freed_memory()
     # The backend comes first, to say at once if it cannot be used, and what `auto` chooses.
     backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
@@ -131,6 +110,17 @@ def train(
     )
     with out_of_memory_explained(settings):
         network = network_of(settings, dataset.in_shape, len(dataset.classes))
+    return settings, network, dataset
+
+
+def train(
+    settings: Settings,
+    folder: RunFolder,
+    args: argparse.Namespace,
+    seeds: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Load the data, do one run or one for each of several seeds, and return the summary."""
+    settings, network, dataset = loaded(settings, args)
     how: dict[str, Any] = {
         "resume": args.resume is not None,
         "quiet": args.quiet,
@@ -141,8 +131,42 @@ def train(
             return run(settings, network, dataset, folder, **how)
         return run_seeds(settings, network, dataset, folder, seeds, **how)
     except KeyboardInterrupt:
-        where = "" if args.data_dir is None else f" --data-dir {args.data_dir}"
+        again = {"--data-dir": [args.data_dir] * (args.data_dir is not None)}
+        again |= {"--plugin": args.plugin or []}
+        where = "".join(f" {name} {value}" for name, values in again.items() for value in values)
         raise Interrupted(f"interrupted; go on with --resume {folder.path}{where}") from None
+
+
+def print_rates(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> None:
+    """Try the rates of `--rates`; print a table and a choice, and write both to the folder."""
+    folder.require_unused()
+    settings, network, dataset = loaded(settings, args)
+    found = find_rates(
+        settings, network, dataset, args.rates, rate_steps=args.rate_steps, quiet=args.quiet
+    )
+    folder.write_rates(found.as_json(), settings)
+    title = f"{settings.dataset}, {settings.model}, {settings.rule}"
+    drawn = draw_rates(found, title, folder.path / PICTURE)
+    if args.json:
+        print(json.dumps(found.as_json()))
+    else:
+        print(f"{found.table()}\n{textwrap.fill(found.why, 80)}\nfolder        {folder.path}")
+        if not drawn:
+            print('no picture    matplotlib is not installed: pip install "dualnet[plot]"')
+    if all(one.diverged for one in found.runs):
+        sys.stdout.flush()
+        raise DivergedError(found.why)
+
+
+WITHOUT_FOLDER = {"package": "ships with us", "in-memory": "is made by a plugin"}
+"""How a data set is kept that has no folder → what a message says of it."""
+
+
+def require_use(data_dir: str | None, settings: Settings) -> None:
+    """Raise a UsageError if a folder of data files is named for a set without any."""
+    if data_dir is not None and data.SOURCES[settings.dataset].kept in WITHOUT_FOLDER:
+        what = WITHOUT_FOLDER[data.SOURCES[settings.dataset].kept]
+        raise UsageError(f"--data-dir is of no use to --dataset {settings.dataset}: it {what}")
 
 
 def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
@@ -169,7 +193,7 @@ def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
         ],
         "input_shape": list(in_shape),
         "classes": classes,
-        "settings": by_name(settings),
+        "settings": by_name(settings, TABLES),
         **describe_recipe(settings),
     }
 
@@ -222,6 +246,7 @@ def print_list() -> None:
         print(f"  {name:{longest}}  {', '.join(rows)}")
 
 
+@as_flags()
 def main(argv: list[str]) -> None:
     """Do what the command line asks for; errors are raised."""
     args = parse(argv)
@@ -235,12 +260,25 @@ def main(argv: list[str]) -> None:
         raise UsageError("give --seed or --seeds, not both")
     if len(set(args.seeds or ())) < len(args.seeds or ()):
         raise UsageError(f"--seeds must differ, got {' '.join(map(str, args.seeds))}")
-    settings = resolve(args, TABLES)
+    settings = settings_of(args)
+    require_use(args.data_dir, settings)
     if args.describe:
-        print(json.dumps(describe(settings, args.data_dir)))
+        described = describe(settings, args.data_dir)
+        beside = {name: getattr(args, name) for name in ("seeds", "data_dir", "run_dir", "plugin")}
+        described["settings"] |= {n: value for n, value in beside.items() if value is not None}
+        if args.seeds is not None:
+            del described["settings"]["seed"]
+        print(json.dumps(described))
         return
+    if args.rates is None and args.rate_steps is not None:
+        raise UsageError("--rate-steps is of no use without --rates")
+    if args.rates is not None and (args.seeds is not None or args.lr is not None):
+        raise UsageError("--rates takes neither --lr nor --seeds; it tries each rate with --seed")
     name = f"{settings.dataset}-{settings.model}-{settings.rule}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = RunFolder(args.run_dir or unused(Path("runs") / name))
+    if args.rates is not None:
+        print_rates(settings, folder, args)
+        return
     if args.seeds is not None:  # before data are loaded
         for one in (folder, *map(folder.of_seed, args.seeds)):
             one.require_unused()
@@ -250,27 +288,28 @@ def main(argv: list[str]) -> None:
 def resume(args: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
     """Go on with the run in the folder `--resume`, and return its summary."""
     given = {argument.partition("=")[0] for argument in argv if argument.startswith("--")}
-    refused = sorted(given - {"--resume", "--epochs", "--json", "--quiet", "--data-dir"})
+    refused = sorted(
+        given - {"--resume", "--epochs", "--json", "--quiet", "--data-dir", "--plugin"}
+    )
     if refused:
         raise UsageError(
             f"{refused[0]} cannot be changed on --resume; a run keeps its settings, but for "
-            "--epochs and --data-dir"
+            "--epochs, --data-dir and --plugin"
         )
     folder = RunFolder(args.resume)
-    seeds = folder.seeds()
-    folders = [folder] if seeds is None else [folder.of_seed(seed) for seed in seeds]
-    every = [extended(one.settings(check_settings), args.epochs) for one in folders]
-    if any(dataclasses.replace(one, seed=every[0].seed) != every[0] for one in every):
-        raise UsageError(
-            f"--resume {folder.path}: its runs differ in more than their seeds; go on with each "
-            f"alone, as in --resume {folders[0].path}"
-        )
-    return train(every[0], folder, args, seeds)
+    settings = settings_to_resume(folder, check_settings, args.epochs)
+    return train(settings, folder, args, folder.seeds())
 
 
 def check_settings(settings: Settings) -> None:
     """Raise a UsageError unless everything that the settings name exists and can be made."""
-    check(settings, TABLES)
+    try:
+        check(settings, TABLES)
+    except UsageError as error:
+        known = {**TABLES, "dataset": data.SOURCES}
+        if all(getattr(settings, kind) in names for kind, names in known.items()):
+            raise
+        raise UsageError(f"{error}; if it is your own, name its file with --plugin") from None
 
 
 def conclude(summary: dict[str, Any], args: argparse.Namespace) -> None:
@@ -288,17 +327,27 @@ def report(summary: dict[str, Any], args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(summary))
         return
-    spread = f" ± {summary['test_accuracy_std']:.4f}" if "test_accuracy_std" in summary else ""
+    deviation = summary.get("test_accuracy_std")
+    spread = "" if deviation is None else f" ± {deviation:.4f}"
     accuracy = f"{summary['tested_on']} accuracy {summary['test_accuracy']:.4f}{spread}"
-    epochs = summary["epochs"]
-    for one in summary.get("runs", ()):
-        print(f"seed {one['seed']:<8} {one['tested_on']} accuracy {one['test_accuracy']:.4f}")
-    print(f"{accuracy} after {epochs} epoch{'s' if epochs > 1 else ''}")
-    for one in summary.get("runs", [summary]) if "best_epoch" in summary else ():
+    runs = summary.get("runs", [summary])
+    if "runs" in summary:
+        for one in runs:
+            print(f"seed {one['seed']:<8} {one['tested_on']} accuracy {one['test_accuracy']:.4f}")
+    fewest, epochs = min(one["epochs"] for one in runs), summary["epochs"]
+    after = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+    after = after if fewest == epochs else f"{fewest} to {after}"
+    of = "" if deviation is None else f" (mean ± sample deviation of {len(runs)} seeds)"
+    print(f"{accuracy} after {after}{of}")
+    # To choose by images that are tested on would promise more than others will give.
+    for one in runs if summary["tested_on"] == "validation" else ():
         print(
             f"lowest loss   seed {one['seed']}: after epoch {one['best_epoch']}, with accuracy "
             f"{one['best_test_accuracy']:.4f}"
         )
+    for one in runs:
+        if one.get("skipped_steps"):
+            print(f"left out      {one['skipped_steps']} steps with numbers that are not finite")
     print(f"run folder    {summary['run_dir']}")
     if "recipe" in summary:
         recipe = summary["recipe"]
@@ -322,6 +371,7 @@ def unused(path: Path) -> Path:
 
 def exit_code(argv: list[str]) -> int:
     """Run `main`, print an error as one line, and return the exit code."""
+    make_readable()
     # After SIGTERM a checkpoint is written, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from benchmarks import autograd_standin
+from benchmarks.peers import require
 
 VERSION = "1.9.1"
 FILES = (
@@ -77,8 +77,9 @@ class Outcomes:
         autograd_standin.checks.update(real=0, complex=0)
         np.random.seed(SEED)  # noqa: NPY002, the tests draw from this generator
 
-    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: Any, call: Any) -> Any:
+        import pytest
+
         report = yield
         if call.when != "call" and report.outcome == "passed":
             return report
@@ -104,6 +105,9 @@ def name_of(item: Any) -> str:
 
 def run(tests: Path) -> dict[str, tuple[str, str]]:
     """Run the tests in a folder, and return what became of each."""
+    import pytest  # here, so that --help works without it
+
+    pytest.hookimpl(wrapper=True)(Outcomes.pytest_runtest_makereport)
     settings = tests / "pytest.ini"
     settings.write_text("[pytest]\n")
     outcomes = Outcomes()
@@ -144,10 +148,13 @@ def main() -> int:
     parser.add_argument("--tests", type=Path, help="a folder of the tests; fetched if not given")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
+    require("benchmarks.autograd_tests", "pytest", "scipy", extra="dev")
     with tempfile.TemporaryDirectory() as folder:
         result = summary(run(args.tests or fetch(Path(folder))))
     if args.json:
-        args.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        args.json.write_text(
+            json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     return 0 if result["passed"] >= NEEDED * (result["passed"] + len(result["failed"])) else 1
 
 

@@ -48,6 +48,7 @@ from benchmarks.timing import take_turns
 from dualnet import Key, backends
 from dualnet.backends import Backend
 from dualnet.backends.overridable import matmul
+from dualnet.errors import DualnetError
 
 TRAIN = str(Path(__file__).parent.parent / "train.py")
 FILE = Path(__file__).parent / "results" / "gpu.json"
@@ -256,6 +257,8 @@ def by_kernel(what: str, seen: dict[str, Any], count: int = 8) -> str:
 def failure(what: str, error: Exception) -> dict[str, Any]:
     """Print why something failed, and return the dict that takes the place of its figures."""
     why = f"{type(error).__name__}: {str(error).strip()[:300]}"
+    if isinstance(error, ImportError):
+        why += '; torch and JAX come with python -m pip install -e ".[bench]" in the checkout'
     print(f"{what} cannot: {why}", flush=True)
     return {"what": what, "failed": why}
 
@@ -391,4 +394,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DualnetError as error:  # CuPy is missing, or has no device
+        raise SystemExit(f"benchmarks.gpu: {error}") from None

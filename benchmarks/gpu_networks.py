@@ -31,7 +31,6 @@ from dualnet.backends import Backend
 from dualnet.learning import RULES, Batch, LearnerState, Plan, Task, estimate_gradient
 from dualnet.nn import Conv2d, softmax_cross_entropy, walk
 from dualnet.optim import OPTIMIZERS
-from dualnet.training.resolve import resolve
 from dualnet.training.settings import Settings, build
 from dualnet.tree import Tree
 
@@ -159,7 +158,7 @@ class Problem:
 
 def settings_of(flags: str) -> Settings:
     """Return the settings that flags of `train.py` resolve to."""
-    return resolve(train.parse(flags.split()), train.TABLES)
+    return train.settings_of(train.parse(flags.split()))
 
 
 class Steps:

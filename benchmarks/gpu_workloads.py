@@ -33,12 +33,12 @@ from dualnet.learning import (
     WeightPerturbation,
     estimate_gradient,
 )
+from dualnet.models import MLP
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.optim import SGD
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array
-from models import MLP
 
 _ROUNDING = {
     # precision: its name in torch, its name in JAX, and how far apart results may be, as a share

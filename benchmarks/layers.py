@@ -19,11 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import torch
 
 import dualnet as dn
+from benchmarks.peers import require
 from benchmarks.timing import take_turns
 from dualnet import backends, nn
 from dualnet.types import Array
@@ -40,7 +39,8 @@ def normal(*shape: int) -> np.ndarray:
 
 
 # --- a function's jvp in three frameworks --------------------------------------------------------
-# Tangents are None where an argument is constant.
+# Tangents are None where an argument is constant.  The peers are imported where they are used, so
+# that --help works without them.
 
 
 def by_dualnet(f: Callable, primals: tuple, tangents: tuple) -> dict[str, Callable]:
@@ -83,6 +83,8 @@ def with_constants(f: Callable, primals: tuple, tangents: tuple) -> tuple[Callab
 
 def by_torch(f: Callable, primals: tuple, tangents: tuple, memory: Any = None) -> Callable:
     """Return a function that computes the jvp of f by torch, in a memory format of torch."""
+    import torch
+
     primals = tuple(map(torch.from_numpy, primals))
     if memory is not None:
         primals = tuple(x.contiguous(memory_format=memory) for x in primals)
@@ -98,6 +100,8 @@ def by_torch(f: Callable, primals: tuple, tangents: tuple, memory: Any = None) -
 
 def by_jax(f: Callable, primals: tuple, tangents: tuple) -> Callable:
     """Return a function that computes the jvp of f by jitted JAX."""
+    import jax
+
     primals = tuple(map(jax.numpy.asarray, primals))
     tangents = tuple(None if t is None else jax.numpy.asarray(t) for t in tangents)
 
@@ -121,6 +125,9 @@ def convolution(k: int, images: int, perturb_images: bool, rank_one: bool) -> di
         perturb_images: whether the images have tangents; the kernel always has.
         rank_one: whether dualnet's tangents of the kernel have rank one.
     """
+    import jax
+    import torch
+
     x, w = normal(images, 32, 32, 64), normal(3, 3, 64, 64)
     x_tangent = normal(k, *x.shape) if perturb_images else None
     w_tangent = normal(k, *w.shape)
@@ -157,6 +164,9 @@ def normalized_linear(perturb_parameters: bool) -> dict[str, Callable]:
 
     The norms have no gain.  If `perturb_parameters`, weights and bias have tangents too.
     """
+    import jax
+    import torch
+
     primals = (normal(8192, 512), normal(512, 512) / 22.6, normal(512))
     x_tangent, *others = (normal(4, *a.shape) for a in primals)
     tangents = (x_tangent, *(others if perturb_parameters else (None, None)))
@@ -225,6 +235,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
+    require("benchmarks.layers", "torch", "jax")
     rows = [compare(what, contenders(), args.rounds) for what, contenders in TASKS.items()]
     if args.json:
         args.json.write_text(json.dumps({"rows": rows}, indent=2) + "\n")

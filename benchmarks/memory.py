@@ -33,8 +33,8 @@ from dualnet.learning import (
     estimate_gradient,
     split_batch,
 )
+from dualnet.models import MLP
 from dualnet.nn import softmax_cross_entropy
-from models import MLP
 
 DEPTHS = (2, 16, 64)
 WIDTH, BATCH, K = 512, 512, 8

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 import dualnet as dn
-from benchmarks.peers import LR, Jax, Torch
+from benchmarks.peers import LR, Jax, Torch, require
 from benchmarks.timing import take_turns
 from dualnet import backends, tree
 from dualnet.learning import Batch, LearnerState, Plan, Task, WeightPerturbation, estimate_gradient
+from dualnet.models import MLP
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.optim import SGD
 from dualnet.tree import Tree
 from dualnet.types import Array
-from models import MLP
 
 KS = (1, 4, 16, 64)
 BATCH = 64
@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
+    require("benchmarks.mlp_jvp", "torch", "jax")
     result = compare(args.rounds)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")

@@ -7,12 +7,29 @@ until it is done.  On a device, it waits by copying a few numbers to the host.  
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 import numpy as np
 
 LR = 1e-3
 """The learning rate of every step."""
+
+
+def require(command: str, *packages: str, extra: str = "bench") -> None:
+    """End the command by a line that says what to install, unless all packages are here.
+
+    Args:
+        command: its name, as in `benchmarks.layers`.
+        packages: the names by which the packages are imported.
+        extra: the extra of dualnet that brings them.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(
+            f"{command} needs {' and '.join(missing)}, which cannot be imported; "
+            f'run python -m pip install -e ".[{extra}]" in the checkout'
+        )
 
 
 class Torch:

@@ -5,6 +5,7 @@ alone start fast.
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualnet import checking, errors, images, linear, numpy, special, tree
@@ -81,3 +82,7 @@ __all__ = [
     "value_and_grad",
     "vjp",
 ]
+
+if not (Path(__file__).parent / "models").exists():
+    # An installed package has `dualnet.models` inside; a checkout has `models/` beside the package.
+    __path__.append(str(Path(__file__).parent.parent))

@@ -16,6 +16,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar
 
 from dualnet.errors import UsageError
+from dualnet.naming import did_you_mean
 
 __all__ = [
     "Options",
@@ -92,7 +93,10 @@ def require_count(where: str, name: str, value: object) -> None:
 def require_choice(where: str, name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise a UsageError unless a value is one of the choices."""
     if value not in choices:
-        raise UsageError(f"{where}: {name} must be one of {', '.join(choices)}, got {value!r}")
+        raise UsageError(
+            f"{where}: {name} must be one of {', '.join(choices)}, got {value!r}"
+            f"{did_you_mean(value, choices)}"
+        )
 
 
 def require_share(where: str, name: str, value: float) -> None:

@@ -20,7 +20,6 @@ from benchmarks.timing import take_turns
 from dualnet import Key, backends
 from dualnet.learning import Batch, LearnerState, Plan, Shard, Task, estimate_gradient
 from dualnet.optim import Adam
-from dualnet.training.resolve import resolve
 from dualnet.training.settings import build
 from experiments.experiment import Experiment, Form, Settings
 from experiments.training import percents, trained
@@ -58,7 +57,7 @@ def costs_of_a_step(flags: str, rounds: int) -> dict[str, float]:
 
     A step is an estimate of the gradient and an update by Adam, on images of noise.
     """
-    chosen = resolve(train.parse(shlex.split(flags)), train.TABLES)
+    chosen = train.settings_of(train.parse(shlex.split(flags)))
     network, backend, adam = (
         train.network_of(chosen, (28, 28, 1), 10),
         backends.get("numpy"),

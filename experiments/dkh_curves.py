@@ -123,7 +123,7 @@ def draw(found: dict[str, list[dict]], lines: Sequence[Line], columns: Sequence[
     from matplotlib.ticker import MaxNLocator
 
     shown = [line for line in lines if any(r in found for r in line.recipes.values())]
-    across = min(3, len(shown))
+    across = 2 if len(shown) == 4 else min(3, len(shown))
     down = -(-len(shown) // across)
     figure = Figure(figsize=(3.6 * across, 3.2 * down), layout="constrained")
     parts = figure.subplots(down, across, squeeze=False, sharey=True)

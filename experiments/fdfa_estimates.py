@@ -32,10 +32,10 @@ from dualnet.learning import (
     WeightPerturbation,
     estimate_gradient,
 )
+from dualnet.models.mlp import MLP
 from dualnet.nn import Context, Layer, Sequential, softmax_cross_entropy
 from dualnet.types import Array
 from experiments.experiment import Experiment, Form, Settings, spread
-from models.mlp import MLP
 
 BETAS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 WIDTHS = (16, 32, 64, 128, 256, 512, 1024)

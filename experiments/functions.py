@@ -67,7 +67,7 @@ FUNCTIONS = {
 }
 """name → function, with the starts and numbers of steps of Flügel et al. 2024, published code."""
 
-PATIENCE = 50
+EARLY_STOP = 50
 """A run stops after so many steps in a row, none of which lowered the value.
 
 Source: Flügel et al. 2024, "Beyond Backpropagation", published code.
@@ -113,7 +113,7 @@ def descend(function: Function, estimate: Estimate, x: Array, rates: Array, step
         steps: at most so many steps.
 
     Returns:
-        What was found; a run stops after `PATIENCE` steps in a row that did not lower its value,
+        What was found; a run stops after `EARLY_STOP` steps in a row that did not lower its value,
         and where it is not a number any more.
     """
     rates = np.asarray(rates, x.dtype)[:, None, None]
@@ -128,7 +128,7 @@ def descend(function: Function, estimate: Estimate, x: Array, rates: Array, step
             failures = np.where(value < last, 0, failures + 1)
             last = np.where(active, value, last)
             best = np.fmin(best, last)
-            active &= (failures < PATIENCE) & ~np.isnan(value)
+            active &= (failures < EARLY_STOP) & ~np.isnan(value)
             if not active.any():
                 break
             if step < steps:

@@ -17,12 +17,12 @@ import dualnet as dn
 from dualnet import tree
 from dualnet.learning import Batch, GreedyBackprop, GreedyWeightPerturbation, split_batch
 from dualnet.learning.backprop import segment_losses
+from dualnet.models.local_mixer import LocalMixer
 from dualnet.tree import Tree
 from dualnet.types import Array
 from experiments.experiment import Experiment, Form, Settings, figure, spread
 from experiments.start import Start
 from experiments.steps import Images
-from models.local_mixer import LocalMixer
 
 LOSSES = (
     ("one", "perturbed"),

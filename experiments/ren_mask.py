@@ -23,14 +23,14 @@ from dualnet.learning import (
 from dualnet.learning.cut_pass import DrawAtSite
 from dualnet.learning.directions.activities import ActivityDirections, DrawsActivities
 from dualnet.learning.task import Shard
+from dualnet.models.local_mixer import LocalMixer
+from dualnet.models.resnet import ResNet18
 from dualnet.nn import Layer, Residual
 from dualnet.nn.network import walk
 from dualnet.types import Array, Shape, Stack
 from experiments.experiment import Experiment, Form, Settings, spread
 from experiments.start import Start
 from experiments.steps import Images
-from models.local_mixer import LocalMixer
-from models.resnet import ResNet18
 
 
 @dataclass(frozen=True)

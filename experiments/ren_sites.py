@@ -14,12 +14,12 @@ import numpy as np
 
 from dualnet.analysis import EXACT, Point, variance
 from dualnet.learning import ActivityPerturbation, GreedyActivityPerturbation, Rule
+from dualnet.models.local_mixer import LocalMixer
 from dualnet.nn import Layer
 from dualnet.types import Array
 from experiments.experiment import Experiment, Form, Settings
 from experiments.fdfa_variance import square
 from experiments.steps import Images, Learner
-from models.local_mixer import LocalMixer
 
 RATE = 1e-3
 

@@ -23,6 +23,7 @@ from dualnet.learning import (
     Task,
     estimate_gradient,
 )
+from dualnet.models.mlp import MLP
 from dualnet.nn import Context, Layer, softmax_cross_entropy, with_local_heads
 from dualnet.optim import Adam
 from dualnet.training.host_memory import keep_freed_memory
@@ -30,7 +31,6 @@ from dualnet.training.recipes import find_recipe
 from dualnet.tree import Tree
 from dualnet.types import Array
 from experiments.experiment import Form
-from models.mlp import MLP
 
 RATE, FALL, BATCH = 1e-4, 0.95, 64
 QUICK = 128

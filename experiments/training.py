@@ -14,7 +14,7 @@ from typing import Any
 
 import train
 from dualnet.errors import DivergedError
-from dualnet.training.resolve import resolve
+from dualnet.naming import as_flags
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings
 from experiments.experiment import Form
@@ -27,6 +27,7 @@ QUICK_TEST = "--limit-test 32"
 set are held out to test on."""
 
 
+@as_flags()
 def trained(flags: str, form: Form) -> list[dict[str, Any]]:
     """Train with each of the form's seeds and return what each run has reached.
 
@@ -54,7 +55,7 @@ def trained(flags: str, form: Form) -> list[dict[str, Any]]:
     if form.quick:
         argv += shlex.split(QUICK if "--validation" in argv else f"{QUICK} {QUICK_TEST}")
     args = train.parse(argv)
-    settings = resolve(args, train.TABLES)
+    settings = train.settings_of(args)
     folder = RunFolder(form.work / _folder_name(flags, settings, form.seeds))
     try:
         if folder.seeds() is None:

@@ -4,14 +4,14 @@ A model is a frozen dataclass.  Its fields are its flags on the command line, an
 `network(in_shape, classes)` builds its layers.
 """
 
-from models.alexnet import AlexNet
-from models.cnn import CNN, CNN4
-from models.lenet5 import LeNet5
-from models.local_mixer import LocalMixer
-from models.mlp import MLP
-from models.mlp_mixer import MLPMixer
-from models.resnet import ResNet, ResNet18
-from models.vit import ViT
+from dualnet.models.alexnet import AlexNet
+from dualnet.models.cnn import CNN, CNN4
+from dualnet.models.lenet5 import LeNet5
+from dualnet.models.local_mixer import LocalMixer
+from dualnet.models.mlp import MLP
+from dualnet.models.mlp_mixer import MLPMixer
+from dualnet.models.resnet import ResNet, ResNet18
+from dualnet.models.vit import ViT
 
 MODELS = {  # name on the command line → model
     "mlp": MLP,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualnet.errors import UsageError
+from dualnet.naming import assigned
 from dualnet.nn import (
     Activation,
     BatchNorm,
@@ -41,7 +42,7 @@ class LeNet5(Options):
         if len(in_shape) != 3 or min(in_shape[:2]) < SMALLEST:
             raise UsageError(
                 f"lenet5: expected images (H, W, C) of at least {SMALLEST} by {SMALLEST} pixels, "
-                f"got {in_shape}; try --model cnn"
+                f"got {in_shape}; try {assigned('model', 'cnn')}"
             )
         activation = Activation(relu)
         return Sequential(

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualnet.errors import UsageError
+from dualnet.naming import did_you_mean
 from dualnet.nn import (
     ACTIVATIONS,
     INITIALIZERS,
@@ -57,10 +58,16 @@ class MLP(Options):
             )
         if self.activation not in ACTIVATIONS:
             names = ", ".join(ACTIVATIONS)
-            raise UsageError(f"mlp: activation must be one of {names}, got {self.activation!r}")
+            raise UsageError(
+                f"mlp: activation must be one of {names}, got {self.activation!r}"
+                f"{did_you_mean(self.activation, ACTIVATIONS)}"
+            )
         if self.weights not in INITIALIZERS:
             names = ", ".join(INITIALIZERS)
-            raise UsageError(f"mlp: weights must be one of {names}, got {self.weights!r}")
+            raise UsageError(
+                f"mlp: weights must be one of {names}, got {self.weights!r}"
+                f"{did_you_mean(self.weights, INITIALIZERS)}"
+            )
 
     def network(self, in_shape: Shape, classes: int) -> Sequential:
         """Build the layers for examples of shape `in_shape` and `classes` outputs."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualnet import Key
+from dualnet.models.vit import patch_size
 from dualnet.nn import (
     AverageTokens,
     Layer,
@@ -21,7 +22,6 @@ from dualnet.nn import (
 )
 from dualnet.options import Options, require_count
 from dualnet.types import Shape
-from models.vit import patch_size
 
 
 @dataclass(frozen=True, kw_only=True)

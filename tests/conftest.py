@@ -1,5 +1,8 @@
 """Fixtures shared by all tests: random numbers that can be replayed, and the `gpu` marker.
 
+Thousands of tests are marked `gpu`.  Without a device they are left out at collection, and one line
+at the end says how many and why, so that `pytest -rs` shows the reasons of all others.
+
 The seed is drawn afresh for every run, so that the suite does not test the same numbers forever,
 and shown with every failure; DUALNET_TEST_SEED=n repeats a run.  Each test has a stream of its
 own, so a test repeats alone as it ran among the others.
@@ -65,24 +68,30 @@ def pytest_runtest_makereport(item, call):
 
 @functools.cache
 def _why_no_gpu():
-    """The reason to skip GPU tests, or None where a CUDA device answers."""
+    """The reason to leave GPU tests out, or None where a CUDA device answers."""
     try:
         import cupy
     except ImportError as error:
-        return f"CuPy cannot be imported ({error})"
+        return f'CuPy cannot be imported ({error}); pip install -e ".[cuda12]" brings it'
     try:
         cupy.zeros(1).sum().item()
     except Exception as error:  # whatever the driver says, there is no device to test on
-        return f"no CUDA device answers ({error})"
+        return f"no CUDA device answers ({error}); they need one, and its driver"
     return None
 
 
-def pytest_collection_modifyitems(items):
-    """Skip GPU tests before any test has put a stand-in in CuPy's place."""
+_left_out: dict[str, int] = {}
+"""Why tests were left out at collection → how many."""
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m
+def pytest_collection_modifyitems(config, items):
+    """Leave GPU tests out before any test has put a stand-in in CuPy's place."""
     for_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if for_gpu and (reason := _why_no_gpu()):
-        for item in for_gpu:
-            item.add_marker(pytest.mark.skip(reason=reason))
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+        config.hook.pytest_deselected(items=for_gpu)
+        _left_out[reason] = len(for_gpu)
 
 
 @pytest.fixture(scope="module", params=["stand-in", pytest.param("device", marks=pytest.mark.gpu)])
@@ -92,7 +101,7 @@ def cupy_backend(request):
         yield backends.get("cupy")
         return
     if cuda_on_cpu.COMPILER is None:
-        pytest.skip("g++, which compiles kernels for the stand-in, is not here")
+        pytest.skip(cuda_on_cpu.NO_COMPILER)
     with fake_cupy.installed():
         backend = backends.get("cupy")
         kernels = importlib.import_module("dualnet.backends.kernels")
@@ -104,6 +113,7 @@ def cupy_backend(request):
 def no_outside(monkeypatch, tmp_path):
     """An empty cache, no folder of the user's, and mirrors that refuse to connect."""
     monkeypatch.delenv("DUALNET_DATA", raising=False)
+    monkeypatch.setattr("dualnet.data.locate._beside_checkout", lambda: None)
     monkeypatch.delenv("DUALNET_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
@@ -160,15 +170,20 @@ def pytest_sessionfinish(session):
     """Hand what a worker of pytest-xdist found over to where the summary is written."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["worst"] = list(_worst.items())
+        session.config.workeroutput["left out"] = _left_out
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
-    for kind, found in getattr(node, "workeroutput", {}).get("worst", ()):
+    output = getattr(node, "workeroutput", {})
+    for kind, found in output.get("worst", ()):
         _record(kind, *found)
+    _left_out.update(output.get("left out", {}))  # every worker collects all tests
 
 
 def pytest_terminal_summary(terminalreporter):
+    for reason, count in _left_out.items():
+        terminalreporter.write_line(f"{count} tests marked gpu left out: {reason}")
     if _worst:
         terminalreporter.section("worst relative errors")
     for kind, (error, where) in _worst.items():

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 COMPILER = shutil.which("g++")
+NO_COMPILER = "g++, which compiles kernels for the stand-in, is not here; apt install g++ brings it"
 _SOURCES = tuple(Path(__file__).with_name(f"cuda_on_cpu.{suffix}") for suffix in ("h", "cpp"))
 _FLAGS = (
     *("-std=c++17", "-O1", "-fPIC"),

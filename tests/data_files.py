@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import os
 import struct
 import tarfile
 from pathlib import Path
@@ -11,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from dualnet.data import SOURCES
+from dualnet.data.locate import user_folder
 
-REAL = Path(
-    os.environ.get("DUALNET_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
-)
+REAL = user_folder() or Path("no folder")
+"""Where real data sets are, as `train.py` finds it without `--data-dir`."""
 
 DEAD = "http://127.0.0.1:1/"
 

@@ -1,4 +1,4 @@
-"""Other frameworks as oracles: absent, a test skips; unless they are required."""
+"""Other packages as oracles: absent, a test skips and says what to install; unless required."""
 
 import importlib
 import os
@@ -15,11 +15,14 @@ QUICK_TO_COMPILE = {
 """Options of `jax.jit`: what is compiled runs once."""
 
 
-def peer(name):
-    """The module, or a skipped test."""
+def peer(name, extra="bench"):
+    """The module, or a skipped test that names the extra which brings it."""
     if os.environ.get(REQUIRED):
         return importlib.import_module(name)
-    return pytest.importorskip(name, reason=f"{name} is not installed")
+    package = name.partition(".")[0]
+    return pytest.importorskip(
+        name, reason=f'{package} is not installed; pip install -e ".[{extra}]" brings it'
+    )
 
 
 def pair(value):

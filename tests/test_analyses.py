@@ -28,6 +28,7 @@ from dualnet.learning import (
     GreedyBackprop,
     Task,
 )
+from dualnet.models.local_mixer import LocalMixer
 from dualnet.nn import (
     Activation,
     BatchNorm,
@@ -54,7 +55,6 @@ from experiments import (
 )
 from experiments.experiment import Form, read_rows
 from experiments.steps import Images, Learner, mlp
-from models.local_mixer import LocalMixer
 
 # --- perturbed activities by finite differences --------------------------------------------------
 
@@ -123,11 +123,15 @@ def test_a_difference_must_be_a_number_above_0(difference):
 def test_differences_are_refused_where_gradients_stop(rng, key):
     stopped = (("hidden", Linear(5)), ("relu", Activation(relu)), ("stop", StopGradient()))
     p = problem(rng, key, *stopped, ("output", Linear(3)))
-    with pytest.raises(UsageError, match=r"ap: .* the stop-gradient at stop; use fg-a, or --no-re"):
+    with pytest.raises(
+        UsageError, match=r"ap: .* the stop-gradient at stop; use fg-a, or readout=F"
+    ):
         p.step(ActivityDifferences(), key)
     p = problem(rng, key)
     p = type(p)(type(p.task)(p.task.network, InfoNCE()), p.params, p.state, p.x, p.labels)
-    with pytest.raises(UsageError, match=r"ap: .* of the contrastive loss; use fg-a, or --no-stop"):
+    with pytest.raises(
+        UsageError, match=r"ap: .* of the contrastive loss; use fg-a, or stop=False"
+    ):
         p.step(ActivityDifferences(), key, rule_state={})
 
 

@@ -37,11 +37,11 @@ from dualnet.learning import (
     Task,
     WeightPerturbation,
 )
+from dualnet.models import MLP
 from dualnet.nn import Activation, Dropout, Linear, Sequential, mean_squared_error, tanh
 from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import GRADIENT_COLUMNS, RunFolder
 from dualnet.training.settings import Settings
-from models import MLP
 
 
 def at(p, rule, rule_state=None):
@@ -436,13 +436,13 @@ def test_a_cosine_that_is_undefined_is_none():
 
 
 def test_how_often_to_look_is_at_least_every_step():
-    with pytest.raises(UsageError, match="--grad-stats must be at least 1, got 0"):
+    with pytest.raises(UsageError, match="grad_stats must be at least 1, got 0"):
         replace(SETTINGS, grad_stats=0)
 
 
 def test_the_flag_is_a_setting_that_a_resumed_run_keeps():
     for flags, found in ((["--grad-stats", "7"], 7), ([], None)):
-        settings = train_py.resolve(train_py.parse(flags), train_py.TABLES)
+        settings = train_py.settings_of(train_py.parse(flags))
         assert settings.grad_stats == found
     with pytest.raises(UsageError, match="--grad-stats cannot be changed on --resume"):
         train_py.main(["--resume", "run", "--grad-stats", "7"])

@@ -11,6 +11,7 @@ import pytest
 import test_training
 from cupy_comparisons import SameDraws, assert_same
 from data_files import resized_by_a_loop
+from peers import peer
 
 from dualnet import Key, backends, data
 from dualnet.data.augment import (
@@ -29,9 +30,9 @@ from dualnet.data.augment import (
 )
 from dualnet.errors import UsageError
 from dualnet.learning import Task
+from dualnet.models import MLP
 from dualnet.nn import softmax_cross_entropy
 from dualnet.training.run import make_trainer
-from models import MLP
 
 BACKEND = backends.get("numpy")
 EVERY = {
@@ -249,8 +250,7 @@ def test_blur_by_a_loop_over_pixels(images, key):
 
 
 def pillow(*modules):
-    pytest.importorskip("PIL", reason="Pillow is not installed (extra `dev`, with matplotlib)")
-    return [__import__(f"PIL.{name}", fromlist=["*"]) for name in modules]
+    return [peer(f"PIL.{name}", "images") for name in modules]
 
 
 def brightness(pixel):
@@ -388,7 +388,7 @@ def test_training_batches_are_changed_and_nothing_else(digits):
     assert trainer.task == Task(NETWORK, softmax_cross_entropy)
     images = digits.train_images[:3]
     plain = make_trainer(replace(SETTINGS, augment="none"), NETWORK, digits)
-    unchanged = plain._prepare(images, Key(0))
+    unchanged = plain.prepare(images, Key(0))
     np.testing.assert_array_equal(unchanged, digits.pixels(images, np.float32))
     trainer = replace(trainer, augment=record)
     now = trainer.start()

@@ -23,9 +23,9 @@ from dualnet.core.linear import LinearMap
 from dualnet.core.refusals import name_of
 from dualnet.core.tables.writing import WRITES
 from dualnet.errors import TangentError, UsageError
+from dualnet.models import MODELS
 from dualnet.nn import losses
 from dualnet.optim import Optimizer
-from models import MODELS
 
 COVERED = {row.covers for row in ROWS}
 FAMILIES = tuple(dict.fromkeys(row.family for row in ROWS))
@@ -771,7 +771,7 @@ def test_the_worst_of_each_kind():
 )
 def test_what_cannot_be_done_is_said_in_one_line(arguments, code, message, capsys):
     if "cupy" in arguments and works("cupy"):
-        pytest.skip("this machine has the backend")
+        pytest.skip("this machine has CuPy and a device, whose absence is tested")
     assert command.exit_code(arguments) == code
     out, err = capsys.readouterr()
     assert not out and err.startswith(f"dualnet.check: {message}") and err.count("\n") == 1

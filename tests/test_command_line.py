@@ -20,12 +20,14 @@ from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training import run
 from dualnet.training.flags import OPTION_HELP
+from dualnet.training.resolve import by_name
 from dualnet.training.settings import Settings, option_table
 
 TRAIN = Path(train.__file__)
 TINY = "--epochs 1 --limit-train 64 --limit-test 20 --width 8 --quiet".split()
 
 KEYS = {
+    *("best_epoch", "best_test_loss", "best_test_accuracy"),
     "test_accuracy",
     "test_loss",
     "train_accuracy",
@@ -162,13 +164,35 @@ def test_several_seeds_are_summed_up(ask):
     accuracies = [s["test_accuracy"] for s in singles]
     assert summary["test_accuracy"] == pytest.approx(np.mean(accuracies))
     assert summary["test_accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
+    # No figure of one seed stands among those of both.
+    for name in ("test_loss", "train_loss", "train_accuracy"):
+        of_each = [s[name] for s in singles]
+        assert summary[name] == pytest.approx(np.mean(of_each))
+        assert summary[f"{name}_std"] == pytest.approx(np.std(of_each, ddof=1))
+    for name in ("best_epoch", "best_test_loss", "best_test_accuracy"):
+        assert summary[name] == [s[name] for s in singles]
+    for name in ("epochs", "seconds", "seconds_per_step", "peak_memory_bytes"):
+        of_each = [s[name] for s in singles if s[name] is not None]
+        assert summary[name] == max(of_each, default=None)
+    same = {name for name in singles[0] if singles[0][name] == singles[1][name]}
+    assert {"rule", "dataset", "parameters", "model"} < same
+    for name in same - {"epochs"}:
+        assert summary[name] == singles[0][name] or name.startswith("best_")
     assert summary == json.loads(Path("both/summary.json").read_text())
     _, out, _ = ask(*TINY, "--json", "--seed", 5)
     assert json.loads(out)["test_loss"] == singles[1]["test_loss"] != singles[0]["test_loss"]
 
 
+def test_one_of_several_seeds_has_no_deviation(ask):
+    _, out, _ = ask(*TINY, "--seeds", 3, "--run-dir", "one")
+    assert "±" not in out
+    assert json.loads(Path("one/summary.json").read_text())["test_accuracy_std"] is None
+
+
 def test_each_of_several_seeds_ends_when_it_would_alone(ask):
-    early = "--validation 100 --patience 1 --epochs 12 --lr 0.03 --limit-train 300 --quiet".split()
+    early = (
+        "--validation 100 --early-stop 1 --epochs 12 --lr 0.03 --limit-train 300 --quiet".split()
+    )
     flags = [*early, "--width", 16, "--rule", "fg-a", "--json"]
     _, out, _ = ask(*flags, "--seeds", 1, 2, 3, 4, "--run-dir", "all")
     together = json.loads(out)
@@ -187,7 +211,7 @@ def test_each_of_several_seeds_ends_when_it_would_alone(ask):
 
 
 def test_the_best_epoch_is_reported(ask):
-    flags = "--validation 50 --patience 3 --epochs 2 --limit-train 100 --width 8 --quiet".split()
+    flags = "--validation 50 --early-stop 3 --epochs 2 --limit-train 100 --width 8 --quiet".split()
     code, out, _ = ask(*flags, "--run-dir", "run")
     summary = json.loads(Path("run/summary.json").read_text())
     assert code == 0 and summary["tested_on"] == "validation"
@@ -226,8 +250,9 @@ def test_describe_needs_no_data(ask):
     "flags",
     [
         "",
-        "--rule fg-w --tangents 5 --sampler rank-one --optimizer momentum --momentum 0.3",
-        "--schedule step --times 0.25 0.5 --batch-size 17 --validation 60 --patience 3",
+        "--rule fg-w --tangents 5 --sampler rank-one --optimizer momentum --momentum 0.3 "
+        "--clip-norm 0.5",
+        "--schedule step --times 0.25 0.5 --batch-size 17 --validation 60 --early-stop 3",
         "--objective contrastive --temperature 0.7 --dtype float64 --shards 2 --seed 9",
     ],
 )
@@ -242,10 +267,11 @@ def test_describe_prints_the_settings_that_a_run_has(flags, ask, monkeypatch):
     code, _, err = ask(*small, "--quiet", "--run-dir", "run")
     assert code == 0, err
     settings = Settings.from_json(json.loads(Path("run/config.json").read_text())["settings"])
-    assert described == json.loads(json.dumps(train.by_name(settings)))
+    assert described == json.loads(json.dumps(by_name(settings, train.TABLES)))
     # What trains has them, too.
     (trainer,) = made
-    of_run = ("lr", "epochs", "batch_size", "seed", "pixels", "shards", "patience", "grad_stats")
+    of_run = ("lr", "epochs", "batch_size", "seed", "pixels", "shards", "early_stop", "grad_stats")
+    of_run = (*of_run, "clip_norm")
     assert {name: getattr(trainer, name) for name in of_run} == {n: described[n] for n in of_run}
     assert trainer.dtype == described["dtype"]
     for kind in ("rule", "optimizer", "schedule", "objective"):
@@ -283,9 +309,23 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
 @pytest.mark.parametrize(
     ("argv", "pattern"),
     [
-        ("--bogus 3", "unrecognized arguments: --bogus 3"),
-        ("--rule backprop", "invalid choice: 'backprop' .*fg-w"),
-        ("--tang 3", "unrecognized arguments"),  # no abbreviations: they would change with flags
+        ("--bogus 3", "there is no flag --bogus, --help shows all of them"),
+        ("--batch_size 3", "there is no flag --batch_size, .*; did you mean --batch-size[?]"),
+        ("--Batch-Size=3", "there is no flag --Batch-Size, .*; did you mean --batch-size"),
+        ("--limit_test 3", "there is no flag --limit_test, .*; did you mean --limit-test"),
+        ("--rule backprop", "--rule: expected one of bp, .*fg-w.*, got 'backprop'$"),
+        ("--rule FG_W", "--rule: expected one of bp, .*; did you mean fg-w"),
+        ("--dataset minst", "--dataset: expected one of digits, .*; did you mean mnist"),
+        ("--model localmixer", "--model: expected one of mlp, .*; did you mean local-mixer"),
+        ("--augment flips", "--augment: expected one of none, .*; did you mean flip"),
+        (
+            "--rule l-bp --head-reads ALL",
+            "--head-reads: expected one of average, all, .*; did you mean all",
+        ),
+        ("--dtype float16", "--dtype: expected one of float32, float64, got 'float16'; did you"),
+        ("--width 8 9", "expected a flag, got '9'; --help shows the flags"),
+        # No abbreviations: they would change with flags.
+        ("--tang 3", "there is no flag --tang, .*; did you mean --tangents"),
         ("--rule", "expected one argument"),
         ("--epochs two", "--epochs: invalid int value: 'two'"),
         ("--epochs 1.5", "--epochs: invalid int value: '1.5'"),
@@ -303,18 +343,25 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
         ("--lr 0", "--lr must be a positive number, got 0"),
         ("--lr -1", "--lr must be a positive number, got -1"),
         ("--lr inf", "--lr must be a positive number, got inf"),
-        ("--width 0", "expected width >= 1"),
+        ("--clip-norm 0", "--clip-norm must be a number from 1e-30 to 1e30, got 0.0"),
+        ("--clip-norm nan", "--clip-norm must be a number from 1e-30 to 1e30, got nan"),
+        ("--width 0", "--width, --depth: mlp: expected width >= 1"),
         ("--depth -1", "depth >= 0"),
         ("--activation step", "activation must be one of relu, tanh, gelu, sigmoid, got 'step'"),
         ("--tangents 0", "tangents must be at least 1, got 0"),
-        ("--tangents 0 --rule fg-w", "fg-w: tangents must be at least 1, got 0"),
+        ("--tangents 0 --rule fg-w", "--tangents: fg-w: tangents must be at least 1, got 0"),
         ("--tangent-chunk 0 --rule fg-w", "fg-w: tangent-chunk must be at least 1, got 0"),
         ("--sampler gauss --rule fg-w", "sampler must be one of normal, .*got 'gauss'"),
         ("--sampler rank-one", "sampler must be one of normal, rademacher, got 'rank-one'"),
+        ("--sampler Rank_One --rule fg-w", "--sampler: .*, got 'Rank_One'; did you mean rank-one"),
+        ("--sampler norm", "--sampler: fg-a: sampler must .*; did you mean normal"),
+        ("--aggregate means --rule fg-w", "--aggregate: fg-w: .*, got 'means'; did you mean mean"),
+        ("--activation ReLU", "--activation: mlp: .*, got 'ReLU'; did you mean relu"),
+        ("--weights Torch", "--weights: mlp: .*, got 'Torch'; did you mean torch"),
         ("--aggregate best --rule fg-w", "aggregate must be one of mean, sum, .* got 'best'"),
         ("--aggregate sum --rule fg-a", "aggregate must be one of mean, projection, got 'sum'"),
-        ("--momentum 1 --optimizer momentum", "momentum at least 0 and below 1, got 1.0"),
-        ("--weight-decay nan", "weight_decay at least 0 and finite, got nan"),
+        ("--momentum 1 --optimizer momentum", "--momentum: .* below 1, got 1.0"),
+        ("--weight-decay nan", "--weight-decay: .* weight_decay at least .*got nan"),
         ("--seed 1 --seeds 2 3", "give --seed or --seeds, not both"),
         ("--seeds 1 2 1", "--seeds must differ, got 1 2 1"),
         ("--data-dir .", "--data-dir is of no use to --dataset digits"),
@@ -329,14 +376,17 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
             "--batch-norm is of no use to --model vit; it is for mlp, cnn",
         ),
         ("--limit-train 0", "--limit-train must be at least 1, got 0"),
-        ("--limit-train 100000", r"limit_train: expected a whole number from 1 to \d+, got 100000"),
-        ("--patience 0 --validation 9", "--patience must be at least 1, got 0"),
-        ("--patience 5", "--patience goes by the loss on validation images; .*--validation N"),
+        (
+            "--limit-train 100000",
+            r"--limit-train: expected a whole number from 1 to \d+, got 100000",
+        ),
+        ("--early-stop 0 --validation 9", "--early-stop must be at least 1, got 0"),
+        ("--early-stop 5", "--early-stop goes by the loss on validation images; .*--validation N"),
         ("--limit-test -1", "--limit-test must be at least 1, got -1"),
         ("--describe --width 0", "expected width >= 1"),
         ("--dtype float64 --tf32", "--tf32 is of no use to --dtype float64; it is for float32"),
         ("--no-graph", "--no-graph is of no use to --backend numpy; it is for cupy"),
-        ("--graph", "unrecognized arguments: --graph"),
+        ("--graph", "there is no flag --graph, .*; did you mean --no-graph"),
         (
             "--batch-norm --limit-train 33 --batch-size 32",
             "--batch-size 32 leaves a last batch of one of 33 images",

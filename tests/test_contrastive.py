@@ -12,6 +12,7 @@ from dualnet import data
 from dualnet.errors import UsageError
 from dualnet.learning import GreedyActivityPerturbation, GreedyBackprop, Task
 from dualnet.learning.independence import independence_of_each
+from dualnet.models import MODELS
 from dualnet.nn import (
     Activation,
     GroupedLinear,
@@ -28,7 +29,6 @@ from dualnet.training.epoch import course
 from dualnet.training.objective import Contrastive, TrainedNetwork
 from dualnet.training.run import make_trainer
 from dualnet.training.settings import Settings
-from models import MODELS
 
 N, D = 3, 4
 every_kind = pytest.mark.parametrize("negatives", ["one-view", "both-views"])
@@ -121,10 +121,10 @@ def test_a_projection_of_zeros_moves_nothing(negatives, rng):
     [
         (
             lambda: InfoNCE(temperature=0.0),
-            "InfoNCE: --temperature must be a number above 0, got 0.0",
+            "InfoNCE: temperature must be a number above 0, got 0.0",
         ),
-        (lambda: InfoNCE(negatives="all"), "InfoNCE: --negatives must be one-view or both-views"),
-        (lambda: Contrastive(negatives="all"), "InfoNCE: --negatives must be one-view or both"),
+        (lambda: InfoNCE(negatives="all"), "InfoNCE: negatives must be one-view or both-views"),
+        (lambda: Contrastive(negatives="all"), "InfoNCE: negatives must be one-view or both"),
         (lambda: InfoNCE()(np.ones((3, 2)), None), r"InfoNCE: expected projections .2N, D."),
         (lambda: InfoNCE()(np.ones((2, 2, 2)), None), r"InfoNCE: expected projections .2N, D."),
     ],

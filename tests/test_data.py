@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 from data_files import DEAD, FILES, REAL, header, idx, put, small_set, write
 
-from dualnet.data import NAMES, SOURCES, batches, load, read_idx
+from dualnet.data import NAMES, SOURCES, batches, load, locate, read_idx
 from dualnet.data import download as download_module
 from dualnet.data.download import digest, fetch
 from dualnet.data.idx import MAX_BYTES
 from dualnet.data.sources import RemoteFile
 from dualnet.errors import DataError, UsageError
+from dualnet.naming import as_flags
 from dualnet.random import Key
 
 REAL_SOURCES = dict(SOURCES)
+BESIDE_CHECKOUT = locate._beside_checkout
 pytestmark = pytest.mark.usefixtures("no_outside")
 
 
@@ -314,7 +316,9 @@ def test_pixels_refuses_other_kinds():
         data.pixels(data.pixels(data.test_images, np.float32), np.float32)
     with pytest.raises(UsageError, match="pixels: dtype: expected float32 or float64"):
         data.pixels(data.test_images, np.int64)
-    with pytest.raises(UsageError, match="pixels: scale: expected standard or symmetric, got 'no'"):
+    with pytest.raises(
+        UsageError, match="pixels: scale: expected one of standard, symmetric, none, got 'no'"
+    ):
         data.pixels(data.test_images, np.float32, "no")
 
 
@@ -382,8 +386,12 @@ def test_argument_before_variable_before_cache(tmp_path, monkeypatch):
 
     assert found(places[0]) == 1
     assert found() == 2
-    # An argument replaces the variable; without the files in it, the cache comes next.
-    assert found(tmp_path / "none") == 3
+    # Without the files in the variable's folder, the cache comes next; an argument must have them.
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="/none': expected the files of mnist, found none of them"):
+        found(tmp_path / "none")
+    monkeypatch.setenv("DUALNET_DATA", str(tmp_path / "none"))
+    assert found() == 3
     monkeypatch.setenv("DUALNET_DATA", "")  # unset, and not the working folder
     monkeypatch.chdir(places[0])
     assert found() == 3
@@ -424,12 +432,47 @@ def test_no_home_is_an_error(monkeypatch):
 
 def test_missing_set_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"^mnist: .*downloads are off") as error:
-        load("mnist", tmp_path / "mine", download=False)
+        load("mnist", download=False)
     text = message_of(error)
-    for part in (*FILES, str(tmp_path / "mine"), str(tmp_path / "cache" / "dualnet")):
+    for part in (*FILES, str(tmp_path / "cache" / "dualnet"), "data_dir='DIR'", "DUALNET_DATA"):
         assert part in text
-    assert "--data-dir" in text
-    assert "DUALNET_DATA" in text
+    with as_flags(), pytest.raises(DataError, match="name it with --data-dir DIR or the env"):
+        load("mnist", download=False)
+
+
+@pytest.mark.parametrize("name", ["mnist", "tiny-imagenet"])
+def test_a_folder_that_does_not_exist_is_an_error(tmp_path, monkeypatch, name):
+    """And no reason to download, whoever names it."""
+    (tmp_path / "file").write_text("")
+    for wrong in (tmp_path / "mien", tmp_path / "file"):
+        with pytest.raises(DataError, match=r"^data_dir='/.*': expected a folder .*, found no fol"):
+            load(name, wrong)
+        with as_flags(), pytest.raises(DataError, match=f"^--data-dir {wrong}: expected a folder"):
+            load(name, wrong)
+        with monkeypatch.context() as patch:
+            patch.setenv("DUALNET_DATA", str(wrong))
+            with pytest.raises(DataError, match=f"^DUALNET_DATA={wrong}: expected a folder"):
+                load(name)
+
+
+def test_a_folder_without_the_set_is_an_error_and_not_a_download(tmp_path, monkeypatch, server):
+    use_mirrors(monkeypatch, server.mirror("good"))
+    put(tmp_path / "mine" / "fashion-mnist", small_set())
+    with pytest.raises(DataError, match=r"^data_dir='.*/mine': expected the files of mnist, found"):
+        load("mnist", tmp_path / "mine", quiet=True)
+    assert server.asked == []
+
+
+def test_the_folder_beside_a_checkout_is_the_users(tmp_path, monkeypatch):
+    """For tests and `train.py` alike, and not where the package is installed."""
+    monkeypatch.setattr(locate, "_beside_checkout", BESIDE_CHECKOUT)
+    monkeypatch.setattr(locate, "__file__", str(tmp_path / "checkout" / "dualnet" / "data" / "a"))
+    put(tmp_path / "shared" / "data" / "mnist", small_set())
+    assert locate.user_folder() is None
+    write(tmp_path / "checkout" / "pyproject.toml", b"")
+    assert len(load("mnist", download=False).train_labels) == 7
+    monkeypatch.setenv("DUALNET_DATA", str(tmp_path))
+    assert locate.user_folder() == tmp_path
 
 
 def test_part_of_a_set_in_the_users_folder_is_an_error(tmp_path):
@@ -627,7 +670,7 @@ def test_bad_mirror_then_good_one(tmp_path, monkeypatch, server, kind):
     assert old.read_bytes() == b"old"
     text = message_of(error)
     assert text.startswith(f"mnist: expected to download letters.gz into {tmp_path}, but no mir")
-    assert "--data-dir DIR or the environment variable DUALNET_DATA" in text
+    assert "data_dir='DIR' or the environment variable DUALNET_DATA" in text
     assert left_in(tmp_path) == ["letters.gz"]
     use_mirrors(monkeypatch, server.mirror("bad"), server.mirror("good"))
     assert fetch("mnist", FILE, tmp_path, quiet=True).read_bytes() == PACKED
@@ -666,7 +709,7 @@ def test_folder_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     write(tmp_path / "file", b"")
     with pytest.raises(DataError, match="expected a folder to download mnist into") as error:
         fetch("mnist", FILE, tmp_path / "file" / "folder", quiet=True)
-    assert "--data-dir" in message_of(error)
+    assert "data_dir='DIR'" in message_of(error)
 
 
 def test_https_and_user_agent(tmp_path, monkeypatch):
@@ -702,12 +745,13 @@ def test_load_downloads_what_is_missing_into_the_cache(tmp_path, monkeypatch, se
         load("fashion-mnist", download=False)
     assert server.asked == []
 
-    data = load("fashion-mnist", tmp_path / "mine", limit_train=5)
+    monkeypatch.setenv("DUALNET_DATA", str(write(tmp_path / "mine" / "other", b"").parent))
+    data = load("fashion-mnist", limit_train=5)
     assert data.train_images.shape == (5, 28, 28, 1)
     assert data.test_labels.tolist() == list(contents[FILES[3]][8:])
     cache = tmp_path / "cache" / "dualnet" / "fashion-mnist"
     assert left_in(cache) == sorted(f"{name}.gz" for name in FILES)
-    assert not (tmp_path / "mine").exists()
+    assert left_in(tmp_path / "mine") == ["other"]
     err = capsys.readouterr().err
     assert f"fashion-mnist: not in {tmp_path / 'mine'} or {cache.parent}; downloading it" in err
     assert len(server.asked) == 4

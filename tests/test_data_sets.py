@@ -165,6 +165,8 @@ def test_fortran_order_in_a_pickle(tmp_path, rng):
 
 def test_missing_cifar_says_where_to_get_it(tmp_path):
     with pytest.raises(DataError, match=r"no mirror works .* put cifar-10-binary\.tar\.gz or ci"):
+        load("cifar10", quiet=True)
+    with pytest.raises(DataError, match="expected the files of cifar10, found none of them; put"):
         load("cifar10", tmp_path, quiet=True)
     write(tmp_path / "data_batch_2.bin", b"")
     with pytest.raises(DataError, match=r"found only .*data_batch_2\.bin; add data_batch_1\.bin, "):

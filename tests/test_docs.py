@@ -22,37 +22,54 @@ from experiments import contrastive, rules
 ROOT = Path(__file__).parent.parent
 
 
-def code_blocks(name):
-    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.S)
+PAGES = [
+    page
+    for page in ("README.md", "CONTRIBUTING.md", *ROOT.glob("d*/**/*.md"), *ROOT.glob("b*/**/*.md"))
+    if "```python" in (ROOT / page).read_text(encoding="utf-8")
+]
+GOES_ON = "# After the blocks above.\n"
+"""The first line of a block that needs those before it on its page; all others run alone."""
 
 
-def test_the_example_of_the_readme_runs():
-    (block,) = code_blocks("README.md")
-    exec(compile(block, "README.md", "exec"), {})
+@pytest.fixture
+def run_blocks():
+    """`run_blocks(page)` runs its blocks of Python, and returns the names that each leaves."""
+    registered = set(RULES)
+
+    def run(page):
+        text, names, of_blocks = (ROOT / page).read_text(encoding="utf-8"), {}, []
+        for block in re.findall(r"```python\n(.*?)```", text, re.S):
+            alone = {}
+            own = names if block.startswith(GOES_ON) else alone
+            exec(compile(block, str(page), "exec"), own)
+            names |= own
+            of_blocks.append(own)
+        return of_blocks
+
+    yield run
+    for fn in RULES.keys() - registered:  # by a page
+        del RULES[fn]
 
 
-def test_the_code_of_the_design_page_works():
-    *layers_and_training, polymul, signs = code_blocks("docs/design.md")
-    names = {}
-    for block in (*layers_and_training, signs):
-        exec(compile(block, "design.md", "exec"), names)
-    assert names["done"].correct > 56  # of 64
-    rule = names["Signs"]()
-    at = names["plan"], names["learner"], names["batch"], dn.Key(1), names["backend"]
-    estimate = learning.estimate_gradient(rule, *at)
-    assert np.isclose(estimate.loss, names["done"].loss, rtol=0.2)
-    layer = names["Residual"]((("scale", names["Scale"]()),))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page).removeprefix(f"{ROOT}/"))
+def test_the_code_of_a_page_runs_as_it_stands(page, run_blocks):
+    assert run_blocks(page)
+
+
+def test_the_code_of_the_design_page_works(run_blocks):
+    scale, residual, training, _polymul, signs = run_blocks("docs/design.md")
+    assert training["done"].correct > 56  # of 64
+    at = *map(training.get, ("plan", "learner", "batch")), dn.Key(1), training["backend"]
+    estimate = learning.estimate_gradient(signs["Signs"](), *at)
+    assert np.isclose(estimate.loss, training["done"].loss, rtol=0.2)
+    layer = residual["Residual"]((("scale", scale["Scale"]()),))
     params, state, shape = layer.init(dn.Key(0), (3,))
     y, _ = layer.apply(params, state, np.ones((2, 3)), Context())
     assert shape == (3,) and np.array_equal(y, np.full((2, 3), 2.0))
     assert [path for path, _ in walk(layer)] == ["scale"]
 
-    exec(compile(polymul, "design.md", "exec"), names)
-    try:
-        dn.check_jvp(np.polymul, (np.array([1.0, -2.0, 0.5]), np.array([3.0, 1.0])), order=2)
-        dn.check_vjp(lambda a: np.polymul(a, np.array([2.0, 1.0])), (np.array([1.0, 4.0]),))
-    finally:
-        del RULES[np.polymul]
+    dn.check_jvp(np.polymul, (np.array([1.0, -2.0, 0.5]), np.array([3.0, 1.0])), order=2)
+    dn.check_vjp(lambda a: np.polymul(a, np.array([2.0, 1.0])), (np.array([1.0, 4.0]),))
 
 
 def test_the_list_of_functions_is_that_of_the_registry():

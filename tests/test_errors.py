@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -308,6 +309,8 @@ TO_ARRAY = (
     ],
 )
 def test_becoming_a_plain_array(asked, call):
+    if sys.version_info < (3, 11) and asked.startswith(("np", "`X")):
+        asked = r"Writing `a\[i\] = dual` into an array\? .*"  # Python 3.10 does not say which call
     check(DualConversionError, TO_ARRAY.format(asked), inside, call)
 
 
@@ -348,6 +351,8 @@ TO_NUMBER = (
     ],
 )
 def test_becoming_a_python_number(asked, call):
+    if sys.version_info < (3, 11) and asked.startswith("math"):
+        asked = r"Use NumPy functions .*"  # Python 3.10 does not say which call of a line it is
     check(DualConversionError, TO_NUMBER.format(asked), inside, call, np.array(1.0))
 
 

@@ -287,7 +287,7 @@ def test_seeds_of_a_training_are_rows_and_a_seed_more_leaves_the_others(tmp_path
     assert measured == [(1, (5, 6)), (2, (5, 6)), (3, (5, 6))]
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarm")
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="only Linux and macOS have alarms")
 def test_what_needs_a_device_ends_in_time_and_goes_on(tmp_path, monkeypatch, capsys):
     def measure(row, form):
         if row["number"] == 2 and len(measured) == 1:

@@ -30,6 +30,7 @@ from dualnet.learning import (
 )
 from dualnet.learning.directions.algebra import combine_parts, inner_products_of_parts
 from dualnet.learning.directions.samplers import sampler_of
+from dualnet.models.local_mixer import LocalMixer
 from dualnet.nn import (
     AverageTokens,
     Context,
@@ -39,7 +40,6 @@ from dualnet.nn import (
     Linear,
     softmax_cross_entropy,
 )
-from models.local_mixer import LocalMixer
 
 GROUPS = 2
 MIXER = LocalMixer(width=8, patches=2, groups=GROUPS, depth=2)

@@ -17,11 +17,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dualnet"
 
 FLOORS = {
-    0: ("errors", "options", "random", "tree", "types", "version"),
+    0: ("console", "errors", "naming", "options", "random", "tree", "types", "version"),
     1: ("backends",),
     2: ("core", "images", "linear", "numpy", "checking", "recording", "scipy", "special"),
     3: ("nn", "optim", "schedules"),
-    4: ("learning",),
+    4: ("learning", "models"),
     5: ("analysis", "data", "training"),
     6: ("check",),
 }
@@ -30,14 +30,27 @@ STORY = ("dual", "linear", "engine", "symbolic", "spaces", "transforms")
 """The files of dualnet/core that its README has one read from top to bottom."""
 
 
+# --- packages ------------------------------------------------------------------------------------
+
+
+def test_every_package_is_installed():
+    """`packages` in pyproject.toml are all of them; `models/` is installed as `dualnet.models`."""
+    inside = {
+        ".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")
+    }
+    listed = re.search(r"(?s)\npackages = \[\n(.*?)\n\]", (ROOT / "pyproject.toml").read_text())
+    assert set(re.findall(r'"(.*?)"', listed[1])) == {*inside, "dualnet.models"}
+
+
 # --- imports -------------------------------------------------------------------------------------
 
 
 def modules():
     """Every module of the package, by its dotted name, with its syntax tree."""
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted([*PACKAGE.rglob("*.py"), *(ROOT / "models").rglob("*.py")]):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        yield ".".join(parts).removesuffix(".__init__"), ast.parse(path.read_text())
+        name = ".".join(parts if parts[0] == "dualnet" else ("dualnet", *parts))
+        yield name.removesuffix(".__init__"), ast.parse(path.read_text())
 
 
 MODULES = dict(modules())
@@ -223,7 +236,7 @@ def in_the_story(code):
 
 def test_the_page_of_the_core_follows_a_call_as_it_is():
     if sys.version_info < (3, 11):
-        pytest.skip("Python 3.10 knows no qualified names of code")
+        pytest.skip("Python 3.10 knows no qualified names of code; Python 3.11 does")
     told, stack = [], []
     for depth, code in itertools.islice(calls(lambda: dn.jvp(loss, (W,), (W,))), 1, None):
         while stack and stack[-1] >= depth:
@@ -236,3 +249,22 @@ def test_the_page_of_the_core_follows_a_call_as_it_is():
     (page,) = re.findall(r"```calls\n(.*?)```", text, re.S)
     page = "\n".join(re.sub(r"\s*#.*", "", line) for line in page.splitlines())
     assert page == "\n".join(told)
+
+
+# --- tests ---------------------------------------------------------------------------------------
+
+
+def test_every_skip_says_why():
+    """Each call has a reason; those for want of a package say what installs it."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            name, where = node.func.attr, f"{path.name}:{node.lineno}"
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if name in ("skipif", "importorskip"):
+                assert "reason" in given, where
+            elif name == "skip" and ast.unparse(node.func) in ("pytest.skip", "pytest.mark.skip"):
+                assert node.args or "reason" in given, where
+            if name == "importorskip":
+                assert "pip install" in given["reason"], where

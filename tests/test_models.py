@@ -17,9 +17,7 @@ import train
 from dualnet import Key, tree
 from dualnet.errors import UsageError
 from dualnet.learning import RULES, Task
-from dualnet.nn import Context, LocalHead, StopGradient, couples_examples, softmax_cross_entropy
-from dualnet.training.resolve import fitting_options, locality, resolve
-from models import (
+from dualnet.models import (
     CNN,
     CNN4,
     MLP,
@@ -32,6 +30,8 @@ from models import (
     ResNet18,
     ViT,
 )
+from dualnet.nn import Context, LocalHead, StopGradient, couples_examples, softmax_cross_entropy
+from dualnet.training.resolve import fitting_options, locality
 
 MNIST, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
 
@@ -310,7 +310,7 @@ FULL = {
 def network_of(model, in_shape, rule):
     """The network that training would use."""
     (name,) = (name for name, cls in MODELS.items() if type(model) is cls)
-    settings = resolve(train.parse(["--model", name, "--rule", rule]), train.TABLES)
+    settings = train.settings_of(train.parse(["--model", name, "--rule", rule]))
     options = dataclasses.asdict(model) | fitting_options(MODELS, name, "none", rule)
     return train.network_of(dataclasses.replace(settings, model_options=options), in_shape, 10)
 

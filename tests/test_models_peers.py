@@ -12,8 +12,8 @@ from peers import peer
 import dualnet as dn
 from dualnet import tree
 from dualnet.images.windows import Geometry, unfold
+from dualnet.models import CNN, CNN4, AlexNet, LeNet5, MLPMixer, ResNet, ResNet18, ViT
 from dualnet.nn import Context, MaxPool, softmax_cross_entropy
-from models import CNN, CNN4, AlexNet, LeNet5, MLPMixer, ResNet, ResNet18, ViT
 
 torch = peer("torch")
 nn = torch.nn

@@ -13,7 +13,7 @@ import peers
 import pytest
 from conftest import SEED
 
-pytest.importorskip("scipy", reason="SciPy, whose functions are in the vocabulary, is missing")
+pytest.importorskip("scipy", reason='not installed; pip install -e ".[scipy]" brings it')
 
 from judged_programs import judge, shrunk, survey
 from numpy_programs import Draw, Program, Step, draw, drawn_step, namespace

@@ -10,7 +10,17 @@ from peers import peer
 
 from dualnet import tree
 from dualnet.errors import TreeError, UsageError
-from dualnet.optim import LARS, OPTIMIZERS, SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
+from dualnet.optim import (
+    LARS,
+    OPTIMIZERS,
+    SGD,
+    Adam,
+    AdamW,
+    Momentum,
+    Nesterov,
+    Optimizer,
+    clip_to_norm,
+)
 from dualnet.schedules import (
     SCHEDULES,
     Constant,
@@ -505,3 +515,60 @@ def test_what_update_leaf_must_return(returned, message):
     params = {"w": np.ones((2, 3), np.float32)}
     with pytest.raises(UsageError, match=f"^Own.update_leaf: {message}"):
         Own().update(params, Own().init(params), params, 0.1)
+
+
+# Clipping
+
+
+def test_a_gradient_is_scaled_down_to_the_norm():
+    """By hand: |(3, 4, 12)| = 13."""
+    gradients = {"w": np.float32([[3], [4]]), "b": (np.float32(12).reshape(()), np.zeros((0, 2)))}
+    clipped = clip_to_norm(gradients, 6.5)
+    np.testing.assert_array_equal(clipped["w"], np.float32([[1.5], [2]]))
+    assert clipped["b"][0] == 6 and clipped["b"][1].shape == (0, 2)
+    assert [x.dtype for x in tree.leaves(clipped)] == ["float32", "float32", "float64"]
+    for most in (13.0, 14.0, 1e30):  # the norm is no larger
+        same = clip_to_norm(gradients, most)
+        for a, b in zip(tree.leaves(same), tree.leaves(gradients), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert clip_to_norm({"none": ()}, 1.0) == {"none": ()}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_norm_of_large_and_small_entries(dtype):
+    """Their squares are infinite, or 0."""
+    top = float(np.finfo(dtype).max) / 4
+    large = np.array([3 * top, 0], dtype)
+    np.testing.assert_allclose(clip_to_norm([large], 2.0)[0], [2, 0], rtol=2e-3)
+    many = np.full(100_000, top, dtype)
+    np.testing.assert_allclose(clip_to_norm([many], 10.0)[0], 10 / np.sqrt(1e5), rtol=2e-3)
+    small = np.array([3, 4], dtype) * np.finfo(dtype).tiny
+    np.testing.assert_array_equal(clip_to_norm([small], 1e-3)[0], small)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_gradient_that_is_not_finite_is_not_hidden(bad):
+    gradients = {"a": np.ones(3), "b": np.array([1.0, bad])}
+    with np.errstate(invalid="ignore"):
+        clipped = clip_to_norm(gradients, 1.0)
+    assert all(np.isnan(x).all() for x in tree.leaves(clipped))
+
+
+@every_rule
+def test_an_update_with_a_clipped_gradient(optimizer, rng):
+    params = {"w": rng.standard_normal((4, 3)), "b": rng.standard_normal(3)}
+    g = {"w": 30 * rng.standard_normal((4, 3)), "b": rng.standard_normal(3)}
+    norm = math.sqrt(sum(float(np.square(x).sum()) for x in tree.leaves(g)))
+    by_hand = tree.map(lambda x: x * (0.7 / norm), g)
+    state = optimizer.init(params)
+    expected, _ = optimizer.update(by_hand, state, params, 0.1)
+    got, _ = optimizer.update(g, state, params, 0.1, clip_norm=0.7)
+    for a, b in zip(tree.leaves(got), tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
+@pytest.mark.parametrize("norm", [0.0, -1.0, math.nan, math.inf, 1e31, "one"])
+def test_a_norm_that_makes_no_sense(norm):
+    params = {"w": np.ones(3)}
+    with pytest.raises(UsageError, match=r"^SGD.update: expected clip_norm from 1e-30 to 1e30, g"):
+        SGD().update(params, SGD().init(params), params, 0.1, clip_norm=norm)

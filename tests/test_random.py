@@ -157,18 +157,3 @@ def test_arrays_go_to_the_backend_and_back():
     x = backend.asarray([1, 2], np.float32)
     assert x.dtype == np.float32
     assert np.array_equal(backend.to_host(x), [1, 2])
-
-
-def test_shards_on_threads_hold_blas_to_one_thread_each():
-    threadpoolctl = pytest.importorskip("threadpoolctl")
-
-    def blas_threads(_item):
-        pools = threadpoolctl.threadpool_info()
-        return [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
-
-    before = blas_threads(None)
-    assert before, "NumPy's BLAS is not seen"
-    with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        assert NumpyBackend(1).map(blas_threads, [0]) == [[2] * len(before)]
-        assert NumpyBackend(2).map(blas_threads, [0, 1]) == [[1] * len(before)] * 2
-        assert blas_threads(None) == [2] * len(before)

@@ -17,7 +17,7 @@ from conftest import SEED
 from peers import QUICK_TO_COMPILE, REQUIRED, peer
 
 if not os.environ.get(REQUIRED):
-    pytest.importorskip("hypothesis", reason="hypothesis is not installed (extra `dev`)")
+    pytest.importorskip("hypothesis", reason='not installed; pip install -e ".[dev]" brings it')
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, assume

@@ -9,13 +9,13 @@ import pytest
 
 from dualnet import Key, data, tree
 from dualnet.errors import TreeError, UsageError
+from dualnet.models import LocalMixer
 from dualnet.nn import Activation, LayerNorm, Linear, LocalHead, Sequential, relu
 from dualnet.optim import OPTIMIZERS, SGD
 from dualnet.training.epoch import course
 from dualnet.training.rates import rate_factors
 from dualnet.training.run import make_trainer
 from dualnet.training.settings import Settings
-from models import LocalMixer
 
 NETWORK = Sequential(
     (
@@ -53,7 +53,7 @@ def test_norms_behind_the_last_layer_have_its_rate():
 def test_a_network_without_parameters_is_refused():
     network = Sequential((("relu", Activation(relu)),))
     params, _, _ = network.init(Key(0), (4,))
-    with pytest.raises(UsageError, match="--output-lr: no layer of the network has parameters"):
+    with pytest.raises(UsageError, match="output_lr: no layer of the network has parameters"):
         rate_factors(network, params, output_lr=0.1)
     assert rate_factors(network, params) is None
 

@@ -17,7 +17,7 @@ from dualnet.nn import LocalHead
 from dualnet.nn.initial import INITIALIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.recipes import RECIPES, find_recipe
-from dualnet.training.resolve import resolve as from_flags
+from dualnet.training.resolve import by_name
 from dualnet.training.settings import build
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -27,7 +27,7 @@ IN_WORDS = {"initial weights", "read-out", "local outputs", "network"}
 
 
 def resolve(*argv):
-    return from_flags(train.parse([str(a) for a in argv]), train.TABLES)
+    return train.settings_of(train.parse([str(a) for a in argv]))
 
 
 # --- the table -----------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def test_the_papers_differ_in_what_activity_perturbation_perturbs():
     for name in RECIPES:
         if name.endswith("-fg-a"):  # lg-fg-a too
             perturbed = "before" if name.startswith("ren") else "after"
-            assert train.by_name(resolve("--recipe", name))["perturb"] == perturbed
+            assert by_name(resolve("--recipe", name), train.TABLES)["perturb"] == perturbed
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -95,11 +95,11 @@ def test_every_setting_of_a_recipe_reaches_the_run(name):
     assert name.endswith(f"-{recipe.settings['rule']}")
     assert recipe.accuracy is None or 0 < recipe.accuracy < 1
     assert (recipe.accuracy is None) == ("l-8-64" in name) or not name.startswith("ren")
-    reached = train.by_name(settings)
+    reached = by_name(settings, train.TABLES)
     assert {key: reached[key] for key in recipe.settings} == recipe.settings
     assert set(recipe.ours) <= set(recipe.settings) | IN_WORDS and all(recipe.ours.values())
     # Whatever else a run depends on is at rest.
-    for key in ("limit_train", "limit_test", "validation", "patience"):
+    for key in ("limit_train", "limit_test", "validation", "early_stop"):
         assert reached[key] == recipe.settings.get(key)
     assert train.published(settings)["recipe"]["changed"] == []
     trainer_schedule = build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options)
@@ -116,8 +116,8 @@ def test_only_what_the_source_says_is_called_published(name):
         network = name.split("-")[1]
         assert ours == {"cnn": {"plan"}, "alexnet": {"augment"}}.get(network, set())
     elif paper == "frog":
-        assert ours >= {"validation", "patience"}
-        assert ours <= {*"validation patience lr perturb batch_loss independent".split()}
+        assert ours >= {"validation", "early_stop"}
+        assert ours <= {*"validation early_stop lr perturb batch_loss independent".split()}
     elif paper == "dkh":
         assert ours >= {"batch_size", "epochs", "schedule", "pixels"}
         assert ("lr" in ours) == ("cifar10" in name)
@@ -170,7 +170,7 @@ FROG_RATES = {  # as published, but for the digits behind
 def test_the_rates_of_frog_are_the_published_ones(name):
     settings = resolve("--recipe", f"frog-{name}")
     assert settings.lr == pytest.approx(FROG_RATES[name], rel=1e-4)
-    assert (settings.validation, settings.patience, settings.epochs) == (10_000, 10, 200)
+    assert (settings.validation, settings.early_stop, settings.epochs) == (10_000, 10, 200)
     assert settings.batch_size == (64 if "-mnist-" in name else 128)
     fall = build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options)
     assert (fall(0, 10**6, 782), fall(10**5, 10**6, 782)) == (1, 1)
@@ -184,9 +184,8 @@ def test_the_rates_of_dkh_and_baydin_are_those_of_their_papers():
     assert len(rates) == 6 + 10 + 4 + 4 + 3 + 3  # Figures 2 to 4, CIFAR-10, CNN, Figure 5
     for name, lr in rates.items():
         assert lr == (2e-3 if "-2e-3-" in name else 2e-4 if "-2e-4-" in name else 2e-5)
-        assert ("batch_norm", "norm" in name or "resnet" in name) in train.by_name(
-            resolve("--recipe", name)
-        ).items()
+        named = by_name(resolve("--recipe", name), train.TABLES)
+        assert named["batch_norm"] == ("norm" in name or "resnet" in name)
     settings = resolve("--recipe", "baydin-cnn4-fg-w")
     fall = build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options)
     lrs = [settings.lr * fall(i, 10**5, 938) for i in (0, 1, 10_000)]
@@ -198,7 +197,7 @@ def test_ren_et_al_read_out_as_published():
     names = ("head_norm", "output_norm", "output_lr", "head_lr")
     for name in RECIPES:
         if name.startswith("ren"):
-            settings = train.by_name(resolve("--recipe", name))
+            settings = by_name(resolve("--recipe", name), train.TABLES)
             supervised = settings["objective"] == "supervised"
             expected = (True, True, 0.1, 1.0) if supervised else (False, False, 1.0, 1.0)
             assert tuple(settings[name] for name in names) == expected
@@ -225,7 +224,7 @@ def test_ren_et_al_send_one_error_to_all_tokens():
     names = ("feedback_tokens", "feedback_error", "feedback_start")
     for name in RECIPES:
         if name.endswith("-dfa"):
-            settings = train.by_name(resolve("--recipe", name))
+            settings = by_name(resolve("--recipe", name), train.TABLES)
             ren = ("shared", "own", "scaled-normal")
             fdfa = ("own", "outputs", "kaiming-activities")
             expected = ren if name.startswith("ren") else fdfa
@@ -327,7 +326,7 @@ def test_describe_prints_every_setting_and_whose_it_is(name, no_numbers, monkeyp
     settings, recipe = resolve("--recipe", name), RECIPES[name]
     described = train.describe(settings, None)
     assert json.loads(json.dumps(described)) == described
-    assert described["settings"] == train.by_name(settings)
+    assert described["settings"] == by_name(settings, train.TABLES)
     of_recipe = described["recipe"]
     assert of_recipe["published"].items() <= described["settings"].items()
     assert of_recipe["published"].keys() == recipe.settings.keys() - recipe.ours.keys()
@@ -352,7 +351,7 @@ def test_what_heads_read_is_refused_where_it_is_of_no_use():
     with pytest.raises(UsageError, match="--head-reads is of no use to --rule fg-a"):
         resolve("--rule", "fg-a", "--head-reads", "all")
     settings = resolve("--model", "local-mixer", "--rule", "lg-fg-a", "--head-reads", "all")
-    with pytest.raises(UsageError, match="--head-reads all is of no use to --model local-mixer"):
+    with pytest.raises(UsageError, match="head_reads='all' is of no use to model='local-mixer'"):
         train.network_of(settings, (8, 8, 1), 10)
     assert resolve("--recipe", "fdfa-cnn-mnist-lg-fg-a", "--rule", "fg-a").head_reads == "average"
 
@@ -407,7 +406,7 @@ def test_a_schedule_falls_by_its_options(ask):
 
 def test_schedules_have_flags():
     settings = resolve("--schedule", "step", "--times", 0.2, 0.6, 0.9, "--factor", 0.5)
-    assert settings.schedule_options == {"factor": 0.5, "times": [0.2, 0.6, 0.9]}
+    assert settings.schedule_options == {"factor": 0.5, "times": (0.2, 0.6, 0.9)}
 
 
 # --- the command line ----------------------------------------------------------------------------
@@ -511,7 +510,7 @@ def test_a_recipe_without_a_score_says_so(ask):
 
 
 def test_a_recipe_that_ends_early_does(ask):
-    small = "--dataset digits --validation 200 --patience 1 --width 8 --quiet --json".split()
+    small = "--dataset digits --validation 200 --early-stop 1 --width 8 --quiet --json".split()
     code, out, err = ask("--recipe", "frog-fc256-mnist-bp", *small, "--lr", 3)
     assert code == 0, err
     summary = json.loads(out)

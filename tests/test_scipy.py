@@ -7,14 +7,15 @@ import sys
 
 import numpy as np
 import pytest
+from peers import peer
 
 import dualnet as dn
 from dualnet.errors import DualConversionError, MissingRuleError, UsageError
 
-special = pytest.importorskip("scipy.special", reason="SciPy is not installed")
-linalg = pytest.importorskip("scipy.linalg")
-stats = pytest.importorskip("scipy.stats")
-ds = pytest.importorskip("dualnet.scipy")
+special = peer("scipy.special", "scipy")
+linalg = peer("scipy.linalg", "scipy")
+stats = peer("scipy.stats", "scipy")
+import dualnet.scipy as ds  # noqa: E402, which needs SciPy
 
 WIDE = np.array([-3.1, -0.7, 0.4, 1.9, 4.2])
 UNIT = np.array([0.03, 0.2, 0.5, 0.77, 0.96])

@@ -22,12 +22,12 @@ from test_training import (
 import dualnet.training.seeds as seeds_module
 from dualnet import data
 from dualnet.errors import DataError, DivergedError, UsageError
+from dualnet.models import MLP
 from dualnet.training.loop import Trainer
 from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.seeds import run_seeds
 from dualnet.training.side_by_side import train_side_by_side
-from models import MLP
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -140,6 +140,49 @@ def test_runs_that_were_not_all_saved_go_on(together, alone, monkeypatch):
     assert_as_alone()
 
 
+@pytest.mark.parametrize("of_run", [1, 2])
+@pytest.mark.parametrize("killed_in", ["create", "write_checkpoint"])
+def test_runs_that_had_not_all_begun_go_on(killed_in, of_run, together, alone, ask, monkeypatch):
+    """The others are there, and this one and those behind it have no state yet."""
+    settings = replace(SHORT, limit_train=100, limit_test=40)  # for the command line
+    real, calls = getattr(RunFolder, killed_in), iter(range(10**6))
+
+    def killed(self, *args):
+        if next(calls) == of_run:
+            raise KeyboardInterrupt
+        return real(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, killed_in, killed)
+        with pytest.raises(KeyboardInterrupt):
+            together(settings)
+    assert not Path(f"all/seed-{SEEDS[of_run]}/checkpoint.npz").exists()
+    assert Path(f"all/seed-{SEEDS[of_run]}/config.json").exists() == (killed_in != "create")
+    code, _, err = ask("--resume", "all", "--quiet", "--json")
+    assert (code, err) == (0, "")
+    alone(settings)
+    assert_as_alone()
+
+
+def test_a_lost_checkpoint_is_not_begun_anew_in_silence(together):
+    together()
+    Path("all/seed-0/checkpoint.npz").unlink()
+    with pytest.raises(DataError, match=r"all/seed-0/checkpoint\.npz: no checkpoint was written"):
+        together(resume=True)
+
+
+def test_a_summary_of_fewer_epochs_is_not_taken_for_that_of_more(together, alone):
+    """As after a run was given more epochs and killed before it wrote its summary."""
+    together(replace(SHORT, epochs=1))
+    early = Path("all/seed-0/summary.json").read_bytes()
+    together(resume=True)
+    Path("all/seed-0/summary.json").write_bytes(early)
+    summary = together(resume=True)
+    assert [one["epochs"] for one in summary["runs"]] == [2, 2, 2]
+    alone()
+    assert_as_alone((4, 9))
+
+
 def test_a_file_that_cannot_be_written_stops_all(together, monkeypatch):
     monkeypatch.setattr(RunFolder, "write_metrics", raising(UsageError("no space")))
     with pytest.raises(UsageError, match="no space"):
@@ -171,7 +214,7 @@ def test_a_run_that_diverges_does_not_stop_the_others(step, together, alone, mon
     assert_as_alone((4, 9))
     assert summary["seed"] == [4, 9] and len(summary["runs"]) == 2
     (why,) = summary["diverged"].values()
-    assert why.startswith(f"diverged at step {step + 1}: the loss is nan; lower --lr")
+    assert why.startswith(f"diverged at step {step + 1}: the loss is nan; lower lr")
     assert list(summary["diverged"]) == [0] and not Path("all/seed-0/summary.json").exists()
     # what was saved of it is from the epoch before, and it can be tried again
     assert stored(Path("all/seed-0"))["position:"].tolist() == [step // STEPS_PER_EPOCH, 0]
@@ -232,7 +275,11 @@ def test_each_seed_has_a_line_and_all_have_one(ask):
     for seed, row in zip(SEEDS, rows, strict=True):
         found = re.fullmatch(rf"seed {seed:<8} test accuracy (0\.\d{{4}})", row)
         accuracies.append(float(found[1]))
-    found = re.fullmatch(r"test accuracy (0\.\d{4}) ± (0\.\d{4}) after 2 epochs", together)
+    found = re.fullmatch(
+        r"test accuracy (0\.\d{4}) ± (0\.\d{4}) after 2 epochs "
+        r"\(mean ± sample deviation of 3 seeds\)",
+        together,
+    )
     assert float(found[1]) == pytest.approx(np.mean(accuracies), abs=1e-4)
     assert float(found[2]) == pytest.approx(np.std(accuracies, ddof=1), abs=1e-4)
     assert where == "run folder    all"
@@ -306,9 +353,10 @@ def test_runs_that_no_longer_belong_together_go_on_alone(ask):
     assert code == 2 and "differ in more than their seeds" in err
     assert err.endswith("--resume all/seed-4\n")
     assert ask("--resume", "all", "--epochs", 2, "--quiet")[0] == 0  # now they do again
-    shutil.rmtree("all/seed-0")
+    for seed in SEEDS:
+        shutil.rmtree(f"all/seed-{seed}")
     code, _, err = ask("--resume", "all")
-    assert code == 2 and "--resume all/seed-0: no run there (no config.json)" in err
+    assert code == 2 and "--resume all: it was interrupted before the first of its runs beg" in err
 
 
 def test_a_seed_whose_folder_is_taken(ask):

@@ -7,10 +7,10 @@ from learning_problems import flat, problem
 import dualnet as dn
 from dualnet import data
 from dualnet.learning import RULES
+from dualnet.models import MLP
 from dualnet.training.run import run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings
-from models import MLP
 
 
 def test_jvp():

@@ -11,18 +11,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from data_files import mutate
+from peers import peer
 
 import dualnet.training.loop as loop_module
 from dualnet import Key, data, tree
 from dualnet.errors import DataError, DivergedError, TreeError, UsageError
-from dualnet.learning import Batch
+from dualnet.learning import RULES, Batch
+from dualnet.models import MLP, LocalMixer
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.training import evaluation
+from dualnet.training.epoch import course
 from dualnet.training.loop import Trainer
-from dualnet.training.run import run, seconds_per_step
+from dualnet.training.run import make_trainer, run, seconds_per_step
 from dualnet.training.run_folder import COLUMNS, RunFolder
 from dualnet.training.settings import Settings, build
-from models import MLP
 
 pytestmark = pytest.mark.usefixtures("no_curve")
 
@@ -49,6 +51,7 @@ KINDS = {
         "rule_options": {"tangents": 4, "sampler": "rank-one", "aggregate": "projection"},
     },
     "augmented": {"augment": "flip-crop"},
+    "clipped": {"rule": "bp", "optimizer": "momentum", "clip_norm": 0.5},
     "float64 on two threads": {"dtype": "float64", "threads": 2, "schedule": "cosine"},
 }
 
@@ -181,7 +184,7 @@ def lost_in_step_14(patch):
             lambda patch: patch.setattr(Trainer, "evaluate", raising(KeyboardInterrupt)),
             *(KeyboardInterrupt, None, [0, STEPS_PER_EPOCH]),
         ),
-        (no_space, UsageError, r"--run-dir .*parts: no space", [0, 0]),
+        (no_space, UsageError, r"run_dir=.*parts': no space", [0, 0]),
         (lost_in_step_14, DivergedError, "diverged at step 14: the loss is nan", [2, 0]),
         (
             lambda patch: patch.setattr(Trainer, "evaluate", lambda *_: (np.inf, 0.1)),
@@ -200,6 +203,16 @@ def test_what_stops_a_run_leaves_the_checkpoint_before(
     assert stored(tmp_path / "parts")["position:"].tolist() == position
     train("parts", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_folder_with_the_old_name_of_early_stop_is_read(train, tmp_path):
+    stop = {"early_stop": 2, "validation": 40}
+    train("run", epochs=1, **stop)
+    file = tmp_path / "run" / "config.json"
+    file.write_text(file.read_text().replace('"early_stop"', '"patience"'))
+    assert '"patience": 2' in file.read_text()
+    settings = RunFolder(file.parent).settings(lambda _: None)
+    assert settings == replace(SETTINGS, epochs=1, **stop)
 
 
 def test_a_longer_run_is_written_down(train, tmp_path):
@@ -223,7 +236,7 @@ def judged(monkeypatch, losses):
 
 
 @pytest.mark.parametrize(
-    ("losses", "patience", "epochs", "best"),
+    ("losses", "early_stop", "epochs", "best"),
     [
         ([5, 4, 4, 3.5, 3.6, 3.5, 3.0, 1, 1, 1], 2, 6, 4),  # an equal loss is no lower one
         ([5, 4, 4, 3.5, 3.6, 3.5, 3.0, 1, 1, 1], 3, 10, 8),
@@ -232,11 +245,11 @@ def judged(monkeypatch, losses):
         ([4, 5, 5, 5], 9, 4, 1),
     ],
 )
-def test_patience_ends_a_run_without_lower_losses(
-    losses, patience, epochs, best, train, tmp_path, monkeypatch
+def test_a_run_without_lower_losses_is_stopped_early(
+    losses, early_stop, epochs, best, train, tmp_path, monkeypatch
 ):
     judged(monkeypatch, losses)
-    early = {"patience": patience, "validation": 40, "epochs": len(losses)}
+    early = {"early_stop": early_stop, "validation": 40, "epochs": len(losses)}
     summary = train("run", **early)
     assert (summary["epochs"], summary["best_epoch"]) == (epochs, best)
     assert summary["best_test_accuracy"] == pytest.approx(0.1 * (best - 1))
@@ -245,13 +258,15 @@ def test_patience_ends_a_run_without_lower_losses(
     longer = {**early, "epochs": 99}
     if epochs < len(losses):
         assert train("run", resume=True, **longer)["epochs"] == epochs
-    assert "best_epoch" not in train("all", epochs=len(losses))
+    assert train("all", epochs=len(losses))["epochs"] == len(losses)
 
 
 @pytest.mark.parametrize("number", [0, 2 * STEPS_PER_EPOCH, 4 * STEPS_PER_EPOCH - 1])
-def test_the_patience_of_an_interrupted_run_is_counted_on(number, train, tmp_path, monkeypatch):
+def test_the_epochs_before_an_interruption_count_for_an_early_stop(
+    number, train, tmp_path, monkeypatch
+):
     judged(monkeypatch, [5, 4, 6, 6, 6, 6])
-    early = {"patience": 2, "validation": 40, "epochs": 6}
+    early = {"early_stop": 2, "validation": 40, "epochs": 6}
     train("whole", **early)
     with monkeypatch.context() as patch:
         interrupt_at(patch, number)
@@ -261,13 +276,90 @@ def test_the_patience_of_an_interrupted_run_is_counted_on(number, train, tmp_pat
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+# --- the best epoch -------------------------------------------------------------------------------
+
+
+def arrays_in(file):
+    with np.load(file) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def test_the_best_epoch_is_kept_beside_the_last(train, tmp_path, monkeypatch):
+    judged(monkeypatch, [5, 3, 4, 3])  # an equal loss is no lower one
+    summary = train("whole")
+    assert (summary["best_epoch"], summary["best_test_loss"]) == (2, 3.0)
+    assert summary["best_test_accuracy"] == pytest.approx(0.1)
+    train("two", epochs=2)
+    best, after_two = (
+        arrays_in(tmp_path / "whole" / "best.npz"),
+        arrays_in(tmp_path / "two" / "checkpoint.npz"),
+    )
+    assert best.pop("epoch:") == 2
+    assert set(best) == {n for n in after_two if n.split(":")[0] in ("params", "model_state")}
+    for name, array in best.items():
+        np.testing.assert_array_equal(array, after_two[name])
+
+
+@pytest.mark.parametrize("number", [1, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH + 1])
+def test_an_interrupted_run_keeps_the_same_best_epoch(number, train, tmp_path, monkeypatch):
+    judged(monkeypatch, [5, 3, 4, 3])
+    train("whole")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, number)
+        with pytest.raises(KeyboardInterrupt):
+            train("parts")
+    train("parts", resume=True)
+    one, other = (arrays_in(tmp_path / name / "best.npz") for name in ("whole", "parts"))
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_the_best_epoch_of_a_run_that_was_killed_before_its_checkpoint(
+    train, tmp_path, monkeypatch
+):
+    """The epoch is made again, now with other numbers, and is the best one no more."""
+    judged(monkeypatch, [5, 3])
+    train("run", epochs=1)
+    first = (tmp_path / "run" / "checkpoint.npz").read_bytes()
+    train("run", epochs=2, resume=True)
+    (tmp_path / "run" / "checkpoint.npz").write_bytes(first)
+    judged(monkeypatch, [5, 6, 7])
+    assert train("run", epochs=3, resume=True)["best_epoch"] == 1
+    assert not (tmp_path / "run" / "best.npz").exists()  # that of epoch 1 is gone
+    judged(monkeypatch, [5, 6, 7, 2])
+    train("run", epochs=4, resume=True)
+    assert arrays_in(tmp_path / "run" / "best.npz")["epoch:"] == 4
+
+
+def test_a_damaged_best_epoch_is_refused(train, tmp_path):
+    train("run", epochs=1)
+    file = tmp_path / "run" / "best.npz"
+    good = arrays_in(file)
+    cut = {n: a for n, a in good.items() if n != "params:hidden1/w"}
+    for content, said in (
+        (b"not an archive", "is damaged"),
+        (file.read_bytes()[:-40], "is damaged"),
+        (cut, "does not fit this run: params:hidden1/w is on one side only"),
+        (good | {"params:hidden1/w": np.zeros(3)}, r"hidden1/w is float64\(3,\), expected float32"),
+    ):
+        if isinstance(content, dict):
+            np.savez(file, **content)
+        else:
+            file.write_bytes(content)
+        with pytest.raises(DataError, match=rf"best\.npz .*{said}.*; delete it to go on"):
+            train("run", epochs=2, resume=True)
+    file.unlink()
+    assert train("run", epochs=2, resume=True)["epochs"] == 2
+
+
 # --- what a run leaves -------------------------------------------------------------------------
 
 
 def test_a_run_folder_holds_what_it_should(train, tmp_path, digits):
     summary = train("run", epochs=2)
     folder = tmp_path / "run"
-    names = {"config.json", "metrics.csv", "checkpoint.npz", "summary.json"}
+    names = {"config.json", "metrics.csv", "checkpoint.npz", "best.npz", "summary.json"}
     assert {path.name for path in folder.iterdir()} == names  # nothing *.partial
     assert json.loads((folder / "summary.json").read_text()) == summary
     config = json.loads((folder / "config.json").read_text())
@@ -293,14 +385,14 @@ def test_a_run_folder_holds_what_it_should(train, tmp_path, digits):
 
 def test_large_images_are_judged_in_smaller_batches(train, monkeypatch, digits):
     whole = train("whole", epochs=1)
-    counts, inputs = [], Trainer._prepare
+    counts, inputs = [], Trainer.prepare
 
     def counted(self, images, key=None):
         if key is None:
             counts.append(len(images))
         return inputs(self, images, key)
 
-    monkeypatch.setattr(Trainer, "_prepare", counted)
+    monkeypatch.setattr(Trainer, "prepare", counted)
     monkeypatch.setattr(evaluation, "_PIXELS", 7 * 64)
     parts = train("parts", epochs=1)
     _, _, *judged = counts  # the first two were one image, for its shape
@@ -333,7 +425,7 @@ def test_the_median_step_leaves_the_first_five_out():
 
 
 def test_the_curve_is_a_picture(tmp_path):
-    pytest.importorskip("matplotlib")
+    peer("matplotlib", "plot")
     from dualnet.training.curve import draw_curve
 
     history = np.arange(2.0 * len(COLUMNS)).reshape(2, -1)
@@ -363,6 +455,31 @@ def test_gradients_unlike_the_parameters_are_refused_in_the_first_step(
         train("run")
 
 
+# --- clipping ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_update_is_no_longer_than_the_norm_allows(rule, digits):
+    """Of sgd at rate 0.25, |p' - p| = 0.25 min(|g|, clip norm), whatever the rule."""
+    network = LocalMixer(width=8, patches=2, groups=2, depth=1, readout=False).network(
+        (8, 8, 1), 10
+    )
+    moved = {}
+    for norm in (None, 1e-3, 1e6):
+        settings = replace(
+            SETTINGS, rule=rule, optimizer="sgd", lr=0.25, dtype="float64", clip_norm=norm
+        )
+        trainer = make_trainer(settings, network, digits)
+        start = trainer.start()
+        now = next(course(trainer, start, [], True))
+        steps = tree.map(np.subtract, now.carried.params, start.carried.params)
+        moved[norm] = np.concatenate([x.ravel() for x in tree.leaves(steps)])
+    assert np.linalg.norm(moved[1e-3]) == pytest.approx(0.25e-3, rel=1e-6)
+    expected = moved[None] * (0.25e-3 / np.linalg.norm(moved[None]))  # the same direction
+    np.testing.assert_allclose(moved[1e-3], expected, rtol=1e-6, atol=1e-12)
+    np.testing.assert_array_equal(moved[1e6], moved[None])
+
+
 # --- divergence --------------------------------------------------------------------------------
 
 
@@ -370,7 +487,7 @@ def test_gradients_unlike_the_parameters_are_refused_in_the_first_step(
 @pytest.mark.parametrize("rule", ["bp", "fg-w", "fg-a"])
 def test_a_rate_far_too_high_is_said_to_be(rule, threads, train, tmp_path):
     # Warnings are errors here: an overflow on the way must not be one.
-    with pytest.raises(DivergedError, match=r"diverged .* lower --lr \(now 1e\+38\)"):
+    with pytest.raises(DivergedError, match=r"diverged .* lower lr \(now 1e\+38\)"):
         train("run", rule=rule, optimizer="sgd", lr=1e38, threads=threads, epochs=20)
     assert not list((tmp_path / "run").glob("*.partial"))
     for name, array in stored(tmp_path / "run").items():
@@ -500,7 +617,7 @@ def test_a_member_that_is_no_array_is_refused(finished):
         ({"seed": True}, r"settings: seed: expected int, got True"),
         ({"limit_train": "all"}, r"settings: limit_train: expected int \| None, got 'all'"),
         ({"lr": ..., "epochs": ...}, r"missing \['epochs', 'lr'\]"),
-        ({"dtype": "float16"}, "--dtype must be float32 or float64, got float16"),
+        ({"dtype": "float16"}, "dtype: expected one of float32, float64, got 'float16'; did"),
         ({"rule_options": [1]}, r"settings: rule_options: expected dict\[str, Any\], got \[1\]"),
     ],
 )

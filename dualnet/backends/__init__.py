@@ -12,6 +12,7 @@ import sys
 from dualnet.backends.numpy_backend import NumpyBackend
 from dualnet.backends.protocol import Backend
 from dualnet.errors import BackendError, UsageError
+from dualnet.naming import assigned, named
 
 __all__ = ["MATMUL_PRECISIONS", "NAMES", "Backend", "NumpyBackend", "get"]
 
@@ -46,7 +47,8 @@ def get(name: str, threads: int = 1, matmul_precision: str = "full") -> Backend:
     if name == "numpy":
         if matmul_precision != "full":
             raise UsageError(
-                f"--{matmul_precision} is of no use to --backend numpy; it is for cupy"
+                f"{named(matmul_precision)} is of no use to {assigned('backend', 'numpy')}; it "
+                "is for cupy"
             )
         return NumpyBackend(threads)
     from dualnet.backends.cupy_backend import (

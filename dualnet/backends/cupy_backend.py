@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike
 
 from dualnet.backends.overridable import exact_matmul, put_kernels
 from dualnet.errors import BackendError, UsageError
+from dualnet.naming import assigned, named
 from dualnet.random import Key
 from dualnet.types import Array, Shape
 
@@ -55,8 +56,8 @@ class CupyBackend:
     def __init__(self, threads: int = 1, matmul_precision: str = "full"):
         if threads != 1:
             raise UsageError(
-                f"--threads is of no use to --backend cupy, which takes a batch in one piece; got "
-                f"{threads}"
+                f"{named('threads')} is of no use to {assigned('backend', 'cupy')}, which takes a "
+                f"batch in one piece; got {threads}"
             )
         self.threads = 1
         self._cupy = _import_cupy()
@@ -230,7 +231,7 @@ def _import_cupy() -> ModuleType:
     except ImportError as error:
         raise BackendError(
             f"backend cupy: CuPy cannot be imported ({error}); {_fitting_extra()}; or use "
-            "--backend numpy"
+            f"{assigned('backend', 'numpy')}"
         ) from None
     return cupy
 
@@ -278,7 +279,8 @@ def _require_device(cupy: ModuleType) -> None:
         raise BackendError(
             f"backend cupy: CuPy {cupy.__version__} cannot use a CUDA device here "
             f"({type(error).__name__}: {error}); it needs an NVIDIA driver ({driver}), a device "
-            "and the CUDA libraries of the extra cuda12 or cuda13; or use --backend numpy"
+            "and the CUDA libraries of the extra cuda12 or cuda13; or use "
+            f"{assigned('backend', 'numpy')}"
         ) from error
     if total != 12.0:
         raise BackendError(f"backend cupy: the device computes {total} where 12 is right")

@@ -7,19 +7,14 @@ import math
 import os
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from dualnet.backends.blas import one_thread
 from dualnet.random import Key
 from dualnet.types import Array, Shape
-
-try:
-    from threadpoolctl import ThreadpoolController
-except ImportError:  # it comes with the extra `threads`
-    ThreadpoolController = None
 
 _BLOCK = 1 << 16
 """How many entries of a random sequence one generator draws."""
@@ -35,8 +30,7 @@ class NumpyBackend:
 
     Args:
         threads: how many pieces of work `map` runs at once.  While it does, BLAS is limited to one
-            thread, because it would spread each piece over all cores again.  The limit needs
-            threadpoolctl (extra `threads`), or OPENBLAS_NUM_THREADS=1 in the environment.
+            thread, because it would spread each piece over all cores again (see `blas`).
     """
 
     name = "numpy"
@@ -46,7 +40,6 @@ class NumpyBackend:
         self.threads = threads
         self._draws = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
         self._work = ThreadPoolExecutor(max_workers=threads)
-        self._libraries = ThreadpoolController() if ThreadpoolController else None
 
     def asarray(self, x: Any, dtype: DTypeLike | None = None) -> Array:
         """Convert to a NumPy array."""
@@ -84,10 +77,7 @@ class NumpyBackend:
         if self.threads == 1:
             return [f(x) for x in items]
         here = contextvars.copy_context()  # so that np.errstate holds on the threads too
-        one_thread_each = (
-            self._libraries.limit(limits=1, user_api="blas") if self._libraries else nullcontext()
-        )
-        with one_thread_each:
+        with one_thread():  # each
             return list(self._work.map(lambda x: here.copy().run(f, x), items))
 
     def normal(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:

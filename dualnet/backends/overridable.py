@@ -20,10 +20,10 @@ import numpy as np
 from dualnet.types import Array
 
 OVERRIDABLE: set[str] = set()
-"""The qualified names of all overridable functions."""
+"""The names of all overridable functions."""
 
 _KERNELS: dict[tuple[type, str], Callable] = {}
-"""Type of array and qualified name of a function → the kernel that is called in its place."""
+"""Type of array and name of a function → the kernel that is called in its place."""
 
 
 def overridable(function: Callable) -> Callable:
@@ -32,9 +32,9 @@ def overridable(function: Callable) -> Callable:
     It takes one of NumPy's functions too, and then returns the function for arrays of any backend.
 
     Raises:
-        ValueError: another overridable function has the same qualified name.
+        ValueError: another overridable function has the same name.
     """
-    name = function.__qualname__
+    name = function.__name__
     if name in OVERRIDABLE:
         raise ValueError(f"there is an overridable function {name} already; choose another name")
     OVERRIDABLE.add(name)
@@ -51,7 +51,7 @@ def overridable(function: Callable) -> Callable:
 def dispatch_kernel(function: Callable, *args: Any, **kwargs: Any) -> Any:
     """Call the kernel that a backend has for these arrays, or the function itself if there is none.
 
-    The kernel is found by the function's qualified name and by the type of an array: the first one
+    The kernel is found by the function's name and by the type of an array: the first one
     for whose type there is a kernel decides, among the arguments and in lists of arguments.  A
     kernel takes the arguments of the function and returns the same result.  Where it does not serve
     the arguments, because of a dtype or a layout, it returns NotImplemented and the function is
@@ -59,7 +59,7 @@ def dispatch_kernel(function: Callable, *args: Any, **kwargs: Any) -> Any:
     """
     for argument in args if _KERNELS else ():
         for x in argument if isinstance(argument, (list, tuple)) else (argument,):
-            kernel = _KERNELS.get((type(x), function.__qualname__))
+            kernel = _KERNELS.get((type(x), function.__name__))
             if kernel is not None:
                 result = kernel(*args, **kwargs)
                 return function(*args, **kwargs) if result is NotImplemented else result
@@ -71,7 +71,7 @@ def put_kernels(array: type, kernels: dict[str, Callable]) -> None:
 
     Args:
         array: the type.
-        kernels: qualified name of a function → the kernel that is called in its place.
+        kernels: name of a function → the kernel that is called in its place.
     """
     _KERNELS.update({(array, name): kernel for name, kernel in kernels.items()})
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from dualnet import backends
 from dualnet.check import LIMITS, NOT_IN_CUPY, ROWS, Result, Row, verify, worst
+from dualnet.console import make_readable
 from dualnet.errors import DualnetError, Interrupted, UsageError
 from dualnet.random import Key
 
@@ -139,6 +140,7 @@ def main(argv: list[str]) -> int:
 
 def exit_code(argv: list[str]) -> int:
     """Run `main`, and turn errors into one line and an exit code."""
+    make_readable()
     try:
         code = main(argv)
         sys.stdout.flush()  # here, not at exit, so that a reader that has gone is met below

@@ -14,6 +14,7 @@ import numpy as np
 from dualnet.check import NOT_IN_CUPY, ROWS
 from dualnet.check.conventions import CONVENTIONS
 from dualnet.check.operations.zero import ZERO
+from dualnet.console import make_readable
 from dualnet.core.dual import RULES, Rule
 from dualnet.core.refusals import name_of
 
@@ -70,4 +71,8 @@ def _line(name: str, fn: Callable, rule: Rule) -> str:
 
 
 if __name__ == "__main__":
+    if sys.stdout.isatty():
+        make_readable()
+    else:  # a page, which is UTF-8 on every system
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
     sys.stdout.write(listing())

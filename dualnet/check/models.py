@@ -9,10 +9,10 @@ import numpy as np
 from dualnet import tree
 from dualnet.check.layers import example
 from dualnet.check.table import Row, adder, constant
+from dualnet.models import MODELS
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.random import Key
 from dualnet.tree import Tree
-from models import MODELS
 
 ROWS: list[Row] = []
 row = adder(ROWS, "models")

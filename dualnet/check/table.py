@@ -202,7 +202,10 @@ class _Watched(np.ndarray):
         return watched(outs[0] if outs else result, self.notes)
 
     def __array_function__(self, fn: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        result = super().__array_function__(fn, types, args, kwargs)
+        # Before version 2.2, NumPy's arrays cannot be asked for functions that take `like`.
+        known = hasattr(fn, "_implementation")
+        call = super().__array_function__
+        result = call(fn, types, args, kwargs) if known else fn(*args, **kwargs)
         if isinstance(result, np.ndarray):  # some functions, such as np.pad, make a plain one
             return watched(result, self.notes)
         return result

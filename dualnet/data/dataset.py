@@ -1,25 +1,24 @@
-"""A data set that has been read, and the conversion of its pixels to numbers for a network."""
+"""A data set that has been read."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from dualnet.data.batches import read_ahead
-from dualnet.data.enlarge import enlarged
-from dualnet.errors import UsageError
+from dualnet.data.preparation import Preparation
+from dualnet.random import Key
 from dualnet.types import Array, Shape
 
+AnyDataset = TypeVar("AnyDataset", bound="Dataset")
 Pair = tuple[np.ndarray, np.ndarray]
 """Images, uint8 (N, height, width, channels), and their labels, int64 (N,)."""
-
-PIXEL_SCALES = ("standard", "symmetric")
-"""How `Dataset.pixels` scales numbers; it says what the names mean."""
 
 _EXACT_BATCH = 256
 """The sum of so many squares of bytes is exact in float32, because 256 * 255**2 < 2**24."""
@@ -67,18 +66,19 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images with labels, in a fixed order and a fixed split.
+    """Images or other examples with labels, in a fixed order and a fixed split.
 
     Args:
         name: the name by which it was loaded.
-        train_images: uint8, (N, height, width, channels), from 0 to `white`.  An array, which may
-            be mapped into memory from a file, or `Rows`.
-        train_labels: int64, (N,), indices into `classes`.
-        test_images: uint8, (M, height, width, channels); likewise.
-        test_labels: int64, (M,).
-        classes: the name of each label.
-        white: the pixel value of full intensity.
-        tested_on: `test`, or `validation` if the test images are some of the training images.
+        train_images: uint8, (N, height, width, channels), from 0 to `white`; or other examples, of
+            any shape (N, ..., channels), in float32 or float64.  An array, which may be mapped into
+            memory from a file, or `Rows`.
+        train_labels: int64, (N,), indices into `classes`; or real targets, float64, (N, outputs).
+        test_images, test_labels: likewise, (M, ...).
+        classes: the name of each label; () where targets are real.
+        white: the pixel value of full intensity; None where examples are floats.
+        tested_on: `test`; `validation` if the test images are some of the training images, which
+            are not trained on; `training` if they are the training images themselves.
         on_disk: whether the images are mapped into memory from a file.
         image_size: height and width to which `pixels` enlarges images; None to leave their size.
     """
@@ -89,7 +89,7 @@ class Dataset:
     test_images: np.ndarray | Rows
     test_labels: np.ndarray
     classes: tuple[str, ...]
-    white: int
+    white: int | None
     tested_on: str = "test"
     on_disk: bool = False
     image_size: int | None = None
@@ -103,10 +103,32 @@ class Dataset:
         )
 
     @property
-    def in_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of an image that `pixels` returns."""
-        _, height, width, channels = self.train_images.shape
-        return (self.image_size or height, self.image_size or width, channels)
+    def in_shape(self) -> Shape:
+        """The shape of an example that `pixels` returns: for images (height, width, channels)."""
+        return self.preparation("none").in_shape
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a network gives for an example: one for each class or real target."""
+        return len(self.classes) if self.classes else self.train_labels.shape[1]
+
+    def validating(self: AnyDataset, count: int) -> AnyDataset:
+        """Return a data set that tests on `count` of the training examples and not trains on them.
+
+        They are the last ones of a shuffle that is always the same.
+        """
+        images, labels = np.asarray(self.train_images), self.train_labels
+        shuffle = np.random.Generator(np.random.SFC64(Key(0).fold_in("validation").bits))
+        order = shuffle.permutation(len(labels)).astype(np.int64)
+        kept, held_back = np.sort(order[:-count]), np.sort(order[-count:])
+        return replace(
+            self,
+            train_images=Rows(images, kept),
+            train_labels=labels[kept],
+            test_images=Rows(images, held_back),
+            test_labels=labels[held_back],
+            tested_on="validation",
+        )
 
     def training_batches(self, order: Iterable[np.ndarray]) -> Generator[Pair, None, None]:
         """Yield batches of training images and labels.
@@ -126,11 +148,13 @@ class Dataset:
 
     @cached_property
     def training_mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of all training pixels, two arrays (channels,) in float64.
+        """Mean and standard deviation of all training examples along their last axis.
 
-        Where all pixels of a channel are equal, 1 stands for the deviation, so that it can divide.
-        The arrays are on the device of the images.
+        They are two arrays (channels,) in float64, on the device of the examples.  Where all
+        numbers of a channel are equal, 1 stands for the deviation, so that it can divide.
         """
+        if self.white is None:
+            return _of_floats(np.asarray(self.train_images[:]))
         n, height, width, channels = self.train_images.shape
         total = np.zeros((2, height * width * channels), like=self.train_images[:1])
         for start in range(0, n, _EXACT_BATCH):
@@ -144,6 +168,24 @@ class Dataset:
         constant = total[1] * (n * height * width) == np.square(total[0])
         return mean, np.where(constant, 1.0, np.sqrt(np.maximum(variance, 0.0)))
 
+    def preparation(self, scale: str = "standard") -> Preparation:
+        """Return what makes numbers for a network of examples, scaled in this way.
+
+        Raises:
+            UsageError: there is no such scale, or it is of no use to such examples.
+        """
+        if scale not in self._preparations:
+            # Only this scale needs mean and deviation, which take a pass over all examples.
+            mean, std = self.training_mean_and_std if scale == "standard" else (_ZERO, _ONE)
+            self._preparations[scale] = Preparation(
+                scale, mean, std, self.train_images.shape[1:], self.white, self.image_size
+            )
+        return self._preparations[scale]
+
+    @cached_property
+    def _preparations(self) -> dict[str, Preparation]:
+        return {}
+
     def pixels(
         self,
         images: np.ndarray,
@@ -151,63 +193,16 @@ class Dataset:
         scale: str = "standard",
         augment: Callable[[Array], Array] | None = None,
     ) -> np.ndarray:
-        """Convert images to numbers for a network.
+        """Return images as numbers for a network; `Preparation` says what the arguments mean."""
+        return self.preparation(scale)(images, dtype, augment)
 
-        Args:
-            images: uint8, (..., channels), on any backend; (N, height, width, channels) if they
-                are enlarged.
-            dtype: the dtype of the result, a floating-point one.
-            scale: `standard` makes the mean 0 and the standard deviation 1 for each channel over
-                all training pixels; `symmetric` maps pixels from 0 to `white` to -1 to 1.
-            augment: changes images whose numbers are from 0 (black) to 1 (a pixel of `white`).  It
-                is called after images are enlarged and before they are scaled, because after that
-                the numbers do not tell what is black and what is white.
 
-        Returns:
-            A new array.  Its shape is that of the images, unless they are enlarged or `augment`
-            changes it.
+_ZERO, _ONE = np.zeros(1), np.ones(1)
 
-        Raises:
-            UsageError: `images` are not uint8, `dtype` is not floating-point, or there is no such
-                scale.
-        """
-        if images.dtype != np.uint8:
-            raise UsageError(f"pixels: images: expected uint8, got {images.dtype}")
-        if not np.issubdtype(dtype, np.floating):
-            raise UsageError(f"pixels: dtype: expected float32 or float64, got {dtype}")
-        if scale not in PIXEL_SCALES:
-            raise UsageError(f"pixels: scale: expected {' or '.join(PIXEL_SCALES)}, got {scale!r}")
-        x = images.astype(dtype)
-        if self.image_size is not None:
-            x = enlarged(x, self.image_size)
-        if augment is not None:
-            x = augment(x / self.white) * self.white
-        # This is done in place, because new memory for a large batch takes longer than arithmetic.
-        if scale == "symmetric":
-            x /= self.white / 2
-            x -= 1.0
-        else:
-            # Both have the shape of an image, because arithmetic along an axis of three is slow.
-            mean, std = self._mean_and_std_of_image(x)
-            x -= mean
-            x /= std
-        return x
 
-    def _mean_and_std_of_image(self, x: Array) -> tuple[Array, Array]:
-        """Repeat mean and deviation for every number of an image (height, width, channels).
-
-        Both are arrays of the dtype of x, on the device of x.
-        """
-        kind = (type(x), x.dtype, x.shape[-3:])
-        if kind not in self._constants:
-            mean, std = (
-                np.asarray(np.broadcast_to(c, x.shape[-3:]), x.dtype, "C", like=x)
-                for c in self.training_mean_and_std
-            )
-            self._constants[kind] = (mean, std)
-        return self._constants[kind]
-
-    @cached_property
-    def _constants(self) -> dict[tuple, tuple[Array, Array]]:
-        """Keeps the results of `_mean_and_std_of_image`, so that no device waits in every step."""
-        return {}
+def _of_floats(examples: Array) -> tuple[Array, Array]:
+    """Return mean and deviation along the last axis of examples that are floats."""
+    axes = tuple(range(examples.ndim - 1))
+    mean = np.mean(examples, axes, dtype=np.float64)
+    std = np.sqrt(np.mean(np.square(examples - mean), axes))
+    return mean, np.where(std == 0.0, 1.0, std)

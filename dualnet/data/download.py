@@ -15,6 +15,7 @@ from tqdm import tqdm
 from dualnet.data.sources import SOURCES, RemoteFile
 from dualnet.data.streams import chunks, opened, unpacked
 from dualnet.errors import DataError
+from dualnet.naming import assigned
 
 TIMEOUT = 30.0
 """How long a mirror may stay silent, in seconds."""
@@ -64,7 +65,7 @@ def fetch(name: str, file: RemoteFile, folder: Path, quiet: bool = False) -> Pat
 def by_hand(name: str) -> str:
     """Say how to provide a data set without a download, to end an error message."""
     source = SOURCES[name]
-    named = "name it with --data-dir DIR or the environment variable DUALNET_DATA"
+    named = f"name it with {assigned('data_dir', 'DIR')} or the environment variable DUALNET_DATA"
     if source.kept == "folders":
         return f"get it from {source.page}, unpack it into a folder DIR and {named}"
     archives = [form.archive for form in source.forms if form.archive]

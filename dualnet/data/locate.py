@@ -10,6 +10,7 @@ from pathlib import Path
 from dualnet.data.download import by_hand, fetch
 from dualnet.data.sources import SOURCES, Form
 from dualnet.errors import DataError
+from dualnet.naming import assigned, named
 
 _DATA_VARIABLE = "DUALNET_DATA"
 _CACHE_VARIABLE = "DUALNET_CACHE"
@@ -35,12 +36,17 @@ def locate(
 ) -> Found:
     """Find the files of a data set, and download those that are missing into the cache.
 
+    The user's folder is the first of these: the argument, what the environment variable
+    DUALNET_DATA names, and, for a checkout alone, the folder `shared/data` beside it.  After it,
+    only the cache is searched.
+
     A folder DIR holds a set as `DIR/<name>/<file>` or `DIR/<file>`, with or without `.gz`.  In
     either place, files of an archive may also be in the folder to which the archive unpacks.
 
     Args:
         name: the name of a data set with `kept="files"` in `SOURCES`.
-        data_dir: the user's folder; None for the folder that DUALNET_DATA names, if any.
+        data_dir: the user's folder, which must hold the set; None for DUALNET_DATA's or the one
+            beside the checkout, in which it may be missing.
         download: whether missing files may be downloaded.
         quiet: print nothing about a download on standard error.
 
@@ -48,10 +54,10 @@ def locate(
         The set's files.
 
     Raises:
-        DataError: the user's folder holds only a part of the set, or the set is nowhere and cannot
-            be downloaded.
+        DataError: the user's folder does not exist or holds only a part of the set, `data_dir`
+            holds nothing of it, or the set is nowhere and cannot be downloaded.
     """
-    user = _user_folder(data_dir)
+    user = user_folder(data_dir)
     searched = []
     if user is not None:
         searched.append(str(user))
@@ -64,6 +70,11 @@ def locate(
             raise DataError(
                 f"{user}: expected {len(form.files)} files of {name}, found only "
                 f"{', '.join(map(str, present.values()))}; add {', '.join(missing)} (.gz or not)"
+            )
+        if data_dir is not None:
+            raise DataError(
+                f"{assigned('data_dir', user)}: expected the files of {name}, found none of them; "
+                f"{by_hand(name)}"
             )
     cache = cache_folder()
     searched.append(str(cache))
@@ -93,7 +104,7 @@ def locate_folder(name: str, data_dir: str | Path | None) -> Path:
 
     Args:
         name: the name of a data set with `kept="folders"` in `SOURCES`.
-        data_dir: the user's folder DIR; None for the folder that DUALNET_DATA names.
+        data_dir: the user's folder DIR; None as for `locate`.
 
     Returns:
         The folder that has the folders `train` and `val`.
@@ -101,10 +112,10 @@ def locate_folder(name: str, data_dir: str | Path | None) -> Path:
     Raises:
         DataError: there is no such folder; the message says where to get the set.
     """
-    user = _user_folder(data_dir)
+    user = user_folder(data_dir)
     if user is None:
         raise DataError(
-            f"{name}: expected its folders train and val in the folder that --data-dir or "
+            f"{name}: expected its folders train and val in the folder that {named('data_dir')} or "
             f"{_DATA_VARIABLE} names, found none named; {by_hand(name)}"
         )
     for folder in (user / name, user / f"{name}-{SOURCES[name].class_count}", user):
@@ -137,10 +148,27 @@ def cache_folder() -> Path:
         ) from error
 
 
-def _user_folder(data_dir: str | Path | None) -> Path | None:
-    """Return the folder that the argument or DUALNET_DATA names; None if neither does."""
-    named = data_dir if data_dir is not None else os.environ.get(_DATA_VARIABLE) or None
-    return None if named is None else Path(named)
+def user_folder(data_dir: str | Path | None = None) -> Path | None:
+    """Return the user's folder of data sets, see `locate`; None if there is none.
+
+    Raises:
+        DataError: the argument or DUALNET_DATA names a folder that does not exist.
+    """
+    variable = os.environ.get(_DATA_VARIABLE)
+    if data_dir is None and not variable:
+        return _beside_checkout()
+    folder = Path(variable or "" if data_dir is None else data_dir)
+    if not folder.is_dir():
+        where = f"{_DATA_VARIABLE}={folder}" if data_dir is None else assigned("data_dir", folder)
+        raise DataError(f"{where}: expected a folder of data files, found no folder; correct it")
+    return folder
+
+
+def _beside_checkout() -> Path | None:
+    """Return the folder `shared/data` beside the checkout that this file is in, if both exist."""
+    root = Path(__file__).resolve().parents[2]
+    folder = root.parent / "shared" / "data"
+    return folder if (root / "pyproject.toml").is_file() and folder.is_dir() else None
 
 
 def _search(folder: Path, name: str) -> Found | None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dualnet.data.cache import IMAGES, LABELS, cached
 from dualnet.data.cifar import LAYOUTS, read_cifar
-from dualnet.data.dataset import Dataset, Pair, Rows
+from dualnet.data.dataset import Dataset, Pair
 from dualnet.data.folders import Listing, list_classes, list_set, write_decoded
 from dualnet.data.idx_sets import read_digits, read_idx_set
 from dualnet.data.locate import Found, locate, locate_folder
-from dualnet.data.sources import NAMES, SOURCES
+from dualnet.data.sources import SOURCES, Source
 from dualnet.data.streams import FETCH_AGAIN
-from dualnet.errors import UsageError
-from dualnet.random import Key
+from dualnet.errors import DataError, UsageError
+from dualnet.naming import did_you_mean, named
+from dualnet.tree import describe
 
 _LARGEST_SIDE = 1024
 """The largest height and width of images, in pixels."""
@@ -38,10 +38,11 @@ def load(
     """Load a data set: `digits` from the package, the others from a folder or by a download.
 
     Two folders are searched: first `data_dir`, or else the folder that the environment variable
-    DUALNET_DATA names; then the user's cache, to which downloads go.
+    DUALNET_DATA names, or else `shared/data` beside a checkout; then the user's cache, to which
+    downloads go.  If `data_dir` is given, it must hold the set.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `SOURCES`.
         data_dir: a folder that has the files, directly or in its subfolder `name`.
         limit_train: how many training examples to keep, the first ones; None for all.
         limit_test: how many test examples to keep, the first ones; None for all.
@@ -61,8 +62,11 @@ def load(
             examples, or a number is given that is of no use.
         DataError: a file is missing and cannot be downloaded, or is not what it should be.
     """
-    if name not in NAMES:
-        raise UsageError(f"load: name: expected one of {', '.join(NAMES)}, got {name!r}")
+    if name not in SOURCES:
+        raise UsageError(
+            f"load: name: expected one of {', '.join(SOURCES)}, got {name!r}"
+            f"{did_you_mean(name, SOURCES)}"
+        )
     # Numbers are checked twice: here what no set could satisfy, before anything is downloaded;
     # below what this set does not satisfy, when its sizes are known.
     _check_number("limit_train", limit_train)
@@ -70,7 +74,10 @@ def load(
     _check_number("validation", validation)
     _check_size(name, image_size)
     if validation is not None and limit_test is not None:
-        raise UsageError("load: limit_test: expected none with validation, which says its size")
+        raise UsageError(
+            f"{named('limit_test', 'load')}: expected none with {named('validation')}, which says "
+            "its size"
+        )
     source = SOURCES[name]
     classes = source.classes
     if source.kept == "folders":
@@ -84,6 +91,8 @@ def load(
         train, test = _decode(name, listing, side, quiet)
     elif source.kept == "package":
         train, test = read_digits(source)
+    elif source.kept == "in-memory":
+        train, test = _made(name, source)
     else:
         train, test = _read_files(name, locate(name, data_dir, download=download, quiet=quiet))
     _check_number("limit_train", limit_train, len(train[1]))
@@ -99,7 +108,10 @@ def load(
         on_disk=source.kept == "folders" or name in LAYOUTS,
         image_size=None if name == _SCALED else image_size,
     )
-    return dataset if validation is None else _validating(dataset, validation)
+    if validation is None:
+        return dataset
+    _check_number("validation", validation, len(dataset.train_labels) - 1)
+    return dataset.validating(validation)
 
 
 def outline(
@@ -126,23 +138,6 @@ def outline(
     return (side, side, source.channels), count
 
 
-def _validating(dataset: Dataset, count: int) -> Dataset:
-    """Hold `count` of the training examples back, and test on them."""
-    images, labels = np.asarray(dataset.train_images), dataset.train_labels
-    _check_number("validation", count, len(labels) - 1)
-    shuffle = np.random.Generator(np.random.SFC64(Key(0).fold_in("validation").bits))
-    order = shuffle.permutation(len(labels)).astype(np.int64)
-    kept, held_back = np.sort(order[:-count]), np.sort(order[-count:])
-    return replace(
-        dataset,
-        train_images=Rows(images, kept),
-        train_labels=labels[kept],
-        test_images=Rows(images, held_back),
-        test_labels=labels[held_back],
-        tested_on="validation",
-    )
-
-
 def _check_number(argument: str, number: int | None, available: int | None = None) -> None:
     """Raise a UsageError unless a number is None or a whole one from 1 to `available`."""
     if number is None:
@@ -150,7 +145,9 @@ def _check_number(argument: str, number: int | None, available: int | None = Non
     whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
     if not whole or number < 1 or (available is not None and number > available):
         allowed = "from 1 up" if available is None else f"from 1 to {available}"
-        raise UsageError(f"load: {argument}: expected a whole number {allowed}, got {number!r}")
+        raise UsageError(
+            f"{named(argument, 'load')}: expected a whole number {allowed}, got {number!r}"
+        )
 
 
 def _check_size(name: str, image_size: int | None) -> None:
@@ -159,8 +156,8 @@ def _check_size(name: str, image_size: int | None) -> None:
     smallest = 1 if name == _SCALED else SOURCES[name].side
     if image_size is not None and image_size < smallest:
         raise UsageError(
-            f"load: image_size: expected at least the {smallest} pixels that {name} has, "
-            f"got {image_size}"
+            f"{named('image_size', 'load')}: expected at least the {smallest} pixels that "
+            f"{name} has, got {image_size}"
         )
 
 
@@ -178,6 +175,29 @@ def _read_files(name: str, found: Found) -> tuple[Pair, Pair]:
             np.save(folder / f"{labels}.npy", pair[1])
 
     return cached(name, [str(path.absolute()) for path in found.paths], found.paths, make)
+
+
+def _made(name: str, source: Source) -> tuple[Pair, Pair]:
+    """Make a set that is registered from Python, and check it."""
+    if source.make is None:
+        raise UsageError(f"{name}: expected a function make in its Source, got None")
+    parts = source.make()
+    shape = (source.side, source.side, source.channels)
+    for images, labels in parts:
+        if not (
+            isinstance(images, np.ndarray)
+            and (images.dtype, images.shape[1:]) == (np.uint8, shape)
+            and isinstance(labels, np.ndarray)
+            and labels.dtype.kind in "iu"
+            and labels.shape == (len(images),)
+            and set(np.unique(labels)) <= set(range(len(source.classes)))
+        ):
+            raise DataError(
+                f"{name}: expected images uint8 {('N', *shape)} and labels int (N,) from 0 to "
+                f"{len(source.classes) - 1}, got {describe((images, labels))}"
+            )
+    (train, train_labels), (test, test_labels) = parts
+    return (train, train_labels.astype(np.int64)), (test, test_labels.astype(np.int64))
 
 
 def _decode(name: str, listing: Listing, side: int, quiet: bool) -> tuple[Pair, Pair]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,11 @@ class Source:
         classes: the name of each label; empty if the folders of the classes give the names.
         channels: 1 for gray, 3 for red, green and blue.
         class_count: how many classes there must be, where folders name them; None for any number.
+        make: returns training and test examples, each images, uint8 (N, side, side, channels), and
+            labels, int (N,), if they are kept `in-memory`.
         kept: `files` for a set whose files are looked for or downloaded, `package` for a set that
-            is part of the package, `folders` for a set that the user has, with one folder for each
-            class.
+            is part of the package, `in-memory` for one that `make` makes, `folders` for a set that
+            the user has, with one folder for each class.
         forms: the forms in which the files may be kept; the first one that is found is read.
         files: the files to download if none of the forms is found.
         mirrors: addresses to which a file's name is added; they are tried in this order.
@@ -76,6 +80,7 @@ class Source:
     files: tuple[RemoteFile, ...] = ()
     mirrors: tuple[str, ...] = ()
     page: str = ""
+    make: Callable[[], tuple[tuple[Any, Any], tuple[Any, Any]]] | None = None
 
 
 _IDX = Form(

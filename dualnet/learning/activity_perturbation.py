@@ -23,6 +23,7 @@ from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement
 from dualnet.learning.sites import OUTPUT_LAYERS, Sites
 from dualnet.learning.task import LearnerState, Shard
+from dualnet.naming import assigned
 from dualnet.nn.activations import Activation
 from dualnet.options import require_choice
 from dualnet.random import Key
@@ -104,7 +105,8 @@ class ActivityPerturbation(DrawsActivities):
         if not self.independent and plan.task.couples_examples:
             raise UsageError(
                 f"{self.name}: a network or a loss in which examples move each other's losses "
-                "needs directions of every example's own; leave out --no-independent"
+                "needs directions of every example's own; leave out "
+                f"{assigned('independent', False)}"
             )
 
     def measure(

@@ -9,6 +9,7 @@ from dualnet.backends import Backend
 from dualnet.errors import UsageError
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Rule
+from dualnet.naming import assigned
 from dualnet.nn.layers import StopGradient
 from dualnet.nn.network import walk
 from dualnet.random import Key
@@ -49,7 +50,7 @@ class Differences(Rule):
         stops = [path for path, layer in walk(plan.task.network) if isinstance(layer, StopGradient)]
         if plan.task.declared_loss.stops_gradients or stops:
             where = f"at {stops[0]}" if stops else "of the contrastive loss"
-            remedy = "--no-readout" if stops else "--no-stop"
+            remedy = assigned("readout" if stops else "stop", False)
             raise UsageError(
                 f"{self.name}: a difference passes through the stop-gradient {where}; use "
                 f"{self.by_derivatives}, or {remedy}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
@@ -66,6 +67,8 @@ class Plan:
         outputs_made_by: the paths of the parameters of local heads and of the read-out.
         shapes: of each layer's output, for one example, by the layer's path.
         outputs: the network's outputs of one probing pass in evaluation mode, `(n, *out_shape)`.
+        largest_product: how many multiplications the largest product of weights takes for an
+            example.
         activation_bytes: bytes that a pass holds of each example for one direction.  That is the
             input and the output of some layer, so twice the largest output.
     """
@@ -78,6 +81,7 @@ class Plan:
     outputs_made_by: frozenset[str]
     shapes: Mapping[str, Shape]
     outputs: Array
+    largest_product: int
     activation_bytes: int
 
     @classmethod
@@ -104,11 +108,12 @@ class Plan:
         if not isinstance(result, tuple) or len(result) != 2:
             raise no_pair("", task.network, result)
         outputs, _ = result
-        weighted = {
-            path: WeightedMap.of(layer, of_layer)
-            for path, layer in walk(task.network)
-            if isinstance(of_layer := tree.subtree(params, path), dict) and "w" in of_layer
-        }
+        weighted, products = {}, [0]
+        for path, layer in walk(task.network):
+            of_layer = tree.subtree(params, path)
+            if isinstance(of_layer, dict) and "w" in of_layer:
+                weighted[path] = WeightedMap.of(layer, of_layer)
+                products.append(math.prod(shapes.get(path, ())[:-1]) * of_layer["w"].size)
         return cls(
             task,
             tuple(hidden_units(task.network, params)),
@@ -118,6 +123,7 @@ class Plan:
             frozenset(output_parameters(task.network, params)),
             shapes,
             outputs,
+            max(products),
             2 * max(sizes),
         )
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from dualnet import tree
 from dualnet.backends import Backend
+from dualnet.backends.blas import threads_for
 from dualnet.errors import UsageError
 from dualnet.learning.plan import Plan
 from dualnet.learning.task import Batch, LearnerState, Shard, split_batch
@@ -137,6 +138,20 @@ def estimate_gradient(
         UsageError: what `measure` or `estimate` returns is not what a rule's should.
     """
     require_key("estimate_gradient", key)
+    with threads_for(plan.largest_product * len(batch.inputs)):
+        return _estimate(rule, plan, learner, batch, key, backend, shards)
+
+
+def _estimate(
+    rule: Rule,
+    plan: Plan,
+    learner: LearnerState,
+    batch: Batch,
+    key: Key,
+    backend: Backend,
+    shards: int,
+) -> Estimate:
+    """Do what `estimate_gradient` says, on BLAS's threads as they are."""
     n = len(batch.inputs)
     context = Context(train=True, key=key.fold_in("network"), backend=backend)
     pieces = 1 if plan.task.needs_whole_batch else shards

@@ -32,6 +32,7 @@ from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement, Rule
 from dualnet.learning.sites import OUTPUT_LAYERS
 from dualnet.learning.task import LearnerState, Shard, correct
+from dualnet.naming import did_you_mean
 from dualnet.options import require_choice, require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -95,7 +96,7 @@ class WeightPerturbation(Rule):
         if self.aggregate not in WEIGHT_AGGREGATIONS:
             raise UsageError(
                 f"{self.name}: aggregate must be one of {', '.join(WEIGHT_AGGREGATIONS)}, got "
-                f"{self.aggregate!r}"
+                f"{self.aggregate!r}{did_you_mean(self.aggregate, WEIGHT_AGGREGATIONS)}"
             )
         if self.independent and self.sampler != "rank-one":
             raise UsageError(

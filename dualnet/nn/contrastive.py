@@ -9,6 +9,7 @@ import numpy as np
 
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
+from dualnet.naming import named
 from dualnet.nn.losses import Loss, softmax_cross_entropy
 from dualnet.types import Array
 
@@ -53,11 +54,12 @@ class InfoNCE(Loss):
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
             raise UsageError(
-                f"InfoNCE: --temperature must be a number above 0, got {self.temperature}"
+                f"InfoNCE: {named('temperature')} must be a number above 0, got {self.temperature}"
             )
         if self.negatives not in NEGATIVES:
             raise UsageError(
-                f"InfoNCE: --negatives must be {' or '.join(NEGATIVES)}, got {self.negatives!r}"
+                f"InfoNCE: {named('negatives')} must be {' or '.join(NEGATIVES)}, got "
+                f"{self.negatives!r}"
             )
         object.__setattr__(self, "couples_examples", not self.stop)
         object.__setattr__(self, "stops_gradients", self.stop)

@@ -129,9 +129,9 @@ def _minus_itself(x: Any) -> Any:
 
 
 def row_stack(tup: Any, **kwargs: Any) -> Any:
-    """Join rows: the old name of `np.vstack`, which NumPy hands on with arguments of its own."""
+    """Join rows: the old name of `np.vstack`, which NumPy has up to version 2.4."""
     if dual_in(tup) is None:
-        return np.row_stack(tup, **kwargs)  # noqa: NPY201, a deprecated name may be asked for
+        return getattr(np, "row_stack", np.vstack)(tup, **kwargs)
     return np.vstack([stacked(row) for row in tup], **kwargs)
 
 

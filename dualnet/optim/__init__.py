@@ -14,6 +14,7 @@ hyperparameter, because a schedule (`dualnet.schedules`) changes it between upda
 from __future__ import annotations
 
 from dualnet.optim.adam import Adam, AdamW
+from dualnet.optim.clipping import clip_to_norm
 from dualnet.optim.descent import SGD, Momentum, Nesterov
 from dualnet.optim.lars import LARS
 from dualnet.optim.optimizer import Optimizer
@@ -27,6 +28,7 @@ __all__ = [
     "Momentum",
     "Nesterov",
     "Optimizer",
+    "clip_to_norm",
 ]
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

@@ -13,6 +13,7 @@ import numpy as np
 from dualnet import tree
 from dualnet.core.arrays import as_array
 from dualnet.errors import TreeError, UsageError
+from dualnet.optim.clipping import clip_to_norm
 from dualnet.options import Options
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -27,6 +28,8 @@ _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "weight_decay": ("at least 0 and finite", lambda x: 0.0 <= x < math.inf),
     "lr": ("at least 0 and finite", lambda x: 0.0 <= x < math.inf),
     "factors": ("at least 0 and finite", lambda x: 0.0 <= x < math.inf),
+    # Beyond these, float32 arrays would be scaled by 0 or by infinity.
+    "clip_norm": ("from 1e-30 to 1e30", lambda x: 1e-30 <= x <= 1e30),
 }
 
 
@@ -92,6 +95,7 @@ class Optimizer(Options):
         params: Tree,
         lr: float,
         factors: Tree | None = None,
+        clip_norm: float | None = None,
     ) -> tuple[Tree, dict[str, Tree]]:
         """Make one update, leaving everything passed in as it was.
 
@@ -102,6 +106,8 @@ class Optimizer(Options):
             lr: learning rate of this update, at least 0.
             factors: tree like `params` of numbers, what `lr` is multiplied by for each parameter;
                 None for 1.
+            clip_norm: the norm of all gradients as one vector to which they are scaled down where
+                it is larger; None to leave them as they are.  See `clipping.clip_to_norm`.
 
         Returns:
             The new parameters and the new state, in new arrays of the same dtypes.
@@ -110,8 +116,8 @@ class Optimizer(Options):
             TreeError: if `grads` or `state` is built differently from `params`; names the
                 place and shows both sides.
             UsageError: if a leaf has another shape or dtype than its parameter, if the
-                parameter is not a floating-point array, if `lr` or a factor is out of range, or
-                if `update_leaf` returns anything but arrays like its parameter.
+                parameter is not a floating-point array, if `lr`, a factor or `clip_norm` is out of
+                range, or if `update_leaf` returns anything but arrays like its parameter.
         """
         where = f"{type(self).__name__}.update"
         rate = _checked(where, "lr", lr)
@@ -124,7 +130,7 @@ class Optimizer(Options):
         opt_state = {name: state[name] for name in self.state_names}
         step = int(state["step"]) + 1
         new_params, opt_state = self.apply(
-            grads, opt_state, params, rate, step, check=True, factors=factors
+            grads, opt_state, params, rate, step, check=True, factors=factors, clip_norm=clip_norm
         )
         return new_params, _with_count(step, opt_state)
 
@@ -153,6 +159,7 @@ class Optimizer(Options):
         step: int,
         check: bool = False,
         factors: Tree | None = None,
+        clip_norm: float | None = None,
     ) -> tuple[Tree, dict[str, Tree]]:
         """Make one update.
 
@@ -164,7 +171,7 @@ class Optimizer(Options):
             step: the number of this update, from 1.
             check: whether to make sure, as `update` does, that all of this fits, and that so does
                 what `update_leaf` returns.  To do so once, when a run starts, is enough.
-            factors: as for `update`.
+            factors, clip_norm: as for `update`.
 
         Returns:
             The new parameters and the new `opt_state`.
@@ -174,6 +181,9 @@ class Optimizer(Options):
         """
         if check:
             self._check(grads, opt_state, params)
+        if clip_norm is not None:
+            norm = _checked(f"{type(self).__name__}.update", "clip_norm", clip_norm)
+            grads = clip_to_norm(grads, norm)
         names = self.state_names
         trees = (grads, *[opt_state[name] for name in names])
         columns = [tree.leaves_like(params, t) for t in trees]

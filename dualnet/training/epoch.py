@@ -143,10 +143,11 @@ def _epoch(
     backend, dataset = stepper.backend, stepper.dataset
     epoch, first = (int(i) for i in now.position)
     order = stepper.order(epoch)
+    images_of_epoch = len(dataset.train_images)
     bar = tqdm(
         desc=f"epoch {epoch + 1}/{stepper.epochs}{stepper.label}",
-        total=len(dataset.train_images),
-        initial=int(now.sums[2]),
+        total=images_of_epoch,
+        initial=round(images_of_epoch * sum(map(len, order[:first])) / sum(map(len, order))),
         unit="ex",
         disable=quiet,
         leave=epoch + 1 == stepper.epochs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +12,11 @@ import numpy as np
 from dualnet.backends import Backend
 from dualnet.data import Dataset
 from dualnet.learning import correct
-from dualnet.nn import Layer, softmax_cross_entropy
+from dualnet.nn import Layer
 from dualnet.training.objective import Objective, TrainedNetwork
 from dualnet.training.state import Carried
 from dualnet.tree import Tree
-from dualnet.types import Array
+from dualnet.types import Array, Shape
 
 _BATCH = 1000
 _PIXELS = _BATCH * 32 * 32
@@ -44,11 +45,11 @@ class Evaluation:
     def __call__(self, at: Carried) -> tuple[float, float]:
         """Return mean loss (in nats) and accuracy of the network `at` a state, in evaluation mode.
 
-        The host waits for a device only once, after all batches.
+        Where targets are real, there is no accuracy: it is NaN.  The host waits for a device only
+        once, after all batches.
         """
         n = len(self.dataset.test_images)
-        height, width, _ = self.dataset.in_shape
-        at_once = max(1, min(_BATCH, _PIXELS // (height * width)))
+        at_once = batch_that_fits(self.dataset.in_shape)
         judged = []
         for start in range(0, n, at_once):
             part = slice(start, start + at_once)
@@ -62,7 +63,7 @@ class Evaluation:
         total = 0.0
         for loss in losses:
             total += loss  # by `sum`, Python would add with another rounding from version 3.12 on
-        return total / n, sum(hits) / n
+        return total / n, sum(hits) / n if self.objective.classifies else math.nan
 
     @cached_property
     def _judge_batch(self) -> Callable:
@@ -75,6 +76,13 @@ class Evaluation:
             params, model_state, readout, images, labels = batch
             trained = TrainedNetwork(self.network, params, model_state)
             logits = self.objective.logits(readout, trained, self.prepare(images))
-            return (), (softmax_cross_entropy(logits, labels).sum(), correct(logits, labels))
+            losses = self.objective.test_losses(logits, labels)
+            hits = correct(logits, labels)
+            return (), (losses.sum(), np.asarray(hits, like=losses))
 
         return self.backend.recorded(judge, self.graph, "evaluation")
+
+
+def batch_that_fits(in_shape: Shape) -> int:
+    """Return how many examples an evaluation takes at a time: fewer if they are large."""
+    return max(1, min(_BATCH, _PIXELS // math.prod(in_shape[:-1])))

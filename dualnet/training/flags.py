@@ -4,15 +4,26 @@ objective, a rule, an optimizer or a schedule."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from dualnet import backends, data
 from dualnet.errors import UsageError
 from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
+from dualnet.naming import did_you_mean, flag
 from dualnet.nn import READS
-from dualnet.training.resolve import DEFAULTS
-from dualnet.training.settings import Tables, flag, option_table
+from dualnet.training.resolve import (
+    DATASET_DEFAULTS,
+    DEFAULTS,
+    LR,
+    LR_DEFAULTS,
+    MODEL_DEFAULTS,
+    OTHER_DATA,
+    setting_kinds,
+)
+from dualnet.training.settings import DTYPES, ON_NAN, Tables, option_table, options_of
 
 Flags: TypeAlias = dict[str, dict[str, Any]]
 """Flag → what `ArgumentParser.add_argument` is told of it."""
@@ -21,57 +32,117 @@ _INT: dict[str, Any] = {"type": int, "metavar": "N"}
 _FLOAT: dict[str, Any] = {"type": float, "metavar": "X"}
 _SWITCH: dict[str, Any] = {"action": "store_true"}
 
+
+def _one_of(names: Iterable[str]) -> dict[str, Any]:
+    """Return the form of a flag that takes one of some names, which its help says at `{}`.
+
+    `resolve` checks the name, as it also may come from a file or from Python.
+    """
+    return {"metavar": "NAME", "names": tuple(names)}
+
+
+def _by_value(usual: Any, others: Mapping[str, Any]) -> str:
+    """Return a default, and those of the names that have another, as `0.001 (wp: 0.0005)`."""
+    values: dict[Any, list[str]] = {}
+    for name, value in others.items():
+        values.setdefault(value, []).append(name)
+    told = "; ".join(f"{', '.join(names)}: {_shown(v)}" for v, names in values.items())
+    return f"{_shown(usual)} ({told})" if told else _shown(usual)
+
+
+def _of_data(name: str) -> str:
+    """Return the default of a setting that depends on the data set."""
+    own = {dataset: values[name] for dataset, values in DATASET_DEFAULTS.items()}
+    usual = OTHER_DATA[name]
+    return _by_value(usual, {dataset: v for dataset, v in own.items() if v != usual})
+
+
+def _shown(value: Any) -> str:
+    """Return a default as a user would write it."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 WHAT_TO_LEARN: Flags = {
     "--recipe": {"metavar": "NAME", "help": "a published row, see --list; other flags overrule it"},
-    "--dataset": {"choices": data.NAMES, "help": f"default {DEFAULTS['dataset']}"},
-    "--data-dir": {"metavar": "DIR", "help": "the folder of the data files"},
-    "--limit-train": _INT | {"help": "use the first N training images only"},
-    "--limit-test": _INT | {"help": "use the first N test images only"},
-    "--validation": _INT | {"help": "test on N of the training images instead of the test images"},
-    "--image-size": _INT | {"help": "height and width of an image (imagenet-folder: 64)"},
-    "--pixels": {
-        "choices": data.PIXEL_SCALES,
-        "help": f"the scale of the pixels, default {DEFAULTS['pixels']}",
+    "--config": {"metavar": "FILE", "help": "settings in a file, FILE.toml; flags overrule it"},
+    "--plugin": {
+        "metavar": "FILE",
+        "action": "append",
+        "help": "a Python file, FILE.py, with rules, models, optimizers or data sets of your own",
     },
-    "--augment": {
-        "choices": data.AUGMENTATIONS,
-        "help": "random changes of training images, default none (contrastive: contrastive)",
-    },
+    "--dataset": {"metavar": "NAME", "help": f"see --list; default {DEFAULTS['dataset']}"},
+    "--data-dir": {"metavar": "DIR", "help": "folder of the data files; default DUALNET_DATA"},
+    "--limit-train": _INT | {"help": "use the first N training images only; default all"},
+    "--limit-test": _INT | {"help": "use the first N test images only; default all"},
+    "--validation": _INT
+    | {"help": "test on N of the training images; default the test images themselves"},
+    "--image-size": _INT
+    | {"help": "height and width of an image; default those of the set (imagenet-folder: 64)"},
+    "--pixels": _one_of(data.PIXEL_SCALES)
+    | {"help": f"the scale of the pixels, {{}}; default {DEFAULTS['pixels']}"},
+    "--augment": _one_of(data.AUGMENTATIONS)
+    | {"help": "random changes of training images, {}; default none (contrastive: contrastive)"},
 }
 
 HOW_TO_LEARN: Flags = {
-    "--lr": _FLOAT | {"help": "base learning rate"},
+    "--lr": _FLOAT | {"help": f"base learning rate; default {_by_value(LR, LR_DEFAULTS)}"},
     "--output-lr": _FLOAT
-    | {"help": "factor of the learning rate of the read-out, the last layer, default 1"},
-    "--head-lr": _FLOAT | {"help": "factor of the learning rate of local heads, default 1"},
-    "--head-reads": {
-        "choices": READS,
-        "help": "what local heads read in a network without heads of its own: the average over "
+    | {"help": "factor of the learning rate of the read-out, the last layer; default 1"},
+    "--head-lr": _FLOAT | {"help": "factor of the learning rate of local heads; default 1"},
+    "--head-reads": _one_of(READS)
+    | {
+        "help": "what local heads read in a network without heads of its own, {}: the average over "
         "pixels or tokens, or all; default average",
     },
-    "--epochs": _INT | {"help": "passes over the training images; the schedule spans all of them"},
-    "--patience": _INT
-    | {"help": "end after N epochs in a row without a lower loss on the --validation images"},
-    "--batch-size": _INT | {"help": "images of a step"},
-    "--seed": _INT | {"help": "of all randomness, default 0"},
+    "--rates": _FLOAT
+    | {"nargs": "+", "help": "train for a short time at each of these rates; say which to take"},
+    "--rate-steps": _INT | {"help": "steps at each of the --rates; default one epoch"},
+    "--epochs": _INT
+    | {
+        "help": "passes over the training images, all of which the schedule spans; default "
+        f"{_of_data('epochs')}"
+    },
+    "--early-stop": _INT
+    | {
+        "help": "end after N epochs in a row without a lower loss on the --validation images; "
+        "default never"
+    },
+    "--clip-norm": _FLOAT
+    | {
+        "help": "scale the gradient down to this norm, over all parameters, where it is larger; "
+        "default never"
+    },
+    "--on-nan": _one_of(ON_NAN)
+    | {
+        "help": "what NaN and infinity do to the run or to the update of their step, {}; default "
+        "stop"
+    },
+    "--batch-size": _INT | {"help": f"images of a step; default {_of_data('batch_size')}"},
+    "--seed": _INT | {"help": "of all randomness; default 0"},
     "--seeds": _INT | {"nargs": "+", "help": "do one run for each of these seeds"},
 }
 """Beside these there is a flag for each kind of choice: --model, --rule and so on."""
 
 WHERE_AND_HOW_TO_REPORT: Flags = {
-    "--backend": {"choices": backends.NAMES, "default": "numpy", "help": "default numpy"},
-    "--threads": _INT | {"default": 1, "help": "how many shards run at a time, default 1"},
+    "--backend": _one_of(backends.NAMES) | {"help": "{}; default numpy"},
+    "--threads": _INT | {"help": "how many shards run at a time; default 1"},
     "--shards": _INT
-    | {"help": "pieces that a batch is cut into, to bound memory (default: one for each thread)"},
+    | {"help": "pieces that a batch is cut into, to bound memory; default one for each thread"},
     "--no-graph": {
         "dest": "graph",
         "action": "store_false",
+        "default": None,
         "help": "do not record steps and evaluations to repeat them as a whole (cupy)",
     },
-    "--dtype": {"choices": ("float32", "float64"), "default": "float32", "help": "default float32"},
+    "--dtype": _one_of(DTYPES) | {"help": "{}; default float32"},
     "--run-dir": {"metavar": "DIR", "help": "default runs/DATASET-MODEL-RULE-TIME"},
     "--resume": {"metavar": "RUN", "help": "go on with the run in this folder"},
-    "--grad-stats": _INT | {"help": "every N steps, compare gradients with the exact ones"},
+    "--grad-stats": _INT
+    | {"help": "every N steps, compare gradients with the exact ones; default never"},
     "--json": _SWITCH | {"help": "print the summary as the last line"},
     "--quiet": _SWITCH | {"help": "show no progress bars"},
     "--list": _SWITCH | {"help": "list what there is to choose from"},
@@ -102,7 +173,7 @@ OPTION_HELP = {
     "losses": "at a local head: replicated (one for each token and group) or one; lg-fg-w also "
     "through-norms (for each group, as if norms kept groups apart)",
     "output_layers": "read-out and local heads: perturbed, or with their exact gradient",
-    "readout": "the output only reads, local losses train the rest (rules with local losses: yes)",
+    "readout": "the output only reads, local losses train the rest",
     "tangents": "k, the number of random directions in one pass",
     "tangent_chunk": "at most this many tangents at once, to bound memory",
     "sampler": f"distribution of the directions: {', '.join(WEIGHT_SAMPLERS)}, rank-one:R, "
@@ -146,14 +217,28 @@ OPTION_HELP = {
 }
 """What the help says of an option; a help text for every option of a dataclass."""
 
-_FORMS: dict[type, dict[str, Any]] = {
-    int: _INT,
-    float: _FLOAT,
-    str: {"metavar": "NAME"},
-    bool: {"action": argparse.BooleanOptionalAction},
-    tuple: _FLOAT | {"nargs": "+"},
+_FORMS: dict[str, dict[str, Any]] = {
+    "int": _INT,
+    "float": _FLOAT,
+    "str": {"metavar": "NAME"},
+    "bool": {"action": argparse.BooleanOptionalAction},
+    "tuple[float, ...]": _FLOAT | {"nargs": "+"},
 }
-"""Type of an option → the form of its flag."""
+"""What an option holds, beside None → the form of its flag."""
+
+
+EPILOG = (
+    "What no flag gives comes from --config, else from --recipe, else it is the default; some "
+    "defaults depend on the data set, the model or the rule.  --describe prints every setting that "
+    "a run would have."
+)
+
+
+class _Formatter(argparse.HelpFormatter):
+    """A formatter that leaves names such as `fg-w` in one piece."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
 class Parser(argparse.ArgumentParser):
@@ -162,6 +247,28 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
 
+    def parse_every(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Return the flags in argv, of which all must be known."""
+        args, unknown = self.parse_known_args(argv)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            if not name.startswith("--"):
+                raise UsageError(f"expected a flag, got {unknown[0]!r}; --help shows the flags")
+            flags = [one for action in self._actions for one in action.option_strings]
+            raise UsageError(
+                f"there is no flag {name}, --help shows all of them{did_you_mean(name, flags)}"
+            )
+        return args
+
+
+def files_named(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return what `--config` and `--plugin` name, on which the other flags depend."""
+    parser = Parser(add_help=False, allow_abbrev=False)
+    for name in ("--config", "--plugin"):
+        parser.add_argument(name, **WHAT_TO_LEARN[name])
+    args, _ = parser.parse_known_args(argv)
+    return args.config, args.plugin or []
+
 
 def make_parser(tables: Tables, description: str) -> Parser:
     """Return the parser of the command line.
@@ -169,21 +276,25 @@ def make_parser(tables: Tables, description: str) -> Parser:
     Args:
         tables: what there is to choose from; the fields of a choice's dataclass are its flags.
         description: what the program does, in a line.
+
+    Raises:
+        UsageError: something in the tables cannot have flags.
     """
     parser = Parser(
         prog="train.py",
         description=description,
+        epilog=EPILOG,
         allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
+        formatter_class=lambda prog: _Formatter(prog, max_help_position=32, width=100),
     )
     choices: Flags = {
-        flag(kind): {"choices": table, "help": f"default {DEFAULTS[kind]}"}
+        flag(kind): _one_of(table) | {"help": f"{{}}; default {DEFAULTS[kind]}"}
         for kind, table in tables.items()
     }
     groups: dict[str, Flags] = {
         "what to learn": WHAT_TO_LEARN,
         "how to learn it": choices | HOW_TO_LEARN,
-        **{f"{kind} options": option_flags(table) for kind, table in tables.items()},
+        **{f"{kind} options": option_flags(kind, table) for kind, table in tables.items()},
         "where and how to report": WHERE_AND_HOW_TO_REPORT,
     }
     owners: dict[str, str] = {}
@@ -195,23 +306,71 @@ def make_parser(tables: Tables, description: str) -> Parser:
                     f"{name} is among {owners[name]} and among {title}; give the option of your "
                     "own another name"
                 )
-            group.add_argument(name, **form)
+            names = ", ".join(form.get("names", ()))
+            rest = {key: value for key, value in form.items() if key != "names"}
+            group.add_argument(name, **{**rest, "help": form["help"].replace("{}", names)})
     one_of_them = group.add_mutually_exclusive_group()
     for precision, bits in ROUNDED_BITS.items():
         one_of_them.add_argument(
             flag(precision),
-            dest="matmul_precision",
-            action="store_const",
-            const=precision,
-            default="full",
+            action="store_true",
+            default=None,
             help=f"float32 matrix products may round their factors to {bits} bits (cupy)",
         )
     return parser
 
 
-def option_flags(table: Mapping[str, type]) -> Flags:
-    """Return a flag for each option of the dataclasses in a table."""
+def option_flags(kind: str, table: Mapping[str, type]) -> Flags:
+    """Return a flag for each option of the dataclasses in a table.
+
+    The help of an option is in `OPTION_HELP`, else in the docstring of a class that has it.
+    """
     return {
-        flag(name): {"help": f"{OPTION_HELP.get(name, name)} ({', '.join(users)})", **_FORMS[kind]}
-        for name, (kind, users) in option_table(table).items()
+        flag(name): {
+            "help": f"{_help(name, [table[user] for user in users])} "
+            f"({_defaults_of(kind, name, {user: table[user] for user in users})})",
+            **_FORMS[form.removesuffix(" | None")],
+        }
+        for name, (form, users) in option_table(table).items()
     }
+
+
+def _help(name: str, classes: Iterable[type]) -> str:
+    """Return what an option is, for the help; where nobody says it, the name."""
+    told = OPTION_HELP.get(name)
+    for cls in classes:
+        if told is None and (found := re.search(rf"^ *{name}: *(.+)$", cls.__doc__ or "", re.M)):
+            told = found[1].strip().removesuffix(".")
+    return (told or name).replace("%", "%%")  # as argparse wants it
+
+
+def _defaults_of(kind: str, name: str, users: Mapping[str, type]) -> str:
+    """Return who has an option, and the default of each, also where it depends on the data set."""
+    owners: dict[str, list[str]] = {}
+    for user, cls in users.items():
+        of_data = {
+            dataset: options[name]
+            for dataset, options in (
+                MODEL_DEFAULTS.get(user, {}) if kind == "model" else {}
+            ).items()
+            if name in options
+        }
+        default = _by_value(options_of(cls)[name], of_data)
+        if (kind, name) == ("model", "readout"):
+            default = "no (rules with local losses: yes)"  # as `fitting_options` has it
+        owners.setdefault(default, []).append(user)
+    if len(owners) == 1:
+        ((default, names),) = owners.items()
+        return f"{', '.join(names)}; default {default}"
+    return "default " + "; ".join(f"{', '.join(names)}: {d}" for d, names in owners.items())
+
+
+def given(args: argparse.Namespace, tables: Tables) -> dict[str, Any]:
+    """Return the settings and options that the command line gives, as `resolve` takes them.
+
+    Args:
+        args: the command line as `make_parser(tables, …)` read it.
+        tables: what there is to choose from.
+    """
+    names = setting_kinds(tables)
+    return {n: value for n, value in vars(args).items() if value is not None and n in names}

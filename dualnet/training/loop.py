@@ -25,12 +25,15 @@ from dualnet.learning import (
     Task,
     estimate_gradient,
 )
+from dualnet.naming import named
 from dualnet.optim import Optimizer
 from dualnet.random import Key
 from dualnet.schedules import Schedule
+from dualnet.training.divergence import left_out_unless_finite, noting_start, where_it_began
 from dualnet.training.epoch import course, step_number
 from dualnet.training.evaluation import Evaluation
 from dualnet.training.examples import Examples
+from dualnet.training.history import best_epoch
 from dualnet.training.objective import (
     Objective,
     StepNumbers,
@@ -67,12 +70,14 @@ class Trainer:
         objective: what batches are made into, and how answers are judged.
         augment: what changes training images at random in every step; None for nothing.
         shards: pieces that a batch is cut into; None for `backend.threads`.
-        patience: after how many epochs in a row without a lower test loss the run ends; None for
+        early_stop: after how many epochs in a row without a lower test loss the run ends; None for
             never.
         grad_stats: after how many steps the gradient is compared with the exact one again,
             beginning with the first step; None for never.
         graph: whether a device may record steps and evaluations, and repeat the recordings.
         head_lr, output_lr: factors of the learning rate; see `rates.rate_factors`.
+        clip_norm: the norm to which larger gradients are scaled down; None to leave them.
+        on_nan: what a number that is not finite does: `stop` the run, or `skip` its step.
     """
 
     task: Task
@@ -90,19 +95,21 @@ class Trainer:
     objective: Objective = Supervised()  # noqa: RUF009, frozen
     augment: Augmentation | None = None
     shards: int | None = None
-    patience: int | None = None
+    early_stop: int | None = None
     grad_stats: int | None = None
     graph: bool = True
     head_lr: float = 1.0
     output_lr: float = 1.0
+    clip_norm: float | None = None
+    on_nan: str = "stop"
 
     @cached_property
     def plan(self) -> Plan:
         """What the rule needs to know about the network, worked out once."""
-        return Plan.of(self.task, *self._initial, self._prepare(self.dataset.train_images[:1]))
+        return Plan.of(self.task, *self._initial, self.prepare(self.dataset.train_images[:1]))
 
     @cached_property
-    def _examples(self) -> Examples:
+    def examples(self) -> Examples:
         """What the steps take of the data set."""
         return Examples(self.dataset, self.backend)
 
@@ -137,10 +144,10 @@ class Trainer:
         params, model_state = self._initial
         _ = self._rate_factors  # refused here, before a run has a folder
         trained = TrainedNetwork(self.task.network, params, model_state)
-        x = self._prepare(self.dataset.train_images[:1])
+        x = self.prepare(self.dataset.train_images[:1])
         images = len(self.dataset.train_images)
         require_whole_batches(self.objective, self.task, trained, x, images, self.batch_size)
-        classes = len(self.dataset.classes)
+        classes = self.dataset.outputs
         carried = Carried(
             params,
             model_state,
@@ -155,6 +162,7 @@ class Trainer:
             sums=np.zeros(4),
             history=np.zeros((0, len(COLUMNS))),
             comparisons={} if self.grad_stats is None else nothing_compared,
+            skipped=np.zeros((), np.int64) if self.on_nan == "skip" else {},
         )
 
     def train(
@@ -203,9 +211,9 @@ class Trainer:
         """Return whether the last epoch was made, or so many without a lower test loss."""
         if now.position[0] >= self.epochs:
             return True
-        if self.patience is None or not len(now.history):
+        if self.early_stop is None or not len(now.history):
             return False
-        return len(now.history) - best_epoch(now.history) >= self.patience
+        return len(now.history) - best_epoch(now.history) >= self.early_stop
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """Return the indices of the training images of each batch of an epoch."""
@@ -217,11 +225,9 @@ class Trainer:
     ) -> TrainState:
         """Return the state after the next step; see `epoch.Stepper`."""
         number = step_number(now.position, per_epoch)
-        key = self._step_key.fold_in(number)
-        factor = self.schedule(number, self.epochs * per_epoch, per_epoch)
-        # A float64 scalar of NumPy would widen float32 parameters.
-        numbers = StepNumbers(lr_factor=float(factor), step=number + 1)
-        carried, seen = advance(now.carried, batch, key, numbers._asdict())
+        key, numbers = self.of_step(number, per_epoch)
+        now = noting_start(self, now, now.carried, number, per_epoch)
+        carried, seen = advance(now.carried, batch, key, numbers)
         unread = Unread(number, seen["loss"], seen["correct"], len(batch[-1]))
         return replace(
             now,
@@ -230,6 +236,13 @@ class Trainer:
             comparisons=self.compared(now, number, seen, key),
             unread=(*now.unread, unread),
         )
+
+    def of_step(self, number: int, per_epoch: int) -> tuple[Key, dict[str, Any]]:
+        """Return the key of a step, numbered from 0, and the fields of its `StepNumbers`."""
+        factor = self.schedule(number, self.epochs * per_epoch, per_epoch)
+        # A float64 scalar of NumPy would widen float32 parameters.
+        numbers = StepNumbers(lr_factor=float(factor), step=number + 1)
+        return self._step_key.fold_in(number), numbers._asdict()
 
     def advance(
         self,
@@ -255,14 +268,10 @@ class Trainer:
         """
         now = StepNumbers(**numbers)
         trained = TrainedNetwork(self.task.network, carried.params, carried.model_state)
-        view_keys = self.objective.view_keys(key.fold_in("augment"))
-        images, labels = self._examples.of(batch)
-        views = [self._prepare(images, view_key) for view_key in view_keys]
-        inputs, targets = self.objective.combine(views, labels)
-
+        inputs, targets = self.inputs_of(batch, key)
         learner = LearnerState(carried.params, carried.model_state, carried.rule_state)
         done = estimate_gradient(
-            self.rule, self.plan, learner, Batch(inputs, targets), key, self.backend, self._pieces
+            self.rule, self.plan, learner, Batch(inputs, targets), key, self.backend, self.pieces
         )
         lr = self.lr * now.lr_factor
         params, opt_state = self.optimizer.apply(
@@ -273,18 +282,30 @@ class Trainer:
             now.step,
             check,
             self._rate_factors,
+            self.clip_norm,
         )
         readout, correct_by_readout = self.objective.learn_readout(
             carried.readout, trained, inputs, targets, now
         )
         hits = done.correct if correct_by_readout is None else correct_by_readout
-        seen = {"loss": done.loss, "correct": hits}
+        new = Carried(params, done.model_state, done.rule_state, opt_state, readout)
+        loss = done.loss
+        if self.on_nan == "skip":
+            new, loss = left_out_unless_finite(new, carried, done.gradients, loss)
+        seen = {"loss": loss, "correct": hits}
         if self.grad_stats is not None:
             seen |= {"gradients": done.gradients, "inputs": inputs, "targets": targets}
-        return Carried(params, done.model_state, done.rule_state, opt_state, readout), seen
+        return new, seen
+
+    def inputs_of(self, batch: tuple[Array, ...], key: Key) -> tuple[Array, Array]:
+        """Return what the network gets in a step with this batch and key, and the targets."""
+        view_keys = self.objective.view_keys(key.fold_in("augment"))
+        images, labels = self.examples.of(batch)
+        views = [self.prepare(images, view_key) for view_key in view_keys]
+        return self.objective.combine(views, labels)
 
     @property
-    def _pieces(self) -> int:
+    def pieces(self) -> int:
         """How many pieces a batch is cut into."""
         return self.shards or self.backend.threads
 
@@ -298,16 +319,23 @@ class Trainer:
             return now
         steps, losses, hits, examples = zip(*now.unread, strict=True)
         on_host = (self.backend.to_host(np.stack(x)).tolist() for x in (losses, hits))
-        sums = now.sums
+        sums, skipped = now.sums, now.skipped
         for number, loss, right, n in zip(steps, *on_host, examples, strict=True):
             if not np.isfinite(loss):
-                raise DivergedError(
-                    f"diverged at step {number + 1}: the loss is {loss}; lower --lr (now "
-                    f"{self.lr:g}) or raise --tangents if the rule has it; the last good "
-                    "checkpoint is kept"
-                )
+                if self.on_nan == "skip":
+                    skipped = skipped + 1
+                    continue
+                raise self._diverged(now, number, f"at step {number + 1}: the loss is {loss}")
             sums = np.add(sums, (loss * n, right / self.objective.views_per_image, n, 0))
-        return replace(now, sums=sums, unread=())
+        return replace(now, sums=sums, skipped=skipped, unread=())
+
+    def _diverged(self, now: TrainState, last: int, what: str) -> DivergedError:
+        """Return the error of a run that made its steps up to `last`, numbered from 0."""
+        began = where_it_began(self, now, last)
+        return DivergedError(
+            f"diverged {what}; {began and began + '; '}lower {named('lr')} (now {self.lr:g}) or "
+            f"raise {named('tangents')} if the rule has it; the last good checkpoint is kept"
+        )
 
     def compared(self, now: TrainState, number: int, seen: dict[str, Tree], key: Key) -> Tree:
         """Return the comparisons, with that of this step's gradient if it is the step's turn."""
@@ -315,7 +343,7 @@ class Trainer:
             return now.comparisons
         at = now.carried
         learner = LearnerState(at.params, at.model_state, at.rule_state)
-        point = Point(self.rule, self.plan, learner, self.backend, self._pieces)
+        point = Point(self.rule, self.plan, learner, self.backend, self.pieces)
         rows = compare(seen["gradients"], point.exact(seen["inputs"], seen["targets"], key))
         new = [[row.cosine, row.angle, row.norm_ratio] for row in rows]
         return np.concatenate([now.comparisons, [new]])
@@ -327,16 +355,17 @@ class Trainer:
     def finish_epoch(self, now: TrainState, per_epoch: int) -> TrainState:
         """Evaluate, add the epoch's row to the history, and go to the start of the next epoch."""
         epoch = int(now.position[0])
+        last = (epoch + 1) * per_epoch - 1
+        loss, hits, examples, seconds = now.sums
+        if not examples:
+            raise self._diverged(now, last, f"in epoch {epoch + 1}: all its steps were left out")
         test_loss, test_accuracy = self.evaluate(now)
         if not np.isfinite(test_loss):
-            raise DivergedError(
-                f"diverged in epoch {epoch + 1}: the test loss is {test_loss}; lower --lr (now "
-                f"{self.lr:g}); the last good checkpoint is kept"
-            )
-        loss, hits, examples, seconds = now.sums
-        last = (epoch + 1) * per_epoch - 1
+            what = f"in epoch {epoch + 1}: the test loss is {test_loss}"
+            raise self._diverged(now, last, what)
         lr = self.lr * self.schedule(last, self.epochs * per_epoch, per_epoch)
-        row = [epoch + 1, loss / examples, hits / examples, test_loss, test_accuracy, lr, seconds]
+        accuracy = hits / examples if self.objective.classifies else np.nan
+        row = [epoch + 1, loss / examples, accuracy, test_loss, test_accuracy, lr, seconds]
         return replace(
             now,
             position=np.array([epoch + 1, 0]),
@@ -355,24 +384,15 @@ class Trainer:
             self.task.network,
             self.objective,
             self.dataset,
-            self._prepare,
+            self.prepare,
             self.backend,
             self.graph,
         )
 
-    def _prepare(self, images: Array, key: Key | None = None) -> Array:
+    def prepare(self, images: Array, key: Key | None = None) -> Array:
         """Return images as the network gets them, changed at random if a key is given."""
         change = None
         if key is not None and self.augment is not None:
             change = partial(self.augment, key, backend=self.backend)
         raw = self.backend.asarray(images)  # moved as bytes, a quarter of what floats would be
         return self.dataset.pixels(raw, self.dtype, self.pixels, change)
-
-
-def best_epoch(history: np.ndarray) -> int:
-    """Return the number, from 1, of the first epoch with the lowest test loss.
-
-    Args:
-        history: a row for each epoch, at least one, in the order of `COLUMNS`.
-    """
-    return int(np.argmin(history[:, COLUMNS.index("test_loss")])) + 1

@@ -12,12 +12,14 @@ import numpy as np
 from dualnet.core.derivatives import value_and_grad
 from dualnet.errors import UsageError
 from dualnet.learning import Task, correct
+from dualnet.naming import assigned
 from dualnet.nn import (
     InfoNCE,
     Layer,
     Linear,
     LocalHead,
     Sequential,
+    mean_squared_error,
     normalize,
     softmax_cross_entropy,
 )
@@ -70,10 +72,12 @@ class Objective(Protocol):
     Attributes:
         min_batch: how many images a batch must have for its loss to say anything.
         views_per_image: how many inputs of the network a step makes of each image.
+        classifies: whether targets are classes, so that there is an accuracy.
     """
 
     min_batch: ClassVar[int]
     views_per_image: ClassVar[int]
+    classifies: ClassVar[bool]
 
     @property
     def loss(self) -> Callable[[Array, Array], Array]:
@@ -125,6 +129,10 @@ class Objective(Protocol):
         """Return the numbers `(n, classes)` by which accuracy and test loss are judged."""
         ...
 
+    def test_losses(self, logits: Array, targets: Array) -> Array:
+        """Return the test loss of each example, `(n,)`, for what `logits` has returned."""
+        ...
+
 
 @dataclass(frozen=True)
 class Supervised:
@@ -132,6 +140,7 @@ class Supervised:
 
     min_batch: ClassVar[int] = 1
     views_per_image: ClassVar[int] = 1
+    classifies: ClassVar[bool] = True
 
     @property
     def loss(self) -> Callable[[Array, Array], Array]:
@@ -157,6 +166,27 @@ class Supervised:
 
     def logits(self, readout: Tree, trained: TrainedNetwork, x: Array) -> Array:
         return trained.outputs(x)
+
+    def test_losses(self, logits: Array, targets: Array) -> Array:
+        return softmax_cross_entropy(logits, targets)
+
+
+@dataclass(frozen=True)
+class Regression(Supervised):
+    """Mean squared error of the outputs and real targets."""
+
+    classifies: ClassVar[bool] = False
+
+    @property
+    def loss(self) -> Callable[[Array, Array], Array]:
+        return mean_squared_error
+
+    def combine(self, views: list[Array], labels: Array) -> tuple[Array, Array]:
+        (x,) = views
+        return x, labels.astype(x.dtype)  # targets in float64 would widen what is learned
+
+    def test_losses(self, logits: Array, targets: Array) -> Array:
+        return mean_squared_error(logits, targets.astype(logits.dtype))
 
 
 @dataclass(frozen=True)
@@ -187,6 +217,7 @@ class Contrastive:
 
     min_batch: ClassVar[int] = 2  # an image is told apart from the others
     views_per_image: ClassVar[int] = 2
+    classifies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.projection < 1:
@@ -233,6 +264,9 @@ class Contrastive:
     def logits(self, readout: Tree, trained: TrainedNetwork, x: Array) -> Array:
         return self._features(trained, x) @ readout["params"]["w"] + readout["params"]["b"]
 
+    def test_losses(self, logits: Array, targets: Array) -> Array:
+        return softmax_cross_entropy(logits, targets)
+
     def _features(self, trained: TrainedNetwork, x: Array) -> Array:
         """Return what the read-out gets: what goes into the last layer in evaluation mode."""
         assert isinstance(trained.network, Sequential)  # `_with_projections` made sure
@@ -241,7 +275,11 @@ class Contrastive:
         return normalize(features, (-1,)) if self.readout_norm else features
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"supervised": Supervised, "contrastive": Contrastive}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "supervised": Supervised,
+    "regression": Regression,
+    "contrastive": Contrastive,
+}
 """The objectives by the name that the command line gives them."""
 
 
@@ -270,8 +308,9 @@ def require_whole_batches(
     last = images % batch_size or batch_size
     if last < objective.min_batch:
         raise UsageError(
-            f"--batch-size {batch_size} leaves a last batch of {last} of {images} images, and the "
-            f"{type(objective).__name__.lower()} loss tells {objective.min_batch} or more apart"
+            f"{assigned('batch_size', batch_size)} leaves a last batch of {last} of {images} "
+            f"images, and the {type(objective).__name__.lower()} loss tells {objective.min_batch} "
+            "or more apart"
         )
     if last > 1 or not task.couples_examples:
         return
@@ -281,7 +320,8 @@ def require_whole_batches(
         trained.network.apply(trained.params, trained.model_state, inputs, context)
     except UsageError as error:
         raise UsageError(
-            f"--batch-size {batch_size} leaves a last batch of one of {images} images: {error}"
+            f"{assigned('batch_size', batch_size)} leaves a last batch of one of {images} "
+            f"images: {error}"
         ) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dualnet import tree
 from dualnet.errors import UsageError
 from dualnet.learning.sites import output_parameters, readout_parameters
+from dualnet.naming import named
 from dualnet.nn import Layer
 from dualnet.tree import Tree
 
@@ -32,7 +33,7 @@ def rate_factors(
         return None
     readout = frozenset(readout_parameters(network, params))
     if not readout and output_lr != 1.0:
-        raise UsageError("--output-lr: no layer of the network has parameters")
+        raise UsageError(f"{named('output_lr')}: no layer of the network has parameters")
     heads = frozenset(output_parameters(network, params)) - readout
 
     def factor(path: str) -> float:

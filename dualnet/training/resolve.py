@@ -1,18 +1,32 @@
-"""Turn flags into settings: a flag comes before the recipe, and the recipe before the default."""
+"""Turn what is given into settings: it comes before the recipe, and the recipe before the default.
+
+The command line, a file of settings and Python give the same thing: a dict of settings and options
+by their names, those that `by_name` returns.
+"""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dualnet import backends, data
+from dualnet.data.arrays import NAME as ARRAYS
 from dualnet.errors import UsageError
 from dualnet.learning import RULES
+from dualnet.naming import assigned, did_you_mean, named
 from dualnet.nn import READS
 from dualnet.training.recipes import find_recipe
-from dualnet.training.settings import Settings, Tables, build, flag, option_table
+from dualnet.training.settings import (
+    Settings,
+    Tables,
+    build,
+    kinds_of,
+    of_kind,
+    option_table,
+    options_of,
+    require_choice,
+)
 
 DEFAULTS: dict[str, Any] = {
     "dataset": "digits",
@@ -26,14 +40,13 @@ DEFAULTS: dict[str, Any] = {
 """Choices that hold for every data set and rule."""
 
 DATASET_DEFAULTS = {
+    ARRAYS: {"epochs": 10, "batch_size": 64},
     "digits": {"epochs": 60, "batch_size": 32},
     "mnist": {"epochs": 10, "batch_size": 64},
     "fashion-mnist": {"epochs": 10, "batch_size": 64},
-    "cifar10": {"epochs": 10, "batch_size": 128},
-    "cifar100": {"epochs": 10, "batch_size": 128},
-    "tiny-imagenet": {"epochs": 10, "batch_size": 128},
-    "imagenet-folder": {"epochs": 10, "batch_size": 128},
 }
+OTHER_DATA = {"epochs": 10, "batch_size": 128}
+"""Defaults of the data sets that are not in `DATASET_DEFAULTS`."""
 _ONE_PATCH = {"patches": 1, "depth": 1}  # LocalMixer M/1/16
 MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "mlp": {"digits": {"width": 128}, "cifar10": {"width": 1024}, "cifar100": {"width": 1024}},
@@ -46,96 +59,101 @@ MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 OF_LOCAL_HEADS = ("head_reads", "head_lr")
 """Settings that are of use to rules with local losses alone."""
 
+LR = 1e-3
 LR_DEFAULTS = {"fg-w": 5e-4, "lg-fg-w": 5e-4, "wp": 5e-4}
-"""Learning rates of the rules for which it is not 1e-3."""
+"""Learning rates of the rules for which it is not `LR`."""
+
+ROUNDED = tuple(name for name in backends.MATMUL_PRECISIONS if name != "full")
+"""Precisions of matrix products that are settings of their own, True or False, for users."""
 
 
-def resolve(args: argparse.Namespace, tables: Tables) -> Settings:
-    """Return the settings that the command line asks for.
+def resolve(given: Mapping[str, Any], tables: Tables) -> Settings:
+    """Return the settings that what is given asks for.
 
-    A flag comes before the recipe, the recipe before the defaults.
+    What is given comes before the recipe, the recipe before the defaults.
 
     Args:
-        args: the command line as `flags.make_parser(tables, …)` read it.
+        given: settings and options by name, of those in `setting_kinds(tables)`; an int may stand
+            for a float, and a list for a tuple.
         tables: what there is to choose from.
 
     Raises:
-        UsageError: a flag that nothing uses, or a choice that cannot be made.
+        UsageError: a name that there is not, a value of the wrong kind, a setting that nothing
+            uses, or a choice that cannot be made.
     """
-    flags = {name: value for name, value in vars(args).items() if value is not None}
-    recipe = {} if args.recipe is None else find_recipe(args.recipe).settings
-    chosen = {**DEFAULTS, **recipe, **flags}
+    kinds = setting_kinds(tables)
+    for name in given:
+        if name not in kinds:
+            raise UsageError(f"there is no setting {name!r}{did_you_mean(name, kinds)}")
+    given = {name: of_kind(named(name), kinds[name], value) for name, value in given.items()}
+    recipe = find_recipe(given["recipe"]).settings if given.get("recipe") else {}
+    chosen = {**DEFAULTS, **recipe, **given}
+    require_choice("dataset", chosen["dataset"], (*data.SOURCES, ARRAYS))
+    for kind, table in tables.items():
+        require_choice(kind, chosen[kind], table)
     dataset, rule = chosen["dataset"], chosen["rule"]
-    if args.data_dir is not None and data.SOURCES[dataset].kept == "package":
-        raise UsageError(f"--data-dir is of no use to --dataset {dataset}: it ships with us")
-    if args.backend == "numpy" and not args.graph:
-        raise UsageError("--no-graph is of no use to --backend numpy; it is for cupy")
+    if chosen.get("backend", "numpy") == "numpy" and chosen.get("graph") is False:
+        raise UsageError(
+            f"{assigned('graph', False)} is of no use to {assigned('backend', 'numpy')}; it is for "
+            "cupy"
+        )
     if locality(rule) == "global":
         for name in OF_LOCAL_HEADS:
-            if name in flags:
+            chosen.pop(name, None)  # what a recipe says of another rule
+            if name in given:
                 raise UsageError(
-                    f"{flag(name)} is of no use to --rule {rule}; it is for rules with local losses"
+                    f"{named(name)} is of no use to {assigned('rule', rule)}; it is for rules "
+                    "with local losses"
                 )
-    options = {}
+    options: dict[str, Any] = {}
     for kind, table in tables.items():
         name = chosen[kind]
-        fields = {f.name: f.default for f in dataclasses.fields(table[name])}
+        defaults = options_of(table[name])
         for option, (_, users) in option_table(table).items():
-            if option in flags and option not in fields:
+            if option in given and option not in defaults:
                 raise UsageError(
-                    f"{flag(option)} is of no use to --{kind} {name}; it is for {', '.join(users)}"
+                    f"{named(option)} is of no use to {assigned(kind, name)}; it is for "
+                    f"{', '.join(users)}"
                 )
         # What a recipe says of one optimizer is of no use to another one.
-        given = {**recipe, **flags} if recipe.get(kind) == name else flags
+        own = {**recipe, **given} if recipe.get(kind) == name else given
         fitting = fitting_options(tables["model"], name, dataset, rule) if kind == "model" else {}
-        options[kind] = {**fields, **fitting, **{o: given[o] for o in fields if o in given}}
+        options[f"{kind}_options"] = {
+            **defaults,
+            **fitting,
+            **{option: own[option] for option in defaults if option in own},
+        }
     chosen = {
-        "lr": LR_DEFAULTS.get(rule, 1e-3),
+        "lr": LR_DEFAULTS.get(rule, LR),
         "augment": "contrastive" if chosen["objective"] == "contrastive" else "none",
-        **DATASET_DEFAULTS[dataset],
+        **DATASET_DEFAULTS.get(dataset, OTHER_DATA),
         **chosen,
+        "matmul_precision": _precision(given),
     }
-    of_heads = (
-        {}
-        if locality(rule) == "global"
-        else {name: chosen[name] for name in OF_LOCAL_HEADS if name in chosen}
-    )
-    settings = Settings(
-        dataset=dataset,
-        model=chosen["model"],
-        rule=rule,
-        optimizer=chosen["optimizer"],
-        schedule=chosen["schedule"],
-        lr=chosen["lr"],
-        epochs=chosen["epochs"],
-        batch_size=chosen["batch_size"],
-        seed=args.seed or 0,
-        pixels=chosen["pixels"],
-        objective=chosen["objective"],
-        augment=chosen["augment"],
-        dtype=args.dtype,
-        backend=args.backend,
-        threads=args.threads,
-        matmul_precision=args.matmul_precision,
-        graph=args.graph,
-        shards=args.shards,
-        limit_train=args.limit_train,
-        limit_test=args.limit_test,
-        validation=chosen.get("validation"),
-        patience=chosen.get("patience"),
-        image_size=chosen.get("image_size"),
-        grad_stats=args.grad_stats,
-        output_lr=chosen.get("output_lr", 1.0),
-        **of_heads,
-        model_options=options["model"],
-        rule_options=options["rule"],
-        optimizer_options=options["optimizer"],
-        objective_options=options["objective"],
-        schedule_options=options["schedule"],
-        recipe=args.recipe,
-    )
+    fields = {f.name for f in dataclasses.fields(Settings)}
+    settings = Settings(**{n: v for n, v in chosen.items() if n in fields}, **options)
     check(settings, tables)
     return settings
+
+
+def setting_kinds(tables: Tables) -> dict[str, str]:
+    """Return every setting and option that there is, each with what it holds, as `int | None`."""
+    hidden = {"matmul_precision", *(f"{kind}_options" for kind in tables)}
+    kinds = {name: kind for name, kind in kinds_of(Settings).items() if name not in hidden}
+    kinds |= dict.fromkeys(ROUNDED, "bool")
+    for table in tables.values():
+        kinds |= {name: kind for name, (kind, _) in option_table(table).items()}
+    return kinds
+
+
+def by_name(settings: Settings, tables: Tables) -> dict[str, Any]:
+    """Return every setting and every option of what is chosen, as `setting_kinds` has."""
+    by_name = dict(vars(settings))
+    precision = by_name.pop("matmul_precision")
+    by_name |= {name: name == precision for name in ROUNDED}
+    for kind in tables:
+        by_name |= by_name.pop(f"{kind}_options")
+    return by_name
 
 
 def fitting_options(
@@ -155,20 +173,25 @@ def locality(rule: str) -> str:
 
 def check(settings: Settings, tables: Tables) -> None:
     """Raise a UsageError unless everything that the settings name exists and can be made."""
-    named = {
-        "dataset": data.NAMES,
+    choices: dict[str, Iterable[str]] = {
+        "dataset": (*data.SOURCES, ARRAYS),
         "pixels": data.PIXEL_SCALES,
         "augment": data.AUGMENTATIONS,
         "head_reads": READS,
         "backend": backends.NAMES,
         "matmul_precision": backends.MATMUL_PRECISIONS,
     }
-    for kind, names in named.items():
-        if getattr(settings, kind) not in names:
-            raise UsageError(
-                f"{kind}: expected one of {', '.join(names)}, got {getattr(settings, kind)!r}"
-            )
+    for kind, names in choices.items():
+        require_choice(kind, getattr(settings, kind), names)
     for kind, table in tables.items():
         build(table, kind, getattr(settings, kind), getattr(settings, f"{kind}_options"))
     if settings.recipe is not None:
         find_recipe(settings.recipe)
+
+
+def _precision(given: Mapping[str, Any]) -> str:
+    """Return the precision of matrix products that is asked for."""
+    asked = [name for name in ROUNDED if given.get(name)]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(map(named, asked))}: give one of them")
+    return asked[0] if asked else "full"

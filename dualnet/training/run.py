@@ -18,15 +18,18 @@ from dualnet.analysis import TOTAL
 from dualnet.data import AUGMENTATIONS, Dataset
 from dualnet.errors import BackendError, DataError, UsageError
 from dualnet.learning import RULES, Task
+from dualnet.naming import assigned, named
 from dualnet.nn import Layer
 from dualnet.optim import OPTIMIZERS
 from dualnet.schedules import SCHEDULES
 from dualnet.training.curve import draw_curve
-from dualnet.training.loop import Trainer, best_epoch
+from dualnet.training.history import best, best_epoch, outcome
+from dualnet.training.loop import Trainer
 from dualnet.training.objective import OBJECTIVES
-from dualnet.training.run_folder import COLUMNS, RunFolder
+from dualnet.training.run_folder import BEST, COLUMNS, NETWORK, RunFolder
 from dualnet.training.settings import Settings, build
 from dualnet.training.state import TrainState
+from dualnet.training.trained import Trained, parts_of
 from dualnet.tree import Tree
 
 _WARM_UP_STEPS = 5
@@ -101,14 +104,26 @@ class Run:
         self.done: dict[str, Any] | None = None
         if resume:
             self.start = restored(self.start, settings, folder)
-            if trainer.is_over(self.start):
-                self.done = folder.summary()
-            if self.done is not None:
+            found = folder.summary() if trainer.is_over(self.start) else None
+            # A run that was given more epochs and then killed has the summary of fewer.
+            if found is not None and found.get("epochs") == len(self.start.history):
+                self.done = found
                 return
             folder.write_settings(settings)  # the run may have more epochs now
+            self._drop_best_of_a_lost_epoch()
         else:
             folder.create(settings)
+        self._write_network()
         self.save(self.start)
+
+    def _write_network(self) -> None:
+        """Write `network.json`, unless a layer cannot be written as text."""
+        of_start = Trained(**parts_of(self.trainer, self.settings, self.start.carried))
+        try:
+            description = of_start.description
+        except UsageError:
+            return  # the run itself needs no description, only whoever loads its network
+        self.folder.write_json(NETWORK, description)
 
     def save(self, state: TrainState) -> None:
         """Write a state, from which the run can go on."""
@@ -121,16 +136,32 @@ class Run:
 
     def save_epoch(self, state: TrainState) -> None:
         """Write a state after an epoch, and the figures of all epochs."""
+        if best_epoch(state.history) == len(state.history):
+            # Before the checkpoint: a run that is killed in between makes this epoch again.
+            best = of_best(state)
+            self.folder.write_checkpoint(tree.map(self.trainer.backend.to_host, best), BEST)
         self.save(state)
         self.folder.write_metrics(state.history)
         self._memory = self.trainer.backend.memory()  # a recorded step still holds its memory
+
+    def _drop_best_of_a_lost_epoch(self) -> None:
+        """Delete `best.npz` if it is of an epoch that the checkpoint does not know.
+
+        That is so after a run was killed between the two.  It makes the epoch again, but perhaps
+        with other numbers, because it may have been given more epochs, and with them other rates.
+        """
+        if self.folder.holds(BEST):
+            epoch = int(read_best(self.start, self.folder)["epoch"])
+            history = self.start.history
+            if not len(history) or epoch != best_epoch(history):
+                self.folder.remove(BEST)
 
     def finish(self, now: TrainState, step_seconds: list[float]) -> dict[str, Any]:
         """Write and return the summary of a run that has reached its last epoch."""
         settings = self.settings
         summary = {
             **outcome(now.history),
-            **({} if settings.patience is None else best(now.history)),
+            **best(now.history),
             "seconds_per_step": seconds_per_step(step_seconds),
             "seconds": time.perf_counter() - self._began,
             "peak_memory_bytes": peak_memory_bytes(),
@@ -144,6 +175,7 @@ class Run:
             "rule": settings.rule,
             **{f"rule_{name}": value for name, value in settings.rule_options.items()},
             **last_cosine(now.comparisons),
+            **({"skipped_steps": int(now.skipped)} if settings.on_nan == "skip" else {}),
             **self._published,
             "run_dir": str(self.folder.path),
         }
@@ -178,11 +210,13 @@ def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Traine
         seed=settings.seed,
         backend=backend,
         shards=settings.shards,
-        patience=settings.patience,
+        early_stop=settings.early_stop,
         grad_stats=settings.grad_stats,
         graph=settings.graph,
         head_lr=settings.head_lr,
         output_lr=settings.output_lr,
+        clip_norm=settings.clip_norm,
+        on_nan=settings.on_nan,
     )
 
 
@@ -217,23 +251,34 @@ def restored(start: TrainState, settings: Settings, folder: RunFolder) -> TrainS
             )
     if settings.epochs < now.position[0]:
         raise UsageError(
-            f"--epochs {settings.epochs}: the run has done {now.position[0]} epochs already"
+            f"{assigned('epochs', settings.epochs)}: the run has done {now.position[0]} "
+            "epochs already"
         )
     return now
 
 
-def outcome(history: np.ndarray) -> dict[str, Any]:
-    """Return the last epoch's figures under the names that they have in a summary."""
-    last = dict(zip(COLUMNS, history[-1], strict=True))
-    names = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
-    return {**{name: float(last[name]) for name in names}, "epochs": len(history)}
+def of_best(state: TrainState) -> dict[str, Tree]:
+    """Return the trees of `best.npz`: all that predictions need, and the number of the epoch."""
+    carried = state.carried
+    return {
+        "params": carried.params,
+        "model_state": carried.model_state,
+        "readout": carried.readout,
+        "epoch": np.array(len(state.history)),
+    }
 
 
-def best(history: np.ndarray) -> dict[str, Any]:
-    """Return the epoch of the lowest test loss and its accuracy, as a summary names them."""
-    epoch = best_epoch(history)
-    accuracy = history[epoch - 1, COLUMNS.index("test_accuracy")]
-    return {"best_epoch": epoch, "best_test_accuracy": float(accuracy)}
+def read_best(like: TrainState, folder: RunFolder) -> dict[str, Tree]:
+    """Return the trees that `of_best` made, as they are in a run folder.
+
+    Args:
+        like: a state of such a run, as `Trainer.start` makes it.
+        folder: of the run.
+
+    Raises:
+        DataError: the file is missing, damaged, or does not fit.
+    """
+    return folder.read_checkpoint(of_best(like), BEST)
 
 
 @contextmanager
@@ -249,21 +294,22 @@ def out_of_memory_explained(settings: Settings, seeds: int = 1) -> Iterator[None
     except MemoryError as error:
         options = settings.rule_options
         k = f", k = {options['tangents']}" if "tangents" in options else ""
-        lower = ["--batch-size"]
+        lower = [named("batch_size")]
         if "tangent_chunk" in options:
             chunk = options["tangent_chunk"]
-            k += f", {'no --tangent-chunk' if chunk is None else f'--tangent-chunk {chunk}'}"
-            lower.insert(0, "--tangent-chunk")
+            none = f"no {named('tangent_chunk')}"
+            k += f", {none if chunk is None else assigned('tangent_chunk', chunk)}"
+            lower.insert(0, named("tangent_chunk"))
         elif "tangents" in options:
-            lower.insert(0, "--tangents")
+            lower.insert(0, named("tangents"))
         if seeds > 1:
             k += f", {seeds} seeds at once"
-            lower.insert(0, "the number of --seeds")
+            lower.insert(0, f"the number of {named('seeds')}")
         raise BackendError(
             f"backend {settings.backend}: out of memory with batch size {settings.batch_size}{k}: "
             f"{str(error).rstrip('.')}{_what_would_fit(error, settings)}; lower "
-            f"{' or '.join(lower)}, raise --shards, or take a smaller model; what was checkpointed "
-            "is kept"
+            f"{' or '.join(lower)}, raise {named('shards')}, or take a smaller model; what was "
+            "checkpointed is kept"
         ) from error
 
 
@@ -305,11 +351,6 @@ def last_cosine(comparisons: Tree) -> dict[str, float | None]:
         return {}
     cosine = float(comparisons[-1, -1, 0])
     return {"gradient_cosine": cosine if np.isfinite(cosine) else None}
-
-
-def extended(settings: Settings, epochs: int | None) -> Settings:
-    """Return the settings of a resumed run, with another number of epochs if one is given."""
-    return settings if epochs is None else replace(settings, epochs=epochs)
 
 
 def peak_memory_bytes() -> int | None:

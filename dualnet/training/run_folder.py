@@ -6,6 +6,8 @@
 | `metrics.csv` | a row for each epoch |
 | `gradients.csv` | how gradients are aligned with the exact ones, if asked for |
 | `checkpoint.npz` | everything that is needed to go on: arrays only, never pickled objects |
+| `network.json` | the layers, and how examples become numbers: what `load_run` needs to predict |
+| `best.npz` | parameters and network state after the epoch of the lowest test loss; likewise |
 | `summary.json` | the outcome |
 | `curve.png` | loss and accuracy, if matplotlib is installed |
 
@@ -15,6 +17,13 @@ Runs of several seeds have a folder each, `seed-0` and so on, in a folder with t
 | --- | --- |
 | `seeds.json` | the seeds |
 | `summary.json` | the outcome of all runs |
+
+A search for a learning rate has a folder with two files:
+
+| file | what |
+| --- | --- |
+| `rates.json` | the figures of each rate, the choice, and every setting |
+| `rates.png` | loss and accuracy against the rate, if matplotlib is installed |
 """
 
 from __future__ import annotations
@@ -35,13 +44,17 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.errors import DataError, UsageError
+from dualnet.naming import assigned
 from dualnet.training.settings import Settings
 from dualnet.tree import Tree
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds")
 GRADIENT_COLUMNS = ("step", "layer", "cosine", "angle", "norm_ratio")
 
-_START_ANEW = "start the run anew with another --run-dir"
+CHECKPOINT, BEST, NETWORK = "checkpoint.npz", "best.npz", "network.json"
+
+_START_ANEW = "start the run anew in another folder"
+_REMEDIES = {CHECKPOINT: _START_ANEW, BEST: "delete it to go on; a better epoch writes it again"}
 
 
 class RunFolder:
@@ -61,9 +74,13 @@ class RunFolder:
             UsageError: the folder holds a run already, or cannot be made or written to.
         """
         self.require_unused()
+        self.make()
+        self.write_settings(settings)
+
+    def make(self) -> None:
+        """Make the folder, if it is not there."""
         with self._errors_named():
             self.path.mkdir(parents=True, exist_ok=True)
-        self.write_settings(settings)
 
     def create_for_seeds(self, seeds: Sequence[int]) -> None:
         """Make a folder for runs of several seeds, and write `seeds.json`.
@@ -73,8 +90,7 @@ class RunFolder:
         """
         for folder in (self, *map(self.of_seed, seeds)):
             folder.require_unused()
-        with self._errors_named():
-            self.path.mkdir(parents=True, exist_ok=True)
+        self.make()
         self.write_json("seeds.json", {"seeds": list(seeds)})
 
     def of_seed(self, seed: int) -> RunFolder:
@@ -108,8 +124,8 @@ class RunFolder:
             ):
                 if (self.path / name).exists():
                     raise UsageError(
-                        f"--run-dir {self.path} holds {what} already; go on with {them} by "
-                        f"--resume {self.path}, or choose another folder"
+                        f"{assigned('run_dir', self.path)} holds {what} already; go on with "
+                        f"{them} by {assigned('resume', self.path)}, or choose another folder"
                     )
 
     def write_settings(self, settings: Settings) -> None:
@@ -135,11 +151,25 @@ class RunFolder:
             check(settings)
             return settings
         except (FileNotFoundError, NotADirectoryError):
-            raise UsageError(f"--resume {self.path}: no run there (no config.json)") from None
+            raise UsageError(
+                f"{assigned('resume', self.path)}: no run there (no config.json)"
+            ) from None
         except OSError as error:
-            raise UsageError(f"--resume {self.path}: {error.strerror or error}") from error
+            raise UsageError(
+                f"{assigned('resume', self.path)}: {error.strerror or error}"
+            ) from error
         except (ValueError, TypeError) as error:
             raise DataError(f"{file} is damaged: {error}; start the run anew") from error
+
+    def write_rates(self, found: dict[str, Any], settings: Settings) -> None:
+        """Make the folder and write `rates.json`, what was found with these settings.
+
+        Raises:
+            UsageError: the folder cannot be made or written to.
+        """
+        with self._errors_named():
+            self.path.mkdir(parents=True, exist_ok=True)
+        self.write_json("rates.json", {**found, "settings": settings.as_json(), **surroundings()})
 
     def write_json(self, name: str, data: dict[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
@@ -173,60 +203,80 @@ class RunFolder:
                 lines.append(",".join([str(i * every), layer, *(f"{x:.6g}" for x in numbers)]))
         self._replace("gradients.csv", ("\n".join(lines) + "\n").encode())
 
-    def write_checkpoint(self, trees: dict[str, Tree]) -> None:
-        """Write `checkpoint.npz`: every leaf of every tree under its tree's name and its path."""
-        temporary = self.path / "checkpoint.partial"
+    def write_checkpoint(self, trees: dict[str, Tree], name: str = CHECKPOINT) -> None:
+        """Write every leaf of every tree under its tree's name and its path, whole or not at all.
+
+        Args:
+            trees: by name.
+            name: of the file, `CHECKPOINT` or `BEST`.
+        """
+        temporary = self.path / f"{name}.partial"
         with self._errors_named():
             with open(temporary, "wb") as file:
                 np.savez(file, **_by_array_name(trees))
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, self.path / "checkpoint.npz")
+            os.replace(temporary, self.path / name)
 
-    def read_checkpoint(self, like: dict[str, Tree]) -> dict[str, Tree]:
-        """Return the trees in `checkpoint.npz`.
+    def read_checkpoint(
+        self, like: dict[str, Tree], name: str = CHECKPOINT, whole: bool = True
+    ) -> dict[str, Tree]:
+        """Return the trees that `write_checkpoint` wrote.
 
         Args:
             like: trees of the expected structure.  Arrays must agree with their leaves in shape
                 and dtype, and come back on the same device as they.  A leaf None stands for a
                 NumPy array of any shape and dtype.
+            name: of the file, `CHECKPOINT` or `BEST`.
+            whole: whether the file may hold no other trees.
 
         Raises:
             DataError: the file is missing, damaged, or does not fit.
         """
-        arrays, expected = self._read_arrays(), _by_array_name(like)
-        misfit = f"{self.path / 'checkpoint.npz'} does not fit this run"
-        for name in sorted(set(arrays) ^ set(expected)):
-            raise DataError(f"{misfit}: {name} is on one side only; {_START_ANEW}")
-        for name, leaf in expected.items():
-            found = arrays[name]
+        arrays, expected = self._read_arrays(name), _by_array_name(like)
+        if not whole:
+            arrays = {n: x for n, x in arrays.items() if n.partition(":")[0] in like}
+        misfit, remedy = f"{self.path / name} does not fit this run", _REMEDIES[name]
+        for array_name in sorted(set(arrays) ^ set(expected)):
+            raise DataError(f"{misfit}: {array_name} is on one side only; {remedy}")
+        for array_name, leaf in expected.items():
+            found = arrays[array_name]
             if leaf is not None and (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
                 raise DataError(
-                    f"{misfit}: {name} is {found.dtype}{found.shape}, expected "
-                    f"{leaf.dtype}{leaf.shape}; {_START_ANEW}"
+                    f"{misfit}: {array_name} is {found.dtype}{found.shape}, expected "
+                    f"{leaf.dtype}{leaf.shape}; {remedy}"
                 )
         leaves = [
-            arrays[name] if leaf is None else np.asarray(arrays[name], like=leaf)
-            for name, leaf in expected.items()
+            arrays[array_name] if leaf is None else np.asarray(arrays[array_name], like=leaf)
+            for array_name, leaf in expected.items()
         ]
         return tree.unflatten(like, leaves)
 
-    def _read_arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays in `checkpoint.npz` by name; a DataError if they cannot be read."""
-        file = self.path / "checkpoint.npz"
+    def holds(self, name: str) -> bool:
+        """Return whether the folder has a file of this name."""
+        return (self.path / name).exists()
+
+    def remove(self, name: str) -> None:
+        """Delete a file of the run."""
+        with self._errors_named():
+            (self.path / name).unlink()
+
+    def _read_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Return the arrays in a file by name; a DataError if they cannot be read."""
+        file = self.path / name
         try:
             with open(file, "rb") as stream:
                 if not zipfile.is_zipfile(stream):
                     raise ValueError("it is no .npz archive")
                 stream.seek(0)
                 with np.load(stream, allow_pickle=False) as archive:
-                    arrays = {name: archive[name] for name in archive.files}
+                    arrays = {array_name: archive[array_name] for array_name in archive.files}
             if not all(isinstance(array, np.ndarray) for array in arrays.values()):
                 raise ValueError("it holds what is no array")
         except FileNotFoundError:
-            raise DataError(f"{file}: no checkpoint was written yet; {_START_ANEW}") from None
+            raise DataError(f"{file}: no checkpoint was written yet; {_REMEDIES[name]}") from None
         except Exception as error:  # damaged bytes raise a dozen kinds in zipfile and NumPy
-            raise DataError(f"{file} is damaged ({error}); {_START_ANEW}") from error
+            raise DataError(f"{file} is damaged ({error}); {_REMEDIES[name]}") from error
         return arrays
 
     def _replace(self, name: str, content: bytes) -> None:
@@ -242,7 +292,9 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            raise UsageError(f"--run-dir {self.path}: {error.strerror or error}") from error
+            raise UsageError(
+                f"{assigned('run_dir', self.path)}: {error.strerror or error}"
+            ) from error
 
 
 def _by_array_name(trees: dict[str, Tree]) -> dict[str, Any]:

@@ -9,16 +9,23 @@ from dataclasses import replace
 from typing import Any
 
 from dualnet.data import Dataset
-from dualnet.errors import DivergedError
+from dualnet.errors import DivergedError, UsageError
 from dualnet.nn import Layer
 from dualnet.training.run import Run, make_trainer, out_of_memory_explained
-from dualnet.training.run_folder import RunFolder
+from dualnet.training.run_folder import CHECKPOINT, RunFolder
 from dualnet.training.settings import Settings
 from dualnet.training.side_by_side import train_side_by_side
 from dualnet.training.state import TrainState
 
 Outcomes = dict[int, dict[str, Any] | DivergedError]
 """The summary of each run, or why it has diverged, by its seed."""
+
+_MEANS = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
+_LARGEST = ("epochs", "seconds", "seconds_per_step")
+_OF_EACH = (
+    *("seed", "best_epoch", "best_test_loss", "best_test_accuracy", "gradient_cosine"),
+    "skipped_steps",
+)
 
 
 def run_seeds(
@@ -41,7 +48,7 @@ def run_seeds(
             no account.
         folder: of all runs.
         seeds: of the runs, all different.
-        resume: whether each run goes on from its checkpoint.
+        resume: whether each run goes on from its checkpoint, or starts if it has none.
 
     Returns:
         What `summary.json` holds: see `combined`.
@@ -59,7 +66,7 @@ def run_seeds(
                 replace(settings, seed=seed),
                 replace(trainer, seed=seed),
                 folder.of_seed(seed),
-                resume=resume,
+                resume=resume and _has_begun(folder.of_seed(seed)),
                 published=published,
             )
             for seed in seeds
@@ -68,6 +75,51 @@ def run_seeds(
         for together in _by_position([one for one in runs if one.done is None]):
             outcomes |= _train(together, quiet)
     return combined({seed: outcomes[seed] for seed in seeds}, folder)
+
+
+def settings_to_resume(
+    folder: RunFolder, check: Callable[[Settings], None], epochs: int | None
+) -> Settings:
+    """Return the settings of a run, or of runs of several seeds, that go on.
+
+    Args:
+        folder: of the run, or of all runs.  Some of several may not have begun.
+        check: as of `RunFolder.settings`.
+        epochs: how many the runs are to have; None for as many as they were to have.
+
+    Raises:
+        UsageError: there is no such run, or several differ in more than their seeds.
+        DataError: a file is damaged.
+    """
+    seeds = folder.seeds()
+    folders = [folder] if seeds is None else [folder.of_seed(seed) for seed in seeds]
+    begun = [one for one in folders if seeds is None or one.holds("config.json")]
+    if not begun:
+        raise UsageError(
+            f"--resume {folder.path}: it was interrupted before the first of its runs began; start "
+            "them with another --run-dir"
+        )
+    every = [one.settings(check) for one in begun]
+    if epochs is not None:
+        every = [replace(one, epochs=epochs) for one in every]
+    if any(replace(one, seed=every[0].seed) != every[0] for one in every):
+        raise UsageError(
+            f"--resume {folder.path}: its runs differ in more than their seeds; go on with each "
+            f"alone, as in --resume {folders[0].path}"
+        )
+    return every[0]
+
+
+def _has_begun(folder: RunFolder) -> bool:
+    """Whether a run was made, so that it goes on from its checkpoint.
+
+    One that was killed before its first checkpoint loses its `config.json` and can be made anew.
+    """
+    if folder.holds(CHECKPOINT) or folder.holds("metrics.csv"):
+        return True
+    if folder.holds("config.json"):
+        folder.remove("config.json")
+    return False
 
 
 def _by_position(runs: Sequence[Run]) -> list[list[Run]]:
@@ -113,9 +165,11 @@ def combined(outcomes: Outcomes, folder: RunFolder) -> dict[str, Any]:
         folder: of all runs.
 
     Returns:
-        The summary of the first run, with means of the test loss and accuracy, the standard
-        deviation of the accuracies, the seeds and the summaries of all runs, and under `diverged`
-        why the others have none, by their seeds.
+        Under the names of one run's summary: the mean of each figure of the last epoch, and
+        under `_std` behind its name its sample deviation, with n - 1 in the denominator, which is
+        None for one run; the largest of epochs, seconds and bytes; a list of what else belongs to a
+        run, such as seeds and best epochs; and what all runs have in common.  Besides, the
+        summaries of all `runs`, and under `diverged` why the others have none, by their seeds.
 
     Raises:
         DivergedError: all runs have diverged.
@@ -124,21 +178,24 @@ def combined(outcomes: Outcomes, folder: RunFolder) -> dict[str, Any]:
     summaries = [summary for summary in outcomes.values() if isinstance(summary, dict)]
     if not summaries:
         raise DivergedError(words_for_diverged(diverged, len(outcomes)))
-    accuracies = [s["test_accuracy"] for s in summaries]
-    of_each = ("seed", "best_epoch", "best_test_accuracy")
-    together = {
-        **summaries[0],
-        **{name: [s[name] for s in summaries] for name in of_each if name in summaries[0]},
-        "epochs": max(s["epochs"] for s in summaries),
-        "test_accuracy": statistics.fmean(accuracies),
-        "test_accuracy_std": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
-        "test_loss": statistics.fmean(s["test_loss"] for s in summaries),
-        "runs": summaries,
-        "diverged": diverged,
-        "run_dir": str(folder.path),
-    }
+    together = {name: _together(name, [s.get(name) for s in summaries]) for name in summaries[0]}
+    for name in _MEANS:
+        of_each = [s[name] for s in summaries]
+        together[f"{name}_std"] = statistics.stdev(of_each) if len(of_each) > 1 else None
+    together |= {"runs": summaries, "diverged": diverged, "run_dir": str(folder.path)}
     folder.write_json("summary.json", together)
     return together
+
+
+def _together(name: str, of_each: list[Any]) -> Any:
+    """Return what stands for an entry of the summaries of several runs."""
+    if name in _MEANS:
+        return statistics.fmean(of_each)
+    if name in _LARGEST or name.endswith("_bytes"):
+        return max((x for x in of_each if x is not None), default=None)
+    if name in _OF_EACH or any(x != of_each[0] for x in of_each):
+        return of_each
+    return of_each[0]
 
 
 def words_for_diverged(diverged: dict[int, str], runs: int) -> str:

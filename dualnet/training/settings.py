@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
-from collections.abc import Mapping
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from dualnet.errors import UsageError
+from dualnet.naming import assigned, did_you_mean, named
+
+DTYPES = ("float32", "float64")
+"""What pixels and parameters may be."""
+
+ON_NAN = ("stop", "skip")
+"""What a number that is not finite may do to a run."""
+
+_OLD_NAMES = {"patience": "early_stop"}
+"""Name of a setting in run folders of earlier versions → its name."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +52,8 @@ class Settings:
         limit_train, limit_test: how many of the first images are used; None for all of them.
         validation: how many of the training images take the place of the test images; None for
             the test images themselves.
-        patience: after how many epochs in a row without a lower loss on the validation images a run
-            ends; None for never.
+        early_stop: after how many epochs in a row without a lower loss on the validation images a
+            run ends; None for never.
         image_size: pixels along each side of an image; None for those that the data set has.
         grad_stats: after how many steps gradients are compared with the exact ones again; None
             for never.
@@ -47,6 +61,10 @@ class Settings:
             without any, `average` or `all`; see `nn.LocalHead`.
         head_lr: factor of the learning rate of local heads.
         output_lr: factor of the learning rate of the network's last layer.
+        clip_norm: the norm of all gradients as one vector to which they are scaled down where it is
+            larger; None to leave them as they are.
+        on_nan: what a number that is not finite does, a name in `ON_NAN`: `stop` ends the run,
+            `skip` leaves out the update of its step.
         recipe: the published row that the settings started from, a name in `RECIPES`; None for
             none.
     """
@@ -72,12 +90,14 @@ class Settings:
     limit_train: int | None = None
     limit_test: int | None = None
     validation: int | None = None
-    patience: int | None = None
+    early_stop: int | None = None
     image_size: int | None = None
     grad_stats: int | None = None
     head_reads: str = "average"
     head_lr: float = 1.0
     output_lr: float = 1.0
+    clip_norm: float | None = None
+    on_nan: str = "stop"
     model_options: dict[str, Any] = field(default_factory=dict)
     rule_options: dict[str, Any] = field(default_factory=dict)
     optimizer_options: dict[str, Any] = field(default_factory=dict)
@@ -88,28 +108,36 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
-                raise UsageError(f"{flag(name)} must be at least 1, got {getattr(self, name)}")
-        for name in ("grad_stats", "shards", "limit_train", "limit_test", "validation", "patience"):
+                raise UsageError(f"{named(name)} must be at least 1, got {getattr(self, name)}")
+        at_least_one = ("grad_stats", "shards", "limit_train", "limit_test", "validation")
+        for name in (*at_least_one, "early_stop"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UsageError(f"{flag(name)} must be at least 1, got {value}")
-        if self.patience is not None and self.validation is None:
+                raise UsageError(f"{named(name)} must be at least 1, got {value}")
+        if self.early_stop is not None and self.validation is None:
             raise UsageError(
-                "--patience goes by the loss on validation images; say how many by --validation N"
+                f"{named('early_stop')} goes by the loss on validation images; say how many by "
+                f"{named('validation')} N"
             )
         for name in ("lr", "head_lr", "output_lr"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{flag(name)} must be a positive number, got {value}")
-        if self.dtype not in ("float32", "float64"):
-            raise UsageError(f"--dtype must be float32 or float64, got {self.dtype}")
+                raise UsageError(f"{named(name)} must be a positive number, got {value}")
+        if self.clip_norm is not None and not 1e-30 <= self.clip_norm <= 1e30:
+            raise UsageError(
+                f"{named('clip_norm')} must be a number from 1e-30 to 1e30, got {self.clip_norm}"
+            )
+        require_choice("on_nan", self.on_nan, ON_NAN)
+        require_choice("dtype", self.dtype, DTYPES)
         if self.matmul_precision != "full" and self.dtype != "float32":
             raise UsageError(
-                f"--{self.matmul_precision} is of no use to --dtype {self.dtype}; it is for float32"
+                f"{named(self.matmul_precision)} is of no use to {assigned('dtype', self.dtype)}; "
+                "it is for float32"
             )
         if self.matmul_precision != "full" and self.backend == "numpy":
             raise UsageError(
-                f"--{self.matmul_precision} is of no use to --backend numpy; it is for cupy"
+                f"{named(self.matmul_precision)} is of no use to {assigned('backend', 'numpy')}; "
+                "it is for cupy"
             )
 
     def as_json(self) -> dict[str, Any]:
@@ -123,6 +151,9 @@ class Settings:
         Raises:
             UsageError: a name is missing or unknown, or a value is of the wrong kind.
         """
+        for old, new in _OLD_NAMES.items():
+            if old in data and new not in data:
+                data = {new if name == old else name: value for name, value in data.items()}
         known = {f.name: f for f in dataclasses.fields(cls)}
         unknown = sorted(set(data) - set(known))
         missing = sorted(
@@ -137,8 +168,9 @@ class Settings:
                 f"settings: unknown {unknown or 'none'}, missing {missing or 'none'}; was this "
                 "config.json written by another version of dualnet?"
             )
+        kinds = kinds_of(cls)
         for name, value in data.items():
-            _check_kind(f"settings: {name}", known[name], value)
+            of_kind(f"settings: {name}", kinds[name], value)
         return cls(**data)
 
 
@@ -146,30 +178,93 @@ Tables = Mapping[str, Mapping[str, type]]
 """Kind of choice (`model`, `rule`, …) → name → dataclass, whose fields are its options."""
 
 
-def option_table(table: Mapping[str, type]) -> dict[str, tuple[type, list[str]]]:
-    """Return each option of a table's dataclasses, with its type and the names of its owners."""
-    options: dict[str, tuple[type, list[str]]] = {}
-    kinds = {"int": int, "float": float, "str": str, "bool": bool, "tuple[float,": tuple}
+OPTION_KINDS = ("int", "float", "str", "bool", "tuple[float, ...]")
+"""What the options of a dataclass may hold, beside None."""
+
+
+def option_table(table: Mapping[str, type]) -> dict[str, tuple[str, list[str]]]:
+    """Return each option of a table's dataclasses, with its kind and the names of its owners.
+
+    Raises:
+        UsageError: something in the table is no dataclass, or a field of it cannot be an option.
+    """
+    options: dict[str, tuple[str, list[str]]] = {}
     for owner, cls in table.items():
-        for f in dataclasses.fields(cls):
-            kind = kinds.get(written_type(f).partition(" ")[0])
-            if kind is None:
-                raise TypeError(
-                    f"{cls.__name__}.{f.name}: expected an option of type int, float, str or bool, "
-                    f"or one of them | None, got {written_type(f)}"
-                )
-            options.setdefault(f.name, (kind, []))[1].append(owner)
+        kinds = kinds_of(cls)
+        for name in options_of(cls):
+            options.setdefault(name, (kinds[name], []))[1].append(owner)
     return options
 
 
-def written_type(f: dataclasses.Field) -> str:
-    """Return a field's type as it is written, whether or not its module postpones annotations."""
-    return f.type.__name__ if isinstance(f.type, type) else str(f.type)
+def options_of(cls: type) -> dict[str, Any]:
+    """Return the options of a dataclass with their defaults.
+
+    Raises:
+        UsageError: the class is no dataclass, has fields that it does not know of as such, or has
+            an option without a default or of a kind that no flag can give.
+    """
+    kinds = kinds_of(cls)
+    defaults: dict[str, Any] = {}
+    for f in dataclasses.fields(cls):
+        if not f.init:
+            continue
+        if kinds[f.name].removesuffix(" | None") not in OPTION_KINDS:
+            raise UsageError(
+                f"{cls.__name__}.{f.name}: expected an option of type int, float, str, bool or "
+                f"tuple[float, ...], or one of them | None, got {kinds[f.name]}"
+            )
+        if f.default is not dataclasses.MISSING:
+            defaults[f.name] = f.default
+        elif f.default_factory is not dataclasses.MISSING:
+            defaults[f.name] = f.default_factory()
+        else:
+            raise UsageError(
+                f"{cls.__name__}.{f.name}: expected an option with a default, got none; write "
+                f"{f.name}: {kinds[f.name]} = …"
+            )
+    return defaults
 
 
-def flag(name: str) -> str:
-    """Return the flag of an option, as `--batch-norm` of `batch_norm`."""
-    return "--" + name.replace("_", "-")
+def kinds_of(cls: type) -> dict[str, str]:
+    """Return what each field of a dataclass holds, as `int | None` of `Optional[int]`.
+
+    It does not matter whether the module of the class postpones the evaluation of annotations.
+
+    Raises:
+        UsageError: the class is no dataclass, or has fields that it does not know of as such.
+    """
+    decorated = "__dataclass_fields__" in getattr(cls, "__dict__", ())
+    if not dataclasses.is_dataclass(cls) or (not decorated and inspect.get_annotations(cls)):
+        name = getattr(cls, "__name__", repr(cls))
+        raise UsageError(f"{name}: expected a dataclass; write @dataclass(frozen=True) before it")
+    try:
+        hints = typing.get_type_hints(cls)
+    except Exception:  # A name may be imported for type checkers alone.
+        hints = {}
+    return {f.name: _written(hints.get(f.name, f.type)) for f in dataclasses.fields(cls) if f.init}
+
+
+def _written(kind: Any) -> str:
+    """Return a type as it is written in an annotation."""
+    if kind in (None, types.NoneType):
+        return "None"
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " | ".join(sorted(map(_written, arguments), key=lambda one: one == "None"))
+    if arguments and isinstance(outer := typing.get_origin(kind), type):
+        inner = ("..." if one is ... else _written(one) for one in arguments)
+        return f"{outer.__name__}[{', '.join(inner)}]"
+    return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
+def require_choice(kind: str, name: Any, choices: Iterable[str]) -> None:
+    """Raise a UsageError unless a name is one of the choices; similar names are suggested."""
+    choices = tuple(choices)
+    if name not in choices:
+        raise UsageError(
+            f"{named(kind)}: expected one of {', '.join(choices)}, got {name!r}"
+            f"{did_you_mean(name, choices)}"
+        )
 
 
 def build(table: Mapping[str, Any], kind: str, name: str, options: dict[str, Any]) -> Any:
@@ -184,34 +279,61 @@ def build(table: Mapping[str, Any], kind: str, name: str, options: dict[str, Any
     Raises:
         UsageError: the table has no such name, or an option does not fit.
     """
-    if name not in table:
-        raise UsageError(f"{kind}: expected one of {', '.join(table)}, got {name!r}")
-    known = {f.name: f for f in dataclasses.fields(table[name])}
+    require_choice(kind, name, table)
+    kinds = kinds_of(table[name])
     for option, value in options.items():
-        if option not in known:
-            raise UsageError(f"{kind} {name}: it has no option {option!r}")
-        _check_kind(f"{kind} {name}: {option}", known[option], value)
-    return table[name](**options)
+        if option not in kinds:
+            raise UsageError(
+                f"{kind} {name}: it has no option {option!r}{did_you_mean(option, kinds)}"
+            )
+        of_kind(f"{kind} {name}: {named(option)}", kinds[option], value)
+    try:
+        return table[name](**options)
+    except UsageError as error:
+        raise UsageError(f"{_flags_of(kinds, str(error))}{error}") from error
 
 
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "bool": bool,
-    "str": str,
-    "int": int,
-    "float": (int, float),
-    "int | None": (int, type(None)),
-    "str | None": (str, type(None)),
-    "dict[str, Any]": dict,
+def _flags_of(options: Iterable[str], message: str) -> str:
+    """Return the flags of the options that a message names otherwise, for its beginning."""
+    words = set(re.findall(r"[\w-]+", message))
+    spelled = {named(name): {name, name.replace("_", "-")} for name in options}
+    flags = [f for f, others in spelled.items() if f not in others | words and others & words]
+    return f"{', '.join(flags)}: " if flags else ""
+
+
+_VALUES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "None": (types.NoneType,),
+    "tuple[float, ...]": (tuple, list),
+    "list[int]": (list,),
+    "list[str]": (list,),
+    "dict[str, Any]": (dict,),
 }
-"""Type of a field as it is written → what values may be."""
+"""Kind as it is written → of which types values may be."""
 
 
-def _check_kind(where: str, field: dataclasses.Field, value: Any) -> None:
-    """Raise a UsageError if a value is not of its field's type; other types are not checked."""
-    kind = written_type(field)
-    if kind not in _KINDS:
-        return
-    is_a_bool, wants_a_bool = isinstance(value, bool), kind == "bool"
+def of_kind(where: str, kind: str, value: Any) -> Any:
+    """Return a value as its kind has it: a float for an int, a tuple for a list.
+
+    Args:
+        where: what a message begins with.
+        kind: of `kinds_of`; values of kinds that are not in `_VALUES` are not checked.
+        value: what it should be.
+
+    Raises:
+        UsageError: the value is of another kind.
+    """
+    kinds = kind.split(" | ")
+    allowed = tuple(one for k in kinds for one in _VALUES.get(k, (object,)))
     # To Python a bool is an int, too.
-    if is_a_bool != wants_a_bool or not isinstance(value, _KINDS[kind]):
+    fits = isinstance(value, allowed) and (not isinstance(value, bool) or "bool" in kinds)
+    if fits and kind == "tuple[float, ...]":
+        return tuple(of_kind(where, "float", one) for one in value)
+    if fits and kind.startswith("list["):
+        return [of_kind(where, kind[5:-1], one) for one in value]
+    if not fits:
         raise UsageError(f"{where}: expected {kind}, got {value!r}")
+    return float(value) if type(value) is int and "float" in kinds else value

@@ -19,9 +19,9 @@ import numpy as np
 from dualnet.backends.overridable import stack
 from dualnet.errors import DivergedError, UsageError
 from dualnet.random import Key, Keys
+from dualnet.training.divergence import noting_start
 from dualnet.training.epoch import course, step_number
 from dualnet.training.loop import Trainer
-from dualnet.training.objective import StepNumbers
 from dualnet.training.state import Carried, TrainState, Unread
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -174,10 +174,12 @@ class _Group:
         number = step_number(now.position, per_epoch)
         keys = Keys(tuple(key.fold_in(number) for key in self._keys))
         of_runs = tuple(x.reshape(len(self._trainers), -1, *x.shape[1:]) for x in batch)
-        factor = self._one.schedule(number, self.epochs * per_epoch, per_epoch)
-        numbers = StepNumbers(lr_factor=float(factor), step=number + 1)
-        carried, seen = advance(now.carried, of_runs, keys, numbers._asdict())
-        runs = now.runs
+        _, numbers = self._one.of_step(number, per_epoch)
+        runs = tuple(
+            noting_start(*of_run, number, per_epoch)
+            for of_run in zip(self._trainers, now.runs, now.carried, strict=True)
+        )
+        carried, seen = advance(now.carried, of_runs, keys, numbers)
         if self._one.grad_stats is not None and number % self._one.grad_stats == 0:
             runs = tuple(
                 self._compared(i, run, now.carried[i], seen["each"][i], number)

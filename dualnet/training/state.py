@@ -48,6 +48,18 @@ class Unread(NamedTuple):
     examples: int
 
 
+class Start(NamedTuple):
+    """From where steps can be made again.
+
+    Attributes:
+        number: of the first such step, from 0.
+        carried: what it starts from.
+    """
+
+    number: int
+    carried: Carried
+
+
 @dataclass(frozen=True)
 class TrainState:
     """See the head of this file.
@@ -60,8 +72,12 @@ class TrainState:
         comparisons: `(m, leaves + 1, 3)`, the cosine, angle and norm ratio of every leaf's
             gradient and of all of them to the exact ones, at each of the m steps so far that
             were compared; {} where no step ever is.
+        skipped: `()`, int64, how many steps so far were left out because a number was not finite;
+            {} where such a number ends the run.
         unread: the steps whose losses were not collected yet.  It is no part of a checkpoint,
             because `Trainer.collect_losses` empties it.
+        starts: from where the last steps can be made again, to see where a number is not finite;
+            no part of a checkpoint.
     """
 
     carried: Carried
@@ -69,7 +85,9 @@ class TrainState:
     sums: np.ndarray
     history: np.ndarray
     comparisons: Tree
+    skipped: Tree
     unread: tuple[Unread, ...] = ()
+    starts: tuple[Start, ...] = ()
 
     def as_trees(self) -> dict[str, Tree]:
         """Return the trees of a checkpoint by name; the losses must have been collected."""
@@ -80,6 +98,7 @@ class TrainState:
             "sums": self.sums,
             "history": self.history,
             "comparisons": self.comparisons,
+            "skipped": self.skipped,
         }
 
     @classmethod

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from cuda_on_cpu import COMPILER, Program
+from cuda_on_cpu import COMPILER, NO_COMPILER, Program
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="g++ is not here")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason=NO_COMPILER)
 TYPES = {
     **{"float": np.float32, "double": np.float64, "int": np.int32, "u32": np.uint32},
     **{"long long": np.int64},

@@ -238,10 +238,10 @@ def test_float32_products_are_exact_unless_asked(rng):
 @pytest.mark.parametrize(
     "name, how, message",
     [
-        ("numpy", {"matmul_precision": "tf32"}, "--tf32 is of no use to --backend numpy; it is"),
-        ("numpy", {"matmul_precision": "bf16"}, "--bf16 is of no use to --backend numpy; it is"),
+        ("numpy", {"matmul_precision": "tf32"}, "tf32 is of no use to backend='numpy'; it is"),
+        ("numpy", {"matmul_precision": "bf16"}, "bf16 is of no use to backend='numpy'; it is"),
         ("cupy", {"matmul_precision": "fp8"}, "expected one of full, tf32, bf16, got 'fp8'"),
-        ("cupy", {"threads": 2}, "--threads is of no use to"),
+        ("cupy", {"threads": 2}, "threads is of no use to"),
     ],
 )
 def test_what_a_backend_does_not_take(name, how, message):

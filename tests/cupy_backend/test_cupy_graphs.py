@@ -20,6 +20,7 @@ from test_models import REDUCED
 from dualnet import data, tree
 from dualnet.learning import WEIGHT_SAMPLERS
 from dualnet.learning.aggregate import WEIGHT_AGGREGATIONS
+from dualnet.models import MODELS
 from dualnet.nn import (
     Activation,
     BatchNorm,
@@ -39,7 +40,6 @@ from dualnet.training.epoch import course
 from dualnet.training.objective import READOUT_LR
 from dualnet.training.run import make_trainer, run
 from dualnet.training.run_folder import RunFolder
-from models import MODELS
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")
 

@@ -32,8 +32,8 @@ from dualnet.core.spaces import RankOne
 from dualnet.data.enlarge import enlarged
 from dualnet.errors import BackendError
 from dualnet.learning.directions.algebra import inner_products
+from dualnet.models import MLP
 from dualnet.nn import Context, Linear, Sequential
-from models import MLP
 
 HALF_UNIT = {"full": 0.0, "tf32": 2.0**-11, "bf16": 2.0**-8}
 """The largest relative error of a factor that is rounded to the nearest."""

@@ -14,13 +14,13 @@ from dualnet import backends, data, tree
 from dualnet.data.dataset import Rows
 from dualnet.errors import BackendError, DivergedError
 from dualnet.learning import RULES
+from dualnet.models import MODELS
 from dualnet.optim import OPTIMIZERS
 from dualnet.training.epoch import course
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.run import make_trainer, restored, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings
-from models import MODELS
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")
 
@@ -63,6 +63,8 @@ CHOICES = {
         "objective_options": {"negatives": "both-views", "readout_norm": True},
     },
     "a rate for the output": {"rule": "bp", "optimizer": "momentum", "output_lr": 0.1},
+    "clipped": {"rule": "bp", "clip_norm": 0.3},
+    "skipping": {"rule": "fdfa", "on_nan": "skip"},
     "flip": {"rule": "bp", "augment": "flip"},
     "flip and crop": {"rule": "bp", "augment": "flip-crop"},
     "enlarged": {"rule": "bp", "augment": "flip-resized-crop", "image_size": 11},
@@ -212,7 +214,10 @@ def test_losses_are_looked_at_now_and_then(cupy_backend, digits, network, monkey
     of_an_epoch = [1, 2, 0, 1, 2, 0, 0, 0]  # 7 steps, the last of which is read, and the evaluation
     assert unread == of_an_epoch * 2
     trainer = make_trainer(replace(settings("bp", "sgd"), lr=1e30), network, digits)
-    with pytest.raises(DivergedError, match=r"diverged at step [234]: the loss is (nan|inf)"):
+    said = (
+        r"diverged at step [234]: the loss is (nan|inf); the first number .* of step [123]; lower"
+    )
+    with pytest.raises(DivergedError, match=said):
         trainer.train(trainer.start(), lambda _: None, lambda _: None, quiet=True)
 
 
@@ -244,9 +249,9 @@ def test_out_of_memory_says_what_to_lower(
         run(chosen, network, digits, RunFolder(tmp_path), quiet=True)
     free, total = cupy_memory()
     assert str(raised.value) == (
-        "backend cupy: out of memory with batch size 32, k = 64, --tangent-chunk 16: "
+        "backend cupy: out of memory with batch size 32, k = 64, tangent_chunk=16: "
         f"{error.rstrip('.')}; the device has {total:,} bytes, {free:,} of them free{said}; lower "
-        "--tangent-chunk or --batch-size, raise --shards, or take a smaller model; what was "
+        "tangent_chunk or batch_size, raise shards, or take a smaller model; what was "
         "checkpointed is kept"
     )
 

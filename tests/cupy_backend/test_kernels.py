@@ -33,7 +33,7 @@ def nvrtc():
         except OSError:
             continue
     assert not os.environ.get(REQUIRED), "NVRTC is required, and not here"
-    pytest.skip("NVRTC is not here (pip install nvidia-cuda-nvrtc-cu12)")
+    pytest.skip("NVRTC is not here; pip install nvidia-cuda-nvrtc-cu12 brings it")
 
 
 def compiled(nvrtc, text, options):

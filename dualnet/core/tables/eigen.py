@@ -1,8 +1,9 @@
 """Eigenvalues and eigenvectors of matrices that need not be symmetric, where all are real.
 
-A complex spectrum is refused, as complex numbers carry no tangents.  The derivatives are NaN where
-the eigenvectors do not span the space up to rounding, or where eigenvalues are equal, because then
-single eigenvalues have a kink and their vectors are not determined.
+A complex spectrum is refused, as complex numbers carry no tangents.  A real one is an array of real
+numbers, also with NumPy 2.5 and later, which return complex arrays always.  The derivatives are NaN
+where the eigenvectors do not span the space up to rounding, or where eigenvalues are equal, because
+then single eigenvalues have a kink and their vectors are not determined.
 Source: Giles 2008, "Collected matrix derivative results for forward and reverse mode algorithmic
 differentiation", 3.1.
 """
@@ -22,9 +23,17 @@ from dualnet.errors import MissingRuleError
 from dualnet.types import Array, Tangent
 
 
+def _real_where_all_are(eig: tuple) -> tuple:
+    """Return eig's result as NumPy had it before version 2.5: complex only where a value is."""
+    values, vectors = eig
+    if getattr(values, "dtype", np.dtype(float)).kind == "c" and not np.any(values.imag):
+        values, vectors = values.real, vectors.real
+    return values, vectors
+
+
 def _spectrum(name: str, a: Array) -> tuple:
     """Decompose a; return eig's result, the map to V⁻¹ ȧ V, and which eigenvalues are equal."""
-    out = np.linalg.eig(a)
+    out = _real_where_all_are(np.linalg.eig(a))
     w, v = out
     plain = primal_of(w)
     if plain.dtype.kind == "c":
@@ -67,4 +76,4 @@ def _eig(a: Array) -> Any:
 @linearizer(np.linalg.eigvals)
 def _eigvals(a: Array) -> Any:
     out, inside, _ = _spectrum("eigvals", a)
-    return np.linalg.eigvals(a), lambda t: _diagonal(inside(t), out[0])
+    return out[0], lambda t: _diagonal(inside(t), out[0])

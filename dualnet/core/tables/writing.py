@@ -7,7 +7,6 @@ values instead of the values.  Then the Dual takes the values at these positions
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -20,16 +19,20 @@ from dualnet.core.engine import composed
 from dualnet.core.tables.shaping import positions_of
 
 
-def _writes(fn: Callable, position: int) -> None:
-    """Register a function that writes; `position` is that of the values among its arguments."""
-    names = list(inspect.signature(fn).parameters)
+def _writes(fn: Callable, names: tuple[str, ...], name: str) -> None:
+    """Register a function that writes.
+
+    Args:
+        fn: the function.
+        names: those of its arguments behind the array that it writes into.
+        name: that of the values among them.
+    """
 
     @composed(fn, anywhere=True)
     def write(x: Any, *args: Any, **kwargs: Any) -> None:
         if not isinstance(x, Dual):
             raise refusals.missing_rule(fn)
-        given = dict(zip(names[1:], args, strict=False)) | kwargs
-        name = names[position]
+        given = dict(zip(names, args, strict=False)) | kwargs
         values = operand(given[name])
         if not hasattr(values, "dtype"):
             values = asarray_like(np.asarray(values), x)
@@ -40,15 +43,16 @@ def _writes(fn: Callable, position: int) -> None:
         aliasing.write(x, np.where(written, astype(chosen, x.dtype), x), fn)
 
 
-WRITES: dict[Callable, int] = {
-    np.put: 2,
-    np.place: 2,
-    np.putmask: 2,
-    np.copyto: 1,
-    np.fill_diagonal: 1,
-    np.put_along_axis: 2,
+WRITES: dict[Callable, tuple[tuple[str, ...], str]] = {
+    np.put: (("ind", "v", "mode"), "v"),
+    np.place: (("mask", "vals"), "vals"),
+    np.putmask: (("mask", "values"), "values"),
+    np.copyto: (("src", "casting", "where"), "src"),
+    np.fill_diagonal: (("val", "wrap"), "val"),
+    np.put_along_axis: (("indices", "values", "axis"), "values"),
 }
-"""Function → the position of the values among its arguments."""
+"""Function → the names of its arguments behind the first, and that of the values.  Before version
+2.4, NumPy does not tell the names of all of them."""
 
-for _fn, _position in WRITES.items():
-    _writes(_fn, _position)
+for _fn, _of in WRITES.items():
+    _writes(_fn, *_of)

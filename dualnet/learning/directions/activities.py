@@ -14,6 +14,7 @@ from dualnet.learning.cut_pass import DrawAtSite
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Rule
 from dualnet.learning.task import Shard
+from dualnet.naming import did_you_mean
 from dualnet.options import require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -90,5 +91,5 @@ def require_sampler(rule: str, tangents: int, sampler: str) -> None:
     if sampler not in ACTIVITY_SAMPLERS:
         raise UsageError(
             f"{rule}: sampler must be one of {', '.join(ACTIVITY_SAMPLERS)}, got {sampler!r} "
-            "(rank-one directions are for weights)"
+            f"(rank-one directions are for weights){did_you_mean(sampler, ACTIVITY_SAMPLERS)}"
         )

@@ -22,6 +22,7 @@ from dualnet.backends.symmetric import inverse_factor
 from dualnet.core.spaces import RankOne
 from dualnet.errors import UsageError
 from dualnet.learning.directions.low_rank import LowRank
+from dualnet.naming import did_you_mean
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape, Tangent
@@ -285,6 +286,7 @@ def sampler_of(name: str) -> Sampler:
             f"sampler must be one of {', '.join(WEIGHT_SAMPLERS)}, rank-one:R with R at least 1, "
             "varying:MAX with MAX at least 1, or angle:DEG or orthogonal-angle:DEG with DEG above "
             f"0 and at most 90, with :unit behind it for directions of length 1, got {name!r}"
+            f"{did_you_mean(name, WEIGHT_SAMPLERS)}"
         )
     return sampler if plain == name else replace(sampler, mix=unit(sampler.mix))
 

@@ -70,7 +70,7 @@ _COMMON: dict[str, Any] = {
     "schedule": "constant",
     "epochs": 200,
     "validation": 10_000,
-    "patience": 10,
+    "early_stop": 10,
     "pixels": "standard",
     "augment": "none",
 }
@@ -101,8 +101,8 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 
 _OURS = {
     "validation": "as many images as in the source, but others",
-    "patience": "the source counts the loss before the first epoch, too, and also ends a run whose "
-    "loss reaches 10",
+    "early_stop": "the source counts the loss before the first epoch, too, and also ends a run "
+    "whose loss reaches 10",
 }
 _START = {"initial weights": "the source has those of torch"}
 _BLOCKS = {

@@ -1,0 +1,77 @@
+"""How messages write names: a setting as its user writes it, and what a wrong name may have meant.
+
+The same setting is `--limit-test` on the command line and `limit_test` in Python.  A message names
+it by `named`, and the command line calls all that it does within `as_flags`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# A plain variable and no ContextVar, because the threads that a command starts must see it, too.
+_flags_are_written = False
+
+
+@contextmanager
+def as_flags() -> Iterator[None]:
+    """Let messages name settings by their flags, because the command line is what calls."""
+    global _flags_are_written
+    before, _flags_are_written = _flags_are_written, True
+    try:
+        yield
+    finally:
+        _flags_are_written = before
+
+
+def flag(name: str) -> str:
+    """Return the flag of a setting, as `--batch-norm` of `batch_norm`."""
+    return "--" + name.replace("_", "-")
+
+
+def named(name: str, function: str = "") -> str:
+    """Return a setting's name as its user writes it: `--batch-size`, or `batch_size` in Python.
+
+    Args:
+        name: of the setting, in Python.
+        function: whose argument it is in Python; it comes before the name there, as in
+            `load: limit_test`.
+    """
+    if _flags_are_written:
+        return flag(name)
+    return f"{function}: {name}" if function else name
+
+
+def assigned(name: str, value: Any) -> str:
+    """Return a setting with a value as its user writes it: `--epochs 2` or `epochs=2`."""
+    if not _flags_are_written:
+        return f"{name}={str(value)!r}" if isinstance(value, Path) else f"{name}={value!r}"
+    if isinstance(value, bool):
+        return flag(name if value else f"no_{name}")
+    return f"{flag(name)} {value}"
+
+
+def nearest(name: object, known: Iterable[str]) -> list[str]:
+    """Return up to three known names that are like a name; case, `_` and `-` make no difference."""
+    folded = {_folded(one): one for one in known}
+    wanted = _folded(str(name))
+    close = difflib.get_close_matches(wanted, folded, n=3, cutoff=0.5)
+    close = [wanted] if wanted in folded else close
+    return [folded[one] for one in close]
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return the end of a message on an unknown name, such as `; did you mean fg-w?`.
+
+    It is empty if no known name is like it.
+    """
+    close = nearest(name, known)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _folded(name: str) -> str:
+    """Return a name without what users mix up."""
+    return name.lower().replace("_", "-")

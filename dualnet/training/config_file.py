@@ -1,0 +1,92 @@
+"""Settings in a file: `train.py --config FILE.toml`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dualnet.errors import UsageError
+from dualnet.naming import did_you_mean
+from dualnet.training.resolve import ROUNDED, setting_kinds
+from dualnet.training.settings import Tables, kinds_of, of_kind
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+BESIDE_SETTINGS = {
+    "seeds": "list[int]",
+    "data_dir": "str",
+    "run_dir": "str",
+    "plugin": "list[str]",
+    "json": "bool",
+    "quiet": "bool",
+}
+"""What a file may say beside the settings of `setting_kinds`, and what it holds."""
+
+RIVALS = (("seed", "seeds"), ROUNDED)
+"""Names of which one replaces the others."""
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """Return what a TOML file holds, with `_` for `-` in names.
+
+    Raises:
+        UsageError: the file cannot be read, is no TOML, or has a name twice.
+    """
+    try:
+        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror or error}") from error
+    except ValueError as error:  # also of TOMLDecodeError, and where text is not UTF-8
+        raise UsageError(f"--config {path}: expected a TOML file, got {error}") from error
+    values: dict[str, Any] = {}
+    for written, value in found.items():
+        name = written.replace("-", "_")
+        if name in values:
+            raise UsageError(f"{path}: {name} is there twice, with _ and with -; leave one out")
+        values[name] = value
+    return values
+
+
+def plugins_in(values: Mapping[str, Any], path: str | None) -> list[str]:
+    """Return the plugins that a file names, which are loaded before the rest can be checked."""
+    return of_kind(f"{path}: plugin", BESIDE_SETTINGS["plugin"], values.get("plugin", []))
+
+
+def checked(values: Mapping[str, Any], path: str, tables: Tables) -> dict[str, Any]:
+    """Return what a file says, once it is known to be settings and values of their kinds.
+
+    Args:
+        values: as `read_toml` returns them.
+        path: of the file, for messages.
+        tables: what there is to choose from.
+
+    Raises:
+        UsageError: a name that there is not, or a value of the wrong kind.
+    """
+    kinds = setting_kinds(tables) | BESIDE_SETTINGS
+    for name in values:
+        if name not in kinds:
+            raise UsageError(f"{path}: there is no setting {name!r}{did_you_mean(name, kinds)}")
+    return {name: of_kind(f"{path}: {name}", kinds[name], v) for name, v in values.items()}
+
+
+def overruled(file: Mapping[str, Any], flags: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
+    """Return what remains of a file's settings beside the flags that are given.
+
+    A flag replaces the setting of its name.  A flag that chooses another rule, or another model,
+    also does away with the options of the one in the file.
+    """
+    gone = set(flags)
+    for names in RIVALS:
+        if gone & set(names):
+            gone |= set(names)
+    for kind, table in tables.items():
+        chosen = file.get(kind, "")
+        if chosen in table and flags.get(kind, chosen) != chosen:
+            gone |= kinds_of(table[chosen]).keys()
+    return {name: value for name, value in file.items() if name not in gone}

@@ -1,0 +1,33 @@
+"""What the history of a run says: its last epoch, and its best one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dualnet.training.run_folder import COLUMNS
+
+
+def outcome(history: np.ndarray) -> dict[str, Any]:
+    """Return the last epoch's figures under the names that they have in a summary."""
+    last = dict(zip(COLUMNS, history[-1], strict=True))
+    names = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
+    return {**{name: float(last[name]) for name in names}, "epochs": len(history)}
+
+
+def best(history: np.ndarray) -> dict[str, Any]:
+    """Return the epoch of the lowest test loss, as a summary names it."""
+    epoch = best_epoch(history)
+    row = dict(zip(COLUMNS, history[epoch - 1], strict=True))
+    figures = {f"best_{name}": float(row[name]) for name in ("test_loss", "test_accuracy")}
+    return {"best_epoch": epoch, **figures}
+
+
+def best_epoch(history: np.ndarray) -> int:
+    """Return the number, from 1, of the first epoch with the lowest test loss.
+
+    Args:
+        history: a row for each epoch, at least one, in the order of `COLUMNS`.
+    """
+    return int(np.argmin(history[:, COLUMNS.index("test_loss")])) + 1

@@ -1,0 +1,291 @@
+"""A network that has been trained: it predicts, is judged, and is kept in a folder.
+
+| file | what |
+| --- | --- |
+| `network.json` | the layers, how examples become numbers, the classes, versions |
+| `checkpoint.npz` | arrays only: parameters, the network's state, the objective's readout |
+
+Nothing else is needed to predict, neither the data set nor the settings of the run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dualnet import backends, data, tree
+from dualnet.backends import Backend
+from dualnet.data import ArrayDataset, Dataset, Preparation
+from dualnet.data.arrays import inputs_like, targets_like
+from dualnet.errors import DataError, UsageError
+from dualnet.nn import Layer, softmax
+from dualnet.nn.written import read_network, written_network
+from dualnet.random import Key
+from dualnet.training.evaluation import batch_that_fits
+from dualnet.training.loop import Trainer
+from dualnet.training.objective import OBJECTIVES, Objective, TrainedNetwork
+from dualnet.training.run_folder import BEST, CHECKPOINT, NETWORK, RunFolder, surroundings
+from dualnet.training.scores import Scores
+from dualnet.training.settings import Settings, build
+from dualnet.training.state import Carried
+from dualnet.tree import Tree
+from dualnet.types import Array
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Trained:
+    """See the head of this file.
+
+    Attributes:
+        network: the layers, with local heads if it has learned by a rule with local losses.
+        params, model_state: their parameters and state, trees of arrays.
+        readout: what the objective has learned beside the network.
+        objective: what the network was trained for.
+        objective_options: the name of the objective, `name`, and its options.
+        preparation: how examples become numbers.
+        labels: `(classes,)`, what `predict` answers for each class; empty for real targets.
+        classes: the name of each class.
+        real_targets: how many an example has; None where targets are classes.
+        dtype: of numbers and parameters.
+        backend: runs the work.
+    """
+
+    network: Layer
+    params: Tree
+    model_state: Tree
+    readout: Tree
+    objective: Objective
+    objective_options: dict[str, Any]
+    preparation: Preparation
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    real_targets: int | None
+    dtype: np.dtype
+    backend: Backend
+
+    def __repr__(self) -> str:
+        what = f"{len(self.classes)} classes" if self.classes else f"{self.real_targets} targets"
+        return (
+            f"<{type(self).__name__}: {tree.size(self.params):,} parameters, examples "
+            f"{self.preparation.shape}, {what}>"
+        )
+
+    def predict(self, x: Any) -> np.ndarray:
+        """Return the class of each example as the training targets had it, or its real targets.
+
+        Args:
+            x: examples `(n, ...)`, as those that were trained on.
+
+        Returns:
+            `(n,)`, of the dtype of the training targets; for real targets `(n, outputs)`.
+
+        Raises:
+            UsageError: the examples are not of the shape or kind that was trained on.
+        """
+        outputs = self.outputs(x)
+        return self.labels[np.argmax(outputs, -1)] if len(self.labels) else outputs
+
+    def probabilities(self, x: Any) -> np.ndarray:
+        """Return the probability of each class, `(n, classes)`, for examples as for `predict`."""
+        if not len(self.labels):
+            raise UsageError("probabilities: expected a network of classes, got real targets")
+        return softmax(self.outputs(x))
+
+    def outputs(self, x: Any) -> np.ndarray:
+        """Return the numbers by which `predict` decides, `(n, outputs)`, on the host."""
+        examples = inputs_like(self.preparation, x)
+        found = [self.backend.to_host(part) for part in self._outputs(examples)]
+        return np.concatenate(found)
+
+    def evaluate(self, examples: Any) -> Scores:
+        """Return loss, accuracy, confusion matrix and the scores of each class.
+
+        Args:
+            examples: `(inputs, targets)`; a data set, of which the test examples are taken; or the
+                name of one.
+
+        Raises:
+            UsageError: the examples are not of the shape or kind that was trained on.
+        """
+        x, y = self._pair(examples)
+        answers, total = [], 0.0
+        for part, outputs in zip(_parts(len(x), self._at_once), self._outputs(x), strict=True):
+            targets = self.backend.asarray(y[part])
+            total += float(self.objective.test_losses(outputs, targets).sum())
+            answers.append(self.backend.to_host(np.argmax(outputs, -1)))
+        loss = total / len(x)
+        if not len(self.labels):
+            return Scores(loss)
+        return Scores.of(loss, np.concatenate(answers), y, self.classes)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the network into a folder, which is made if it is not there.
+
+        Raises:
+            UsageError: the folder holds a network already or cannot be written to, or a layer
+                cannot be written as text.
+        """
+        description = self.description
+        kept = RunFolder(folder)
+        if (kept.path / NETWORK).exists():
+            raise UsageError(f"save: {kept.path} holds a network already; choose another folder")
+        kept.make()
+        on_host = tree.map(self.backend.to_host, self._trees)
+        kept.write_checkpoint(on_host)
+        kept.write_json(NETWORK, description)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What `network.json` holds."""
+        how = self.preparation
+        mean, std = (self.backend.to_host(x).tolist() for x in (how.mean, how.std))
+        return {
+            "network": written_network(self.network),
+            "objective": self.objective_options,
+            "preparation": {
+                "scale": how.scale,
+                "mean": mean,
+                "std": std,
+                "shape": list(how.shape),
+                "white": how.white,
+                "image_size": how.image_size,
+            },
+            "labels": self.labels.tolist(),
+            "classes": list(self.classes),
+            "real_targets": self.real_targets,
+            "dtype": self.dtype.name,
+            "versions": surroundings()["versions"],
+        }
+
+    @property
+    def _trees(self) -> dict[str, Tree]:
+        names = ("params", "model_state", "readout")
+        return {name: getattr(self, name) for name in names}
+
+    @cached_property
+    def _at_once(self) -> int:
+        return batch_that_fits(self.preparation.in_shape)
+
+    def _outputs(self, examples: np.ndarray) -> Iterator[Array]:
+        """Yield the outputs for some examples at a time."""
+        trained = TrainedNetwork(self.network, self.params, self.model_state)
+        for part in _parts(len(examples), self._at_once):
+            x = self.preparation(self.backend.asarray(examples[part]), self.dtype)
+            yield self.objective.logits(self.readout, trained, x)
+
+    def _pair(self, examples: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return inputs as the data set keeps them, and numbers of classes or real targets."""
+        if isinstance(examples, str):
+            examples = data.load(examples, quiet=True)
+        if isinstance(examples, Dataset):
+            if examples.classes != self.classes:
+                raise UsageError(
+                    f"evaluate: expected a data set of the classes {', '.join(self.classes)}, got "
+                    f"{examples.name}, which has {', '.join(examples.classes)}"
+                )
+            return inputs_like(self.preparation, examples.test_images[:]), examples.test_labels
+        if not isinstance(examples, (tuple, list)) or len(examples) != 2:
+            raise UsageError(
+                "evaluate: expected (inputs, targets), a data set or the name of one, got "
+                f"{type(examples).__name__}"
+            )
+        x = inputs_like(self.preparation, examples[0])
+        return x, targets_like(self.labels, self.real_targets, examples[1], len(x))
+
+
+def parts_of(trainer: Trainer, settings: Settings, carried: Carried) -> dict[str, Any]:
+    """Return the fields of the `Trained` that a trainer has at a state."""
+    dataset = trainer.dataset
+    labels = np.arange(len(dataset.classes))
+    return {
+        "network": trainer.task.network,
+        # Recorded steps write into the same memory again, so a network has its own.
+        **{
+            name: tree.map(lambda leaf: leaf.copy(), part)
+            for name, part in (
+                ("params", carried.params),
+                ("model_state", carried.model_state),
+                ("readout", carried.readout),
+            )
+        },
+        "objective": trainer.objective,
+        "objective_options": {"name": settings.objective, **settings.objective_options},
+        "preparation": dataset.preparation(settings.pixels),
+        "labels": dataset.labels if isinstance(dataset, ArrayDataset) else labels,
+        "classes": dataset.classes,
+        "real_targets": None if dataset.classes else dataset.outputs,
+        "dtype": np.dtype(settings.dtype),
+        "backend": trainer.backend,
+    }
+
+
+def _parts(n: int, at_once: int) -> Iterator[slice]:
+    for start in range(0, n, at_once):
+        yield slice(start, start + at_once)
+
+
+def load_run(
+    folder: str | Path, own: Sequence[Any] = (), backend: str = "numpy", best: bool = False
+) -> Trained:
+    """Return the network in a folder that `save`, or a run of the command line, has written.
+
+    Args:
+        folder: the folder.
+        own: the classes of layers, and functions of activations, that are not dualnet's own.
+        backend: the name of the backend that predicts.
+        best: whether it is the network after the epoch of the lowest test loss, and not the last
+            one; a run of the command line keeps both.
+
+    Raises:
+        UsageError: there is no network, or it has layers that are neither dualnet's nor `own`.
+        DataError: a file is damaged.
+    """
+    file = Path(folder) / NETWORK
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"load_run: {folder}: no network there (no {NETWORK})") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} is damaged: {error}") from error
+    try:
+        network = read_network(description["network"], own)
+        of_objective = dict(description["objective"])
+        options = {name: value for name, value in of_objective.items() if name != "name"}
+        objective = build(OBJECTIVES, "objective", of_objective["name"], options)
+        how = dict(description["preparation"])
+        mean, std = (np.asarray(how.pop(name), np.float64) for name in ("mean", "std"))
+        preparation = Preparation(mean=mean, std=std, **how | {"shape": tuple(how["shape"])})
+        labels, classes = np.asarray(description["labels"]), tuple(description["classes"])
+        real_targets = description["real_targets"]
+        dtype = np.dtype(description["dtype"])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise DataError(f"{file} is damaged: {error!r}") from error
+    runs_on = backends.get(backend)
+    params, model_state, _ = network.init(Key(0), preparation.in_shape)
+    x = np.zeros((1, *preparation.in_shape), dtype)
+    params, model_state = (
+        tree.map(lambda a: runs_on.asarray(a, dtype), t) for t in (params, model_state)
+    )
+    trained = TrainedNetwork(network, params, model_state)
+    readout = objective.init_readout(Key(0), trained, runs_on.asarray(x), len(classes))
+    like = {"params": params, "model_state": model_state, "readout": readout}
+    return Trained(
+        network=network,
+        objective=objective,
+        objective_options=of_objective,
+        preparation=preparation,
+        labels=labels,
+        classes=classes,
+        real_targets=real_targets,
+        dtype=dtype,
+        backend=runs_on,
+        **RunFolder(folder).read_checkpoint(like, BEST if best else CHECKPOINT, whole=False),
+    )

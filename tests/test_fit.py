@@ -1,0 +1,355 @@
+"""`fit`, what it returns, and networks kept in folders."""
+
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+import dualnet as dn
+import train
+from dualnet import data, nn
+from dualnet.errors import DataError, UsageError
+from dualnet.learning import RULES
+from dualnet.models import MLP
+from dualnet.training.fit import fit
+from dualnet.training.scores import Scores
+from dualnet.training.trained import load_run
+
+FEW = {"epochs": 2, "batch_size": 16, "quiet": True}
+SMALL = MLP(width=8, depth=1)
+
+
+def flowers(rng, n=60, kinds=("rose", "tulip", "daisy")):
+    """Features (n, 4) in float64, whose classes lie well apart, and the names of these."""
+    numbers = np.arange(n) % len(kinds)
+    places = 4.0 * np.eye(len(kinds), 4)
+    return places[numbers] + 0.3 * rng.standard_normal((n, 4)), np.array(kinds)[numbers]
+
+
+# --- what a user does ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["fg-w", "fdfa"])
+def test_own_arrays_are_learned(rule, rng):
+    x, y = flowers(rng)
+    run = fit("mlp", (x, y), rule=rule, epochs=40, width=16, lr=1e-2, batch_size=16, quiet=True)
+    assert run.evaluate((x, y)).accuracy > (0.9 if rule == "fdfa" else 0.5)
+    assert set(run.predict(x)) == {"rose", "tulip", "daisy"}
+    assert run.history[-1]["train_loss"] < run.history[0]["train_loss"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_fits_arrays(rule, rng):
+    x, y = flowers(rng)
+    run = fit(SMALL, (x, y), rule=rule, **FEW)
+    assert len(run.history) == 2 and np.isfinite([row["test_loss"] for row in run.history]).all()
+
+
+def test_real_targets_are_learned(rng):
+    x = rng.standard_normal((200, 3)).astype(np.float32)
+    y = x @ [1.0, -2.0, 0.5] + 3.0
+    run = fit("mlp", (x, y), rule="bp", epochs=60, width=32, lr=1e-2, quiet=True)
+    assert run.predict(x).shape == (200, 1) and run.predict(x).dtype == np.float32
+    assert run.evaluate((x, y)).loss < 0.05 * y.var()
+    scores = run.evaluate((x, y))
+    assert scores.accuracy is None and scores.confusion is None and str(scores).startswith("loss ")
+    assert np.isnan(run.history[-1]["test_accuracy"])
+    with pytest.raises(UsageError, match="probabilities: expected a network of classes"):
+        run.probabilities(x)
+
+
+def test_a_network_is_given_layer_by_layer(rng):
+    x, y = flowers(rng)
+    network = nn.Sequential((("hidden", nn.Linear(8)), ("out", nn.Linear(3))))
+    run = fit(network, (x, y), rule="bp", **FEW)
+    assert run.network == network
+    assert run.probabilities(x).sum(axis=1) == pytest.approx(1.0)
+
+
+def test_the_numbers_are_those_of_the_command_line():
+    """The digits' last loss and accuracy, as a run of the same settings has them."""
+    from test_training import SETTINGS  # the settings of a short run
+
+    run = fit("mlp", "digits", rule="fg-a", epochs=1, width=8, depth=1, quiet=True)
+    again = fit(SMALL, data.load("digits"), rule="fg-a", epochs=1, batch_size=32, quiet=True)
+    assert run.history[0] | {"seconds": 0} == again.history[0] | {"seconds": 0}
+    assert SETTINGS.pixels == run.settings.pixels
+
+
+# --- stopping and choosing -----------------------------------------------------------------------
+
+
+def test_callbacks_see_each_epoch_and_can_end_the_training(rng):
+    seen = []
+
+    def enough(row):
+        seen.append(row["epoch"])
+        return row["epoch"] == 3
+
+    run = fit(SMALL, flowers(rng), epochs=10, callbacks=[enough], quiet=True)
+    assert seen == [1, 2, 3] == [row["epoch"] for row in run.history]
+
+
+def test_the_best_network_is_that_of_the_lowest_loss(rng):
+    x, y = flowers(rng)
+    run = fit(SMALL, (x, y), rule="bp", epochs=8, lr=0.5, optimizer="sgd", quiet=True)
+    losses = [row["test_loss"] for row in run.history]
+    assert run.best.evaluate((x, y)).loss == pytest.approx(min(losses), rel=1e-5)
+    assert run.evaluate((x, y)).loss == pytest.approx(losses[-1], rel=1e-5)
+
+
+# --- networks in folders -------------------------------------------------------------------------
+
+
+def test_a_saved_network_predicts_the_same(rng, tmp_path):
+    x, y = flowers(rng)
+    run = fit("mlp", (x, y), rule="fdfa", width=8, batch_norm=True, **FEW)
+    run.save(tmp_path / "flowers")
+    kept = load_run(tmp_path / "flowers")
+    np.testing.assert_array_equal(kept.outputs(x), run.outputs(x))
+    np.testing.assert_array_equal(kept.predict(x), run.predict(x))
+    np.testing.assert_array_equal(kept.evaluate((x, y)).confusion, run.evaluate((x, y)).confusion)
+    with pytest.raises(UsageError, match="holds a network already; choose another folder"):
+        run.save(tmp_path / "flowers")
+
+
+@pytest.mark.parametrize("model", ["cnn", "resnet", "local-mixer", "vit", "mlp-mixer"])
+def test_networks_of_images_are_kept(model, tmp_path):
+    digits = data.load("digits", limit_train=32, limit_test=16)
+    rule = "lg-fg-a" if model == "local-mixer" else "fg-a"
+    run = fit(model, digits, rule=rule, epochs=1, batch_size=16, quiet=True)
+    run.save(tmp_path / "run")
+    kept = load_run(tmp_path / "run")
+    np.testing.assert_array_equal(kept.predict(digits.test_images), run.predict(digits.test_images))
+    assert kept.evaluate(digits).accuracy == run.history[-1]["test_accuracy"]
+    assert kept.evaluate("digits").confusion.sum() == 257
+
+
+@dataclass(frozen=True)
+class Doubled(nn.Layer):
+    """Twice what comes in."""
+
+    times: int = 2
+
+    def init(self, key, in_shape):
+        return {}, {}, in_shape
+
+    def apply(self, params, state, x, context):
+        return self.times * x, state
+
+
+def cube(x):
+    return x * x * x
+
+
+def test_own_layers_and_functions_are_named_to_be_read(rng, tmp_path):
+    x, y = flowers(rng)
+    network = nn.Sequential(
+        (
+            ("hidden", nn.Linear(8)),
+            ("twice", Doubled()),
+            ("cube", nn.Activation(cube)),
+            ("out", nn.Linear(3)),
+        )
+    )
+    run = fit(network, (x, y), rule="bp", lr=1e-4, **FEW)
+    run.save(tmp_path)
+    with pytest.raises(UsageError, match=r"the layer 'Doubled', .* write own=\[Doubled\]"):
+        load_run(tmp_path)
+    with pytest.raises(UsageError, match=r"the function 'cube', .* write own=\[cube\]"):
+        load_run(tmp_path, own=[Doubled])
+    kept = load_run(tmp_path, own=[Doubled, cube])
+    np.testing.assert_array_equal(kept.outputs(x), run.outputs(x))
+
+
+def test_an_own_function_is_never_taken_for_ours(rng, tmp_path):
+    def relu(x):
+        return x * x
+
+    network = nn.Sequential((("relu", nn.Activation(relu)), ("out", nn.Linear(3))))
+    fit(network, flowers(rng), rule="bp", lr=1e-4, **FEW).save(tmp_path)
+    with pytest.raises(UsageError, match="the function 'relu', which is not one of dualnet's"):
+        load_run(tmp_path)
+
+
+def test_what_cannot_be_written_is_refused(rng, tmp_path):
+    network = nn.Sequential((("own", nn.Activation(lambda x: x)), ("out", nn.Linear(3))))
+    run = fit(network, flowers(rng), rule="bp", **FEW)
+    with pytest.raises(UsageError, match=r"save: network.layers\[0\]\[1\].function: expected"):
+        run.save(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda d: d.pop("labels"), "is damaged: KeyError"),
+        (lambda d: d.update(dtype="float33"), "is damaged: TypeError"),
+        (lambda d: d["network"].update(fields={"x": 1}), "layer Sequential"),
+        (lambda d: d.update(network=3), "expected a layer"),
+        (lambda d: d["preparation"].pop("mean"), "is damaged: KeyError"),
+        (lambda d: d["network"]["fields"]["layers"][1][1]["fields"].update(features=9), "expected"),
+    ],
+)
+def test_damaged_descriptions_are_named(change, error, rng, tmp_path):
+    fit(SMALL, flowers(rng), rule="bp", **FEW).save(tmp_path)
+    file = tmp_path / "network.json"
+    description = json.loads(file.read_text())
+    change(description)
+    file.write_text(json.dumps(description))
+    with pytest.raises(DataError, match=error):
+        load_run(tmp_path)
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"no network there \(no network.json\)"):
+        load_run(tmp_path)
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+def test_scores_by_hand():
+    answers, targets = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0])
+    scores = Scores.of(0.5, answers, targets, ("cat", "dog", "fish"))
+    np.testing.assert_array_equal(scores.confusion, [[1, 1, 0], [1, 2, 0], [0, 0, 0]])
+    assert scores.accuracy == 3 / 5
+    cat, dog, fish = scores.by_class
+    assert cat == {"class": "cat", "examples": 2, "precision": 0.5, "recall": 0.5, "f1": 0.5}
+    assert dog["precision"] == pytest.approx(2 / 3) and dog["examples"] == 3
+    assert fish == {"class": "fish", "examples": 0, "precision": None, "recall": None, "f1": None}
+    assert str(scores).splitlines() == [
+        "loss 0.5000, accuracy 0.6000",
+        "class  examples  precision  recall     f1",
+        "cat           2      0.500   0.500  0.500",
+        "dog           3      0.667   0.667  0.667",
+        "fish          0          -       -      -",
+    ]
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+def four(x, y):
+    return x, y, x, y
+
+
+@pytest.mark.parametrize(
+    ("examples", "words"),
+    [
+        (lambda x, y: x, r"expected the name of a data set, a data set, or \(inputs, targets\) or"),
+        (lambda x, y: (x, y, x), "got tuple"),
+        (lambda x, y: (x, y[:-1]), r"targets: expected one for each of 60 examples, got .*\(59,\)"),
+        (lambda x, y: (x[:0], y[:0]), r"inputs: expected one example or more"),
+        (lambda x, y: (x.astype(str), y), "inputs: expected numbers, got <U"),
+        (lambda x, y: (np.where(x > x.min(), x, np.nan), y), "inputs: expected finite numbers"),
+        (lambda x, y: (x, np.where(y == "rose", np.inf, 1.0)), "targets: expected finite"),
+        (lambda x, y: (x, x[:, :, None]), r"expected real targets \(N,\) or \(N, outputs\)"),
+        (lambda x, y: (x, np.ones((60, 2), int)), r"expected classes \(N,\)"),
+        (lambda x, y: (x, y, x[:, :3], y), "test inputs: expected .* as the inputs are"),
+        (lambda x, y: (x, y, x, np.where(y == "rose", "oak", y)), "got 'oak'"),
+        (lambda x, y: (x, y, x, np.ones(60)), "test targets: expected classes, got real targets"),
+        (
+            lambda x, y: (x, np.ones(60), x, y),
+            "test targets: expected 1 real targets .* got classes",
+        ),
+    ],
+)
+def test_arrays_that_do_not_fit(examples, words, rng):
+    with pytest.raises(UsageError, match=words):
+        fit(SMALL, examples(*flowers(rng)), **FEW)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "words"),
+    [
+        (MLP, {}, r"fit: model: expected one of mlp, .*, a model such as MLP\(width=64\)"),
+        ("mpl", {}, "mlp"),
+        (SMALL, {"limit_train": 3}, "limit_train is of no use to arrays"),
+        (SMALL, {"validation": 60}, "validation: expected 1 to 59 of 60 examples, got 60"),
+        (SMALL, {"objective": "regression"}, "objective: regression is of no use to classes"),
+        (SMALL, {"pixels": "symmetric"}, "symmetric is for pixels in uint8"),
+        (SMALL, {"augment": "flip"}, "augment: expected images in uint8, got floats"),
+    ],
+)
+def test_settings_that_do_not_fit(model, given, words, rng):
+    with pytest.raises(UsageError, match=words):
+        fit(model, flowers(rng), **{**FEW, **given})
+
+
+def test_examples_of_another_shape_are_refused(rng):
+    x, y = flowers(rng)
+    run = fit(SMALL, (x, y), rule="bp", **FEW)
+    with pytest.raises(
+        UsageError, match=r"expected floats \(n, 4\), got float64\(4,\); .* x\[None\]"
+    ):
+        run.predict(x[0])
+    with pytest.raises(UsageError, match=r"expected floats \(n, 4\), got float64\(60, 3\)"):
+        run.predict(x[:, :3])
+    with pytest.raises(UsageError, match="trained on, 'daisy' to 'tulip', got 'oak'"):
+        run.evaluate((x, ["oak"] * 60))
+    with pytest.raises(UsageError, match="expected classes, got real targets"):
+        run.evaluate((x, np.ones(60)))
+    digits = fit(SMALL, "digits", epochs=1, quiet=True)
+    images = data.load("digits").test_images
+    with pytest.raises(UsageError, match=r"expected pixels in uint8 from 0 to 16 \(n, 8, 8, 1\)"):
+        digits.predict(images / 16.0)
+    with pytest.raises(UsageError, match="expected pixels from 0 to 16, got 255"):
+        digits.predict(np.full_like(images, 255))
+    np.testing.assert_array_equal(digits.predict(images[..., 0]), digits.predict(images))
+    with pytest.raises(UsageError, match="expected a data set of the classes"):
+        digits.evaluate(replace(data.load("digits"), classes=("a",) * 10))
+
+
+# --- arrays --------------------------------------------------------------------------------------
+
+
+def test_classes_keep_their_names(rng):
+    x = rng.standard_normal((6, 2))
+    for y in ([3, -1, 3, 7, 7, 7], np.array([True, False] * 3), ["b", "a", "b", "c", "c", "c"]):
+        run = fit(SMALL, (x, y), rule="bp", **FEW)
+        assert set(run.predict(x).tolist()) <= set(np.asarray(y).tolist())
+        assert run.labels.tolist() == sorted(set(np.asarray(y).tolist()))
+
+
+def test_validation_examples_are_not_trained_on(rng):
+    x, y = flowers(rng)
+    made = data.from_arrays(x, y, validation=20)
+    assert made.tested_on == "validation" and len(made.train_images) == 40
+    every = np.concatenate([made.train_images[:], made.test_images[:]])
+    np.testing.assert_array_equal(np.sort(every, axis=0), np.sort(x, axis=0))
+    mean, std = made.training_mean_and_std
+    np.testing.assert_allclose(mean, made.train_images[:].mean(0))
+    np.testing.assert_allclose(std, made.train_images[:].std(0))
+
+
+def test_features_are_standardized_one_by_one(rng):
+    x = rng.standard_normal((50, 3)) * [1.0, 100.0, 0.0] + [0.0, -7.0, 5.0]
+    made = data.from_arrays(x, np.zeros(50, int))
+    got = made.pixels(x, np.float64)
+    np.testing.assert_allclose(got.mean(0), 0.0, atol=1e-12)
+    np.testing.assert_allclose(got.std(0), [1.0, 1.0, 0.0], atol=1e-12)
+    np.testing.assert_array_equal(made.pixels(x, np.float64, "none"), x)
+
+
+@pytest.mark.parametrize("shape", [(20,), (20, 3), (20, 5, 2), (20, 6, 5, 2), (20, 2, 2, 3, 2)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, np.uint8, bool])
+def test_inputs_of_any_shape(shape, dtype, rng):
+    x = (rng.uniform(0, 200, shape)).astype(dtype)
+    run = fit(SMALL, (x, np.arange(20) % 2), rule="fg-a", **FEW)
+    assert run.predict(x).shape == (20,)
+    assert dn.tree.leaves(run.params)[0].dtype == np.float32
+
+
+# --- runs of the command line --------------------------------------------------------------------
+
+
+def test_the_network_of_a_run_is_loaded(tmp_path, capsys):
+    command = "--epochs 4 --width 8 --lr 0.1 --optimizer sgd --quiet --run-dir"
+    train.main([*command.split(), str(tmp_path / "run")])
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    last, best = (load_run(tmp_path / "run", best=best) for best in (False, True))
+    assert last.evaluate("digits").accuracy == summary["test_accuracy"]
+    assert best.evaluate("digits").accuracy == summary["best_test_accuracy"]
+    np.testing.assert_allclose(last.evaluate("digits").loss, summary["test_loss"], rtol=1e-6)
