@@ -71,7 +71,10 @@ def peaks(rule: Rule, depth: int) -> dict[str, int]:
 
 def measure() -> dict[str, Any]:
     """Measure everything and return the figures as a dict for JSON."""
-    rules = {f"fg-w, rank-one, k = {K}": WeightPerturbation(K, "rank-one"), "bp": Backprop()}
+    rules = {
+        f"fg-w, rank-one, k = {K}": WeightPerturbation(K, sampler="rank-one"),
+        "bp": Backprop(),
+    }
     rows = []
     print(f"{'MiB':24} {'depth':>5} {'parameters':>11} {'passes':>8} {'step':>8}")
     for name, rule in rules.items():

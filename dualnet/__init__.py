@@ -1,8 +1,14 @@
-"""dualnet: forward-mode automatic differentiation with k tangents at once, and training by it."""
+"""dualnet: forward-mode automatic differentiation with k tangents at once, and training by it.
 
+The modules in `_LATER` are imported when they are first asked for, as `dn.nn`, so that derivatives
+alone start fast.
+"""
+
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from dualnet import images, linear, numpy, special, tree  # noqa: F401, some register their rules
+from dualnet import checking, errors, images, linear, numpy, special, tree
 from dualnet.checking import check_jvp, check_vjp
 from dualnet.core.custom import custom_jvp
 from dualnet.core.derivatives import (
@@ -19,23 +25,58 @@ from dualnet.core.transforms import jvp, linearize, stop_gradient, vjp
 from dualnet.random import Key
 from dualnet.recording import recorded
 
+if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
+    from dualnet import analysis, backends, data, learning, nn, optim, schedules
+
+    __version__: str
+
+_LATER = ("analysis", "backends", "data", "learning", "nn", "optim", "schedules", "scipy")
+"""Without `scipy` in `__all__`, because SciPy may be missing."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a module when it is first asked for, and find the version."""
+    if name in _LATER:
+        return import_module(f"dualnet.{name}")
+    if name == "__version__":
+        return import_module("dualnet.version").version()
+    raise AttributeError(f"module 'dualnet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return what there is to use, whether or not it has been imported yet."""
+    return sorted({*__all__, *_LATER, *(name for name in globals() if name.startswith("__"))})
+
+
 __all__ = [
     "Dual",
     "Key",
     "RankOne",
+    "__version__",
+    "analysis",
+    "backends",
     "check_jvp",
     "check_vjp",
+    "checking",
     "custom_jvp",
+    "data",
+    "errors",
     "grad",
     "hvp",
+    "images",
     "jacfwd",
     "jacrev",
     "jvp",
+    "learning",
     "linear",
     "linear_transpose",
     "linearize",
+    "nn",
     "numpy",
+    "optim",
     "recorded",
+    "schedules",
+    "special",
     "stop_gradient",
     "tree",
     "value_and_grad",

@@ -36,6 +36,21 @@ from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array
 
+__all__ = [
+    "EXACT",
+    "TOTAL",
+    "Bias",
+    "Comparison",
+    "Point",
+    "Variance",
+    "alignment",
+    "bias",
+    "compare",
+    "error_alignment",
+    "table",
+    "variance",
+]
+
 TOTAL = "total"
 EXACT: dict[str, Rule] = {
     "global": Backprop(),

@@ -3,6 +3,20 @@
 Every message says, in this order: where it happened, what was expected, what came, and what to do.
 """
 
+__all__ = [
+    "BackendError",
+    "DataError",
+    "DivergedError",
+    "DualConversionError",
+    "DualnetError",
+    "EscapedDualError",
+    "Interrupted",
+    "MissingRuleError",
+    "TangentError",
+    "TreeError",
+    "UsageError",
+]
+
 
 class DualnetError(Exception):
     """The base class of every error below.

@@ -12,6 +12,15 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from dualnet.errors import UsageError
+from dualnet.options import is_int, require_count
+
+__all__ = [
+    "Key",
+    "Keys",
+    "descendants",
+    "name_of_child",
+    "require_key",
+]
 
 _BYTES = 16
 """Length of a key: 128 bits."""
@@ -28,20 +37,27 @@ class Key:
     bits: int
 
     def __init__(self, seed: int):
-        if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        if not is_int(seed):
             raise UsageError(f"Key: expected an integer seed, got {seed!r}")
-        digest = _hash(f"seed {seed.__index__()}".encode())
+        digest = _hash(f"seed {int(seed)}".encode())
         object.__setattr__(self, "bits", int.from_bytes(digest, "little"))
 
     def fold_in(self, data: int | str) -> Key:
-        """Return the child key that is named `data`.  Different data give independent streams."""
+        """Return the child key that is named `data`.  Different data give independent streams.
+
+        Raises:
+            UsageError: `data` is neither an int nor a string.
+        """
+        if type(data) not in (int, str) and not (isinstance(data, str) or is_int(data)):
+            raise UsageError(f"Key.fold_in: expected an int or a string, got {data!r}")
         digest = _hash(b"%d%b" % (self.bits, name_of_child(data)))
         child = object.__new__(Key)
         object.__setattr__(child, "bits", int.from_bytes(digest, "little"))
         return child
 
     def split(self, n: int) -> tuple[Key, ...]:
-        """Return `n` independent child keys."""
+        """Return `n` independent child keys, those that `fold_in` names 0 to n - 1."""
+        require_count("Key.split", "n", n)
         return tuple(self.fold_in(i) for i in range(n))
 
 
@@ -54,6 +70,13 @@ class Keys:
     def fold_in(self, i: int) -> Key:
         """Return the key with index i."""
         return self.keys[i]
+
+
+def require_key(where: str, key: object) -> None:
+    """Raise a UsageError unless a key is one, or stands for one."""
+    if not hasattr(key, "fold_in"):
+        seed = key if is_int(key) else 0
+        raise UsageError(f"{where}: expected a Key, got {key!r}; write dn.Key({seed})")
 
 
 def name_of_child(data: int | str) -> bytes:

@@ -10,6 +10,11 @@ from dualnet import tree
 from dualnet.backends.overridable import overridable
 from dualnet.errors import UsageError
 
+__all__ = [
+    "call_recorded",
+    "recorded",
+]
+
 
 def recorded(function: Callable) -> Callable:
     """Return the function in its fastest form for calls again and again with the same shapes.

@@ -15,10 +15,22 @@ import math
 from dataclasses import dataclass
 
 from dualnet.errors import UsageError
+from dualnet.options import Options
+
+__all__ = [
+    "SCHEDULES",
+    "Constant",
+    "Cosine",
+    "Exponential",
+    "Linear",
+    "Schedule",
+    "StepDecay",
+    "WarmupCosine",
+]
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Options):
     """A factor from 0 to 1 for each update of a run; a derived class writes `factor_at`."""
 
     def __call__(self, step: int, total_steps: int, steps_per_epoch: int) -> float:

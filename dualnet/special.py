@@ -18,6 +18,10 @@ from dualnet.core.engine import elementwise
 from dualnet.core.tables.kinks import bends
 from dualnet.types import Array
 
+__all__ = [
+    "register",
+]
+
 _SQRT_PI = math.sqrt(math.pi)
 _SQRT_2PI = math.sqrt(2.0 * math.pi)
 

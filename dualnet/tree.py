@@ -18,6 +18,23 @@ from typing import Any, TypeAlias
 
 from dualnet.errors import TreeError, UsageError
 
+__all__ = [
+    "Tree",
+    "add",
+    "describe",
+    "is_leaf",
+    "items",
+    "leaves",
+    "leaves_like",
+    "map",
+    "map_with_path",
+    "outline",
+    "register_dataclass",
+    "size",
+    "subtree",
+    "unflatten",
+]
+
 Tree: TypeAlias = Any
 """A leaf, or a dict, list, tuple or registered dataclass of trees."""
 

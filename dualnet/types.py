@@ -9,6 +9,15 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+__all__ = [
+    "Array",
+    "Axes",
+    "Cotangent",
+    "Shape",
+    "Stack",
+    "Tangent",
+]
+
 Array: TypeAlias = Any
 """A NumPy or CuPy array, or a `Dual` that stands in for one."""
 

@@ -81,7 +81,7 @@ class OneExample:
     def __init__(self, digits: data.Dataset, row: Settings, seed: int):
         chosen = slice(seed, seed + 1)
         x = digits.pixels(digits.train_images[chosen], np.float32, "symmetric")
-        network = MLP(row["width"], depth=1).network(digits.in_shape, 10)
+        network = MLP(width=row["width"], depth=1).network(digits.in_shape, 10)
         key = dn.Key(seed).fold_in("estimates")
         self.params, self.state, _ = network.init(key.fold_in("init"), digits.in_shape)
         if row["of"] == "fg-w":

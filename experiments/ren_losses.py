@@ -62,7 +62,9 @@ def of_blocks(gradients: dict[str, Array]) -> Array:
 
 def at_start(row: Settings, images: Images, seed: int) -> dict[str, float]:
     """Return variance and bias of `lg-fg-w` on LocalMixer with one block, measured and exact."""
-    network = LocalMixer(row["width"], 1, row["groups"], depth=1).network(images.in_shape, 10)
+    network = LocalMixer(width=row["width"], patches=1, groups=row["groups"], depth=1).network(
+        images.in_shape, 10
+    )
     start = Start(network, images.in_shape, seed, EXPERIMENT.name)
     batch = images.batch(np.random.default_rng(seed).integers(0, len(images.labels), row["batch"]))
     rule = GreedyWeightPerturbation(losses=row["losses"], output_layers=row["output_layers"])

@@ -97,11 +97,13 @@ def settings(form: Form) -> list[Settings]:
 def network(row: Settings, in_shape: Shape) -> tuple[Layer, dict[str, str]]:
     """Return the network of a row, and the last weights of its blocks, by the blocks' names."""
     if row["network"] == "LocalMixer":
-        mixer = LocalMixer(row["width"], row["patches"], row["groups"], depth=4)
+        mixer = LocalMixer(
+            width=row["width"], patches=row["patches"], groups=row["groups"], depth=4
+        )
         blocks = {f"block {i}": f"block{i}/residual/block/groups/linear/w" for i in (2, 3, 4)}
         return mixer.network(in_shape, 10), blocks
     blocks = {f"stage {i}": f"stage{i}-block2/block/conv2/w" for i in (1, 2, 3, 4)}
-    return ResNet18(row["width"], stem="large").network(in_shape, 10), blocks
+    return ResNet18(width=row["width"], stem="large").network(in_shape, 10), blocks
 
 
 def measure(row: Settings, form: Form) -> dict[str, Any]:

@@ -76,10 +76,10 @@ def measure(row: Settings, form: Form) -> dict[str, Any]:
 def mixer(row: Settings, images: Images, rule: Rule) -> Layer:
     """Return the LocalMixer of a row, whose output only reads if the rule has local losses."""
     model = LocalMixer(
-        row["width"],
-        row["patches"],
-        row["groups"],
-        row["depth"],
+        width=row["width"],
+        patches=row["patches"],
+        groups=row["groups"],
+        depth=row["depth"],
         readout=rule.locality != "global",
     )
     return model.network(images.in_shape, 10)

@@ -76,7 +76,7 @@ class Images:
 
 def mlp(images: Images, rule: Rule, width: int, layers: int) -> Layer:
     """Return a network of so many layers with weights, with local heads if the rule has such."""
-    network = MLP(width, depth=layers - 1).network(images.in_shape, 10)
+    network = MLP(width=width, depth=layers - 1).network(images.in_shape, 10)
     if rule.locality == "global":
         return network
     params, _, _ = network.init(dn.Key(0), images.in_shape)

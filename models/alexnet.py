@@ -25,15 +25,15 @@ from dualnet.nn import (
     Sequential,
     relu,
 )
-from dualnet.nn.refusals import require_count
+from dualnet.options import Options, require_count
 from dualnet.types import Shape
 
 SMALLEST = 63
 """The smallest height and width of images; of smaller ones the pools would leave no pixel."""
 
 
-@dataclass(frozen=True)
-class AlexNet:
+@dataclass(frozen=True, kw_only=True)
+class AlexNet(Options):
     """Five convolutions with batch norm and ReLU, three max pools, then three linear layers.
 
     Args:

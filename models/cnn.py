@@ -16,7 +16,7 @@ Are Not All You Need", section 4.4.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from dualnet.errors import UsageError
 from dualnet.nn import (
@@ -30,6 +30,7 @@ from dualnet.nn import (
     Sequential,
     relu,
 )
+from dualnet.options import Options
 from dualnet.types import Shape
 
 _ITEM = re.compile(r"(?P<filters>[1-9]\d*)C(?P<kernel>[1-9]\d*)|P(?P<pool>[1-9]\d*)|[1-9]\d*")
@@ -37,7 +38,7 @@ _ITEM = re.compile(r"(?P<filters>[1-9]\d*)C(?P<kernel>[1-9]\d*)|P(?P<pool>[1-9]\
 
 
 @dataclass(frozen=True)
-class CNN:
+class CNN(Options):
     """Convolutions with ReLU, max pools, hidden linear layers with ReLU, and a linear output.
 
     Args:
@@ -48,6 +49,7 @@ class CNN:
     """
 
     plan: str = "15C5-P2-40C5-P2-128"
+    _: KW_ONLY
     batch_norm: bool = False
 
     def __post_init__(self) -> None:

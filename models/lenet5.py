@@ -22,14 +22,15 @@ from dualnet.nn import (
     Sequential,
     relu,
 )
+from dualnet.options import Options
 from dualnet.types import Shape
 
 SMALLEST = 16
 """The smallest height and width of images; of smaller ones the second pool would leave no pixel."""
 
 
-@dataclass(frozen=True)
-class LeNet5:
+@dataclass(frozen=True, kw_only=True)
+class LeNet5(Options):
     """Two 5×5 convolutions with batch norm and max pools, then three linear layers."""
 
     def network(self, in_shape: Shape, classes: int) -> Sequential:

@@ -40,12 +40,12 @@ from dualnet.nn import (
     mixer_block,
     relu,
 )
-from dualnet.nn.refusals import require_count
+from dualnet.options import Options, require_count
 from dualnet.types import Shape
 
 
-@dataclass(frozen=True)
-class LocalMixer:
+@dataclass(frozen=True, kw_only=True)
+class LocalMixer(Options):
     """Patches, `depth` blocks with a local head each, and a linear output of averaged tokens.
 
     The first block makes tokens of patches; the others are `mixer_block`.  Every linear layer of a
@@ -102,7 +102,9 @@ class LocalMixer:
         layers: list[tuple[str, Layer]] = [("patches", Patches(size))]
         for i in range(1, self.depth + 1):
             layers.append((f"block{i}", self._block(first=i == 1)))
-            head = LocalHead(classes, self.groups, "scaled-normal", norm=self.head_norm)
+            head = LocalHead(
+                classes, groups=self.groups, weights="scaled-normal", norm=self.head_norm
+            )
             layers.append((f"head{i}", head))
         layers.append(("average", AverageTokens()))
         if self.output_norm:
@@ -114,7 +116,7 @@ class LocalMixer:
     def _block(self, first: bool) -> Sequential:
         """Build a block; the first one mixes no tokens."""
         if not first:
-            return mixer_block(self.patches**2, self.width, self.groups)
+            return mixer_block(tokens=self.patches**2, channels=self.width, groups=self.groups)
         token_norm = LayerNorm(gain=False, bias=False)
         group_norm = LayerNorm(groups=self.groups, gain=False, bias=False)
         return Sequential(
@@ -124,7 +126,7 @@ class LocalMixer:
                 ("norm2", token_norm),
                 ("relu1", Activation(relu)),
                 ("norm3", group_norm),
-                ("groups", GroupedLinear(self.width, self.groups, weights="scaled-normal")),
+                ("groups", GroupedLinear(self.width, groups=self.groups, weights="scaled-normal")),
                 ("norm4", group_norm),
                 ("relu2", Activation(relu)),
             )

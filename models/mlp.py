@@ -28,11 +28,12 @@ from dualnet.nn import (
     Linear,
     Sequential,
 )
+from dualnet.options import Options
 from dualnet.types import Shape
 
 
-@dataclass(frozen=True)
-class MLP:
+@dataclass(frozen=True, kw_only=True)
+class MLP(Options):
     """Flatten, `depth` hidden layers of `width` units, and a linear output.
 
     Args:

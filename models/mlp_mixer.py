@@ -20,12 +20,12 @@ from dualnet.nn import (
     Sequential,
     mlp_mixer_block,
 )
-from dualnet.nn.refusals import require_count
+from dualnet.options import Options, require_count
 from dualnet.types import Shape
 
 
-@dataclass(frozen=True)
-class MLPMixer:
+@dataclass(frozen=True, kw_only=True)
+class MLPMixer(Options):
     """Patches as tokens, `depth` blocks of two MLPs, and a linear output of averaged tokens.
 
     Args:
@@ -51,7 +51,12 @@ class MLPMixer:
         """Build the layers for examples of shape `in_shape` and `classes` outputs."""
         patches = Patches(patch_size(self.patch, in_shape))
         _, _, (tokens, _) = patches.init(Key(0), in_shape)
-        block = mlp_mixer_block(tokens, self.width, self.token_width, self.mlp_width)
+        block = mlp_mixer_block(
+            tokens=tokens,
+            channels=self.width,
+            token_width=self.token_width,
+            channel_width=self.mlp_width,
+        )
         blocks: list[tuple[str, Layer]] = [(f"block{i}", block) for i in range(1, self.depth + 1)]
         return Sequential(
             (

@@ -32,7 +32,7 @@ from dualnet.nn import (
     Sequential,
     relu,
 )
-from dualnet.nn.refusals import require_count
+from dualnet.options import Options, require_count
 from dualnet.types import Shape
 
 SMALL = 64
@@ -40,8 +40,8 @@ SMALL = 64
 STEMS = ("auto", "large", "small")
 
 
-@dataclass(frozen=True)
-class ResNet:
+@dataclass(frozen=True, kw_only=True)
+class ResNet(Options):
     """A convolution, `depth` residual blocks of one convolution each, and a linear output.
 
     Args:
@@ -72,8 +72,8 @@ class ResNet:
         return (convolution, ("norm", BatchNorm())) if self.batch_norm else (convolution,)
 
 
-@dataclass(frozen=True)
-class ResNet18:
+@dataclass(frozen=True, kw_only=True)
+class ResNet18(Options):
     """Four stages of two residual blocks of two convolutions, with batch norm.
 
     The stem comes before the stages.  A large one is a 7×7 convolution of stride 2 and a max pool
@@ -129,7 +129,7 @@ def _basic_block(channels: int, shrinks: bool) -> Residual:
 
 def _convolution(name: str, channels: int, kernel: int, stride: int = 1) -> list[tuple[str, Layer]]:
     """Build a convolution with batch norm, padded so that only its stride changes the size."""
-    convolution = Conv2d(channels, kernel, stride, padding=kernel // 2, bias=False)
+    convolution = Conv2d(channels, kernel, stride=stride, padding=kernel // 2, bias=False)
     return [(f"conv{name}", convolution), (f"norm{name}", BatchNorm())]
 
 

@@ -20,12 +20,12 @@ from dualnet.nn import (
     Sequential,
     transformer_block,
 )
-from dualnet.nn.refusals import require_count
+from dualnet.options import Options, require_count
 from dualnet.types import Shape
 
 
-@dataclass(frozen=True)
-class ViT:
+@dataclass(frozen=True, kw_only=True)
+class ViT(Options):
     """Patches as tokens, a class token, `depth` blocks of attention and MLP, a linear output.
 
     Args:
@@ -59,7 +59,7 @@ class ViT:
                 ("positions", Positions()),
             )
         )
-        block = transformer_block(self.width, self.heads, self.mlp_width)
+        block = transformer_block(width=self.width, heads=self.heads, mlp_width=self.mlp_width)
         blocks: list[tuple[str, Layer]] = [(f"block{i}", block) for i in range(1, self.depth + 1)]
         return Sequential(
             (

@@ -172,7 +172,7 @@ WITH_HEADS = (
 WITH_GROUPS = (
     ("first", Linear(6)),
     ("all", LayerNorm(bias=False)),
-    ("grouped", GroupedLinear(4, 2)),
+    ("grouped", GroupedLinear(4, groups=2)),
     ("norm", LayerNorm(groups=2)),
     ("positions", Positions()),
     ("head", LocalHead(3, groups=2)),
@@ -214,7 +214,7 @@ NETWORKS = {
         (8, 4),
         (
             ("first", block(Linear(16), LayerNorm(gain=False, bias=False), Activation(relu))),
-            ("block", mixer_block(8, 16, 2)),
+            ("block", mixer_block(tokens=8, channels=16, groups=2)),
             ("mean", AverageTokens()),
             ("output", Linear(3)),
         ),
@@ -222,7 +222,7 @@ NETWORKS = {
     "attention": (
         (3, 4),
         (
-            ("block", transformer_block(4, 2, 3)),
+            ("block", transformer_block(width=4, heads=2, mlp_width=3)),
             ("mean", AverageTokens()),
             ("output", Linear(3)),
         ),

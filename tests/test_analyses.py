@@ -288,7 +288,9 @@ def test_variance_over_histories_is_that_of_the_gradients_of_each(rng, key):
 
 def mixer_problem(rng, key, groups):
     """A LocalMixer whose heads have so many groups; its weights do not depend on the number."""
-    network = LocalMixer(8, 2, 4, 2, head_norm=False).network((4, 4, 1), 3)
+    network = LocalMixer(width=8, patches=2, groups=4, depth=2, head_norm=False).network(
+        (4, 4, 1), 3
+    )
     layers = tuple(
         (name, replace(layer, groups=groups) if isinstance(layer, LocalHead) else layer)
         for name, layer in network.layers
@@ -336,7 +338,7 @@ def test_losses_by_group_alone_are_unbiased_and_less_noisy_than_one(rng, key):
     ],
 )
 def test_norms_in_blocks_are_changed_as_named(variant, left):
-    network = LocalMixer(8, 2, 4, 2).network((4, 4, 1), 3)
+    network = LocalMixer(width=8, patches=2, groups=4, depth=2).network((4, 4, 1), 3)
     changed = ren_norms.changed_blocks(network, ren_norms.VARIANTS[variant])
     norms = [
         (path, layer)

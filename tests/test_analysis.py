@@ -464,7 +464,7 @@ def late_angles(digits, rule, options, seed):
         seed=seed,
         grad_stats=8,
     )
-    trainer = make_trainer(settings, MLP(64, 2).network((8, 8, 1), 10), digits)
+    trainer = make_trainer(settings, MLP(width=64, depth=2).network((8, 8, 1), 10), digits)
     ignore = lambda _: None  # noqa: E731
     state, _ = trainer.train(trainer.start(), ignore, ignore, quiet=True)
     half = state.comparisons[len(state.comparisons) // 2 :]

@@ -13,7 +13,9 @@ def test_fused_replicated_losses_need_a_tenth_of_the_memory_or_less():
 
 
 def test_the_passes_of_fg_w_need_no_more_memory_for_more_layers():
-    shallow, deep = (memory.peaks(WeightPerturbation(8, "rank-one"), depth) for depth in (2, 8))
+    shallow, deep = (
+        memory.peaks(WeightPerturbation(8, sampler="rank-one"), depth) for depth in (2, 8)
+    )
     assert deep["passes"] < 1.1 * shallow["passes"]
     shallow, deep = (memory.peaks(Backprop(), depth) for depth in (2, 8))
     assert deep["passes"] > 2 * shallow["passes"]

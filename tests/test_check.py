@@ -490,6 +490,16 @@ def test_trees_pass():
     assert report.adjoint < 1e-15 and 0 < report.second_order < 1e-9
 
 
+def test_a_report_says_none_for_what_was_not_measured():
+    report = dn.check_jvp(np.sin, (X,))
+    assert report.first_order is not None and report.k_against_single is not None
+    assert report.second_order is None and report.adjoint is None
+    report = dn.check_vjp(np.sin, (X,))
+    assert report.first_order is None and report.second_order is None
+    assert report.adjoint is not None and report.k_against_single is not None
+    assert dn.check_vjp(np.sin, (X,), order=2).second_order is not None
+
+
 def test_a_failure_names_element_step_and_argument():
     pattern = (
         r"^jvp at y\[\d, \d\] is \S+, expected \S+ \(central difference, step 6\.1e-06\): relative "

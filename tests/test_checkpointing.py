@@ -40,7 +40,9 @@ AFTER = (("hidden", Linear(6)), ("output", Linear(3)))
 @pytest.mark.parametrize("dropout", [(), (("dropout", Dropout(0.5)),)])
 def test_checkpoints_leave_gradient_and_state_as_they_are(dropout, rng, key):
     p = problem(rng, key, *BEFORE_DROPOUT, *dropout, *AFTER, in_shape=(6, 6, 2))
-    plain, ours = (p.step(Backprop(checkpointing), key) for checkpointing in (False, True))
+    plain, ours = (
+        p.step(Backprop(checkpointing=checkpointing), key) for checkpointing in (False, True)
+    )
     assert_close(ours.gradients, plain.gradients, 1e-12)
     assert ours.loss == plain.loss and ours.correct == plain.correct
     states = tree.leaves(ours.model_state), tree.leaves(plain.model_state)

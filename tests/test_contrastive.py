@@ -52,7 +52,7 @@ def by_loops(f, temperature, negatives, answering=None):
 @every_kind
 def test_the_loss_is_its_definition(negatives, rng):
     f = rng.standard_normal((2 * N, D))
-    loss = InfoNCE(0.5, negatives=negatives)
+    loss = InfoNCE(temperature=0.5, negatives=negatives)
     np.testing.assert_allclose(loss(f, None), by_loops(f, 0.5, negatives), rtol=1e-12)
     # With the stop-gradient, what answers stays where it is.
     still = f / np.linalg.norm(f, axis=1, keepdims=True)
@@ -74,7 +74,9 @@ def test_the_loss_is_that_of_torch(negatives, rng):
     expected = torch.nn.functional.cross_entropy(
         logits.masked_fill(~answers, -torch.inf), own, reduction="none"
     )
-    np.testing.assert_allclose(InfoNCE(0.2, negatives=negatives)(f, None), expected, rtol=1e-10)
+    np.testing.assert_allclose(
+        InfoNCE(temperature=0.2, negatives=negatives)(f, None), expected, rtol=1e-10
+    )
 
 
 def jacobian_by_view(loss, rng):
@@ -85,9 +87,9 @@ def jacobian_by_view(loss, rng):
 
 @every_kind
 def test_with_a_stop_gradient_a_projection_moves_its_own_loss_alone(negatives, rng):
-    moves = jacobian_by_view(InfoNCE(0.5, negatives=negatives), rng)
+    moves = jacobian_by_view(InfoNCE(temperature=0.5, negatives=negatives), rng)
     assert np.all(np.diagonal(moves) > 0) and not np.any(moves - np.diag(np.diagonal(moves)))
-    both_ways = jacobian_by_view(InfoNCE(0.5, stop=False, negatives=negatives), rng)
+    both_ways = jacobian_by_view(InfoNCE(temperature=0.5, stop=False, negatives=negatives), rng)
     assert np.all(both_ways[:N, N:] > 0) and np.all(both_ways[N:, :N] > 0)
     alike = both_ways[:N, :N][~np.eye(N, dtype=bool)]
     assert np.all(alike > 0) if negatives == "both-views" else not np.any(alike)
@@ -95,10 +97,10 @@ def test_with_a_stop_gradient_a_projection_moves_its_own_loss_alone(negatives, r
 
 def test_the_loss_is_small_where_views_agree_and_pairs_differ():
     f = np.concatenate([np.eye(N, D), 3.0 * np.eye(N, D)])  # length does not count
-    agree = InfoNCE(0.1)(f, None)
+    agree = InfoNCE(temperature=0.1)(f, None)
     assert np.max(agree) < 1e-3
-    np.testing.assert_allclose(InfoNCE(0.1)(np.ones((2 * N, D)), None), np.log(N))
-    assert np.min(InfoNCE(0.1)(np.concatenate([f[:N], f[N:][::-1]]), None)[[0, 2]]) > 5
+    np.testing.assert_allclose(InfoNCE(temperature=0.1)(np.ones((2 * N, D)), None), np.log(N))
+    assert np.min(InfoNCE(temperature=0.1)(np.concatenate([f[:N], f[N:][::-1]]), None)[[0, 2]]) > 5
 
 
 @every_kind
@@ -117,7 +119,10 @@ def test_a_projection_of_zeros_moves_nothing(negatives, rng):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: InfoNCE(0.0), "InfoNCE: temperature must be a number above 0, got 0.0"),
+        (
+            lambda: InfoNCE(temperature=0.0),
+            "InfoNCE: temperature must be a number above 0, got 0.0",
+        ),
         (lambda: InfoNCE(negatives="all"), "InfoNCE: negatives must be one-view or both-views"),
         (lambda: Contrastive(negatives="all"), "InfoNCE: negatives must be one-view or both"),
         (lambda: InfoNCE()(np.ones((3, 2)), None), r"InfoNCE: expected projections .2N, D."),
@@ -135,7 +140,7 @@ def test_replicated_losses_equal_their_definition(dtype, allowed, rng):
     x = rng.standard_normal((2 * N, 5, 4)).astype(dtype)
     w, t = rng.standard_normal((4, D)).astype(dtype), rng.standard_normal((2, *x.shape))
     t = t.astype(dtype)
-    loss = lambda f: InfoNCE(0.5)(f @ w, None)  # noqa: E731
+    loss = lambda f: InfoNCE(temperature=0.5)(f @ w, None)  # noqa: E731
     (value, moved), (slow_value, slow_moved) = (
         dn.jvp(lambda x: form(loss, x, 2), (x,), (t,))  # noqa: B023
         for form in (replicated, replicated_by_copies)
@@ -150,7 +155,7 @@ NETWORK = (
     ("norm", LayerNorm()),
     ("tanh", Activation(tanh)),
     ("head1", LocalHead(D, groups=2, weights="kaiming")),
-    ("groups", GroupedLinear(8, 2)),
+    ("groups", GroupedLinear(8, groups=2)),
     ("tanh2", Activation(tanh)),
     ("head2", LocalHead(D, groups=2, weights="kaiming")),
     ("output", Linear(D)),
@@ -166,14 +171,14 @@ def contrastive_problem(rng, key, loss):
 @pytest.mark.parametrize("stop", [True, False])
 def test_lg_fg_a_is_unbiased(stop, negatives, rng, key):
     """Without the stop-gradient all examples answer to the batch's total."""
-    p = contrastive_problem(rng, key, InfoNCE(0.5, stop, negatives))
+    p = contrastive_problem(rng, key, InfoNCE(temperature=0.5, stop=stop, negatives=negatives))
     assert independence_of_each(p.task, greedy=True)["norm"].examples == stop
     exact = p.step(GreedyBackprop(), key).gradients
     assert_unbiased(p, GreedyActivityPerturbation(30), key, 300, exact)
 
 
 def test_a_batch_is_not_cut(rng, key):
-    p = contrastive_problem(rng, key, InfoNCE(0.5))
+    p = contrastive_problem(rng, key, InfoNCE(temperature=0.5))
     whole = p.step(GreedyBackprop(), key).gradients
     assert_close(p.step(GreedyBackprop(), key, shards=3).gradients, whole, 1e-15)
 
@@ -181,7 +186,7 @@ def test_a_batch_is_not_cut(rng, key):
 def test_the_stop_gradient_takes_noise_away(rng, key):
     variances = [
         estimates(
-            contrastive_problem(np.random.default_rng(1), key, InfoNCE(0.5, stop)),
+            contrastive_problem(np.random.default_rng(1), key, InfoNCE(temperature=0.5, stop=stop)),
             GreedyActivityPerturbation(4),
             key,
             100,
@@ -194,7 +199,9 @@ def test_the_stop_gradient_takes_noise_away(rng, key):
 
 
 def test_a_read_out_may_get_normalized_features(rng):
-    network = Contrastive(8).network(lambda outputs: MODELS["mlp"](7, 1).network((5,), outputs), 3)
+    network = Contrastive(8).network(
+        lambda outputs: MODELS["mlp"](width=7, depth=1).network((5,), outputs), 3
+    )
     params, state, _ = network.init(dn.Key(0), (5,))
     trained = TrainedNetwork(network, params, state)
     x = rng.standard_normal((4, 5))

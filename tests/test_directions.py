@@ -59,7 +59,7 @@ def test_every_direction_of_every_leaf_is_independent(rng, key):
     p = problem(rng, key, ("one", Linear(6, bias=False)), ("two", Linear(6, bias=False)))
     k = 4000
     for sampler in RANDOM:
-        rows = directions_of(p, WeightPerturbation(k, sampler), key)
+        rows = directions_of(p, WeightPerturbation(k, sampler=sampler), key)
         one, two = rows[:, :36], rows[:, 36:]
         # products of four normal factors have fourth moments of 81, not 9
         bound = (12 if sampler == "rank-one-normal" else 6) / math.sqrt(k)
@@ -104,7 +104,7 @@ def test_a_pass_counts_the_activations_of_images(sampler, rng, key, monkeypatch)
     p = problem(rng, key, *layers, in_shape=shape, n=6)
     of_example = 2 * 3 * 3 * 4 * p.x.itemsize  # a 2x2 window leaves 3x3 of 4x4 pixels
     assert p.plan.activation_bytes == of_example
-    whole = p.step(WeightPerturbation(8, sampler, "projection"), key).gradients
+    whole = p.step(WeightPerturbation(8, sampler=sampler, aggregate="projection"), key).gradients
     monkeypatch.setattr(Counted, "passes", [], raising=False)
     monkeypatch.setattr(weights, "TANGENT_BYTES", 3 * 6 * of_example)
     for shards in (1, 3):
@@ -137,7 +137,7 @@ INNER_PRODUCTS = {
 @pytest.mark.parametrize("sampler", INNER_PRODUCTS)
 def test_the_lengths_and_angles_of_mixed_directions(sampler, rng, key):
     p = problem(rng, key)
-    v = mixed_directions(p, WeightPerturbation(K, sampler), key)
+    v = mixed_directions(p, WeightPerturbation(K, sampler=sampler), key)
     n = v.shape[1]
     np.testing.assert_allclose(v @ v.T, INNER_PRODUCTS[sampler](n), rtol=1e-10, atol=1e-10 * n)
     # the first goes along the first drawn
@@ -156,22 +156,22 @@ def test_directions_at_an_angle_turn_away_from_the_first_as_published(degrees, r
     for row in drawn[1:]:
         beside = row - (row @ first) * first
         expected.append(along * first + across * beside / np.linalg.norm(beside))
-    v = mixed_directions(p, WeightPerturbation(K, f"angle:{degrees}"), key)
+    v = mixed_directions(p, WeightPerturbation(K, sampler=f"angle:{degrees}"), key)
     np.testing.assert_allclose(v, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_directions_of_one_parameter_have_no_angles(rng, key):
     p = problem(rng, key, ("output", Linear(1, bias=False)), in_shape=(1,))
-    p.step(WeightPerturbation(1, "angle:30"), key)
+    p.step(WeightPerturbation(1, sampler="angle:30"), key)
     with pytest.raises(UsageError, match=r"^angle:DEG needs 2 parameters or more"):
-        p.step(WeightPerturbation(2, "angle:30"), key)
+        p.step(WeightPerturbation(2, sampler="angle:30"), key)
 
 
 @pytest.mark.parametrize("sampler", [*WEIGHT_SAMPLERS, *WITH_NUMBERS])
 def test_unit_directions_have_length_one_and_go_the_same_way(sampler, rng, key):
     p = problem(rng, key)
-    v = mixed_directions(p, WeightPerturbation(K, f"{sampler}:unit"), key)
-    plain = mixed_directions(p, WeightPerturbation(K, sampler), key)
+    v = mixed_directions(p, WeightPerturbation(K, sampler=f"{sampler}:unit"), key)
+    plain = mixed_directions(p, WeightPerturbation(K, sampler=sampler), key)
     np.testing.assert_allclose(
         v, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-12, rtol=1e-9
     )
@@ -180,10 +180,10 @@ def test_unit_directions_have_length_one_and_go_the_same_way(sampler, rng, key):
 @pytest.mark.parametrize("sampler", ORTHOGONAL)
 def test_only_so_many_directions_can_be_orthogonal(sampler, rng, key):
     p = problem(rng, key, ("output", Linear(1, bias=False)))
-    p.step(WeightPerturbation(7, "normal:unit"), key)
+    p.step(WeightPerturbation(7, sampler="normal:unit"), key)
     for name in (sampler, f"{sampler}:unit"):
         with pytest.raises(UsageError, match=r"^only 6 directions of 6 parameters can be .*not 7$"):
-            p.step(WeightPerturbation(7, name), key)
+            p.step(WeightPerturbation(7, sampler=name), key)
 
 
 # --- the standard basis, and sums of outer products --------------------------------------------
@@ -196,7 +196,7 @@ def test_basis_directions_are_those_of_all_parameters_together(network, chunk, r
     p = problem(rng, key, *layers, in_shape=shape)
     n, exact = tree.size(p.params), flat(p.exact())
     for k in (5, n + 3):
-        rule = WeightPerturbation(k, "basis", tangent_chunk=chunk)
+        rule = WeightPerturbation(k, sampler="basis", tangent_chunk=chunk)
         if chunk is None:
             np.testing.assert_array_equal(directions_of(p, rule, key), np.eye(k, n))
         elif k > 50:
@@ -213,12 +213,15 @@ def test_directions_of_no_length_do_no_harm(sampler, aggregate, rng, key):
     """Beyond the last parameter, and in the blocks of a greedy rule that no direction moves."""
     p = problem(rng, key, ("output", Linear(2)))
     assert np.isfinite(
-        flat(p.step(WeightPerturbation(20, sampler, aggregate), key).gradients)
+        flat(p.step(WeightPerturbation(20, sampler=sampler, aggregate=aggregate), key).gradients)
     ).all()
     p = problem(rng, key, *WITH_HEADS)
     moved = flat(
         p.step(
-            GreedyWeightPerturbation(3, sampler, aggregate, output_layers="perturbed"), key
+            GreedyWeightPerturbation(
+                3, sampler=sampler, aggregate=aggregate, output_layers="perturbed"
+            ),
+            key,
         ).gradients
     )
     assert np.isfinite(moved).all() and moved[:3].any() and not moved[3:].any()
@@ -227,7 +230,7 @@ def test_directions_of_no_length_do_no_harm(sampler, aggregate, rng, key):
 def test_varying_directions_each_move_another_parameter_by_a_random_length(rng, key):
     p = problem(rng, key)
     n = tree.size(p.params)
-    v = directions_of(p, WeightPerturbation(n, "varying:3"), key)
+    v = directions_of(p, WeightPerturbation(n, sampler="varying:3"), key)
     places, lengths = v.argmax(1), v.max(1)
     assert (np.count_nonzero(v, axis=1) == 1).all() and len(set(places)) == n
     assert not np.array_equal(places, np.sort(places))  # a chance of one in n!
@@ -235,13 +238,13 @@ def test_varying_directions_each_move_another_parameter_by_a_random_length(rng, 
     # The mean of n uniform lengths, by five standard errors.
     assert abs(lengths.mean() - 2) < 5 * (2 / math.sqrt(12)) / math.sqrt(n)
     with pytest.raises(UsageError, match=rf"at most {n} directions of {n} parameters, not {n + 1}"):
-        p.step(WeightPerturbation(n + 1, "varying:3"), key)
+        p.step(WeightPerturbation(n + 1, sampler="varying:3"), key)
 
 
 def test_sums_of_outer_products_have_their_rank(rng, key):
     p = problem(rng, key)
     for rank in (1, 2, 4, 40):
-        rule = WeightPerturbation(30, f"rank-one:{rank}")
+        rule = WeightPerturbation(30, sampler=f"rank-one:{rank}")
         drawn = rule.sample(key, p.plan, p.params, BACKEND, 4).draw(0, 30)
         w = dense(drawn["hidden1"]["w"])
         # signs may agree, so that now and then the rank is lower
@@ -250,7 +253,7 @@ def test_sums_of_outer_products_have_their_rank(rng, key):
         np.testing.assert_allclose(whole, np.round(whole), atol=1e-12)  # a sum of signs
         assert np.all(np.round(whole).astype(int) % 2 == rank % 2)
     one, other = (
-        directions_of(p, WeightPerturbation(3, s), key) for s in ("rank-one", "rank-one:1")
+        directions_of(p, WeightPerturbation(3, sampler=s), key) for s in ("rank-one", "rank-one:1")
     )
     np.testing.assert_array_equal(one, other)
 
@@ -258,7 +261,7 @@ def test_sums_of_outer_products_have_their_rank(rng, key):
 def test_sums_of_outer_products_are_never_made_dense(rng, key, monkeypatch):
     shape, layers = NETWORKS["convolution, group norm, residual"]
     p = problem(rng, key, *layers, in_shape=shape)
-    rule = WeightPerturbation(4, "rank-one:3", "projection")
+    rule = WeightPerturbation(4, sampler="rank-one:3", aggregate="projection")
     expected = p.step(rule, key).gradients
     for space in (RankOne, LowRank):
         monkeypatch.setattr(space, "dense", None)
@@ -312,7 +315,7 @@ def mean_length(n):
 @pytest.mark.parametrize("sampler", EVERY_SAMPLER)
 def test_every_aggregation_of_every_kind_of_directions_by_hand(aggregate, sampler, rng, key):
     p = problem(rng, key)
-    rule = WeightPerturbation(K, sampler, aggregate)
+    rule = WeightPerturbation(K, sampler=sampler, aggregate=aggregate)
     v = mixed_directions(p, rule, key)
     expected = BY_HAND[aggregate](v @ flat(p.exact()), v)
     assert_close(p.step(rule, key).gradients, expected, 1e-9)
@@ -350,12 +353,15 @@ def test_how_long_published_estimates_are_beside_ours(published, ours, expected,
     ("network", "rule"),
     [
         *[
-            ("mlp", WeightPerturbation(k, sampler, "projection"))
+            ("mlp", WeightPerturbation(k, sampler=sampler, aggregate="projection"))
             for sampler in EVERY_SAMPLER
             for k in (1, 2, 20)
         ],
         *[
-            (network, WeightPerturbation(20, "rank-one", "projection", tangent_chunk=7))
+            (
+                network,
+                WeightPerturbation(20, sampler="rank-one", aggregate="projection", tangent_chunk=7),
+            )
             for network in NETWORKS
         ],
     ],
@@ -383,7 +389,7 @@ def test_projection_is_the_nearest_point_of_the_span(network, rule, rng, key):
 def test_projection_on_the_whole_space_is_the_gradient(sampler, layers, more, allowed, rng, key):
     """Of orthogonal directions there are no more than weights."""
     p = problem(rng, key, *layers)
-    rule = WeightPerturbation(tree.size(p.params) + more, sampler, "projection")
+    rule = WeightPerturbation(tree.size(p.params) + more, sampler=sampler, aggregate="projection")
     assert_close(p.step(rule, key).gradients, p.exact(), allowed)
 
 
@@ -399,8 +405,10 @@ def test_projection_handles_repeated_directions(chunk, dtype, tolerance, rng, ke
     # In chunks, the derivatives along a direction and its double differ by rounding.
     monkeypatch.setitem(WEIGHT_SAMPLERS, "repeated", Sampler(repeated))
     p = problem(rng, key, dtype=dtype)
-    twice = p.step(WeightPerturbation(10, "repeated", "projection", chunk), key)
-    once = p.step(WeightPerturbation(5, "normal", "projection"), key)
+    twice = p.step(
+        WeightPerturbation(10, sampler="repeated", aggregate="projection", tangent_chunk=chunk), key
+    )
+    once = p.step(WeightPerturbation(5, sampler="normal", aggregate="projection"), key)
     assert_close(twice.gradients, once.gradients, tolerance)
 
 
@@ -427,7 +435,11 @@ def test_the_mean_squared_cosine_of_a_projection_is_k_over_n(rng, key):
     p = problem(rng, key)
     exact, k = flat(p.exact()), 20
     rows = [
-        flat(p.step(WeightPerturbation(k, "normal", "projection"), key.fold_in(i)).gradients)
+        flat(
+            p.step(
+                WeightPerturbation(k, sampler="normal", aggregate="projection"), key.fold_in(i)
+            ).gradients
+        )
         for i in range(400)
     ]
     squares = [(g @ exact) ** 2 / (g @ g) / (exact @ exact) for g in rows]

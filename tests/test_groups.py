@@ -170,7 +170,7 @@ def drawn(p, rule, key):
 def test_every_group_answers_to_its_own_loss(sampler, independent, losses, output_layers, rng, key):
     p = a_mixer(rng, key)
     rule = GreedyWeightPerturbation(
-        *(3, sampler), independent=independent, losses=losses, output_layers=output_layers
+        3, sampler=sampler, independent=independent, losses=losses, output_layers=output_layers
     )
     expected = by_hand(p, losses, drawn(p, rule, key), output_layers, 3)
     assert_close(p.step(rule, key).gradients, expected, 1e-10)
@@ -182,7 +182,9 @@ def test_every_group_answers_to_its_own_loss(sampler, independent, losses, outpu
 def expectation(p, losses, output_layers="exact"):
     """Σ_i d_i e_i over all basis vectors is the mean of d v over all v with E[v vᵀ] = I."""
     n = sum(w.size for w in tree.leaves(p.params))
-    rule = GreedyWeightPerturbation(n, "basis", "sum", losses=losses, output_layers=output_layers)
+    rule = GreedyWeightPerturbation(
+        n, sampler="basis", aggregate="sum", losses=losses, output_layers=output_layers
+    )
     return p.step(rule, dn.Key(0)).gradients
 
 
@@ -227,7 +229,11 @@ def test_as_many_directions_as_parameters_project_onto_the_gradient(
     p = problem(rng, key, *WITH_GROUPS, in_shape=(3, 4))
     assert tree.size(p.params) <= 120
     rule = GreedyWeightPerturbation(
-        *(120, sampler, "projection", chunk), output_layers=output_layers
+        120,
+        sampler=sampler,
+        aggregate="projection",
+        tangent_chunk=chunk,
+        output_layers=output_layers,
     )
     exact = p.step(GreedyBackprop(), key).gradients
     assert_close(p.step(rule, key).gradients, exact, 1e-6)
@@ -238,7 +244,7 @@ def test_as_many_directions_as_parameters_project_onto_the_gradient(
 
 def test_mixtures_of_directions_have_the_same_span(rng, key):
     p = problem(rng, key, *WITH_GROUPS, in_shape=(3, 4))
-    rule = GreedyWeightPerturbation(20, "normal", "projection")
+    rule = GreedyWeightPerturbation(20, sampler="normal", aggregate="projection")
     projected = p.step(rule, key).gradients
     mixed = p.step(replace(rule, sampler="orthogonal"), key).gradients
     assert_close(mixed, projected, 1e-8)
@@ -301,8 +307,8 @@ NETWORKS = {
     [
         WeightPerturbation(3, output_layers="exact"),
         WeightPerturbation(3, output_layers="exact", tangent_chunk=1),
-        WeightPerturbation(2, "rank-one", output_layers="exact", independent=True),
-        WeightPerturbation(2, "orthogonal", "projection", output_layers="exact"),
+        WeightPerturbation(2, sampler="rank-one", output_layers="exact", independent=True),
+        WeightPerturbation(2, sampler="orthogonal", aggregate="projection", output_layers="exact"),
         GreedyWeightPerturbation(3),
         FiniteDifferences(2, output_layers="exact"),
     ],

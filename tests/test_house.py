@@ -3,8 +3,10 @@
 import ast
 import itertools
 import re
+import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dualnet"
 
 FLOORS = {
-    0: ("console", "errors", "naming", "random", "tree", "types"),
+    0: ("console", "errors", "naming", "options", "random", "tree", "types", "version"),
     1: ("backends",),
     2: ("core", "images", "linear", "numpy", "checking", "recording", "scipy", "special"),
     3: ("nn", "optim", "schedules"),
@@ -121,6 +123,42 @@ def test_the_package_needs_no_peer():
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 roots = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
                 assert not {root.partition(".")[0] for root in roots} & {"torch", "jax"}, name
+
+
+# --- what users see ---
+
+
+def public():
+    """The package and the modules that it lists, by their names."""
+    listed = {name: getattr(dn, name) for name in dn.__all__}
+    return {"dualnet": dn} | {k: m for k, m in listed.items() if isinstance(m, ModuleType)}
+
+
+def test_every_public_module_lists_what_it_has():
+    assert {"nn", "learning", "data", "optim", "schedules", "analysis", "backends", "tree"} <= set(
+        public()
+    )
+    for name, module in public().items():
+        assert module.__all__, name
+        missing = [n for n in module.__all__ if not hasattr(module, n)]
+        assert not missing, f"{name}: {missing}"
+
+
+def test_modules_come_when_they_are_asked_for():
+    program = (
+        "import sys, dualnet as dn\n"
+        "late = ('nn', 'learning', 'data', 'optim', 'schedules', 'analysis')\n"
+        "assert not [n for n in late if f'dualnet.{n}' in sys.modules]\n"
+        "assert set(late) < set(dir(dn)) and dn.nn.Linear and dn.data.load and dn.learning.RULES\n"
+        "print(dn.__version__)\n"
+        "dn.nowhere\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr.endswith("AttributeError: module 'dualnet' has no attribute 'nowhere'\n")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'\nversion = "{done.stdout.strip()}"\n' in project
 
 
 # --- the story -----------------------------------------------------------------------------------

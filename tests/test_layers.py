@@ -156,7 +156,7 @@ def test_weights_start_as_named(weights, deviation, key):
     # 6 standard errors of a deviation estimated from n values, for a normal distribution
     error = 6 * deviation / math.sqrt(2 * params["w"].size)
     assert abs(params["w"].std(dtype=np.float64) - deviation) <= error
-    narrow = GroupedLinear(400, 20, weights=weights).init(key, (400,))[0]["w"]
+    narrow = GroupedLinear(400, groups=20, weights=weights).init(key, (400,))[0]["w"]
     if weights == "scaled-normal":  # 2 / sqrt(20) is more than the limit
         assert abs(narrow.std() - 0.1) < 6 * 0.1 / math.sqrt(2 * narrow.size)
 
@@ -215,7 +215,7 @@ def test_normalizing_nothing_gives_nothing():
 
 def test_gain_and_bias_have_the_shape_of_the_normalized_axes(key):
     for axes, shape in [((-1,), (4,)), ((-1, -3), (2, 4)), ((-2,), (3,))]:
-        params, _, _ = LayerNorm(axes).init(key, (2, 3, 4))
+        params, _, _ = LayerNorm(axes=axes).init(key, (2, 3, 4))
         assert params["gain"].shape == params["bias"].shape == shape
         assert np.all(params["gain"] == 1) and not params["bias"].any()
 
@@ -231,7 +231,9 @@ class Together(Sequential):
 def test_a_network_says_whether_it_couples_examples():
     inner = Residual((("block", Sequential((("a", Linear(3)), ("b", BatchNorm())))),))
     assert couples_examples(Sequential((("first", Linear(3)), ("inner", inner))))
-    assert not couples_examples(mixer_block(4, 6, 2)) and not couples_examples(Linear(2))
+    assert not couples_examples(
+        mixer_block(tokens=4, channels=6, groups=2)
+    ) and not couples_examples(Linear(2))
     assert couples_examples(Sequential((("t", Together((("a", Linear(3)),))),)))
 
 
@@ -299,16 +301,16 @@ BAD = [
         lambda: start(Linear(3, weights="random"), (2,)),
         "weights must be one of kaiming, torch, zeros, scaled-normal, got 'random'",
     ),
-    (lambda: GroupedLinear(5, 2), r"divide features, got 2 groups and 5 features"),
+    (lambda: GroupedLinear(5, groups=2), r"divide features, got 2 groups and 5 features"),
     (
-        lambda: start(GroupedLinear(4, 2), (3,)),
+        lambda: start(GroupedLinear(4, groups=2), (3,)),
         r"GroupedLinear: groups must divide the inputs, got 2 groups and examples of shape \(3,\)",
     ),
     (
-        lambda: output(GroupedLinear(4, 2), {"w": np.zeros((2, 3, 2))}, ONE),
+        lambda: output(GroupedLinear(4, groups=2), {"w": np.zeros((2, 3, 2))}, ONE),
         r"weights \(2, 3, 2\) expect inputs \(\.\.\., 6\), got \(1, 4\)",
     ),
-    (lambda: start(GroupedLinear(4, 2), ()), "examples of shape \\(\\)"),
+    (lambda: start(GroupedLinear(4, groups=2), ()), "examples of shape \\(\\)"),
     (lambda: Dropout(1.0), r"Dropout: rate must be a number in \[0, 1\), got 1.0"),
     (lambda: Dropout(math.nan), r"in \[0, 1\), got nan"),
     (
@@ -316,16 +318,16 @@ BAD = [
         r"^Dropout: training needs a key for the mask, got none; use Context\(train=True, key=",
     ),
     (
-        lambda: LayerNorm((1,)),
+        lambda: LayerNorm(axes=(1,)),
         r"different negative axes of an example, such as \(-1,\), got \(1,\)",
     ),
-    (lambda: LayerNorm((-1, -1)), r"different negative axes"),
+    (lambda: LayerNorm(axes=(-1, -1)), r"different negative axes"),
     (
-        lambda: start(LayerNorm((-3,)), (2, 4)),
+        lambda: start(LayerNorm(axes=(-3,)), (2, 4)),
         r"LayerNorm: axes \(-3,\) do not exist in examples of shape \(2, 4\)",
     ),
     (
-        lambda: LayerNorm((-2,), groups=2),
+        lambda: LayerNorm(axes=(-2,), groups=2),
         r"groups are parts of axis -1, got 2 groups and axes \(-2,\)",
     ),
     (
@@ -333,11 +335,11 @@ BAD = [
         r"GroupNorm: groups must divide the last axis, got 3 groups and examples of shape \(2, 4\)",
     ),
     (lambda: GroupNorm(0), "GroupNorm: groups must be an int of at least 1, got 0"),
-    (lambda: LayerNorm(epsilon=0.0), "LayerNorm: epsilon must be positive, got 0.0"),
-    (lambda: BatchNorm(2), r"BatchNorm: momentum must be in \[0, 1\], got 2"),
+    (lambda: LayerNorm(epsilon=0.0), "LayerNorm: epsilon must be positive and finite, got 0.0"),
+    (lambda: BatchNorm(momentum=2), r"BatchNorm: momentum must be in \[0, 1\], got 2"),
     (
         lambda: output(BatchNorm(), {}, ONE, Context(train=True, path="norm")),
-        r"BatchNorm norm: training needs at least 2 values .* got inputs \(1, 4\); use a batch",
+        r"BatchNorm: training needs at least 2 values .* got inputs \(1, 4\); use a batch",
     ),
     (
         lambda: start(Patches(3), (6, 4, 1)),
@@ -361,16 +363,16 @@ BAD = [
         lambda: Residual((("inner", Linear(3)),)),
         r"Residual: layers must be named \('block',\) or \('block', 'shortcut'\), got \('inner',\)",
     ),
-    (lambda: Linear(2.5), "Linear: features must be an int .* got 2.5"),
-    (lambda: LocalHead("3"), "LocalHead: features must be an int .* got '3'"),
-    (lambda: GroupedLinear(4, 2.0), "GroupedLinear: groups must be an int .* got 2.0"),
-    (lambda: GroupNorm(2.0), "GroupNorm: groups must be an int .* got 2.0"),
-    (lambda: LayerNorm(groups=2.0), "LayerNorm: groups must be an int .* 2.0"),
-    (lambda: MultiHeadAttention(2.0), "heads must be an int .* got 2.0"),
-    (lambda: LayerNorm(-1), r"must be a tuple .* such as \(-1,\), got -1"),
-    (lambda: LayerNorm((-1.0,)), r"different negative axes .* got \(-1.0,\)"),
+    (lambda: Linear(2.5), "Linear: features must be an int or None, got 2.5"),
+    (lambda: LocalHead("3"), "LocalHead: features must be an int, got '3'"),
+    (lambda: GroupedLinear(4, groups=2.0), "GroupedLinear: groups must be an int, got 2.0"),
+    (lambda: GroupNorm(2.0), "GroupNorm: groups must be an int, got 2.0"),
+    (lambda: LayerNorm(groups=2.0), "LayerNorm: groups must be an int, got 2.0"),
+    (lambda: MultiHeadAttention(2.0), "heads must be an int, got 2.0"),
+    (lambda: LayerNorm(axes=-1), r"must be a tuple .* such as \(-1,\), got -1"),
+    (lambda: LayerNorm(axes=(-1.0,)), r"different negative axes .* got \(-1.0,\)"),
     (lambda: SelectToken(0.5), "SelectToken: index must be an int, got 0.5"),
-    (lambda: Dropout("0.5"), r"a number in \[0, 1\), got '0.5'"),
+    (lambda: Dropout("0.5"), "Dropout: rate must be a number, got '0.5'"),
     (lambda: Patches("4"), r"Patches: size must be an int .* got '4'"),
     (lambda: Patches((5.0, 5.0)), r"or two \(h, w\), got \(5.0, 5.0\)"),
     (lambda: Patches((1, 2, 3)), r"or two \(h, w\), got \(1, 2, 3\)"),
@@ -379,7 +381,7 @@ BAD = [
         r"Linear: needs an axis of features, at least 1, got examples of shape \(0,\)",
     ),
     (
-        lambda: start(GroupedLinear(4, 2), (0,)),
+        lambda: start(GroupedLinear(4, groups=2), (0,)),
         r"GroupedLinear: needs an axis of features, at least 1, got examples of shape \(0,\)",
     ),
     (
@@ -422,13 +424,18 @@ def test_bad_arguments_say_what_would_be_right(call, message):
 def fit(layer, in_shape, x_shape, train):
     """The layer, started for one shape and applied to inputs of another."""
     params, state, _ = layer.init(dn.Key(0), in_shape)
-    context = Context(train=train, key=dn.Key(1), path="a/b")
-    return layer.apply(params, state, np.zeros(x_shape), context)
+    context = Context(train=train, key=dn.Key(1), path="a")
+    return context.child("b", layer, params, state, np.zeros(x_shape))
 
 
 MISFITS = {
     "Linear": (Linear(3), (4,), (2, 1), r"weights \(4, 3\) expect inputs \(\.\.\., 4\)"),
-    "GroupedLinear": (GroupedLinear(4, 2), (4,), (), r"weights .* expect inputs \(\.\.\., 4\)"),
+    "GroupedLinear": (
+        GroupedLinear(4, groups=2),
+        (4,),
+        (),
+        r"weights .* expect inputs \(\.\.\., 4\)",
+    ),
     "BatchNorm": (BatchNorm(), (5, 5, 4), (2, 5, 5, 1), r"\(4,\) expects .* axes \(-1,\)"),
     "BatchNorm, state": (BatchNorm(gain=False, bias=False), (4,), (2, 1), r"mean \(4,\) expects"),
     "BatchNorm, no batch": (BatchNorm(), (4,), (4,), r"a batch of examples with axes \(-1,\)"),
@@ -436,12 +443,12 @@ MISFITS = {
     "GroupNorm, groups": (GroupNorm(2), (4,), (2, 1), "got 2 groups and inputs"),
     "LayerNorm": (LayerNorm(), (5, 5, 4), (2, 5, 5, 1), r"gain \(4,\) expects .* axes \(-1,\)"),
     "LayerNorm, axes": (
-        LayerNorm((-1, -3)),
+        LayerNorm(axes=(-1, -3)),
         (2, 3, 4),
         (2, 2, 3, 1),
         r"gain \(2, 4\) expects .* axes \(-3, -1\)",
     ),
-    "LayerNorm, no batch": (LayerNorm((-2,)), (3, 4), (3, 4), "expected a batch of examples"),
+    "LayerNorm, no batch": (LayerNorm(axes=(-2,)), (3, 4), (3, 4), "expected a batch of examples"),
     "Patches": (Patches(2), (4, 4, 1), (2, 5, 5, 1), "divide into patches of 2 by 2"),
     "Patches, axes": (Patches(2), (4, 4, 1), (4, 4, 1), r"expected inputs \(N, H, W, C\)"),
     "ClassToken": (ClassToken(), (3, 4), (2, 3, 1), r"expected inputs \(N, T, 4\)"),
@@ -462,7 +469,9 @@ def test_inputs_of_another_shape_are_not_broadcast(name, train):
     with pytest.raises(UsageError, match=message) as raised:
         fit(layer, in_shape, x_shape, train)
     text = str(raised.value)
-    assert text.startswith(f"{type(layer).__name__} a/b: ") and str(x_shape) in text
+    kind = type(layer).__name__
+    assert text.startswith(f"{kind}: ") and str(x_shape) in text
+    assert text.endswith(f"; in layer a/b ({kind}.apply)")
     assert "\n" not in text
 
 

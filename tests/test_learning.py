@@ -148,9 +148,11 @@ def test_every_step_draws_a_dropout_mask_of_its_own(rule, rng, key):
 @pytest.mark.parametrize("aggregate", ["mean", "projection", "largest"])
 def test_fg_w_does_not_depend_on_the_chunk(sampler, aggregate, rng, key):
     p = problem(rng, key)
-    whole = p.step(WeightPerturbation(8, sampler, aggregate), key)
+    whole = p.step(WeightPerturbation(8, sampler=sampler, aggregate=aggregate), key)
     for chunk in (1, 3, 5, 8, 100):  # 3 and 5 leave a ragged last chunk
-        done = p.step(WeightPerturbation(8, sampler, aggregate, chunk), key)
+        done = p.step(
+            WeightPerturbation(8, sampler=sampler, aggregate=aggregate, tangent_chunk=chunk), key
+        )
         assert_same(done, whole, f"chunk {chunk}")
 
 

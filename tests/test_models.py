@@ -43,12 +43,12 @@ def initial(model, in_shape, classes=10):
 # --- counts --------------------------------------------------------------------------------------
 
 PUBLISHED = [
-    (MLP(512, 0), MNIST, 10, 784 * 10 + 10),
-    (MLP(512, 2), MNIST, 10, 669_706),
-    (LocalMixer(256, 1, 1, 1), MNIST, 10, 271_892),
-    (LocalMixer(512, 1, 16, 1), MNIST, 10, 429_076),
-    (LocalMixer(512, 8, 16, 4), CIFAR, 10, 918_770),
-    (LocalMixer(2048, 8, 64, 4), CIFAR, 10, 13_074_674),
+    (MLP(width=512, depth=0), MNIST, 10, 784 * 10 + 10),
+    (MLP(width=512, depth=2), MNIST, 10, 669_706),
+    (LocalMixer(width=256, patches=1, groups=1, depth=1), MNIST, 10, 271_892),
+    (LocalMixer(width=512, patches=1, groups=16, depth=1), MNIST, 10, 429_076),
+    (LocalMixer(width=512, patches=8, groups=16, depth=4), CIFAR, 10, 918_770),
+    (LocalMixer(width=2048, patches=8, groups=64, depth=4), CIFAR, 10, 13_074_674),
     (ResNet18(), IMAGENET, 1000, 11_689_512),
     (ResNet18(stem="large"), MNIST, 10, 11_175_370),
     (ResNet18(), MNIST, 10, 11_175_370 - 64 * (49 - 9)),
@@ -159,7 +159,9 @@ def mixer_by_formula(params, images, patches, groups, depth, norms):
 @pytest.mark.parametrize("norms", [True, False])
 @pytest.mark.parametrize(("patches", "depth"), [(1, 1), (2, 1), (2, 3)])
 def test_local_mixer_is_its_definition(patches, depth, norms, key, rng):
-    model = LocalMixer(12, patches, 3, depth, head_norm=norms, output_norm=norms)
+    model = LocalMixer(
+        width=12, patches=patches, groups=3, depth=depth, head_norm=norms, output_norm=norms
+    )
     network = model.network((4, 6, 2), 5)
     params, state, _ = network.init(key, (4, 6, 2))
     params = tree.map(lambda p: p + rng.normal(0, 0.5, p.shape), params)
@@ -177,7 +179,7 @@ def test_local_mixer_is_its_definition(patches, depth, norms, key, rng):
 
 
 def test_local_mixer_starts_as_published():
-    params, _, _ = initial(LocalMixer(512, 4, 4, 2), CIFAR)
+    params, _, _ = initial(LocalMixer(width=512, patches=4, groups=4, depth=2), CIFAR)
     block = params["block2"]["residual"]["block"]
     for w, fan_in in [
         (params["block1"]["linear"]["w"], 8 * 8 * 3),
@@ -193,26 +195,26 @@ def test_local_mixer_starts_as_published():
 
 
 def test_local_mixer_has_a_head_after_each_block():
-    network = LocalMixer(8, 2, 2, 3).network(CIFAR, 10)
+    network = LocalMixer(width=8, patches=2, groups=2, depth=3).network(CIFAR, 10)
     names = [name for name, _ in network.layers]
     blocks = ["block1", "head1", "block2", "head2", "block3", "head3"]
     assert names == ["patches", *blocks, "average", "norm", "stop", "output"]
     kinds = {name: type(layer) for name, layer in network.layers}
     assert kinds["head2"] is LocalHead and kinds["stop"] is StopGradient
-    trains = LocalMixer(8, 2, 2, 3, readout=False).network(CIFAR, 10)
+    trains = LocalMixer(width=8, patches=2, groups=2, depth=3, readout=False).network(CIFAR, 10)
     assert [name for name, _ in trains.layers] == [name for name in names if name != "stop"]
 
 
 def test_an_mlp_may_start_as_in_torch():
     for weights, bound in (("kaiming", math.sqrt(6 / 784)), ("torch", math.sqrt(1 / 784))):
-        params, _, _ = initial(MLP(256, weights=weights), MNIST)
+        params, _, _ = initial(MLP(width=256, weights=weights), MNIST)
         w, b = params["hidden1"]["w"], params["hidden1"]["b"]
         assert 0.99 * bound < np.abs(w).max() <= bound * (1 + 1e-6)
         assert np.any(b) == np.any(params["output"]["b"]) == (weights == "torch")
 
 
 def test_batch_norm_is_after_each_hidden_layer():
-    for model in (MLP(8, 2, batch_norm=True), CNN("2C3-P2-4-5", batch_norm=True)):
+    for model in (MLP(width=8, depth=2, batch_norm=True), CNN("2C3-P2-4-5", batch_norm=True)):
         names = [name for name, _ in model.network(MNIST, 10).layers]
         hidden = [i for i, name in enumerate(names) if name.startswith(("conv", "hidden"))]
         assert len(hidden) > 1 and couples_examples(model.network(MNIST, 10))
@@ -222,11 +224,11 @@ def test_batch_norm_is_after_each_hidden_layer():
 
 
 def test_small_images_keep_their_size_longer():
-    large, small = (ResNet18(4).network(shape, 10).layers for shape in ((64, 64, 3), CIFAR))
+    large, small = (ResNet18(width=4).network(shape, 10).layers for shape in ((64, 64, 3), CIFAR))
     assert "pool" in dict(large) and "pool" not in dict(small)
     assert (dict(large)["conv"].kernel, dict(small)["conv"].kernel) == (7, 3)
     for patch, side in [(4, 32), (4, 60), (16, 64), (16, 224)]:
-        params, _, _ = initial(ViT(8, 1, 2, 8), (side, side, 3))
+        params, _, _ = initial(ViT(width=8, depth=1, heads=2, mlp_width=8), (side, side, 3))
         assert params["embed"]["linear"]["w"].shape[0] == patch**2 * 3
 
 
@@ -264,7 +266,9 @@ def test_mistakes_are_named(make, message):
         make()
 
 
-@pytest.mark.parametrize(("model", "smallest"), [(LeNet5(), 16), (AlexNet(1, 2), 63)])
+@pytest.mark.parametrize(
+    ("model", "smallest"), [(LeNet5(), 16), (AlexNet(channels=1, width=2), 63)]
+)
 def test_the_smallest_images_are_large_enough(model, smallest):
     _, _, out_shape = initial(model, (smallest, smallest, 1))
     assert out_shape == (10,)
@@ -275,20 +279,20 @@ def test_the_smallest_images_are_large_enough(model, smallest):
 # --- every rule trains every network -------------------------------------------------------------
 
 REDUCED = {
-    "mlp": (MLP(32), MNIST),
-    "mlp, batch norm": (MLP(32, batch_norm=True), MNIST),
+    "mlp": (MLP(width=32), MNIST),
+    "mlp, batch norm": (MLP(width=32, batch_norm=True), MNIST),
     "cnn": (CNN("8C5-P2-8C5-P2-16"), MNIST),
     "cnn, published code": (CNN("3C5-4C5-P2-16", batch_norm=True), CIFAR),
     "cnn4": (CNN4("8C3-8C3-P2-8C3-8C3-P2-16"), CIFAR),
     "lenet5": (LeNet5(), MNIST),
-    "alexnet": (AlexNet(3, 16), (64, 64, 3)),
-    "resnet": (ResNet(3), MNIST),
-    "resnet, batch norm": (ResNet(3, 2, batch_norm=True), MNIST),
-    "resnet18": (ResNet18(1), CIFAR),
-    "resnet18, large stem": (ResNet18(1, "large"), CIFAR),
-    "vit": (ViT(8, 2, 2, 12), MNIST),
-    "mlp-mixer": (MLPMixer(8, 2, 6, 12), MNIST),
-    "local-mixer": (LocalMixer(16, 2, 4, 2), CIFAR),
+    "alexnet": (AlexNet(channels=3, width=16), (64, 64, 3)),
+    "resnet": (ResNet(width=3), MNIST),
+    "resnet, batch norm": (ResNet(width=3, depth=2, batch_norm=True), MNIST),
+    "resnet18": (ResNet18(width=1), CIFAR),
+    "resnet18, large stem": (ResNet18(width=1, stem="large"), CIFAR),
+    "vit": (ViT(width=8, depth=2, heads=2, mlp_width=12), MNIST),
+    "mlp-mixer": (MLPMixer(width=8, depth=2, token_width=6, mlp_width=12), MNIST),
+    "local-mixer": (LocalMixer(width=16, patches=2, groups=4, depth=2), CIFAR),
 }
 FULL = {
     "cnn": (CNN(), MNIST),

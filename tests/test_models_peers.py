@@ -228,18 +228,30 @@ NETWORKS = {
     "cnn, published code": (CNN("15C5-40C5-P2-128", batch_norm=True), published_cnn, MNIST),
     "cnn4": (CNN4(), cnn4, MNIST),
     "lenet5": (LeNet5(), lenet5, MNIST),
-    "alexnet": (AlexNet(4, 16), lambda: alexnet(4, 16), LARGER),
+    "alexnet": (AlexNet(channels=4, width=16), lambda: alexnet(4, 16), LARGER),
     "alexnet, published code": (
-        AlexNet(4, 16, linear_norm=True),
+        AlexNet(channels=4, width=16, linear_norm=True),
         lambda: alexnet(4, 16, linear_norm=True),
         LARGER,
     ),
-    "resnet": (ResNet(8), lambda: resnet(8), (12, 12, 1)),  # few pixels: small sums, few kinks
-    "resnet18": (ResNet18(4), lambda: resnet18(4, large=True), LARGER),
-    "resnet18, small images": (ResNet18(4), lambda: resnet18(4, large=False), CIFAR),
-    "resnet18, FROG's stem": (ResNet18(4, "large"), lambda: resnet18(4, large=True), CIFAR),
-    "vit": (ViT(32, 3, 4, 48), lambda: vit(32, 3, 4, 48), MNIST),
-    "mlp-mixer": (MLPMixer(32, 3, 8, 48), lambda: mlp_mixer(32, 3, 8, 48), MNIST),
+    "resnet": (
+        ResNet(width=8),
+        lambda: resnet(8),
+        (12, 12, 1),
+    ),  # few pixels: small sums, few kinks
+    "resnet18": (ResNet18(width=4), lambda: resnet18(4, large=True), LARGER),
+    "resnet18, small images": (ResNet18(width=4), lambda: resnet18(4, large=False), CIFAR),
+    "resnet18, FROG's stem": (
+        ResNet18(width=4, stem="large"),
+        lambda: resnet18(4, large=True),
+        CIFAR,
+    ),
+    "vit": (ViT(width=32, depth=3, heads=4, mlp_width=48), lambda: vit(32, 3, 4, 48), MNIST),
+    "mlp-mixer": (
+        MLPMixer(width=32, depth=3, token_width=8, mlp_width=48),
+        lambda: mlp_mixer(32, 3, 8, 48),
+        MNIST,
+    ),
 }
 IN_FLOAT32 = ("cnn", "resnet", "vit")
 """Where rounding turns a ReLU on or off, gradients differ by more than rounding: in a network of

@@ -53,7 +53,7 @@ def test_linear_starts_as_its_source_says(key):
     ("layer", "in_shape", "fan_in"),
     [
         (Linear(300, weights="torch"), (200,), 200),
-        (GroupedLinear(300, 2, weights="torch"), (200,), 100),
+        (GroupedLinear(300, groups=2, weights="torch"), (200,), 100),
         (Conv2d(300, (2, 5), weights="torch"), (4, 6, 20), 200),
     ],
     ids=lambda value: type(value).__name__,

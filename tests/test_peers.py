@@ -225,12 +225,12 @@ CONVOLUTION = {
 @pytest.mark.parametrize("stride", CONVOLUTION["stride"], ids=str)
 @pytest.mark.parametrize("kernel", CONVOLUTION["kernel"], ids=str)
 def test_convolutions(kernel, stride, padding, groups, rng, worst):
-    layer = nn.Conv2d(8, kernel, stride, padding, groups)
+    layer = nn.Conv2d(8, kernel, stride=stride, padding=padding, groups=groups)
     w = rng.standard_normal((*pair(kernel), IMAGE[-1] // groups, 8))
     compare_with_torch(
         worst,
         "conv2d",
-        lambda x, w: nn.conv2d(x, w, stride, padding, groups),
+        lambda x, w: nn.conv2d(x, w, stride=stride, padding=padding, groups=groups),
         lambda x, w: in_torch(layer, {"w": w}, x, {}),
         (rng.standard_normal((3, *IMAGE)), w),
         rng,
@@ -256,11 +256,11 @@ def test_adaptive_pools(image, size, rng, worst):
 
 LARGE = {
     "Conv2d": (nn.Conv2d(8, 3, padding=1), (33, 30, 8), 9),
-    "Conv2d, groups": (nn.Conv2d(8, 3, 2, groups=4), (65, 60, 8), 17),
+    "Conv2d, groups": (nn.Conv2d(8, 3, stride=2, groups=4), (65, 60, 8), 17),
     "BatchNorm": (nn.BatchNorm(), (31, 33, 8), 19),
     "BatchNorm, (N, C)": (nn.BatchNorm(), (70,), 2000),
     "LayerNorm": (nn.LayerNorm(), (100, 70), 20),
-    "LayerNorm, axes": (nn.LayerNorm((-3, -2, -1)), (41, 33, 40), 3),
+    "LayerNorm, axes": (nn.LayerNorm(axes=(-3, -2, -1)), (41, 33, 40), 3),
     "GroupNorm": (nn.GroupNorm(4), (31, 33, 8), 18),
 }
 

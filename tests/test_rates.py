@@ -95,7 +95,7 @@ SETTINGS = Settings(
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_step_moves_heads_and_output_by_their_rates(name):
     digits = data.load("digits", limit_train=32, limit_test=10)
-    network = LocalMixer(8, 2, 2, 2).network(digits.in_shape, 10)
+    network = LocalMixer(width=8, patches=2, groups=2, depth=2).network(digits.in_shape, 10)
 
     def moved(**factors):
         chosen = replace(SETTINGS, optimizer=name, dtype="float64", **factors)

@@ -104,7 +104,7 @@ def test_groups_that_do_not_divide_are_refused():
 
 DECLARED = [
     Linear(6),
-    GroupedLinear(8, 2),
+    GroupedLinear(8, groups=2),
     LayerNorm(),
     LayerNorm(groups=2),
     Activation(tanh),
@@ -142,10 +142,10 @@ PATCHES, GROUPS = 4, 2
 MIXER = (
     ("patches", Patches(2)),
     ("embed", block(Linear(8), LayerNorm(gain=False, bias=False), Activation(tanh))),
-    ("groups", block(GroupedLinear(8, GROUPS), LayerNorm(groups=GROUPS), Activation(tanh))),
-    ("head0", LocalHead(CLASSES, GROUPS)),
-    ("block", mixer_block(PATCHES, 8, GROUPS)),
-    ("head1", LocalHead(CLASSES, GROUPS)),
+    ("groups", block(GroupedLinear(8, groups=GROUPS), LayerNorm(groups=GROUPS), Activation(tanh))),
+    ("head0", LocalHead(CLASSES, groups=GROUPS)),
+    ("block", mixer_block(tokens=PATCHES, channels=8, groups=GROUPS)),
+    ("head1", LocalHead(CLASSES, groups=GROUPS)),
     ("mean", AverageTokens()),
     ("stop", StopGradient()),
     ("output", Linear(CLASSES)),
@@ -188,7 +188,7 @@ class Twice(Layer):
 
 POOL = block(AdaptiveAveragePool(1), Flatten())
 ENDING = (("mean", AverageTokens()), ("output", Linear(CLASSES)))
-WITH_TWO_GROUPS = (("tanh", Activation(tanh)), ("head", LocalHead(CLASSES, 2)), *ENDING)
+WITH_TWO_GROUPS = (("tanh", Activation(tanh)), ("head", LocalHead(CLASSES, groups=2)), *ENDING)
 NETWORKS = {
     "mixer": ((4, 4, 2), MIXER),
     "convolution": (
@@ -346,38 +346,61 @@ TANH = Activation(tanh)
 CHAINS = {
     "mixing in a residual with a shortcut": (
         (3, 4),
-        (Linear(4), TANH, res(mix(Linear(3), TANH), Linear(4)), TANH, LocalHead(CLASSES, 2)),
+        (Linear(4), TANH, res(mix(Linear(3), TANH), Linear(4)), TANH, LocalHead(CLASSES, groups=2)),
     ),
     "a residual in mixing": (
         (3, 4),
-        (Linear(4), TANH, mix(res(block(Linear(3), TANH), Linear(3))), TANH, LocalHead(CLASSES, 2)),
+        (
+            Linear(4),
+            TANH,
+            mix(res(block(Linear(3), TANH), Linear(3))),
+            TANH,
+            LocalHead(CLASSES, groups=2),
+        ),
     ),
-    "nested mixing": ((3, 4), (Linear(4), TANH, mix(TANH, mix(Linear(4), TANH)), LocalHead(3, 2))),
-    "a head in mixing": ((4, 4), (Linear(4), TANH, mix(LocalHead(3, 2), Linear(4), TANH))),
+    "nested mixing": (
+        (3, 4),
+        (Linear(4), TANH, mix(TANH, mix(Linear(4), TANH)), LocalHead(3, groups=2)),
+    ),
+    "a head in mixing": ((4, 4), (Linear(4), TANH, mix(LocalHead(3, groups=2), Linear(4), TANH))),
     "a head in mixing of another size": ((3, 4), (Linear(4), TANH, mix(LocalHead(3), Linear(3)))),
     "heads one behind the other": (
         (3, 4),
         (
             Linear(4),
             TANH,
-            LocalHead(3, 2),
+            LocalHead(3, groups=2),
             LocalHead(3),
-            GroupedLinear(4, 2),
+            GroupedLinear(4, groups=2),
             TANH,
-            LocalHead(3, 4),
+            LocalHead(3, groups=4),
         ),
     ),
     "more groups than the layer has": (
         (3, 4),
-        (Linear(4), TANH, GroupedLinear(8, 2), LayerNorm(groups=2), TANH, LocalHead(3, 4)),
+        (
+            Linear(4),
+            TANH,
+            GroupedLinear(8, groups=2),
+            LayerNorm(groups=2),
+            TANH,
+            LocalHead(3, groups=4),
+        ),
     ),
     "fewer groups than the layer has": (
         (3, 4),
-        (Linear(4), TANH, GroupedLinear(8, 4), LayerNorm(groups=4), TANH, LocalHead(3, 2)),
+        (
+            Linear(4),
+            TANH,
+            GroupedLinear(8, groups=4),
+            LayerNorm(groups=4),
+            TANH,
+            LocalHead(3, groups=2),
+        ),
     ),
     "batch norm in a residual": (
         (3, 4),
-        (Linear(4), TANH, res(block(BatchNorm(), Linear(4))), TANH, LocalHead(3, 2)),
+        (Linear(4), TANH, res(block(BatchNorm(), Linear(4))), TANH, LocalHead(3, groups=2)),
     ),
     "positions and dropout": (
         (3, 4),
@@ -389,7 +412,7 @@ CHAINS = {
     ),
     "images normalized whole": (
         (2, 2, 2),
-        (Linear(4), LayerNorm(axes=(-3, -2, -1)), TANH, LocalHead(3, 2), Linear(4), TANH),
+        (Linear(4), LayerNorm(axes=(-3, -2, -1)), TANH, LocalHead(3, groups=2), Linear(4), TANH),
     ),
     "a head of all pixels": (
         (4, 4, 2),
@@ -398,11 +421,14 @@ CHAINS = {
     "heads behind norms": (
         (3, 4),
         (
-            *(Linear(6), TANH, LocalHead(3, 2, norm=True), Linear(4), TANH),
+            *(Linear(6), TANH, LocalHead(3, groups=2, norm=True), Linear(4), TANH),
             LocalHead(3, reads="all", norm=True),
         ),
     ),
-    "attention": ((3, 4), (transformer_block(4, 2, 3), LocalHead(3, 2), Linear(4), TANH)),
+    "attention": (
+        (3, 4),
+        (transformer_block(width=4, heads=2, mlp_width=3), LocalHead(3, groups=2), Linear(4), TANH),
+    ),
 }
 
 

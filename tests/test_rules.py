@@ -63,7 +63,7 @@ WITH_ALL_WEIGHTS = (
     ("conv", Conv2d(4, 2, groups=2)),
     ("relu", Activation(relu)),
     ("flatten", Flatten()),
-    ("grouped", GroupedLinear(6, 2)),
+    ("grouped", GroupedLinear(6, groups=2)),
     ("tanh", Activation(tanh)),
     ("output", Linear(3)),
 )
@@ -323,8 +323,10 @@ def test_the_feedback_that_dkp_learns_by_hand(rng, key):
 @pytest.mark.parametrize(
     "rule",
     [
-        DirectKolenPollack(0.3, 0.2, feedback_start="zeros", feedback_optimizer="adam"),
-        ForwardDirectFeedback(2, "normal", 0.3, feedback_optimizer="adam"),
+        DirectKolenPollack(
+            feedback_rate=0.3, feedback_decay=0.2, feedback_start="zeros", feedback_optimizer="adam"
+        ),
+        ForwardDirectFeedback(2, sampler="normal", feedback_rate=0.3, feedback_optimizer="adam"),
     ],
     ids=["dkp", "fdfa"],
 )
@@ -350,7 +352,7 @@ def test_the_feedback_that_adam_learns_is_that_of_its_gradients(rule, rng, key):
 def test_feedback_starts_as_wide_as_its_fan_in_says(rng, key):
     p = problem(rng, key, ("hidden", Linear(600)), ("tanh", Activation(tanh)), ("out", Linear(3)))
     of_start = {
-        start: DirectFeedback(start).init(key, p.plan, p.params)["tanh"]
+        start: DirectFeedback(feedback_start=start).init(key, p.plan, p.params)["tanh"]
         for start in ("kaiming", "kaiming-activities")
     }
     for fan_in, b in zip((3, 600), of_start.values(), strict=True):
@@ -372,8 +374,12 @@ def mean_jacobians(p, places):
     ("rule", "places", "allowed"),
     [
         # variance β/(2 - β)/(64·8) of what one draw says, whose norm is some 3 times the Jacobian's
-        (ForwardDirectFeedback(8, "normal", feedback_rate=0.05), ("relu1", "tanh2"), 0.1),
-        (ForwardDirectFeedback(8, "rademacher", feedback_rate=0.05), ("relu1", "tanh2"), 0.1),
+        (ForwardDirectFeedback(8, sampler="normal", feedback_rate=0.05), ("relu1", "tanh2"), 0.1),
+        (
+            ForwardDirectFeedback(8, sampler="rademacher", feedback_rate=0.05),
+            ("relu1", "tanh2"),
+            0.1,
+        ),
         # directions go in before the activation, and say what lies after it
         (ControlVariate(8, feedback_rate=0.1), ("hidden1", "hidden2"), 0.15),
     ],

@@ -52,7 +52,7 @@ def of_network(name, rng, key):
 def assert_unbiased_of_weights(p, sampler, key):
     """Orthogonal directions are no more than the network has parameters."""
     share = 4 if sampler == "orthogonal" else 1
-    assert_unbiased(p, WeightPerturbation(PER_STEP // share, sampler), key, STEPS * share)
+    assert_unbiased(p, WeightPerturbation(PER_STEP // share, sampler=sampler), key, STEPS * share)
 
 
 UNBIASED_SAMPLERS = ["normal", "rademacher", "rank-one", "rank-one-normal", "orthogonal"]
@@ -85,7 +85,9 @@ def assert_unbiased_for_each_example(p, rule, key, exact=None):
 @pytest.mark.parametrize("k", [1, 3])
 def test_fg_a_is_unbiased(place, sampler, k, rng, key):
     p = problem(rng, key)
-    assert_unbiased_for_each_example(p, ActivityPerturbation(k, sampler, place), key)
+    assert_unbiased_for_each_example(
+        p, ActivityPerturbation(k, sampler=sampler, perturb=place), key
+    )
 
 
 def test_fg_a_is_unbiased_with_perturbed_outputs(rng, key):
@@ -97,12 +99,15 @@ def test_fg_a_is_unbiased_with_perturbed_outputs(rng, key):
     ("network", "rule"),
     [
         ("convolution, group norm, residual", ActivityPerturbation(1)),
-        ("convolution, group norm, residual", ActivityPerturbation(3, "rademacher", "after")),
+        (
+            "convolution, group norm, residual",
+            ActivityPerturbation(3, sampler="rademacher", perturb="after"),
+        ),
         # Not "after" here: where all units of a group are off, the norm that follows magnifies
         # what is put in after the activation 316-fold.
         ("mixer", ActivityPerturbation(1)),
         ("attention", ActivityPerturbation(1)),
-        ("attention", ActivityPerturbation(3, "rademacher", "after")),
+        ("attention", ActivityPerturbation(3, sampler="rademacher", perturb="after")),
     ],
     ids=str,
 )
@@ -186,7 +191,7 @@ def test_the_variance_of_each_component_of_a_forward_gradient(sampler, sign, rng
     for shape in [(1, 2), (2, 2)]:
         p = one_matrix(rng, *shape)
         g = flat(p.exact())
-        rows = terms(p, WeightPerturbation(400_000, sampler), key)
+        rows = terms(p, WeightPerturbation(400_000, sampler=sampler), key)
         stated = g @ g + sign * g * g  # no component of g is small
         # the standard error of a variance of d v is at most sqrt(24 / 400,000) = 0.8 %
         assert np.max(np.abs(rows.var(0) / stated - 1)) < 0.05
@@ -205,7 +210,7 @@ def test_the_total_variance_of_fg_w(sampler, factor, allowed, rng, key):
     """(n + 1) |∇f|² for normal entries; (n - 1) |∇f|² for all signs, rank-one ones too."""
     p = one_matrix(rng, 3, 4)
     g = flat(p.exact())
-    rows = terms(p, WeightPerturbation(400_000, sampler), key)
+    rows = terms(p, WeightPerturbation(400_000, sampler=sampler), key)
     assert abs(rows.var(0).sum() / (factor * g @ g) - 1) < allowed
 
 
@@ -335,10 +340,10 @@ def slope(x, y):
 @pytest.mark.parametrize("sampler", ["normal", "rank-one", "orthogonal"])
 def test_wp_tends_to_fg_w_linearly(sampler, rng, key):
     p = problem(rng, key, ("hidden", Linear(5)), ("output", Linear(3)))
-    limit = p.step(WeightPerturbation(4, sampler), key).gradients
+    limit = p.step(WeightPerturbation(4, sampler=sampler), key).gradients
     steps = [1e-3, 1e-4, 1e-5]
     errors = [
-        distance(p.step(FiniteDifferences(4, sampler, difference=e), key).gradients, limit)
+        distance(p.step(FiniteDifferences(4, sampler=sampler, difference=e), key).gradients, limit)
         for e in steps
     ]
     assert abs(slope(steps, errors) - 1) < 0.1

@@ -49,7 +49,7 @@ from dualnet.nn import (
     mean_squared_error,
 )
 
-OWN = WeightPerturbation(3, "rank-one", independent=True)
+OWN = WeightPerturbation(3, sampler="rank-one", independent=True)
 
 EVERY_USE = {
     **NETWORKS,
@@ -59,7 +59,7 @@ EVERY_USE = {
             ("patches", Patches(2)),
             ("class", ClassToken()),
             ("positions", Positions()),
-            ("grouped", GroupedLinear(6, 2)),
+            ("grouped", GroupedLinear(6, groups=2)),
             ("norm", LayerNorm(axes=(-2, -1))),
             ("mean", AverageTokens()),
             ("output", Linear(3)),
@@ -151,14 +151,14 @@ def test_with_batch_norm_all_examples_answer_to_the_batchs_loss(rng, key):
 def test_independent_directions_are_unbiased_on_every_kind_of_network(network, rng, key):
     shape, layers = NETWORKS[network]
     p = problem(rng, key, *layers, in_shape=shape)
-    rule = WeightPerturbation(2, "rank-one", independent=True)
+    rule = WeightPerturbation(2, sampler="rank-one", independent=True)
     # each copy of an example has directions of its own; the mixer has the most weights by far
     assert_unbiased(p.repeated(150 if network == "mixer" else 50), rule, key, 100)
 
 
 def test_lg_fg_w_with_independent_directions_is_unbiased(rng, key):
     p = problem(rng, key, *WITH_HEADS)
-    rule = GreedyWeightPerturbation(2, "rank-one", independent=True)
+    rule = GreedyWeightPerturbation(2, sampler="rank-one", independent=True)
     exact = p.step(GreedyBackprop(), key).gradients
     assert_unbiased(p.repeated(30), rule, key, 100, exact)
 
@@ -167,11 +167,11 @@ def test_lg_fg_w_with_independent_directions_is_unbiased(rng, key):
     ("rule", "of_data", "of_square"),
     [
         (
-            WeightPerturbation(1, "rank-one", independent=True),
+            WeightPerturbation(1, sampler="rank-one", independent=True),
             lambda n, N: n / N,
             lambda n, N: (n - 1) / N,
         ),
-        (WeightPerturbation(1, "rank-one"), lambda n, N: n / N, lambda n, N: n - 1),
+        (WeightPerturbation(1, sampler="rank-one"), lambda n, N: n / N, lambda n, N: n - 1),
     ],
     ids=["independent", "shared"],
 )
@@ -215,7 +215,7 @@ def test_the_variance_of_sums_of_outer_products(rank, rng, key):
     task = Task(Sequential((("output", Linear(4, bias=False)),)), mean_squared_error)
     params = {"output": {"w": rng.uniform(0.5, 1.5, (3, 4))}}
     p = Problem(task, params, {"output": {}}, np.ones((1, 3)), np.ones((1, 4)))
-    v = directions_of(p, WeightPerturbation(200_000, f"rank-one:{rank}"), key)
+    v = directions_of(p, WeightPerturbation(200_000, sampler=f"rank-one:{rank}"), key)
     g = rng.uniform(0.5, 1.5, 12)
     rows = (v @ g)[:, None] * v
     assert abs(rows.var(0).sum() / ((13 - 2 / rank) * g @ g) - 1) < 0.03
@@ -253,7 +253,7 @@ def test_draws_follow_the_example_and_the_tangent_alone(rng, key):
 @pytest.mark.parametrize("use", EVERY_USE)
 def test_neither_shards_nor_chunks_matter(use, rng, key):
     p = of_use(use, rng, key, n=5)
-    for rule in (OWN, GreedyWeightPerturbation(3, "rank-one", independent=True)):
+    for rule in (OWN, GreedyWeightPerturbation(3, sampler="rank-one", independent=True)):
         whole = p.step(rule, key)
         for chunk, shards, threads in [(1, 1, 1), (2, 2, 1), (None, 3, 3), (2, 5, 2)]:
             pieces = p.step(replace(rule, tangent_chunk=chunk), key, NumpyBackend(threads), shards)

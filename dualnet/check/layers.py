@@ -127,9 +127,9 @@ def add_layer(
 add_layer(Linear(4), (3,), exact=True)
 add_layer(Linear(None, bias=False), (3,), "no bias", exact=True)
 add_layer(Linear(4), (2, 3), "tokens", exact=True)
-add_layer(GroupedLinear(4, 2), (6,), exact=True)
-add_layer(GroupedLinear(6, 3), (2, 3), "tokens", exact=True)
-add_layer(GroupedLinear(6, 3, bias=False), (2, 9), "no bias", exact=True)
+add_layer(GroupedLinear(4, groups=2), (6,), exact=True)
+add_layer(GroupedLinear(6, groups=3), (2, 3), "tokens", exact=True)
+add_layer(GroupedLinear(6, groups=3, bias=False), (2, 9), "no bias", exact=True)
 
 for _name, _function in {**ACTIVATIONS, "softmax": softmax}.items():
     add_layer(Activation(_function), (4,), _name, watch=_function is relu)
@@ -166,9 +166,11 @@ add_layer(Conv2d(4, 3, stride=2, padding=1, groups=2), (5, 4, 2), exact=True, ba
 add_layer(Conv2d(3, (2, 3), bias=False), (3, 4, 2), "no bias", exact=True, batch=2)
 add_layer(Conv2d(2, 2, padding=((0, 1), (1, 0))), (3, 3, 1), "asymmetric", exact=True, batch=2)
 add_layer(MaxPool(2), (4, 5, 2), watch=True, batch=2)
-add_layer(MaxPool(3, 2, 1), (4, 4, 1), "stride and padding", watch=True, batch=2)
-add_layer(AveragePool(2, 1, 1), (4, 5, 2), exact=True)
-add_layer(AveragePool(3, (1, 2), (1, 0)), (4, 5, 1), "stride and padding", exact=True)
+add_layer(MaxPool(3, stride=2, padding=1), (4, 4, 1), "stride and padding", watch=True, batch=2)
+add_layer(AveragePool(2, stride=1, padding=1), (4, 5, 2), exact=True)
+add_layer(
+    AveragePool(3, stride=(1, 2), padding=(1, 0)), (4, 5, 1), "stride and padding", exact=True
+)
 add_layer(AdaptiveAveragePool((2, 3)), (5, 4, 2), exact=True)
 add_layer(AdaptiveAveragePool(1), (2, 3, 2), "of all", exact=True)
 add_layer(AdaptiveAveragePool((5, 2)), (3, 3, 1), "larger", exact=True)
@@ -178,11 +180,11 @@ add_layer(AdaptiveAveragePool((5, 2)), (3, 3, 1), "larger", exact=True)
 for _layer, _in_shape, _note in (
     (LayerNorm(), (4,), ""),
     (LayerNorm(epsilon=0.1), (2, 5), "epsilon"),
-    (LayerNorm((-2, -1)), (2, 3), "axes"),
-    (LayerNorm((-3,)), (4, 3, 2), "first axis"),
-    (LayerNorm((-1, -3)), (2, 3, 4), "axes that are apart"),
+    (LayerNorm(axes=(-2, -1)), (2, 3), "axes"),
+    (LayerNorm(axes=(-3,)), (4, 3, 2), "first axis"),
+    (LayerNorm(axes=(-1, -3)), (2, 3, 4), "axes that are apart"),
     (LayerNorm(groups=2, gain=False, bias=False), (2, 6), "groups"),
-    (LayerNorm((-3, -1), 2), (3, 2, 4), "axes and groups"),
+    (LayerNorm(axes=(-3, -1), groups=2), (3, 2, 4), "axes and groups"),
     (LayerNorm(gain=False), (2, 5), "no gain"),
     (LayerNorm(bias=False), (2, 5), "no bias"),
     (GroupNorm(2), (2, 3, 4), ""),
@@ -248,7 +250,7 @@ row(
 
 # a chain of six norms bends less by its weights where these are large
 add_layer(
-    mixer_block(6, 12, 2),
+    mixer_block(tokens=6, channels=12, groups=2),
     (6, 12),
     covers=mixer_block,
     composed=lambda xp, params, x: references.mixer_block(xp, params, x, 2),
@@ -257,14 +259,14 @@ add_layer(
     largest=4.0,
 )
 add_layer(
-    mlp_mixer_block(3, 4, 2, 3),
+    mlp_mixer_block(tokens=3, channels=4, token_width=2, channel_width=3),
     (3, 4),
     covers=mlp_mixer_block,
     composed=references.mlp_mixer_block,
     batch=2,
 )
 add_layer(
-    transformer_block(4, 2, 3),
+    transformer_block(width=4, heads=2, mlp_width=3),
     (3, 4),
     covers=transformer_block,
     composed=lambda xp, params, x: references.transformer_block(xp, params, x, 2),

@@ -57,14 +57,14 @@ for _shape in ((3,), (4, 2), (2, 3, 2)):
 row(
     "InfoNCE",
     "",
-    lambda _xp, f: InfoNCE(0.5, stop=False)(f, None),
+    lambda _xp, f: InfoNCE(temperature=0.5, stop=False)(f, None),
     (6, 4),
     composed=lambda xp, f: references.info_nce(xp, f, 0.5, lambda answering: answering),
 )
 row(
     "InfoNCE",
     "stop-gradient",
-    lambda _xp, f: InfoNCE(0.5)(f, None),
+    lambda _xp, f: InfoNCE(temperature=0.5)(f, None),
     (6, 4),
     composed=lambda xp, f: references.info_nce(
         xp, f, 0.5, lambda answering: references.stopped(xp, answering)

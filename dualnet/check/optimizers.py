@@ -164,7 +164,7 @@ def add_step(note: str, optimizer: Optimizer) -> None:
 
 for _family in FORMULAS:
     add_step("", _family())
-    add_step("weight decay", _family(weight_decay=0.125))  # type: ignore[call-arg]
+    add_step("weight decay", _family(weight_decay=0.125))
 add_step("no momentum", Momentum(momentum=0.0))
 add_step("much trust", LARS(trust=2.0, weight_decay=0.5))
 add_step("other decays", Adam(beta1=0.5, beta2=0.75, epsilon=0.125))

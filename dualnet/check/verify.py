@@ -12,7 +12,7 @@ import numpy as np
 from dualnet import backends, tree
 from dualnet.backends import Backend
 from dualnet.check.table import Row
-from dualnet.checking.checks import check_jvp, check_vjp, random_directions
+from dualnet.checking.checks import Report, check_jvp, check_vjp, random_directions
 from dualnet.checking.comparison import (
     AGAINST_SAME,
     FIRST_ORDER,
@@ -56,6 +56,17 @@ _INSIDE = 30.0
 primals once changes them by: 1 to 3 times as a rule, and up to 20 times in 60 draws of each."""
 
 K = 3
+
+
+def _measured(report: Report) -> dict[str, float]:
+    """Return the errors of a report by their kinds, without those that were not measured."""
+    errors = {
+        "first order": report.first_order,
+        "second order": report.second_order,
+        "k at once": report.k_against_single,
+        "adjoint": report.adjoint,
+    }
+    return {kind: error for kind, error in errors.items() if error is not None}
 
 
 @dataclass(frozen=True)
@@ -135,11 +146,7 @@ class _Checks:
             key=self.key,
             to_host=self.to_host,
         )
-        return {
-            "first order": report.first_order,
-            "second order": report.second_order,
-            "k at once": report.k_against_single,
-        }
+        return _measured(report)
 
     def backward(self) -> dict[str, float]:
         """The vjp against the jvp, and its own derivative against differences."""
@@ -152,11 +159,7 @@ class _Checks:
             key=self.key,
             to_host=self.to_host,
         )
-        return {
-            "second order": report.second_order,
-            "k at once": report.k_against_single,
-            "adjoint": report.adjoint,
-        }
+        return _measured(report)
 
     def replay(self) -> dict[str, float]:
         """What linearize and vjp recorded holds after a call at another point."""

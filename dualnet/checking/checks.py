@@ -35,7 +35,8 @@ from dualnet.types import Array, Stack
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of a check that passed: the worst error of each kind.
+    """The outcome of a check that passed: the worst error of each kind, None for what the check did
+    not measure.
 
     Errors are relative to the largest entry of the expected array; those of `adjoint` are relative
     to the sum of the absolute terms of the inner products.
@@ -47,10 +48,10 @@ class Report:
         adjoint: of ⟨u, J v⟩ = ⟨Jᵀ u, v⟩.
     """
 
-    first_order: float = 0.0
-    second_order: float = 0.0
-    k_against_single: float = 0.0
-    adjoint: float = 0.0
+    first_order: float | None = None
+    second_order: float | None = None
+    k_against_single: float | None = None
+    adjoint: float | None = None
 
 
 def check_jvp(
@@ -126,7 +127,7 @@ def check_jvp(
     compare("linearize, applied after other calls,", later, singles[0], AGAINST_SAME, to_host)
     check_own_dtype(f, given, directions, to_host, rounding)
 
-    second_order = 0.0
+    second_order = None
     if order > 1:
         v, u = along[0], along[-1]
         allowed = tolerance * SECOND_ORDER / FIRST_ORDER
@@ -139,7 +140,9 @@ def check_jvp(
             allowed,
             to_host,
         )
-    return Report(first_order, second_order, against_single)
+    return Report(
+        first_order=first_order, second_order=second_order, k_against_single=against_single
+    )
 
 
 def check_vjp(
@@ -178,7 +181,8 @@ def check_vjp(
     cotangents = random_directions(key.fold_in("cotangents"), out, k)
     pulled = f_vjp(cotangents)
     _require_same_shapes("the vjp", pulled, directions)
-    adjoint = against_single = second_order = 0.0
+    adjoint = against_single = 0.0
+    second_order = None
     for i in range(k):
         v, u, jvp_v, vjp_u = (one_of(t, i) for t in (directions, cotangents, pushed, pulled))
         error = _check_adjoint(
@@ -208,7 +212,7 @@ def check_vjp(
             "the vjp of the vjp", (pull, at), (v, jvp_v), (w, vjp_w), tolerance, to_host
         )
         adjoint = max(adjoint, error)
-    return Report(0.0, second_order, against_single, adjoint)
+    return Report(second_order=second_order, k_against_single=against_single, adjoint=adjoint)
 
 
 def _require_arguments(name: str, primals: Sequence, order: int, k: int) -> None:

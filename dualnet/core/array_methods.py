@@ -11,6 +11,9 @@ import numpy as np
 
 from dualnet.core import aliasing, refusals
 
+_FEW = 8
+"""Of how many entries `repr` shows each."""
+
 
 def _operators(fn: Callable) -> tuple[Any, Any, Any]:
     """Make the operators that are `fn`: with the dual on the left, on the right, and in place."""
@@ -54,6 +57,12 @@ _OF_MEMORY = {
 """method of arrays → what to write instead."""
 
 
+def _shown(x: Any) -> str:
+    """Return a small array of NumPy's with its entries, and any other as its dtype and shape."""
+    small = not isinstance(x, np.ndarray) or x.size <= _FEW
+    return repr(x) if small else f"{x.dtype}{x.shape}"
+
+
 class ArrayMethods:
     """The base class of `Dual`, which has `primal` and evaluates functions of duals."""
 
@@ -68,6 +77,9 @@ class ArrayMethods:
     dtype = property(lambda self: self.primal.dtype, _no_setter("dtype", "x = x.astype(dtype)"))
     T = property(lambda self: np.transpose(self))
     mT = property(lambda self: np.swapaxes(self, -1, -2))
+
+    def __repr__(self: Any) -> str:
+        return f"Dual(primal={_shown(self.primal)}, tangent={_shown(self.tangent)})"
 
     def __len__(self: Any) -> int:
         return len(self.primal)

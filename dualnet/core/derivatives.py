@@ -51,7 +51,7 @@ def value_and_grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> 
     return Transformed(_value_and_gradient, f, argnums, has_aux)
 
 
-def grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> Callable:
+def grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Tree]:
     """Make a function that returns the gradient of the scalar function `f`; see `value_and_grad`.
 
     With has_aux it returns `(gradient, aux)`.
@@ -82,7 +82,7 @@ def jacrev(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
     return Transformed(_jacobian_reverse, f, argnums, tangent_chunk)
 
 
-def hvp(f: Callable, primals: Sequence, tangents: Sequence) -> Any:
+def hvp(f: Callable, primals: Sequence, tangents: Sequence) -> tuple[Tree, ...]:
     """Evaluate Hessian-vector products of the scalar function `f`: forward over reverse.
 
     Args:
@@ -95,7 +95,7 @@ def hvp(f: Callable, primals: Sequence, tangents: Sequence) -> Any:
     return jvp(grad(f, every), primals, tangents)[1]
 
 
-def linear_transpose(f: Callable, *examples: Any) -> Callable:
+def linear_transpose(f: Callable, *examples: Tree) -> Callable[..., tuple[Tree, ...]]:
     """Transpose a linear function.
 
     Args:

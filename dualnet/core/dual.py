@@ -170,9 +170,6 @@ class Dual(ArrayMethods):
     def __bool__(self) -> bool:
         return bool(self.primal)  # branches look at primals only
 
-    def __repr__(self) -> str:
-        return f"Dual(primal={self.primal!r}, tangent={self.tangent!r})"
-
     # --- indexing and conversion; all other methods of arrays are in `core.array_methods` ---
 
     def __getitem__(self, key: Any) -> Any:

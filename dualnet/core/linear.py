@@ -227,6 +227,9 @@ class StructuredTangent:
     def __radd__(self, other: Any) -> Tangent:
         return self if isinstance(other, int) and not other else add(self, other)  # for sum(...)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(k={self.k}, {self.dtype}{self.shape})"
+
     __mul__ = __rmul__ = lambda self, c: scale(self, c)
     __truediv__ = lambda self, c: divide(self, c)  # noqa: E731
     __neg__ = lambda self: scale(self, -1.0)  # noqa: E731

@@ -30,7 +30,9 @@ from dualnet.tree import Tree
 from dualnet.types import Array, Tangent
 
 
-def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = False) -> Any:
+def jvp(
+    f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = False
+) -> tuple[Tree, ...]:
     """Evaluate `f` and its derivative along each of k directions, in one pass.
 
     Args:
@@ -58,7 +60,7 @@ def jvp(f: Callable, primals: Sequence, tangents: Sequence, *, has_aux: bool = F
     return (*result, aux) if has_aux else result
 
 
-def linearize(f: Callable, *primals: Any) -> tuple[Any, Callable]:
+def linearize(f: Callable, *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
     """Evaluate `f`, and record its derivative there as a linear function of tangents.
 
     Returns:
@@ -69,7 +71,7 @@ def linearize(f: Callable, *primals: Any) -> tuple[Any, Callable]:
     return tree.map(aliasing.own, record.out), record.push
 
 
-def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> Any:
+def vjp(f: Callable, *primals: Tree, has_aux: bool = False) -> tuple[Any, ...]:
     """Evaluate `f`, and transpose its derivative: reverse mode.
 
     The derivative is recorded as a linear expression while f is evaluated, as the very rules of

@@ -56,6 +56,9 @@ class Rows:
         """How many bytes the array takes that `self[:]` makes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    def __repr__(self) -> str:
+        return f"Rows({self.dtype}{self.shape})"
+
     def __getitem__(self, chosen: slice | np.ndarray) -> np.ndarray:
         """Read the rows that a slice or an index array chooses into a new array."""
         return np.asarray(self.array[self.rows[chosen]])
@@ -90,6 +93,14 @@ class Dataset:
     tested_on: str = "test"
     on_disk: bool = False
     image_size: int | None = None
+
+    def __repr__(self) -> str:
+        images = "x".join(map(str, self.in_shape))
+        return (
+            f"<Dataset {self.name}: {len(self.train_labels):,} training and "
+            f"{len(self.test_labels):,} {self.tested_on} images {images}, "
+            f"{len(self.classes)} classes>"
+        )
 
     @property
     def in_shape(self) -> Shape:

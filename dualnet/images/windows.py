@@ -17,6 +17,7 @@ import numpy as np
 from dualnet.backends.overridable import bytes_at_a_time, overridable
 from dualnet.core.dual import primitive
 from dualnet.errors import UsageError
+from dualnet.options import is_int, require_count
 from dualnet.types import Array, Shape
 
 Pair = tuple[int, int]
@@ -41,7 +42,15 @@ class Geometry:
     groups: int = 1
 
     @classmethod
-    def of(cls, name: str, window: Any, stride: Any, padding: Any, groups: int = 1) -> Geometry:
+    def of(
+        cls,
+        name: str,
+        window: Any,
+        stride: Any,
+        padding: Any,
+        groups: int = 1,
+        called: str = "window",
+    ) -> Geometry:
         """Check the arguments and make a geometry of them.
 
         Args:
@@ -49,6 +58,7 @@ class Geometry:
             window, stride: an int for both axes, or a pair (vertical, horizontal).
             padding: likewise, or ((above, below), (left, right)).
             groups: an int.
+            called: what the window is called there, for the error message.
 
         Raises:
             UsageError: an argument is of another form, or too small.
@@ -56,7 +66,7 @@ class Geometry:
 
         def pair(what: str, value: Any, least: int) -> Pair:
             both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-            if len(both) != 2 or any(not isinstance(n, (int, np.integer)) for n in both):
+            if len(both) != 2 or any(not is_int(n) for n in both):
                 raise UsageError(f"{name}: {what} must be an int or two, got {value!r}")
             if min(both) < least:
                 raise UsageError(f"{name}: {what} must be at least {least}, got {value!r}")
@@ -69,9 +79,8 @@ class Geometry:
                 f"{name}: expected padding as an int, (h, w) or ((top, bottom), (left, right)), "
                 f"got {padding!r}"
             )
-        if not isinstance(groups, (int, np.integer)) or groups < 1:
-            raise UsageError(f"{name}: groups must be an int of at least 1, got {groups!r}")
-        return cls(pair("window", window, 1), pair("stride", stride, 1), padded, groups)
+        require_count(name, "groups", groups)
+        return cls(pair(called, window, 1), pair("stride", stride, 1), padded, groups)
 
     @property
     def is_pointwise(self) -> bool:

@@ -21,7 +21,7 @@ Moves = Mapping[tuple[str, int], Array]
 """Path of a site and which visit to it → what is added to its activity, `(n, *S)`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ActivityDifferences(Differences, ActivityPerturbation):
     """`ap`: `fg-a` with d_i = (f(activities + ε u_i) - f(activities)) / ε; node perturbation.
 

@@ -16,7 +16,6 @@ from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.directions.activities import (
     ActivityDirections,
     DrawsActivities,
-    require_choice,
     require_sampler,
 )
 from dualnet.learning.independence import Independence, summed_by_part, weighted_sum
@@ -26,6 +25,7 @@ from dualnet.learning.sites import OUTPUT_LAYERS, Sites
 from dualnet.learning.task import LearnerState, Shard
 from dualnet.naming import assigned
 from dualnet.nn.activations import Activation
+from dualnet.options import require_choice
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Stack
@@ -38,7 +38,7 @@ ACTIVITY_AGGREGATIONS = ("mean", "projection")
 """How coefficients follow from derivatives along directions of activities."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ActivityPerturbation(DrawsActivities):
     """g(z) = Σ_i c_i u_i for each example, then the unit's own weight gradient from g(z).
 
@@ -138,7 +138,7 @@ class ActivityPerturbation(DrawsActivities):
         return derivatives
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GreedyActivityPerturbation(ActivityPerturbation):
     """`fg-a` in which every block answers to its own local head alone.
 

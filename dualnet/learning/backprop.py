@@ -67,7 +67,7 @@ def _replicas(plan: Plan, params: Tree, path: str, x: Array, targets: Array) -> 
     return head.replicas(of_head, x, lambda y: plan.task.losses_of(y, targets))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Backprop(Rule):
     """`bp`: gradient of the loss by the transpose of its linearization.  No randomness.
 

@@ -14,13 +14,12 @@ from dualnet.learning.direct_feedback import Feedback, project_error
 from dualnet.learning.directions.activities import (
     ActivityDirections,
     DrawsActivities,
-    require_choice,
     require_sampler,
-    require_share,
 )
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement
 from dualnet.learning.task import LearnerState, Shard
+from dualnet.options import require_choice, require_share
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -107,7 +106,7 @@ class LastEstimate:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ControlVariate(DrawsActivities):
     """g = ĝ + λ Σ_i c_i u_i, where c follows from what the guess ĝ leaves: d_i - ⟨ĝ, u_i⟩.
 

@@ -23,9 +23,7 @@ from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
 from dualnet.learning.directions.activities import (
     ActivityDirections,
     DrawsActivities,
-    require_choice,
     require_sampler,
-    require_share,
 )
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement, Rule
@@ -34,6 +32,7 @@ from dualnet.learning.task import LearnerState, Shard
 from dualnet.nn.initial import kaiming, scaled_normal
 from dualnet.nn.replicated import average
 from dualnet.optim import Adam
+from dualnet.options import require_choice, require_share
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
@@ -239,7 +238,7 @@ class DirectErrors(Rule):
         return gradients, self.feedback.update(rule_state, total.get("feedback"), n)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DirectFeedback(DirectErrors):
     """`dfa`: δ_l = e B_l with B_l fixed as drawn.
 
@@ -291,7 +290,7 @@ class DirectFeedback(DirectErrors):
         return np.broadcast_to(of_token / math.prod(shape[1:-1]), shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DirectKolenPollack(DirectErrors):
     """`dkp`: `dfa` whose B_l follows the gradient eᵀ h_l that a forward weight would have.
 
@@ -326,7 +325,7 @@ class DirectKolenPollack(DirectErrors):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ForwardDirectFeedback(DrawsActivities, DirectErrors):
     """`fdfa`: `dfa` whose B_l tends to the outputs' mean Jacobian, estimated forward.
 

@@ -19,12 +19,13 @@ from dualnet.core.dual import primitive
 from dualnet.core.engine import rule
 from dualnet.core.transforms import is_constant, stop_gradient, vjp
 from dualnet.learning.backprop import measure_by_reverse
-from dualnet.learning.directions.activities import ActivityDirections, require_share
+from dualnet.learning.directions.activities import ActivityDirections
 from dualnet.learning.plan import Plan, WeightedMap
 from dualnet.learning.rule import Measurement, Rule
 from dualnet.learning.task import LearnerState, Shard
 from dualnet.nn.initial import kaiming
 from dualnet.nn.network import Around, Context, Layer
+from dualnet.options import require_share
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -82,7 +83,7 @@ class GreedyFeedbackAlignment(FeedbackAlignment):
     locality: ClassVar[str] = "greedy"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LearnedFeedbackAlignment(FeedbackAlignment):
     """`ffa`: every B learns its layer's weights, from the tangents of one linear map.
 

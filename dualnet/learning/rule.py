@@ -24,7 +24,8 @@ from dualnet.errors import UsageError
 from dualnet.learning.plan import Plan
 from dualnet.learning.task import Batch, LearnerState, Shard, split_batch
 from dualnet.nn.network import Context
-from dualnet.random import Key
+from dualnet.options import Options
+from dualnet.random import Key, require_key
 from dualnet.tree import Tree
 from dualnet.types import Array
 
@@ -49,7 +50,7 @@ class Measurement(NamedTuple):
     model_state: Tree
 
 
-class Rule(ABC):
+class Rule(Options, ABC):
     """See the head of this file.  A rule needs `measure`; the others have defaults.
 
     Attributes:
@@ -136,6 +137,7 @@ def estimate_gradient(
     Raises:
         UsageError: what `measure` or `estimate` returns is not what a rule's should.
     """
+    require_key("estimate_gradient", key)
     with threads_for(plan.largest_product * len(batch.inputs)):
         return _estimate(rule, plan, learner, batch, key, backend, shards)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import reduce
 from operator import add
 from typing import Any, ClassVar
@@ -21,7 +21,6 @@ from dualnet.learning.aggregate import WEIGHT_AGGREGATIONS
 from dualnet.learning.answers import Answers
 from dualnet.learning.backprop import measure_by_reverse, segment_losses
 from dualnet.learning.differences import Differences
-from dualnet.learning.directions.activities import require_choice
 from dualnet.learning.directions.samplers import sampler_of
 from dualnet.learning.directions.weights import (
     IndependentDirections,
@@ -34,6 +33,7 @@ from dualnet.learning.rule import Measurement, Rule
 from dualnet.learning.sites import OUTPUT_LAYERS
 from dualnet.learning.task import LearnerState, Shard, correct
 from dualnet.naming import did_you_mean
+from dualnet.options import require_choice, require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -80,6 +80,7 @@ class WeightPerturbation(Rule):
     name: ClassVar[str] = "fg-w"
 
     tangents: int = 1
+    _: KW_ONLY
     sampler: str = "normal"
     aggregate: str = "mean"
     tangent_chunk: int | None = None
@@ -88,9 +89,9 @@ class WeightPerturbation(Rule):
 
     def __post_init__(self) -> None:
         require_choice(self.name, "output_layers", self.output_layers, OUTPUT_LAYERS)
-        for option, value in (("tangents", self.tangents), ("tangent-chunk", self.tangent_chunk)):
-            if value is not None and value < 1:
-                raise UsageError(f"{self.name}: {option} must be at least 1, got {value}")
+        require_count(self.name, "tangents", self.tangents)
+        if self.tangent_chunk is not None:
+            require_count(self.name, "tangent-chunk", self.tangent_chunk)
         sampler_of(self.sampler)
         if self.aggregate not in WEIGHT_AGGREGATIONS:
             raise UsageError(
@@ -253,7 +254,7 @@ def put(params: Tree, some: Mapping[str, Array]) -> Tree:
     return tree.map_with_path(lambda path, p: some.get(path, p), params)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GreedyWeightPerturbation(WeightPerturbation):
     """`lg-fg-w`: every block's weights answer to their own local head's loss.
 
@@ -293,7 +294,7 @@ class GreedyWeightPerturbation(WeightPerturbation):
         return self.losses
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FiniteDifferences(Differences, WeightPerturbation):
     """`wp`: `fg-w` with d_i = (f(θ + ε v_i) - f(θ)) / ε, k + 1 evaluations instead of tangents.
 

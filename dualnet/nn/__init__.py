@@ -15,7 +15,7 @@ from dualnet.nn.heads import READS, LocalHead, has_local_heads, with_local_heads
 from dualnet.nn.initial import INITIALIZERS
 from dualnet.nn.layers import Dropout, Flatten, GroupedLinear, Linear, StopGradient
 from dualnet.nn.losses import Loss, mean_squared_error, softmax_cross_entropy
-from dualnet.nn.network import Context, Layer, Sequential, couples_examples, walk
+from dualnet.nn.network import Context, Layer, Sequential, couples_examples, table, walk
 from dualnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, normalize
 from dualnet.nn.pooling import (
     AdaptiveAveragePool,
@@ -77,6 +77,7 @@ __all__ = [
     "sigmoid",
     "softmax",
     "softmax_cross_entropy",
+    "table",
     "tanh",
     "transformer_block",
     "walk",

@@ -13,19 +13,36 @@ from dualnet.core import linear
 from dualnet.core.dual import primitive
 from dualnet.core.engine import linearizer
 from dualnet.core.linear import LinearMap
+from dualnet.errors import UsageError
 from dualnet.nn.network import Context, Layer
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape, Tangent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Activation(Layer):
-    """Applies an elementwise function, and has no parameters."""
+    """Applies an elementwise function, or `softmax`, and has no parameters.
+
+    Args:
+        function: of an array, such as `relu` or `np.tanh`.
+    """
 
     function: Callable[[Array], Array]
 
-    row_groups = 0
+    row_groups = 0  # softmax has 1
+
+    def __post_init__(self) -> None:
+        function = self.function
+        if isinstance(function, type) or not callable(function):
+            name = function if isinstance(function, str) else ""
+            write = f"nn.{name}" if name in ACTIVATIONS else "nn.relu"
+            raise UsageError(
+                f"Activation: expected a function of an array, got {function!r}; write "
+                f"Activation({write})"
+            )
+        if function is softmax:
+            object.__setattr__(self, "row_groups", 1)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, in_shape

@@ -12,7 +12,8 @@ from dualnet.errors import UsageError
 from dualnet.nn.activations import softmax
 from dualnet.nn.layers import Linear
 from dualnet.nn.network import Context, Layer
-from dualnet.nn.refusals import named, require_count, require_inputs
+from dualnet.nn.refusals import require_inputs
+from dualnet.options import require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
@@ -48,15 +49,15 @@ class MultiHeadAttention(Layer):
             )
         params, state = {}, {}
         for name, layer in self.layers:
-            params[name], state[name], _ = layer.init(key.fold_in(name), in_shape)
+            params[name], state[name], _ = self.init_child(name, layer, key, in_shape)
         return params, state, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        require_inputs("MultiHeadAttention", context, x, "N", "T", "C")
+        require_inputs("MultiHeadAttention", x, "N", "T", "C")
         n, tokens, channels = x.shape
         if channels % self.heads:
             raise UsageError(
-                f"{named('MultiHeadAttention', context)}: expected inputs (N, T, C) with channels "
+                f"MultiHeadAttention: expected inputs (N, T, C) with channels "
                 f"that divide by {self.heads} heads, got {x.shape}"
             )
         new_state = {}

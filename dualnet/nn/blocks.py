@@ -10,17 +10,15 @@ from dualnet.errors import UsageError
 from dualnet.nn.activations import Activation, gelu, relu
 from dualnet.nn.attention import MultiHeadAttention
 from dualnet.nn.layers import GroupedLinear, Linear
-from dualnet.nn.network import Context, Layer, Sequential, require_layer
+from dualnet.nn.network import Context, Layer, Layers, Sequential, named_layers
 from dualnet.nn.normalization import LayerNorm
 from dualnet.nn.refusals import require_inputs
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
 
-Layers = tuple[tuple[str, Layer], ...]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Residual(Layer):
     """Adds what goes around a block to its output: block(x) + shortcut(x), or block(x) + x.
 
@@ -33,12 +31,12 @@ class Residual(Layer):
     layers: Layers
 
     def __post_init__(self) -> None:
-        _require_names("Residual", self.layers, ("block",), ("block", "shortcut"))
+        _set_layers(self, ("block",), ("block", "shortcut"))
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         params, state, shapes = {}, {}, {}
         for name, layer in self.layers:
-            params[name], state[name], shapes[name] = layer.init(key.fold_in(name), in_shape)
+            params[name], state[name], shapes[name] = self.init_child(name, layer, key, in_shape)
         beside = shapes.get("shortcut", in_shape)
         if shapes["block"] != beside:
             raise UsageError(
@@ -55,7 +53,7 @@ class Residual(Layer):
         return outputs[0] + (outputs[1] if len(outputs) == 2 else x), new_state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TokenMixing(Layer):
     """Applies a layer for channels to tokens: `(N, P, C)` to `(N, C, P)`, the layer, and back.
 
@@ -68,7 +66,7 @@ class TokenMixing(Layer):
     layers: Layers
 
     def __post_init__(self) -> None:
-        _require_names("TokenMixing", self.layers, ("mix",))
+        _set_layers(self, ("mix",))
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         if len(in_shape) != 2:
@@ -76,7 +74,7 @@ class TokenMixing(Layer):
                 f"TokenMixing: expected examples (tokens, channels), got shape {in_shape}"
             )
         ((name, layer),) = self.layers
-        params, state, mixed = layer.init(key.fold_in(name), in_shape[::-1])
+        params, state, mixed = self.init_child(name, layer, key, in_shape[::-1])
         if len(mixed) != 2:
             raise UsageError(
                 "TokenMixing: the inner layer must give examples (channels, tokens), but turns "
@@ -85,14 +83,14 @@ class TokenMixing(Layer):
         return {name: params}, {name: state}, mixed[::-1]
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        require_inputs("TokenMixing", context, x, "N", "T", "C")
+        require_inputs("TokenMixing", x, "N", "T", "C")
         ((name, layer),) = self.layers
         swapped = np.swapaxes(x, -1, -2)
         y, new_state = context.child(name, layer, params[name], state[name], swapped)
         return np.swapaxes(y, -1, -2), {name: new_state}
 
 
-def mixer_block(tokens: int, channels: int, groups: int) -> Sequential:
+def mixer_block(*, tokens: int, channels: int, groups: int) -> Sequential:
     """Make a block of LocalMixer, one after the first.
 
     It mixes tokens, then channels, then maps groups of channels; a residual and a ReLU follow.
@@ -118,7 +116,7 @@ def mixer_block(tokens: int, channels: int, groups: int) -> Sequential:
         (("linear", Linear(tokens, weights="scaled-normal")), ("after", after), activation)
     )
     across = Sequential((*_between_norms(Linear(channels, weights="scaled-normal")), activation))
-    grouped = GroupedLinear(channels, groups, weights="scaled-normal")
+    grouped = GroupedLinear(channels, groups=groups, weights="scaled-normal")
     layers = (
         ("before", norm),
         ("tokens", TokenMixing((("mix", mix),))),
@@ -133,7 +131,9 @@ def _between_norms(layer: Layer, groups: int = 1) -> Layers:
     return (("before", norm), ("linear", layer), ("after", norm))
 
 
-def mlp_mixer_block(tokens: int, channels: int, token_width: int, channel_width: int) -> Sequential:
+def mlp_mixer_block(
+    *, tokens: int, channels: int, token_width: int, channel_width: int
+) -> Sequential:
     """Make a layer of MLP-Mixer: an MLP over the tokens of a channel, then one over channels.
 
     Args:
@@ -154,7 +154,7 @@ def mlp_mixer_block(tokens: int, channels: int, token_width: int, channel_width:
     )
 
 
-def transformer_block(width: int, heads: int, mlp_width: int) -> Sequential:
+def transformer_block(*, width: int, heads: int, mlp_width: int) -> Sequential:
     """Make a layer of a vision transformer: attention, then an MLP, each after a norm.
 
     Each of the two is residual.
@@ -185,11 +185,12 @@ def _after_norm(*layers: tuple[str, Layer]) -> Residual:
     return Residual((("block", Sequential((("norm", LayerNorm()), *layers))),))
 
 
-def _require_names(container: str, layers: Layers, *allowed: tuple[str, ...]) -> None:
-    """Raise a UsageError unless a container's children have one of the allowed sets of names."""
+def _set_layers(container: Residual | TokenMixing, *allowed: tuple[str, ...]) -> None:
+    """Make pairs of a container's children; raise a UsageError for other names than allowed."""
+    kind = type(container).__name__
+    layers = named_layers(kind, container.layers)
     names = tuple(name for name, _ in layers)
     if names not in allowed:
         expected = " or ".join(map(str, allowed))
-        raise UsageError(f"{container}: layers must be named {expected}, got {names}")
-    for name, layer in layers:
-        require_layer(container, name, layer)
+        raise UsageError(f"{kind}: layers must be named {expected}, got {names}")
+    object.__setattr__(container, "layers", layers)

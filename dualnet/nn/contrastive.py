@@ -20,7 +20,7 @@ _NEVER = -1e9
 """A logit whose share of a softmax is 0."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InfoNCE(Loss):
     """-log softmax_j(⟨f_i, f'_j⟩ / τ)_i with f, f' the projections of two views, of length 1.
 

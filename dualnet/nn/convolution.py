@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
@@ -10,8 +10,9 @@ from dualnet.core.dual import astype
 from dualnet.errors import UsageError
 from dualnet.images.convolution import convolve
 from dualnet.images.windows import Geometry
-from dualnet.nn.initial import initial, initial_bias
+from dualnet.nn.initial import initial, initial_bias, require_initializer
 from dualnet.nn.network import Context, Layer
+from dualnet.options import make_tuples, require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
@@ -20,7 +21,9 @@ Sizes = int | tuple[int, int]
 Padding = Sizes | tuple[tuple[int, int], tuple[int, int]]
 
 
-def conv2d(x: Array, w: Array, stride: Sizes = 1, padding: Padding = 0, groups: int = 1) -> Array:
+def conv2d(
+    x: Array, w: Array, *, stride: Sizes = 1, padding: Padding = 0, groups: int = 1
+) -> Array:
     """Cross-correlate images with a kernel, which networks call a convolution.
 
         y[n, i, j, q] = Σ_{a, b, c} x[n, i·stride + a, j·stride + b, c] · w[a, b, c, q]
@@ -73,14 +76,21 @@ class Conv2d(Layer):
 
     features: int
     kernel: Sizes
+    _: KW_ONLY
     stride: Sizes = 1
     padding: Padding = 0
     groups: int = 1
     bias: bool = True
     weights: str = "kaiming"
 
+    def __post_init__(self) -> None:
+        require_count("Conv2d", "features", self.features)
+        require_initializer("Conv2d", self.weights)
+        make_tuples(self, "kernel", "stride", "padding")
+        self._geometry()
+
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
-        geometry = Geometry.of("Conv2d", self.kernel, self.stride, self.padding, self.groups)
+        geometry = self._geometry()
         if len(in_shape) != 3:
             raise UsageError(f"Conv2d: needs images (H, W, C), got examples of shape {in_shape}")
         height, width, channels = in_shape
@@ -97,5 +107,11 @@ class Conv2d(Layer):
         return params, {}, (*geometry.output_size((height, width), "Conv2d"), self.features)
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        y = conv2d(x, params["w"], self.stride, self.padding, self.groups)
+        y = conv2d(x, params["w"], stride=self.stride, padding=self.padding, groups=self.groups)
         return (y + params["b"] if self.bias else y), state
+
+    def _geometry(self) -> Geometry:
+        """Return the windows; raise a UsageError for options that make none."""
+        return Geometry.of(
+            "Conv2d", self.kernel, self.stride, self.padding, self.groups, called="kernel"
+        )

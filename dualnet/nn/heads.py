@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from dualnet.errors import UsageError
 from dualnet.nn.layers import Linear
 from dualnet.nn.network import Context, Layer, Sequential, walk
 from dualnet.nn.normalization import LayerNorm
-from dualnet.nn.refusals import require_count
 from dualnet.nn.replicated import Loss, average, replicated
+from dualnet.options import require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
@@ -27,7 +27,9 @@ def has_local_heads(network: Layer) -> bool:
     return any(isinstance(layer, LocalHead) for _, layer in walk(network, containers=True))
 
 
-def with_local_heads(network: Layer, params: Tree, features: int, reads: str = "average") -> Layer:
+def with_local_heads(
+    network: Layer, params: Tree, features: int, *, reads: str = "average"
+) -> Layer:
     """Put local heads into a chain, so that every layer with parameters begins a block.
 
     A head closes each block, after what follows the layer (norm, activation, pool); the last block
@@ -83,6 +85,7 @@ class LocalHead(Layer):
     """
 
     features: int
+    _: KW_ONLY
     groups: int = 1
     weights: str = "kaiming"
     reads: str = "average"
@@ -116,7 +119,7 @@ class LocalHead(Layer):
             )
         ((name, linear),) = self.layers
         read = in_shape[-1:] if self.reads == "average" else (math.prod(in_shape),)
-        params, state, _ = linear.init(key.fold_in(name), read)
+        params, state, _ = self.init_child(name, linear, key, read)
         return {name: params}, {name: state}, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:

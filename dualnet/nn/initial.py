@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dualnet.errors import UsageError
-from dualnet.naming import did_you_mean
+from dualnet.options import require_choice
 from dualnet.random import Key
 from dualnet.types import Shape
 
@@ -67,17 +66,13 @@ INITIALIZERS: dict[str, Callable[[Key, Shape, int], np.ndarray]] = {
 """name → `f(key, shape, fan_in)`, a float32 array; fan-in is how many inputs one unit sums."""
 
 
-def initial(name: str, key: Key, shape: Shape, fan_in: int) -> np.ndarray:
-    """Return weights of `shape`, started as the table says under `name`.
+def require_initializer(layer: str, name: str) -> None:
+    """Raise a UsageError unless there are weights of this name."""
+    require_choice(layer, "weights", name, tuple(INITIALIZERS))
 
-    Raises:
-        UsageError: there is no such name.
-    """
-    if name not in INITIALIZERS:
-        raise UsageError(
-            f"weights must be one of {', '.join(INITIALIZERS)}, got {name!r}"
-            f"{did_you_mean(name, INITIALIZERS)}"
-        )
+
+def initial(name: str, key: Key, shape: Shape, fan_in: int) -> np.ndarray:
+    """Return weights of `shape`, started as the table says under `name`."""
     return INITIALIZERS[name](key, shape, fan_in)
 
 

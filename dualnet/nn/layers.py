@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from numbers import Real
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
 from dualnet.backends.overridable import matmul
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
-from dualnet.nn.initial import initial, initial_bias
+from dualnet.nn.initial import initial, initial_bias, require_initializer
 from dualnet.nn.network import Context, Layer
-from dualnet.nn.refusals import named, require_count
+from dualnet.options import require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
@@ -32,6 +31,7 @@ class Linear(Layer):
     """
 
     features: int | None
+    _: KW_ONLY
     bias: bool = True
     weights: str = "kaiming"
 
@@ -40,6 +40,7 @@ class Linear(Layer):
     def __post_init__(self) -> None:
         if self.features is not None:
             require_count("Linear", "features", self.features)
+        require_initializer("Linear", self.weights)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         fan_in = _features_of("Linear", in_shape)
@@ -53,8 +54,8 @@ class Linear(Layer):
         w = params["w"]
         if x.shape[-1:] != w.shape[:1]:
             raise UsageError(
-                f"{named('Linear', context)}: weights {w.shape} expect inputs "
-                f"(..., {w.shape[0]}), got {x.shape}"
+                f"Linear: weights {w.shape} expect inputs (..., {w.shape[0]}), got {x.shape}; init "
+                "gets the shape of one example, without the batch"
             )
         if x.ndim == 2:
             y = matmul(x, w)
@@ -80,6 +81,7 @@ class GroupedLinear(Layer):
     """
 
     features: int
+    _: KW_ONLY
     groups: int
     bias: bool = True
     weights: str = "kaiming"
@@ -89,6 +91,7 @@ class GroupedLinear(Layer):
     def __post_init__(self) -> None:
         require_count("GroupedLinear", "features", self.features)
         require_count("GroupedLinear", "groups", self.groups)
+        require_initializer("GroupedLinear", self.weights)
         if self.features % self.groups:
             raise UsageError(
                 f"GroupedLinear: groups must divide features, got {self.groups} groups and "
@@ -115,7 +118,7 @@ class GroupedLinear(Layer):
         groups, fan_in, _ = w.shape
         if x.shape[-1:] != (groups * fan_in,):
             raise UsageError(
-                f"{named('GroupedLinear', context)}: weights {w.shape} expect inputs "
+                f"GroupedLinear: weights {w.shape} expect inputs "
                 f"(..., {groups * fan_in}), got {x.shape}"
             )
         rows = np.reshape(x, (math.prod(x.shape[:-1]), groups, fan_in))
@@ -167,7 +170,7 @@ class Dropout(Layer):
     row_groups = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rate, Real) or not 0 <= self.rate < 1:
+        if not 0 <= self.rate < 1:
             raise UsageError(f"Dropout: rate must be a number in [0, 1), got {self.rate!r}")
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
@@ -178,12 +181,12 @@ class Dropout(Layer):
             return x, state
         if context.key is None:
             raise UsageError(
-                f"{named('Dropout', context)}: training needs a key for the mask, got none; "
+                "Dropout: training needs a key for the mask, got none; "
                 "use Context(train=True, key=...)"
             )
         if x.dtype not in (np.float32, np.float64):
             raise UsageError(
-                f"{named('Dropout', context)}: expected inputs of float32 or float64, got "
+                f"Dropout: expected inputs of float32 or float64, got "
                 f"{x.dtype}; convert them, for example by x.astype(np.float32)"
             )
         first = context.start * math.prod(x.shape[1:])

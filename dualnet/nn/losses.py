@@ -16,13 +16,14 @@ from dualnet.core import linear
 from dualnet.core.dual import primitive
 from dualnet.core.engine import linearizer
 from dualnet.errors import UsageError
+from dualnet.options import Options
 from dualnet.types import Array
 
 LossFunction = Callable[[Array, Array], Array]
 """`loss(outputs, targets)`: one value for each example, `(N,)`."""
 
 
-class Loss(ABC):
+class Loss(Options, ABC):
     """A loss function that looks beyond an example's own outputs, and says so here.
 
     Attributes:

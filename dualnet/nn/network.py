@@ -17,21 +17,27 @@ site gives a tap; layers know nothing of it.  The rule finds the sites with `wal
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from dualnet.backends import Backend, NumpyBackend
 from dualnet.errors import UsageError
-from dualnet.random import Key
-from dualnet.tree import Tree, describe
+from dualnet.nn.located import locate, locate_below
+from dualnet.options import Options, is_int
+from dualnet.random import Key, require_key
+from dualnet.tree import Tree, describe, size, subtree
 from dualnet.types import Array, Shape
 
 Tap = Callable[[str, Array], Array]
 """`tap(path, y) -> y`: gets the output of the layer at `path`, returns what flows on."""
 Around = Callable[..., tuple[Array, Tree]]
 """`around(path, layer, params, state, x, context) -> (y, state)`: applies a layer in its place."""
+Layers: TypeAlias = "tuple[tuple[str, Layer], ...]"
+"""A container's children: pairs of a name and a layer."""
 
 
 @functools.cache
@@ -71,17 +77,61 @@ class Context:
         if key is not None:
             key = key.fold_in(name)
         context = Context(self.train, key, tap, around, path, self.backend, self.start)
-        if around is None:
-            result = layer.apply(params, state, x, context)
-        else:
-            result = around(path, layer, params, state, x, context)
+        try:
+            if around is None:
+                result = layer.apply(params, state, x, context)
+            else:
+                result = around(path, layer, params, state, x, context)
+        except Exception as error:
+            locate(error, path, f"{type(layer).__name__}.apply", _applied(params, x))
+            raise
         if not isinstance(result, tuple) or len(result) != 2:
             raise no_pair(path, layer, result)
         y, state = result
-        return (y if tap is None else tap(path, y)), state
+        if tap is None:
+            return y, state
+        try:
+            return tap(path, y), state
+        except Exception as error:
+            locate(error, path, "the tap of its output", "tap(path, y) returns what flows on")
+            raise
 
 
-class Layer(ABC):
+def _applied(params: Tree, x: Array) -> str:
+    """Say what a layer's `apply` got, and what it should do."""
+    return (
+        f"apply(params, state, x, context) got params {describe(params)} and x {describe(x)}; it "
+        "returns (y, new state) for a batch x (N, *in_shape)"
+    )
+
+
+def _checked(init: Callable[..., Any]) -> Callable[..., tuple[Tree, Tree, Shape]]:
+    """Let a layer's `init` refuse what is no key and no shape of an example."""
+
+    @functools.wraps(init)
+    def checked(self: Layer, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
+        where = f"{type(self).__name__}.init"
+        require_key(where, key)
+        if isinstance(in_shape, list):
+            in_shape = tuple(in_shape)
+        if not isinstance(in_shape, tuple) or not all(map(is_int, in_shape)):
+            write = f"({in_shape},)" if is_int(in_shape) else "x.shape[1:]"
+            raise UsageError(
+                f"{where}: expected the shape of one example, a tuple of ints, got "
+                f"{in_shape if is_int(in_shape) else describe(in_shape)}; write {write}"
+            )
+        result = init(self, key, in_shape)
+        if not isinstance(result, tuple) or len(result) != 3:
+            raise UsageError(
+                f"{where}: expected (params, state, out_shape), got {describe(result)}; a layer "
+                "without params or state returns {} for it"
+            )
+        return result
+
+    return checked
+
+
+class Layer(Options, ABC):
     """See the head of this file.  The attributes tell learning rules what a layer does.
 
     A layer for which a default is not true has a class attribute of that name; where it depends on
@@ -96,47 +146,82 @@ class Layer(ABC):
             falls that do not reach one another; 0 if every entry goes to the same entry alone.
     """
 
-    layers: tuple[tuple[str, Layer], ...] = ()
+    _hint = "; how many features come in is no option, as init(key, in_shape) gets to know it"
+
+    layers: Layers = ()
     couples_examples: bool = False
     normalizes: bool = False
     row_groups: int | None = None
 
+    def __init_subclass__(cls, **named: Any) -> None:
+        """Let the `init` that a layer writes check what it gets and what it returns."""
+        super().__init_subclass__(**named)
+        if "init" in vars(cls):
+            cls.init = _checked(cls.init)  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        """Return a layer as one writes it, and a container as a table; see `table`.
+
+        A dataclass has it with `repr=False`.
+        """
+        if self.layers:
+            return f"{type(self).__name__}:\n  " + table(self).replace("\n", "\n  ")
+        return _as_written(self)
+
     @abstractmethod
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         """Return the params and the state at the start, and the shape of an example's output."""
+
+    def init_child(
+        self, name: str, layer: Layer, key: Key, in_shape: Shape
+    ) -> tuple[Tree, Tree, Shape]:
+        """Call the `init` of a child, with a key of its own; an error in it says where it was."""
+        try:
+            return layer.init(key.fold_in(name), in_shape)
+        except Exception as error:
+            locate_below(error, name)
+            contract = f"init(key, in_shape) got {in_shape}; it returns (params, state, out_shape)"
+            locate(error, name, f"{type(layer).__name__}.init", contract)
+            raise
 
     @abstractmethod
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         """Return the output for a batch x `(N, *in_shape)`, and the new state."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sequential(Layer):
     """Layers one after the other; data that can be walked, not a closure.
 
     Args:
-        layers: pairs of a name and a layer; names differ and hold no `/`.
+        layers: pairs of a name and a layer; names differ and hold no `/`.  A list or a dict
+            becomes a tuple of pairs.
     """
 
-    layers: tuple[tuple[str, Layer], ...]
+    layers: Layers
+
+    _hint = """; write Sequential((("name", layer), ...))"""
 
     def __post_init__(self) -> None:
-        names = [name for name, _ in self.layers]
-        if len(set(names)) != len(names) or any("/" in name or not name for name in names):
-            raise UsageError(f"Sequential: names must differ and hold no '/', got {names}")
-        for name, layer in self.layers:
-            require_layer("Sequential", name, layer)
+        object.__setattr__(self, "layers", named_layers("Sequential", self.layers))
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         params, state, shape = {}, {}, in_shape
         for name, layer in self.layers:
-            params[name], state[name], shape = layer.init(key.fold_in(name), shape)
+            params[name], state[name], shape = self.init_child(name, layer, key, shape)
         return params, state, shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         new_state = {}
         for name, layer in self.layers:
-            x, new_state[name] = context.child(name, layer, params[name], state[name], x)
+            try:
+                own, before = params[name], state[name]
+            except (LookupError, TypeError):
+                raise UsageError(
+                    f"Sequential: expected params and state with an entry for layer {name}, got "
+                    f"{describe(params)} and {describe(state)}; its own init makes both"
+                ) from None
+            x, new_state[name] = context.child(name, layer, own, before, x)
         return x, new_state
 
 
@@ -155,9 +240,77 @@ def walk(layer: Layer, path: str = "", containers: bool = False) -> Iterator[tup
         yield path, layer
 
 
+def table(network: Layer, in_shape: Shape | None = None) -> str:
+    """Format the layers of a network in aligned columns: path, kind and options, parameters.
+
+    Args:
+        network: a layer, usually a `Sequential`.
+        in_shape: of one example, on which the numbers of parameters depend; None for a table
+            without them.
+
+    Returns:
+        A line for each layer that is no container, in the order of their outputs, and with
+        parameters a last one for all.
+    """
+    layers = list(walk(network))
+    rows = [(path, _as_written(layer), "") for path, layer in layers]
+    if in_shape is not None:
+        params, _, _ = network.init(Key(0), in_shape)
+        counts = [size(subtree(params, path)) for path, _ in layers]
+        rows = [(*row[:2], f"{n:,}") for row, n in zip(rows, counts, strict=True)]
+        rows.append(("total", "", f"{size(params):,}"))
+    first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(
+        f"{path:{first}}  {kind:{second}}  {count:>{third or 1}}".rstrip()
+        for path, kind, count in rows
+    )
+
+
+def _as_written(layer: Layer) -> str:
+    """Return a layer as one writes it, without the options that have their default."""
+    fields: tuple[dataclasses.Field, ...] = ()
+    if dataclasses.is_dataclass(layer):
+        fields = dataclasses.fields(layer)
+    given = [(f, getattr(layer, f.name)) for f in fields]
+    written = [
+        ("" if not f.kw_only else f"{f.name}=") + getattr(value, "__name__", repr(value))
+        for f, value in given
+        if not f.kw_only or value != f.default
+    ]
+    return f"{type(layer).__name__}({', '.join(written)})"
+
+
 def couples_examples(network: Layer) -> bool:
     """Whether a layer in the network, containers included, mixes the examples of a batch."""
     return any(layer.couples_examples for _, layer in walk(network, containers=True))
+
+
+def named_layers(container: str, layers: object) -> Layers:
+    """Return what a container was given as pairs of a name and a layer.
+
+    Args:
+        container: its kind, for the error message.
+        layers: pairs in a tuple or a list, or a dict.
+
+    Raises:
+        UsageError: it is anything else, or two have one name, or a name is empty or holds a `/`.
+    """
+    if isinstance(layers, Mapping):
+        layers = tuple(layers.items())
+    pairs = tuple(layers) if isinstance(layers, (tuple, list)) else (layers,)
+    for i, pair in enumerate(pairs, start=1):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str):
+            kind = type(pair).__name__
+            example = f'("{kind.lower()}{i}", {kind}(...))' if isinstance(pair, Layer) else "..."
+            raise UsageError(
+                f"{container}: expected pairs of a name and a layer, got {describe(pair)} at "
+                f"position {i}; write {container}(({example}, ...))"
+            )
+        require_layer(container, *pair)
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names) or any("/" in name or not name for name in names):
+        raise UsageError(f"{container}: names must differ and hold no '/', got {names}")
+    return tuple((name, layer) for name, layer in pairs)
 
 
 def require_layer(where: str, name: str, layer: object) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
@@ -25,7 +25,7 @@ from dualnet.core.transforms import is_constant
 from dualnet.errors import UsageError
 from dualnet.nn import normalization_kernels as kernels
 from dualnet.nn.network import Context, Layer
-from dualnet.nn.refusals import named, require_count
+from dualnet.options import is_int, make_tuples, require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Axes, Shape, Tangent
@@ -130,7 +130,7 @@ def _(t: Array, y: Array, s: Array, axes: Axes) -> Array:
 # --- layers ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerNorm(Layer):
     """Normalizes each example over some of its axes: y = normalize(x) · gain + bias.
 
@@ -159,7 +159,7 @@ class LayerNorm(Layer):
     def __post_init__(self) -> None:
         _require_epsilon("LayerNorm", self.epsilon)
         axes = self.axes if isinstance(self.axes, (tuple, list)) else ()
-        negative = all(isinstance(a, (int, np.integer)) and a < 0 for a in axes)
+        negative = all(is_int(a) and a < 0 for a in axes)
         if not axes or not negative or len(set(axes)) < len(axes):
             raise UsageError(
                 "LayerNorm: axes must be a tuple of different negative axes of an example, such as "
@@ -171,7 +171,8 @@ class LayerNorm(Layer):
                 f"LayerNorm: groups are parts of axis -1, got {self.groups} groups and axes "
                 f"{self.axes}"
             )
-        by_row = tuple(self.axes) == (-1,)
+        make_tuples(self, "axes")
+        by_row = self.axes == (-1,)
         object.__setattr__(self, "row_groups", self.groups if by_row else None)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
@@ -185,7 +186,7 @@ class LayerNorm(Layer):
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         first = min(self.axes)
-        _require_fit(named("LayerNorm", context), x, params, sorted(self.axes), self.groups)
+        _require_fit("LayerNorm", x, params, sorted(self.axes), self.groups)
         shape = tuple(x.shape[a] if a in self.axes else 1 for a in range(first, 0))
         y = _normalize_groups(x, self.axes, self.groups, self.epsilon)
         params = {name: np.reshape(p, shape) for name, p in params.items()}
@@ -207,6 +208,7 @@ class GroupNorm(Layer):
     """
 
     groups: int
+    _: KW_ONLY
     gain: bool = True
     bias: bool = True
     epsilon: float = 1e-5
@@ -222,12 +224,12 @@ class GroupNorm(Layer):
         return _gain_and_bias(self, in_shape[-1:]), {}, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        _require_fit(named("GroupNorm", context), x, params, groups=self.groups)
+        _require_fit("GroupNorm", x, params, groups=self.groups)
         axes = tuple(range(1 - x.ndim, 0))
         return _scaled(_normalize_groups(x, axes, self.groups, self.epsilon), params), state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchNorm(Layer):
     """Normalizes each channel over the batch and all positions.
 
@@ -267,14 +269,14 @@ class BatchNorm(Layer):
         return _gain_and_bias(self, channels), state, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        _require_fit(named("BatchNorm", context), x, params | state)
+        _require_fit("BatchNorm", x, params | state)
         if not context.train:
             y = (x - state["mean"]) / np.sqrt(state["variance"] + self.epsilon)
             return _scaled(y, params), state
         rows = math.prod(x.shape[:-1])
         if rows < 2:
             raise UsageError(
-                f"{named('BatchNorm', context)}: training needs at least 2 values for each "
+                f"BatchNorm: training needs at least 2 values for each "
                 f"channel, got inputs {x.shape}; use a batch size that leaves no single example"
             )
         axes = tuple(range(-x.ndim, -1))
@@ -310,8 +312,8 @@ def _scaled(y: Array, params: dict[str, Array]) -> Array:
 
 
 def _require_epsilon(layer: str, epsilon: float) -> None:
-    if not epsilon > 0:
-        raise UsageError(f"{layer}: epsilon must be positive, got {epsilon}")
+    if not 0 < epsilon < math.inf:
+        raise UsageError(f"{layer}: epsilon must be positive and finite, got {epsilon}")
 
 
 def _require_groups(layer: str, groups: int, in_shape: Shape) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
@@ -15,12 +15,15 @@ from dualnet.images.rules import weighted_sum_of_tangent
 from dualnet.images.windows import Geometry, shifts, unfold
 from dualnet.nn.convolution import Padding, Sizes
 from dualnet.nn.network import Context, Layer
+from dualnet.options import make_tuples
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
 
 
-def max_pool(x: Array, window: Sizes, stride: Sizes | None = None, padding: Padding = 0) -> Array:
+def max_pool(
+    x: Array, window: Sizes, *, stride: Sizes | None = None, padding: Padding = 0
+) -> Array:
     """Return the largest entry of each window; entries that tie for it share the tangent equally.
 
     Args:
@@ -34,12 +37,17 @@ def max_pool(x: Array, window: Sizes, stride: Sizes | None = None, padding: Padd
         `(N, rows, columns, C)` with rows = (H + top + bottom - h) // stride + 1.
     """
     geometry = _geometry("max_pool", x, window, stride, padding)
+    _require_less_padding("max_pool", geometry)
+    return _largest(x, geometry)
+
+
+def _require_less_padding(name: str, geometry: Geometry) -> None:
+    """Raise a UsageError where a window may hold nothing but padding."""
     if any(max(pair) >= n for pair, n in zip(geometry.padding, geometry.window, strict=True)):
         raise UsageError(
-            f"max_pool: padding must be less than the window {geometry.window}, got {padding!r}; "
-            "a window of padding alone has no largest entry"
+            f"{name}: padding must be less than the window {geometry.window}, got "
+            f"{geometry.padding}; a window of padding alone has no largest entry"
         )
-    return _largest(x, geometry)
 
 
 @primitive
@@ -68,7 +76,7 @@ def _pad_by_nothing(x: Array, geometry: Geometry) -> Array:
 
 
 def average_pool(
-    x: Array, window: Sizes, stride: Sizes | None = None, padding: Padding = 0
+    x: Array, window: Sizes, *, stride: Sizes | None = None, padding: Padding = 0
 ) -> Array:
     """Return the mean of each window, zeros of the padding counted; arguments as in `max_pool`."""
     return np.mean(unfold(x, _geometry("average_pool", x, window, stride, padding)), axis=-2)
@@ -87,15 +95,17 @@ def adaptive_average_pool(x: Array, size: Sizes) -> Array:
     Returns:
         `(N, *size, C)`.
     """
-    rows, columns = (size, size) if isinstance(size, int) else size
-    if x.ndim != 4 or min(rows, columns) < 1:
-        raise UsageError(
-            f"adaptive_average_pool: expected images (N, H, W, C) and a size of at least 1, got "
-            f"{x.shape} and {size!r}"
-        )
+    rows, columns = _cells("adaptive_average_pool", size)
+    if x.ndim != 4:
+        raise UsageError(f"adaptive_average_pool: expected images (N, H, W, C), got {x.shape}")
     n, h, w, c = x.shape
     by_rows = matmul(_cell_means(rows, h, x), np.reshape(x, (n, h, w * c)))
     return matmul(_cell_means(columns, w, x), np.reshape(by_rows, (n, rows, w, c)))
+
+
+def _cells(name: str, size: Sizes) -> tuple[int, int]:
+    """Return a size as rows and columns; raise a UsageError for one that is none."""
+    return Geometry.of(name, size, 1, 0, called="size").window
 
 
 def _cell_means(cells: int, length: int, x: Array) -> Array:
@@ -111,9 +121,13 @@ def _geometry(
 ) -> Geometry:
     if x.ndim != 4:
         raise UsageError(f"{name}: expected images (N, H, W, C), got {x.shape}")
-    geometry = Geometry.of(name, window, window if stride is None else stride, padding)
+    geometry = _windows(name, window, stride, padding)
     geometry.output_size(x.shape[1:3], name)
     return geometry
+
+
+def _windows(name: str, window: Sizes, stride: Sizes | None, padding: Padding) -> Geometry:
+    return Geometry.of(name, window, window if stride is None else stride, padding)
 
 
 @dataclass(frozen=True)
@@ -121,14 +135,19 @@ class MaxPool(Layer):
     """Applies `max_pool`."""
 
     window: Sizes
+    _: KW_ONLY
     stride: Sizes | None = None
     padding: Padding = 0
+
+    def __post_init__(self) -> None:
+        make_tuples(self, "window", "stride", "padding")
+        _require_less_padding("MaxPool", _windows_of(self))
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, _out_shape(self, in_shape)
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        return max_pool(x, self.window, self.stride, self.padding), state
+        return max_pool(x, self.window, stride=self.stride, padding=self.padding), state
 
 
 @dataclass(frozen=True)
@@ -136,14 +155,19 @@ class AveragePool(Layer):
     """Applies `average_pool`."""
 
     window: Sizes
+    _: KW_ONLY
     stride: Sizes | None = None
     padding: Padding = 0
+
+    def __post_init__(self) -> None:
+        make_tuples(self, "window", "stride", "padding")
+        _windows_of(self)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, _out_shape(self, in_shape)
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        return average_pool(x, self.window, self.stride, self.padding), state
+        return average_pool(x, self.window, stride=self.stride, padding=self.padding), state
 
 
 @dataclass(frozen=True)
@@ -151,6 +175,10 @@ class AdaptiveAveragePool(Layer):
     """Applies `adaptive_average_pool`."""
 
     size: Sizes
+
+    def __post_init__(self) -> None:
+        make_tuples(self, "size")
+        _cells("AdaptiveAveragePool", self.size)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         probe = adaptive_average_pool(np.empty((0, *_image(self, in_shape)), np.float32), self.size)
@@ -162,9 +190,12 @@ class AdaptiveAveragePool(Layer):
 
 def _out_shape(layer: MaxPool | AveragePool, in_shape: Shape) -> Shape:
     height, width, channels = _image(layer, in_shape)
-    stride = layer.window if layer.stride is None else layer.stride
-    geometry = Geometry.of(type(layer).__name__, layer.window, stride, layer.padding)
-    return (*geometry.output_size((height, width), type(layer).__name__), channels)
+    return (*_windows_of(layer).output_size((height, width), type(layer).__name__), channels)
+
+
+def _windows_of(layer: MaxPool | AveragePool) -> Geometry:
+    """Return a layer's windows; raise a UsageError for options that make none."""
+    return _windows(type(layer).__name__, layer.window, layer.stride, layer.padding)
 
 
 def _image(layer: Layer, in_shape: Shape) -> Shape:

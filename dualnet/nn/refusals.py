@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from dualnet.errors import UsageError
-from dualnet.nn.network import Context
 from dualnet.types import Array
 
 
-def named(layer: str, context: Context) -> str:
-    """Return how a message calls a layer: by its kind, and its path where it has one."""
-    return f"{layer} {context.path}" if context.path else layer
-
-
-def require_count(layer: str, argument: str, value: object) -> None:
-    """Raise a UsageError unless a value is an int of at least 1."""
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise UsageError(f"{layer}: {argument} must be an int of at least 1, got {value!r}")
-
-
-def require_inputs(layer: str, context: Context, x: Array, *expected: int | str) -> None:
+def require_inputs(layer: str, x: Array, *expected: int | str) -> None:
     """Raise a UsageError unless x has the expected axes: ints are lengths, strings name axes of
     any length."""
     if x.ndim != len(expected) or any(
@@ -29,6 +15,6 @@ def require_inputs(layer: str, context: Context, x: Array, *expected: int | str)
         if not isinstance(length, str)
     ):
         raise UsageError(
-            f"{named(layer, context)}: expected inputs ({', '.join(map(str, expected))}), got "
+            f"{layer}: expected inputs ({', '.join(map(str, expected))}), got "
             f"{x.shape}; init the layer for the shape that it gets"
         )

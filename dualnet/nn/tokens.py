@@ -9,7 +9,8 @@ import numpy as np
 from dualnet.errors import UsageError
 from dualnet.nn.initial import TOKEN_DEVIATION, normal
 from dualnet.nn.network import Context, Layer
-from dualnet.nn.refusals import named, require_inputs
+from dualnet.nn.refusals import require_inputs
+from dualnet.options import is_int, make_tuples
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
@@ -30,8 +31,9 @@ class Patches(Layer):
     size: int | tuple[int, int]
 
     def __post_init__(self) -> None:
+        make_tuples(self, "size")
         both = self._height_and_width()
-        if len(both) != 2 or any(not isinstance(n, (int, np.integer)) or n < 1 for n in both):
+        if len(both) != 2 or any(not is_int(n) or n < 1 for n in both):
             raise UsageError(
                 f"Patches: size must be an int of at least 1, or two (h, w), got {self.size!r}"
             )
@@ -47,12 +49,12 @@ class Patches(Layer):
         return {}, {}, ((height // h) * (width // w), h * w * channels)
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        require_inputs("Patches", context, x, "N", "H", "W", "C")
+        require_inputs("Patches", x, "N", "H", "W", "C")
         n, height, width, channels = x.shape
         h, w = self._height_and_width()
         if height % h or width % w:
             raise UsageError(
-                f"{named('Patches', context)}: expected images (N, H, W, C) that divide into "
+                f"Patches: expected images (N, H, W, C) that divide into "
                 f"patches of {h} by {w}, got {x.shape}; pad or crop them"
             )
         rows, columns = height // h, width // w
@@ -61,7 +63,7 @@ class Patches(Layer):
         return np.reshape(tokens, (n, rows * columns, h * w * channels)), state
 
     def _height_and_width(self) -> tuple[int, int]:
-        return self.size if isinstance(self.size, (tuple, list)) else (self.size, self.size)
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class ClassToken(Layer):
         return {"token": token}, {}, (tokens + 1, channels)
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        require_inputs("ClassToken", context, x, "N", "T", *params["token"].shape)
+        require_inputs("ClassToken", x, "N", "T", *params["token"].shape)
         first = np.broadcast_to(params["token"], (x.shape[0], 1, x.shape[2]))
         return np.concatenate([first, x], axis=1), state
 
@@ -102,7 +104,7 @@ class Positions(Layer):
         return {"positions": normal(key.fold_in("positions"), shape, TOKEN_DEVIATION)}, {}, shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        require_inputs("Positions", context, x, "N", *params["positions"].shape)
+        require_inputs("Positions", x, "N", *params["positions"].shape)
         return x + params["positions"], state
 
 
@@ -116,10 +118,6 @@ class SelectToken(Layer):
 
     index: int = 0
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.index, (int, np.integer)):
-            raise UsageError(f"SelectToken: index must be an int, got {self.index!r}")
-
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         tokens, channels = _tokens_and_channels("SelectToken", in_shape)
         if not -tokens <= self.index < tokens:
@@ -127,11 +125,9 @@ class SelectToken(Layer):
         return {}, {}, (channels,)
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        require_inputs("SelectToken", context, x, "N", "T", "C")
+        require_inputs("SelectToken", x, "N", "T", "C")
         if not -x.shape[1] <= self.index < x.shape[1]:
-            raise UsageError(
-                f"{named('SelectToken', context)}: no token {self.index} in inputs {x.shape}"
-            )
+            raise UsageError(f"SelectToken: no token {self.index} in inputs {x.shape}")
         return x[:, self.index], state
 
 
@@ -143,7 +139,7 @@ class AverageTokens(Layer):
         return {}, {}, _tokens_and_channels("AverageTokens", in_shape)[1:]
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
-        require_inputs("AverageTokens", context, x, "N", "T", "C")
+        require_inputs("AverageTokens", x, "N", "T", "C")
         return np.mean(x, axis=1), state
 
 

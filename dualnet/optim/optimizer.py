@@ -14,6 +14,7 @@ from dualnet import tree
 from dualnet.core.arrays import as_array
 from dualnet.errors import TreeError, UsageError
 from dualnet.optim.clipping import clip_to_norm
+from dualnet.options import Options
 from dualnet.tree import Tree
 from dualnet.types import Array
 
@@ -33,7 +34,7 @@ _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Options):
     """An update rule for one array, lifted to trees of arrays.
 
     A family is a frozen dataclass that derives from this class, sets `state_names`, writes
@@ -46,6 +47,7 @@ class Optimizer:
     and that asks for the checks once, when a run starts.
     """
 
+    _hint: ClassVar[str] = "; the learning rate is an argument of update"
     state_names: ClassVar[tuple[str, ...]] = ()
     """The names of the arrays that the rule remembers for each parameter."""
 
@@ -276,8 +278,8 @@ def _with_count(step: int, opt_state: dict[str, Tree]) -> dict[str, Tree]:
 def _checked(where: str, name: str, value: Any) -> float:
     """Return a hyperparameter as a Python float if it lies in its range; raise if not."""
     requirement, fits = _RANGES[name]
-    try:
-        number = float(value)  # A float64 scalar of NumPy would widen float32 arrays.
+    try:  # A float64 scalar of NumPy would widen float32 arrays.
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not fits(number):

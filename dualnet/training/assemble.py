@@ -62,5 +62,5 @@ def network_of(
             )
         return network
     params, _, (width,) = network.init(Key(0), in_shape)
-    with_heads = with_local_heads(network, params, width, settings.head_reads)
+    with_heads = with_local_heads(network, params, width, reads=settings.head_reads)
     return objective.network(lambda _: with_heads, outputs)

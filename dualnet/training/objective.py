@@ -226,7 +226,7 @@ class Contrastive:
 
     @property
     def loss(self) -> Callable[[Array, Array], Array]:
-        return InfoNCE(self.temperature, self.stop, self.negatives)
+        return InfoNCE(temperature=self.temperature, stop=self.stop, negatives=self.negatives)
 
     def network(self, build: Callable[[int], Layer], classes: int) -> Layer:
         return _with_projections(build(self.projection))

@@ -159,14 +159,14 @@ OPTIONS = [
     {"tangent_chunk": 2, "sampler": "orthogonal"},
 ]
 OF_GROUPS = [
-    GreedyWeightPerturbation(4, sampler, aggregate)
+    GreedyWeightPerturbation(4, sampler=sampler, aggregate=aggregate)
     for sampler, aggregate in (
         *(("normal", "mean"), ("normal", "projection"), ("rank-one", "projection")),
         *(("rank-one:2", "projection"), ("orthogonal", "mean")),
     )
 ] + [
     GreedyWeightPerturbation(3, losses="through-norms", output_layers="perturbed"),
-    GreedyWeightPerturbation(3, "rank-one", independent=True),
+    GreedyWeightPerturbation(3, sampler="rank-one", independent=True),
     ActivityPerturbation(2, independent=False),
 ]
 STEPS = [

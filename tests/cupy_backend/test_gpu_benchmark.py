@@ -207,7 +207,7 @@ def test_steps_of_the_mlp_on_a_device(one_thread, stand_in):
     with monkeypatch.context() as patch:
         patch.setattr(workloads, "torch_device", lambda _: "cpu")
         problem = workloads._Problem(stand_in, 16, 4)
-        for rule in (Backprop(), WeightPerturbation(3, "rank-one")):
+        for rule in (Backprop(), WeightPerturbation(3, sampler="rank-one")):
             made, host = problem.steps(rule)
             for name, work in made.items():
                 for _ in range(4):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Rule
 from dualnet.learning.task import Shard
 from dualnet.naming import did_you_mean
+from dualnet.options import require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Stack
@@ -75,6 +76,7 @@ class DrawsActivities(Rule):
     """
 
     tangents: int = 1
+    _: KW_ONLY
     sampler: str = "normal"
 
     def sample(
@@ -85,25 +87,9 @@ class DrawsActivities(Rule):
 
 def require_sampler(rule: str, tangents: int, sampler: str) -> None:
     """Raise a UsageError unless k and the sampler are what activities can be perturbed with."""
-    if tangents < 1:
-        raise UsageError(f"{rule}: tangents must be at least 1, got {tangents}")
+    require_count(rule, "tangents", tangents)
     if sampler not in ACTIVITY_SAMPLERS:
         raise UsageError(
             f"{rule}: sampler must be one of {', '.join(ACTIVITY_SAMPLERS)}, got {sampler!r} "
             f"(rank-one directions are for weights){did_you_mean(sampler, ACTIVITY_SAMPLERS)}"
         )
-
-
-def require_choice(rule: str, option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise a UsageError unless an option is one of its choices."""
-    if value not in choices:
-        raise UsageError(
-            f"{rule}: {option} must be one of {', '.join(choices)}, got {value!r}"
-            f"{did_you_mean(value, choices)}"
-        )
-
-
-def require_share(rule: str, option: str, value: float) -> None:
-    """Raise a UsageError unless a number is from 0 to 1."""
-    if not 0 <= value <= 1:
-        raise UsageError(f"{rule}: {option} must be from 0 to 1, got {value}")
