@@ -27,17 +27,22 @@ from dualnet.recording import recorded
 
 if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     from dualnet import analysis, backends, data, learning, nn, optim, schedules
+    from dualnet.training.fit import fit
+    from dualnet.training.trained import load_run
 
     __version__: str
 
 _LATER = ("analysis", "backends", "data", "learning", "nn", "optim", "schedules", "scipy")
 """Without `scipy` in `__all__`, because SciPy may be missing."""
+_FUNCTIONS_LATER = {"fit": "dualnet.training.fit", "load_run": "dualnet.training.trained"}
 
 
 def __getattr__(name: str) -> Any:
     """Import a module when it is first asked for, and find the version."""
     if name in _LATER:
         return import_module(f"dualnet.{name}")
+    if name in _FUNCTIONS_LATER:
+        return getattr(import_module(_FUNCTIONS_LATER[name]), name)
     if name == "__version__":
         return import_module("dualnet.version").version()
     raise AttributeError(f"module 'dualnet' has no attribute {name!r}")
@@ -61,6 +66,7 @@ __all__ = [
     "custom_jvp",
     "data",
     "errors",
+    "fit",
     "grad",
     "hvp",
     "images",
@@ -71,6 +77,7 @@ __all__ = [
     "linear",
     "linear_transpose",
     "linearize",
+    "load_run",
     "nn",
     "numpy",
     "optim",

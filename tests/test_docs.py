@@ -16,7 +16,9 @@ from dualnet.check.listing import listing
 from dualnet.core.dual import RULES
 from dualnet.core.refusals import name_of
 from dualnet.core.tables.kinks import BENT
+from dualnet.data import SOURCES
 from dualnet.nn import Context, walk
+from dualnet.training.assemble import TABLES
 from experiments import contrastive, rules
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +36,8 @@ GOES_ON = "# After the blocks above.\n"
 @pytest.fixture
 def run_blocks():
     """`run_blocks(page)` runs its blocks of Python, and returns the names that each leaves."""
-    registered = set(RULES)
+    tables = (RULES, SOURCES, *TABLES.values())
+    before = [dict(table) for table in tables]
 
     def run(page):
         text, names, of_blocks = (ROOT / page).read_text(encoding="utf-8"), {}, []
@@ -47,8 +50,9 @@ def run_blocks():
         return of_blocks
 
     yield run
-    for fn in RULES.keys() - registered:  # by a page
-        del RULES[fn]
+    for table, entries in zip(tables, before, strict=True):  # a page registers its own
+        for name in table.keys() - entries.keys():
+            del table[name]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page).removeprefix(f"{ROOT}/"))

@@ -91,9 +91,10 @@ def _read(data: Any, own: Mapping[str, Any]) -> Any:
     fields = data.get("fields")
     if not isinstance(fields, dict):
         raise DataError(f"network: layer {found.__name__}: expected fields, got {fields!r}")
+    options = {name: _read(value, own) for name, value in fields.items()}
     try:
-        return found(**{name: _read(value, own) for name, value in fields.items()})
-    except TypeError as error:
+        return found(**options)
+    except (TypeError, UsageError) as error:
         raise DataError(f"network: layer {found.__name__}: {error}") from error
 
 
