@@ -348,9 +348,15 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
         ("--width 0", "--width, --depth: mlp: expected width >= 1"),
         ("--depth -1", "depth >= 0"),
         ("--activation step", "activation must be one of relu, tanh, gelu, sigmoid, got 'step'"),
-        ("--tangents 0", "tangents must be at least 1, got 0"),
-        ("--tangents 0 --rule fg-w", "--tangents: fg-w: tangents must be at least 1, got 0"),
-        ("--tangent-chunk 0 --rule fg-w", "fg-w: tangent-chunk must be at least 1, got 0"),
+        ("--tangents 0", "tangents must be an int of at least 1, got 0"),
+        (
+            "--tangents 0 --rule fg-w",
+            "--tangents: fg-w: tangents must be an int of at least 1, got 0",
+        ),
+        (
+            "--tangent-chunk 0 --rule fg-w",
+            "fg-w: tangent-chunk must be an int of at least 1, got 0",
+        ),
         ("--sampler gauss --rule fg-w", "sampler must be one of normal, .*got 'gauss'"),
         ("--sampler rank-one", "sampler must be one of normal, rademacher, got 'rank-one'"),
         ("--sampler Rank_One --rule fg-w", "--sampler: .*, got 'Rank_One'; did you mean rank-one"),

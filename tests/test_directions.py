@@ -109,12 +109,14 @@ def test_a_pass_counts_the_activations_of_images(sampler, rng, key, monkeypatch)
     monkeypatch.setattr(weights, "TANGENT_BYTES", 3 * 6 * of_example)
     for shards in (1, 3):
         Counted.passes.clear()
-        got = p.step(Counted(8, sampler, "projection"), key, shards=shards).gradients
+        got = p.step(
+            Counted(8, sampler=sampler, aggregate="projection"), key, shards=shards
+        ).gradients
         # rounding is magnified by the solve
         assert_close(got, whole, 1e-9)
         assert max(Counted.passes) <= 3 and sum(Counted.passes) == 8 * shards
         Counted.passes.clear()
-        p.step(Counted(8, sampler, tangent_chunk=5), key, shards=shards)
+        p.step(Counted(8, sampler=sampler, tangent_chunk=5), key, shards=shards)
         assert Counted.passes == [5, 3] * shards
 
 

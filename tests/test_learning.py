@@ -265,8 +265,8 @@ OF_SAMPLERS = (
 @pytest.mark.parametrize(
     ("rule", "options", "message"),
     [
-        ("fg-w", {"tangents": 0}, "fg-w: tangents must be at least 1, got 0"),
-        ("fg-w", {"tangent_chunk": 0}, "fg-w: tangent-chunk must be at least 1, got 0"),
+        ("fg-w", {"tangents": 0}, "fg-w: tangents must be an int of at least 1, got 0"),
+        ("fg-w", {"tangent_chunk": 0}, "fg-w: tangent-chunk must be an int of at least 1, got 0"),
         ("fg-w", {"sampler": "gauss"}, f"one of {OF_SAMPLERS}, rank-one:R .*, got 'gauss'"),
         ("fg-w", {"sampler": "angle:0"}, "DEG above 0 and at most 90, .*, got 'angle:0'"),
         ("fg-w", {"sampler": "angle:91"}, "DEG above 0 and at most 90, .*, got 'angle:91'"),
@@ -279,11 +279,11 @@ OF_SAMPLERS = (
         ),
         ("wp", {"difference": 0.0}, "wp: difference must be above 0 and finite, got 0.0"),
         ("wp", {"difference": np.inf}, "wp: difference must be above 0 and finite, got inf"),
-        ("fg-a", {"tangents": -1}, "fg-a: tangents must be at least 1, got -1"),
+        ("fg-a", {"tangents": -1}, "fg-a: tangents must be an int of at least 1, got -1"),
         ("fg-a", {"sampler": "rank-one"}, r"got 'rank-one' \(rank-one directions are for weights"),
         ("fg-a", {"perturb": "within"}, "fg-a: perturb must be one of before, after, got 'within'"),
         ("lg-fg-a", {"aggregate": "sum"}, "aggregate must be one of mean, projection, got 'sum'"),
-        ("fdfa", {"tangents": 0}, "fdfa: tangents must be at least 1, got 0"),
+        ("fdfa", {"tangents": 0}, "fdfa: tangents must be an int of at least 1, got 0"),
         (
             "fdfa",
             {"sampler": "normal:unit"},
@@ -293,7 +293,7 @@ OF_SAMPLERS = (
         ("dkp", {"feedback_rate": -0.1}, "dkp: feedback_rate must be from 0 to 1, got -0.1"),
         ("dkp", {"feedback_decay": -1.0}, "dkp: feedback_decay must be from 0 to 1, got -1.0"),
         ("ffa", {"feedback_rate": 2.0}, "ffa: feedback_rate must be from 0 to 1, got 2.0"),
-        ("fg-a-cv", {"tangents": 0}, "fg-a-cv: tangents must be at least 1, got 0"),
+        ("fg-a-cv", {"tangents": 0}, "fg-a-cv: tangents must be an int of at least 1, got 0"),
         ("fg-a-cv", {"guess": "bp"}, "fg-a-cv: guess must be one of fdfa, dfa, last, got 'bp'"),
         ("fg-a-cv", {"shrink": -1.0}, "fg-a-cv: shrink must be from 0 to 1, got -1.0"),
         ("fg-a-cv", {"aggregate": "sum"}, "fg-a-cv: aggregate must be one of mean, projection"),
@@ -304,7 +304,8 @@ OF_SAMPLERS = (
                 {"sampler": sampler},
                 r"^sampler must be one of normal, .*, basis, rank-one:R with R at least 1, "
                 r"varying:MAX with MAX at least 1, or angle:DEG or orthogonal-angle:DEG with DEG "
-                rf"above 0 and at most 90, with :unit behind it .*, got '{sampler}'$",
+                rf"above 0 and at most 90, with :unit behind it .*, got '{sampler}'"
+                r"(; did you mean .*)?$",
             )
             for sampler in (
                 *("rank-one:0", "rank-one:1.5", "rank-one:", "rank-one:many"),

@@ -360,6 +360,7 @@ def test_a_run_folder_holds_what_it_should(train, tmp_path, digits):
     summary = train("run", epochs=2)
     folder = tmp_path / "run"
     names = {"config.json", "metrics.csv", "checkpoint.npz", "best.npz", "summary.json"}
+    names.add("network.json")
     assert {path.name for path in folder.iterdir()} == names  # nothing *.partial
     assert json.loads((folder / "summary.json").read_text()) == summary
     config = json.loads((folder / "config.json").read_text())

@@ -123,14 +123,19 @@ for _note, _x, _w, _how in (
     )
 
 
-def pool(function: Any, reference: Any, note: str, *how: Any) -> None:
-    """A row of a function of windows; `how` is window, stride and padding."""
+_NONE = ((0, 0), (0, 0))
+
+
+def pool(
+    function: Any, reference: Any, note: str, window: Any, stride: Any, padding: Any = _NONE
+) -> None:
+    """A row of a function of windows."""
     row(
         function,
         note,
-        lambda _xp, x: function(x, *how),
+        lambda _xp, x: function(x, window, stride=stride, padding=padding),
         far_apart(2, 5, 6, 2) if function is max_pool else distinct(2, 5, 6, 2),
-        composed=lambda xp, x: reference(xp, x, *how),
+        composed=lambda xp, x: reference(xp, x, window, stride, padding),
     )
 
 

@@ -17,7 +17,7 @@ from dualnet import tree
 from dualnet.check.table import Row, adder
 from dualnet.core.dual import Dual, innermost_level
 from dualnet.core.engine import take_apart
-from dualnet.optim import LARS, SGD, Adam, AdamW, Momentum, Nesterov, Optimizer
+from dualnet.optim import LARS, SGD, Adam, AdamW, Momentum, Nesterov, Optimizer, clip_to_norm
 from dualnet.tree import Tree
 
 ROWS: list[Row] = []
@@ -168,3 +168,23 @@ for _family in FORMULAS:
 add_step("no momentum", Momentum(momentum=0.0))
 add_step("much trust", LARS(trust=2.0, weight_decay=0.5))
 add_step("other decays", Adam(beta1=0.5, beta2=0.75, epsilon=0.125))
+
+
+def _clipped(most: float) -> Callable:
+    """The formula of `clip_to_norm`."""
+
+    def formula(xp: Any, gradients: Tree) -> Tree:
+        norm = xp.sqrt(sum(xp.sum(g * g) for g in gradients.values()))
+        return {name: g * xp.minimum(1.0, most / norm) for name, g in gradients.items()}
+
+    return formula
+
+
+for _note, _most in (("clipped", 4.0), ("short enough", 512.0)):
+    row(
+        clip_to_norm,
+        _note,
+        lambda _xp, gradients, most=_most: clip_to_norm(gradients, most),
+        GRADIENTS,
+        composed=_clipped(_most),
+    )

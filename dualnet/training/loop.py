@@ -233,7 +233,9 @@ class Trainer:
             now,
             carried=carried,
             position=np.add(now.position, (0, 1)),
-            comparisons=self.compared(now, number, seen, key),
+            comparisons=self.compared(now, number, seen, key)
+            if self.grad_stats
+            else now.comparisons,
             unread=(*now.unread, unread),
         )
 
