@@ -78,6 +78,7 @@ def table(rows: list[dict]) -> str:
 def picture(rows: list[dict]) -> Any:
     """Draw the test accuracy along training for each data set."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     datasets = list(dict.fromkeys(row["settings"]["dataset"] for row in rows))
     figure = Figure(figsize=(4.8 * len(datasets), 3.6), layout="constrained")
@@ -95,6 +96,7 @@ def picture(rows: list[dict]) -> Any:
             color = f"C{list(TRIALS).index(rule)}"
             axes.plot(range(1, len(curve) + 1), curve, color=color, lw=1, label=label)
         axes.set(title=dataset, xlabel="epoch", ylabel="test accuracy, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=8)
     return figure
 
