@@ -114,11 +114,20 @@ def test_a_saved_network_predicts_the_same(rng, tmp_path):
         run.save(tmp_path / "flowers")
 
 
-@pytest.mark.parametrize("model", ["cnn", "resnet", "local-mixer", "vit", "mlp-mixer"])
-def test_networks_of_images_are_kept(model, tmp_path):
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("cnn", {}),
+        ("resnet", {"width": 4}),
+        ("local-mixer", {"width": 16, "groups": 4}),
+        ("vit", {"width": 8, "depth": 1, "heads": 2, "mlp_width": 12}),
+        ("mlp-mixer", {"width": 8, "depth": 1, "token_width": 6, "mlp_width": 12}),
+    ],
+)
+def test_networks_of_images_are_kept(model, options, tmp_path):
     digits = data.load("digits", limit_train=32, limit_test=16)
     rule = "lg-fg-a" if model == "local-mixer" else "fg-a"
-    run = fit(model, digits, rule=rule, epochs=1, batch_size=16, quiet=True)
+    run = fit(model, digits, rule=rule, epochs=1, batch_size=16, quiet=True, **options)
     run.save(tmp_path / "run")
     kept = load_run(tmp_path / "run")
     np.testing.assert_array_equal(kept.predict(digits.test_images), run.predict(digits.test_images))
