@@ -243,7 +243,7 @@ def test_convolutions(kernel, stride, padding, groups, rng, worst):
 @pytest.mark.parametrize("window", (2, 3, (3, 2)), ids=str)
 def test_pools(window, stride, padding, rng, worst):
     for pool in (nn.MaxPool, nn.AveragePool):
-        layer = pool(window, stride, padding)
+        layer = pool(window, stride=stride, padding=padding)
         compare_layer(worst, pool.__name__, layer, example(layer, IMAGE, 3)(rng), False, rng)
 
 
