@@ -287,6 +287,11 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": float(array.mean()), "error": None if error is None else float(error)}
 
 
+def over_seeds(found: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the `spread` of each figure, from the figures of each seed."""
+    return {name: spread([of_seed[name] for of_seed in found]) for name in found[0]}
+
+
 def figure(found: dict[str, float], errors: bool = False) -> str:
     """Return a mean with three digits, and its standard error if asked for and known."""
     error = found["error"] if errors else None

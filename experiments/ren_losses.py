@@ -20,7 +20,7 @@ from dualnet.learning.backprop import segment_losses
 from dualnet.models.local_mixer import LocalMixer
 from dualnet.tree import Tree
 from dualnet.types import Array
-from experiments.experiment import Experiment, Form, Settings, figure, spread
+from experiments.experiment import Experiment, Form, Settings, figure, over_seeds
 from experiments.start import Start
 from experiments.steps import Images
 
@@ -50,8 +50,7 @@ def settings(form: Form) -> list[Settings]:
 def measure(row: Settings, form: Form) -> dict[str, Any]:
     """Return what a row found, means over seeds with their standard errors."""
     images = Images(row["dataset"], form, limit=1000)
-    found = [at_start(row, images, seed) for seed in form.seeds]
-    return {name: spread([of_seed[name] for of_seed in found]) for name in found[0]}
+    return over_seeds([at_start(row, images, seed) for seed in form.seeds])
 
 
 def of_blocks(gradients: dict[str, Array]) -> Array:

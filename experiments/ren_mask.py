@@ -28,7 +28,7 @@ from dualnet.models.resnet import ResNet18
 from dualnet.nn import Layer, Residual
 from dualnet.nn.network import walk
 from dualnet.types import Array, Shape, Stack
-from experiments.experiment import Experiment, Form, Settings, spread
+from experiments.experiment import Experiment, Form, Settings, over_seeds
 from experiments.start import Start
 from experiments.steps import Images
 
@@ -109,8 +109,7 @@ def network(row: Settings, in_shape: Shape) -> tuple[Layer, dict[str, str]]:
 def measure(row: Settings, form: Form) -> dict[str, Any]:
     """Return what a row found, means over seeds with their standard errors."""
     images = Images(row["dataset"], form, limit=1000)
-    found = [ratios(row, images, seed) for seed in form.seeds]
-    return {name: spread([of_seed[name] for of_seed in found]) for name in found[0]}
+    return over_seeds([ratios(row, images, seed) for seed in form.seeds])
 
 
 def ratios(row: Settings, images: Images, seed: int) -> dict[str, float]:

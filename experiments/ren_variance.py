@@ -12,7 +12,7 @@ import numpy as np
 
 from dualnet.learning import ActivityPerturbation, Backprop, Rule, WeightPerturbation
 from dualnet.nn import Activation, Flatten, Linear, Sequential, tanh
-from experiments.experiment import Experiment, Form, Settings, figure, spread
+from experiments.experiment import Experiment, Form, Settings, figure, over_seeds
 from experiments.start import Start
 from experiments.steps import Images
 
@@ -48,8 +48,7 @@ def settings(form: Form) -> list[Settings]:
 def measure(row: Settings, form: Form) -> dict[str, Any]:
     """Return what a row found, means over seeds with their standard errors."""
     images = Images(row["dataset"], form, limit=1000)
-    found = [at_start(row, images, seed) for seed in form.seeds]
-    return {name: spread([of_seed[name] for of_seed in found]) for name in found[0]}
+    return over_seeds([at_start(row, images, seed) for seed in form.seeds])
 
 
 def at_start(row: Settings, images: Images, seed: int) -> dict[str, float]:

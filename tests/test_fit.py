@@ -67,14 +67,15 @@ def test_a_network_is_given_layer_by_layer(rng):
     assert run.probabilities(x).sum(axis=1) == pytest.approx(1.0)
 
 
-def test_the_numbers_are_those_of_the_command_line():
-    """The digits' last loss and accuracy, as a run of the same settings has them."""
-    from test_training import SETTINGS  # the settings of a short run
-
+def test_the_numbers_are_those_of_the_command_line(tmp_path, capsys):
     run = fit("mlp", "digits", rule="fg-a", epochs=1, width=8, depth=1, quiet=True)
+    command = "--rule fg-a --epochs 1 --width 8 --depth 1 --quiet --run-dir"
+    train.main([*command.split(), str(tmp_path / "run")])
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
+        assert run.history[-1][name] == summary[name]
     again = fit(SMALL, data.load("digits"), rule="fg-a", epochs=1, batch_size=32, quiet=True)
     assert run.history[0] | {"seconds": 0} == again.history[0] | {"seconds": 0}
-    assert SETTINGS.pixels == run.settings.pixels
 
 
 # --- stopping and choosing -----------------------------------------------------------------------
@@ -238,10 +239,6 @@ def test_scores_by_hand():
 
 
 # --- what is refused -----------------------------------------------------------------------------
-
-
-def four(x, y):
-    return x, y, x, y
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> Parser:
+    """Return what reads the command line."""
     p = Parser(
         prog="python -m dualnet.check",
         description=__doc__,

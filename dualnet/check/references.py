@@ -110,6 +110,7 @@ def average_pool(
 
 
 def adaptive_average_pool(xp: Any, x: Any, rows: int, columns: int) -> Any:
+    """Return the means of rows × columns cells, whose bounds are rounded outward."""
     _, h, w, _ = x.shape
     cells = [
         [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from dualnet import data
+from dualnet import data, tree
 from dualnet.data import Dataset, from_arrays
 from dualnet.data.arrays import FORMS
 from dualnet.errors import UsageError
@@ -20,8 +20,9 @@ from dualnet.training.resolve import resolve
 from dualnet.training.run import make_trainer
 from dualnet.training.run_folder import COLUMNS
 from dualnet.training.settings import Settings, build
-from dualnet.training.state import TrainState
+from dualnet.training.state import Carried, TrainState
 from dualnet.training.trained import Trained, parts_of
+from dualnet.tree import Tree
 from dualnet.types import Shape
 
 Row = dict[str, float]
@@ -120,13 +121,13 @@ def _trained(
 ) -> FittedNetwork:
     """Train, and return the network after the last epoch and the best one."""
     last = trainer.start()
-    best = parts_of(trainer, settings, last.carried)
+    best = parts_of(trainer, settings, _kept(last.carried))
 
     def on_epoch(state: TrainState) -> None:
         nonlocal last, best
         last = state
         if best_epoch(state.history) == len(state.history):
-            best = parts_of(trainer, settings, state.carried)
+            best = parts_of(trainer, settings, _kept(state.carried))
         row = _rows(state)[-1]
         if any([callback(row) is True for callback in callbacks]):
             raise _Enough
@@ -136,10 +137,26 @@ def _trained(
     except _Enough:
         pass
     return FittedNetwork(
-        **parts_of(trainer, settings, last.carried),
+        **parts_of(trainer, settings, _kept(last.carried)),
         history=_rows(last),
         best=Trained(**best),
         settings=settings,
+    )
+
+
+def _kept(carried: Carried) -> Carried:
+    """Return a state whose network has arrays of its own.
+
+    A recorded step writes into the same memory again.
+    """
+
+    def own(part: Tree) -> Tree:
+        return tree.map(lambda leaf: leaf.copy(), part)
+
+    return carried._replace(
+        params=own(carried.params),
+        model_state=own(carried.model_state),
+        readout=own(carried.readout),
     )
 
 

@@ -36,7 +36,6 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ from dualnet.errors import DataError, UsageError
 from dualnet.naming import assigned
 from dualnet.training.settings import Settings
 from dualnet.tree import Tree
+from dualnet.version import version
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds")
 GRADIENT_COLUMNS = ("step", "layer", "cosine", "angle", "norm_ratio")
@@ -307,13 +307,9 @@ def _by_array_name(trees: dict[str, Tree]) -> dict[str, Any]:
 
 def surroundings() -> dict[str, Any]:
     """Return versions, machine and command, for `config.json`."""
-    try:
-        installed = version("dualnet")
-    except PackageNotFoundError:
-        installed = "not installed"
     return {
         "versions": {
-            "dualnet": installed,
+            "dualnet": version(),
             "python": platform.python_version(),
             "numpy": np.__version__,
             "commit": _commit(),

@@ -205,15 +205,9 @@ def parts_of(trainer: Trainer, settings: Settings, carried: Carried) -> dict[str
     labels = np.arange(len(dataset.classes))
     return {
         "network": trainer.task.network,
-        # Recorded steps write into the same memory again, so a network has its own.
-        **{
-            name: tree.map(lambda leaf: leaf.copy(), part)
-            for name, part in (
-                ("params", carried.params),
-                ("model_state", carried.model_state),
-                ("readout", carried.readout),
-            )
-        },
+        "params": carried.params,
+        "model_state": carried.model_state,
+        "readout": carried.readout,
         "objective": trainer.objective,
         "objective_options": {"name": settings.objective, **settings.objective_options},
         "preparation": dataset.preparation(settings.pixels),
