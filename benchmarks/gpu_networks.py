@@ -23,14 +23,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import dualnet as dn
-import train
 from benchmarks.networks_in_jax import in_jax
 from benchmarks.networks_in_torch import in_torch
 from dualnet import data, optim, tree
 from dualnet.backends import Backend
+from dualnet.command import train
 from dualnet.learning import RULES, Batch, LearnerState, Plan, Task, estimate_gradient
 from dualnet.nn import Conv2d, softmax_cross_entropy, walk
 from dualnet.optim import OPTIMIZERS
+from dualnet.training.assemble import network_of
 from dualnet.training.settings import Settings, build
 from dualnet.tree import Tree
 
@@ -127,7 +128,7 @@ class Problem:
     def network_for(self, settings: Settings) -> Any:
         """Return the network as the settings' rule trains it."""
         in_shape, classes = data.outline(settings.dataset, None, settings.image_size)
-        return train.network_of(settings, in_shape, classes)
+        return network_of(settings, in_shape, classes)
 
     @functools.cached_property
     def params(self) -> Tree:

@@ -1,14 +1,24 @@
-"""Text for consoles whose encoding lacks some of its characters: `±` is written `+-` there.
+"""What every command does at the console: readable text, an error as one line, an exit code.
 
 Python ends a command by an error where it prints a character that the console's encoding lacks, as
-code page 1252 on Windows lacks `→`, and ASCII in the C locale all of them.
+code page 1252 on Windows lacks `→`, and ASCII in the C locale all of them.  Here `±` is written
+`+-` there.
 """
 
 from __future__ import annotations
 
 import codecs
+import os
+import signal
 import sys
 import unicodedata
+from collections.abc import Callable, Sequence
+
+from dualnet.errors import DualnetError, Interrupted
+
+Main = Callable[[list[str], str], int | None]
+"""A command: it takes the words behind its name, and the program's name for messages.  It raises
+errors, and returns an exit code, or None for 0."""
 
 ASCII = {
     **{"±": "+-", "×": "x", "·": "*", "√": "sqrt", "∂": "d", "∇": "grad ", "⊗": "(x)", "∘": "o"},
@@ -21,10 +31,36 @@ ASCII = {
 accents lose them, and superscripts follow a `^`."""
 
 
+def exit_code(program: str, main: Main, argv: Sequence[str]) -> int:
+    """Run a command, print an error as one line, and return the exit code.
+
+    Args:
+        program: the name of the command, with which the line begins.
+        main: the command.
+        argv: the words behind its name.
+    """
+    make_readable()
+    # SIGTERM ends a command as Ctrl-C does, so that a checkpoint is written.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = main(list(argv), program)
+        sys.stdout.flush()  # here and not at exit, so that a reader that has gone is noticed below
+        return code or 0
+    except DualnetError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return Interrupted.exit_code
+    except BrokenPipeError:  # the reader of the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
 def make_readable() -> None:
     """Let standard output and standard error write other characters for those that they lack.
 
-    Every command calls this first.  A program that imports dualnet keeps its streams as they are.
+    `exit_code` calls this first.  A program that imports dualnet keeps its streams as they are.
     """
     codecs.register_error("dualnet.console", _replacement)
     for stream in (sys.stdout, sys.stderr):

@@ -54,6 +54,15 @@ def assigned(name: str, value: Any) -> str:
     return f"{flag(name)} {value}"
 
 
+def shown(value: Any) -> str:
+    """Return a value as a user would write it: `none`, `yes`, `0.001`, `0.9 0.99`."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, (tuple, list)):
+        return " ".join(map(shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def nearest(name: object, known: Iterable[str]) -> list[str]:
     """Return up to three known names that are like a name; case, `_` and `-` make no difference."""
     folded = {_folded(one): one for one in known}

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-import train
 from benchmarks.memory import peak_of
 from benchmarks.timing import take_turns
-from dualnet import Key, backends
+from dualnet import Key, backends, learning
+from dualnet.command.train import parse, settings_of
 from dualnet.learning import Batch, LearnerState, Plan, Shard, Task, estimate_gradient
 from dualnet.optim import Adam
+from dualnet.training.assemble import network_of
+from dualnet.training.objective import OBJECTIVES
 from dualnet.training.settings import build
 from experiments.experiment import Experiment, Form, Settings
 from experiments.training import percents, trained
@@ -57,18 +59,18 @@ def costs_of_a_step(flags: str, rounds: int) -> dict[str, float]:
 
     A step is an estimate of the gradient and an update by Adam, on images of noise.
     """
-    chosen = train.settings_of(train.parse(shlex.split(flags)))
+    chosen = settings_of(parse(shlex.split(flags)))
     network, backend, adam = (
-        train.network_of(chosen, (28, 28, 1), 10),
+        network_of(chosen, (28, 28, 1), 10),
         backends.get("numpy"),
         Adam(),
     )
-    rule = build(train.RULES, "rule", chosen.rule, chosen.rule_options)
+    rule = build(learning.RULES, "rule", chosen.rule, chosen.rule_options)
     params, model_state, _ = network.init(Key(0), (28, 28, 1))
     generator = np.random.default_rng(0)
     x = generator.standard_normal((chosen.batch_size, 28, 28, 1), np.float32)
     batch = Batch(x, generator.integers(0, 10, len(x)))
-    objective = build(train.OBJECTIVES, "objective", "supervised", {})
+    objective = build(OBJECTIVES, "objective", "supervised", {})
     plan = Plan.of(Task(network, objective.loss), params, model_state, x)
     learner = LearnerState(params, model_state, rule.init(Key(1), plan, params))
     opt_state = adam.init_opt_state(params)

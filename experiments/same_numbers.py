@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-import train
+from dualnet.command.train import main as train
 from dualnet.learning import RULES
 
 NETWORKS = {
@@ -60,7 +60,7 @@ def commands() -> Iterator[str]:
 def outcome(flags: str) -> dict:
     """Return how a run ends: its losses, and a digest and the sum of squares of its parameters."""
     with tempfile.TemporaryDirectory() as folder:
-        train.main([*flags.split(), *BATCHES.split(), "--run-dir", folder])
+        train([*flags.split(), *BATCHES.split(), "--run-dir", folder])
         summary = json.loads((Path(folder) / "summary.json").read_text())
         with np.load(Path(folder) / "checkpoint.npz", allow_pickle=False) as archive:
             params = {n: archive[n] for n in sorted(archive.files) if n.startswith("params:")}

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import train
+from dualnet.command import train as command
 from dualnet.errors import DivergedError
 from dualnet.naming import as_flags
 from dualnet.training.run_folder import RunFolder
@@ -54,15 +54,16 @@ def trained(flags: str, form: Form) -> list[dict[str, Any]]:
     argv = [*shlex.split(flags), "--backend", form.backend, *how]
     if form.quick:
         argv += shlex.split(QUICK if "--validation" in argv else f"{QUICK} {QUICK_TEST}")
-    args = train.parse(argv)
-    settings = train.settings_of(args)
+    args = command.parse(argv)
+    settings = command.settings_of(args)
     folder = RunFolder(form.work / _folder_name(flags, settings, form.seeds))
     try:
         if folder.seeds() is None:
-            summary = train.train(settings, folder, args, form.seeds)
+            args.seeds = list(form.seeds)
+            summary = command.trained(settings, folder, args)
         else:
             go_on = ["--resume", str(folder.path), *how]
-            summary = train.resume(train.parse(go_on), go_on)
+            summary = command.resumed(command.parse(go_on))
     except DivergedError as error:  # all runs have
         summary = {"runs": [], "diverged": dict.fromkeys(form.seeds, str(error))}
     found = {one["seed"]: _reached(one) for one in summary["runs"]}

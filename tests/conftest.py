@@ -24,8 +24,9 @@ import numpy as np
 import pytest
 from data_files import DEAD
 
-import train
 from dualnet import Key, backends
+from dualnet.command import train
+from dualnet.console import exit_code
 from dualnet.data import SOURCES
 
 SEED_VARIABLE = "DUALNET_TEST_SEED"
@@ -139,7 +140,7 @@ def ask(capsys):
     """`ask(*argv)`: exit code, standard output and standard error of `train.py *argv`."""
 
     def ask(*argv):
-        code = train.exit_code([str(a) for a in argv])
+        code = exit_code("train.py", train.main, [str(a) for a in argv])
         return code, *capsys.readouterr()
 
     return ask

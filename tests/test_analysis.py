@@ -23,9 +23,9 @@ from learning_problems import (
 
 import dualnet.training.loop as loop_module
 import dualnet.training.run as run_module
-import train as train_py
 from dualnet import analysis, data, tree
 from dualnet.analysis import Point, alignment, bias, compare, error_alignment, table, variance
+from dualnet.command import train as train_py
 from dualnet.errors import DataError, TreeError, UsageError
 from dualnet.learning import (
     ActivityPerturbation,
@@ -39,7 +39,8 @@ from dualnet.learning import (
 )
 from dualnet.models import MLP
 from dualnet.nn import Activation, Dropout, Linear, Sequential, mean_squared_error, tanh
-from dualnet.training.run import make_trainer, run
+from dualnet.training.assemble import make_trainer
+from dualnet.training.run import run
 from dualnet.training.run_folder import GRADIENT_COLUMNS, RunFolder
 from dualnet.training.settings import Settings
 
@@ -324,7 +325,7 @@ def train(digits, tmp_path, monkeypatch):
         settings = replace(SETTINGS, **changes)
         network = MLP(**settings.model_options).network((8, 8, 1), 10)
         folder = RunFolder(tmp_path / name)
-        return run(settings, network, few, folder, resume=resume, quiet=True)
+        return run(settings, network, few, folder, resume=resume, quiet=True).summary
 
     return one
 

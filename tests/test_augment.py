@@ -32,7 +32,7 @@ from dualnet.errors import UsageError
 from dualnet.learning import Task
 from dualnet.models import MLP
 from dualnet.nn import softmax_cross_entropy
-from dualnet.training.run import make_trainer
+from dualnet.training.assemble import make_trainer
 
 BACKEND = backends.get("numpy")
 EVERY = {

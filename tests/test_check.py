@@ -16,6 +16,7 @@ from dualnet import backends, nn, optim, tree
 from dualnet.check import LIMITS, ROWS, Row, verify, worst
 from dualnet.check.operations.zero import ZERO
 from dualnet.checking.checks import DerivativeError
+from dualnet.console import exit_code
 from dualnet.core import dual, linear
 from dualnet.core.dual import Dual
 from dualnet.core.engine import rule, take_apart
@@ -700,7 +701,7 @@ def test_a_step_of_momentum():
 
 
 def test_the_table_as_it_is_printed(capsys):
-    assert command.exit_code(["--only", "losses"]) == 0
+    assert exit_code("dualnet.check", command.main, ["--only", "losses"]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
     rows = [row.name for row in ROWS if row.family == "losses"]
@@ -714,7 +715,7 @@ def test_the_table_as_it_is_printed(capsys):
 
 def test_a_failure_is_named_and_ends_with_1(capsys, monkeypatch):
     monkeypatch.setitem(dual.RULES, np.sin, broken(np.sin, off_by_a_thousandth))
-    assert command.exit_code(["--only", "np.[sc]in*"]) == 1
+    assert exit_code("dualnet.check", command.main, ["--only", "np.[sc]in*"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if line.endswith(" FAILED")] == [
         "np.sin",
@@ -723,7 +724,7 @@ def test_a_failure_is_named_and_ends_with_1(capsys, monkeypatch):
     assert lines[-3].startswith("FAILED np.sin: forward: jvp[")
     assert "All entries are off by the factor 1.001" in lines[-3]
     assert ", 2 failed, " in lines[-1]
-    assert command.exit_code(["--only", "np.sin", "--json"]) == 1
+    assert exit_code("dualnet.check", command.main, ["--only", "np.sin", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["failed"][:2] == ["np.sin", "np.sin-0-d"]
 
 
@@ -774,7 +775,7 @@ def test_the_worst_of_each_kind():
 def test_what_cannot_be_done_is_said_in_one_line(arguments, code, message, capsys):
     if "cupy" in arguments and works("cupy"):
         pytest.skip("this machine has CuPy and a device, whose absence is tested")
-    assert command.exit_code(arguments) == code
+    assert exit_code("dualnet.check", command.main, arguments) == code
     out, err = capsys.readouterr()
     assert not out and err.startswith(f"dualnet.check: {message}") and err.count("\n") == 1
 
@@ -792,7 +793,7 @@ def test_an_interrupt_ends_with_130(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "verify", interrupt)
-    assert command.exit_code(["--only", "losses"]) == 130
+    assert exit_code("dualnet.check", command.main, ["--only", "losses"]) == 130
     assert capsys.readouterr().err.endswith("dualnet.check: interrupted\n")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import train
+from dualnet.command import train
 from dualnet.errors import UsageError
 from dualnet.training.resolve import resolve
 

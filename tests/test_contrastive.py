@@ -25,9 +25,9 @@ from dualnet.nn import (
     replicated_by_copies,
     tanh,
 )
+from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course
 from dualnet.training.objective import Contrastive, TrainedNetwork
-from dualnet.training.run import make_trainer
 from dualnet.training.settings import Settings
 
 N, D = 3, 4

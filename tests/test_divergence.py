@@ -18,8 +18,9 @@ from dualnet import Key, data, tree
 from dualnet.errors import DivergedError
 from dualnet.models import MLP
 from dualnet.nn import Activation, Flatten, Layer, Linear, Sequential
+from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course
-from dualnet.training.run import make_trainer, run
+from dualnet.training.run import run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.seeds import run_seeds
 
@@ -98,13 +99,13 @@ def stored_at(folder):
 def test_an_interrupted_run_that_left_steps_out_goes_on_to_the_same(number, digits, monkeypatch):
     steps = (0, 2, STEPS_PER_EPOCH - 1, STEPS_PER_EPOCH)
     lost_in(monkeypatch, steps)
-    summary = run(SKIP, NETWORK, digits, RunFolder("whole"), quiet=True)
+    summary = run(SKIP, NETWORK, digits, RunFolder("whole"), quiet=True).summary
     assert summary["skipped_steps"] == len(steps)
     with monkeypatch.context() as patch:
         interrupt_at(patch, number)
         with pytest.raises(KeyboardInterrupt):
             run(SKIP, NETWORK, digits, RunFolder("parts"), quiet=True)
-    again = run(SKIP, NETWORK, digits, RunFolder("parts"), resume=True, quiet=True)
+    again = run(SKIP, NETWORK, digits, RunFolder("parts"), resume=True, quiet=True).summary
     assert again["skipped_steps"] == len(steps)
     assert_same_run(RunFolder("whole").path, RunFolder("parts").path)
 

@@ -13,7 +13,7 @@ from data_files import REAL
 import dualnet as dn
 from dualnet.errors import Interrupted, UsageError
 from dualnet.learning import WEIGHT_AGGREGATIONS
-from dualnet.training.run import Run
+from dualnet.training.run import KeptRun
 from experiments import (
     contrastive,
     device,
@@ -237,7 +237,7 @@ def test_an_interrupted_training_goes_on_and_has_the_same_results(tmp_path, monk
     assert np.isclose(result["test_accuracy"], result["curves"]["test_accuracy"][-1], rtol=1e-4)
     assert result["epochs"] == 4 and result["parameters"] == 64 * 8 + 8 + 80 + 10
 
-    save_epoch, saved = Run.save_epoch, []
+    save_epoch, saved = KeptRun.save_epoch, []
 
     def interrupting(self, state):
         save_epoch(self, state)
@@ -245,7 +245,7 @@ def test_an_interrupted_training_goes_on_and_has_the_same_results(tmp_path, monk
         if len(saved) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Run, "save_epoch", interrupting)
+    monkeypatch.setattr(KeptRun, "save_epoch", interrupting)
     with pytest.raises(Interrupted):
         trained(flags, training(tmp_path / "parts", (3,)))
     assert without_times(trained(flags, training(tmp_path / "parts", (3,)))) == without_times(whole)

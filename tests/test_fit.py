@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import dualnet as dn
-import train
 from dualnet import data, nn
+from dualnet.command import train
 from dualnet.errors import DataError, UsageError
 from dualnet.learning import RULES
 from dualnet.models import MLP

@@ -24,6 +24,7 @@ FLOORS = {
     4: ("learning", "models"),
     5: ("analysis", "data", "training"),
     6: ("check",),
+    7: ("command", "__main__"),
 }
 """As the table of floors in docs/design.md has them."""
 STORY = ("dual", "linear", "engine", "symbolic", "spaces", "transforms")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from learning_problems import Problem, drawn_until, every_relu_is_on
 
-import train
 from dualnet import Key, tree
+from dualnet.command import train
 from dualnet.errors import UsageError
 from dualnet.learning import RULES, Task
 from dualnet.models import (
@@ -110,7 +110,7 @@ def test_parameter_counts(model, in_shape, classes, count):
 @pytest.mark.parametrize("file", [*WRITTEN, "local_mixer"])
 def test_counts_in_docstrings(file):
     """What a file says of its networks is what is counted here, or follows."""
-    text = (Path(train.__file__).parent / "models" / f"{file}.py").read_text().split('"""')[1]
+    text = (Path(__file__).parent.parent / "models" / f"{file}.py").read_text().split('"""')[1]
     rows = WRITTEN.get(file, [row for row in PUBLISHED if isinstance(row[0], LocalMixer)])
     for *_, count in rows:
         assert f"{count:,}" in text

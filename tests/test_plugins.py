@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train
 from dualnet import data
+from dualnet.command import train
 from dualnet.training import plugins
 
-PAGE = Path(train.__file__).parent / "docs" / "own.md"
+PAGE = Path(__file__).parent.parent / "docs" / "own.md"
 WIDE, SIGNS, SHAPES, CHECKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S)
 TINY = "--epochs 1 --limit-train 64 --limit-test 20 --quiet --json".split()
 OWN = "--plugin wide.py --plugin signs.py".split()
@@ -76,7 +76,7 @@ def test_a_resumed_run_asks_for_its_plugins(ask):
 
 def test_they_are_in_help_and_list(ask, capsys):
     with pytest.raises(SystemExit):
-        train.exit_code(["--help", *OWN])
+        train.main(["--help", *OWN])
     told = " ".join(capsys.readouterr().out.split())
     assert "--hidden N units of the hidden layer (wide; default 64)" in told
     assert "--gain X factor of the gradient (signs; default 1)" in told

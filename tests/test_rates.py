@@ -12,9 +12,9 @@ from dualnet.errors import TreeError, UsageError
 from dualnet.models import LocalMixer
 from dualnet.nn import Activation, LayerNorm, Linear, LocalHead, Sequential, relu
 from dualnet.optim import OPTIMIZERS, SGD
+from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course
 from dualnet.training.rates import rate_factors
-from dualnet.training.run import make_trainer
 from dualnet.training.settings import Settings
 
 NETWORK = Sequential(

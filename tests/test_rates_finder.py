@@ -14,9 +14,10 @@ from test_training import SETTINGS, STEPS_PER_EPOCH
 from dualnet import data
 from dualnet.errors import DivergedError, UsageError
 from dualnet.models import MLP
+from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course
 from dualnet.training.rates_finder import FoundRates, ShortRun, _choice, draw_rates, find_rates
-from dualnet.training.run import make_trainer, run
+from dualnet.training.run import run
 from dualnet.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("elsewhere")

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train
 from dualnet import Key, data, tree
+from dualnet.command import train
+from dualnet.command.describe import describe
 from dualnet.errors import UsageError
 from dualnet.nn import LocalHead
 from dualnet.nn.initial import INITIALIZERS
 from dualnet.schedules import SCHEDULES
+from dualnet.training.assemble import network_of
+from dualnet.training.published import published
 from dualnet.training.recipes import RECIPES, find_recipe
 from dualnet.training.resolve import by_name
 from dualnet.training.settings import build
@@ -101,7 +104,7 @@ def test_every_setting_of_a_recipe_reaches_the_run(name):
     # Whatever else a run depends on is at rest.
     for key in ("limit_train", "limit_test", "validation", "early_stop"):
         assert reached[key] == recipe.settings.get(key)
-    assert train.published(settings)["recipe"]["changed"] == []
+    assert published(settings)["recipe"]["changed"] == []
     trainer_schedule = build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options)
     assert 0 < trainer_schedule(0, 100, 10) <= 1
 
@@ -289,7 +292,7 @@ def test_every_network_is_the_published_one(name, no_numbers):
         in_shape, classes = (224, 224, 3), 1000
     else:
         in_shape, classes = data.outline(settings.dataset, None, settings.image_size)
-    network = train.network_of(settings, in_shape, classes)
+    network = network_of(settings, in_shape, classes)
     params, _, out_shape = network.init(Key(0), in_shape)
     assert out_shape == ((128,) if settings.objective == "contrastive" else (classes,))
     group = name.removesuffix(f"-{settings.rule}").partition("-mean")[0].partition("-proj")[0]
@@ -324,7 +327,7 @@ def test_describe_prints_every_setting_and_whose_it_is(name, no_numbers, monkeyp
     folder = {"imagenet-folder": ((224, 224, 3), 1000)}  # it has no files here
     monkeypatch.setattr(data, "outline", lambda name, *rest: folder.get(name) or real(name, *rest))
     settings, recipe = resolve("--recipe", name), RECIPES[name]
-    described = train.describe(settings, None)
+    described = describe(settings, None)
     assert json.loads(json.dumps(described)) == described
     assert described["settings"] == by_name(settings, train.TABLES)
     of_recipe = described["recipe"]
@@ -338,7 +341,7 @@ def test_the_local_outputs_of_a_convolution_are_of_all_of_its_pixels():
 
     def heads(*flags):
         settings = resolve("--recipe", "fdfa-cnn-mnist-lg-fg-a", *flags)
-        network = train.network_of(settings, (28, 28, 1), 10)
+        network = network_of(settings, (28, 28, 1), 10)
         params, _, _ = network.init(Key(0), (28, 28, 1))
         found = [name for name, layer in network.layers if isinstance(layer, LocalHead)]
         return [params[name]["linear"]["w"].shape for name in found]
@@ -352,7 +355,7 @@ def test_what_heads_read_is_refused_where_it_is_of_no_use():
         resolve("--rule", "fg-a", "--head-reads", "all")
     settings = resolve("--model", "local-mixer", "--rule", "lg-fg-a", "--head-reads", "all")
     with pytest.raises(UsageError, match="head_reads='all' is of no use to model='local-mixer'"):
-        train.network_of(settings, (8, 8, 1), 10)
+        network_of(settings, (8, 8, 1), 10)
     assert resolve("--recipe", "fdfa-cnn-mnist-lg-fg-a", "--rule", "fg-a").head_reads == "average"
 
 
@@ -369,7 +372,7 @@ def test_a_flag_beats_a_recipe_and_a_recipe_a_default():
     assert widths == [512, 800, 7] and both.model_options["depth"] == 3
     assert (recipe.rule_options["tangents"], both.rule_options["tangents"]) == (1, 3)
     assert (plain.recipe, recipe.recipe, both.recipe) == (None, *["fdfa-mlp4-mnist-fdfa"] * 2)
-    changed = train.published(both)["recipe"]["changed"]
+    changed = published(both)["recipe"]["changed"]
     assert sorted(changed) == ["lr", "tangents", "width"]
 
 
@@ -380,19 +383,19 @@ def test_what_a_recipe_says_of_one_optimizer_is_not_for_another():
     assert other.optimizer_options == {"weight_decay": 0.0}
     assert (other.lr, other.schedule_options["warmup"]) == (0.05, 10 / 120)
     assert other.rule_options["tangents"] == 1
-    assert {"optimizer", "rule", "weight_decay"} <= set(train.published(other)["recipe"]["changed"])
+    assert {"optimizer", "rule", "weight_decay"} <= set(published(other)["recipe"]["changed"])
 
 
 def test_where_and_from_which_seed_a_recipe_runs_does_not_change_it():
     flags = "--seed 3 --threads 2 --shards 4 --grad-stats 10".split()
     settings = resolve("--recipe", "ren-s-1-1-mnist-bp", *flags)
     assert (settings.seed, settings.threads) == (3, 2)
-    assert train.published(settings)["recipe"]["changed"] == []
+    assert published(settings)["recipe"]["changed"] == []
     settings = resolve("--recipe", "ren-s-1-1-mnist-bp", "--limit-test", 10, "--dtype", "float64")
-    assert sorted(train.published(settings)["recipe"]["changed"]) == ["dtype", "limit_test"]
+    assert sorted(published(settings)["recipe"]["changed"]) == ["dtype", "limit_test"]
     on_device = ("--backend", "cupy", "--no-graph", "--bf16")
     settings = resolve("--recipe", "ren-s-1-1-mnist-bp", *on_device)
-    assert train.published(settings)["recipe"]["changed"] == ["bf16"]
+    assert published(settings)["recipe"]["changed"] == ["bf16"]
 
 
 def test_a_schedule_falls_by_its_options(ask):

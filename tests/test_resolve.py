@@ -6,7 +6,7 @@ from typing import Literal, Optional
 
 import pytest
 
-import train
+from dualnet.command import train
 from dualnet.errors import UsageError
 from dualnet.learning import RULES
 from dualnet.naming import as_flags, assigned, named, nearest

@@ -23,8 +23,9 @@ import dualnet.training.seeds as seeds_module
 from dualnet import data
 from dualnet.errors import DataError, DivergedError, UsageError
 from dualnet.models import MLP
+from dualnet.training.assemble import make_trainer
 from dualnet.training.loop import Trainer
-from dualnet.training.run import make_trainer, run
+from dualnet.training.run import run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.seeds import run_seeds
 from dualnet.training.side_by_side import train_side_by_side

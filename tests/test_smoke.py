@@ -52,5 +52,5 @@ def test_a_training(rule, accuracy, tmp_path):
     )
     network = MLP(**options).network((8, 8, 1), 10)
     dataset = data.load("digits", limit_train=800)
-    summary = run(settings, network, dataset, RunFolder(tmp_path / "run"), quiet=True)
+    summary = run(settings, network, dataset, RunFolder(tmp_path / "run"), quiet=True).summary
     assert summary["test_accuracy"] > accuracy

@@ -20,9 +20,10 @@ from dualnet.learning import RULES, Batch
 from dualnet.models import MLP, LocalMixer
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.training import evaluation
+from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course
 from dualnet.training.loop import Trainer
-from dualnet.training.run import make_trainer, run, seconds_per_step
+from dualnet.training.run import run, seconds_per_step
 from dualnet.training.run_folder import COLUMNS, RunFolder
 from dualnet.training.settings import Settings, build
 
@@ -69,7 +70,7 @@ def train(digits, tmp_path):
         settings = replace(SETTINGS, **changes)
         network = MLP(**settings.model_options).network((8, 8, 1), 10)
         folder = RunFolder(tmp_path / name)
-        return run(settings, network, digits, folder, resume=resume, quiet=True)
+        return run(settings, network, digits, folder, resume=resume, quiet=True).summary
 
     return one
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
-import os
 import sys
 import time
 from typing import NoReturn, TextIO
@@ -17,8 +16,8 @@ from tqdm import tqdm
 
 from dualnet import backends
 from dualnet.check import LIMITS, NOT_IN_CUPY, ROWS, Result, Row, verify, worst
-from dualnet.console import make_readable
-from dualnet.errors import DualnetError, Interrupted, UsageError
+from dualnet.console import exit_code
+from dualnet.errors import UsageError
 from dualnet.random import Key
 
 
@@ -29,10 +28,10 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def make_parser() -> Parser:
+def make_parser(program: str) -> Parser:
     """Return what reads the command line."""
     p = Parser(
-        prog="python -m dualnet.check",
+        prog=program,
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -113,9 +112,9 @@ def document(results: list[Result], args: argparse.Namespace, seconds: float) ->
     }
 
 
-def main(argv: list[str]) -> int:
-    """Verify what the command line says; errors are raised.  Returns the exit code."""
-    args = make_parser().parse_args(argv)
+def main(argv: list[str], program: str = "dualnet.check") -> int:
+    """Verify what the command line says, and return the exit code; errors are raised."""
+    args = make_parser(program).parse_args(argv)
     backend = backends.get(args.backend)
     rows = select(ROWS, args.only)
     if backend.name == "cupy":
@@ -139,23 +138,5 @@ def main(argv: list[str]) -> int:
     return int(any(result.failure for result in results))
 
 
-def exit_code(argv: list[str]) -> int:
-    """Run `main`, and turn errors into one line and an exit code."""
-    make_readable()
-    try:
-        code = main(argv)
-        sys.stdout.flush()  # here, not at exit, so that a reader that has gone is met below
-        return code
-    except DualnetError as error:
-        print(f"dualnet.check: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("dualnet.check: interrupted", file=sys.stderr)
-        return Interrupted.exit_code
-    except BrokenPipeError:  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-
-
 if __name__ == "__main__":
-    sys.exit(exit_code(sys.argv[1:]))
+    sys.exit(exit_code("dualnet.check", main, sys.argv[1:]))

@@ -29,7 +29,7 @@ from dualnet.errors import UsageError
 from dualnet.nn.located import locate, locate_below
 from dualnet.options import Options, is_int
 from dualnet.random import Key, require_key
-from dualnet.tree import Tree, describe, size, subtree
+from dualnet.tree import Tree, describe, items, size, subtree
 from dualnet.types import Array, Shape
 
 Tap = Callable[[str, Array], Array]
@@ -241,29 +241,38 @@ def walk(layer: Layer, path: str = "", containers: bool = False) -> Iterator[tup
 
 
 def table(network: Layer, in_shape: Shape | None = None) -> str:
-    """Format the layers of a network in aligned columns: path, kind and options, parameters.
+    """Format the layers of a network in aligned columns.
+
+    They are path, kind and options, number of parameters, and the shape of each of these.
 
     Args:
         network: a layer, usually a `Sequential`.
-        in_shape: of one example, on which the numbers of parameters depend; None for a table
-            without them.
+        in_shape: of one example, on which parameters depend; None for a table without them.
 
     Returns:
         A line for each layer that is no container, in the order of their outputs, and with
         parameters a last one for all.
     """
     layers = list(walk(network))
-    rows = [(path, _as_written(layer), "") for path, layer in layers]
+    rows = [(path, _as_written(layer), "", "") for path, layer in layers]
     if in_shape is not None:
         params, _, _ = network.init(Key(0), in_shape)
-        counts = [size(subtree(params, path)) for path, _ in layers]
-        rows = [(*row[:2], f"{n:,}") for row, n in zip(rows, counts, strict=True)]
-        rows.append(("total", "", f"{size(params):,}"))
-    first, second, third = (max(map(len, column)) for column in zip(*rows, strict=True))
+        own = [subtree(params, path) for path, _ in layers]
+        rows = [
+            (*row[:2], f"{size(part):,}", _shapes(part))
+            for row, part in zip(rows, own, strict=True)
+        ]
+        rows.append(("total", "", f"{size(params):,}", ""))
+    first, second, third = (max(map(len, column)) for column in list(zip(*rows, strict=True))[:3])
     return "\n".join(
-        f"{path:{first}}  {kind:{second}}  {count:>{third or 1}}".rstrip()
-        for path, kind, count in rows
+        f"{path:{first}}  {kind:{second}}  {count:>{third or 1}}  {shapes}".rstrip()
+        for path, kind, count, shapes in rows
     )
+
+
+def _shapes(params: Tree) -> str:
+    """Return the shape of each parameter of a layer, as in `w 64×10, b 10`."""
+    return ", ".join(f"{path} {'×'.join(map(str, leaf.shape))}" for path, leaf in items(params))
 
 
 def _as_written(layer: Layer) -> str:

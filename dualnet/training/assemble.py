@@ -1,17 +1,23 @@
-"""What a run is made of: the tables of choices, and the network that is trained."""
+"""What a run is made of: the tables of choices, the network, the data, and the trainer of both."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
+
+from dualnet import backends
+from dualnet.data import AUGMENTATIONS, Dataset
 from dualnet.errors import UsageError
-from dualnet.learning import RULES
+from dualnet.learning import RULES, Task
 from dualnet.models import MODELS
 from dualnet.naming import assigned
 from dualnet.nn import Layer, has_local_heads, with_local_heads
 from dualnet.optim import OPTIMIZERS
 from dualnet.random import Key
 from dualnet.schedules import SCHEDULES
+from dualnet.training.loop import Trainer
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.resolve import locality
 from dualnet.training.settings import Settings, Tables, build
@@ -64,3 +70,38 @@ def network_of(
     params, _, (width,) = network.init(Key(0), in_shape)
     with_heads = with_local_heads(network, params, width, reads=settings.head_reads)
     return objective.network(lambda _: with_heads, outputs)
+
+
+def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Trainer:
+    """Return the trainer that the settings describe, with its data on the device if they fit."""
+    objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
+    backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
+    if not dataset.on_disk:
+        arrays = ("train_images", "train_labels", "test_images", "test_labels")
+        dataset = replace(
+            dataset, **{name: backend.keep_on_device(getattr(dataset, name)) for name in arrays}
+        )
+    return Trainer(
+        task=Task(network, objective.loss),
+        objective=objective,
+        rule=build(RULES, "rule", settings.rule, settings.rule_options),
+        optimizer=build(OPTIMIZERS, "optimizer", settings.optimizer, settings.optimizer_options),
+        schedule=build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options),
+        lr=settings.lr,
+        dataset=dataset,
+        pixels=settings.pixels,
+        augment=AUGMENTATIONS[settings.augment](),
+        dtype=np.dtype(settings.dtype),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        backend=backend,
+        shards=settings.shards,
+        early_stop=settings.early_stop,
+        grad_stats=settings.grad_stats,
+        graph=settings.graph,
+        head_lr=settings.head_lr,
+        output_lr=settings.output_lr,
+        clip_norm=settings.clip_norm,
+        on_nan=settings.on_nan,
+    )

@@ -6,6 +6,8 @@ It is the same for one run (`loop.Trainer`) and for several that make their step
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -13,7 +15,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from dualnet.backends import Backend
 from dualnet.data import Dataset
@@ -101,7 +103,7 @@ def course(
         stepper: makes the steps.
         now: the state to go on from.
         step_seconds: to which the seconds that each step took are appended.
-        quiet: whether progress bars are left out.
+        quiet: whether the progress bar is left out.
 
     Returns:
         The last state.
@@ -148,9 +150,10 @@ def _epoch(
         desc=f"epoch {epoch + 1}/{stepper.epochs}{stepper.label}",
         total=images_of_epoch,
         initial=round(images_of_epoch * sum(map(len, order[:first])) / sum(map(len, order))),
-        unit="ex",
-        disable=quiet,
-        leave=epoch + 1 == stepper.epochs,
+        bar_format=BAR,
+        disable=quiet or None,  # None: where the output is no terminal
+        leave=False,
+        ncols=_width(),
     )
     read = Examples(dataset, backend).batches(order[first:])
     with bar, closing(read), closing(backend.prefetch(read)) as examples:
@@ -171,6 +174,16 @@ def _epoch(
     now = stepper.finish_epoch(now, len(order))
     yield now
     return now
+
+
+BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+"""What the progress bar shows: the numbers of the epoch and of the seeds, the time of this epoch,
+loss and accuracy so far."""
+
+
+def _width() -> int | None:
+    """Return the width of the progress bar in a terminal; None in a notebook, which has its own."""
+    return min(80, shutil.get_terminal_size().columns) if sys.stderr.isatty() else None
 
 
 def _so_far(sums: np.ndarray) -> dict[str, str]:

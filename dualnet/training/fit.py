@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from dualnet import data, tree
+from dualnet import backends, data
 from dualnet.data import Dataset, from_arrays
 from dualnet.data.arrays import FORMS
 from dualnet.errors import UsageError
 from dualnet.models import MODELS
 from dualnet.nn import Layer
 from dualnet.training.assemble import TABLES, Model, network_of
-from dualnet.training.history import best_epoch
-from dualnet.training.loop import Trainer
+from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.resolve import resolve
-from dualnet.training.run import make_trainer
-from dualnet.training.run_folder import COLUMNS
+from dualnet.training.run import Callback, run
+from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings, build
-from dualnet.training.state import Carried, TrainState
-from dualnet.training.trained import Trained, parts_of
-from dualnet.tree import Tree
+from dualnet.training.trained import FittedNetwork
 from dualnet.types import Shape
-
-Row = dict[str, float]
-"""An epoch's figures by the names in `COLUMNS`."""
-Callback = Callable[[Row], Any]
 
 
 @dataclass(frozen=True)
@@ -37,21 +30,6 @@ class Given:
 
 GIVEN = "given"
 _OF_DATA = ("limit_train", "limit_test", "image_size", "validation")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class FittedNetwork(Trained):
-    """What `fit` returns: the network after the last epoch, and how it got there.
-
-    Attributes:
-        history: a row for each epoch; figures by the names in `COLUMNS`.
-        best: the network after the epoch with the lowest test loss.
-        settings: every choice that was made.
-    """
-
-    history: list[Row]
-    best: Trained
-    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -65,12 +43,13 @@ class _Fixed:
 
 
 def fit(
-    model: str | Model | Layer,
-    examples: Any,
+    model: str | Model | Layer | None = None,
+    examples: Any = None,
     *,
-    rule: str = "fg-a",
+    rule: str | None = None,
     callbacks: Sequence[Callback] = (),
     data_dir: str | None = None,
+    run_dir: str | None = None,
     quiet: bool = False,
     **settings: Any,
 ) -> FittedNetwork:
@@ -78,17 +57,22 @@ def fit(
 
     Args:
         model: the name of a model, such as `mlp`; a model with options, such as `MLP(width=64)`;
-            or a network, whose outputs must be as many as classes or real targets.
+            or a network, whose outputs must be as many as classes or real targets.  None for that
+            of the `recipe`, or else `mlp`.
         examples: the name of a data set; a data set; `(inputs, targets)` or `(inputs, targets,
-            test inputs, test targets)`, arrays as `data.from_arrays` takes them.
-        rule: the name of a learning rule, see `RULES`.
+            test inputs, test targets)`, arrays as `data.from_arrays` takes them.  None for those of
+            the `recipe`, or else `digits`.
+        rule: the name of a learning rule, see `RULES`.  None for that of the `recipe`, or else
+            `fg-a`.
         callbacks: functions that are called after each epoch with its figures, a dict by the names
             in `COLUMNS`.  If one returns True, training ends.
         data_dir: the folder that has the files of a named data set.
-        quiet: whether progress bars are left out.
+        run_dir: a folder for checkpoints, figures and the outcome, which must not hold a run yet;
+            see `RunFolder`.  None for none.
+        quiet: whether the header, progress bars and the lines of epochs are left out.
         **settings: all other settings and options by the names that their flags have on the command
             line, with `_` for `-`: `epochs`, `lr`, `batch_size`, `tangents`, `optimizer`, `seed`,
-            `backend`, …
+            `backend`, `recipe`, …
 
     Returns:
         The trained network, which predicts and is judged and saved.
@@ -98,80 +82,55 @@ def fit(
             such setting, or a choice cannot be made.
         DivergedError: the loss is NaN or infinite.
     """
-    name = examples if isinstance(examples, str) else getattr(examples, "name", "arrays")
-    of_data = {key: settings[key] for key in _OF_DATA if settings.get(key) is not None}
-    dataset = _dataset(examples, data_dir, quiet, of_data)
-    if not dataset.classes:
-        settings.setdefault("objective", "regression")
-    tables = {**TABLES, "model": {**MODELS, GIVEN: Given}}
     named, options = _name_and_options(model)
-    given = {**settings, "dataset": name, "model": named, "rule": rule}
-    chosen = resolve({**given, **options}, tables)
+    choices = {"model": named, "rule": rule, "dataset": _name_of(examples)}
+    given = {**settings, **{n: v for n, v in choices.items() if v is not None}, **options}
+    tables = {**TABLES, "model": {**MODELS, GIVEN: Given}}
+    if examples is None or isinstance(examples, str):
+        # What nobody can do is refused before files are looked for.
+        chosen, dataset = loaded(resolve(given, tables), data_dir, quiet)
+    else:
+        of_data = {key: settings[key] for key in _OF_DATA if settings.get(key) is not None}
+        dataset = _given(examples, of_data)
+        if not dataset.classes:
+            given.setdefault("objective", "regression")
+        chosen = resolve(given, tables)
+    _require_targets(chosen, dataset)
+    with out_of_memory_explained(chosen):
+        network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
+    folder = None if run_dir is None else RunFolder(run_dir)
+    return run(chosen, network, dataset, folder, callbacks=callbacks, quiet=quiet)
+
+
+def loaded(settings: Settings, data_dir: str | None, quiet: bool) -> tuple[Settings, Dataset]:
+    """Return the settings, with the backend that `auto` finds, and the data set that they name."""
+    # The backend comes first, to say at once if it cannot be used.
+    backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
+    # Where `auto` chooses NumPy, settings for CuPy are dropped.
+    of_cupy: dict[str, Any] = {"matmul_precision": "full", "graph": True}
+    dropped = {} if backend.name == "cupy" else of_cupy
+    settings = replace(settings, backend=backend.name, threads=backend.threads, **dropped)
+    of_data = {name: getattr(settings, name) for name in _OF_DATA}
+    return settings, data.load(settings.dataset, data_dir, quiet=quiet, **of_data)
+
+
+def _require_targets(chosen: Settings, dataset: Dataset) -> None:
+    """Raise a UsageError if the objective is for another kind of targets than the data set has."""
     objective = build(OBJECTIVES, "objective", chosen.objective, chosen.objective_options)
     if objective.classifies != bool(dataset.classes):
         kind = "classes" if dataset.classes else "real targets"
         raise UsageError(f"fit: objective: {chosen.objective} is of no use to {kind}")
-    network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
-    trainer = make_trainer(chosen, network, dataset)
-    return _trained(trainer, chosen, callbacks, quiet)
 
 
-def _trained(
-    trainer: Trainer, settings: Settings, callbacks: Sequence[Callback], quiet: bool
-) -> FittedNetwork:
-    """Train, and return the network after the last epoch and the best one."""
-    last = trainer.start()
-    best = parts_of(trainer, settings, _kept(last.carried))
-
-    def on_epoch(state: TrainState) -> None:
-        nonlocal last, best
-        last = state
-        if best_epoch(state.history) == len(state.history):
-            best = parts_of(trainer, settings, _kept(state.carried))
-        row = _rows(state)[-1]
-        if any([callback(row) is True for callback in callbacks]):
-            raise _Enough
-
-    try:
-        trainer.train(last, on_epoch, lambda state: None, quiet)
-    except _Enough:
-        pass
-    return FittedNetwork(
-        **parts_of(trainer, settings, _kept(last.carried)),
-        history=_rows(last),
-        best=Trained(**best),
-        settings=settings,
-    )
+def _name_of(examples: Any) -> str | None:
+    """Return under which name settings have the examples; None where nothing was given."""
+    if examples is None or isinstance(examples, str):
+        return examples
+    return getattr(examples, "name", "arrays")
 
 
-def _kept(carried: Carried) -> Carried:
-    """Return a state whose network has arrays of its own.
-
-    A recorded step writes into the same memory again.
-    """
-
-    def own(part: Tree) -> Tree:
-        return tree.map(lambda leaf: leaf.copy(), part)
-
-    return carried._replace(
-        params=own(carried.params),
-        model_state=own(carried.model_state),
-        readout=own(carried.readout),
-    )
-
-
-class _Enough(Exception):
-    """A callback has ended the training."""
-
-
-def _rows(state: TrainState) -> list[Row]:
-    return [dict(zip(COLUMNS, map(float, row), strict=True)) for row in state.history]
-
-
-def _dataset(examples: Any, data_dir: str | None, quiet: bool, given: dict[str, Any]) -> Dataset:
-    """Return the data set that examples are, have or name."""
-    if isinstance(examples, str):
-        return data.load(examples, data_dir, quiet=quiet, **given)
+def _given(examples: Any, given: dict[str, Any]) -> Dataset:
+    """Return the data set that examples are or that arrays make."""
     refused = sorted(set(given) - {"validation"})
     if refused:
         raise UsageError(f"fit: {refused[0]} is of no use to arrays; take a part of the arrays")
@@ -185,13 +144,13 @@ def _dataset(examples: Any, data_dir: str | None, quiet: bool, given: dict[str, 
     )
 
 
-def _name_and_options(model: Any) -> tuple[str, dict[str, Any]]:
+def _name_and_options(model: Any) -> tuple[str | None, dict[str, Any]]:
     """Return the name of a model, and its options where it is given with options.
 
     Raises:
         UsageError: it is no model.
     """
-    if isinstance(model, str):
+    if model is None or isinstance(model, str):
         return model, {}
     if isinstance(model, Layer):
         return GIVEN, {}
@@ -206,6 +165,6 @@ def _name_and_options(model: Any) -> tuple[str, dict[str, Any]]:
 
 def _model(model: Any) -> Model | None:
     """Return the model that was given; None where it was named."""
-    if isinstance(model, str):
+    if model is None or isinstance(model, str):
         return None
     return _Fixed(model) if isinstance(model, Layer) else model

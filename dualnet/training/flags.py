@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeAlias
 from dualnet import backends, data
 from dualnet.errors import UsageError
 from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
-from dualnet.naming import did_you_mean, flag
+from dualnet.naming import did_you_mean, flag, shown
 from dualnet.nn import READS
 from dualnet.training.resolve import (
     DATASET_DEFAULTS,
@@ -46,8 +46,8 @@ def _by_value(usual: Any, others: Mapping[str, Any]) -> str:
     values: dict[Any, list[str]] = {}
     for name, value in others.items():
         values.setdefault(value, []).append(name)
-    told = "; ".join(f"{', '.join(names)}: {_shown(v)}" for v, names in values.items())
-    return f"{_shown(usual)} ({told})" if told else _shown(usual)
+    told = "; ".join(f"{', '.join(names)}: {shown(v)}" for v, names in values.items())
+    return f"{shown(usual)} ({told})" if told else shown(usual)
 
 
 def _of_data(name: str) -> str:
@@ -55,15 +55,6 @@ def _of_data(name: str) -> str:
     own = {dataset: values[name] for dataset, values in DATASET_DEFAULTS.items()}
     usual = OTHER_DATA[name]
     return _by_value(usual, {dataset: v for dataset, v in own.items() if v != usual})
-
-
-def _shown(value: Any) -> str:
-    """Return a default as a user would write it."""
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "yes", False: "no"}[value]
-    if isinstance(value, tuple):
-        return " ".join(map(_shown, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 WHAT_TO_LEARN: Flags = {
@@ -144,7 +135,7 @@ WHERE_AND_HOW_TO_REPORT: Flags = {
     "--grad-stats": _INT
     | {"help": "every N steps, compare gradients with the exact ones; default never"},
     "--json": _SWITCH | {"help": "print the summary as the last line"},
-    "--quiet": _SWITCH | {"help": "show no progress bars"},
+    "--quiet": _SWITCH | {"help": "show nothing on the way"},
     "--list": _SWITCH | {"help": "list what there is to choose from"},
     "--describe": _SWITCH | {"help": "print network and settings as JSON; nothing is trained"},
 }
@@ -270,19 +261,19 @@ def files_named(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     return args.config, args.plugin or []
 
 
-def make_parser(tables: Tables, description: str) -> Parser:
+def make_parser(tables: Tables, program: str) -> Parser:
     """Return the parser of the command line.
 
     Args:
         tables: what there is to choose from; the fields of a choice's dataclass are its flags.
-        description: what the program does, in a line.
+        program: its name in messages.
 
     Raises:
         UsageError: something in the tables cannot have flags.
     """
     parser = Parser(
-        prog="train.py",
-        description=description,
+        prog=program,
+        description="Train a network by forward gradients, or by any other learning rule.",
         epilog=EPILOG,
         allow_abbrev=False,
         formatter_class=lambda prog: _Formatter(prog, max_help_position=32, width=100),

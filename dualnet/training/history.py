@@ -8,6 +8,14 @@ import numpy as np
 
 from dualnet.training.run_folder import COLUMNS
 
+Row = dict[str, float]
+"""An epoch's figures by the names in `COLUMNS`."""
+
+
+def rows(history: np.ndarray) -> list[Row]:
+    """Return a dict for each epoch of a history `(epochs, columns)`."""
+    return [dict(zip(COLUMNS, map(float, row), strict=True)) for row in history]
+
 
 def outcome(history: np.ndarray) -> dict[str, Any]:
     """Return the last epoch's figures under the names that they have in a summary."""

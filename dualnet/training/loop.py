@@ -168,7 +168,7 @@ class Trainer:
     def train(
         self,
         now: TrainState,
-        on_epoch: Callable[[TrainState], None],
+        on_epoch: Callable[[TrainState], bool | None],
         on_interrupt: Callable[[TrainState], None],
         quiet: bool = False,
     ) -> tuple[TrainState, list[float]]:
@@ -176,9 +176,9 @@ class Trainer:
 
         Args:
             now: `start()`, or a state from a checkpoint.
-            on_epoch: called with the state after each epoch.
+            on_epoch: called with the state after each epoch; the run ends if it returns True.
             on_interrupt: called with the last whole state before a KeyboardInterrupt goes on.
-            quiet: whether progress bars are left out.
+            quiet: whether the progress bar is left out.
 
         Returns:
             The last state, and the seconds that each step took.
@@ -195,8 +195,8 @@ class Trainer:
             with np.errstate(all="ignore"), states as following:
                 for state in following:
                     now = state
-                    if now.position[1] == 0:
-                        on_epoch(now)
+                    if now.position[1] == 0 and on_epoch(now):
+                        break
         except KeyboardInterrupt:
             on_interrupt(self.collect_losses(now))
             raise
@@ -204,8 +204,8 @@ class Trainer:
 
     @property
     def label(self) -> str:
-        """What the progress bar says after the number of the epoch: nothing."""
-        return ""
+        """What the progress bar says after the number of the epoch."""
+        return f", seed {self.seed}"
 
     def is_over(self, now: TrainState) -> bool:
         """Return whether the last epoch was made, or so many without a lower test loss."""

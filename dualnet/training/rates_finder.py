@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from dualnet.data import Dataset
 from dualnet.errors import DivergedError, UsageError
 from dualnet.naming import assigned, named
 from dualnet.nn import Layer
+from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course, step_number
 from dualnet.training.loop import Trainer
-from dualnet.training.run import make_trainer, out_of_memory_explained
+from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.settings import Settings
 
 PICTURE = "rates.png"

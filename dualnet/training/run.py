@@ -1,36 +1,35 @@
-"""One training run, from settings to summary."""
+"""One training run: from settings to a trained network, in memory or in a folder as well."""
 
 from __future__ import annotations
 
-import re
 import statistics
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from dualnet import backends, tree
+from dualnet import tree
 from dualnet.analysis import TOTAL
-from dualnet.data import AUGMENTATIONS, Dataset
-from dualnet.errors import BackendError, DataError, UsageError
-from dualnet.learning import RULES, Task
-from dualnet.naming import assigned, named
+from dualnet.data import Dataset
+from dualnet.errors import DataError, UsageError
+from dualnet.naming import assigned
 from dualnet.nn import Layer
-from dualnet.optim import OPTIMIZERS
-from dualnet.schedules import SCHEDULES
+from dualnet.training.assemble import make_trainer
 from dualnet.training.curve import draw_curve
-from dualnet.training.history import best, best_epoch, outcome
+from dualnet.training.history import Row, best, best_epoch, outcome, rows
 from dualnet.training.loop import Trainer
-from dualnet.training.objective import OBJECTIVES
+from dualnet.training.memory import out_of_memory_explained, peak_memory_bytes
+from dualnet.training.published import published
+from dualnet.training.report import Report
 from dualnet.training.run_folder import BEST, COLUMNS, NETWORK, RunFolder
-from dualnet.training.settings import Settings, build
-from dualnet.training.state import TrainState
-from dualnet.training.trained import Trained, parts_of
+from dualnet.training.settings import Settings
+from dualnet.training.state import Carried, TrainState
+from dualnet.training.trained import FittedNetwork, Trained, parts_of
 from dualnet.tree import Tree
+
+Callback = Callable[[Row], Any]
+"""It gets an epoch's figures by their names in `COLUMNS`; if it returns True, training ends."""
 
 _WARM_UP_STEPS = 5
 
@@ -39,82 +38,152 @@ def run(
     settings: Settings,
     network: Layer,
     dataset: Dataset,
-    folder: RunFolder,
+    folder: RunFolder | None = None,
     *,
     resume: bool = False,
+    callbacks: Sequence[Callback] = (),
     quiet: bool = False,
-    published: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Train, evaluate, and fill the run folder.
+) -> FittedNetwork:
+    """Train and evaluate, and fill the run folder if there is one.
 
     Args:
         settings: all choices.
-        network: built from `settings.model` by the caller (models stand above the package).
-        dataset: loaded by the caller.
-        folder: where to write.
+        network: as `assemble.network_of` makes it.
+        dataset: what is learned.
+        folder: where to write; None for nowhere.
         resume: whether the folder holds a checkpoint to go on from.
-        quiet: whether progress bars are left out.
-        published: what the summary holds beside the outcome, to compare it with; None for nothing.
-
-    Returns:
-        What `summary.json` holds.
+        callbacks: called after each epoch.
+        quiet: whether header, progress bars and the lines of epochs are left out.
 
     Raises:
         DivergedError, DataError, UsageError, BackendError: see `dualnet.errors`.
     """
     with out_of_memory_explained(settings):
         trainer = make_trainer(settings, network, dataset)
-        one = Run(settings, trainer, folder, resume=resume, published=published)
-    if one.done is not None:
-        return one.done
-    with out_of_memory_explained(settings):
-        now, step_seconds = trainer.train(one.start, one.save_epoch, one.save, quiet)
-    return one.finish(now, step_seconds)
+        if folder is None:
+            one = Run(settings, trainer)
+        else:
+            one = KeptRun(settings, trainer, folder, resume)
+        if one.done is not None:
+            return one.fitted(one.start)
+        report = Report(trainer, settings, folder=folder, quiet=quiet)
+        report.begin(one.start)
+
+        def on_epoch(state: TrainState) -> bool:
+            one.save_epoch(state)
+            report.epoch([state])
+            row = rows(state.history)[-1]
+            return any([callback(row) is True for callback in callbacks])
+
+        now, step_seconds = trainer.train(one.start, on_epoch, one.save, quiet)
+    one.finish(now, step_seconds)
+    return one.fitted(now)
 
 
 class Run:
-    """A run and its folder: where it starts, what is saved on the way, and its summary.
+    """A run in memory: where it starts, the best network on the way, and its summary.
 
     Args:
-        settings, folder, resume, published: see `run`.
+        settings: see `run`.
         trainer: of the run.
 
     Attributes:
         start: the state from which the run goes on.
-        done: the summary of a run that has reached its last epoch before; None for others.
+        done: the summary of a run that has reached its end; None before.
+    """
+
+    def __init__(self, settings: Settings, trainer: Trainer):
+        self._began = time.perf_counter()
+        self.settings, self.trainer = settings, trainer
+        self._memory: dict[str, int] = {}
+        self.start = trainer.start()
+        self.done: dict[str, Any] | None = None
+        self._best = self.start.carried
+
+    def save(self, state: TrainState) -> None:
+        """Keep a state, from which the run can go on."""
+
+    def save_epoch(self, state: TrainState) -> None:
+        """Keep a state after an epoch, and its network if it is the best one so far."""
+        if best_epoch(state.history) == len(state.history):
+            self._best = _with_arrays_of_its_own(state.carried)
+        self._memory = self.trainer.backend.memory()  # a recorded step still holds its memory
+
+    def finish(self, now: TrainState, step_seconds: list[float]) -> dict[str, Any]:
+        """Return the summary of a run that has reached its end."""
+        settings = self.settings
+        self.done = {
+            **outcome(now.history),
+            **best(now.history),
+            "seconds_per_step": seconds_per_step(step_seconds),
+            "seconds": time.perf_counter() - self._began,
+            "peak_memory_bytes": peak_memory_bytes(),
+            **self._memory,
+            "seed": settings.seed,
+            "dataset": settings.dataset,
+            "tested_on": self.trainer.dataset.tested_on,
+            "model": settings.model,
+            "parameters": tree.size(now.carried.params),
+            "objective": settings.objective,
+            "rule": settings.rule,
+            **{f"rule_{name}": value for name, value in settings.rule_options.items()},
+            **last_cosine(now.comparisons),
+            **({"skipped_steps": int(now.skipped)} if settings.on_nan == "skip" else {}),
+            **published(settings),
+        }
+        return self.done
+
+    def fitted(self, now: TrainState) -> FittedNetwork:
+        """Return the network at the end of the run, which has a summary."""
+        assert self.done is not None
+        last = _with_arrays_of_its_own(now.carried)
+        return FittedNetwork(
+            **parts_of(self.trainer, self.settings, last),
+            history=rows(now.history),
+            best=Trained(**parts_of(self.trainer, self.settings, self._best)),
+            settings=self.settings,
+            summary=self.done,
+        )
+
+
+class KeptRun(Run):
+    """A run that is kept in a folder, from which it can go on.
+
+    Args:
+        settings, folder, resume: see `run`.
+        trainer: of the run.
 
     Raises:
         DataError, UsageError: see `run`.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        trainer: Trainer,
-        folder: RunFolder,
-        *,
-        resume: bool = False,
-        published: dict[str, Any] | None = None,
+        self, settings: Settings, trainer: Trainer, folder: RunFolder, resume: bool = False
     ):
-        self._began = time.perf_counter()
-        self.settings, self.trainer, self.folder = settings, trainer, folder
-        self._published = published or {}
-        self._memory: dict[str, int] = {}
-        self.start = trainer.start()
-        self.done: dict[str, Any] | None = None
+        super().__init__(settings, trainer)
+        self.folder = folder
         if resume:
             self.start = restored(self.start, settings, folder)
             found = folder.summary() if trainer.is_over(self.start) else None
             # A run that was given more epochs and then killed has the summary of fewer.
             if found is not None and found.get("epochs") == len(self.start.history):
                 self.done = found
+                self._best = self._read_best()
                 return
             folder.write_settings(settings)  # the run may have more epochs now
             self._drop_best_of_a_lost_epoch()
+            self._best = self._read_best()
         else:
             folder.create(settings)
         self._write_network()
         self.save(self.start)
+
+    def _read_best(self) -> Carried:
+        """Return the best network of a run that goes on, or where it starts if there is none."""
+        if not self.folder.holds(BEST):
+            return self.start.carried
+        found = read_best(self.start, self.folder)
+        return self.start.carried._replace(**{n: found[n] for n in found if n != "epoch"})
 
     def _write_network(self) -> None:
         """Write `network.json`, unless a layer cannot be written as text."""
@@ -136,13 +205,13 @@ class Run:
 
     def save_epoch(self, state: TrainState) -> None:
         """Write a state after an epoch, and the figures of all epochs."""
+        super().save_epoch(state)
         if best_epoch(state.history) == len(state.history):
             # Before the checkpoint: a run that is killed in between makes this epoch again.
             best = of_best(state)
             self.folder.write_checkpoint(tree.map(self.trainer.backend.to_host, best), BEST)
         self.save(state)
         self.folder.write_metrics(state.history)
-        self._memory = self.trainer.backend.memory()  # a recorded step still holds its memory
 
     def _drop_best_of_a_lost_epoch(self) -> None:
         """Delete `best.npz` if it is of an epoch that the checkpoint does not know.
@@ -157,66 +226,29 @@ class Run:
                 self.folder.remove(BEST)
 
     def finish(self, now: TrainState, step_seconds: list[float]) -> dict[str, Any]:
-        """Write and return the summary of a run that has reached its last epoch."""
-        settings = self.settings
-        summary = {
-            **outcome(now.history),
-            **best(now.history),
-            "seconds_per_step": seconds_per_step(step_seconds),
-            "seconds": time.perf_counter() - self._began,
-            "peak_memory_bytes": peak_memory_bytes(),
-            **self._memory,
-            "seed": settings.seed,
-            "dataset": settings.dataset,
-            "tested_on": self.trainer.dataset.tested_on,
-            "model": settings.model,
-            "parameters": tree.size(now.carried.params),
-            "objective": settings.objective,
-            "rule": settings.rule,
-            **{f"rule_{name}": value for name, value in settings.rule_options.items()},
-            **last_cosine(now.comparisons),
-            **({"skipped_steps": int(now.skipped)} if settings.on_nan == "skip" else {}),
-            **self._published,
-            "run_dir": str(self.folder.path),
-        }
+        """Write and return the summary of a run that has reached its end."""
+        summary = super().finish(now, step_seconds)
+        summary["run_dir"] = str(self.folder.path)
         self.folder.write_json("summary.json", summary)
+        settings = self.settings
         title = f"{settings.dataset}, {settings.model}, {settings.rule}"
         draw_curve(now.history, title, self.folder.path / "curve.png")
         return summary
 
 
-def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Trainer:
-    """Return the trainer that the settings describe, with its data on the device if they fit."""
-    objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
-    backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
-    if not dataset.on_disk:
-        arrays = ("train_images", "train_labels", "test_images", "test_labels")
-        dataset = replace(
-            dataset, **{name: backend.keep_on_device(getattr(dataset, name)) for name in arrays}
-        )
-    return Trainer(
-        task=Task(network, objective.loss),
-        objective=objective,
-        rule=build(RULES, "rule", settings.rule, settings.rule_options),
-        optimizer=build(OPTIMIZERS, "optimizer", settings.optimizer, settings.optimizer_options),
-        schedule=build(SCHEDULES, "schedule", settings.schedule, settings.schedule_options),
-        lr=settings.lr,
-        dataset=dataset,
-        pixels=settings.pixels,
-        augment=AUGMENTATIONS[settings.augment](),
-        dtype=np.dtype(settings.dtype),
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        backend=backend,
-        shards=settings.shards,
-        early_stop=settings.early_stop,
-        grad_stats=settings.grad_stats,
-        graph=settings.graph,
-        head_lr=settings.head_lr,
-        output_lr=settings.output_lr,
-        clip_norm=settings.clip_norm,
-        on_nan=settings.on_nan,
+def _with_arrays_of_its_own(carried: Carried) -> Carried:
+    """Return a state whose network has arrays of its own.
+
+    A recorded step writes into the same memory again.
+    """
+
+    def own(part: Tree) -> Tree:
+        return tree.map(lambda leaf: leaf.copy(), part)
+
+    return carried._replace(
+        params=own(carried.params),
+        model_state=own(carried.model_state),
+        readout=own(carried.readout),
     )
 
 
@@ -281,61 +313,6 @@ def read_best(like: TrainState, folder: RunFolder) -> dict[str, Tree]:
     return folder.read_checkpoint(of_best(like), BEST)
 
 
-@contextmanager
-def out_of_memory_explained(settings: Settings, seeds: int = 1) -> Iterator[None]:
-    """Turn a MemoryError into a BackendError that says which settings would make the work fit.
-
-    Args:
-        settings: of the work.
-        seeds: how many runs with these settings are side by side.
-    """
-    try:
-        yield
-    except MemoryError as error:
-        options = settings.rule_options
-        k = f", k = {options['tangents']}" if "tangents" in options else ""
-        lower = [named("batch_size")]
-        if "tangent_chunk" in options:
-            chunk = options["tangent_chunk"]
-            none = f"no {named('tangent_chunk')}"
-            k += f", {none if chunk is None else assigned('tangent_chunk', chunk)}"
-            lower.insert(0, named("tangent_chunk"))
-        elif "tangents" in options:
-            lower.insert(0, named("tangents"))
-        if seeds > 1:
-            k += f", {seeds} seeds at once"
-            lower.insert(0, f"the number of {named('seeds')}")
-        raise BackendError(
-            f"backend {settings.backend}: out of memory with batch size {settings.batch_size}{k}: "
-            f"{str(error).rstrip('.')}{_what_would_fit(error, settings)}; lower "
-            f"{' or '.join(lower)}, raise {named('shards')}, or take a smaller model; what was "
-            "checkpointed is kept"
-        ) from error
-
-
-def _what_would_fit(error: MemoryError, settings: Settings) -> str:
-    """Say what a device has, and how large a batch may be at most; nothing for the host.
-
-    A step that fails had taken some bytes and asked for more.  In proportion to these, the largest
-    batch is overestimated: the rest of the step would have asked for more still, and parameters
-    take the same bytes for a smaller batch.
-    """
-    if settings.backend != "cupy":
-        return ""
-    from dualnet.backends.cupy_backend import device_memory  # which is not needed on the host
-
-    free, total = device_memory()
-    text = f"; the device has {total:,} bytes, {free:,} of them free"
-    sizes = re.search(r"allocating ([\d,]+) bytes \(allocated so far: ([\d,]+) bytes", str(error))
-    if sizes is None:
-        return text
-    asked, taken = (int(size.replace(",", "")) for size in sizes.groups())
-    most = settings.batch_size * total // (asked + taken)
-    if most >= settings.batch_size:
-        return text  # others hold the rest, or it is in pieces
-    return f"{text}; of such a batch, no more than {most} would fit"
-
-
 def seconds_per_step(step_seconds: list[float]) -> float | None:
     """Return the median of all steps but the first five; None if there were no more."""
     after = step_seconds[_WARM_UP_STEPS:]
@@ -351,13 +328,3 @@ def last_cosine(comparisons: Tree) -> dict[str, float | None]:
         return {}
     cosine = float(comparisons[-1, -1, 0])
     return {"gradient_cosine": cosine if np.isfinite(cosine) else None}
-
-
-def peak_memory_bytes() -> int | None:
-    """Return the most memory that this process has held; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

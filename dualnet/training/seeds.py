@@ -11,7 +11,10 @@ from typing import Any
 from dualnet.data import Dataset
 from dualnet.errors import DivergedError, UsageError
 from dualnet.nn import Layer
-from dualnet.training.run import Run, make_trainer, out_of_memory_explained
+from dualnet.training.assemble import make_trainer
+from dualnet.training.memory import out_of_memory_explained
+from dualnet.training.report import Report
+from dualnet.training.run import KeptRun
 from dualnet.training.run_folder import CHECKPOINT, RunFolder
 from dualnet.training.settings import Settings
 from dualnet.training.side_by_side import train_side_by_side
@@ -37,15 +40,13 @@ def run_seeds(
     *,
     resume: bool = False,
     quiet: bool = False,
-    published: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Do a run for each seed, each in a folder of its own below `folder`.
 
     A run gives the numbers that it gives alone.  If one diverges, the others go on.
 
     Args:
-        settings, network, dataset, quiet, published: see `run.run`; the seed of the settings is of
-            no account.
+        settings, network, dataset, quiet: see `run.run`; the seed of the settings is of no account.
         folder: of all runs.
         seeds: of the runs, all different.
         resume: whether each run goes on from its checkpoint, or starts if it has none.
@@ -62,18 +63,19 @@ def run_seeds(
     with out_of_memory_explained(settings, len(seeds)):
         trainer = make_trainer(settings, network, dataset)
         runs = [
-            Run(
+            KeptRun(
                 replace(settings, seed=seed),
                 replace(trainer, seed=seed),
                 folder.of_seed(seed),
                 resume=resume and _has_begun(folder.of_seed(seed)),
-                published=published,
             )
             for seed in seeds
         ]
         outcomes: Outcomes = {one.settings.seed: one.done for one in runs if one.done is not None}
         for together in _by_position([one for one in runs if one.done is None]):
-            outcomes |= _train(together, quiet)
+            ones = [one.settings.seed for one in together]
+            report = Report(trainer, settings, seeds=ones, folder=folder, quiet=quiet)
+            outcomes |= _train(together, report, quiet)
     return combined({seed: outcomes[seed] for seed in seeds}, folder)
 
 
@@ -122,31 +124,33 @@ def _has_begun(folder: RunFolder) -> bool:
     return False
 
 
-def _by_position(runs: Sequence[Run]) -> list[list[Run]]:
+def _by_position(runs: Sequence[KeptRun]) -> list[list[KeptRun]]:
     """Group runs that go on from the same position.
 
     All do, unless the runs were stopped a second time while they were being saved.
     """
-    groups: dict[tuple[int, ...], list[Run]] = {}
+    groups: dict[tuple[int, ...], list[KeptRun]] = {}
     for one in runs:
         groups.setdefault(tuple(one.start.position.tolist()), []).append(one)
     return list(groups.values())
 
 
-def _train(runs: Sequence[Run], quiet: bool) -> Outcomes:
+def _train(runs: Sequence[KeptRun], report: Report, quiet: bool) -> Outcomes:
     """Train runs side by side, and return the summary or the error of each by its seed."""
 
     def save_epoch(states: dict[int, TrainState]) -> None:
-        each(Run.save_epoch, states)
+        each(KeptRun.save_epoch, states)
+        report.epoch(list(states.values()))
 
     def save(states: dict[int, TrainState]) -> None:
-        each(Run.save, states)
+        each(KeptRun.save, states)
 
-    def each(saved: Callable[[Run, TrainState], None], states: dict[int, TrainState]) -> None:
+    def each(saved: Callable[[KeptRun, TrainState], None], states: dict[int, TrainState]) -> None:
         # A disk takes longer to be sure of a file than to write several.
         with ThreadPoolExecutor() as threads:
             list(threads.map(saved, [runs[i] for i in states], states.values()))
 
+    report.begin(runs[0].start)
     trainers, starts = zip(*((one.trainer, one.start) for one in runs), strict=True)
     outcomes, step_seconds = train_side_by_side(trainers, starts, save_epoch, save, quiet)
     return {

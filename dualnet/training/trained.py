@@ -28,6 +28,7 @@ from dualnet.nn import Layer, softmax
 from dualnet.nn.written import read_network, written_network
 from dualnet.random import Key
 from dualnet.training.evaluation import batch_that_fits
+from dualnet.training.history import Row
 from dualnet.training.loop import Trainer
 from dualnet.training.objective import OBJECTIVES, Objective, TrainedNetwork
 from dualnet.training.run_folder import BEST, CHECKPOINT, NETWORK, RunFolder, surroundings
@@ -197,6 +198,23 @@ class Trained:
             )
         x = inputs_like(self.preparation, examples[0])
         return x, targets_like(self.labels, self.real_targets, examples[1], len(x))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedNetwork(Trained):
+    """What `fit` returns: the network after the last epoch, and how it got there.
+
+    Attributes:
+        history: a row for each epoch; figures by the names in `COLUMNS`.
+        best: the network after the epoch with the lowest test loss.
+        settings: every choice that was made.
+        summary: the outcome, as `summary.json` of a run folder has it.
+    """
+
+    history: list[Row]
+    best: Trained
+    settings: Settings
+    summary: dict[str, Any]
 
 
 def parts_of(trainer: Trainer, settings: Settings, carried: Carried) -> dict[str, Any]:

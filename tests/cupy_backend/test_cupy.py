@@ -285,7 +285,7 @@ def test_without_a_device(count, capsys):
 @pytest.mark.parametrize("precision", ("tf32", "bf16"))
 @pytest.mark.parametrize("device", (False, True))
 def test_auto_drops_what_is_of_no_use_to_its_choice(device, precision, tmp_path, monkeypatch):
-    import train
+    from dualnet.command import train
 
     monkeypatch.setattr("dualnet.training.run.draw_curve", lambda *_: False)
     size = ["--epochs", "1", "--limit-train", "64", "--limit-test", "20", "--width", "8"]

@@ -37,9 +37,10 @@ from dualnet.nn import (
 )
 from dualnet.optim import OPTIMIZERS
 from dualnet.random import Key
+from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course
 from dualnet.training.objective import READOUT_LR
-from dualnet.training.run import make_trainer, run
+from dualnet.training.run import run
 from dualnet.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")
@@ -193,7 +194,7 @@ def test_a_run_tells_the_memory_of_its_recordings(cupy_backend, digits, tmp_path
         return counted[-1][0]
 
     monkeypatch.setattr(type(cupy_backend), "memory", spy)
-    summary = run(settings("bp"), built(digits), digits, RunFolder(tmp_path), quiet=True)
+    summary = run(settings("bp"), built(digits), digits, RunFolder(tmp_path), quiet=True).summary
     figures, of_recordings = counted[-1]
     assert figures.items() <= summary.items()
     assert figures["device_pool_bytes"] > of_recordings > 0

@@ -16,7 +16,7 @@ from test_cupy_training import CHOICES, built, cupy_by_name, settings  # noqa: F
 from dualnet import data, tree
 from dualnet.backends.overridable import exact_matmul
 from dualnet.random import Key
-from dualnet.training.run import make_trainer
+from dualnet.training.assemble import make_trainer
 from dualnet.training.side_by_side import _Group, train_side_by_side
 
 pytestmark = pytest.mark.usefixtures("cupy_by_name")

@@ -16,9 +16,10 @@ from dualnet.errors import BackendError, DivergedError
 from dualnet.learning import RULES
 from dualnet.models import MODELS
 from dualnet.optim import OPTIMIZERS
+from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course
 from dualnet.training.objective import OBJECTIVES
-from dualnet.training.run import make_trainer, restored, run
+from dualnet.training.run import restored, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings
 

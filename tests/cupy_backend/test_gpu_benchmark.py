@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from peers import peer
 
-import train
 from benchmarks import gpu
 from dualnet import backends, tree
 from dualnet.learning import Backprop, WeightPerturbation
+from dualnet.models import MODELS
 
 
 def test_failures_are_named_and_ratios_are_to_the_fastest_peer():
@@ -182,7 +182,7 @@ def test_the_networks_of_the_papers_are_all_there():
         settings = networks.settings_of(f"{flags} --rule {own}")
         assert settings.objective == "supervised"
         models.add(settings.model)
-    assert models == set(train.MODELS)
+    assert models == set(MODELS)
 
 
 @pytest.mark.parametrize("name", ("MLP", "LocalMixer"))

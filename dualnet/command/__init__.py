@@ -1,0 +1,1 @@
+"""The commands: `dualnet train`, `dualnet check` and others; `main.COMMANDS` lists them."""

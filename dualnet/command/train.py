@@ -1,0 +1,223 @@
+"""`dualnet train`, which is also `python train.py`: train by what the flags say."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dualnet import data
+from dualnet.command.describe import describe
+from dualnet.command.listing import print_list
+from dualnet.command.outcome import conclude
+from dualnet.errors import DivergedError, Interrupted, UsageError
+from dualnet.naming import as_flags
+from dualnet.training.assemble import TABLES, network_of
+from dualnet.training.config_file import checked, overruled, plugins_in, read_toml
+from dualnet.training.fit import fit, loaded
+from dualnet.training.flags import files_named, given, make_parser
+from dualnet.training.host_memory import keep_freed_memory
+from dualnet.training.memory import out_of_memory_explained
+from dualnet.training.plugins import load_plugins
+from dualnet.training.rates_finder import PICTURE, draw_rates, find_rates
+from dualnet.training.resolve import check, resolve
+from dualnet.training.run import run
+from dualnet.training.run_folder import RunFolder
+from dualnet.training.seeds import run_seeds, settings_to_resume
+from dualnet.training.settings import Settings
+
+
+@as_flags()
+def main(argv: list[str], program: str = "dualnet train") -> None:
+    """Do what the command line asks for.
+
+    Args:
+        argv: flags and their values.
+        program: its name in messages.
+
+    Raises:
+        UsageError, DataError, DivergedError, BackendError, Interrupted: see `dualnet.errors`.
+    """
+    keep_freed_memory()
+    args = parse(argv, program)
+    try:
+        if args.list:
+            print_list()
+        elif args.resume is not None:
+            require_resumable(argv)
+            conclude(resumed(args), args.json)
+        else:
+            start(args)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted before training began") from None
+
+
+def parse(argv: list[str], program: str = "dualnet train") -> argparse.Namespace:
+    """Return the flags that the command line gives, and for others what `--config` says."""
+    config, plugins = files_named(argv)
+    file = {} if config is None else read_toml(config)
+    load_plugins(plugins or plugins_in(file, config), {**TABLES, "dataset": data.SOURCES})
+    parser = make_parser(TABLES, program)
+    args = parser.parse_every(argv)
+    if config is not None:
+        flags = {n: v for n, v in vars(args).items() if v is not parser.get_default(n)}
+        vars(args).update(overruled(checked(file, config, TABLES), flags, TABLES))
+    return args
+
+
+@as_flags()
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Return the settings that flags ask for."""
+    return resolve(given(args, TABLES), TABLES)
+
+
+def start(args: argparse.Namespace) -> None:
+    """Make a new run, or runs; or only say what they would be."""
+    if args.seed is not None and args.seeds is not None:
+        raise UsageError("give --seed or --seeds, not both")
+    if len(set(args.seeds or ())) < len(args.seeds or ()):
+        raise UsageError(f"--seeds must differ, got {' '.join(map(str, args.seeds))}")
+    settings = settings_of(args)
+    require_use(args.data_dir, settings)
+    if args.describe:
+        print_description(settings, args)
+        return
+    if args.rates is None and args.rate_steps is not None:
+        raise UsageError("--rate-steps is of no use without --rates")
+    if args.rates is not None and (args.seeds is not None or args.lr is not None):
+        raise UsageError("--rates takes neither --lr nor --seeds; it tries each rate with --seed")
+    name = f"{settings.dataset}-{settings.model}-{settings.rule}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = RunFolder(args.run_dir or unused(Path("runs") / name))
+    if args.rates is not None:
+        print_rates(settings, folder, args)
+        return
+    for one in (folder, *map(folder.of_seed, args.seeds or ())):
+        one.require_unused()  # before data are loaded
+    conclude(trained(settings, folder, args), args.json)
+
+
+def trained(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
+    """Train anew in a folder, and return the summary."""
+    with where_to_go_on(folder, args), progress_beside(args.json):
+        if args.seeds is None:
+            how = {"data_dir": args.data_dir, "run_dir": str(folder.path), "quiet": args.quiet}
+            return fit(**given(args, TABLES), **how).summary
+        settings, dataset = loaded(settings, args.data_dir, args.quiet)
+        with out_of_memory_explained(settings):
+            network = network_of(settings, dataset.in_shape, dataset.outputs)
+        return run_seeds(settings, network, dataset, folder, args.seeds, quiet=args.quiet)
+
+
+def resumed(args: argparse.Namespace) -> dict[str, Any]:
+    """Go on with the run, or the runs, in the folder `--resume`, and return the summary."""
+    folder = RunFolder(args.resume)
+    settings = settings_to_resume(folder, check_settings, args.epochs)
+    seeds = folder.seeds()
+    how = {"resume": True, "quiet": args.quiet}
+    with where_to_go_on(folder, args), progress_beside(args.json):
+        settings, dataset = loaded(settings, args.data_dir, args.quiet)
+        with out_of_memory_explained(settings):
+            network = network_of(settings, dataset.in_shape, dataset.outputs)
+        if seeds is None:
+            return run(settings, network, dataset, folder, **how).summary
+        return run_seeds(settings, network, dataset, folder, seeds, **how)
+
+
+@contextlib.contextmanager
+def where_to_go_on(folder: RunFolder, args: argparse.Namespace) -> Iterator[None]:
+    """Turn Ctrl-C into an error that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        again = {"--data-dir": [args.data_dir] * (args.data_dir is not None)}
+        again |= {"--plugin": args.plugin or []}
+        where = "".join(f" {name} {value}" for name, values in again.items() for value in values)
+        raise Interrupted(f"interrupted; go on with --resume {folder.path}{where}") from None
+
+
+def progress_beside(as_json: bool) -> contextlib.AbstractContextManager:
+    """Leave standard output to the JSON alone, where it is asked for."""
+    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+
+
+def print_rates(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> None:
+    """Try the rates of `--rates`; print a table and a choice, and write both to the folder."""
+    folder.require_unused()
+    settings, dataset = loaded(settings, args.data_dir, args.quiet)
+    with out_of_memory_explained(settings):
+        network = network_of(settings, dataset.in_shape, dataset.outputs)
+    found = find_rates(
+        settings, network, dataset, args.rates, rate_steps=args.rate_steps, quiet=args.quiet
+    )
+    folder.write_rates(found.as_json(), settings)
+    title = f"{settings.dataset}, {settings.model}, {settings.rule}"
+    drawn = draw_rates(found, title, folder.path / PICTURE)
+    if args.json:
+        print(json.dumps(found.as_json()))
+    else:
+        print(f"{found.table()}\n{textwrap.fill(found.why, 80)}\nfolder        {folder.path}")
+        if not drawn:
+            print('no picture    matplotlib is not installed: pip install "dualnet[plot]"')
+    if all(one.diverged for one in found.runs):
+        sys.stdout.flush()
+        raise DivergedError(found.why)
+
+
+def print_description(settings: Settings, args: argparse.Namespace) -> None:
+    """Print what `--describe` shows."""
+    described = describe(settings, args.data_dir)
+    beside = {name: getattr(args, name) for name in ("seeds", "data_dir", "run_dir", "plugin")}
+    described["settings"] |= {n: value for n, value in beside.items() if value is not None}
+    if args.seeds is not None:
+        del described["settings"]["seed"]
+    print(json.dumps(described))
+
+
+WITHOUT_FOLDER = {"package": "ships with us", "in-memory": "is made by a plugin"}
+"""How a data set is kept that has no folder → what a message says of it."""
+
+
+def require_use(data_dir: str | None, settings: Settings) -> None:
+    """Raise a UsageError if a folder of data files is named for a set without any."""
+    if data_dir is not None and data.SOURCES[settings.dataset].kept in WITHOUT_FOLDER:
+        what = WITHOUT_FOLDER[data.SOURCES[settings.dataset].kept]
+        raise UsageError(f"--data-dir is of no use to --dataset {settings.dataset}: it {what}")
+
+
+def require_resumable(argv: list[str]) -> None:
+    """Raise a UsageError if a flag beside `--resume` would change the run."""
+    flags = {argument.partition("=")[0] for argument in argv if argument.startswith("--")}
+    refused = sorted(
+        flags - {"--resume", "--epochs", "--json", "--quiet", "--data-dir", "--plugin"}
+    )
+    if refused:
+        raise UsageError(
+            f"{refused[0]} cannot be changed on --resume; a run keeps its settings, but for "
+            "--epochs, --data-dir and --plugin"
+        )
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise a UsageError unless everything that the settings name exists and can be made."""
+    try:
+        check(settings, TABLES)
+    except UsageError as error:
+        known = {**TABLES, "dataset": data.SOURCES}
+        if all(getattr(settings, kind) in names for kind, names in known.items()):
+            raise
+        raise UsageError(f"{error}; if it is your own, name its file with --plugin") from None
+
+
+def unused(path: Path) -> Path:
+    """Return the path, with a number behind it if the path is taken."""
+    candidate, n = path, 1
+    while candidate.exists():
+        n += 1
+        candidate = path.with_name(f"{path.name}-{n}")
+    return candidate

@@ -1,0 +1,179 @@
+"""What a run shows while it trains: a header, and a line for each epoch.
+
+They go to standard output, in 80 columns, and are the same in a terminal, a notebook and a log
+file.  The progress bar, which goes to standard error, is shown in terminals and notebooks alone;
+see `epoch.course`.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dualnet import tree
+from dualnet.naming import shown
+from dualnet.nn import Layer, table
+from dualnet.training.loop import Trainer
+from dualnet.training.run_folder import COLUMNS, RunFolder
+from dualnet.training.settings import Settings
+from dualnet.training.state import TrainState
+
+WIDTH = 80
+_INDENT = 11
+_MOST_LAYERS = 24
+"""How many lines the layers of a network may take."""
+
+
+class Report:
+    """What is shown of a run, or of runs of several seeds that are trained together.
+
+    Args:
+        trainer: of the run, or of one of them.
+        settings: likewise.
+        seeds: of several runs; () for one run, whose seed the settings have.
+        folder: of the run or of all runs; None for none.
+        quiet: whether nothing is shown.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        settings: Settings,
+        *,
+        seeds: Sequence[int] = (),
+        folder: RunFolder | None = None,
+        quiet: bool = False,
+    ):
+        self._trainer, self._settings, self._quiet = trainer, settings, quiet
+        self._seeds, self._folder = tuple(seeds), folder
+        self._began, self._done = time.perf_counter(), 0
+
+    def begin(self, start: TrainState) -> None:
+        """Show the header, and what stands above the lines of epochs."""
+        if self._quiet:
+            return
+        for name, text in self._header(start).items():
+            print(f"{name:{_INDENT}}{text}")
+        if len(self._seeds) > 1:
+            print(f"\nmeans of {len(self._seeds)} seeds")
+        else:
+            print()
+        print(self._columns(), flush=True)
+        self._began, self._done = time.perf_counter(), 0
+
+    def epoch(self, states: Sequence[TrainState]) -> None:
+        """Show the line of the epoch that the runs have just made."""
+        if self._quiet or not states:
+            return
+        self._done += 1
+        figures = np.mean([state.history[-1] for state in states], axis=0)
+        row = dict(zip(COLUMNS, figures, strict=True))
+        number, epochs = int(row["epoch"]), self._trainer.epochs
+        seconds = (time.perf_counter() - self._began) / self._done
+        counted = f"{number}/{epochs}"
+        cells = [f"{counted:>9}"]
+        for of in ("train", "test"):
+            cells.append(f"{_loss(row[f'{of}_loss']):>11}")
+            if self._classifies:
+                cells.append(f"{row[f'{of}_accuracy']:>10.4f}")
+        left = duration(seconds * (epochs - number)) if number < epochs else ""
+        cells += [f"{duration(seconds):>10}", f"{left:>10}"]
+        print("".join(cells).rstrip(), flush=True)
+
+    @property
+    def _classifies(self) -> bool:
+        return bool(self._trainer.dataset.classes)
+
+    def _columns(self) -> str:
+        """Return what stands above the lines of epochs."""
+        tested_on = self._trainer.dataset.tested_on
+        cells = [f"{'epoch':>9}"]
+        for of in ("train", "valid." if tested_on == "validation" else tested_on):
+            cells.append(f"{of + ' loss':>11}")
+            if self._classifies:
+                cells.append(f"{'accuracy':>10}")
+        return "".join([*cells, f"{'time':>10}", f"{'left':>10}"])
+
+    def _header(self, start: TrainState) -> dict[str, str]:
+        """Return the lines of the header by what they are about."""
+        trainer, chosen = self._trainer, self._settings
+        dataset = trainer.dataset
+        size = "×".join(map(str, dataset.in_shape))
+        outputs = f"{dataset.outputs} {'classes' if dataset.classes else 'real targets'}"
+        seeds = self._seeds or (chosen.seed,)
+        per_epoch = -(-len(dataset.train_images) // chosen.batch_size)
+        parameters = tree.size(start.carried.params)
+        lines = {
+            "data": f"{dataset.name}, {len(dataset.train_images):,} training and "
+            f"{len(dataset.test_images):,} {dataset.tested_on} examples {size}, {outputs}",
+            "network": f"{chosen.model}, {parameters:,} parameters",
+            "": _layers(trainer.task.network, dataset.in_shape),
+            "rule": _with_options(chosen.rule, chosen.rule_options),
+            "optimizer": _with_options(chosen.optimizer, chosen.optimizer_options),
+            "rate": _rates(chosen),
+            "steps": f"{chosen.epochs} epochs of {per_epoch:,} steps of {chosen.batch_size} "
+            f"examples, seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}",
+            "on": f"{trainer.backend.name}, {chosen.dtype}",
+        }
+        if chosen.objective not in ("supervised", "regression"):
+            lines["objective"] = _with_options(chosen.objective, chosen.objective_options)
+        if len(start.history):
+            lines["goes on"] = f"after epoch {len(start.history)}"
+        if self._folder is not None:
+            lines["folder"] = str(self._folder.path)
+        return {name: _wrapped(text) for name, text in lines.items()}
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words of at most seven characters, such as `0.3 s` and `1 h 05`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02}"
+
+
+def _loss(loss: float) -> str:
+    """Return a loss in at most nine characters."""
+    return f"{loss:.4f}" if abs(loss) < 1000 else f"{loss:.3e}"
+
+
+def _layers(network: Layer, in_shape: tuple[int, ...]) -> str:
+    """Return a line for each layer, or for each group of layers where there are many."""
+    lines = table(network, in_shape).splitlines()[:-1]
+    if len(lines) > _MOST_LAYERS:
+        shown = _MOST_LAYERS // 2
+        left_out = f"… {len(lines) - 2 * shown} more layers …"
+        lines = [*lines[:shown], left_out, *lines[-shown:]]
+    most = WIDTH - _INDENT
+    return "\n".join(line if len(line) <= most else f"{line[: most - 1]}…" for line in lines)
+
+
+def _rates(chosen: Settings) -> str:
+    """Return the learning rate, its schedule, and what else decides how far a step goes."""
+    text = f"{chosen.lr:g}, {_with_options(chosen.schedule, chosen.schedule_options)}"
+    for name, usual in (("head_lr", 1.0), ("output_lr", 1.0), ("clip_norm", None)):
+        value = getattr(chosen, name)
+        if value != usual:
+            text += f", {name} {value:g}"
+    return text
+
+
+def _with_options(name: str, options: dict[str, Any]) -> str:
+    """Return a choice and its options, as `adam: beta1 0.9, beta2 0.999`."""
+    told = ", ".join(f"{option} {shown(value)}" for option, value in options.items())
+    return f"{name}: {told}" if told else name
+
+
+def _wrapped(text: str) -> str:
+    """Return a text whose lines behind the first are indented as far as the first."""
+    lines = text.splitlines() if "\n" in text else textwrap.wrap(text, WIDTH - _INDENT)
+    return ("\n" + " " * _INDENT).join(lines)
