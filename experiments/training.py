@@ -48,7 +48,9 @@ def trained(flags: str, form: Form) -> list[dict[str, Any]]:
     Raises:
         UsageError, DataError, BackendError, Interrupted: see `dualnet.errors`.
     """
-    how = [] if form.data_dir is None else ["--data-dir", form.data_dir]
+    how = ["--json"]  # standard output is for tables; what is shown on the way goes beside it
+    if form.data_dir is not None:
+        how += ["--data-dir", form.data_dir]
     if not sys.stderr.isatty():
         how.append("--quiet")
     argv = [*shlex.split(flags), "--backend", form.backend, *how]

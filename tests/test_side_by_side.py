@@ -278,7 +278,7 @@ def test_each_seed_has_a_line_and_all_have_one(ask):
         accuracies.append(float(found[1]))
     found = re.fullmatch(
         r"test accuracy (0\.\d{4}) ± (0\.\d{4}) after 2 epochs "
-        r"\(mean ± sample deviation of 3 seeds\)",
+        r"\(mean ± sample deviation, 3 seeds\)",
         together,
     )
     assert float(found[1]) == pytest.approx(np.mean(accuracies), abs=1e-4)

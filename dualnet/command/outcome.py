@@ -44,7 +44,7 @@ def outcome_text(summary: dict[str, Any]) -> str:
     fewest, epochs = min(one["epochs"] for one in runs), summary["epochs"]
     after = f"{epochs} epoch{'s' if epochs > 1 else ''}"
     after = after if fewest == epochs else f"{fewest} to {after}"
-    of = "" if deviation is None else f" (mean ± sample deviation of {len(runs)} seeds)"
+    of = "" if deviation is None else f" (mean ± sample deviation, {len(runs)} seeds)"
     lines.append(f"{accuracy} after {after}{of}")
     # To choose by images that are tested on would promise more than others will give.
     lines += [

@@ -183,7 +183,7 @@ loss and accuracy so far."""
 
 def _width() -> int | None:
     """Return the width of the progress bar in a terminal; None in a notebook, which has its own."""
-    return min(80, shutil.get_terminal_size().columns) if sys.stderr.isatty() else None
+    return min(79, shutil.get_terminal_size().columns - 1) if sys.stderr.isatty() else None
 
 
 def _so_far(sums: np.ndarray) -> dict[str, str]:

@@ -28,6 +28,11 @@ _MOST_LAYERS = 24
 """How many lines the layers of a network may take."""
 
 
+_TESTED_ON = {"test": "test", "validation": "valid.", "training": "after"}
+"""What examples are tested on → what stands above their figures.  Training examples that are tested
+on for want of others have figures during the epoch, `train`, and after it."""
+
+
 class Report:
     """What is shown of a run, or of runs of several seeds that are trained together.
 
@@ -58,11 +63,7 @@ class Report:
             return
         for name, text in self._header(start).items():
             print(f"{name:{_INDENT}}{text}")
-        if len(self._seeds) > 1:
-            print(f"\nmeans of {len(self._seeds)} seeds")
-        else:
-            print()
-        print(self._columns(), flush=True)
+        print(f"\n{self._columns()}", flush=True)
         self._began, self._done = time.perf_counter(), 0
 
     def epoch(self, states: Sequence[TrainState]) -> None:
@@ -90,9 +91,8 @@ class Report:
 
     def _columns(self) -> str:
         """Return what stands above the lines of epochs."""
-        tested_on = self._trainer.dataset.tested_on
         cells = [f"{'epoch':>9}"]
-        for of in ("train", "valid." if tested_on == "validation" else tested_on):
+        for of in ("train", _TESTED_ON[self._trainer.dataset.tested_on]):
             cells.append(f"{of + ' loss':>11}")
             if self._classifies:
                 cells.append(f"{'accuracy':>10}")
@@ -102,20 +102,24 @@ class Report:
         """Return the lines of the header by what they are about."""
         trainer, chosen = self._trainer, self._settings
         dataset = trainer.dataset
-        size = "×".join(map(str, dataset.in_shape))
-        outputs = f"{dataset.outputs} {'classes' if dataset.classes else 'real targets'}"
+        n, tested = len(dataset.train_images), len(dataset.test_images)
+        examples = f"{n:,} training and {tested:,} {dataset.tested_on} examples"
+        if dataset.tested_on == "training":
+            examples = f"{n:,} training examples, which are tested on"
+        kind = "classes" if dataset.classes else "real target"
+        kind += "s" if not dataset.classes and dataset.outputs > 1 else ""
         seeds = self._seeds or (chosen.seed,)
-        per_epoch = -(-len(dataset.train_images) // chosen.batch_size)
+        per_epoch = -(-n // chosen.batch_size)
         parameters = tree.size(start.carried.params)
         lines = {
-            "data": f"{dataset.name}, {len(dataset.train_images):,} training and "
-            f"{len(dataset.test_images):,} {dataset.tested_on} examples {size}, {outputs}",
+            "data": f"{dataset.name}, {examples}",
+            "shapes": f"inputs {'×'.join(map(str, dataset.in_shape))}, {dataset.outputs} {kind}",
             "network": f"{chosen.model}, {parameters:,} parameters",
             "": _layers(trainer.task.network, dataset.in_shape),
             "rule": _with_options(chosen.rule, chosen.rule_options),
             "optimizer": _with_options(chosen.optimizer, chosen.optimizer_options),
             "rate": _rates(chosen),
-            "steps": f"{chosen.epochs} epochs of {per_epoch:,} steps of {chosen.batch_size} "
+            "epochs": f"{chosen.epochs} epochs of {per_epoch:,} steps of {chosen.batch_size} "
             f"examples, seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}",
             "on": f"{trainer.backend.name}, {chosen.dtype}",
         }
