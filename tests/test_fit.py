@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from dualnet.training.fit import fit
 from dualnet.training.scores import Scores
 from dualnet.training.trained import load_run
 
+SILENT = {"quiet": True}
 FEW = {"epochs": 2, "batch_size": 16, "quiet": True}
 SMALL = MLP(width=8, depth=1)
 
@@ -98,6 +100,84 @@ def test_the_best_network_is_that_of_the_lowest_loss(rng):
     losses = [row["test_loss"] for row in run.history]
     assert run.best.evaluate((x, y)).loss == pytest.approx(min(losses), rel=1e-5)
     assert run.evaluate((x, y)).loss == pytest.approx(losses[-1], rel=1e-5)
+
+
+# --- a run that is kept --------------------------------------------------------------------------
+
+
+def test_a_run_is_kept_as_the_command_line_keeps_it(elsewhere):
+    run = fit(
+        "mlp", "digits", rule="fg-a", epochs=2, width=8, limit_train=64, run_dir="a", **SILENT
+    )
+    train.main("--rule fg-a --epochs 2 --width 8 --limit-train 64 --quiet --run-dir b".split())
+    a, b = Path("a"), Path("b")
+    assert {file.name for file in a.iterdir()} == {file.name for file in b.iterdir()}
+    settings = [json.loads((one / "config.json").read_text())["settings"] for one in (a, b)]
+    assert settings[0] == settings[1]
+    for name in ("checkpoint.npz", "best.npz"):
+        x, y = np.load(a / name), np.load(b / name)
+        # the history holds seconds
+        assert all((x[n] == y[n]).all() for n in x.files if n not in ("history:", "sums:"))
+    assert run.summary == json.loads((a / "summary.json").read_text())
+    digits = data.load("digits").test_images[:]
+    np.testing.assert_array_equal(load_run(a).predict(digits), run.predict(digits))
+    best = load_run(a, best=True).probabilities(digits)
+    np.testing.assert_array_equal(best, run.best.probabilities(digits))
+
+
+def test_a_run_goes_on_to_the_same_numbers(elsewhere, rng):
+    flowers_ = flowers(rng)
+    how = {"rule": "fdfa", "width": 8, "schedule": "constant", "augment": "none", **SILENT}
+    whole = fit("mlp", flowers_, epochs=4, **how)
+
+    class Crash(Exception):
+        pass
+
+    def crash(row):
+        if row["epoch"] == 2:
+            raise Crash
+
+    with pytest.raises(Crash):
+        fit("mlp", flowers_, epochs=4, run_dir="run", resume=True, callbacks=[crash], **how)
+    parts = fit("mlp", flowers_, epochs=4, run_dir="run", resume=True, **how)
+    for ours, theirs in zip(parts.history, whole.history, strict=True):
+        assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+    x = flowers_[0]
+    np.testing.assert_array_equal(parts.outputs(x), whole.outputs(x))
+    np.testing.assert_array_equal(parts.best.outputs(x), whole.best.outputs(x))
+    # Once it is done, nothing is trained again.
+    done = fit("mlp", flowers_, epochs=4, run_dir="run", resume=True, **how)
+    assert done.summary == parts.summary and len(done.history) == 4
+    np.testing.assert_array_equal(done.best.outputs(x), whole.best.outputs(x))
+
+
+def test_a_run_that_a_callback_ends_has_its_outcome(elsewhere, rng):
+    stop = [lambda row: True]
+    run = fit(SMALL, flowers(rng), epochs=9, callbacks=stop, run_dir="run", **SILENT)
+    kept = json.loads(Path("run/summary.json").read_text())
+    assert len(run.history) == 1 == kept["epochs"] and kept == run.summary
+
+
+def test_a_folder_is_not_trained_over(elsewhere, rng):
+    x = flowers(rng)
+    fit("mlp", x, width=8, run_dir="run", **FEW)
+    with pytest.raises(UsageError, match="run_dir='run' holds a run already"):
+        fit("mlp", x, width=8, run_dir="run", **FEW)
+    with pytest.raises(UsageError, match=r"resume: the run in run has lr 0\.001, got 0\.002"):
+        fit("mlp", x, width=8, run_dir="run", resume=True, lr=2e-3, **FEW)
+    with pytest.raises(UsageError, match="resume: expected run_dir with it"):
+        fit("mlp", x, resume=True, **FEW)
+
+
+def test_a_recipe_says_the_rest(monkeypatch):
+    digits = data.load("digits", limit_train=32, limit_test=16)
+    run = fit(examples=digits, recipe="fdfa-mlp2-mnist-fdfa", epochs=1, width=8, **SILENT)
+    assert (run.settings.rule, run.settings.model, run.settings.dataset) == (
+        "fdfa",
+        "mlp",
+        "digits",
+    )
+    assert "dataset" in run.summary["recipe"]["changed"]
 
 
 # --- networks in folders -------------------------------------------------------------------------

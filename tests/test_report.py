@@ -33,10 +33,8 @@ def test_a_header_then_a_line_for_each_epoch(elsewhere, ask):
     code, out, err = ask(*SHORT, "--rule", "fg-w", "--tangents", "4", "--clip-norm", "2")
     header, columns, lines = shown(out)
     assert (code, err) == (0, "")  # no bar where the output is no terminal
-    assert (
-        "data       digits, 96 training and 40 test examples\nshapes     8×8×1 to 10 classes\n"
-        in header
-    )
+    assert "data       digits, 96 training and 40 test examples\n" in header
+    assert "shapes     inputs 8×8×1, 10 classes\n" in header
     assert "network    mlp, 682 parameters\n" in header
     assert re.search(r"hidden1  Linear\(8\) +520  w 64×8, b 8\n", header)
     assert "rule       fg-w: tangents 4, sampler normal" in header

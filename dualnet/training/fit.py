@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from dualnet import backends, data
@@ -17,7 +19,7 @@ from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.resolve import resolve
 from dualnet.training.run import Callback, run
-from dualnet.training.run_folder import RunFolder
+from dualnet.training.run_folder import CHECKPOINT, RunFolder
 from dualnet.training.settings import Settings, build
 from dualnet.training.trained import FittedNetwork
 from dualnet.types import Shape
@@ -49,7 +51,8 @@ def fit(
     rule: str | None = None,
     callbacks: Sequence[Callback] = (),
     data_dir: str | None = None,
-    run_dir: str | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
     quiet: bool = False,
     **settings: Any,
 ) -> FittedNetwork:
@@ -67,8 +70,9 @@ def fit(
         callbacks: functions that are called after each epoch with its figures, a dict by the names
             in `COLUMNS`.  If one returns True, training ends.
         data_dir: the folder that has the files of a named data set.
-        run_dir: a folder for checkpoints, figures and the outcome, which must not hold a run yet;
-            see `RunFolder`.  None for none.
+        run_dir: a folder for checkpoints, figures and the outcome, see `RunFolder`; None for none.
+        resume: whether a run that `run_dir` holds already goes on from its checkpoint, with the
+            same examples and settings, but for more `epochs`; where there is none, one begins.
         quiet: whether the header, progress bars and the lines of epochs are left out.
         **settings: all other settings and options by the names that their flags have on the command
             line, with `_` for `-`: `epochs`, `lr`, `batch_size`, `tangents`, `optimizer`, `seed`,
@@ -99,7 +103,8 @@ def fit(
     with out_of_memory_explained(chosen):
         network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
     folder = None if run_dir is None else RunFolder(run_dir)
-    return run(chosen, network, dataset, folder, callbacks=callbacks, quiet=quiet)
+    begun = resume and _holds_the_same_run(folder, chosen)
+    return run(chosen, network, dataset, folder, resume=begun, callbacks=callbacks, quiet=quiet)
 
 
 def loaded(settings: Settings, data_dir: str | None, quiet: bool) -> tuple[Settings, Dataset]:
@@ -112,6 +117,31 @@ def loaded(settings: Settings, data_dir: str | None, quiet: bool) -> tuple[Setti
     settings = replace(settings, backend=backend.name, threads=backend.threads, **dropped)
     of_data = {name: getattr(settings, name) for name in _OF_DATA}
     return settings, data.load(settings.dataset, data_dir, quiet=quiet, **of_data)
+
+
+def _holds_the_same_run(folder: RunFolder | None, chosen: Settings) -> bool:
+    """Return whether a run with these settings, but for its epochs, can go on in the folder.
+
+    Raises:
+        UsageError: there is no folder, or its run has other settings.
+    """
+    if folder is None:
+        raise UsageError("fit: resume: expected run_dir with it, the folder of the run; got none")
+    if not folder.holds(CHECKPOINT):
+        return False
+    # As JSON has them: there a tuple is a list.
+    before, now = (json.loads(json.dumps(one.as_json())) for one in (folder.settings(_any), chosen))
+    for name, value in now.items():
+        if name != "epochs" and before[name] != value:
+            raise UsageError(
+                f"fit: resume: the run in {folder.path} has {name} {before[name]!r}, got "
+                f"{value!r}; give it the same, or choose another run_dir"
+            )
+    return True
+
+
+def _any(settings: Settings) -> None:
+    """Accept the settings of a folder, which are compared with those that were checked."""
 
 
 def _require_targets(chosen: Settings, dataset: Dataset) -> None:
