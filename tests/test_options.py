@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import pickle
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -382,11 +383,12 @@ def test_a_network_is_printed_as_a_table():
         "  output      Linear(3, weights='zeros')"
     )
     counted = table(network, (4, 4, 1)).splitlines()
-    assert counted[0] == "conv        Conv2d(4, 3, padding=1)        40"
-    assert [line.split()[-1] for line in counted] == ["40", "0", "0", "1,024", "16", "51", "1,131"]
+    assert counted[0] == "conv        Conv2d(4, 3, padding=1)        40  w 3×3×1×4, b 4"
+    assert counted[3] == "mlp/hidden  Linear(16, bias=False)      1,024  w 64×16"
+    numbers = [re.findall(r" ([\d,]+)(?:  w.*|  bias .*)?$", line)[0] for line in counted]
+    assert numbers == ["40", "0", "0", "1,024", "16", "51", "1,131"]
     params, _, _ = network.init(dn.Key(0), (4, 4, 1))
     assert counted[-1].split() == ["total", f"{dn.tree.size(params):,}"]
-    assert len({len(line) for line in counted}) == 1
     assert repr(Linear(3)) == "Linear(features=3, bias=True, weights='kaiming')"
     assert repr(Residual({"block": Activation(np.tanh)})) == "Residual:\n  block  Activation(tanh)"
 

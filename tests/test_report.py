@@ -101,7 +101,7 @@ def test_many_layers_are_left_out_in_the_middle(capsys):
     layers = [(f"hidden{i}", nn.Linear(2)) for i in range(40)]
     dn.fit(nn.Sequential((*layers, ("output", nn.Linear(2)))), (x, y), epochs=1)
     header = shown(capsys.readouterr().out)[0]
-    assert "… 17 more layers …" in header and "hidden11" in header and "hidden12" not in header
+    assert "… 17 more …" in header and "hidden11" in header and "hidden12" not in header
     assert header.count("Linear(2)") == 24
 
 
@@ -110,6 +110,15 @@ def test_large_losses_keep_their_columns(capsys):
     dn.fit("mlp", (x, y), rule="bp", epochs=2, width=4)
     lines = shown(capsys.readouterr().out)[2]
     assert re.fullmatch(r" +1/2( +\d\.\d{3}e\+\d\d){2} +.*", lines[0])
+
+
+def test_one_bar_shows_the_progress_of_all_seeds(elsewhere):
+    longer = "--epochs 1 --batch-size 2 --width 8 --run-dir run --seeds 3 4".split()
+    text, status = in_a_terminal(80, *longer)
+    assert status == 0, text
+    bars = {re.sub(r" +\d+%.*", "", part) for part in text.split("\r") if "%|" in part}
+    assert bars == {"epoch 1/1, seeds 3 4"}
+    assert re.search(r"loss=\d\.\d{4}, accuracy=0\.\d{3}", text)
 
 
 @pytest.mark.parametrize(

@@ -286,13 +286,6 @@ def test_each_seed_has_a_line_and_all_have_one(ask):
     assert where == "run folder    all"
 
 
-def test_one_bar_shows_the_progress_of_all(ask):
-    code, _, err = ask(*FLAGS[:-1], "--seeds", *SEEDS, "--run-dir", "all")
-    bars = {line.partition(":")[0] for line in re.split(r"[\r\n]+", err) if line.strip()}
-    assert code == 0 and bars == {"epoch 1/2, 3 runs", "epoch 2/2, 3 runs"}, err
-    assert re.search(r"loss=\d\.\d{4}, accuracy=0\.\d{3}", err)
-
-
 def test_resume_goes_on_with_all_seeds(ask):
     for seed in SEEDS:
         ask(*FLAGS, "--seed", seed, "--run-dir", seed)

@@ -166,7 +166,7 @@ class Layer(Options, ABC):
         """
         if self.layers:
             return f"{type(self).__name__}:\n  " + table(self).replace("\n", "\n  ")
-        return _as_written(self)
+        return as_written(self)
 
     @abstractmethod
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
@@ -254,12 +254,12 @@ def table(network: Layer, in_shape: Shape | None = None) -> str:
         parameters a last one for all.
     """
     layers = list(walk(network))
-    rows = [(path, _as_written(layer), "", "") for path, layer in layers]
+    rows = [(path, as_written(layer), "", "") for path, layer in layers]
     if in_shape is not None:
         params, _, _ = network.init(Key(0), in_shape)
         own = [subtree(params, path) for path, _ in layers]
         rows = [
-            (*row[:2], f"{size(part):,}", _shapes(part))
+            (*row[:2], f"{size(part):,}", shapes_of(part))
             for row, part in zip(rows, own, strict=True)
         ]
         rows.append(("total", "", f"{size(params):,}", ""))
@@ -270,12 +270,12 @@ def table(network: Layer, in_shape: Shape | None = None) -> str:
     )
 
 
-def _shapes(params: Tree) -> str:
+def shapes_of(params: Tree) -> str:
     """Return the shape of each parameter of a layer, as in `w 64×10, b 10`."""
     return ", ".join(f"{path} {'×'.join(map(str, leaf.shape))}" for path, leaf in items(params))
 
 
-def _as_written(layer: Layer) -> str:
+def as_written(layer: Layer) -> str:
     """Return a layer as one writes it, without the options that have their default."""
     fields: tuple[dataclasses.Field, ...] = ()
     if dataclasses.is_dataclass(layer):

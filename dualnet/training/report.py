@@ -16,11 +16,13 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.naming import shown
-from dualnet.nn import Layer, table
+from dualnet.nn import Layer, walk
+from dualnet.nn.network import as_written, shapes_of
 from dualnet.training.loop import Trainer
 from dualnet.training.run_folder import COLUMNS, RunFolder
 from dualnet.training.settings import Settings
 from dualnet.training.state import TrainState
+from dualnet.tree import Tree
 
 WIDTH = 80
 _INDENT = 11
@@ -106,30 +108,31 @@ class Report:
         examples = f"{n:,} training and {tested:,} {dataset.tested_on} examples"
         if dataset.tested_on == "training":
             examples = f"{n:,} training examples, which are tested on"
-        kind = "classes" if dataset.classes else "real target"
-        kind += "s" if not dataset.classes and dataset.outputs > 1 else ""
+        kind = "classes" if dataset.classes else "real target" + "s" * (dataset.outputs > 1)
         seeds = self._seeds or (chosen.seed,)
         per_epoch = -(-n // chosen.batch_size)
         parameters = tree.size(start.carried.params)
         lines = {
             "data": f"{dataset.name}, {examples}",
             "shapes": f"inputs {'×'.join(map(str, dataset.in_shape))}, {dataset.outputs} {kind}",
-            "network": f"{chosen.model}, {parameters:,} parameters",
-            "": _layers(trainer.task.network, dataset.in_shape),
+            "network": f"{chosen.model}, {_count(parameters, 'parameter')}",
+            "": _layers(trainer.task.network, start.carried.params),
             "rule": _with_options(chosen.rule, chosen.rule_options),
             "optimizer": _with_options(chosen.optimizer, chosen.optimizer_options),
             "rate": _rates(chosen),
-            "epochs": f"{chosen.epochs} epochs of {per_epoch:,} steps of {chosen.batch_size} "
-            f"examples, seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}",
+            "epochs": f"{_count(chosen.epochs, 'epoch')} of {_count(per_epoch, 'step')} of "
+            f"{_count(chosen.batch_size, 'example')}, "
+            f"seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}",
             "on": f"{trainer.backend.name}, {chosen.dtype}",
         }
         if chosen.objective not in ("supervised", "regression"):
             lines["objective"] = _with_options(chosen.objective, chosen.objective_options)
         if len(start.history):
             lines["goes on"] = f"after epoch {len(start.history)}"
+        header = {name: _wrapped(text) for name, text in lines.items()}
         if self._folder is not None:
-            lines["folder"] = str(self._folder.path)
-        return {name: _wrapped(text) for name, text in lines.items()}
+            header["folder"] = str(self._folder.path)  # in one line, to be copied
+        return header
 
 
 def duration(seconds: float) -> str:
@@ -150,15 +153,43 @@ def _loss(loss: float) -> str:
     return f"{loss:.4f}" if abs(loss) < 1000 else f"{loss:.3e}"
 
 
-def _layers(network: Layer, in_shape: tuple[int, ...]) -> str:
-    """Return a line for each layer, or for each group of layers where there are many."""
-    lines = table(network, in_shape).splitlines()[:-1]
-    if len(lines) > _MOST_LAYERS:
-        shown = _MOST_LAYERS // 2
-        left_out = f"… {len(lines) - 2 * shown} more layers …"
-        lines = [*lines[:shown], left_out, *lines[-shown:]]
-    most = WIDTH - _INDENT
-    return "\n".join(line if len(line) <= most else f"{line[: most - 1]}…" for line in lines)
+def _layers(network: Layer, params: Tree) -> str:
+    """Return a line for each layer, or for each part of the network where there are many layers."""
+    layers = list(walk(network))
+    if len(layers) > _MOST_LAYERS:
+        layers = list(network.layers)
+    rows = [
+        (path, _kind(layer), f"{tree.size(part):,}", "" if layer.layers else shapes_of(part))
+        for path, layer in layers
+        for part in [tree.subtree(params, path)]
+    ]
+    if len(rows) > _MOST_LAYERS:
+        half = _MOST_LAYERS // 2
+        rows = [*rows[:half], (f"… {len(rows) - 2 * half} more …", "", "", ""), *rows[-half:]]
+    name, kind, count, shapes = (max(map(len, column)) for column in zip(*rows, strict=True))
+    # The number of parameters is always to be seen.
+    kind = min(kind, WIDTH - _INDENT - name - count - 6 - min(shapes, 16))
+    return "\n".join(
+        _cut(f"{a:{name}}  {_cut(b, kind):{kind}}  {c:>{count}}  {d}".rstrip(), WIDTH - _INDENT)
+        for a, b, c, d in rows
+    )
+
+
+def _kind(layer: Layer) -> str:
+    """Return a layer as one writes it, and of a container its kind and how many it holds."""
+    if not layer.layers:
+        return as_written(layer)
+    return f"{type(layer).__name__} of {_count(len(list(walk(layer))), 'layer')}"
+
+
+def _cut(text: str, most: int) -> str:
+    """Return a text, with `…` at its end where it is too long."""
+    return text if len(text) <= most else f"{text[: max(most - 1, 0)]}…"
+
+
+def _count(n: int, what: str) -> str:
+    """Return a number of things, as `1 epoch` or `1,200 steps`."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _rates(chosen: Settings) -> str:
@@ -179,5 +210,9 @@ def _with_options(name: str, options: dict[str, Any]) -> str:
 
 def _wrapped(text: str) -> str:
     """Return a text whose lines behind the first are indented as far as the first."""
-    lines = text.splitlines() if "\n" in text else textwrap.wrap(text, WIDTH - _INDENT)
+    if "\n" in text:
+        lines = text.splitlines()
+    else:
+        # Names such as fg-w stay in one piece.
+        lines = textwrap.wrap(text, WIDTH - _INDENT, break_on_hyphens=False, break_long_words=False)
     return ("\n" + " " * _INDENT).join(lines)
