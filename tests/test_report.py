@@ -113,7 +113,7 @@ def test_large_losses_keep_their_columns(capsys):
 
 
 def test_one_bar_shows_the_progress_of_all_seeds(elsewhere):
-    longer = "--epochs 1 --batch-size 2 --width 8 --run-dir run --seeds 3 4".split()
+    longer = "--epochs 1 --batch-size 8 --width 8 --run-dir run --seeds 3 4".split()
     text, status = in_a_terminal(80, *longer)
     assert status == 0, text
     bars = {re.sub(r" +\d+%.*", "", part) for part in text.split("\r") if "%|" in part}
