@@ -100,3 +100,10 @@ def epochs_along(axes: Any, epochs: int) -> None:
     axes.set_xlim(1 - 0.04 * epochs, epochs * 1.04)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a name with dots in the place of its middle if it has more than so many characters."""
+    if len(name) <= most:
+        return name
+    return f"{name[: most // 2]}…{name[len(name) - (most - 1) // 2 :]}"
