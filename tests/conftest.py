@@ -127,6 +127,7 @@ def no_outside(monkeypatch, tmp_path):
 def no_curve(monkeypatch):
     """Curves take longer to draw than the runs of tests to train."""
     monkeypatch.setattr("dualnet.training.run.draw_curve", lambda *_: False)
+    monkeypatch.setattr("dualnet.training.run.draw_gradients", lambda *_: False)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dualnet.training.pictures import epochs_along, new_figure
 from dualnet.training.run_folder import COLUMNS
 
 
@@ -23,23 +24,29 @@ def draw_curve(history: np.ndarray, title: str, path: Path) -> bool:
     Returns:
         Whether the curve was drawn; False if matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError:
+    figure = new_figure(9, 3.6)
+    if figure is None:
         return False
     column = {name: history[:, i] for i, name in enumerate(COLUMNS)}
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    for position, metric, label in ((1, "loss", "loss (nats)"), (2, "accuracy", "accuracy")):
-        axes = figure.add_subplot(1, 2, position)
-        axes.plot(column["epoch"], column[f"train_{metric}"], "o-", label="training", markersize=3)
-        axes.plot(column["epoch"], column[f"test_{metric}"], "o-", label="test", markersize=3)
-        axes.set_xlabel("epoch")
+    # Real targets have no accuracy, and a loss in the square of their units.
+    of_classes = bool(np.isfinite(column["test_accuracy"]).any())
+    labels = {"loss": "loss (nats)" if of_classes else "loss (mean squared error)"}
+    labels |= {"accuracy": "accuracy"} if of_classes else {}
+    for axes, (metric, label) in zip(
+        figure.subplots(1, len(labels), squeeze=False)[0], labels.items(), strict=True
+    ):
+        for part, style, gray in (("train", "s--", "0.55"), ("test", "o-", "0.0")):
+            axes.plot(
+                column["epoch"],
+                column[f"{part}_{metric}"],
+                style,
+                color=gray,
+                label="training" if part == "train" else part,
+                markersize=4,
+                markevery=max(1, len(history) // 20),
+            )
         axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
+        epochs_along(axes, len(history))
         axes.legend()
     figure.suptitle(title)
     figure.savefig(path, dpi=120)

@@ -17,6 +17,7 @@ from dualnet.naming import assigned
 from dualnet.nn import Layer
 from dualnet.training.assemble import make_trainer
 from dualnet.training.curve import draw_curve
+from dualnet.training.gradients_picture import draw_gradients
 from dualnet.training.history import Row, best, best_epoch, outcome, rows
 from dualnet.training.loop import Trainer
 from dualnet.training.memory import out_of_memory_explained, peak_memory_bytes
@@ -198,10 +199,13 @@ class KeptRun(Run):
         """Write a state, from which the run can go on."""
         self.folder.write_checkpoint(tree.map(self.trainer.backend.to_host, state.as_trees()))
         if self.settings.grad_stats is not None:
-            layers = [path for path, _ in tree.items(state.carried.params)]
             self.folder.write_gradients(
-                [*layers, TOTAL], self.settings.grad_stats, state.comparisons
+                self._compared(state), self.settings.grad_stats, state.comparisons
             )
+
+    def _compared(self, state: TrainState) -> list[str]:
+        """Return the names of what `--grad-stats` compares."""
+        return [*(path for path, _ in tree.items(state.carried.params)), TOTAL]
 
     def save_epoch(self, state: TrainState) -> None:
         """Write a state after an epoch, and the figures of all epochs."""
@@ -233,6 +237,14 @@ class KeptRun(Run):
         settings = self.settings
         title = f"{settings.dataset}, {settings.model}, {settings.rule}"
         draw_curve(now.history, title, self.folder.path / "curve.png")
+        if settings.grad_stats is not None:
+            draw_gradients(
+                self._compared(now),
+                settings.grad_stats,
+                now.comparisons,
+                title,
+                self.folder.path / "gradients.png",
+            )
         return summary
 
 

@@ -10,6 +10,7 @@
 | `best.npz` | parameters and network state after the epoch of the lowest test loss; likewise |
 | `summary.json` | the outcome |
 | `curve.png` | loss and accuracy, if matplotlib is installed |
+| `gradients.png` | what `gradients.csv` has, likewise |
 
 Runs of several seeds have a folder each, `seed-0` and so on, in a folder with two files:
 

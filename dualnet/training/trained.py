@@ -34,6 +34,7 @@ from dualnet.training.objective import OBJECTIVES, Objective, TrainedNetwork
 from dualnet.training.run_folder import BEST, CHECKPOINT, NETWORK, RunFolder, surroundings
 from dualnet.training.scores import Scores
 from dualnet.training.settings import Settings, build
+from dualnet.training.sheet import draw_predictions
 from dualnet.training.state import Carried
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -124,6 +125,37 @@ class Trained:
         if not len(self.labels):
             return Scores(loss)
         return Scores.of(loss, np.concatenate(answers), y, self.classes)
+
+    def draw_predictions(self, examples: Any, path: str | Path, most: int = 40) -> None:
+        """Draw a sheet of images, each with the class that it is taken for and the probability.
+
+        Args:
+            examples: images `(n, ...)`; or as for `evaluate`, so that the wrong ones are marked and
+                come first.
+            path: the file to write; its ending says the format, such as `.png`.
+            most: how many images are drawn at most.
+
+        Raises:
+            UsageError: the network takes no images or has no classes, matplotlib is not installed,
+                or the file cannot be written.
+        """
+        if self.preparation.white is None or not len(self.labels):
+            what = "classes" if self.preparation.white is not None else "images"
+            raise UsageError(f"draw_predictions: expected a network of {what}, got {self!r}")
+        alone = not isinstance(examples, (str, tuple, list, Dataset))
+        x, truth = (examples, None) if alone else self._pair(examples)
+        x = inputs_like(self.preparation, x)
+        probabilities = self.probabilities(x)
+        draw_predictions(
+            x,
+            probabilities.argmax(-1),
+            probabilities.max(-1),
+            truth,
+            self.classes,
+            path,
+            white=self.preparation.white,
+            most=most,
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write the network into a folder, which is made if it is not there.

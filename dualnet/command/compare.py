@@ -1,0 +1,50 @@
+"""`dualnet compare`: a table of runs, and a picture of their curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from dualnet.naming import as_flags
+from dualnet.training.comparison import compare_runs
+from dualnet.training.comparison_picture import draw_comparison
+from dualnet.training.flags import Parser
+
+
+def make_parser(program: str) -> Parser:
+    """Return the parser of `dualnet compare`."""
+    parser = Parser(
+        prog=program,
+        description="Compare runs by the files in their folders: a table, and curves with bands.",
+        epilog="Runs that are not finished, or diverged, are compared by the epochs they have.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or of its seeds")
+    parser.add_argument(
+        "--picture",
+        metavar="FILE",
+        help="also draw loss and accuracy against the epoch into this file, such as compared.png; "
+        "bands are mean ± sample deviation over seeds",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+@as_flags()
+def main(argv: Sequence[str], program: str = "dualnet compare") -> None:
+    """Print the comparison that the arguments ask for, and draw it if they do; errors are raised.
+
+    Args:
+        argv: what stands behind the name of the command.
+        program: how the help calls the command.
+    """
+    args = make_parser(program).parse_every(argv)
+    comparison = compare_runs(args.runs)
+    if args.picture is not None:
+        draw_comparison(comparison, args.picture)
+    if args.json:
+        print(json.dumps(comparison.as_json(), allow_nan=False))
+        return
+    print(comparison.table())
+    if args.picture is not None:
+        print(f"picture: {args.picture}")

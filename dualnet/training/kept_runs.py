@@ -1,0 +1,161 @@
+"""Runs as their folders have them, finished or not: settings, the figures of epochs, the outcome.
+
+| file | if it is missing |
+| --- | --- |
+| `config.json` | there is no run, or a seed that has not begun |
+| `metrics.csv` | no epoch was done |
+| `summary.json` | the run has not reached its last epoch: it was stopped, goes on, or diverged |
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dualnet.errors import DataError, UsageError
+from dualnet.training.run_folder import COLUMNS, NETWORK, RunFolder
+from dualnet.training.settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class KeptRun:
+    """A run of one seed.
+
+    Attributes:
+        settings: all choices.
+        history: `(epochs, columns)`, rows in the order of `COLUMNS`.
+        finished: whether it has reached its last epoch.
+        tested_on: `test`, `validation` or `training`; None if no file says it.
+        diverged: why it has diverged, if a file says so.
+    """
+
+    settings: Settings
+    history: np.ndarray
+    finished: bool = False
+    tested_on: str | None = None
+    diverged: str | None = None
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a column of the history, `(epochs,)`."""
+        return self.history[:, COLUMNS.index(name)]
+
+
+def kept_runs(path: Path) -> tuple[KeptRun, ...]:
+    """Return the run in a folder, or the run of each of several seeds.
+
+    Raises:
+        UsageError: there is no run, or the folder cannot be read.
+        DataError: a file is damaged.
+    """
+    folder = RunFolder(path)
+    seeds = folder.seeds()
+    if seeds is None:
+        settings = _settings(path)
+        if settings is None:
+            raise UsageError(f"{path}: no run there ({_what_is_there(path)})")
+        return (_kept_run(path, settings, None),)
+    diverged = _diverged(path)
+    settings_of = {seed: _settings(folder.of_seed(seed).path) for seed in seeds}
+    begun = next((one for one in settings_of.values() if one is not None), None)
+    if begun is None:
+        raise UsageError(f"{path}: none of its seeds has begun")
+    return tuple(
+        KeptRun(replace(begun, seed=seed), np.zeros((0, len(COLUMNS))))
+        if one is None
+        else _kept_run(folder.of_seed(seed).path, one, diverged.get(str(seed)))
+        for seed, one in settings_of.items()
+    )
+
+
+def _kept_run(path: Path, settings: Settings, diverged: str | None) -> KeptRun:
+    history = _history(path / "metrics.csv")
+    summary = _read_json(path / "summary.json") or {}
+    # A run that was given more epochs and goes on has the summary of fewer.
+    finished = bool(len(history)) and summary.get("epochs") == len(history)
+    tested_on = summary.get("tested_on")
+    tested_on = tested_on if isinstance(tested_on, str) else None
+    return KeptRun(settings, history, finished, tested_on, diverged)
+
+
+def _settings(path: Path) -> Settings | None:
+    """Return the settings in `config.json`; None if there is no such file."""
+    file = path / "config.json"
+    data = _read_json(file)
+    if data is None:
+        return None
+    try:
+        if not isinstance(data.get("settings"), dict):
+            raise ValueError("it holds no settings")
+        return Settings.from_json(data["settings"])
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{file} is damaged: {error}") from error
+
+
+def _diverged(path: Path) -> dict[str, str]:
+    """Return why seeds have diverged, by their seeds, as the summary of all has it."""
+    found = (_read_json(path / "summary.json") or {}).get("diverged", {})
+    if not isinstance(found, dict) or not all(isinstance(why, str) for why in found.values()):
+        raise DataError(f"{path / 'summary.json'} is damaged: it does not say who diverged")
+    return found
+
+
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """Return the dict in a file; None if there is no such file."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is damaged: {error}") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{file} is damaged: it holds no object")
+    return data
+
+
+def _history(file: Path) -> np.ndarray:
+    """Return the rows of `metrics.csv`, none if there is no such file."""
+    try:
+        heading, *lines = file.read_text(encoding="utf-8").splitlines() or [""]
+    except (FileNotFoundError, NotADirectoryError):
+        return np.zeros((0, len(COLUMNS)))
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{file} is damaged: {error}") from error
+    if heading != ",".join(COLUMNS):
+        raise DataError(f"{file} is damaged: expected {','.join(COLUMNS)} first, got {heading!r}")
+    rows = []
+    for epoch, line in enumerate(lines, start=1):
+        try:
+            row = [float(x) for x in line.split(",")]
+        except ValueError:
+            row = []
+        if len(row) != len(COLUMNS) or row[0] != epoch:
+            raise DataError(
+                f"{file} is damaged: line {epoch + 1}: expected {len(COLUMNS)} numbers, the first "
+                f"of them {epoch}, got {line!r}"
+            )
+        rows.append(row)
+    return np.array(rows).reshape(-1, len(COLUMNS))
+
+
+def _what_is_there(path: Path) -> str:
+    """Say what a folder without a run is."""
+    if not path.exists():
+        return "there is no such folder"
+    if not path.is_dir():
+        return "it is a file; name the folder of the run"
+    if (path / "rates.json").exists():
+        return "it is a search for a learning rate"
+    if (path / NETWORK).exists():
+        return "it is a network that was saved without its figures"
+    inside = sorted(one.parent.name for one in path.glob("*/config.json"))
+    if inside:
+        return f"there are {len(inside)} in it, such as {path / inside[0]}"
+    return "no config.json"

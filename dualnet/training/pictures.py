@@ -1,0 +1,109 @@
+"""What all pictures have in common: they are drawn without a display, and readable in greyscale.
+
+Drawing needs matplotlib, the extra `plot`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dualnet.errors import UsageError
+
+LINE_STYLES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure, in inches; None if matplotlib is not installed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError:
+        return None
+    layout = ConstrainedLayoutEngine(w_pad=0.1, wspace=0.03)
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def required_figure(function: str, width: float, height: float) -> Any:
+    """Return an empty figure, in inches.
+
+    Args:
+        function: what a user has called, for the message.
+        width, height: of the figure.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    figure = new_figure(width, height)
+    if figure is None:
+        raise UsageError(
+            f'{function}: matplotlib is not installed; pip install "dualnet[plot]" brings it'
+        )
+    return figure
+
+
+def save_figure(figure: Any, function: str, path: str | Path) -> None:
+    """Write a figure to a file, whose ending says the format.
+
+    Args:
+        figure: the figure.
+        function: what a user has called, for messages.
+        path: the file.
+
+    Raises:
+        UsageError: there is no such format, or the file cannot be written.
+    """
+    formats = sorted(figure.canvas.get_supported_filetypes())
+    ending = Path(path).suffix.removeprefix(".").lower()
+    if ending not in formats:
+        raise UsageError(
+            f"{function}: {path}: expected a file that ends in .png or another of "
+            f"{', '.join(formats)}"
+        )
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise UsageError(f"{function}: {path}: {error.strerror or error}") from error
+
+
+def styles(count: int) -> list[dict[str, Any]]:
+    """Return so many styles of lines, which differ in hue, in lightness, in dashes and in marks.
+
+    Dark ones take turns with lighter ones, so that curves of neighbors are told apart.
+    """
+    from matplotlib import colormaps
+
+    # The lightest colors of the map are left out, as they vanish on white.
+    shades = colormaps["viridis"]([0.8 * i / max(count - 1, 1) for i in range(count)])
+    half = (count + 1) // 2
+    return [
+        {
+            "color": tuple(shades[i // 2 + half * (i % 2)]),
+            "linestyle": LINE_STYLES[i % len(LINE_STYLES)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "markersize": 4,
+            "linewidth": 1.5,
+        }
+        for i in range(count)
+    ]
+
+
+def epochs_along(axes: Any, epochs: int) -> None:
+    """Let the horizontal axis of a part of a picture count epochs from 1."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.set_xlim(1 - 0.04 * epochs, epochs * 1.04)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a name with dots in the place of its middle if it has more than so many characters."""
+    if len(name) <= most:
+        return name
+    return f"{name[: most // 2]}…{name[len(name) - (most - 1) // 2 :]}"
