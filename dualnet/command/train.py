@@ -8,7 +8,7 @@ import json
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.plugins import load_plugins
 from dualnet.training.rates_finder import PICTURE, draw_rates, find_rates
 from dualnet.training.resolve import check, resolve
-from dualnet.training.run import run
+from dualnet.training.run import Callback, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.seeds import run_seeds, settings_to_resume
 from dualnet.training.settings import Settings
+from dualnet.training.tensorboard import TensorBoard
 
 
 @as_flags()
@@ -104,14 +105,16 @@ def start(args: argparse.Namespace) -> None:
 
 def trained(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
     """Train anew in a folder, and return the summary."""
+    boards = callbacks_of(args)
     with where_to_go_on(folder, args), progress_beside(args.json):
         if args.seeds is None:
-            how = {"data_dir": args.data_dir, "run_dir": str(folder.path), "quiet": args.quiet}
-            return fit(**given(args, TABLES), **how).summary
+            how = {"data_dir": args.data_dir, "run_dir": folder.path, "quiet": args.quiet}
+            return fit(**given(args, TABLES), **how, callbacks=boards(folder)).summary
         settings, dataset = loaded(settings, args.data_dir, args.quiet)
         with out_of_memory_explained(settings):
             network = network_of(settings, dataset.in_shape, dataset.outputs)
-        return run_seeds(settings, network, dataset, folder, args.seeds, quiet=args.quiet)
+        how = {"callbacks": boards, "quiet": args.quiet}
+        return run_seeds(settings, network, dataset, folder, args.seeds, **how)
 
 
 def resumed(args: argparse.Namespace) -> dict[str, Any]:
@@ -119,14 +122,22 @@ def resumed(args: argparse.Namespace) -> dict[str, Any]:
     folder = RunFolder(args.resume)
     settings = settings_to_resume(folder, check_settings, args.epochs)
     seeds = folder.seeds()
-    how = {"resume": True, "quiet": args.quiet}
+    boards = callbacks_of(args)
+    how: dict[str, Any] = {"resume": True, "quiet": args.quiet}
     with where_to_go_on(folder, args), progress_beside(args.json):
         settings, dataset = loaded(settings, args.data_dir, args.quiet)
         with out_of_memory_explained(settings):
             network = network_of(settings, dataset.in_shape, dataset.outputs)
         if seeds is None:
-            return run(settings, network, dataset, folder, **how).summary
-        return run_seeds(settings, network, dataset, folder, seeds, **how)
+            return run(settings, network, dataset, folder, callbacks=boards(folder), **how).summary
+        return run_seeds(settings, network, dataset, folder, seeds, callbacks=boards, **how)
+
+
+def callbacks_of(args: argparse.Namespace) -> Callable[[RunFolder], list[Callback]]:
+    """Return what makes the callbacks of the run in a folder: that of `--tensorboard`, or none."""
+    return lambda one: (
+        [TensorBoard(one.path / "tensorboard", resume=True)] if args.tensorboard else []
+    )
 
 
 @contextlib.contextmanager
@@ -194,7 +205,8 @@ def require_resumable(argv: list[str]) -> None:
     """Raise a UsageError if a flag beside `--resume` would change the run."""
     flags = {argument.partition("=")[0] for argument in argv if argument.startswith("--")}
     refused = sorted(
-        flags - {"--resume", "--epochs", "--json", "--quiet", "--data-dir", "--plugin"}
+        flags
+        - {"--resume", "--epochs", "--json", "--quiet", "--data-dir", "--plugin", "--tensorboard"}
     )
     if refused:
         raise UsageError(

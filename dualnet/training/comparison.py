@@ -21,7 +21,7 @@ from dualnet.errors import UsageError
 from dualnet.naming import named
 from dualnet.training.differences import Chosen, in_words, names_of, shared_and_own
 from dualnet.training.history import best_epoch
-from dualnet.training.kept_runs import KeptRun, kept_runs
+from dualnet.training.past_runs import PastRun, past_runs
 from dualnet.training.settings import Settings
 
 WIDTH = 80
@@ -71,15 +71,15 @@ class ComparedRun:
     folder: str
     own: Chosen
     settings: Settings
-    seeds: tuple[KeptRun, ...]
+    seeds: tuple[PastRun, ...]
 
     @property
-    def counted(self) -> list[KeptRun]:
+    def counted(self) -> list[PastRun]:
         """The seeds that figures are taken of: they have not diverged, and have an epoch."""
         return [one for one in self.seeds if one.diverged is None and len(one.history)]
 
     @property
-    def diverged(self) -> list[KeptRun]:
+    def diverged(self) -> list[PastRun]:
         """The seeds that have diverged."""
         return [one for one in self.seeds if one.diverged is not None]
 
@@ -222,7 +222,7 @@ def compare_runs(folders: Sequence[str | Path]) -> Comparison:
     for i, path in enumerate(paths):
         if Path(path).resolve() in (Path(other).resolve() for other in paths[:i]):
             raise UsageError(f"{path} is given twice")
-    kept = [kept_runs(Path(path)) for path in paths]
+    kept = [past_runs(Path(path)) for path in paths]
     settings = [one[0].settings for one in kept]
     shared, own = shared_and_own(settings)
     seeds = [[run.settings.seed for run in one] for one in kept]

@@ -22,6 +22,7 @@ BESIDE_SETTINGS = {
     "data_dir": "str",
     "run_dir": "str",
     "plugin": "list[str]",
+    "tensorboard": "bool",
     "json": "bool",
     "quiet": "bool",
 }

@@ -134,6 +134,8 @@ WHERE_AND_HOW_TO_REPORT: Flags = {
     "--resume": {"metavar": "RUN", "help": "go on with the run in this folder"},
     "--grad-stats": _INT
     | {"help": "every N steps, compare gradients with the exact ones; default never"},
+    "--tensorboard": _SWITCH
+    | {"help": "also write the figures of epochs for TensorBoard, into the run folder"},
     "--json": _SWITCH | {"help": "print the summary as the last line"},
     "--quiet": _SWITCH | {"help": "show nothing on the way"},
     "--list": _SWITCH | {"help": "list what there is to choose from"},

@@ -62,9 +62,9 @@ def run(
     with out_of_memory_explained(settings):
         trainer = make_trainer(settings, network, dataset)
         if folder is None:
-            one = Run(settings, trainer)
+            one = Run(settings, trainer, callbacks)
         else:
-            one = KeptRun(settings, trainer, folder, resume)
+            one = KeptRun(settings, trainer, folder, resume, callbacks)
         if one.done is not None:
             return one.fitted(one.start)
         report = Report(trainer, settings, folder=folder, quiet=quiet)
@@ -73,8 +73,7 @@ def run(
         def on_epoch(state: TrainState) -> bool:
             one.save_epoch(state)
             report.epoch([state])
-            row = rows(state.history)[-1]
-            return any([callback(row) is True for callback in callbacks])
+            return one.call_back(state)
 
         now, step_seconds = trainer.train(one.start, on_epoch, one.save, quiet)
     one.finish(now, step_seconds)
@@ -85,7 +84,7 @@ class Run:
     """A run in memory: where it starts, the best network on the way, and its summary.
 
     Args:
-        settings: see `run`.
+        settings, callbacks: see `run`.
         trainer: of the run.
 
     Attributes:
@@ -93,8 +92,9 @@ class Run:
         done: the summary of a run that has reached its end; None before.
     """
 
-    def __init__(self, settings: Settings, trainer: Trainer):
+    def __init__(self, settings: Settings, trainer: Trainer, callbacks: Sequence[Callback] = ()):
         self._began = time.perf_counter()
+        self._callbacks = tuple(callbacks)
         self.settings, self.trainer = settings, trainer
         self._memory: dict[str, int] = {}
         self.start = trainer.start()
@@ -109,6 +109,11 @@ class Run:
         if best_epoch(state.history) == len(state.history):
             self._best = _with_arrays_of_its_own(state.carried)
         self._memory = self.trainer.backend.memory()  # a recorded step still holds its memory
+
+    def call_back(self, state: TrainState) -> bool:
+        """Call all callbacks after an epoch, and return whether one of them ends the training."""
+        row = rows(state.history)[-1]
+        return any([callback(row) is True for callback in self._callbacks])
 
     def finish(self, now: TrainState, step_seconds: list[float]) -> dict[str, Any]:
         """Return the summary of a run that has reached its end."""
@@ -151,7 +156,7 @@ class KeptRun(Run):
     """A run that is kept in a folder, from which it can go on.
 
     Args:
-        settings, folder, resume: see `run`.
+        settings, folder, resume, callbacks: see `run`.
         trainer: of the run.
 
     Raises:
@@ -159,9 +164,14 @@ class KeptRun(Run):
     """
 
     def __init__(
-        self, settings: Settings, trainer: Trainer, folder: RunFolder, resume: bool = False
+        self,
+        settings: Settings,
+        trainer: Trainer,
+        folder: RunFolder,
+        resume: bool = False,
+        callbacks: Sequence[Callback] = (),
     ):
-        super().__init__(settings, trainer)
+        super().__init__(settings, trainer, callbacks)
         self.folder = folder
         if resume:
             self.start = restored(self.start, settings, folder)

@@ -14,7 +14,7 @@ from dualnet.nn import Layer
 from dualnet.training.assemble import make_trainer
 from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.report import Report
-from dualnet.training.run import KeptRun
+from dualnet.training.run import Callback, KeptRun
 from dualnet.training.run_folder import CHECKPOINT, RunFolder
 from dualnet.training.settings import Settings
 from dualnet.training.side_by_side import train_side_by_side
@@ -39,6 +39,7 @@ def run_seeds(
     seeds: Sequence[int],
     *,
     resume: bool = False,
+    callbacks: Callable[[RunFolder], Sequence[Callback]] = lambda _: (),
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Do a run for each seed, each in a folder of its own below `folder`.
@@ -50,6 +51,7 @@ def run_seeds(
         folder: of all runs.
         seeds: of the runs, all different.
         resume: whether each run goes on from its checkpoint, or starts if it has none.
+        callbacks: makes those of the run in a folder; they cannot end it.
 
     Returns:
         What `summary.json` holds: see `combined`.
@@ -68,6 +70,7 @@ def run_seeds(
                 replace(trainer, seed=seed),
                 folder.of_seed(seed),
                 resume=resume and _has_begun(folder.of_seed(seed)),
+                callbacks=callbacks(folder.of_seed(seed)),
             )
             for seed in seeds
         ]
@@ -141,6 +144,8 @@ def _train(runs: Sequence[KeptRun], report: Report, quiet: bool) -> Outcomes:
     def save_epoch(states: dict[int, TrainState]) -> None:
         each(KeptRun.save_epoch, states)
         report.epoch(list(states.values()))
+        for i, state in states.items():
+            runs[i].call_back(state)
 
     def save(states: dict[int, TrainState]) -> None:
         each(KeptRun.save, states)
