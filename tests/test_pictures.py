@@ -432,3 +432,21 @@ def test_a_folder_for_tensorboard_that_cannot_be_made():
     Path("file").write_text("")
     with pytest.raises(UsageError, match="TensorBoard: file"):
         TensorBoard("file/a")
+
+
+def test_the_command_line_writes_for_tensorboard(elsewhere, ask):
+    peer("tensorboardX", "tensorboard")
+    flags = "--epochs 2 --limit-train 64 --limit-test 20 --width 8 --quiet --tensorboard".split()
+    assert ask(*flags, "--run-dir", "one")[0] == 0
+    assert ask("--resume", "one", "--epochs", "3", "--quiet", "--tensorboard")[0] == 0
+    assert ask(*flags, "--seeds", "1", "2", "--run-dir", "two")[0] == 0
+    for folder, epochs in (("one", 3), ("two/seed-1", 2), ("two/seed-2", 2)):
+        losses = {
+            event.step: value.simple_value
+            for event in events(f"{folder}/tensorboard")
+            for value in event.summary.value
+            if value.tag == "loss/test"
+        }
+        metrics = np.genfromtxt(f"{folder}/metrics.csv", delimiter=",", names=True)
+        assert list(losses) == list(range(1, epochs + 1))
+        np.testing.assert_allclose(list(losses.values()), metrics["test_loss"], rtol=1e-5)

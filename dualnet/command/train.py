@@ -201,6 +201,10 @@ def require_use(data_dir: str | None, settings: Settings) -> None:
         raise UsageError(f"--data-dir is of no use to --dataset {settings.dataset}: it {what}")
 
 
+FREE_ON_RESUME = ("--epochs", "--data-dir", "--plugin", "--tensorboard", "--json", "--quiet")
+"""Flags that may be given beside `--resume`."""
+
+
 def require_resumable(argv: list[str]) -> None:
     """Raise a UsageError if a flag beside `--resume` would change the run."""
     flags = {argument.partition("=")[0] for argument in argv if argument.startswith("--")}
