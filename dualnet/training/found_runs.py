@@ -22,7 +22,7 @@ from dualnet.training.settings import Settings
 
 
 @dataclass(frozen=True, eq=False)
-class KeptRun:
+class FoundRun:
     """A run of one seed.
 
     Attributes:
@@ -44,7 +44,7 @@ class KeptRun:
         return self.history[:, COLUMNS.index(name)]
 
 
-def kept_runs(path: Path) -> tuple[KeptRun, ...]:
+def found_runs(path: Path) -> tuple[FoundRun, ...]:
     """Return the run in a folder, or the run of each of several seeds.
 
     Raises:
@@ -57,28 +57,28 @@ def kept_runs(path: Path) -> tuple[KeptRun, ...]:
         settings = _settings(path)
         if settings is None:
             raise UsageError(f"{path}: no run there ({_what_is_there(path)})")
-        return (_kept_run(path, settings, None),)
+        return (_found_run(path, settings, None),)
     diverged = _diverged(path)
     settings_of = {seed: _settings(folder.of_seed(seed).path) for seed in seeds}
     begun = next((one for one in settings_of.values() if one is not None), None)
     if begun is None:
         raise UsageError(f"{path}: none of its seeds has begun")
     return tuple(
-        KeptRun(replace(begun, seed=seed), np.zeros((0, len(COLUMNS))))
+        FoundRun(replace(begun, seed=seed), np.zeros((0, len(COLUMNS))))
         if one is None
-        else _kept_run(folder.of_seed(seed).path, one, diverged.get(str(seed)))
+        else _found_run(folder.of_seed(seed).path, one, diverged.get(str(seed)))
         for seed, one in settings_of.items()
     )
 
 
-def _kept_run(path: Path, settings: Settings, diverged: str | None) -> KeptRun:
+def _found_run(path: Path, settings: Settings, diverged: str | None) -> FoundRun:
     history = _history(path / "metrics.csv")
     summary = _read_json(path / "summary.json") or {}
     # A run that was given more epochs and goes on has the summary of fewer.
     finished = bool(len(history)) and summary.get("epochs") == len(history)
     tested_on = summary.get("tested_on")
     tested_on = tested_on if isinstance(tested_on, str) else None
-    return KeptRun(settings, history, finished, tested_on, diverged)
+    return FoundRun(settings, history, finished, tested_on, diverged)
 
 
 def _settings(path: Path) -> Settings | None:
