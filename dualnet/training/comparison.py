@@ -20,8 +20,8 @@ from dualnet.data.arrays import NAME as ARRAYS
 from dualnet.errors import UsageError
 from dualnet.naming import named
 from dualnet.training.differences import Chosen, in_words, names_of, shared_and_own
+from dualnet.training.found_runs import FoundRun, found_runs
 from dualnet.training.history import best_epoch
-from dualnet.training.past_runs import PastRun, past_runs
 from dualnet.training.settings import Settings
 
 WIDTH = 80
@@ -71,15 +71,15 @@ class ComparedRun:
     folder: str
     own: Chosen
     settings: Settings
-    seeds: tuple[PastRun, ...]
+    seeds: tuple[FoundRun, ...]
 
     @property
-    def counted(self) -> list[PastRun]:
+    def counted(self) -> list[FoundRun]:
         """The seeds that figures are taken of: they have not diverged, and have an epoch."""
         return [one for one in self.seeds if one.diverged is None and len(one.history)]
 
     @property
-    def diverged(self) -> list[PastRun]:
+    def diverged(self) -> list[FoundRun]:
         """The seeds that have diverged."""
         return [one for one in self.seeds if one.diverged is not None]
 
@@ -222,12 +222,12 @@ def compare_runs(folders: Sequence[str | Path]) -> Comparison:
     for i, path in enumerate(paths):
         if Path(path).resolve() in (Path(other).resolve() for other in paths[:i]):
             raise UsageError(f"{path} is given twice")
-    kept = [past_runs(Path(path)) for path in paths]
-    settings = [one[0].settings for one in kept]
+    found = [found_runs(Path(path)) for path in paths]
+    settings = [one[0].settings for one in found]
     shared, own = shared_and_own(settings)
-    seeds = [[run.settings.seed for run in one] for one in kept]
+    seeds = [[run.settings.seed for run in one] for one in found]
     names = names_of(settings, own, seeds, paths)
-    runs = tuple(map(ComparedRun, names, paths, own, settings, kept))
+    runs = tuple(map(ComparedRun, names, paths, own, settings, found))
     why_not, ranked_by = _ranked_by(runs)
     notes = [*why_not, *(note for one in runs for note in _notes(one))]
     if ranked_by is not None:
