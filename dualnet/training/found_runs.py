@@ -22,11 +22,7 @@ from dualnet.training.settings import Settings
 
 
 @dataclass(frozen=True, eq=False)
-<<<<<<<< HEAD:dualnet/training/past_runs.py
-class PastRun:
-========
 class FoundRun:
->>>>>>>> seen:dualnet/training/found_runs.py
     """A run of one seed.
 
     Attributes:
@@ -48,11 +44,7 @@ class FoundRun:
         return self.history[:, COLUMNS.index(name)]
 
 
-<<<<<<<< HEAD:dualnet/training/past_runs.py
-def past_runs(path: Path) -> tuple[PastRun, ...]:
-========
 def found_runs(path: Path) -> tuple[FoundRun, ...]:
->>>>>>>> seen:dualnet/training/found_runs.py
     """Return the run in a folder, or the run of each of several seeds.
 
     Raises:
@@ -65,46 +57,28 @@ def found_runs(path: Path) -> tuple[FoundRun, ...]:
         settings = _settings(path)
         if settings is None:
             raise UsageError(f"{path}: no run there ({_what_is_there(path)})")
-<<<<<<<< HEAD:dualnet/training/past_runs.py
-        return (_past_run(path, settings, None),)
-========
         return (_found_run(path, settings, None),)
->>>>>>>> seen:dualnet/training/found_runs.py
     diverged = _diverged(path)
     settings_of = {seed: _settings(folder.of_seed(seed).path) for seed in seeds}
     begun = next((one for one in settings_of.values() if one is not None), None)
     if begun is None:
         raise UsageError(f"{path}: none of its seeds has begun")
     return tuple(
-<<<<<<<< HEAD:dualnet/training/past_runs.py
-        PastRun(replace(begun, seed=seed), np.zeros((0, len(COLUMNS))))
-        if one is None
-        else _past_run(folder.of_seed(seed).path, one, diverged.get(str(seed)))
-========
         FoundRun(replace(begun, seed=seed), np.zeros((0, len(COLUMNS))))
         if one is None
         else _found_run(folder.of_seed(seed).path, one, diverged.get(str(seed)))
->>>>>>>> seen:dualnet/training/found_runs.py
         for seed, one in settings_of.items()
     )
 
 
-<<<<<<<< HEAD:dualnet/training/past_runs.py
-def _past_run(path: Path, settings: Settings, diverged: str | None) -> PastRun:
-========
 def _found_run(path: Path, settings: Settings, diverged: str | None) -> FoundRun:
->>>>>>>> seen:dualnet/training/found_runs.py
     history = _history(path / "metrics.csv")
     summary = _read_json(path / "summary.json") or {}
     # A run that was given more epochs and goes on has the summary of fewer.
     finished = bool(len(history)) and summary.get("epochs") == len(history)
     tested_on = summary.get("tested_on")
     tested_on = tested_on if isinstance(tested_on, str) else None
-<<<<<<<< HEAD:dualnet/training/past_runs.py
-    return PastRun(settings, history, finished, tested_on, diverged)
-========
     return FoundRun(settings, history, finished, tested_on, diverged)
->>>>>>>> seen:dualnet/training/found_runs.py
 
 
 def _settings(path: Path) -> Settings | None:
