@@ -3,6 +3,9 @@
 All of these are frozen dataclasses whose fields are options, and they derive from `Options`.  It
 checks what a constructor is given against the names and the types of the fields, so that their
 `__post_init__` looks at ranges alone.
+
+The settings of a run are checked by the same functions.  Each says what is wrong as
+`where: name: expected what, got value`; where the name says it all, `where` is empty.
 """
 
 from __future__ import annotations
@@ -11,9 +14,11 @@ import dataclasses
 import functools
 import inspect
 import reprlib
-from collections.abc import Callable, Mapping
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from dualnet.errors import UsageError
 from dualnet.naming import did_you_mean
@@ -21,10 +26,11 @@ from dualnet.naming import did_you_mean
 __all__ = [
     "Options",
     "is_int",
+    "kinds_of",
     "make_tuples",
+    "of_kind",
     "require_choice",
     "require_count",
-    "require_kind",
     "require_share",
 ]
 
@@ -54,7 +60,7 @@ class Options:
                 if name not in by_name:
                     has = f"it has {', '.join(by_name)}" if by_name else "it has none"
                     raise UsageError(f"{cls.__name__}: no option {name}; {has}{cls._hint}")
-                require_kind(cls.__name__, name, value, kinds[name])
+                of_kind(cls.__name__, name, value, kinds[name])
         return super().__new__(cls)
 
 
@@ -67,42 +73,46 @@ def make_tuples(made: Options, *names: str) -> None:
             object.__setattr__(made, name, tuple(sides))
 
 
-def require_kind(where: str, name: str, value: object, kind: str) -> None:
-    """Raise a UsageError unless a value is of a field's type.
+def of_kind(where: str, name: str, value: Any, kind: str) -> Any:
+    """Return a value as its kind has it: a float for an int, a tuple for a list.
 
     Args:
-        where: whose field it is, for the message.
-        name: of the field.
+        where: whose option it is, for the message.
+        name: of the option.
         value: what was given for it.
-        kind: the type as it is written, such as `int | None`.  Types other than bool, int, float,
-            str and None are not checked.  To Python a bool is an int too; here it is none.
+        kind: the type as `kinds_of` writes it, such as `int | None`.  To Python a bool is an int,
+            too; here it is none.  Values of types that are not in `_KINDS` are not checked.
+
+    Raises:
+        UsageError: the value is of another kind.
     """
     kinds = [_KINDS.get(part) for part in kind.split(" | ")]
-    if None in kinds or any(fits(value) for _, fits in filter(None, kinds)):
-        return
-    expected = " or ".join(words for words, _ in filter(None, kinds))
-    raise UsageError(f"{where}: {name} must be {expected}, got {_short(value)}")
+    if None in kinds:
+        return value
+    for _, fits, made in filter(None, kinds):
+        if fits(value):
+            return made(value)
+    _refuse(where, name, " or ".join(words for words, _, _ in filter(None, kinds)), value)
 
 
 def require_count(where: str, name: str, value: object) -> None:
     """Raise a UsageError unless a value is an int of at least 1."""
     if not is_int(value) or value < 1:  # type: ignore[operator]
-        raise UsageError(f"{where}: {name} must be an int of at least 1, got {_short(value)}")
+        _refuse(where, name, "an int of at least 1", value)
 
 
-def require_choice(where: str, name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise a UsageError unless a value is one of the choices."""
+def require_choice(where: str, name: str, value: object, choices: Iterable[str]) -> None:
+    """Raise a UsageError unless a value is one of the choices; similar ones are suggested."""
+    choices = tuple(choices)
     if value not in choices:
-        raise UsageError(
-            f"{where}: {name} must be one of {', '.join(choices)}, got {value!r}"
-            f"{did_you_mean(value, choices)}"
-        )
+        expected = f"one of {', '.join(choices)}"
+        _refuse(where, name, expected, value, did_you_mean(value, choices))
 
 
 def require_share(where: str, name: str, value: float) -> None:
     """Raise a UsageError unless a number is from 0 to 1."""
     if not 0 <= value <= 1:
-        raise UsageError(f"{where}: {name} must be from 0 to 1, got {value}")
+        _refuse(where, name, "a number from 0 to 1", value)
 
 
 def is_int(value: object) -> bool:
@@ -114,14 +124,71 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-_KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
-    "bool": ("True or False", lambda value: isinstance(value, bool)),
-    "int": ("an int", is_int),
-    "float": ("a number", _is_number),
-    "str": ("a string", lambda value: isinstance(value, str)),
-    "None": ("None", lambda value: value is None),
+def _are(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    """Return whether a value is a list or a tuple, each of whose items fits."""
+    return lambda value: isinstance(value, (list, tuple)) and all(map(fits, value))
+
+
+def _is(cls: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, cls)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_KINDS: dict[str, tuple[str, Callable[[object], bool], Callable[[Any], Any]]] = {
+    "bool": ("True or False", _is(bool), _same),
+    "int": ("an int", is_int, int),
+    "float": ("a number", _is_number, float),
+    "str": ("a string", _is(str), _same),
+    "None": ("None", _is(types.NoneType), _same),
+    "tuple[float, ...]": ("a list of numbers", _are(_is_number), lambda x: tuple(map(float, x))),
+    "list[int]": ("a list of ints", _are(is_int), lambda x: list(map(int, x))),
+    "list[str]": ("a list of strings", _are(_is(str)), list),
+    "dict[str, Any]": ("a dict", _is(dict), _same),
 }
-"""A type as it is written → what a message calls it, and whether a value is of it."""
+"""A type as it is written → what a message calls it, whether a value is of it, and the value as it
+is kept."""
+
+
+def kinds_of(cls: type) -> dict[str, str]:
+    """Return what each field of a dataclass holds, as `int | None` of `Optional[int]`.
+
+    It does not matter whether the module of the class postpones the evaluation of annotations.
+
+    Raises:
+        UsageError: the class is no dataclass, or has fields that it does not know of as such.
+    """
+    decorated = "__dataclass_fields__" in getattr(cls, "__dict__", ())
+    if not dataclasses.is_dataclass(cls) or (not decorated and inspect.get_annotations(cls)):
+        name = getattr(cls, "__name__", repr(cls))
+        raise UsageError(f"{name}: expected a dataclass; write @dataclass(frozen=True) before it")
+    return _kinds_of_fields(cls)
+
+
+def _kinds_of_fields(cls: type) -> dict[str, str]:
+    try:
+        hints = typing.get_type_hints(cls)
+    except Exception:  # A name may be imported for type checkers alone.
+        hints = {}
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    return {f.name: _written(hints.get(f.name, f.type)) for f in fields if f.init}
+
+
+def _written(kind: Any) -> str:
+    """Return a type as it is written in an annotation."""
+    if kind in (None, types.NoneType):
+        return "None"
+    if kind is Any:
+        return "Any"  # which is no class to Python 3.10
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " | ".join(sorted(map(_written, arguments), key=lambda one: one == "None"))
+    if arguments and isinstance(outer := typing.get_origin(kind), type):
+        inner = ("..." if one is ... else _written(one) for one in arguments)
+        return f"{outer.__name__}[{', '.join(inner)}]"
+    return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 @functools.cache
@@ -133,12 +200,9 @@ def _signature(cls: type) -> tuple[list[str], list[str], Mapping[str, str]] | No
     _, *parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
         return None
-    kinds = {
-        f.name: f.type.__name__ if isinstance(f.type, type) else str(f.type)
-        for f in (dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ())
-    }
     by_place = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    return by_place, [p.name for p in parameters], {p.name: "" for p in parameters} | kinds
+    kinds = {p.name: "" for p in parameters} | _kinds_of_fields(cls)
+    return by_place, [p.name for p in parameters], kinds
 
 
 def _too_many(
@@ -152,6 +216,11 @@ def _too_many(
     return UsageError(
         f"{cls.__name__}: takes {takes} without a name, got {values}{write}{cls._hint}"
     )
+
+
+def _refuse(where: str, name: str, expected: str, value: object, hint: str = "") -> NoReturn:
+    at = ": ".join(filter(None, (where, name)))
+    raise UsageError(f"{at}: expected {expected}, got {_short(value)}{hint}")
 
 
 def _short(value: Any) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dualnet.errors import DualnetError, Interrupted, UsageError
+from dualnet.options import require_choice
 from experiments import (
     beyond_bp,
     cost,
@@ -107,10 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{experiment.name:18} {experiment.shows}  [{experiment.source}]")
         print(f"of their own, as python -m experiments.NAME: {', '.join(OLDER)}")
         return 0
-    if args.name not in EXPERIMENTS:
-        parser.error(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {args.name!r}")
-    experiment = EXPERIMENTS[args.name]
     try:
+        require_choice("", "NAME", args.name, EXPERIMENTS)
+        experiment = EXPERIMENTS[args.name]
         form = experiment.form(
             args.quick,
             args.seeds,

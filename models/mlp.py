@@ -17,7 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualnet.errors import UsageError
-from dualnet.naming import did_you_mean
 from dualnet.nn import (
     ACTIVATIONS,
     INITIALIZERS,
@@ -28,7 +27,7 @@ from dualnet.nn import (
     Linear,
     Sequential,
 )
-from dualnet.options import Options
+from dualnet.options import Options, require_choice
 from dualnet.types import Shape
 
 
@@ -56,18 +55,8 @@ class MLP(Options):
             raise UsageError(
                 f"mlp: expected width >= 1 and depth >= 0, got {self.width} and {self.depth}"
             )
-        if self.activation not in ACTIVATIONS:
-            names = ", ".join(ACTIVATIONS)
-            raise UsageError(
-                f"mlp: activation must be one of {names}, got {self.activation!r}"
-                f"{did_you_mean(self.activation, ACTIVATIONS)}"
-            )
-        if self.weights not in INITIALIZERS:
-            names = ", ".join(INITIALIZERS)
-            raise UsageError(
-                f"mlp: weights must be one of {names}, got {self.weights!r}"
-                f"{did_you_mean(self.weights, INITIALIZERS)}"
-            )
+        require_choice("mlp", "activation", self.activation, ACTIVATIONS)
+        require_choice("mlp", "weights", self.weights, INITIALIZERS)
 
     def network(self, in_shape: Shape, classes: int) -> Sequential:
         """Build the layers for examples of shape `in_shape` and `classes` outputs."""

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dualnet.errors import UsageError
-from dualnet.naming import did_you_mean
 from dualnet.nn import (
     Activation,
     AdaptiveAveragePool,
@@ -32,7 +30,7 @@ from dualnet.nn import (
     Sequential,
     relu,
 )
-from dualnet.options import Options, require_count
+from dualnet.options import Options, require_choice, require_count
 from dualnet.types import Shape
 
 SMALL = 64
@@ -90,11 +88,7 @@ class ResNet18(Options):
 
     def __post_init__(self) -> None:
         require_count("resnet18", "width", self.width)
-        if self.stem not in STEMS:
-            raise UsageError(
-                f"resnet18: stem must be one of {', '.join(STEMS)}, got {self.stem!r}"
-                f"{did_you_mean(self.stem, STEMS)}"
-            )
+        require_choice("resnet18", "stem", self.stem, STEMS)
 
     def network(self, in_shape: Shape, classes: int) -> Sequential:
         """Build the layers for examples of shape `in_shape` and `classes` outputs."""

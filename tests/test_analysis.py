@@ -437,7 +437,7 @@ def test_a_cosine_that_is_undefined_is_none():
 
 
 def test_how_often_to_look_is_at_least_every_step():
-    with pytest.raises(UsageError, match="grad_stats must be at least 1, got 0"):
+    with pytest.raises(UsageError, match="grad_stats: expected an int of at least 1, got 0"):
         replace(SETTINGS, grad_stats=0)
 
 

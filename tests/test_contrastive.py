@@ -121,10 +121,16 @@ def test_a_projection_of_zeros_moves_nothing(negatives, rng):
     [
         (
             lambda: InfoNCE(temperature=0.0),
-            "InfoNCE: temperature must be a number above 0, got 0.0",
+            "InfoNCE: temperature: expected a number above 0, got 0.0",
         ),
-        (lambda: InfoNCE(negatives="all"), "InfoNCE: negatives must be one-view or both-views"),
-        (lambda: Contrastive(negatives="all"), "InfoNCE: negatives must be one-view or both"),
+        (
+            lambda: InfoNCE(negatives="all"),
+            "negatives: expected one of one-view, both-views",
+        ),
+        (
+            lambda: Contrastive(negatives="all"),
+            "negatives: expected one of one-view, both",
+        ),
         (lambda: InfoNCE()(np.ones((3, 2)), None), r"InfoNCE: expected projections .2N, D."),
         (lambda: InfoNCE()(np.ones((2, 2, 2)), None), r"InfoNCE: expected projections .2N, D."),
     ],

@@ -272,12 +272,12 @@ def test_parts_of_directions(shape, sampler, axis, rng, key):
 
 
 def test_other_aggregations_do_not_go_through_norms():
-    with pytest.raises(UsageError, match=r"lg-fg-w: losses must be one of replicated, .*, got 'x'"):
+    with pytest.raises(UsageError, match=r"losses: expected one of replicated, .*, got 'x'"):
         GreedyWeightPerturbation(losses="x")
     message = r"lg-fg-w: aggregate must be mean or sum where groups .* through norms, got 'largest'"
     with pytest.raises(UsageError, match=message):
         GreedyWeightPerturbation(2, aggregate="largest", losses="through-norms")
-    with pytest.raises(UsageError, match="fg-w: output_layers must be one of exact, perturbed"):
+    with pytest.raises(UsageError, match="fg-w: output_layers: expected one of exact, perturbed"):
         WeightPerturbation(output_layers="x")
 
 

@@ -296,10 +296,10 @@ def start(layer, in_shape):
 
 
 BAD = [
-    (lambda: Linear(0), "Linear: features must be an int of at least 1, got 0"),
+    (lambda: Linear(0), "Linear: features: expected an int of at least 1, got 0"),
     (
         lambda: start(Linear(3, weights="random"), (2,)),
-        "weights must be one of kaiming, torch, zeros, scaled-normal, got 'random'",
+        "weights: expected one of kaiming, torch, zeros, scaled-normal, got 'random'",
     ),
     (lambda: GroupedLinear(5, groups=2), r"divide features, got 2 groups and 5 features"),
     (
@@ -334,7 +334,7 @@ BAD = [
         lambda: start(GroupNorm(3), (2, 4)),
         r"GroupNorm: groups must divide the last axis, got 3 groups and examples of shape \(2, 4\)",
     ),
-    (lambda: GroupNorm(0), "GroupNorm: groups must be an int of at least 1, got 0"),
+    (lambda: GroupNorm(0), "GroupNorm: groups: expected an int of at least 1, got 0"),
     (lambda: LayerNorm(epsilon=0.0), "LayerNorm: epsilon must be positive and finite, got 0.0"),
     (lambda: BatchNorm(momentum=2), r"BatchNorm: momentum must be in \[0, 1\], got 2"),
     (
@@ -345,7 +345,7 @@ BAD = [
         lambda: start(Patches(3), (6, 4, 1)),
         r"divide into patches of 3 by 3, got examples of shape \(6, 4, 1\)",
     ),
-    (lambda: Patches(0), r"size must be an int of at least 1, or two \(h, w\), got 0"),
+    (lambda: Patches(0), r"size: expected an int of at least 1, or two \(h, w\), got 0"),
     (lambda: start(Patches(2), (6, 4)), r"expected images \(H, W, C\)"),
     (lambda: start(ClassToken(), (6,)), r"examples \(tokens, channels\), got"),
     (lambda: start(SelectToken(3), (3, 4)), "no token 3 among 3"),
@@ -353,7 +353,7 @@ BAD = [
         lambda: start(MultiHeadAttention(3), (2, 4)),
         r"channels that divide by 3 heads, got shape \(2, 4\)",
     ),
-    (lambda: MultiHeadAttention(0), "heads must be an int of at least 1, got 0"),
+    (lambda: MultiHeadAttention(0), "heads: expected an int of at least 1, got 0"),
     (lambda: start(LocalHead(3), ()), "LocalHead: needs an axis of channels"),
     (
         lambda: Residual((("block", Linear(3)),)).init(dn.Key(0), (4,)),
@@ -363,17 +363,17 @@ BAD = [
         lambda: Residual((("inner", Linear(3)),)),
         r"Residual: layers must be named \('block',\) or \('block', 'shortcut'\), got \('inner',\)",
     ),
-    (lambda: Linear(2.5), "Linear: features must be an int or None, got 2.5"),
-    (lambda: LocalHead("3"), "LocalHead: features must be an int, got '3'"),
-    (lambda: GroupedLinear(4, groups=2.0), "GroupedLinear: groups must be an int, got 2.0"),
-    (lambda: GroupNorm(2.0), "GroupNorm: groups must be an int, got 2.0"),
-    (lambda: LayerNorm(groups=2.0), "LayerNorm: groups must be an int, got 2.0"),
-    (lambda: MultiHeadAttention(2.0), "heads must be an int, got 2.0"),
+    (lambda: Linear(2.5), "Linear: features: expected an int or None, got 2.5"),
+    (lambda: LocalHead("3"), "LocalHead: features: expected an int, got '3'"),
+    (lambda: GroupedLinear(4, groups=2.0), "GroupedLinear: groups: expected an int, got 2.0"),
+    (lambda: GroupNorm(2.0), "GroupNorm: groups: expected an int, got 2.0"),
+    (lambda: LayerNorm(groups=2.0), "LayerNorm: groups: expected an int, got 2.0"),
+    (lambda: MultiHeadAttention(2.0), "heads: expected an int, got 2.0"),
     (lambda: LayerNorm(axes=-1), r"must be a tuple .* such as \(-1,\), got -1"),
     (lambda: LayerNorm(axes=(-1.0,)), r"different negative axes .* got \(-1.0,\)"),
-    (lambda: SelectToken(0.5), "SelectToken: index must be an int, got 0.5"),
-    (lambda: Dropout("0.5"), "Dropout: rate must be a number, got '0.5'"),
-    (lambda: Patches("4"), r"Patches: size must be an int .* got '4'"),
+    (lambda: SelectToken(0.5), "SelectToken: index: expected an int, got 0.5"),
+    (lambda: Dropout("0.5"), "Dropout: rate: expected a number, got '0.5'"),
+    (lambda: Patches("4"), r"Patches: size: expected an int .* got '4'"),
     (lambda: Patches((5.0, 5.0)), r"or two \(h, w\), got \(5.0, 5.0\)"),
     (lambda: Patches((1, 2, 3)), r"or two \(h, w\), got \(1, 2, 3\)"),
     (

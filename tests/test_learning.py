@@ -265,8 +265,8 @@ OF_SAMPLERS = (
 @pytest.mark.parametrize(
     ("rule", "options", "message"),
     [
-        ("fg-w", {"tangents": 0}, "fg-w: tangents must be an int of at least 1, got 0"),
-        ("fg-w", {"tangent_chunk": 0}, "fg-w: tangent-chunk must be an int of at least 1, got 0"),
+        ("fg-w", {"tangents": 0}, "fg-w: tangents: expected an int of at least 1, got 0"),
+        ("fg-w", {"tangent_chunk": 0}, "fg-w: tangent-chunk: expected an int of at least 1, got 0"),
         ("fg-w", {"sampler": "gauss"}, f"one of {OF_SAMPLERS}, rank-one:R .*, got 'gauss'"),
         ("fg-w", {"sampler": "angle:0"}, "DEG above 0 and at most 90, .*, got 'angle:0'"),
         ("fg-w", {"sampler": "angle:91"}, "DEG above 0 and at most 90, .*, got 'angle:91'"),
@@ -279,30 +279,42 @@ OF_SAMPLERS = (
         ),
         ("wp", {"difference": 0.0}, "wp: difference must be above 0 and finite, got 0.0"),
         ("wp", {"difference": np.inf}, "wp: difference must be above 0 and finite, got inf"),
-        ("fg-a", {"tangents": -1}, "fg-a: tangents must be an int of at least 1, got -1"),
+        ("fg-a", {"tangents": -1}, "fg-a: tangents: expected an int of at least 1, got -1"),
         ("fg-a", {"sampler": "rank-one"}, r"got 'rank-one' \(rank-one directions are for weights"),
-        ("fg-a", {"perturb": "within"}, "fg-a: perturb must be one of before, after, got 'within'"),
-        ("lg-fg-a", {"aggregate": "sum"}, "aggregate must be one of mean, projection, got 'sum'"),
-        ("fdfa", {"tangents": 0}, "fdfa: tangents must be an int of at least 1, got 0"),
+        (
+            "fg-a",
+            {"perturb": "within"},
+            "perturb: expected one of before, after, got 'within'",
+        ),
+        ("lg-fg-a", {"aggregate": "sum"}, "aggregate: expected one of mean, projection, got 'sum'"),
+        ("fdfa", {"tangents": 0}, "fdfa: tangents: expected an int of at least 1, got 0"),
         (
             "fdfa",
             {"sampler": "normal:unit"},
-            "fdfa: sampler must be one of normal, rademacher, got 'normal:unit'",
+            "fdfa: sampler: expected one of normal, rademacher, got 'normal:unit'",
         ),
-        ("fdfa", {"feedback_rate": 1.5}, "fdfa: feedback_rate must be from 0 to 1, got 1.5"),
-        ("dkp", {"feedback_rate": -0.1}, "dkp: feedback_rate must be from 0 to 1, got -0.1"),
-        ("dkp", {"feedback_decay": -1.0}, "dkp: feedback_decay must be from 0 to 1, got -1.0"),
-        ("ffa", {"feedback_rate": 2.0}, "ffa: feedback_rate must be from 0 to 1, got 2.0"),
-        ("fg-a-cv", {"tangents": 0}, "fg-a-cv: tangents must be an int of at least 1, got 0"),
-        ("fg-a-cv", {"guess": "bp"}, "fg-a-cv: guess must be one of fdfa, dfa, last, got 'bp'"),
-        ("fg-a-cv", {"shrink": -1.0}, "fg-a-cv: shrink must be from 0 to 1, got -1.0"),
-        ("fg-a-cv", {"aggregate": "sum"}, "fg-a-cv: aggregate must be one of mean, projection"),
-        ("fg-a-cv", {"feedback_rate": float("nan")}, "fg-a-cv: feedback_rate must be .*, got nan"),
+        ("fdfa", {"feedback_rate": 1.5}, "feedback_rate: expected a number from 0 to 1, got 1.5"),
+        ("dkp", {"feedback_rate": -0.1}, "feedback_rate: expected a number from 0 to 1, got -0.1"),
+        (
+            "dkp",
+            {"feedback_decay": -1.0},
+            "expected a number from 0 to 1, got -1.0",
+        ),
+        ("ffa", {"feedback_rate": 2.0}, "feedback_rate: expected a number from 0 to 1, got 2.0"),
+        ("fg-a-cv", {"tangents": 0}, "fg-a-cv: tangents: expected an int of at least 1, got 0"),
+        ("fg-a-cv", {"guess": "bp"}, "fg-a-cv: guess: expected one of fdfa, dfa, last, got 'bp'"),
+        ("fg-a-cv", {"shrink": -1.0}, "fg-a-cv: shrink: expected a number from 0 to 1, got -1.0"),
+        ("fg-a-cv", {"aggregate": "sum"}, "fg-a-cv: aggregate: expected one of mean, projection"),
+        (
+            "fg-a-cv",
+            {"feedback_rate": float("nan")},
+            "fg-a-cv: feedback_rate: expected .*, got nan",
+        ),
         *[
             (
                 "fg-w",
                 {"sampler": sampler},
-                r"^sampler must be one of normal, .*, basis, rank-one:R with R at least 1, "
+                r"^sampler: expected one of normal, .*, basis, rank-one:R with R at least 1, "
                 r"varying:MAX with MAX at least 1, or angle:DEG or orthogonal-angle:DEG with DEG "
                 rf"above 0 and at most 90, with :unit behind it .*, got '{sampler}'"
                 r"(; did you mean .*)?$",

@@ -140,7 +140,7 @@ def test_a_local_head_normalizes_each_group(key, rng):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LocalHead(3, reads="some"), "LocalHead: reads must be one of .*, got 'some'"),
+        (lambda: LocalHead(3, reads="some"), "LocalHead: reads: expected one of .*, got 'some'"),
         (lambda: LocalHead(3, groups=2, reads="all"), "groups are of averaged channels; .* got 2"),
     ],
 )

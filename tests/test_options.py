@@ -82,44 +82,47 @@ REFUSED = [
     (lambda: Linear(16, activation=relu), "Linear: no option activation; it has features, bias, w"),
     (lambda: Flatten(start_dim=1), "Flatten: no option start_dim; it has none; how many"),
     # values of another type
-    (lambda: Linear(16, bias=16), "Linear: bias must be True or False, got 16"),
-    (lambda: Linear(16, bias="no"), "Linear: bias must be True or False, got 'no'"),
-    (lambda: Linear(True), "Linear: features must be an int or None, got True"),
-    (lambda: Linear("16"), "Linear: features must be an int or None, got '16'"),
-    (lambda: Linear((16,)), r"Linear: features must be an int or None, got \(16,\)"),
-    (lambda: Linear(np.ones(2)), "Linear: features must be an int or None, got array"),
-    (lambda: GroupNorm(8, gain=64), "GroupNorm: gain must be True or False, got 64"),
-    (lambda: LayerNorm(epsilon="1e-5"), "LayerNorm: epsilon must be a number, got '1e-5'"),
-    (lambda: BatchNorm(momentum=True), "BatchNorm: momentum must be a number, got True"),
-    (lambda: Dropout(False), "Dropout: rate must be a number, got False"),
-    (lambda: SelectToken(1.0), "SelectToken: index must be an int, got 1.0"),
-    (lambda: LocalHead(10, norm=1), "LocalHead: norm must be True or False, got 1"),
-    (lambda: InfoNCE(stop="no"), "InfoNCE: stop must be True or False, got 'no'"),
-    (lambda: Adam(weight_decay=True), "Adam: weight_decay must be a number, got True"),
-    (lambda: SGD(weight_decay="0.1"), "SGD: weight_decay must be a number, got '0.1'"),
-    (lambda: schedules.Linear(final=True), "Linear: final must be a number, got True"),
-    (lambda: schedules.Exponential(every=2), "Exponential: every must be a string, got 2"),
-    (lambda: WeightPerturbation(2.0), "WeightPerturbation: tangents must be an int, got 2.0"),
-    (lambda: WeightPerturbation("rank-one"), "tangents must be an int, got 'rank-one'"),
-    (lambda: ActivityPerturbation(independent="no"), "independent must be True or False, got 'no'"),
-    (lambda: MODELS["mlp"](width=16.0), "MLP: width must be an int, got 16.0"),
+    (lambda: Linear(16, bias=16), "Linear: bias: expected True or False, got 16"),
+    (lambda: Linear(16, bias="no"), "Linear: bias: expected True or False, got 'no'"),
+    (lambda: Linear(True), "Linear: features: expected an int or None, got True"),
+    (lambda: Linear("16"), "Linear: features: expected an int or None, got '16'"),
+    (lambda: Linear((16,)), r"Linear: features: expected an int or None, got \(16,\)"),
+    (lambda: Linear(np.ones(2)), "Linear: features: expected an int or None, got array"),
+    (lambda: GroupNorm(8, gain=64), "GroupNorm: gain: expected True or False, got 64"),
+    (lambda: LayerNorm(epsilon="1e-5"), "LayerNorm: epsilon: expected a number, got '1e-5'"),
+    (lambda: BatchNorm(momentum=True), "BatchNorm: momentum: expected a number, got True"),
+    (lambda: Dropout(False), "Dropout: rate: expected a number, got False"),
+    (lambda: SelectToken(1.0), "SelectToken: index: expected an int, got 1.0"),
+    (lambda: LocalHead(10, norm=1), "LocalHead: norm: expected True or False, got 1"),
+    (lambda: InfoNCE(stop="no"), "InfoNCE: stop: expected True or False, got 'no'"),
+    (lambda: Adam(weight_decay=True), "Adam: weight_decay: expected a number, got True"),
+    (lambda: SGD(weight_decay="0.1"), "SGD: weight_decay: expected a number, got '0.1'"),
+    (lambda: schedules.Linear(final=True), "Linear: final: expected a number, got True"),
+    (lambda: schedules.Exponential(every=2), "Exponential: every: expected a string, got 2"),
+    (lambda: WeightPerturbation(2.0), "WeightPerturbation: tangents: expected an int, got 2.0"),
+    (lambda: WeightPerturbation("rank-one"), "tangents: expected an int, got 'rank-one'"),
+    (
+        lambda: ActivityPerturbation(independent="no"),
+        "expected True or False, got 'no'",
+    ),
+    (lambda: MODELS["mlp"](width=16.0), "MLP: width: expected an int, got 16.0"),
     # values out of range, when a layer is made and not when it is used
-    (lambda: Linear(0), "Linear: features must be an int of at least 1, got 0"),
-    (lambda: Linear(4, weights="He"), "Linear: weights must be one of kaiming, .*, got 'He'"),
-    (lambda: GroupedLinear(4, groups=2, weights="He"), "GroupedLinear: weights must be one of"),
-    (lambda: Conv2d(0, 3), "Conv2d: features must be an int of at least 1, got 0"),
-    (lambda: Conv2d(8, "3"), "Conv2d: kernel must be an int or two, got '3'"),
-    (lambda: Conv2d(8, True), "Conv2d: kernel must be an int or two, got True"),
-    (lambda: Conv2d(8, 3, stride=0), "Conv2d: stride must be at least 1, got 0"),
-    (lambda: Conv2d(8, 3, padding="same"), "Conv2d: padding must be an int or two, got 'same'"),
-    (lambda: Conv2d(8, 3, weights="He"), "Conv2d: weights must be one of"),
-    (lambda: MaxPool(0), "MaxPool: window must be at least 1, got 0"),
+    (lambda: Linear(0), "Linear: features: expected an int of at least 1, got 0"),
+    (lambda: Linear(4, weights="He"), "Linear: weights: expected one of kaiming, .*, got 'He'"),
+    (lambda: GroupedLinear(4, groups=2, weights="He"), "GroupedLinear: weights: expected one of"),
+    (lambda: Conv2d(0, 3), "Conv2d: features: expected an int of at least 1, got 0"),
+    (lambda: Conv2d(8, "3"), "Conv2d: kernel: expected an int or two, got '3'"),
+    (lambda: Conv2d(8, True), "Conv2d: kernel: expected an int or two, got True"),
+    (lambda: Conv2d(8, 3, stride=0), "Conv2d: stride: expected at least 1, got 0"),
+    (lambda: Conv2d(8, 3, padding="same"), "Conv2d: padding: expected an int or two, got 'same'"),
+    (lambda: Conv2d(8, 3, weights="He"), "Conv2d: weights: expected one of"),
+    (lambda: MaxPool(0), "MaxPool: window: expected at least 1, got 0"),
     (lambda: MaxPool(2, padding=2), "MaxPool: padding must be less than the window"),
-    (lambda: AveragePool(2, stride=1.5), "AveragePool: stride must be an int or two, got 1.5"),
-    (lambda: AdaptiveAveragePool(0), "AdaptiveAveragePool: size must be at least 1, got 0"),
+    (lambda: AveragePool(2, stride=1.5), "AveragePool: stride: expected an int or two, got 1.5"),
+    (lambda: AdaptiveAveragePool(0), "AdaptiveAveragePool: size: expected at least 1, got 0"),
     (lambda: LayerNorm(epsilon=np.inf), "LayerNorm: epsilon must be positive and finite, got inf"),
-    (lambda: Patches(True), "Patches: size must be an int of at least 1, .* got True"),
-    (lambda: LocalHead(10, weights="He"), "weights must be one of"),
+    (lambda: Patches(True), "Patches: size: expected an int of at least 1, .* got True"),
+    (lambda: LocalHead(10, weights="He"), "weights: expected one of"),
     # functions and layers
     (
         lambda: Activation("gelu"),
@@ -145,7 +148,7 @@ REFUSED = [
     # keys
     (lambda: dn.Key(0).fold_in(1.0), "Key.fold_in: expected an int or a string, got 1.0"),
     (lambda: dn.Key(0).fold_in(None), "Key.fold_in: expected an int or a string, got None"),
-    (lambda: dn.Key(0).split(2.0), "Key.split: n must be an int of at least 1, got 2.0"),
+    (lambda: dn.Key(0).split(2.0), "Key.split: n: expected an int of at least 1, got 2.0"),
 ]
 
 
@@ -215,7 +218,7 @@ class Plain(Scale):
 
 def test_layers_of_a_user_are_checked_by_their_own_constructor():
     assert Scale(2).by == 2 and Scale(2.0, (1, 2)).shape == (1, 2) and Plain(3.0, 4, a=5).by == 3.0
-    with pytest.raises(UsageError, match="Scale: by must be a number, got '2'"):
+    with pytest.raises(UsageError, match="Scale: by: expected a number, got '2'"):
         Scale("2")
     with pytest.raises(UsageError, match="Scale: takes only by and shape without a name, got 1, 2"):
         Scale(1, 2, 3)

@@ -135,8 +135,8 @@ def test_a_run_keeps_its_factors(ask):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ("--output-lr 0", "--output-lr must be a positive number, got 0.0"),
-        ("--rule lg-bp --head-lr -1", "--head-lr must be a positive number, got -1.0"),
+        ("--output-lr 0", "--output-lr: expected a positive number, got 0.0"),
+        ("--rule lg-bp --head-lr -1", "--head-lr: expected a positive number, got -1.0"),
         ("--rule bp --head-lr 2", "--head-lr is of no use to --rule bp"),
     ],
 )

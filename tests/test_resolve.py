@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal, Optional
 
+import numpy as np
 import pytest
 
 from dualnet.command import train
@@ -11,6 +12,7 @@ from dualnet.errors import UsageError
 from dualnet.learning import RULES
 from dualnet.naming import as_flags, assigned, named, nearest
 from dualnet.optim import Adam
+from dualnet.options import require_choice
 from dualnet.training.recipes import RECIPES
 from dualnet.training.resolve import by_name, resolve, setting_kinds
 from dualnet.training.settings import Settings, option_table, options_of
@@ -45,14 +47,17 @@ def test_every_name_is_one_of_those_that_are_told():
         ({"rule": "FG_A"}, r"^rule: expected one of bp, .*, got 'FG_A'; did you mean fg-a.$"),
         ({"dataset": "minst"}, "dataset: expected one of digits, .*; did you mean mnist"),
         ({"backend": "gpu"}, "backend: expected one of numpy, cupy, auto, got 'gpu'$"),
-        ({"epochs": "ten"}, "^epochs: expected int, got 'ten'"),
-        ({"epochs": True}, "^epochs: expected int, got True"),
-        ({"epochs": 0}, "^epochs must be at least 1, got 0"),
-        ({"lr": "fast"}, "^lr: expected float, got 'fast'"),
-        ({"tf32": 1}, "^tf32: expected bool, got 1"),
-        ({"times": [0.1, "x"], "schedule": "step"}, "^times: expected float, got 'x'"),
-        ({"width": 8.5}, "^width: expected int, got 8.5"),
-        ({"limit_test": "all"}, r"^limit_test: expected int \| None, got 'all'"),
+        ({"epochs": "ten"}, "^epochs: expected an int, got 'ten'"),
+        ({"epochs": True}, "^epochs: expected an int, got True"),
+        ({"epochs": 0}, "^epochs: expected an int of at least 1, got 0"),
+        ({"lr": "fast"}, "^lr: expected a number, got 'fast'"),
+        ({"tf32": 1}, "^tf32: expected True or False, got 1"),
+        (
+            {"times": [0.1, "x"], "schedule": "step"},
+            "^times: expected a list of numbers, got .0.1, 'x'",
+        ),
+        ({"width": 8.5}, "^width: expected an int, got 8.5"),
+        ({"limit_test": "all"}, r"^limit_test: expected an int or None, got 'all'"),
         (
             {"tangents": 3, "rule": "bp"},
             "^tangents is of no use to rule='bp'; it is for fdfa, fg-w",
@@ -150,5 +155,30 @@ def test_a_class_that_cannot_be_chosen_says_why(cls, message):
 def test_settings_of_a_file_are_of_their_kinds():
     good = resolve({}, train.TABLES).as_json()
     assert Settings.from_json(good) == resolve({}, train.TABLES)
-    with pytest.raises(UsageError, match="settings: epochs: expected int, got '3'"):
+    with pytest.raises(UsageError, match="settings: epochs: expected an int, got '3'"):
         Settings.from_json({**good, "epochs": "3"})
+
+
+def test_numbers_of_numpy_become_those_of_python():
+    given = {
+        "epochs": np.int64(3),
+        "lr": np.float32(0.5),
+        "schedule": "step",
+        "times": (0.25, np.float32(0.5)),
+    }
+    settings = resolve(given, train.TABLES)
+    assert (settings.epochs, type(settings.epochs)) == (3, int)
+    assert (settings.lr, type(settings.lr)) == (0.5, float)
+    assert [type(time) for time in settings.schedule_options["times"]] == [float, float]
+
+
+@pytest.mark.parametrize(
+    ("choices", "value", "end"),
+    [(("bp", "fg-a"), "FG_A", "; did you mean fg-a?"), (RULES.keys(), 3, "")],
+)
+def test_a_choice_is_refused_with_the_nearest_one(choices, value, end):
+    with pytest.raises(UsageError) as raised:
+        require_choice("here", "rule", value, choices)
+    assert str(raised.value) == (
+        f"here: rule: expected one of {', '.join(choices)}, got {value!r}{end}"
+    )

@@ -84,5 +84,5 @@ def test_matrices_may_start_as_ren_et_al_start_layers(rng, key):
 
 @pytest.mark.parametrize("option", ["feedback_tokens", "feedback_error"])
 def test_other_choices_are_refused(option):
-    with pytest.raises(UsageError, match=f"dfa: {option} must be one of .*, got 'all'"):
+    with pytest.raises(UsageError, match=f"dfa: {option}: expected one of .*, got 'all'"):
         RULES["dfa"](**{option: "all"})

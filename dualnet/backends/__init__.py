@@ -13,6 +13,7 @@ from dualnet.backends.numpy_backend import NumpyBackend
 from dualnet.backends.protocol import Backend
 from dualnet.errors import BackendError, UsageError
 from dualnet.naming import assigned, named
+from dualnet.options import require_choice
 
 __all__ = ["MATMUL_PRECISIONS", "NAMES", "Backend", "NumpyBackend", "get"]
 
@@ -37,13 +38,8 @@ def get(name: str, threads: int = 1, matmul_precision: str = "full") -> Backend:
         BackendError: the backend cannot be used here; the message says why.
         UsageError: there is no backend of this name, or an argument is of no use to it.
     """
-    if name not in NAMES:
-        raise UsageError(f"backend: expected one of {', '.join(NAMES)}, got {name!r}")
-    if matmul_precision not in MATMUL_PRECISIONS:
-        raise UsageError(
-            f"matmul_precision: expected one of {', '.join(MATMUL_PRECISIONS)}, got "
-            f"{matmul_precision!r}"
-        )
+    require_choice("", named("backend"), name, NAMES)
+    require_choice("", "matmul_precision", matmul_precision, MATMUL_PRECISIONS)
     if name == "numpy":
         if matmul_precision != "full":
             raise UsageError(

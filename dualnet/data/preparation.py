@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 
 from dualnet.data.enlarge import enlarged
 from dualnet.errors import UsageError
+from dualnet.options import require_choice
 from dualnet.types import Array, Shape
 
 PIXEL_SCALES = ("standard", "symmetric", "none")
@@ -42,10 +43,7 @@ class Preparation:
     image_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.scale not in PIXEL_SCALES:
-            raise UsageError(
-                f"pixels: scale: expected one of {', '.join(PIXEL_SCALES)}, got {self.scale!r}"
-            )
+        require_choice("pixels", "scale", self.scale, PIXEL_SCALES)
         if self.scale == "symmetric" and self.white is None:
             raise UsageError(
                 "pixels: scale: symmetric is for pixels in uint8, and these examples are floats; "

@@ -15,7 +15,8 @@ from dualnet.data.locate import Found, locate, locate_folder
 from dualnet.data.sources import SOURCES, Source
 from dualnet.data.streams import FETCH_AGAIN
 from dualnet.errors import DataError, UsageError
-from dualnet.naming import did_you_mean, named
+from dualnet.naming import named
+from dualnet.options import require_choice
 from dualnet.tree import describe
 
 _LARGEST_SIDE = 1024
@@ -62,11 +63,7 @@ def load(
             examples, or a number is given that is of no use.
         DataError: a file is missing and cannot be downloaded, or is not what it should be.
     """
-    if name not in SOURCES:
-        raise UsageError(
-            f"load: name: expected one of {', '.join(SOURCES)}, got {name!r}"
-            f"{did_you_mean(name, SOURCES)}"
-        )
+    require_choice("load", "name", name, SOURCES)
     # Numbers are checked twice: here what no set could satisfy, before anything is downloaded;
     # below what this set does not satisfy, when its sizes are known.
     _check_number("limit_train", limit_train)

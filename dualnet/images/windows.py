@@ -67,9 +67,9 @@ class Geometry:
         def pair(what: str, value: Any, least: int) -> Pair:
             both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
             if len(both) != 2 or any(not is_int(n) for n in both):
-                raise UsageError(f"{name}: {what} must be an int or two, got {value!r}")
+                raise UsageError(f"{name}: {what}: expected an int or two, got {value!r}")
             if min(both) < least:
-                raise UsageError(f"{name}: {what} must be at least {least}, got {value!r}")
+                raise UsageError(f"{name}: {what}: expected at least {least}, got {value!r}")
             return both
 
         sides = padding if isinstance(padding, (tuple, list)) else (padding, padding)

@@ -32,7 +32,6 @@ from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement, Rule
 from dualnet.learning.sites import OUTPUT_LAYERS
 from dualnet.learning.task import LearnerState, Shard, correct
-from dualnet.naming import did_you_mean
 from dualnet.options import require_choice, require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -93,11 +92,7 @@ class WeightPerturbation(Rule):
         if self.tangent_chunk is not None:
             require_count(self.name, "tangent-chunk", self.tangent_chunk)
         sampler_of(self.sampler)
-        if self.aggregate not in WEIGHT_AGGREGATIONS:
-            raise UsageError(
-                f"{self.name}: aggregate must be one of {', '.join(WEIGHT_AGGREGATIONS)}, got "
-                f"{self.aggregate!r}{did_you_mean(self.aggregate, WEIGHT_AGGREGATIONS)}"
-            )
+        require_choice(self.name, "aggregate", self.aggregate, WEIGHT_AGGREGATIONS)
         if self.independent and self.sampler != "rank-one":
             raise UsageError(
                 f"{self.name}: independent directions of every example must be rank-one, dense "

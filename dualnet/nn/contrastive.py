@@ -11,6 +11,7 @@ from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
 from dualnet.naming import named
 from dualnet.nn.losses import Loss, softmax_cross_entropy
+from dualnet.options import require_choice
 from dualnet.types import Array
 
 NEGATIVES = ("one-view", "both-views")
@@ -54,13 +55,10 @@ class InfoNCE(Loss):
     def __post_init__(self) -> None:
         if not 0 < self.temperature < math.inf:
             raise UsageError(
-                f"InfoNCE: {named('temperature')} must be a number above 0, got {self.temperature}"
+                f"InfoNCE: {named('temperature')}: expected a number above 0, "
+                f"got {self.temperature}"
             )
-        if self.negatives not in NEGATIVES:
-            raise UsageError(
-                f"InfoNCE: {named('negatives')} must be {' or '.join(NEGATIVES)}, got "
-                f"{self.negatives!r}"
-            )
+        require_choice("InfoNCE", named("negatives"), self.negatives, NEGATIVES)
         object.__setattr__(self, "couples_examples", not self.stop)
         object.__setattr__(self, "stops_gradients", self.stop)
 

@@ -13,7 +13,7 @@ from dualnet.nn.layers import Linear
 from dualnet.nn.network import Context, Layer, Sequential, walk
 from dualnet.nn.normalization import LayerNorm
 from dualnet.nn.replicated import Loss, average, replicated
-from dualnet.options import require_count
+from dualnet.options import require_choice, require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
@@ -94,8 +94,7 @@ class LocalHead(Layer):
     def __post_init__(self) -> None:
         require_count("LocalHead", "features", self.features)
         require_count("LocalHead", "groups", self.groups)
-        if self.reads not in READS:
-            raise UsageError(f"LocalHead: reads must be one of {READS}, got {self.reads!r}")
+        require_choice("LocalHead", "reads", self.reads, READS)
         if self.reads == "all" and self.groups > 1:
             raise UsageError(
                 "LocalHead: groups are of averaged channels; use groups=1 with reads='all', got "

@@ -68,7 +68,7 @@ INITIALIZERS: dict[str, Callable[[Key, Shape, int], np.ndarray]] = {
 
 def require_initializer(layer: str, name: str) -> None:
     """Raise a UsageError unless there are weights of this name."""
-    require_choice(layer, "weights", name, tuple(INITIALIZERS))
+    require_choice(layer, "weights", name, INITIALIZERS)
 
 
 def initial(name: str, key: Key, shape: Shape, fan_in: int) -> np.ndarray:

@@ -35,7 +35,7 @@ class Patches(Layer):
         both = self._height_and_width()
         if len(both) != 2 or any(not is_int(n) or n < 1 for n in both):
             raise UsageError(
-                f"Patches: size must be an int of at least 1, or two (h, w), got {self.size!r}"
+                f"Patches: size: expected an int of at least 1, or two (h, w), got {self.size!r}"
             )
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from dualnet.errors import UsageError
 from dualnet.naming import did_you_mean
+from dualnet.options import kinds_of, of_kind
 from dualnet.training.resolve import ROUNDED, setting_kinds
-from dualnet.training.settings import Tables, kinds_of, of_kind
+from dualnet.training.settings import Tables
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -55,7 +56,7 @@ def read_toml(path: str) -> dict[str, Any]:
 
 def plugins_in(values: Mapping[str, Any], path: str | None) -> list[str]:
     """Return the plugins that a file names, which are loaded before the rest can be checked."""
-    return of_kind(f"{path}: plugin", BESIDE_SETTINGS["plugin"], values.get("plugin", []))
+    return of_kind(str(path), "plugin", values.get("plugin", []), BESIDE_SETTINGS["plugin"])
 
 
 def checked(values: Mapping[str, Any], path: str, tables: Tables) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def checked(values: Mapping[str, Any], path: str, tables: Tables) -> dict[str, A
     for name in values:
         if name not in kinds:
             raise UsageError(f"{path}: there is no setting {name!r}{did_you_mean(name, kinds)}")
-    return {name: of_kind(f"{path}: {name}", kinds[name], v) for name, v in values.items()}
+    return {name: of_kind(path, name, v, kinds[name]) for name, v in values.items()}
 
 
 def overruled(file: Mapping[str, Any], flags: Mapping[str, Any], tables: Tables) -> dict[str, Any]:

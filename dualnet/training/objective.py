@@ -26,6 +26,7 @@ from dualnet.nn import (
 from dualnet.nn.network import Context
 from dualnet.nn.replicated import average
 from dualnet.optim import Adam
+from dualnet.options import require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -220,8 +221,7 @@ class Contrastive:
     classifies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.projection < 1:
-            raise UsageError(f"contrastive: projection must be at least 1, got {self.projection}")
+        require_count("contrastive", "projection", self.projection)
         _ = self.loss  # which refuses what it cannot do
 
     @property

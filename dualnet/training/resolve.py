@@ -16,17 +16,9 @@ from dualnet.errors import UsageError
 from dualnet.learning import RULES
 from dualnet.naming import assigned, did_you_mean, named
 from dualnet.nn import READS
+from dualnet.options import kinds_of, of_kind, require_choice
 from dualnet.training.recipes import find_recipe
-from dualnet.training.settings import (
-    Settings,
-    Tables,
-    build,
-    kinds_of,
-    of_kind,
-    option_table,
-    options_of,
-    require_choice,
-)
+from dualnet.training.settings import Settings, Tables, build, option_table, options_of
 
 DEFAULTS: dict[str, Any] = {
     "dataset": "digits",
@@ -85,12 +77,12 @@ def resolve(given: Mapping[str, Any], tables: Tables) -> Settings:
     for name in given:
         if name not in kinds:
             raise UsageError(f"there is no setting {name!r}{did_you_mean(name, kinds)}")
-    given = {name: of_kind(named(name), kinds[name], value) for name, value in given.items()}
+    given = {name: of_kind("", named(name), value, kinds[name]) for name, value in given.items()}
     recipe = find_recipe(given["recipe"]).settings if given.get("recipe") else {}
     chosen = {**DEFAULTS, **recipe, **given}
-    require_choice("dataset", chosen["dataset"], (*data.SOURCES, ARRAYS))
+    require_choice("", named("dataset"), chosen["dataset"], (*data.SOURCES, ARRAYS))
     for kind, table in tables.items():
-        require_choice(kind, chosen[kind], table)
+        require_choice("", named(kind), chosen[kind], table)
     dataset, rule = chosen["dataset"], chosen["rule"]
     if chosen.get("backend", "numpy") == "numpy" and chosen.get("graph") is False:
         raise UsageError(
@@ -182,7 +174,7 @@ def check(settings: Settings, tables: Tables) -> None:
         "matmul_precision": backends.MATMUL_PRECISIONS,
     }
     for kind, names in choices.items():
-        require_choice(kind, getattr(settings, kind), names)
+        require_choice("", named(kind), getattr(settings, kind), names)
     for kind, table in tables.items():
         build(table, kind, getattr(settings, kind), getattr(settings, f"{kind}_options"))
     if settings.recipe is not None:

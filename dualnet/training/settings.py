@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import re
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from dualnet.errors import UsageError
 from dualnet.naming import assigned, did_you_mean, named
+from dualnet.options import kinds_of, of_kind, require_choice, require_count
 
 DTYPES = ("float32", "float64")
 """What pixels and parameters may be."""
@@ -107,13 +105,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "threads"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{named(name)} must be at least 1, got {getattr(self, name)}")
+            require_count("", named(name), getattr(self, name))
         at_least_one = ("grad_stats", "shards", "limit_train", "limit_test", "validation")
         for name in (*at_least_one, "early_stop"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{named(name)} must be at least 1, got {value}")
+            if getattr(self, name) is not None:
+                require_count("", named(name), getattr(self, name))
         if self.early_stop is not None and self.validation is None:
             raise UsageError(
                 f"{named('early_stop')} goes by the loss on validation images; say how many by "
@@ -122,13 +118,13 @@ class Settings:
         for name in ("lr", "head_lr", "output_lr"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{named(name)} must be a positive number, got {value}")
+                raise UsageError(f"{named(name)}: expected a positive number, got {value}")
         if self.clip_norm is not None and not 1e-30 <= self.clip_norm <= 1e30:
             raise UsageError(
-                f"{named('clip_norm')} must be a number from 1e-30 to 1e30, got {self.clip_norm}"
+                f"{named('clip_norm')}: expected a number from 1e-30 to 1e30, got {self.clip_norm}"
             )
-        require_choice("on_nan", self.on_nan, ON_NAN)
-        require_choice("dtype", self.dtype, DTYPES)
+        require_choice("", named("on_nan"), self.on_nan, ON_NAN)
+        require_choice("", named("dtype"), self.dtype, DTYPES)
         if self.matmul_precision != "full" and self.dtype != "float32":
             raise UsageError(
                 f"{named(self.matmul_precision)} is of no use to {assigned('dtype', self.dtype)}; "
@@ -169,9 +165,7 @@ class Settings:
                 "config.json written by another version of dualnet?"
             )
         kinds = kinds_of(cls)
-        for name, value in data.items():
-            of_kind(f"settings: {name}", kinds[name], value)
-        return cls(**data)
+        return cls(**{n: of_kind("settings", n, value, kinds[n]) for n, value in data.items()})
 
 
 Tables = Mapping[str, Mapping[str, type]]
@@ -225,48 +219,6 @@ def options_of(cls: type) -> dict[str, Any]:
     return defaults
 
 
-def kinds_of(cls: type) -> dict[str, str]:
-    """Return what each field of a dataclass holds, as `int | None` of `Optional[int]`.
-
-    It does not matter whether the module of the class postpones the evaluation of annotations.
-
-    Raises:
-        UsageError: the class is no dataclass, or has fields that it does not know of as such.
-    """
-    decorated = "__dataclass_fields__" in getattr(cls, "__dict__", ())
-    if not dataclasses.is_dataclass(cls) or (not decorated and inspect.get_annotations(cls)):
-        name = getattr(cls, "__name__", repr(cls))
-        raise UsageError(f"{name}: expected a dataclass; write @dataclass(frozen=True) before it")
-    try:
-        hints = typing.get_type_hints(cls)
-    except Exception:  # A name may be imported for type checkers alone.
-        hints = {}
-    return {f.name: _written(hints.get(f.name, f.type)) for f in dataclasses.fields(cls) if f.init}
-
-
-def _written(kind: Any) -> str:
-    """Return a type as it is written in an annotation."""
-    if kind in (None, types.NoneType):
-        return "None"
-    arguments = typing.get_args(kind)
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return " | ".join(sorted(map(_written, arguments), key=lambda one: one == "None"))
-    if arguments and isinstance(outer := typing.get_origin(kind), type):
-        inner = ("..." if one is ... else _written(one) for one in arguments)
-        return f"{outer.__name__}[{', '.join(inner)}]"
-    return kind.__name__ if isinstance(kind, type) else str(kind)
-
-
-def require_choice(kind: str, name: Any, choices: Iterable[str]) -> None:
-    """Raise a UsageError unless a name is one of the choices; similar names are suggested."""
-    choices = tuple(choices)
-    if name not in choices:
-        raise UsageError(
-            f"{named(kind)}: expected one of {', '.join(choices)}, got {name!r}"
-            f"{did_you_mean(name, choices)}"
-        )
-
-
 def build(table: Mapping[str, Any], kind: str, name: str, options: dict[str, Any]) -> Any:
     """Make the dataclass that a table has under a name.
 
@@ -279,16 +231,17 @@ def build(table: Mapping[str, Any], kind: str, name: str, options: dict[str, Any
     Raises:
         UsageError: the table has no such name, or an option does not fit.
     """
-    require_choice(kind, name, table)
+    require_choice("", named(kind), name, table)
     kinds = kinds_of(table[name])
+    given = {}
     for option, value in options.items():
         if option not in kinds:
             raise UsageError(
                 f"{kind} {name}: it has no option {option!r}{did_you_mean(option, kinds)}"
             )
-        of_kind(f"{kind} {name}: {named(option)}", kinds[option], value)
+        given[option] = of_kind(f"{kind} {name}", named(option), value, kinds[option])
     try:
-        return table[name](**options)
+        return table[name](**given)
     except UsageError as error:
         raise UsageError(f"{_flags_of(kinds, str(error))}{error}") from error
 
@@ -299,41 +252,3 @@ def _flags_of(options: Iterable[str], message: str) -> str:
     spelled = {named(name): {name, name.replace("_", "-")} for name in options}
     flags = [f for f, others in spelled.items() if f not in others | words and others & words]
     return f"{', '.join(flags)}: " if flags else ""
-
-
-_VALUES: dict[str, tuple[type, ...]] = {
-    "bool": (bool,),
-    "str": (str,),
-    "int": (int,),
-    "float": (float, int),
-    "None": (types.NoneType,),
-    "tuple[float, ...]": (tuple, list),
-    "list[int]": (list,),
-    "list[str]": (list,),
-    "dict[str, Any]": (dict,),
-}
-"""Kind as it is written → of which types values may be."""
-
-
-def of_kind(where: str, kind: str, value: Any) -> Any:
-    """Return a value as its kind has it: a float for an int, a tuple for a list.
-
-    Args:
-        where: what a message begins with.
-        kind: of `kinds_of`; values of kinds that are not in `_VALUES` are not checked.
-        value: what it should be.
-
-    Raises:
-        UsageError: the value is of another kind.
-    """
-    kinds = kind.split(" | ")
-    allowed = tuple(one for k in kinds for one in _VALUES.get(k, (object,)))
-    # To Python a bool is an int, too.
-    fits = isinstance(value, allowed) and (not isinstance(value, bool) or "bool" in kinds)
-    if fits and kind == "tuple[float, ...]":
-        return tuple(of_kind(where, "float", one) for one in value)
-    if fits and kind.startswith("list["):
-        return [of_kind(where, kind[5:-1], one) for one in value]
-    if not fits:
-        raise UsageError(f"{where}: expected {kind}, got {value!r}")
-    return float(value) if type(value) is int and "float" in kinds else value

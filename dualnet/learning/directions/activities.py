@@ -90,6 +90,6 @@ def require_sampler(rule: str, tangents: int, sampler: str) -> None:
     require_count(rule, "tangents", tangents)
     if sampler not in ACTIVITY_SAMPLERS:
         raise UsageError(
-            f"{rule}: sampler must be one of {', '.join(ACTIVITY_SAMPLERS)}, got {sampler!r} "
+            f"{rule}: sampler: expected one of {', '.join(ACTIVITY_SAMPLERS)}, got {sampler!r} "
             f"(rank-one directions are for weights){did_you_mean(sampler, ACTIVITY_SAMPLERS)}"
         )

@@ -283,7 +283,7 @@ def sampler_of(name: str) -> Sampler:
     sampler = WEIGHT_SAMPLERS.get(plain) or _with_number(*plain.partition(":")[::2])
     if sampler is None:
         raise UsageError(
-            f"sampler must be one of {', '.join(WEIGHT_SAMPLERS)}, rank-one:R with R at least 1, "
+            f"sampler: expected one of {', '.join(WEIGHT_SAMPLERS)}, rank-one:R with R at least 1, "
             "varying:MAX with MAX at least 1, or angle:DEG or orthogonal-angle:DEG with DEG above "
             f"0 and at most 90, with :unit behind it for directions of length 1, got {name!r}"
             f"{did_you_mean(name, WEIGHT_SAMPLERS)}"
