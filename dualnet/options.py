@@ -152,7 +152,7 @@ _KINDS: dict[str, tuple[str, Callable[[object], bool], Callable[[Any], Any]]] = 
 is kept."""
 
 
-def kinds_of(cls: type) -> dict[str, str]:
+def kinds_of(cls: type) -> Mapping[str, str]:
     """Return what each field of a dataclass holds, as `int | None` of `Optional[int]`.
 
     It does not matter whether the module of the class postpones the evaluation of annotations.
@@ -167,13 +167,15 @@ def kinds_of(cls: type) -> dict[str, str]:
     return _kinds_of_fields(cls)
 
 
-def _kinds_of_fields(cls: type) -> dict[str, str]:
+@functools.cache  # Types that are postponed are compiled anew each time, and flags ask for all.
+def _kinds_of_fields(cls: type) -> Mapping[str, str]:
     try:
         hints = typing.get_type_hints(cls)
     except Exception:  # A name may be imported for type checkers alone.
         hints = {}
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
-    return {f.name: _written(hints.get(f.name, f.type)) for f in fields if f.init}
+    kinds = {f.name: _written(hints.get(f.name, f.type)) for f in fields if f.init}
+    return types.MappingProxyType(kinds)
 
 
 def _written(kind: Any) -> str:
@@ -201,7 +203,7 @@ def _signature(cls: type) -> tuple[list[str], list[str], Mapping[str, str]] | No
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
         return None
     by_place = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-    kinds = {p.name: "" for p in parameters} | _kinds_of_fields(cls)
+    kinds = {**{p.name: "" for p in parameters}, **_kinds_of_fields(cls)}
     return by_place, [p.name for p in parameters], kinds
 
 
