@@ -34,6 +34,13 @@ SEED = int(os.environ.get(SEED_VARIABLE) or secrets.randbelow(2**32))
 os.environ[SEED_VARIABLE] = str(SEED)  # for the workers of pytest-xdist
 
 
+def pytest_configure(config):
+    """Keep the kernels of the stand-in in pytest's cache: to compile them takes longer than all
+    that they do."""
+    if hasattr(config, "cache"):  # not so with `-p no:cacheprovider`
+        cuda_on_cpu.keep_in(config.cache.mkdir("cuda-on-cpu"))
+
+
 class SeededGenerator(np.random.Generator):
     """A generator whose repr, which pytest shows on failure, says how to get it again."""
 

@@ -6,6 +6,7 @@ cannot check: that threads agree on nothing that the text leaves open, and how f
 """
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -14,6 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +49,32 @@ _KERNEL = re.compile(
     r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(([^)]*)\)'
 )
 _FOLDER = "CUDA_ON_CPU_FOLDER"
-"""The variable that names the folder of what was compiled, for all workers of a session; set it to
-keep what was compiled from one session to the next."""
+"""The variable that names the folder of what was compiled, for all workers of a session."""
 
-if _FOLDER not in os.environ:
-    os.environ[_FOLDER] = tempfile.mkdtemp(prefix="cuda-on-cpu-")
-    atexit.register(shutil.rmtree, os.environ[_FOLDER], ignore_errors=True)
+_DAYS = 30
+"""How long a folder keeps what no session uses."""
+
+
+def keep_in(folder):
+    """Keep what is compiled in a folder for later sessions, unless the variable names another.
+
+    Each file there is named by all that it was made of, so what another version left is never taken
+    for this one's.  What no session has used for `_DAYS` days goes.
+    """
+    os.environ.setdefault(_FOLDER, str(folder))
+    oldest = time.time() - _DAYS * 86_400
+    for path in Path(os.environ[_FOLDER]).rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another session may be cleaning, too
+            if path.is_file() and path.stat().st_mtime < oldest:
+                path.unlink()
+
+
+def _folder():
+    """Where compiled files are: a folder of this process alone, if nothing was said."""
+    if _FOLDER not in os.environ:
+        os.environ[_FOLDER] = tempfile.mkdtemp(prefix="cuda-on-cpu-")
+        atexit.register(shutil.rmtree, os.environ[_FOLDER], ignore_errors=True)
+    return Path(os.environ[_FOLDER])
 
 
 class Program:
@@ -132,13 +154,15 @@ def program(source, options=()):
 
 
 def _library(text):
-    """The library of a text.  What was compiled once in a session is there for all its workers."""
+    """The library of a text.  What was compiled once is there for all workers of a session, and for
+    the next session if the folder is kept."""
     header = _compiled_header()
     library = header.with_name(f"{hashlib.sha256(text.encode()).hexdigest()}.so")
     if not library.exists():
         # the header must not be read again instead of what was made of it
         flags = ("-shared", "-nostdlib", "-Werror=invalid-pch", "-include", str(header))
         _compile((*flags, "-x", "c++", "-"), library, text)
+    os.utime(library)  # it is in use
     return library
 
 
@@ -148,7 +172,7 @@ def _compiled_header():
     texts = [path.read_text() for path in _SOURCES]
     version = subprocess.run([COMPILER, "-v"], capture_output=True, text=True, check=True).stderr
     name = hashlib.sha256("".join((version, *texts, *_FLAGS)).encode()).hexdigest()
-    folder = Path(os.environ[_FOLDER]) / name
+    folder = _folder() / name
     folder.mkdir(parents=True, exist_ok=True)
     header, source = (folder / path.name for path in _SOURCES)
     for copy, text in zip((header, source), texts, strict=True):
@@ -159,6 +183,8 @@ def _compiled_header():
         _compile(("-x", "c++-header", str(header)), compiled)
     if not library.exists():
         _compile(("-shared", str(source)), library)
+    for path in (header, source, compiled, library):
+        os.utime(path)
     ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     return header
 

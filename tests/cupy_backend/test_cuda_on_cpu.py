@@ -1,5 +1,8 @@
 """Kernels on the host: their threads wait for one another as those of a device do."""
 
+import os
+
+import cuda_on_cpu
 import numpy as np
 import pytest
 from cuda_on_cpu import COMPILER, NO_COMPILER, Program
@@ -145,3 +148,32 @@ def test_of_a_number_and_nan_min_and_max_are_the_number():
     body = "".join(f"out[{i}] = {pair};" for i, pair in enumerate(pairs))
     run(body, x, out, threads=1)
     np.testing.assert_array_equal(out, 1)
+
+
+def test_what_no_session_uses_goes(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_ON_CPU_FOLDER")
+    old, new = tmp_path / "version" / "old.so", tmp_path / "version" / "new.so"
+    old.parent.mkdir()
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    cuda_on_cpu.keep_in(tmp_path)
+    assert new.exists() and not old.exists()
+    assert os.environ["CUDA_ON_CPU_FOLDER"] == str(tmp_path)
+
+
+def test_a_kernel_is_compiled_once_and_kept_while_it_is_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_ON_CPU_FOLDER", str(tmp_path))
+    compiled = []
+    real = cuda_on_cpu._compile
+    monkeypatch.setattr(cuda_on_cpu, "_compile", lambda *what: (compiled.append(what), real(*what)))
+    monkeypatch.setattr(cuda_on_cpu.ctypes, "CDLL", lambda *_: None)  # it is there already
+    cuda_on_cpu._compiled_header.cache_clear()
+    try:
+        first = cuda_on_cpu._library("// one kernel")
+        os.utime(first, (0, 0))
+        assert cuda_on_cpu._library("// one kernel") == first and first.stat().st_mtime > 0
+        assert first.is_relative_to(tmp_path) and len(compiled) == 3  # the header, threads, and it
+        assert cuda_on_cpu._library("// another one") != first and len(compiled) == 4
+    finally:
+        cuda_on_cpu._compiled_header.cache_clear()
