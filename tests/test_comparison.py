@@ -141,6 +141,17 @@ def test_early_stop_leaves_seeds_with_unequal_numbers_of_epochs():
     assert " 2-3 " in compare_runs(["a"]).table()
 
 
+def test_losses_that_are_not_finite_have_no_mean():
+    RunFolder("a").create_for_seeds([0, 1])
+    write("a/seed-0", history(0.5, 0.75, loss=(1.0, math.inf)))
+    write("a/seed-1", history(0.5, 0.5, loss=(3.0, 1.0)), seed=1)
+    (run,) = compare_runs(["a"]).runs
+    assert run.last("test_loss").mean is None
+    mean, std = run.curve("test_loss")
+    assert mean.tolist() == [2.0, math.inf] and math.isnan(std[1])
+    json.dumps(compare_runs(["a"]).as_json(), allow_nan=False)
+
+
 # --- names and order ---
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import peers
 import pytest
 
 import dualnet as dn
@@ -29,6 +30,8 @@ PAGES = [
     for page in ("README.md", "CONTRIBUTING.md", *ROOT.glob("d*/**/*.md"), *ROOT.glob("b*/**/*.md"))
     if "```python" in (ROOT / page).read_text(encoding="utf-8")
 ]
+NEEDED = {"docs/looking.md": (("matplotlib", "plot"), ("tensorboardX", "tensorboard"))}
+"""Page → the packages that its blocks need, each with the extra that brings it."""
 GOES_ON = "# After the blocks above.\n"
 """The first line of a block that needs those before it on its page; all others run alone."""
 
@@ -57,6 +60,8 @@ def run_blocks():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page).removeprefix(f"{ROOT}/"))
 def test_the_code_of_a_page_runs_as_it_stands(page, run_blocks):
+    for needed in NEEDED.get(str(page).removeprefix(f"{ROOT}/"), ()):
+        peers.peer(*needed)
     assert run_blocks(page)
 
 

@@ -20,7 +20,7 @@ from dualnet.training.comparison import compare_runs
 from dualnet.training.comparison_picture import draw_comparison
 from dualnet.training.curve import draw_curve
 from dualnet.training.gradients_picture import draw_gradients
-from dualnet.training.pictures import styles
+from dualnet.training.pictures import marked, styles
 from dualnet.training.sheet import draw_predictions
 from dualnet.training.tensorboard import TensorBoard
 
@@ -93,6 +93,11 @@ def test_lines_are_told_apart_without_color():
         assert max(light) < 0.75 and len({round(x, 3) for x in light}) == count
         steps = np.abs(np.diff(light))
         assert not len(steps) or steps.min() > 0.15  # neighbors
+
+
+def test_marks_of_equal_lines_are_at_different_points():
+    assert [marked(i, 4, 1000) for i in range(4)] == [(0, 125), (31, 125), (62, 125), (93, 125)]
+    assert [marked(i, 4, 7) for i in range(4)] == [(0, 1)] * 4
 
 
 # --- comparisons ---

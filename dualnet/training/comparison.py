@@ -141,7 +141,8 @@ class ComparedRun:
             return np.zeros(0), None
         shared = min(len(one.history) for one in runs)
         curves = np.stack([one.column(column)[:shared] for one in runs])
-        return curves.mean(0), curves.std(0, ddof=1) if len(curves) > 1 else None
+        with np.errstate(invalid="ignore"):  # of infinite losses there is no deviation
+            return curves.mean(0), curves.std(0, ddof=1) if len(curves) > 1 else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from dualnet.training.comparison import ComparedRun, Comparison
 from dualnet.training.differences import in_words
 from dualnet.training.pictures import (
     epochs_along,
+    marked,
     required_figure,
     save_figure,
     styles,
@@ -45,7 +46,9 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
         else [figure.subplots()]
     )
     lines = []
-    for run, name, style in zip(comparison.runs, names, styles(len(comparison.runs)), strict=True):
+    count = len(comparison.runs)
+    for i, (run, name, style) in enumerate(zip(comparison.runs, names, styles(count), strict=True)):
+        style["markevery"] = marked(i, count, len(run.curve("test_loss")[0]))
         if not run.counted:
             name += " (diverged)" if run.diverged else " (no epoch yet)"
         lines.append(_draw(loss_axes, run, "test_loss", {**style, "label": name}))
@@ -60,8 +63,6 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
     if _spans_decades(comparison):
         loss_axes.set_yscale("log")
         loss_axes.yaxis.set_major_formatter("{x:g}")
-    for axes in others:
-        axes.yaxis.set_major_formatter("{x:g}")
     figure.legend(handles=lines, loc="outside lower center", ncols=in_a_row, fontsize=9)
     figure.suptitle(textwrap.fill(in_words(comparison.shared), _TITLE), fontsize=10)
     save_figure(figure, "draw_comparison", path)
@@ -71,8 +72,7 @@ def _draw(axes: Any, run: ComparedRun, column: str, style: dict[str, Any]) -> An
     """Draw the mean of a column over seeds and its band, and return the line."""
     mean, std = run.curve(column)
     epochs = np.arange(1, len(mean) + 1)
-    every = max(1, len(mean) // 8)
-    (line,) = axes.plot(epochs, mean, markevery=every, **style)
+    (line,) = axes.plot(epochs, mean, **style)
     if std is not None and run.counted:
         axes.fill_between(epochs, mean - std, mean + std, color=line.get_color(), alpha=0.2, lw=0)
     if not run.counted and len(mean):

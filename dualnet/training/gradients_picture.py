@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.training.pictures import new_figure, shortened, styles
+from dualnet.training.pictures import marked, new_figure, shortened, styles
 
 _AS_LINES = 6
 """Up to so many layers have a line each; more of them are rows of a map."""
@@ -55,30 +55,31 @@ def draw_gradients(
         "cosine": _means(cosines, together),
         "norm ratio": np.exp(_means(np.log(ratios), together)),
     }
-    what = "rule's gradient with the exact one", "rule's gradient to the exact one"
+    of_what = "rule's gradient with the exact one", "rule's gradient to the exact one"
     how_high = [1.0] if as_lines else [2.4, map_height]
     parts = figure.subplots(len(how_high), 2, squeeze=False, sharex=True, height_ratios=how_high)
     of_means = "" if together == 1 else f" (means of {together} comparisons)"
-    for column, (label, numbers) in enumerate(figures.items()):
+    for column, (what, numbers) in enumerate(figures.items()):
         logarithmic = column == 1
         top = parts[0, column]
         top.plot(steps, numbers[:, -1], "k-", lw=2, label="all together", **_dots(steps))
         if as_lines:
             # The first style is that of all together.
-            for name, line, style in zip(
-                leaves, numbers.T, styles(len(leaves) + 1)[1:], strict=False
+            for i, (name, style) in enumerate(
+                zip(leaves, styles(len(leaves) + 1)[1:], strict=True)
             ):
-                mark_every = max(1, len(steps) // 8)
-                top.plot(steps, line, label=shortened(name, _NAME), markevery=mark_every, **style)
+                marks = marked(i, len(leaves), len(steps))
+                label = shortened(name, _NAME)
+                top.plot(steps, numbers[:, i], label=label, markevery=marks, **style)
         else:
             _draw_map(figure, parts[1, column], steps, numbers[:, :-1], logarithmic, map_height)
             named = range(0, len(leaves), -(-len(leaves) // _ROWS))
             names = [shortened(leaves[i], _NAME) if column == 0 else "" for i in named]
             parts[1, column].set_yticks(named, names, fontsize=7)
             holes = "" if np.isfinite(numbers[:, :-1]).all() else " (hatched: undefined)"
-            parts[1, column].set_title(f"{label}, layer by layer{holes}", fontsize=10)
-        top.set_ylabel(label)
-        top.set_title(f"{label} of the {what[column]}", fontsize=10)
+            parts[1, column].set_title(f"{what}, layer by layer{holes}", fontsize=10)
+        top.set_ylabel(what)
+        top.set_title(f"{what} of the {of_what[column]}", fontsize=10)
         top.grid(alpha=0.3)
         if logarithmic:
             top.set_yscale("log")

@@ -92,6 +92,20 @@ def styles(count: int) -> list[dict[str, Any]]:
     ]
 
 
+def marked(line: int, lines: int, points: int) -> tuple[int, int]:
+    """Return which points of a line are marked, as matplotlib's `markevery` takes it.
+
+    The marks of each line are at other points, so that those of equal lines can all be seen.
+
+    Args:
+        line: the number of the line, from 0.
+        lines: how many there are.
+        points: of the line.
+    """
+    every = max(1, points // 8)
+    return line * every // lines, every
+
+
 def epochs_along(axes: Any, epochs: int) -> None:
     """Let the horizontal axis of a part of a picture count epochs from 1."""
     from matplotlib.ticker import MaxNLocator
