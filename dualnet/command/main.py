@@ -28,6 +28,8 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("dualnet.command.train", "train a network, or one for each of several seeds"),
     "rates": Command("dualnet.command.rates", "try learning rates for a short time, and choose"),
+    "evaluate": Command("dualnet.command.evaluate", "print the scores of a trained network"),
+    "predict": Command("dualnet.command.predict", "name the classes of images, or of arrays"),
     "compare": Command("dualnet.command.compare", "set runs beside one another, with curves"),
     "list": Command("dualnet.command.listing", "list models, rules, data sets, recipes, …"),
     "check": Command("dualnet.check.__main__", "verify every derivative"),
