@@ -307,3 +307,116 @@ def test_own_layers_come_from_a_file(answer, mistake, rng):
     mistake(2, "the layer 'Doubled', which .*; name its file with --plugin", *asked)
     assert "accuracy" in answer(*asked, "--plugin", "mine.py")
     assert answer("predict", "own", "own.npz", "--plugin", "mine.py").count("\n") == 20
+
+
+# --- check ---------------------------------------------------------------------------------------
+
+OWN_MODEL = """
+from dataclasses import dataclass
+
+import numpy as np
+
+import dualnet as dn
+from dualnet import nn
+from dualnet.models import MODELS
+from dualnet.optim import OPTIMIZERS, Optimizer
+
+
+@dn.custom_jvp
+def squared(x):
+    return x**2
+
+squared.defjvps(lambda t, out, x: 2 * t * x)
+
+
+@dataclass(frozen=True)
+class Squares(nn.Layer):
+    def init(self, key, in_shape):
+        return {"gain": np.ones(in_shape, np.float32)}, {}, in_shape
+
+    def apply(self, params, state, x, context):
+        return squared(x) * params["gain"], state
+
+
+@dataclass(frozen=True)
+class Times(nn.Layer):
+    times: float
+
+    def init(self, key, in_shape):
+        return {}, {}, in_shape
+
+    def apply(self, params, state, x, context):
+        return self.times * x, state
+
+
+@dataclass(frozen=True)
+class Own:
+    hidden: int = 5
+
+    def network(self, in_shape, classes):
+        layers = nn.Flatten(), nn.Linear(self.hidden), nn.Activation(nn.relu), Squares()
+        layers += Times(0.5), nn.Dropout(0.5), nn.Linear(classes)
+        return nn.Sequential(tuple(zip("abcdefg", layers)))
+
+
+MODELS["own"] = Own
+
+
+@dataclass(frozen=True)
+class Signed(Optimizer):
+    decay: float = 0.5
+
+    def update_leaf(self, g, s, p, lr, step):
+        return p - lr * (g + self.decay * p), {}
+
+
+OPTIMIZERS["signed"] = Signed
+"""
+FORMULA = """
+from dualnet.check.optimizers import FORMULAS, LR
+
+FORMULAS[Signed] = lambda p, g, memory, o: (p - LR * (g + o.decay * p), memory)
+"""
+
+
+def verified(answer):
+    """The names of the rows that a check has printed, and whether each passed."""
+    rows = re.findall(r"^(\S.*?)  +[-\d].*?( FAILED)?$", answer, re.M)
+    return {name: not failed for name, failed in rows}
+
+
+def test_what_a_file_registers_is_verified(ask):
+    Path("mine.py").write_text(OWN_MODEL)
+    code, out, err = ask("check", "--plugin", "mine.py")
+    assert code == 0, out + err
+    layers = [f"layer Squares-{shape}" for shape in ("(4,)", "(3, 4)", "(4, 4, 2)")]
+    assert verified(out) == dict.fromkeys(["model own", *layers], True), out
+    told = " ".join(out.split())
+    assert "not verified: layer Times: for inputs (4, 4, 2), TypeError" in told
+    assert "not verified: optimizer signed: its formula is not in dualnet.check.optim" in told
+    assert max(map(len, out.split("not verified")[-1].splitlines())) <= 80
+
+
+def test_an_optimizer_is_held_to_its_formula(ask):
+    for decay, failed in ((0.5, 0), (0.25, 1)):
+        formula = FORMULA.replace("o.decay", f"{decay}")
+        Path(f"mine{failed}.py").write_text(OWN_MODEL.replace('"signed"', f'"s{failed}"') + formula)
+        plugins._loaded.clear()
+        code, out, _ = ask("check", "--plugin", f"mine{failed}.py", "--only", "optimizers")
+        assert code == failed and verified(out) == {"Signed": not failed}, out
+        MODELS.pop("own")
+
+
+def test_a_wrong_rule_in_a_file_is_found(ask):
+    Path("mine.py").write_text(OWN_MODEL.replace("2 * t * x", "2.001 * t * x"))
+    code, out, _ = ask("check", "--plugin", "mine.py", "--json")
+    told = json.loads(out)
+    assert code == 1 and "model own" in told["failed"] and len(told["failed"]) == 4
+
+
+def test_a_file_without_anything_to_verify_is_refused(mistake):
+    Path("empty.py").write_text("x = 3\n")
+    mistake(2, "empty.py: it registers nothing", "check", "--plugin", "empty.py")
+    Path("function.py").write_text("def cube(x):\n    return x * x * x\n")
+    mistake(2, "nothing can be verified: there is no model", "check", "--plugin", "function.py")
+    mistake(2, "no flag --plugins.*; did you mean --plugin", "check", "--plugins", "function.py")

@@ -79,8 +79,8 @@ def several_seeds(folder: RunFolder, seeds: list[int], args: Any) -> tuple[dict[
     networks = [network_in(folder.of_seed(seed), args) for seed in left]
     name, examples = examples_for(networks[0], folder.of_seed(left[0]), args)
     every = [network.evaluate(examples) for network in networks]
-    together = {
-        "loss": [scores.loss for scores in every],
+    together: dict[str, list[float | None]] = {
+        "loss": [*(scores.loss for scores in every)],
         "accuracy": [scores.accuracy for scores in every],
     }
     described = origin(folder, name, examples, args)

@@ -56,6 +56,11 @@ def load_plugins(
             _loaded[file] = module
 
 
+def is_own(part: object) -> bool:
+    """Whether a class or function was defined in a file that was run."""
+    return getattr(part, "__module__", None) in {m.__name__ for m in _loaded.values()}
+
+
 def own_parts() -> list[Any]:
     """Return the classes of layers and the functions in all files that were run.
 
