@@ -168,6 +168,14 @@ def test_a_seed_that_diverged_is_left_out(ask, answer):
     assert "left out   seed 1: diverged\n" in out and "deviation of 2 seeds" in out
 
 
+def test_a_sheet_of_images_is_drawn(run, ask, answer, mistake):
+    pytest.importorskip("matplotlib", reason='pip install -e ".[plot]"')
+    assert answer("evaluate", run, "--sheet", "sheet.png").endswith("\n\nsheet      sheet.png\n")
+    assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert ask("train", *TRAIN, "all", "--seeds", 4, 5)[0] == 0
+    mistake(2, "--sheet: .*such as all/seed-4", "evaluate", "all", "--sheet", "sheet.png")
+
+
 def test_real_targets_have_a_loss_alone(answer, mistake, rng):
     x = rng.standard_normal((50, 3))
     dn.fit("mlp", (x, x[:, :2]), rule="bp", epochs=1, width=4, quiet=True).save("real")

@@ -43,6 +43,12 @@ def main(argv: list[str], program: str) -> None:
     parser.add_argument(
         "--data-dir", metavar="DIR", help="folder of the data files; default DUALNET_DATA"
     )
+    parser.add_argument(
+        "--sheet",
+        metavar="FILE",
+        help="also draw images with what they were taken for, the wrong ones first, into this "
+        "file, such as sheet.png",
+    )
     args = parser.parse_every(argv)
     run_own_files(args.plugin)
     folder = RunFolder(args.run)
@@ -59,6 +65,8 @@ def one_run(folder: RunFolder, args: Any) -> tuple[dict[str, Any], str]:
     network = network_in(folder, args)
     name, examples = examples_for(network, folder, args)
     scores = network.evaluate(examples)
+    if args.sheet is not None:
+        network.draw_predictions(examples, args.sheet)
     lines = [*head(folder, name, examples, args), "", figures(scores)]
     if scores.confusion is not None:
         lines += [
@@ -72,6 +80,11 @@ def one_run(folder: RunFolder, args: Any) -> tuple[dict[str, Any], str]:
 
 def several_seeds(folder: RunFolder, seeds: list[int], args: Any) -> tuple[dict[str, Any], str]:
     """Return the scores of the runs of several seeds; runs that diverged are left out."""
+    if args.sheet is not None:
+        raise UsageError(
+            f"--sheet: expected the folder of one run, got one of several seeds; choose one, such "
+            f"as {folder.of_seed(seeds[0]).path}"
+        )
     diverged = [int(seed) for seed in (folder.summary() or {}).get("diverged", {})]
     left = [seed for seed in seeds if seed not in diverged]
     if not left:
