@@ -86,12 +86,19 @@ def run(ask):
     return Path("run")
 
 
-def test_every_command_is_there_and_has_help(capsys):
+def test_every_command_is_there_and_has_help(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run_command([]) == 0
+    told = capsys.readouterr().out
+    assert re.findall(r"^  (\w+) ", told, re.M) == list(COMMANDS)
+    assert max(map(len, told.splitlines())) <= 80
     for name, command in COMMANDS.items():
         with pytest.raises(SystemExit) as end:
             run_command([name, "--help"])
         told = capsys.readouterr().out
         assert end.value.code == 0 and told.startswith(f"usage: dualnet {name} "), command
+        if name in ("evaluate", "predict", "compare"):
+            assert max(map(len, told.splitlines())) <= 80, told
 
 
 # --- evaluate ------------------------------------------------------------------------------------
@@ -193,6 +200,15 @@ def test_other_folders_and_names_are_refused(run, mistake):
     mistake(2, "--data: .*got 'digit'; did you mean digits", "evaluate", run, "--data", "digit")
     mistake(2, "there is no flag --bes", "evaluate", run, "--bes")
     mistake(2, "required: RUN", "evaluate")
+
+
+def test_a_data_set_of_other_classes_is_refused(run, mistake, rng):
+    x = rng.standard_normal((50, 3))
+    for y, of in ((np.arange(50), "the 50 classes 0, 1, 2, …"), (x[:, :2], "real targets")):
+        dn.fit("mlp", (x, y), rule="bp", epochs=1, width=4, quiet=True).save(of[4:6])
+        mistake(
+            2, f"{of}, got digits, which has the 10 cl", "evaluate", of[4:6], "--data", "digits"
+        )
 
 
 def test_long_names_and_many_classes_fit(rng):
@@ -420,6 +436,12 @@ def test_a_wrong_rule_in_a_file_is_found(ask):
     code, out, _ = ask("check", "--plugin", "mine.py", "--json")
     told = json.loads(out)
     assert code == 1 and "model own" in told["failed"] and len(told["failed"]) == 4
+
+
+def test_a_model_that_cannot_be_made_fails(ask):
+    Path("mine.py").write_text(OWN_MODEL.replace("nn.Flatten()", "nn.Flat()"))
+    code, out, _ = ask("check", "--plugin", "mine.py")
+    assert code == 1 and "FAILED model own: draw: UsageError: it has no network for any" in out
 
 
 def test_a_file_without_anything_to_verify_is_refused(mistake):

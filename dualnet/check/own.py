@@ -11,6 +11,7 @@ from dualnet.check.layers import example
 from dualnet.check.models import CLASSES, mean_loss
 from dualnet.check.optimizers import FORMULAS, add_step
 from dualnet.check.table import Row, adder, met
+from dualnet.errors import UsageError
 from dualnet.models import MODELS
 from dualnet.nn import Context, Dropout, Layer, StopGradient, walk
 from dualnet.optim import OPTIMIZERS
@@ -34,19 +35,29 @@ def own_rows() -> tuple[list[Row], list[str]]:
     return rows, left_out
 
 
-def _add_models(rows: list[Row]) -> Iterator[str]:
+def _add_models(rows: list[Row]) -> list[str]:
     for name, model in MODELS.items():
         if not is_own(model):
             continue
-        found = _first(EXAMPLES, lambda shape, model=model: model().network(shape, CLASSES))
+        found = _first(EXAMPLES, _networks_of(model))
+        add = adder(rows, "models")
         if isinstance(found, str):
-            yield f"model {name}: {found}"
+            add(f"model {name}", "", _refusing(found), _refusing(found))
             continue
         in_shape, network = found
         # A mask of dropout differs between single and double precision.
         train = not any(isinstance(layer, Dropout) for _, layer in walk(network))
-        add = adder(rows, "models")
         _add(add, f"model {name}", "", network, in_shape, mean_loss(network, _BATCH, train=train))
+    return []
+
+
+def _refusing(why: str) -> Callable:
+    """Return a function that fails, so that the row of a model without a network fails."""
+
+    def refuse(*_: Any) -> Any:
+        raise UsageError(f"it has no network for any images; {why}")
+
+    return refuse
 
 
 def _add_layers(rows: list[Row]) -> Iterator[str]:
@@ -55,7 +66,7 @@ def _add_layers(rows: list[Row]) -> Iterator[str]:
             continue
         taken = 0
         for shape in INPUTS:
-            found = _first((shape,), lambda _, layer=layer: layer())
+            found = _first((shape,), _maker_of(layer))
             if not isinstance(found, str):
                 taken += 1
                 made, name = found[1], f"layer {layer.__name__}"
@@ -75,6 +86,16 @@ def _add_optimizers(rows: list[Row]) -> Iterator[str]:
             )
             continue
         add_step("", optimizer(), adder(rows, "optimizers"))
+
+
+def _networks_of(model: Any) -> Callable[[Any], Layer]:
+    """Return the function from the shape of an example to the network of a model."""
+    return lambda shape: model().network(shape, CLASSES)
+
+
+def _maker_of(layer: Any) -> Callable[[Any], Layer]:
+    """Return a function that makes the layer with its defaults, whatever the shape of its input."""
+    return lambda _: layer()
 
 
 def _first(

@@ -75,6 +75,8 @@ def one_run(folder: RunFolder, args: Any) -> tuple[dict[str, Any], str]:
             "",
             mistakes_table(scores.classes, scores.confusion),
         ]
+    if args.sheet is not None:
+        lines += ["", f"sheet      {args.sheet}"]
     return {**origin(folder, name, examples, args), **as_json(scores)}, "\n".join(lines)
 
 

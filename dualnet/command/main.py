@@ -48,9 +48,9 @@ def help_text() -> str:
             "",
             *lines,
             "",
-            "dualnet COMMAND --help shows the flags of a command, dualnet --version the version.",
-            "Exit codes: 0 done, 1 a check failed, 2 wrong argument, 3 data missing or damaged,",
-            "4 diverged, 5 backend not usable, 130 interrupted.",
+            "dualnet COMMAND --help shows the flags of a command; dualnet --version.",
+            "Exit codes: 0 done, 1 a check failed, 2 wrong argument, 3 data missing or",
+            "damaged, 4 diverged, 5 backend not usable, 130 interrupted.",
         ]
     )
 
