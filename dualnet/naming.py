@@ -27,6 +27,11 @@ def as_flags() -> Iterator[None]:
         _flags_are_written = before
 
 
+def command_line_calls() -> bool:
+    """Whether settings are named by their flags; see `as_flags`."""
+    return _flags_are_written
+
+
 def flag(name: str) -> str:
     """Return the flag of a setting, as `--batch-norm` of `batch_norm`."""
     return "--" + name.replace("_", "-")

@@ -37,8 +37,12 @@ GOES_ON = "# After the blocks above.\n"
 
 
 @pytest.fixture
-def run_blocks():
-    """`run_blocks(page)` runs its blocks of Python, and returns the names that each leaves."""
+def run_blocks(tmp_path, monkeypatch):
+    """`run_blocks(page)` runs its blocks of Python, and returns the names that each leaves.
+
+    They run in an empty folder, to which they may write.
+    """
+    monkeypatch.chdir(tmp_path)
     tables = (RULES, SOURCES, *TABLES.values())
     before = [dict(table) for table in tables]
 

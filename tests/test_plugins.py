@@ -22,7 +22,7 @@ def files(elsewhere, monkeypatch):
     """The page's files in an empty folder, and tables that are as before afterwards."""
     tables = {**train.TABLES, "dataset": data.SOURCES}
     before = {kind: dict(table) for kind, table in tables.items()}
-    monkeypatch.setattr(plugins, "_loaded", set())
+    monkeypatch.setattr(plugins, "_loaded", {})
     for name, text in {"wide": WIDE, "signs": SIGNS, "shapes": SHAPES}.items():
         Path(f"{name}.py").write_text(text, "utf-8")
     yield

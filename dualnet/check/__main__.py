@@ -9,23 +9,22 @@ import argparse
 import fnmatch
 import json
 import sys
+import textwrap
 import time
-from typing import NoReturn, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
-from dualnet import backends
+from dualnet import backends, data
 from dualnet.check import LIMITS, NOT_IN_CUPY, ROWS, Result, Row, verify, worst
+from dualnet.check.own import own_rows
 from dualnet.console import exit_code
 from dualnet.errors import UsageError
+from dualnet.naming import as_flags
 from dualnet.random import Key
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+from dualnet.training.assemble import TABLES
+from dualnet.training.flags import Parser
+from dualnet.training.plugins import load_plugins
 
 
 def make_parser(program: str) -> Parser:
@@ -38,6 +37,12 @@ def make_parser(program: str) -> Parser:
         epilog="Exit codes: 0 all rows pass; 1 a row fails; 2 a wrong argument; 5 no such backend.",
     )
     p.add_argument("--only", metavar="PATTERN", help="rows or families: a part of the name, or *")
+    p.add_argument(
+        "--plugin",
+        metavar="FILE",
+        action="append",
+        help="verify the models, layers and optimizers in this Python file, and these alone",
+    )
     p.add_argument("--seed", type=int, default=0, metavar="N", help="of points and directions")
     p.add_argument("--backend", choices=backends.NAMES, default="numpy")
     p.add_argument(
@@ -112,11 +117,27 @@ def document(results: list[Result], args: argparse.Namespace, seconds: float) ->
     }
 
 
+def own(paths: list[str]) -> tuple[list[Row], list[str]]:
+    """Run files of a user's own; return the rows of what is in them, and what has no row and why.
+
+    Raises:
+        UsageError: a file cannot be run, or nothing in it can be verified.
+    """
+    load_plugins(paths, {**TABLES, "dataset": data.SOURCES}, layers_suffice=True)
+    rows, left_out = own_rows()
+    if not rows:
+        why = "; ".join(left_out) or "there is no model, no layer and no optimizer in it"
+        raise UsageError(f"--plugin {' '.join(paths)}: nothing can be verified: {why}")
+    return rows, left_out
+
+
+@as_flags()
 def main(argv: list[str], program: str = "dualnet.check") -> int:
     """Verify what the command line says, and return the exit code; errors are raised."""
-    args = make_parser(program).parse_args(argv)
+    args = make_parser(program).parse_every(argv)
     backend = backends.get(args.backend)
-    rows = select(ROWS, args.only)
+    every, left_out = own(args.plugin) if args.plugin else (ROWS, [])
+    rows = select(every, args.only)
     if backend.name == "cupy":
         absent = [row.name for row in rows if row.name in NOT_IN_CUPY]
         rows = [row for row in rows if row.name not in NOT_IN_CUPY]
@@ -133,6 +154,8 @@ def main(argv: list[str], program: str = "dualnet.check") -> int:
     seconds = time.perf_counter() - began
 
     print("\n".join(summary(results, seconds)), file=to)
+    for why in left_out:
+        print(textwrap.fill(f"not verified: {why}", 80, break_on_hyphens=False), file=to)
     if args.json:
         print(json.dumps(document(results, args, seconds)))
     return int(any(result.failure for result in results))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from dualnet import tree
 from dualnet.check.layers import example
 from dualnet.check.table import Row, adder, constant
 from dualnet.models import MODELS
-from dualnet.nn import Context, softmax_cross_entropy
+from dualnet.nn import Context, Layer, softmax_cross_entropy
 from dualnet.random import Key
 from dualnet.tree import Tree
 
@@ -38,21 +39,37 @@ def add_model(
     nothing, and their mean is looked at instead of a loss.
     """
     network = MODELS[name](**options).network(in_shape, CLASSES)
-    context = Context(train=True, key=Key(0))
     draw = example(network, in_shape, batch)
 
     def lifted(rng: np.random.Generator) -> Tree:
         above = {"bias": lift, "gain": 1.0}
         return tree.map_with_path(lambda p, x: x + above.get(p.rpartition("/")[2], 0.0), draw(rng))
 
+    loss = mean_loss(network, batch, of_outputs=bool(lift))
+    row(f"model {name}", note, loss, lifted if lift else draw, **how)
+
+
+def mean_loss(
+    network: Layer, batch: int, *, train: bool = True, of_outputs: bool = False
+) -> Callable[[Any, Tree], Any]:
+    """Return the mean loss of a network as a function of parameters, state and inputs.
+
+    Args:
+        network: has `CLASSES` outputs.
+        batch: how many examples there are.
+        train: whether it is applied as in training.
+        of_outputs: whether it is the mean of the outputs instead.
+    """
+    context = Context(train=train, key=Key(0))
+
     def loss(_xp: Any, here: Tree) -> Any:
         outputs, _ = network.apply(here["params"], here["state"], here["x"], context)
-        if lift:
+        if of_outputs:
             return np.mean(outputs)
         labels = constant(LABELS[:batch], outputs)
         return np.mean(softmax_cross_entropy(outputs, labels))
 
-    row(f"model {name}", note, loss, lifted if lift else draw, **how)
+    return loss
 
 
 add_model("mlp", "", (2, 3, 1), {"width": 12, "depth": 2}, watch=True)

@@ -156,10 +156,11 @@ def _memory(optimizer: Optimizer) -> Callable:
     return draw
 
 
-def add_step(note: str, optimizer: Optimizer) -> None:
+def add_step(note: str, optimizer: Optimizer, add: Callable = row) -> None:
+    """Add the row of an optimizer that has a formula in `FORMULAS`, by `add` to its rows."""
     step = Step(optimizer)
     draws = PARAMETERS, GRADIENTS, _memory(optimizer)
-    row(type(optimizer), note, step, *draws, composed=step.by_formula)
+    add(type(optimizer), note, step, *draws, composed=step.by_formula)
 
 
 for _family in FORMULAS:

@@ -221,6 +221,13 @@ def watched(x: Any, notes: list[tuple[np.ufunc, np.ndarray]]) -> Any:
     return view
 
 
+def met(f: Callable, primals: Tree) -> list[tuple[np.ufunc, np.ndarray]]:
+    """Return the maxima and roots that f meets, each with how far from its kink it is."""
+    notes: list[tuple[np.ufunc, np.ndarray]] = []
+    f(*tree.map(lambda x: watched(x, notes), primals))
+    return notes
+
+
 def is_judged(f: Callable, primals: Tree, rng: np.random.Generator) -> bool:
     """Tell whether differences can judge f at `primals`: no kink is near, and f is not too bent.
 
@@ -230,17 +237,12 @@ def is_judged(f: Callable, primals: Tree, rng: np.random.Generator) -> bool:
     def drawn() -> Tree:
         return tree.map(lambda x: rng.standard_normal(x.shape), primals)
 
-    def met(primals: Tree) -> list[tuple[np.ufunc, np.ndarray]]:
-        notes: list[tuple[np.ufunc, np.ndarray]] = []
-        f(*tree.map(lambda x: watched(x, notes), primals))
-        return notes
-
-    here = met(primals)
+    here = met(f, primals)
     if not here:
         raise ValueError("is_judged: f meets no maximum and no root; leave out watch=True")
     if any(fn is np.sqrt and np.any(x < _ROOTS_FROM) for fn, x in here):
         return False
-    moved = [met(tree.map(lambda x, v: x + STEP * v, primals, drawn())) for _ in range(_PROBES)]
+    moved = [met(f, tree.map(lambda x, v: x + STEP * v, primals, drawn())) for _ in range(_PROBES)]
     for i, (fn, distance) in enumerate(here):
         if fn is np.maximum:
             with np.errstate(invalid="ignore"):

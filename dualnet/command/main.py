@@ -28,6 +28,8 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("dualnet.command.train", "train a network, or one for each of several seeds"),
     "rates": Command("dualnet.command.rates", "try learning rates for a short time, and choose"),
+    "evaluate": Command("dualnet.command.evaluate", "print the scores of a trained network"),
+    "predict": Command("dualnet.command.predict", "name the classes of images, or of arrays"),
     "compare": Command("dualnet.command.compare", "set runs beside one another, with curves"),
     "list": Command("dualnet.command.listing", "list models, rules, data sets, recipes, …"),
     "check": Command("dualnet.check.__main__", "verify every derivative"),
@@ -46,9 +48,9 @@ def help_text() -> str:
             "",
             *lines,
             "",
-            "dualnet COMMAND --help shows the flags of a command, dualnet --version the version.",
-            "Exit codes: 0 done, 1 a check failed, 2 wrong argument, 3 data missing or damaged,",
-            "4 diverged, 5 backend not usable, 130 interrupted.",
+            "dualnet COMMAND --help shows the flags of a command; dualnet --version.",
+            "Exit codes: 0 done, 1 a check failed, 2 wrong argument, 3 data missing or",
+            "damaged, 4 diverged, 5 backend not usable, 130 interrupted.",
         ]
     )
 

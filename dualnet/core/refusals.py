@@ -68,8 +68,8 @@ def _refusal(error: type[DualnetError], text: str) -> Callable[..., DualnetError
 _no_rule = _refusal(
     MissingRuleError,
     "{} has no derivative rule. Write it with functions that have one "
-    "(listed in docs/functions.md), call it on dn.stop_gradient(x) if its derivative is "
-    "zero, or wrap it: `f = dn.custom_jvp(f)` and `f.defjvps(lambda t, out, x: ...)` "
+    "(python -m dualnet.check.listing lists them), call it on dn.stop_gradient(x) if its "
+    "derivative is zero, or wrap it: `f = dn.custom_jvp(f)` and `f.defjvps(lambda t, out, x: ...)` "
     "gives the tangent of the result from the tangent t of x, written with operators or "
     "dn.linear; try it with dn.check_jvp and dn.check_vjp",
 )

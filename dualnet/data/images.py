@@ -1,4 +1,4 @@
-"""Decode image files with Pillow (extra `images`), which no other file imports."""
+"""Decode the image files of data sets with Pillow (extra `images`)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SUFFIXES = (".jpeg", ".jpg", ".png")
 MAX_PIXELS = 1 << 26
 """The largest image that is decoded; the largest of ImageNet has 61 million pixels."""
 
-_MAX_BYTES = 1 << 27
+MAX_BYTES = 1 << 27
 """The largest image file that is read."""
-_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
 _AT_ONCE = 256
 """How many files are handed to the threads at once."""
 _REMEDY = "replace it or remove it"
@@ -71,9 +71,9 @@ def read_image(path: Path, side: int, resize: bool) -> np.ndarray:
     from PIL import Image, ImageOps
 
     size = os.path.getsize(path) if path.is_file() else None
-    if size is None or size > _MAX_BYTES:
+    if size is None or size > MAX_BYTES:
         found = "none" if size is None else f"{size} bytes"
-        raise bad(path, f"a file of at most {_MAX_BYTES} bytes", found, _REMEDY)
+        raise bad(path, f"a file of at most {MAX_BYTES} bytes", found, _REMEDY)
     try:
         # Nothing is decoded before its size and mode are known to be harmless.  Of Pillow's many
         # formats, only the two are read that data sets are made of.
@@ -82,8 +82,8 @@ def read_image(path: Path, side: int, resize: bool) -> np.ndarray:
             if width * height > MAX_PIXELS:
                 found = f"{width} x {height}"
                 raise bad(path, f"at most {MAX_PIXELS} pixels", found, _REMEDY)
-            if image.mode not in _MODES:
-                raise bad(path, f"one of the modes {' '.join(_MODES)}", image.mode, _REMEDY)
+            if image.mode not in MODES:
+                raise bad(path, f"one of the modes {' '.join(MODES)}", image.mode, _REMEDY)
             if not resize and (width, height) != (side, side):
                 raise bad(path, f"{side} x {side} pixels", f"{width} x {height}", _REMEDY)
             if resize:  # a JPEG is decoded much faster at half its size, a quarter and so on

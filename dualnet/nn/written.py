@@ -13,6 +13,7 @@ from typing import Any
 
 from dualnet import nn
 from dualnet.errors import DataError, UsageError
+from dualnet.naming import command_line_calls
 from dualnet.nn.network import Layer
 
 _PLAIN = (type(None), bool, int, float, str)
@@ -105,9 +106,9 @@ def _found(kind: str, name: Any, own: Mapping[str, Any]) -> Callable:
     """Return the class or the function of a kind that has a name."""
     found = own.get(name) if kind.startswith("own ") else _ours(kind).get(name)
     if found is None and kind.startswith("own "):
+        how = "name its file with --plugin" if command_line_calls() else f"write own=[{name}]"
         raise UsageError(
-            f"load: the network has the {kind[4:]} {name!r}, which is not one of dualnet's; write "
-            f"own=[{name}]"
+            f"load: the network has the {kind[4:]} {name!r}, which is not one of dualnet's; {how}"
         )
     if found is None:
         raise UsageError(f"load: dualnet has no {kind} {name!r}; another version may have")

@@ -1,4 +1,4 @@
-"""Files of a user's own, `train.py --plugin FILE.py`: what they put into the tables can be chosen.
+"""Files of a user's own, `--plugin FILE.py`: what they put into the tables can be chosen.
 
 Such a file is a plain Python module.  One line registers a class under the name that the command
 line gives it, for instance `RULES["signs"] = Signs`.
@@ -11,10 +11,13 @@ import inspect
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from dualnet.data.sources import Source
 from dualnet.errors import UsageError
 from dualnet.learning import Rule
+from dualnet.nn import Layer
 from dualnet.optim import Optimizer
 from dualnet.schedules import Schedule
 from dualnet.training.settings import options_of
@@ -22,16 +25,23 @@ from dualnet.training.settings import options_of
 FAMILIES = {"rule": Rule, "optimizer": Optimizer, "schedule": Schedule}
 """Kind of choice → what a class of that kind derives from; others derive from nothing."""
 
-_loaded: set[Path] = set()
-"""The files that this process has run."""
+_loaded: dict[Path, ModuleType] = {}
+"""The files that this process has run, as modules."""
 
 
-def load_plugins(paths: Iterable[str], tables: Mapping[str, Mapping[str, object]]) -> None:
+def load_plugins(
+    paths: Iterable[str],
+    tables: Mapping[str, Mapping[str, object]],
+    *,
+    layers_suffice: bool = False,
+) -> None:
     """Run files of a user's own, each once in a process, and check what they register.
 
     Args:
         paths: of Python files.
         tables: what there is to choose from, the very dicts to which files add.
+        layers_suffice: whether a file may register nothing if it has layers or functions, which
+            networks that are read may have; see `own_parts`.
 
     Raises:
         UsageError: a file cannot be read or run, registers nothing, replaces something, or
@@ -41,12 +51,35 @@ def load_plugins(paths: Iterable[str], tables: Mapping[str, Mapping[str, object]
         file = Path(path).resolve()
         if file not in _loaded:
             before = {kind: dict(table) for kind, table in tables.items()}
-            _run(file, path)
-            _check(path, before, tables)
-            _loaded.add(file)
+            module = _run(file, path)
+            _check(path, before, tables, may_be_none=layers_suffice and bool(_parts(module)))
+            _loaded[file] = module
 
 
-def _run(file: Path, path: str) -> None:
+def is_own(part: object) -> bool:
+    """Whether a class or function was defined in a file that was run."""
+    return getattr(part, "__module__", None) in {m.__name__ for m in _loaded.values()}
+
+
+def own_parts() -> list[Any]:
+    """Return the classes of layers and the functions in all files that were run.
+
+    They are what a network that is read from a folder may have beside dualnet's own.
+    """
+    return [part for module in _loaded.values() for part in _parts(module)]
+
+
+def _parts(module: ModuleType) -> list[Any]:
+    """Return the classes of layers and the functions that a module itself has defined."""
+    return [
+        part
+        for part in vars(module).values()
+        if getattr(part, "__module__", None) == module.__name__
+        and (inspect.isfunction(part) or (isinstance(part, type) and issubclass(part, Layer)))
+    ]
+
+
+def _run(file: Path, path: str) -> ModuleType:
     """Import a file as a module of its own."""
     name = f"dualnet_plugin_{file.stem}_{len(_loaded)}"
     spec = importlib.util.spec_from_file_location(name, file)
@@ -60,6 +93,7 @@ def _run(file: Path, path: str) -> None:
         del sys.modules[name]
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise UsageError(f"--plugin {path}: {_line(error, file)}{what}") from error
+    return module
 
 
 def _line(error: BaseException, file: Path) -> str:
@@ -76,6 +110,7 @@ def _check(
     path: str,
     before: Mapping[str, Mapping[str, object]],
     tables: Mapping[str, Mapping[str, object]],
+    may_be_none: bool,
 ) -> None:
     """Raise a UsageError unless a file has added something to the tables that can be chosen."""
     added = 0
@@ -93,7 +128,7 @@ def _check(
             if not isinstance(name, str) or not name or name.split() != [name]:
                 raise UsageError(f"--plugin {path}: expected a name without spaces, got {name!r}")
             _check_one(f"--plugin {path}: {kind} {name!r}", kind, new)
-    if not added:
+    if not added and not may_be_none:
         raise UsageError(
             f"--plugin {path}: it registers nothing; end it with a line such as "
             'RULES["name"] = Class'

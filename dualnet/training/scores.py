@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dualnet.training.score_tables import class_table
+
 
 @dataclass(frozen=True, eq=False)
 class Scores:
@@ -63,18 +65,4 @@ class Scores:
     def __str__(self) -> str:
         if self.confusion is None:
             return f"loss {self.loss:.4f}"
-        width = max(len("class"), *map(len, self.classes))
-        lines = [
-            f"loss {self.loss:.4f}, accuracy {self.accuracy:.4f}",
-            f"{'class':{width}}  examples  precision  recall     f1",
-        ]
-        for row in self.by_class:
-            figures = ("-" if (x := row[k]) is None else f"{x:.3f}" for k in _FIGURES)
-            precision, recall, f1 = figures
-            lines.append(
-                f"{row['class']:{width}}  {row['examples']:8}  {precision:>9}  {recall:>6}  {f1:>5}"
-            )
-        return "\n".join(lines)
-
-
-_FIGURES = ("precision", "recall", "f1")
+        return f"loss {self.loss:.4f}, accuracy {self.accuracy:.4f}\n{class_table(self.by_class)}"

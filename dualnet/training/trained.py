@@ -219,8 +219,8 @@ class Trained:
         if isinstance(examples, Dataset):
             if examples.classes != self.classes:
                 raise UsageError(
-                    f"evaluate: expected a data set of the classes {', '.join(self.classes)}, got "
-                    f"{examples.name}, which has {', '.join(examples.classes)}"
+                    f"evaluate: expected a data set of {_classes(self.classes)}, got "
+                    f"{examples.name}, which has {_classes(examples.classes)}"
                 )
             return inputs_like(self.preparation, examples.test_images[:]), examples.test_labels
         if not isinstance(examples, (tuple, list)) or len(examples) != 2:
@@ -267,6 +267,14 @@ def parts_of(trainer: Trainer, settings: Settings, carried: Carried) -> dict[str
         "dtype": np.dtype(settings.dtype),
         "backend": trainer.backend,
     }
+
+
+def _classes(names: tuple[str, ...]) -> str:
+    """Return classes in a few words."""
+    if not names:
+        return "real targets"
+    some = ", ".join(names[:3])
+    return f"the classes {some}" if len(names) <= 3 else f"the {len(names)} classes {some}, …"
 
 
 def _parts(n: int, at_once: int) -> Iterator[slice]:

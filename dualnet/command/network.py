@@ -1,0 +1,63 @@
+"""What `dualnet evaluate` and `dualnet predict` share: how a network is named, and read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualnet import backends, data
+from dualnet.errors import UsageError
+from dualnet.training.assemble import TABLES
+from dualnet.training.flags import WHAT_TO_LEARN, Parser
+from dualnet.training.plugins import load_plugins, own_parts
+from dualnet.training.run_folder import BEST, NETWORK, RunFolder
+from dualnet.training.trained import Trained, load_run
+
+
+def network_parser(program: str, description: str) -> Parser:
+    """Return a parser with the flags that say which network is meant, and where it runs."""
+    parser = Parser(prog=program, description=description, allow_abbrev=False)
+    parser.add_argument(
+        "run", metavar="RUN", help="the folder of a run, or of a network that was saved in Python"
+    )
+    parser.add_argument(
+        "--best",
+        action="store_true",
+        help="the network after the epoch of the lowest test loss; default the last one",
+    )
+    parser.add_argument(
+        "--backend", choices=backends.NAMES, default="numpy", help="default %(default)s"
+    )
+    own = "a Python file, FILE.py, with layers or data sets of your own"
+    parser.add_argument("--plugin", **{**WHAT_TO_LEARN["--plugin"], "help": own})
+    parser.add_argument("--json", action="store_true", help="print all figures, as one line")
+    return parser
+
+
+def run_own_files(paths: list[str] | None) -> None:
+    """Run the files that `--plugin` names."""
+    load_plugins(paths or [], {**TABLES, "dataset": data.SOURCES}, layers_suffice=True)
+
+
+def network_in(folder: RunFolder, args: Any) -> Trained:
+    """Return the network in a folder.
+
+    Args:
+        folder: of one run.
+        args: what `network_parser` has read.
+
+    Raises:
+        UsageError: there is no network, or not the one that is asked for.
+        DataError: a file is damaged.
+    """
+    if not folder.path.is_dir():
+        raise UsageError(f"{folder.path}: expected the folder of a run, found none")
+    if not folder.holds(NETWORK):
+        raise UsageError(
+            f"{folder.path}: expected the folder of a run, got one without {NETWORK}; no epoch was "
+            "finished there, or it is of an earlier version"
+        )
+    if args.best and not folder.holds(BEST):
+        raise UsageError(
+            f"--best: {folder.path} has one network alone (no {BEST}); leave --best out"
+        )
+    return load_run(folder.path, own=own_parts(), backend=args.backend, best=args.best)
