@@ -127,6 +127,8 @@ def draw(found: dict[str, list[dict]], lines: Sequence[Line], columns: Sequence[
     down = -(-len(shown) // across)
     figure = Figure(figsize=(3.6 * across, 3.2 * down), layout="constrained")
     parts = figure.subplots(down, across, squeeze=False, sharey=True)
+    curves = [result["curves"]["train_loss"] for results in found.values() for result in results]
+    epochs = max(map(len, curves), default=0)
     for axes in parts.flat[len(shown) :]:
         axes.set_axis_off()
     for axes, line in zip(parts.flat, shown, strict=False):
@@ -135,17 +137,21 @@ def draw(found: dict[str, list[dict]], lines: Sequence[Line], columns: Sequence[
             for result in found.get(recipe, []):
                 losses = result["curves"]["train_loss"]
                 when = diverged(result)
+                # A run that was lost in its first epoch has a cross at the top, as it has no loss.
+                lost = len(losses) == 0
                 axes.plot(
-                    range(1, len(losses) + 1),
-                    drawable(losses),
+                    [1] if lost else range(1, len(losses) + 1),
+                    [0.95] if lost else drawable(losses),
                     "x-" if when else ".-",
                     color=color,
                     label=f"{label}, {when}" if when and label else label,
                     lw=1,
+                    **({"transform": axes.get_xaxis_transform()} if lost else {}),
                 )
                 label = None
         axes.set(title=line.label, xlabel="epoch", yscale="log")
         axes.title.set_fontsize("medium")
+        axes.set_xlim(1 - 0.05 * epochs, 1.05 * epochs)  # the same in all parts
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize="x-small")
     for row in parts:
