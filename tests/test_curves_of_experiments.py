@@ -75,10 +75,13 @@ def test_all_recipes_of_dkh_are_in_an_experiment():
     assert shown == {recipe for recipe in RECIPES if recipe.startswith("dkh-")}
 
 
-def test_a_line_that_has_no_point_still_says_that_it_diverged():
+def test_a_run_lost_in_its_first_epoch_has_a_cross_at_the_top():
     line = dkh_curves.Line("rate 1", {"bp": "a", "fg-w": "b"}, "collapses")
     lost = run((), (), diverged=ALONE)
     figure = dkh_curves.draw({"a": [run()], "b": [lost]}, [line], ["bp", "fg-w"])
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["bp", "fg-w, diverged at step 18"]
-    assert np.size(figure.axes[0].get_lines()[1].get_xdata()) == 0
+    axes = figure.axes[0]
+    cross = axes.get_lines()[1]
+    assert cross.get_marker() == "x" and cross.get_transform() == axes.get_xaxis_transform()
+    np.testing.assert_array_equal(cross.get_xydata(), [[1, 0.95]])
