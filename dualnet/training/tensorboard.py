@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -83,7 +82,6 @@ class TensorBoard:
                     flush_secs=1,
                     filename_suffix=f".{number:05}",
                 )
-                self._end = weakref.finalize(self, self._writer.close)
             for name, tag in TAGS.items():
                 if not math.isnan(epoch[name]):
                     self._writer.add_scalar(tag, epoch[name], number)
@@ -94,7 +92,7 @@ class TensorBoard:
         """End the file."""
         self._closed = True
         if self._writer is not None:
-            self._end()
+            self._writer.close()
 
     def __enter__(self) -> TensorBoard:
         return self
