@@ -1,5 +1,6 @@
 """Pictures: what they show, that all their text can be read, also in greyscale; TensorBoard."""
 
+import gc
 import math
 import os
 import struct
@@ -403,6 +404,8 @@ def test_a_run_that_goes_on_says_from_where():
         TensorBoard("a")
     with TensorBoard("a", resume=True) as again:
         again({**ROW, "epoch": 3.0, "train_accuracy": 0.5, "test_accuracy": 0.5})
+        with pytest.raises(UsageError, match="epoch 1 came after 3; make another one for another"):
+            again({**ROW, "train_accuracy": 0.5, "test_accuracy": 0.5})
     assert {step for _, step in scalars("a")} == {1, 3}
     # From step 3 on, TensorBoard forgets what an earlier file has.
     assert [e.step for e in events("a") if e.HasField("session_log")][-1] == 3
@@ -423,6 +426,13 @@ def test_figures_are_kept_without_closing():
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert len(scalars("a")) == 600
+
+
+def test_a_board_that_nobody_holds_is_closed():
+    peer("tensorboardX", "tensorboard")
+    TensorBoard("a")({**ROW, "train_accuracy": 0.5, "test_accuracy": 0.5})
+    gc.collect()
+    assert len(scalars("a")) == 6
 
 
 def test_tensorboard_says_what_is_missing(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +25,8 @@ TAGS = {
 class TensorBoard:
     """A callback of `fit` that writes the figures of each epoch where TensorBoard finds them.
 
-    TensorBoard can show an epoch about a second after its end.  `close` ends the file, as do a
-    `with` statement and the end of the program::
+    TensorBoard can show an epoch about a second after its end.  `close` ends the file, and so do
+    a `with` statement, the end of the program, and the last use of the board::
 
         with TensorBoard("boards/first") as board:
             run = dn.fit("mlp", data, callbacks=[board])
@@ -52,7 +53,7 @@ class TensorBoard:
             ) from None
         self.folder, self._make_writer = Path(folder), SummaryWriter
         self._writer: Any = None
-        self._closed = False
+        self._closed, self._last = False, 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             there = next(self.folder.glob("events.out.tfevents.*"), None)
@@ -67,11 +68,13 @@ class TensorBoard:
         """Write the figures of an epoch, a dict by the names in `TAGS`; NaN is left out.
 
         Raises:
-            UsageError: the file was closed, or cannot be written to.
+            UsageError: the file was closed or cannot be written to, or the epoch is of another run.
         """
-        if self._closed:
-            raise UsageError("TensorBoard: it was closed; make another one for another run")
         number = int(epoch["epoch"])
+        if self._closed or number <= self._last:
+            what = "it was closed" if self._closed else f"epoch {number} came after {self._last}"
+            raise UsageError(f"TensorBoard: {what}; make another one for another run")
+        self._last = number
         try:
             if self._writer is None:
                 # From the first epoch of a run that goes on, old figures do not count.
@@ -82,6 +85,8 @@ class TensorBoard:
                     flush_secs=1,
                     filename_suffix=f".{number:05}",
                 )
+                # A board that nobody holds any more is closed, too.
+                self._end = weakref.finalize(self, self._writer.close)
             for name, tag in TAGS.items():
                 if not math.isnan(epoch[name]):
                     self._writer.add_scalar(tag, epoch[name], number)
@@ -92,7 +97,7 @@ class TensorBoard:
         """End the file."""
         self._closed = True
         if self._writer is not None:
-            self._writer.close()
+            self._end()
 
     def __enter__(self) -> TensorBoard:
         return self
