@@ -59,8 +59,9 @@ def check(error, pattern, call, *args):
 # --- functions without a rule --------------------------------------------------------------------
 
 HOW_TO_ADD = (
-    r" has no derivative rule\. Write it with functions that have one \(listed in "
-    r"docs/functions\.md\), call it on dn\.stop_gradient\(x\) if its derivative is zero, or wrap "
+    r" has no derivative rule\. Write it with functions that have one \(python -m "
+    r"dualnet\.check\.listing lists them\), call it on dn\.stop_gradient\(x\) if its derivative "
+    r"is zero, or wrap "
     r"it: `f = dn\.custom_jvp\(f\)` and `f\.defjvps\(lambda t, out, x: \.\.\.\)` gives the tangent "
     r"of the result from the tangent t of x, written with operators or dn\.linear; try it with "
     r"dn\.check_jvp and dn\.check_vjp"

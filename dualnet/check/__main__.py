@@ -26,6 +26,9 @@ from dualnet.training.assemble import TABLES
 from dualnet.training.flags import Parser
 from dualnet.training.plugins import load_plugins
 
+_LONGEST, _OF_TIME = 16, 7
+"""The widths of the columns of names and of times; with those of errors they make 80."""
+
 
 def make_parser(program: str) -> Parser:
     """Return what reads the command line."""
@@ -74,12 +77,31 @@ def select(rows: list[Row], pattern: str | None) -> list[Row]:
     return chosen
 
 
+def heading(width: int) -> str:
+    """The two lines above the printed table."""
+    halves = [kind.rpartition(" ") for kind in LIMITS]
+    above = "".join(f"{half[0]:>{_cell(half[2])}}" for half in halves)
+    below = "".join(f"{half[2]:>{_cell(half[2])}}" for half in halves)
+    return f"{'':{width}}{above.rstrip()}\n{'':{width}}{below}{'ms':>{_OF_TIME}}"
+
+
 def line(result: Result, width: int) -> str:
-    """A row of the printed table; an error that was not reached or does not apply is a dash."""
-    errors = (f"{result.errors[kind]:.1e}" if kind in result.errors else "-" for kind in LIMITS)
-    columns = "".join(f"{error:>13}" for error in errors)
-    verdict = "  FAILED" if result.failure else ""
-    return f"{result.row.name:{width}}{columns}{1e3 * result.seconds:>8.1f}{verdict}"
+    """A row of the printed table; an error that was not reached or does not apply is a dash.
+
+    A name of more than `width` characters has a line of its own.
+    """
+    name, errors = result.row.name, ""
+    for kind in LIMITS:
+        error = f"{result.errors[kind]:.1e}" if kind in result.errors else "-"
+        errors += f"{error:>{_cell(kind.rpartition(' ')[2])}}"
+    last = " FAILED" if result.failure else f"{1e3 * result.seconds:.1f}"
+    own_line = f"{name}\n" if len(name) > width else ""
+    return f"{own_line}{'' if own_line else name:{width}}{errors}{last:>{_OF_TIME}}"
+
+
+def _cell(title: str) -> int:
+    """The width of a column; an error takes seven characters, such as 1.0e-10."""
+    return max(len(title), 7) + 1
 
 
 def summary(results: list[Result], seconds: float) -> list[str]:
@@ -144,8 +166,8 @@ def main(argv: list[str], program: str = "dualnet.check") -> int:
         if absent:
             print(f"not in CuPy: {', '.join(absent)}", file=sys.stderr)
     to: TextIO = sys.stderr if args.json else sys.stdout
-    width = max(len(row.name) for row in rows)
-    print(f"{'':{width}}{''.join(f'{kind:>13}' for kind in LIMITS)}{'ms':>8}", file=to)
+    width = min(max(len(row.name) for row in rows), _LONGEST)
+    print(heading(width), file=to)
 
     began, results = time.perf_counter(), []
     for row in (bar := tqdm(rows, unit="row", leave=False, disable=None)):
