@@ -16,13 +16,13 @@ from test_comparison import history, write, write_seeds
 import dualnet as dn
 from dualnet import data
 from dualnet.errors import UsageError
-from dualnet.training import pictures
 from dualnet.training.comparison import compare_runs
-from dualnet.training.comparison_picture import draw_comparison
-from dualnet.training.curve import draw_curve
-from dualnet.training.gradients_picture import draw_gradients
-from dualnet.training.pictures import marked, styles
-from dualnet.training.sheet import draw_predictions
+from dualnet.training.pictures import figures
+from dualnet.training.pictures.comparison import draw_comparison
+from dualnet.training.pictures.curve import draw_curve
+from dualnet.training.pictures.figures import marked, styles
+from dualnet.training.pictures.gradients import draw_gradients
+from dualnet.training.pictures.sheet import draw_predictions
 from dualnet.training.tensorboard import TensorBoard
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -32,15 +32,15 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 def drawn(monkeypatch):
     """The figures that were drawn, in their order."""
     peer("matplotlib", "plot")
-    figures, made = [], pictures.new_figure
+    found, made = [], figures.new_figure
 
     def new_figure(*size):
-        figures.append(made(*size))
-        return figures[-1]
+        found.append(made(*size))
+        return found[-1]
 
-    for module in ("pictures", "curve", "gradients_picture"):
-        monkeypatch.setattr(f"dualnet.training.{module}.new_figure", new_figure)
-    return figures
+    for module in ("figures", "curve", "gradients"):
+        monkeypatch.setattr(f"dualnet.training.pictures.{module}.new_figure", new_figure)
+    return found
 
 
 def require_readable(figure):

@@ -16,7 +16,8 @@ from dualnet.errors import DivergedError, UsageError
 from dualnet.models import MLP
 from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course
-from dualnet.training.rates_finder import FoundRates, ShortRun, _choice, draw_rates, find_rates
+from dualnet.training.pictures.rates import draw_rates
+from dualnet.training.rates_finder import FoundRates, ShortRun, _choice, find_rates
 from dualnet.training.run import run
 from dualnet.training.run_folder import RunFolder
 

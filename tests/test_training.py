@@ -428,7 +428,7 @@ def test_the_median_step_leaves_the_first_five_out():
 
 def test_the_curve_is_a_picture(tmp_path):
     peer("matplotlib", "plot")
-    from dualnet.training.curve import draw_curve
+    from dualnet.training.pictures.curve import draw_curve
 
     history = np.arange(2.0 * len(COLUMNS)).reshape(2, -1)
     assert draw_curve(history, "title", tmp_path / "curve.png")

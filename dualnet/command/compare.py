@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from dualnet.naming import as_flags
 from dualnet.training.comparison import compare_runs
-from dualnet.training.comparison_picture import draw_comparison
 from dualnet.training.flags import Parser
+from dualnet.training.pictures.comparison import draw_comparison
 
 
 def make_parser(program: str) -> Parser:

@@ -18,6 +18,7 @@ from dualnet.naming import as_flags, did_you_mean
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.score_tables import class_table, mistakes_table
 from dualnet.training.scores import Scores
+from dualnet.training.spread import Spread
 from dualnet.training.trained import Trained
 
 DESCRIPTION = (
@@ -104,12 +105,10 @@ def several_seeds(folder: RunFolder, seeds: list[int], args: Any) -> tuple[dict[
     spread = []
     for figure, values in together.items():
         known = [x for x in values if x is not None]
-        described[figure] = statistics.fmean(known) if known else None
-        deviation = statistics.stdev(known) if len(known) > 1 else None
-        described[f"{figure}_std"] = deviation
+        over = Spread.of(known)
+        described |= {figure: over.mean, f"{figure}_std": over.std}
         if known:
-            plus_minus = "" if deviation is None else f" ± {deviation:.4f}"
-            spread.append(f"{figure} {described[figure]:.4f}{plus_minus}")
+            spread.append(f"{figure} {over.in_words('.4f')}")
     lines.append(f"mean       {', '.join(spread)}")
     if len(left) > 1:
         lines.append(f"           ± is the sample deviation of {len(left)} seeds")

@@ -24,8 +24,9 @@ from dualnet.training.fit import fit, loaded
 from dualnet.training.flags import files_named, given, make_parser
 from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.memory import out_of_memory_explained
+from dualnet.training.pictures.rates import PICTURE, draw_rates
 from dualnet.training.plugins import load_plugins
-from dualnet.training.rates_finder import PICTURE, draw_rates, find_rates
+from dualnet.training.rates_finder import find_rates
 from dualnet.training.resolve import check, resolve
 from dualnet.training.run import Callback, run
 from dualnet.training.run_folder import RunFolder

@@ -1,13 +1,12 @@
 """Runs beside one another, read from their folders: a table, and the same as JSON.
 
 A run that is not finished, or has diverged, has no summary; it is compared by the epochs that it
-has.  `comparison_picture.draw_comparison` draws the curves.
+has.  `pictures.comparison.draw_comparison` draws the curves.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,36 +22,10 @@ from dualnet.training.differences import Chosen, in_words, names_of, shared_and_
 from dualnet.training.found_runs import FoundRun, found_runs
 from dualnet.training.history import best_epoch
 from dualnet.training.settings import Settings
+from dualnet.training.spread import Spread
 
 WIDTH = 80
 """Characters of a line of the table."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A figure over several seeds.
-
-    Attributes:
-        mean: of the seeds; None if there is no figure.
-        std: the sample deviation, with n - 1 in the denominator; None for fewer than two seeds.
-    """
-
-    mean: float | None
-    std: float | None
-
-    @classmethod
-    def of(cls, figures: Sequence[float]) -> Spread:
-        """Return mean and deviation; figures that are not finite have neither."""
-        if not figures or not all(map(math.isfinite, figures)):
-            return cls(None, None)
-        std = statistics.stdev(figures) if len(figures) > 1 else None
-        return cls(statistics.fmean(figures), std)
-
-    def in_words(self, form: str) -> str:
-        """Return `mean ± deviation`, both in this form."""
-        if self.mean is None:
-            return "-"
-        return f"{self.mean:{form}}" + ("" if self.std is None else f" ± {self.std:{form}}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,6 @@ from dualnet.training.epoch import course, step_number
 from dualnet.training.loop import Trainer
 from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.settings import Settings
-
-PICTURE = "rates.png"
 
 
 @dataclass(frozen=True)
@@ -178,56 +175,3 @@ def _choice(
         own = f"{named('validation')} N"
         why += f"; test images have chosen it, so take {own} where their score counts"
     return best.lr, why
-
-
-def draw_rates(found: FoundRates, title: str, path: Path) -> bool:
-    """Draw loss and accuracy against the rate.
-
-    Args:
-        found: what `find_rates` returned.
-        title: text above the picture.
-        path: the PNG file to write.
-
-    Returns:
-        Whether the picture was drawn; False if matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    good = [one for one in found.runs if one.diverged is None]
-    lost = [one.lr for one in found.runs if one.diverged is not None]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    lines = {
-        "loss (nats)": {
-            "training": ("train_loss", "s--", "0.55"),
-            found.tested_on: ("test_loss", "o-", "0.0"),
-        },
-        "accuracy": {found.tested_on: ("test_accuracy", "o-", "0.0")},
-    }
-    for position, (label, curves) in enumerate(lines.items(), start=1):
-        axes = figure.add_subplot(1, 2, position)
-        for name, (figure_name, style, gray) in curves.items():
-            numbers = [getattr(one, figure_name) for one in good]
-            axes.plot([one.lr for one in good], numbers, style, color=gray, label=name)
-        if label != "accuracy":
-            axes.axhline(found.start_loss, color="0.7", linewidth=1, label="before the first step")
-            axes.set_yscale("log")  # a rate that is too high has losses of thousands
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
-        if lost:
-            # At the top of the picture, whatever the numbers are.
-            at_top = axes.get_xaxis_transform()
-            axes.plot(lost, [0.96] * len(lost), "kx", transform=at_top, label="diverged")
-        if found.lr is not None:
-            axes.axvline(found.lr, color="0.3", linestyle=":", label=f"lr = {found.lr:g}")
-        axes.set_xscale("log")
-        axes.set_xlabel(f"learning rate of {found.steps} steps")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)
-    return True

@@ -16,11 +16,11 @@ from dualnet.errors import DataError, UsageError
 from dualnet.naming import assigned
 from dualnet.nn import Layer
 from dualnet.training.assemble import make_trainer
-from dualnet.training.curve import draw_curve
-from dualnet.training.gradients_picture import draw_gradients
 from dualnet.training.history import Row, best, best_epoch, outcome, rows
 from dualnet.training.loop import Trainer
 from dualnet.training.memory import out_of_memory_explained, peak_memory_bytes
+from dualnet.training.pictures.curve import draw_curve
+from dualnet.training.pictures.gradients import draw_gradients
 from dualnet.training.published import published
 from dualnet.training.report import Report
 from dualnet.training.run_folder import BEST, COLUMNS, NETWORK, RunFolder

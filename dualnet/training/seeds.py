@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,6 +17,7 @@ from dualnet.training.run import Callback, KeptRun
 from dualnet.training.run_folder import CHECKPOINT, RunFolder
 from dualnet.training.settings import Settings
 from dualnet.training.side_by_side import train_side_by_side
+from dualnet.training.spread import Spread
 from dualnet.training.state import TrainState
 
 Outcomes = dict[int, dict[str, Any] | DivergedError]
@@ -174,11 +174,12 @@ def combined(outcomes: Outcomes, folder: RunFolder) -> dict[str, Any]:
         folder: of all runs.
 
     Returns:
-        Under the names of one run's summary: the mean of each figure of the last epoch, and
-        under `_std` behind its name its sample deviation, with n - 1 in the denominator, which is
-        None for one run; the largest of epochs, seconds and bytes; a list of what else belongs to a
-        run, such as seeds and best epochs; and what all runs have in common.  Besides, the
-        summaries of all `runs`, and under `diverged` why the others have none, by their seeds.
+        Under the names of one run's summary: the mean of each figure of the last epoch, and under
+        `_std` behind its name its sample deviation, with n - 1 in the denominator (None for one
+        run), both None where a figure is not finite; the largest of epochs, seconds and bytes; a
+        list of what else belongs to a run, such as seeds and best epochs; and what all runs have
+        in common.  Besides, the summaries of all `runs`, and under `diverged` why the others have
+        none, by their seeds.
 
     Raises:
         DivergedError: all runs have diverged.
@@ -188,9 +189,7 @@ def combined(outcomes: Outcomes, folder: RunFolder) -> dict[str, Any]:
     if not summaries:
         raise DivergedError(words_for_diverged(diverged, len(outcomes)))
     together = {name: _together(name, [s.get(name) for s in summaries]) for name in summaries[0]}
-    for name in _MEANS:
-        of_each = [s[name] for s in summaries]
-        together[f"{name}_std"] = statistics.stdev(of_each) if len(of_each) > 1 else None
+    together |= {f"{name}_std": Spread.of([s[name] for s in summaries]).std for name in _MEANS}
     together |= {"runs": summaries, "diverged": diverged, "run_dir": str(folder.path)}
     folder.write_json("summary.json", together)
     return together
@@ -199,7 +198,7 @@ def combined(outcomes: Outcomes, folder: RunFolder) -> dict[str, Any]:
 def _together(name: str, of_each: list[Any]) -> Any:
     """Return what stands for an entry of the summaries of several runs."""
     if name in _MEANS:
-        return statistics.fmean(of_each)
+        return Spread.of(of_each).mean
     if name in _LARGEST or name.endswith("_bytes"):
         return max((x for x in of_each if x is not None), default=None)
     if name in _OF_EACH or any(x != of_each[0] for x in of_each):

@@ -31,10 +31,10 @@ from dualnet.training.evaluation import batch_that_fits
 from dualnet.training.history import Row
 from dualnet.training.loop import Trainer
 from dualnet.training.objective import OBJECTIVES, Objective, TrainedNetwork
+from dualnet.training.pictures.sheet import draw_predictions
 from dualnet.training.run_folder import BEST, CHECKPOINT, NETWORK, RunFolder, surroundings
 from dualnet.training.scores import Scores
 from dualnet.training.settings import Settings, build
-from dualnet.training.sheet import draw_predictions
 from dualnet.training.state import Carried
 from dualnet.tree import Tree
 from dualnet.types import Array

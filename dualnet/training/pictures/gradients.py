@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.training.pictures import marked, new_figure, shortened, styles
+from dualnet.training.pictures.figures import marked, new_figure, shortened, styles
 
 _AS_LINES = 6
 """Up to so many layers have a line each; more of them are rows of a map."""

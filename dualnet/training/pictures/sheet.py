@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.errors import UsageError
-from dualnet.training.pictures import required_figure, save_figure, shortened
+from dualnet.training.pictures.figures import required_figure, save_figure, shortened
 
 _ACROSS = 8
 """Images in a row."""
