@@ -198,6 +198,7 @@ def test_other_folders_and_names_are_refused(run, mistake):
     Path("empty").mkdir()
     mistake(2, r"empty: expected .* got one without network\.json", "evaluate", "empty")
     mistake(2, "--data: .*got 'digit'; did you mean digits", "evaluate", run, "--data", "digit")
+    mistake(2, "of no use to the data set digits: it ships", "evaluate", run, "--data-dir", ".")
     mistake(2, "there is no flag --bes", "evaluate", run, "--bes")
     mistake(2, "required: RUN", "evaluate")
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from dualnet import data
 from dualnet.command.network import network_in, network_parser, run_own_files
+from dualnet.command.train import WITHOUT_FOLDER
 from dualnet.data import Dataset
 from dualnet.data.array_files import read_arrays
 from dualnet.errors import UsageError
@@ -137,6 +138,10 @@ def examples_for(network: Trained, folder: RunFolder, args: Any) -> tuple[str, A
             f"--data: expected one of {known}, or a file FILE.npz, got {name!r}"
             f"{did_you_mean(name, data.SOURCES)}"
             f"{'' if args.data else '; if it is your own, name its file with --plugin'}"
+        )
+    if args.data_dir is not None and (kept := data.SOURCES[name].kept) in WITHOUT_FOLDER:
+        raise UsageError(
+            f"--data-dir is of no use to the data set {name}: it {WITHOUT_FOLDER[kept]}"
         )
     source, shape = data.SOURCES[name], network.preparation.shape
     # Folders of images are decoded to the size that the network was trained on.
