@@ -276,9 +276,10 @@ def make_parser(tables: Tables, program: str) -> Parser:
     parser = Parser(
         prog=program,
         description="Train a network by forward gradients, or by any other learning rule.",
+        usage="%(prog)s [FLAG …]",
         epilog=EPILOG,
         allow_abbrev=False,
-        formatter_class=lambda prog: _Formatter(prog, max_help_position=32, width=100),
+        formatter_class=lambda prog: _Formatter(prog, max_help_position=28),
     )
     choices: Flags = {
         flag(kind): _one_of(table) | {"help": f"{{}}; default {DEFAULTS[kind]}"}

@@ -1,4 +1,4 @@
-"""Time matrix products, draws and rounding on a CUDA device.  Run it as a script, with PYTHONPATH=.
+"""Time matrix products, draws and rounding on a CUDA device.  `python -m benchmarks.gpu_products`.
 
 Results are checked first.  Each time is the median of 5 launches of a CUDA graph that holds the
 work 10 times.  `due` is the time that operations and bytes take at 50.6 TFLOP/s in float32 and
