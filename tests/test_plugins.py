@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_files import put, small_set
 
 from dualnet import data
 from dualnet.command import train
@@ -68,10 +69,75 @@ def test_the_rule_of_ones_own_learns(ask):
 
 
 def test_a_resumed_run_asks_for_its_plugins(ask):
+    """A plugin is code, which must not run because a folder names it."""
+    ran = "from pathlib import Path\nPath('ran').touch()\n"
     ask(*TINY, *OWN, "--rule", "signs", "--run-dir", "run")
-    del train.TABLES["rule"]["signs"]
+    for name in ("wide", "signs"):
+        Path(f"{name}.py").write_text(ran + Path(f"{name}.py").read_text("utf-8"), "utf-8")
+    plugins._loaded.clear()  # as in another process
+    del train.TABLES["rule"]["signs"], train.TABLES["model"]["wide"]
+    again = (
+        f"--resume run --plugin {Path('wide.py').resolve()} --plugin {Path('signs.py').resolve()}"
+    )
+    refused(ask, rf"--resume run: .*; go on with {re.escape(again)}\n", "--resume", "run")
+    assert not Path("ran").exists()
+    code, _, err = ask(*again.split(), "--epochs", 2, "--quiet")
+    assert code == 0 and Path("ran").exists(), err
+    Path("wide.py").unlink()
+    refused(ask, r"--plugin .*, and name where .*wide\.py is now\n", "--resume", "run")
+
+
+@pytest.mark.parametrize("seeds", [(), ("--seeds", 1, 2)])
+def test_a_resumed_run_remembers_its_plugins_by_their_full_names(seeds, ask):
+    assert ask(*TINY, *OWN, *seeds, "--rule", "signs", "--run-dir", "run")[0] == 0
+    expected = {"data_dir": None, "plugin": [str(Path(f).resolve()) for f in OWN[1::2]]}
+    names = ["seeds.json", "seed-1/config.json", "seed-2/config.json"] if seeds else ["config.json"]
+    for name in names:
+        assert json.loads(Path("run", name).read_text("utf-8"))["where"] == expected
+
+
+def test_a_run_of_before_names_what_is_missing(ask):
+    ask(*TINY, *OWN, "--rule", "signs", "--run-dir", "run")
+    config = Path("run/config.json")
+    told = json.loads(config.read_text("utf-8"))
+    del told["where"], train.TABLES["rule"]["signs"]
+    config.write_text(json.dumps(told), "utf-8")
     code, _, err = ask("--resume", "run", "--quiet")
     assert code == 3 and "got 'signs'; if it is your own, name its file with --plugin" in err
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"plugin": "wide.py"}, "where: plugin: expected a list of strings, got 'wide.py'"),
+        ({"data_dir": 3}, "where: data_dir: expected a string or None, got 3"),
+        (3, "where: expected a dict, got 3"),
+    ],
+)
+def test_a_run_that_says_something_else(where, message, ask):
+    ask(*TINY, "--run-dir", "run")
+    config = Path("run/config.json")
+    config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | {"where": where}), "utf-8")
+    refused(ask, re.escape(message), "--resume", "run")
+
+
+def test_a_resumed_run_finds_its_data_again(ask, monkeypatch):
+    put(Path("data/mnist"), small_set(n_train=70, n_test=20))
+    flags = ["--dataset", "mnist", *TINY[:1], 1, "--width", 4, "--quiet", "--json"]
+    code, _, err = ask(*flags, "--data-dir", "data", "--run-dir", "run")
+    assert code == 0, err
+    run = Path("run").resolve()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    more = ["--resume", run, "--quiet", "--json", "--epochs"]
+    code, out, err = ask(*more, 2)
+    assert code == 0 and json.loads(out)["epochs"] == 2, err
+    Path("../data").rename("moved")
+    refused(
+        ask, rf"its data were in {run.parent}/data, which is not there; .* --data-dir", *more, 3
+    )
+    assert ask(*more, 3, "--data-dir", "moved")[0] == 0
+    assert ask(*more, 4)[0] == 0  # it remembers where they are now
 
 
 def test_they_are_in_help_and_list(ask, capsys):

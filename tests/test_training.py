@@ -365,7 +365,7 @@ def test_a_run_folder_holds_what_it_should(train, tmp_path, digits):
     assert {path.name for path in folder.iterdir()} == names  # nothing *.partial
     assert json.loads((folder / "summary.json").read_text()) == summary
     config = json.loads((folder / "config.json").read_text())
-    assert config.keys() == {"settings", "versions", "machine", "command"}
+    assert config.keys() == {"settings", "where", "versions", "machine", "command"}
     assert Settings.from_json(config["settings"]) == replace(SETTINGS, epochs=2)
     with open(folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))

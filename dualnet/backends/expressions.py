@@ -21,6 +21,13 @@ C_TYPES = {
 }
 """Name of a dtype → the C type of an entry.  Arrays of other dtypes are left to CuPy."""
 
+
+@functools.cache  # NumPy works a dtype's name out anew each time, which takes longer than all else.
+def c_type(dtype: np.dtype) -> str | None:
+    """Return the C type of an entry; None where `C_TYPES` has none."""
+    return C_TYPES.get(dtype.name)
+
+
 FORMULAS: dict[Callable, str] = {
     np.add: "{0} + {1}",
     np.subtract: "{0} - {1}",

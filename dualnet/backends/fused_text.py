@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.backends.expressions import C_TYPES, Node, Number
+from dualnet.backends.expressions import Node, Number, c_type
 from dualnet.types import Array, Shape
 
 THREADS = 256
@@ -79,7 +79,7 @@ class Expression:
                 for x, dtype in zip(node.inputs, node.types, strict=True)
             ]
             name = f"v{len(self._values)}"
-            kind = C_TYPES[node.dtype.name]
+            kind = c_type(node.dtype)
             self.lines.append(f"const {kind} {name} = {str(node.formula).format(*arguments)};")
         self._values[key] = name
         if places == self._as_it_is and node.shape == self.shape:
@@ -88,7 +88,7 @@ class Expression:
 
     def _argument(self, x: Any, dtype: np.dtype, ndim: int, places: tuple) -> str:
         """Return the C text of a function's argument, converted to a dtype."""
-        kind = C_TYPES[dtype.name]
+        kind = c_type(dtype)
         if isinstance(x, Number):
             self.numbers.append((x.value, dtype))
             return f"s{len(self.numbers) - 1}"
@@ -239,17 +239,17 @@ def _parameters(job: Any) -> tuple[list[str], list[str]]:
     declared, names = ["Addresses addresses", "Sizes sizes"], ["addresses", "sizes"]
     for i, (value, dtype) in enumerate(job.expression.numbers):
         pointer = "*" if hasattr(value, "place") else ""
-        declared.append(f"const {C_TYPES[dtype.name]}{pointer} n{i}")
+        declared.append(f"const {c_type(dtype)}{pointer} n{i}")
         names.append(f"n{i}")
     return declared, names
 
 
 def _entry_function(job: Any, result: str | None = None) -> str:
     """Return the C function that computes one entry: from x0, … and s0, … to y0, … and `result`."""
-    parameters = [f"{C_TYPES[a.dtype.name]} x{i}" for i, a in enumerate(job.read)]
+    parameters = [f"{c_type(a.dtype)} x{i}" for i, a in enumerate(job.read)]
     numbers = job.expression.numbers
-    parameters += [f"{C_TYPES[dtype.name]} s{i}" for i, (_, dtype) in enumerate(numbers)]
-    parameters += [f"{C_TYPES[a.dtype.name]}& y{i}" for i, a in enumerate(job.written)]
+    parameters += [f"{c_type(dtype)} s{i}" for i, (_, dtype) in enumerate(numbers)]
+    parameters += [f"{c_type(a.dtype)}& y{i}" for i, a in enumerate(job.written)]
     lines = list(job.expression.lines)
     lines += [f"y{i} = {job.expression.names[node]};" for i, node in enumerate(job.nodes)]
     if result is not None:
@@ -276,7 +276,7 @@ def _entries(
     given: list[str] = []
     at = _walk(layout, first_size, lines)
     for k, array in enumerate(job.read):
-        kind, last = C_TYPES[array.dtype.name], layout.steps[k][-1]
+        kind, last = c_type(array.dtype), layout.steps[k][-1]
         address = f"(const {kind}*)addresses.at[{first_address} + {k}]"
         lines.append(f"const {kind}* const x{k} = {address} + {at[k]};")
         if last == 0:
@@ -293,13 +293,13 @@ def _entries(
         lines.append(f"const auto s{i} = {'*' if hasattr(value, 'place') else ''}n{i};")
         given.append(f"s{i}")
     for k, array in enumerate(job.written):
-        lines.append(f"Several<{C_TYPES[array.dtype.name]}, {width}> b{k};")
+        lines.append(f"Several<{c_type(array.dtype)}, {width}> b{k};")
         given.append(f"b{k}.at[e]")
     if result is not None:
         given.append(f"{result}[e]")
     lines += ["#pragma unroll", f"for (int e = 0; e < {width}; ++e) entry({', '.join(given)});"]
     for k, array in enumerate(job.written):
-        kind = C_TYPES[array.dtype.name]
+        kind = c_type(array.dtype)
         address = f"({kind}*)addresses.at[{first_address} + {len(job.read) + k}] + i"
         lines.append(f"*(Several<{kind}, {width}>*)({address}) = b{k};")
     return lines

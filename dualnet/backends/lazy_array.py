@@ -158,7 +158,7 @@ class LazyArray(NDArrayOperatorsMixin):
         dtype = np.dtype(dtype)
         if self.dtype == dtype and not copy:
             return self
-        if not {dtype.name, self.dtype.name} <= expressions.C_TYPES.keys():
+        if None in (expressions.c_type(dtype), expressions.c_type(self.dtype)):
             return wrapped(self.computed().astype(dtype, copy=copy))
         return noted_function("{0}", (self,), (dtype,), self.shape, dtype)
 
@@ -300,7 +300,7 @@ def _noted(ufunc: Any, inputs: Sequence[Any]) -> LazyArray | None:
 def has_c_type(x: Any) -> bool:
     """Whether an operand is a number, or an array on the device of a dtype that C has."""
     if isinstance(x, (LazyArray, cupy.ndarray)):
-        return x.dtype.name in expressions.C_TYPES
+        return expressions.c_type(x.dtype) is not None
     return not isinstance(x, np.ndarray)
 
 

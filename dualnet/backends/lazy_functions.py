@@ -37,7 +37,7 @@ def _constant(text: str) -> Callable:
 
     def like(a: Any, dtype: Any = None, *others: Any, shape: Any = None, **how: Any) -> Any:
         dtype = a.dtype if dtype is None else np.dtype(dtype)
-        if others or how or dtype.name not in expressions.C_TYPES:
+        if others or how or expressions.c_type(dtype) is None:
             return NotImplemented
         shape = a.shape if shape is None else shape
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
@@ -55,7 +55,7 @@ def _where(condition: Any, *choices: Any) -> Any:
     of_choices = [x if isinstance(x, PYTHON_NUMBERS) else x.dtype for x in choices]
     dtype = np.result_type(*of_choices)
     shape = expressions.broadcast([getattr(x, "shape", ()) for x in inputs])
-    fit = all(fits(x, dtype) for x in choices) and dtype.name in expressions.C_TYPES
+    fit = all(fits(x, dtype) for x in choices) and expressions.c_type(dtype) is not None
     if not fit or kind_of(condition) != np.dtype(bool):
         return NotImplemented
     return noted_function(WHERE, inputs, (np.dtype(bool), dtype, dtype), shape, dtype)
@@ -198,7 +198,7 @@ def _expand_dims(a: Any, axis: Any) -> Any:
 
 def _copy(a: Any, *others: Any, **how: Any) -> Any:
     """Copy entries to memory of their own."""
-    here = isinstance(a, LazyArray) and a.dtype.name in expressions.C_TYPES
+    here = isinstance(a, LazyArray) and expressions.c_type(a.dtype) is not None
     if not here or others or how:
         return NotImplemented
     return noted_function("{0}", (a,), (a.dtype,), a.shape, a.dtype)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
+import shlex
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,7 @@ def start(args: argparse.Namespace) -> None:
     if args.rates is not None and (args.seeds is not None or args.lr is not None):
         raise UsageError("--rates takes neither --lr nor --seeds; it tries each rate with --seed")
     name = f"{settings.dataset}-{settings.model}-{settings.rule}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = RunFolder(args.run_dir or unused(Path("runs") / name))
+    folder = RunFolder(args.run_dir or unused(Path("runs") / name), where_of(args))
     if args.rates is not None:
         print_rates(settings, folder, args)
         return
@@ -109,7 +111,7 @@ def trained(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> 
     boards = callbacks_of(args)
     with where_to_go_on(folder, args), progress_beside(args.json):
         if args.seeds is None:
-            how = {"data_dir": args.data_dir, "run_dir": folder.path, "quiet": args.quiet}
+            how = {"data_dir": args.data_dir, "run_dir": folder, "quiet": args.quiet}
             return fit(**given(args, TABLES), **how, callbacks=boards(folder)).summary
         settings, dataset = loaded(settings, args.data_dir, args.quiet)
         with out_of_memory_explained(settings):
@@ -120,7 +122,7 @@ def trained(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> 
 
 def resumed(args: argparse.Namespace) -> dict[str, Any]:
     """Go on with the run, or the runs, in the folder `--resume`, and return the summary."""
-    folder = RunFolder(args.resume)
+    folder = found_again(RunFolder(args.resume), args)
     settings = settings_to_resume(folder, check_settings, args.epochs)
     seeds = folder.seeds()
     boards = callbacks_of(args)
@@ -147,10 +149,47 @@ def where_to_go_on(folder: RunFolder, args: argparse.Namespace) -> Iterator[None
     try:
         yield
     except KeyboardInterrupt:
-        again = {"--data-dir": [args.data_dir] * (args.data_dir is not None)}
-        again |= {"--plugin": args.plugin or []}
-        where = "".join(f" {name} {value}" for name, values in again.items() for value in values)
-        raise Interrupted(f"interrupted; go on with --resume {folder.path}{where}") from None
+        raise Interrupted(
+            f"interrupted; go on with --resume {folder.path}{plugin_flags(args.plugin or [])}"
+        ) from None
+
+
+def where_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return where flags say that data and plugins are, whatever the working folder will be."""
+    data_dir = None if args.data_dir is None else os.path.abspath(args.data_dir)
+    return {"data_dir": data_dir, "plugin": [os.path.abspath(file) for file in args.plugin or []]}
+
+
+def plugin_flags(files: Iterable[str]) -> str:
+    """Return the flags that name plugins, each with a space before it."""
+    return "".join(f" --plugin {shlex.quote(file)}" for file in files)
+
+
+def found_again(folder: RunFolder, args: argparse.Namespace) -> RunFolder:
+    """Return the folder of a run that goes on, with where its data and plugins are now.
+
+    Data are read where they were, unless `--data-dir` says otherwise.  Plugins are code, and the
+    folder may come from somebody else, so they are run only if `--plugin` names them.
+
+    Raises:
+        UsageError: the run had plugins and none is named, or its data are not there any more.
+    """
+    before, now = folder.where(), where_of(args)
+    if before["plugin"] and not now["plugin"]:
+        gone = [file for file in before["plugin"] if not Path(file).is_file()]
+        hint = f", and name where {', '.join(gone)} is now" if gone else ""
+        raise UsageError(
+            f"--resume {folder.path}: it was trained with code of your own, which runs only if you "
+            f"name it; go on with --resume {folder.path}{plugin_flags(before['plugin'])}{hint}"
+        )
+    if now["data_dir"] is None:
+        if before["data_dir"] is not None and not Path(before["data_dir"]).is_dir():
+            raise UsageError(
+                f"--resume {folder.path}: its data were in {before['data_dir']}, which is not "
+                "there; name the folder where they are now by --data-dir"
+            )
+        args.data_dir = now["data_dir"] = before["data_dir"]
+    return RunFolder(folder.path, now)
 
 
 def progress_beside(as_json: bool) -> contextlib.AbstractContextManager:

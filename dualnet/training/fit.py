@@ -51,7 +51,7 @@ def fit(
     rule: str | None = None,
     callbacks: Sequence[Callback] = (),
     data_dir: str | None = None,
-    run_dir: str | Path | None = None,
+    run_dir: str | Path | RunFolder | None = None,
     resume: bool = False,
     quiet: bool = False,
     **settings: Any,
@@ -102,7 +102,7 @@ def fit(
     _require_targets(chosen, dataset)
     with out_of_memory_explained(chosen):
         network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
-    folder = None if run_dir is None else RunFolder(run_dir)
+    folder = RunFolder(run_dir) if isinstance(run_dir, (str, Path)) else run_dir
     begun = resume and _holds_the_same_run(folder, chosen)
     return run(chosen, network, dataset, folder, resume=begun, callbacks=callbacks, quiet=quiet)
 

@@ -2,7 +2,7 @@
 
 | file | what |
 | --- | --- |
-| `config.json` | every setting resolved, versions, machine |
+| `config.json` | every setting resolved, where data and plugins were, versions, machine |
 | `metrics.csv` | a row for each epoch |
 | `gradients.csv` | how gradients are aligned with the exact ones, if asked for |
 | `checkpoint.npz` | everything that is needed to go on: arrays only, never pickled objects |
@@ -16,7 +16,7 @@ Runs of several seeds have a folder each, `seed-0` and so on, in a folder with t
 
 | file | what |
 | --- | --- |
-| `seeds.json` | the seeds |
+| `seeds.json` | the seeds, and where data and plugins were |
 | `summary.json` | the outcome of all runs |
 
 A search for a learning rate has a folder with two files:
@@ -35,8 +35,8 @@ import platform
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ import numpy as np
 from dualnet import tree
 from dualnet.errors import DataError, UsageError
 from dualnet.naming import assigned
+from dualnet.options import of_kind
 from dualnet.training.settings import Settings
 from dualnet.tree import Tree
 from dualnet.version import version
@@ -53,6 +54,9 @@ COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"
 GRADIENT_COLUMNS = ("step", "layer", "cosine", "angle", "norm_ratio")
 
 CHECKPOINT, BEST, NETWORK = "checkpoint.npz", "best.npz", "network.json"
+
+WHERE: dict[str, tuple[str, Any]] = {"data_dir": ("str | None", None), "plugin": ("list[str]", [])}
+"""What a folder remembers beside settings → what it holds, and what it is if nothing was said."""
 
 _START_ANEW = "start the run anew in another folder"
 _REMEDIES = {CHECKPOINT: _START_ANEW, BEST: "delete it to go on; a better epoch writes it again"}
@@ -63,10 +67,12 @@ class RunFolder:
 
     Args:
         path: the folder, which is made when it is first written to.
+        where: what `where` returns from now on; None for what the folder's files say.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, where: Mapping[str, Any] | None = None):
         self.path = Path(path)
+        self._where = where
 
     def create(self, settings: Settings) -> None:
         """Make the folder and write `config.json`.
@@ -92,11 +98,11 @@ class RunFolder:
         for folder in (self, *map(self.of_seed, seeds)):
             folder.require_unused()
         self.make()
-        self.write_json("seeds.json", {"seeds": list(seeds)})
+        self.write_json("seeds.json", {"seeds": list(seeds), "where": self.where()})
 
     def of_seed(self, seed: int) -> RunFolder:
         """Return the folder of one run of several seeds."""
-        return RunFolder(self.path / f"seed-{seed}")
+        return RunFolder(self.path / f"seed-{seed}", self._where)
 
     def seeds(self) -> list[int] | None:
         """Return the seeds in `seeds.json`; None if this is no folder of several seeds.
@@ -131,7 +137,28 @@ class RunFolder:
 
     def write_settings(self, settings: Settings) -> None:
         """Write `config.json`."""
-        self.write_json("config.json", {"settings": settings.as_json(), **surroundings()})
+        beside = {"where": self.where(), **surroundings()}
+        self.write_json("config.json", {"settings": settings.as_json(), **beside})
+
+    def where(self) -> dict[str, Any]:
+        """Return where the data and the plugins of the run were: values of `WHERE`.
+
+        They are text that may have come with the folder from somebody else, so that no plugin may
+        be run because it stands there.
+
+        Raises:
+            UsageError: the folder's files say something else.
+        """
+        if self._where is not None:
+            return dict(self._where)
+        found: Any = {}
+        for file in (self.path / "config.json", self.path / "seeds.json"):
+            with suppress(OSError, ValueError, TypeError, KeyError):  # `settings` tells of damage
+                found = json.loads(file.read_text(encoding="utf-8"))["where"]
+                break
+        found = of_kind(str(file), "where", found, "dict[str, Any]")
+        at = f"{file}: where"
+        return {n: of_kind(at, n, found.get(n, usual), kind) for n, (kind, usual) in WHERE.items()}
 
     def settings(self, check: Callable[[Settings], None]) -> Settings:
         """Return the settings in `config.json`.
