@@ -248,14 +248,11 @@ FREE_ON_RESUME = ("--epochs", "--data-dir", "--plugin", "--tensorboard", "--json
 def require_resumable(argv: list[str]) -> None:
     """Raise a UsageError if a flag beside `--resume` would change the run."""
     flags = {argument.partition("=")[0] for argument in argv if argument.startswith("--")}
-    refused = sorted(
-        flags
-        - {"--resume", "--epochs", "--json", "--quiet", "--data-dir", "--plugin", "--tensorboard"}
-    )
+    refused = sorted(flags - {"--resume", *FREE_ON_RESUME})
     if refused:
         raise UsageError(
             f"{refused[0]} cannot be changed on --resume; a run keeps its settings, but for "
-            "--epochs, --data-dir and --plugin"
+            f"{', '.join(FREE_ON_RESUME[:-1])} and {FREE_ON_RESUME[-1]}"
         )
 
 
