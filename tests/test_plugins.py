@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from data_files import put, small_set
 
+import dualnet as dn
 from dualnet import data
 from dualnet.command import train
 from dualnet.training import plugins
@@ -121,10 +122,11 @@ def test_a_run_that_says_something_else(where, message, ask):
     refused(ask, re.escape(message), "--resume", "run")
 
 
-def test_a_resumed_run_finds_its_data_again(ask, monkeypatch):
+@pytest.mark.parametrize("seeds", [(), ("--seeds", 1, 2)])
+def test_a_resumed_run_finds_its_data_again(seeds, ask, monkeypatch):
     put(Path("data/mnist"), small_set(n_train=70, n_test=20))
     flags = ["--dataset", "mnist", *TINY[:1], 1, "--width", 4, "--quiet", "--json"]
-    code, _, err = ask(*flags, "--data-dir", "data", "--run-dir", "run")
+    code, _, err = ask(*flags, *seeds, "--data-dir", "data", "--run-dir", "run")
     assert code == 0, err
     run = Path("run").resolve()
     Path("elsewhere").mkdir()
@@ -138,6 +140,16 @@ def test_a_resumed_run_finds_its_data_again(ask, monkeypatch):
     )
     assert ask(*more, 3, "--data-dir", "moved")[0] == 0
     assert ask(*more, 4)[0] == 0  # it remembers where they are now
+
+
+def test_a_run_of_fit_is_resumed_with_its_data(ask, monkeypatch):
+    put(Path("data/mnist"), small_set(n_train=70, n_test=20))
+    dn.fit("mlp", "mnist", epochs=1, width=4, data_dir="data", run_dir="run", quiet=True)
+    run = Path("run").resolve()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    code, out, err = ask("--resume", run, "--quiet", "--json", "--epochs", 2)
+    assert code == 0 and json.loads(out)["epochs"] == 2, err
 
 
 def test_they_are_in_help_and_list(ask, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -102,7 +103,10 @@ def fit(
     _require_targets(chosen, dataset)
     with out_of_memory_explained(chosen):
         network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
-    folder = RunFolder(run_dir) if isinstance(run_dir, (str, Path)) else run_dir
+    folder = run_dir
+    if isinstance(run_dir, (str, Path)):
+        where = {"data_dir": os.path.abspath(data_dir), "plugin": []} if data_dir else None
+        folder = RunFolder(run_dir, where)
     begun = resume and _holds_the_same_run(folder, chosen)
     return run(chosen, network, dataset, folder, resume=begun, callbacks=callbacks, quiet=quiet)
 

@@ -98,6 +98,10 @@ class RunFolder:
         for folder in (self, *map(self.of_seed, seeds)):
             folder.require_unused()
         self.make()
+        self.write_seeds(seeds)
+
+    def write_seeds(self, seeds: Sequence[int]) -> None:
+        """Write `seeds.json`."""
         self.write_json("seeds.json", {"seeds": list(seeds), "where": self.where()})
 
     def of_seed(self, seed: int) -> RunFolder:

@@ -62,6 +62,8 @@ def run_seeds(
     """
     if not resume:
         folder.create_for_seeds(seeds)
+    else:
+        folder.write_seeds(seeds)  # data may be elsewhere now
     with out_of_memory_explained(settings, len(seeds)):
         trainer = make_trainer(settings, network, dataset)
         runs = [
