@@ -58,7 +58,9 @@ def write_seeds(path, rows_of, diverged=(), **given):
         where = folder.of_seed(seed).path
         outcomes[seed] = write(where, rows, finished=not lost, seed=seed, **given)
         if lost:
-            outcomes[seed] = DivergedError("diverged at step 7: the loss is nan; lower --lr")
+            why = "diverged at step 7: the loss is nan; lower --lr"
+            outcomes[seed] = DivergedError(why)
+            folder.of_seed(seed).write_json("diverged.json", {"why": why})
     combined(outcomes, folder)
 
 
@@ -279,6 +281,7 @@ def test_folders_without_a_run():
         ("metrics.csv", "{}2,1,1,1,1,1,1\n", "line 2: expected 7 numbers, the first of them 1, "),
         ("metrics.csv", "{}1,x,1,1,1,1,1\n", "line 2: expected 7 numbers"),
         ("summary.json", "nonsense", "summary.json is damaged: Expecting"),
+        ("diverged.json", "{}", "diverged.json is damaged: it does not say why"),
     ],
 )
 def test_a_damaged_file_is_named(file, text, said):
@@ -324,3 +327,20 @@ def test_the_command_draws_a_picture_and_says_where(capsys):
     main(["a", "--picture", "seen.png"])
     assert Path("seen.png").read_bytes()[:4] == b"\x89PNG"
     assert capsys.readouterr().out.endswith("\npicture: seen.png\n")
+
+
+def test_runs_that_have_diverged_say_so(ask):
+    far = "--rule bp --lr 1e30 --optimizer sgd --epochs 2 --limit-train 64 --limit-test 20"
+    flags = f"{far} --width 8 --quiet --run-dir".split()
+    assert ask(*flags, "one")[0] == 4
+    assert ask(*flags, "all", "--seeds", "1", "2")[0] == 4
+    comparison = compare_runs(["one", "all"])
+    assert [len(one.diverged) for one in comparison.runs] == [1, 2]
+    assert sum("diverged at step" in note for note in comparison.notes) == 3
+    # A run that goes on has not diverged until it does so again.
+    settings = json.loads(Path("one/config.json").read_text())
+    settings["settings"]["lr"] = 1e-3
+    Path("one/config.json").write_text(json.dumps(settings))
+    assert ask("--resume", "one", "--quiet")[0] == 0
+    (one,) = compare_runs(["one"]).runs
+    assert not one.diverged and one.seeds[0].finished

@@ -103,10 +103,7 @@ def fit(
     _require_targets(chosen, dataset)
     with out_of_memory_explained(chosen):
         network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
-    folder = run_dir
-    if isinstance(run_dir, (str, Path)):
-        where = {"data_dir": os.path.abspath(data_dir), "plugin": []} if data_dir else None
-        folder = RunFolder(run_dir, where)
+    folder = _folder(run_dir, data_dir)
     begun = resume and _holds_the_same_run(folder, chosen)
     return run(chosen, network, dataset, folder, resume=begun, callbacks=callbacks, quiet=quiet)
 
@@ -121,6 +118,14 @@ def loaded(settings: Settings, data_dir: str | None, quiet: bool) -> tuple[Setti
     settings = replace(settings, backend=backend.name, threads=backend.threads, **dropped)
     of_data = {name: getattr(settings, name) for name in _OF_DATA}
     return settings, data.load(settings.dataset, data_dir, quiet=quiet, **of_data)
+
+
+def _folder(run_dir: str | Path | RunFolder | None, data_dir: str | None) -> RunFolder | None:
+    """Return the folder of the run, which remembers where its data are."""
+    if run_dir is None or isinstance(run_dir, RunFolder):
+        return run_dir
+    where = {"data_dir": os.path.abspath(data_dir), "plugin": []} if data_dir else None
+    return RunFolder(run_dir, where)
 
 
 def _holds_the_same_run(folder: RunFolder | None, chosen: Settings) -> bool:

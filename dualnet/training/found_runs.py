@@ -5,6 +5,7 @@
 | `config.json` | there is no run, or a seed that has not begun |
 | `metrics.csv` | no epoch was done |
 | `summary.json` | the run has not reached its last epoch: it was stopped, goes on, or diverged |
+| `diverged.json` | it has not diverged |
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.errors import DataError, UsageError
-from dualnet.training.run_folder import COLUMNS, NETWORK, RunFolder
+from dualnet.training.run_folder import COLUMNS, DIVERGED, NETWORK, RunFolder
 from dualnet.training.settings import Settings
 
 
@@ -57,8 +58,7 @@ def found_runs(path: Path) -> tuple[FoundRun, ...]:
         settings = _settings(path)
         if settings is None:
             raise UsageError(f"{path}: no run there ({_what_is_there(path)})")
-        return (_found_run(path, settings, None),)
-    diverged = _diverged(path)
+        return (_found_run(path, settings),)
     settings_of = {seed: _settings(folder.of_seed(seed).path) for seed in seeds}
     begun = next((one for one in settings_of.values() if one is not None), None)
     if begun is None:
@@ -66,19 +66,19 @@ def found_runs(path: Path) -> tuple[FoundRun, ...]:
     return tuple(
         FoundRun(replace(begun, seed=seed), np.zeros((0, len(COLUMNS))))
         if one is None
-        else _found_run(folder.of_seed(seed).path, one, diverged.get(str(seed)))
+        else _found_run(folder.of_seed(seed).path, one)
         for seed, one in settings_of.items()
     )
 
 
-def _found_run(path: Path, settings: Settings, diverged: str | None) -> FoundRun:
+def _found_run(path: Path, settings: Settings) -> FoundRun:
     history = _history(path / "metrics.csv")
     summary = _read_json(path / "summary.json") or {}
     # A run that was given more epochs and goes on has the summary of fewer.
     finished = bool(len(history)) and summary.get("epochs") == len(history)
     tested_on = summary.get("tested_on")
     tested_on = tested_on if isinstance(tested_on, str) else None
-    return FoundRun(settings, history, finished, tested_on, diverged)
+    return FoundRun(settings, history, finished, tested_on, _diverged(path / DIVERGED))
 
 
 def _settings(path: Path) -> Settings | None:
@@ -95,12 +95,14 @@ def _settings(path: Path) -> Settings | None:
         raise DataError(f"{file} is damaged: {error}") from error
 
 
-def _diverged(path: Path) -> dict[str, str]:
-    """Return why seeds have diverged, by their seeds, as the summary of all has it."""
-    found = (_read_json(path / "summary.json") or {}).get("diverged", {})
-    if not isinstance(found, dict) or not all(isinstance(why, str) for why in found.values()):
-        raise DataError(f"{path / 'summary.json'} is damaged: it does not say who diverged")
-    return found
+def _diverged(file: Path) -> str | None:
+    """Return why a run has diverged; None if there is no file that says it."""
+    data = _read_json(file)
+    if data is None:
+        return None
+    if not isinstance(why := data.get("why"), str):
+        raise DataError(f"{file} is damaged: it does not say why the run has diverged")
+    return why
 
 
 def _read_json(file: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import numpy as np
 from dualnet import tree
 from dualnet.analysis import TOTAL
 from dualnet.data import Dataset
-from dualnet.errors import DataError, UsageError
+from dualnet.errors import DataError, DivergedError, UsageError
 from dualnet.naming import assigned
 from dualnet.nn import Layer
 from dualnet.training.assemble import make_trainer
@@ -23,7 +23,7 @@ from dualnet.training.pictures.curve import draw_curve
 from dualnet.training.pictures.gradients import draw_gradients
 from dualnet.training.published import published
 from dualnet.training.report import Report
-from dualnet.training.run_folder import BEST, COLUMNS, NETWORK, RunFolder
+from dualnet.training.run_folder import BEST, COLUMNS, DIVERGED, NETWORK, RunFolder
 from dualnet.training.settings import Settings
 from dualnet.training.state import Carried, TrainState
 from dualnet.training.trained import FittedNetwork, Trained, parts_of
@@ -75,7 +75,11 @@ def run(
             report.epoch([state])
             return one.call_back(state)
 
-        now, step_seconds = trainer.train(one.start, on_epoch, one.save, quiet)
+        try:
+            now, step_seconds = trainer.train(one.start, on_epoch, one.save, quiet)
+        except DivergedError as error:
+            one.lose(error)
+            raise
     one.finish(now, step_seconds)
     return one.fitted(now)
 
@@ -109,6 +113,9 @@ class Run:
         if best_epoch(state.history) == len(state.history):
             self._best = _with_arrays_of_its_own(state.carried)
         self._memory = self.trainer.backend.memory()  # a recorded step still holds its memory
+
+    def lose(self, error: DivergedError) -> None:
+        """Keep why the run has diverged."""
 
     def call_back(self, state: TrainState) -> bool:
         """Call all callbacks after an epoch, and return whether one of them ends the training."""
@@ -182,6 +189,8 @@ class KeptRun(Run):
                 self._best = self._read_best()
                 return
             folder.write_settings(settings)  # the run may have more epochs now
+            if folder.holds(DIVERGED):
+                folder.remove(DIVERGED)
             self._drop_best_of_a_lost_epoch()
             self._best = self._read_best()
         else:
@@ -226,6 +235,10 @@ class KeptRun(Run):
             self.folder.write_checkpoint(tree.map(self.trainer.backend.to_host, best), BEST)
         self.save(state)
         self.folder.write_metrics(state.history)
+
+    def lose(self, error: DivergedError) -> None:
+        """Write why the run has diverged."""
+        self.folder.write_json(DIVERGED, {"why": str(error)})
 
     def _drop_best_of_a_lost_epoch(self) -> None:
         """Delete `best.npz` if it is of an epoch that the checkpoint does not know.

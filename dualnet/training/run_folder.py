@@ -9,6 +9,7 @@
 | `network.json` | the layers, and how examples become numbers: what `load_run` needs to predict |
 | `best.npz` | parameters and network state after the epoch of the lowest test loss; likewise |
 | `summary.json` | the outcome |
+| `diverged.json` | in its place: when the run has diverged, and where it began |
 | `curve.png` | loss and accuracy, if matplotlib is installed |
 | `gradients.png` | what `gradients.csv` has, likewise |
 
@@ -54,6 +55,7 @@ COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"
 GRADIENT_COLUMNS = ("step", "layer", "cosine", "angle", "norm_ratio")
 
 CHECKPOINT, BEST, NETWORK = "checkpoint.npz", "best.npz", "network.json"
+DIVERGED = "diverged.json"
 
 WHERE: dict[str, tuple[str, Any]] = {"data_dir": ("str | None", None), "plugin": ("list[str]", [])}
 """What a folder remembers beside settings → what it holds, and what it is if nothing was said."""

@@ -159,13 +159,15 @@ def _train(runs: Sequence[KeptRun], report: Report, quiet: bool) -> Outcomes:
 
     report.begin(runs[0].start)
     trainers, starts = zip(*((one.trainer, one.start) for one in runs), strict=True)
-    outcomes, step_seconds = train_side_by_side(trainers, starts, save_epoch, save, quiet)
-    return {
-        one.settings.seed: outcome
-        if isinstance(outcome, DivergedError)
-        else one.finish(outcome, step_seconds)
-        for one, outcome in zip(runs, outcomes, strict=True)
-    }
+    ends, step_seconds = train_side_by_side(trainers, starts, save_epoch, save, quiet)
+    outcomes: Outcomes = {}
+    for one, end in zip(runs, ends, strict=True):
+        if isinstance(end, DivergedError):
+            one.lose(end)
+            outcomes[one.settings.seed] = end
+        else:
+            outcomes[one.settings.seed] = one.finish(end, step_seconds)
+    return outcomes
 
 
 def combined(outcomes: Outcomes, folder: RunFolder) -> dict[str, Any]:
