@@ -384,7 +384,9 @@ def test_examples_of_another_shape_are_refused(rng):
     with pytest.raises(UsageError, match="expected pixels from 0 to 16, got 255"):
         digits.predict(np.full_like(images, 255))
     np.testing.assert_array_equal(digits.predict(images[..., 0]), digits.predict(images))
-    with pytest.raises(UsageError, match="expected a data set of the classes"):
+    with pytest.raises(
+        UsageError, match="expected a data set of the 10 classes 0, 1, 2, …, got digits"
+    ):
         digits.evaluate(replace(data.load("digits"), classes=("a",) * 10))
 
 

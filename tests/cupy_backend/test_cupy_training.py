@@ -174,7 +174,7 @@ def test_rows_of_a_set_go_to_the_device(cupy_backend, digits, network):
 @pytest.mark.parametrize("rule", ("bp", "fa"))
 def test_a_run_is_that_of_numpy(rule, cupy_backend, digits, network, tmp_path):
     """Rules whose draws are made on the host alone."""
-    there = run(settings(rule), network, digits, RunFolder(tmp_path / "there"), quiet=True)
+    there = run(settings(rule), network, digits, RunFolder(tmp_path / "there"), quiet=True).summary
     trainer = make_trainer(settings(rule), network, digits)
     here = replace(trainer, backend=HOST, dataset=digits)
     now, _ = here.train(here.start(), lambda _: None, lambda _: None, quiet=True)
@@ -195,7 +195,7 @@ def test_a_run_is_that_of_numpy(rule, cupy_backend, digits, network, tmp_path):
 def test_a_resumed_run_is_the_same_run(how, cupy_backend, digits, tmp_path):
     chosen = settings(**how, schedule="constant")
     network = built(digits, chosen.objective)
-    whole = run(chosen, network, digits, RunFolder(tmp_path / "whole"), quiet=True)
+    whole = run(chosen, network, digits, RunFolder(tmp_path / "whole"), quiet=True).summary
     folder = RunFolder(tmp_path / "parts")
     run(replace(chosen, epochs=1), network, digits, folder, quiet=True)
     back = restored(make_trainer(chosen, network, digits).start(), chosen, folder)
@@ -203,7 +203,7 @@ def test_a_resumed_run_is_the_same_run(how, cupy_backend, digits, tmp_path):
     assert all(isinstance(x, np.ndarray) for x in tree.leaves(on_host))
     there = tree.leaves((back.carried.params, back.carried.readout.get("params", {})))
     assert all(type(x) is type(cupy_backend.asarray(0)) for x in there)
-    resumed = run(chosen, network, digits, folder, resume=True, quiet=True)
+    resumed = run(chosen, network, digits, folder, resume=True, quiet=True).summary
     for name in ("train_loss", "test_loss", "test_accuracy"):
         assert resumed[name] == whole[name]
 
