@@ -20,6 +20,9 @@ Main = Callable[[list[str], str], int | None]
 """A command: it takes the words behind its name, and the program's name for messages.  It raises
 errors, and returns an exit code, or None for 0."""
 
+WIDTH = 80
+"""How many characters a line of tables and headers has at most."""
+
 ASCII = {
     **{"±": "+-", "×": "x", "·": "*", "√": "sqrt", "∂": "d", "∇": "grad ", "⊗": "(x)", "∘": "o"},
     **{"≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "∞": "inf", "‖": "||", "⟨": "<", "⟩": ">"},

@@ -1,4 +1,4 @@
-"""The errors that dualnet raises, and the exit code with which `train.py` ends for each of them.
+"""The errors that dualnet raises, and the exit code with which a command ends for each of them.
 
 Every message says, in this order: where it happened, what was expected, what came, and what to do.
 """

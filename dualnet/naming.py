@@ -1,4 +1,5 @@
-"""How messages write names: a setting as its user writes it, and what a wrong name may have meant.
+"""How texts write names and values: a setting as its user writes it, what a wrong name may have
+meant, counted things, long names.
 
 The same setting is `--limit-test` on the command line and `limit_test` in Python.  A message names
 it by `named`, and the command line calls all that it does within `as_flags`.
@@ -66,6 +67,18 @@ def shown(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return " ".join(map(shown, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def counted(n: int, what: str) -> str:
+    """Return a number of things, as `1 epoch` or `1,200 steps`."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text with dots in the place of its middle if it has more than so many characters."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
 
 
 def nearest(name: object, known: Iterable[str]) -> list[str]:

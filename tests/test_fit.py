@@ -385,7 +385,7 @@ def test_examples_of_another_shape_are_refused(rng):
         digits.predict(np.full_like(images, 255))
     np.testing.assert_array_equal(digits.predict(images[..., 0]), digits.predict(images))
     with pytest.raises(
-        UsageError, match="expected a data set of the 10 classes 0, 1, 2, …, got digits"
+        UsageError, match="a data set of the 10 classes 0, 1, 2, …, got digits"
     ):
         digits.evaluate(replace(data.load("digits"), classes=("a",) * 10))
 

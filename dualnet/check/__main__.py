@@ -15,14 +15,14 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from dualnet import backends, data
+from dualnet import backends
 from dualnet.check import LIMITS, NOT_IN_CUPY, ROWS, Result, Row, verify, worst
 from dualnet.check.own import own_rows
-from dualnet.console import exit_code
+from dualnet.console import WIDTH, exit_code
 from dualnet.errors import UsageError
 from dualnet.naming import as_flags
 from dualnet.random import Key
-from dualnet.training.assemble import TABLES
+from dualnet.training.assemble import OPEN_TABLES
 from dualnet.training.flags import Parser
 from dualnet.training.plugins import load_plugins
 
@@ -145,7 +145,7 @@ def own(paths: list[str]) -> tuple[list[Row], list[str]]:
     Raises:
         UsageError: a file cannot be run, or nothing in it can be verified.
     """
-    load_plugins(paths, {**TABLES, "dataset": data.SOURCES}, layers_suffice=True)
+    load_plugins(paths, OPEN_TABLES, layers_suffice=True)
     rows, left_out = own_rows()
     if not rows:
         why = "; ".join(left_out) or "there is no model, no layer and no optimizer in it"
@@ -177,7 +177,7 @@ def main(argv: list[str], program: str = "dualnet.check") -> int:
 
     print("\n".join(summary(results, seconds)), file=to)
     for why in left_out:
-        print(textwrap.fill(f"not verified: {why}", 80, break_on_hyphens=False), file=to)
+        print(textwrap.fill(f"not verified: {why}", WIDTH, break_on_hyphens=False), file=to)
     if args.json:
         print(json.dumps(document(results, args, seconds)))
     return int(any(result.failure for result in results))

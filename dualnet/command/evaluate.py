@@ -15,7 +15,8 @@ from dualnet.command.train import WITHOUT_FOLDER
 from dualnet.data import Dataset
 from dualnet.data.array_files import read_arrays
 from dualnet.errors import UsageError
-from dualnet.naming import as_flags, did_you_mean
+from dualnet.naming import as_flags, counted, did_you_mean
+from dualnet.training.flags import WHAT_TO_LEARN
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.score_tables import class_table, mistakes_table
 from dualnet.training.scores import Scores
@@ -42,9 +43,7 @@ def main(argv: list[str], program: str) -> None:
         help="a data set, of which the test images are taken, or a file FILE.npz with the arrays "
         "x, the examples, and y, their classes; default the data set of the run",
     )
-    parser.add_argument(
-        "--data-dir", metavar="DIR", help="folder of the data files; default DUALNET_DATA"
-    )
+    parser.add_argument("--data-dir", **WHAT_TO_LEARN["--data-dir"])
     parser.add_argument(
         "--sheet",
         metavar="FILE",
@@ -69,7 +68,7 @@ def one_run(folder: RunFolder, args: Any) -> tuple[dict[str, Any], str]:
     scores = network.evaluate(examples)
     if args.sheet is not None:
         network.draw_predictions(examples, args.sheet)
-    lines = [*head(folder, name, examples, args), "", figures(scores)]
+    lines = [*head(folder, name, examples, args), "", scores.in_a_line]
     if scores.confusion is not None:
         lines += [
             "",
@@ -102,7 +101,7 @@ def several_seeds(folder: RunFolder, seeds: list[int], args: Any) -> tuple[dict[
     }
     described = origin(folder, name, examples, args)
     lines = [*head(folder, name, examples, args), ""]
-    lines += [f"seed {seed:<5} {figures(one)}" for seed, one in zip(left, every, strict=True)]
+    lines += [f"seed {seed:<5} {one.in_a_line}" for seed, one in zip(left, every, strict=True)]
     spread = []
     for figure, values in together.items():
         known = [x for x in values if x is not None]
@@ -156,7 +155,7 @@ def trained_on(folder: RunFolder) -> str:
             f"{folder.path}: it does not say what it was trained on (no config.json); give a data "
             "set by --data NAME, or examples by --data FILE.npz"
         )
-    name = folder.settings(lambda _: None).dataset
+    name = folder.settings().dataset
     if name not in data.SOURCES and name == "arrays":
         raise UsageError(
             f"{folder.path}: it was trained on arrays, which no folder keeps; give examples by "
@@ -200,20 +199,13 @@ def head(folder: RunFolder, name: str, examples: Any, args: Any) -> list[str]:
     return [
         f"run        {folder.path}",
         f"network    after {which}",
-        f"data       {name}, {n:,} {kind}example{'s' if n > 1 else ''}",
+        f"data       {name}, {counted(n, f'{kind}example')}",
     ]
 
 
 def count(examples: Any) -> int:
     """Return how many examples there are."""
     return len(examples.test_labels if isinstance(examples, Dataset) else examples[1])
-
-
-def figures(scores: Scores) -> str:
-    """Return loss and accuracy as text."""
-    if scores.accuracy is None:
-        return f"loss {scores.loss:.4f}"
-    return f"loss {scores.loss:.4f}, accuracy {scores.accuracy:.4f}"
 
 
 def as_json(scores: Scores) -> dict[str, Any]:

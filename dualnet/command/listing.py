@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from dualnet import data
 from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
-from dualnet.training.assemble import TABLES
+from dualnet.training.assemble import OPEN_TABLES, TABLES
 from dualnet.training.flags import WHAT_TO_LEARN, Parser
 from dualnet.training.plugins import load_plugins
 from dualnet.training.recipes import RECIPES
@@ -26,7 +26,7 @@ def main(argv: list[str], program: str) -> None:
     parser = Parser(prog=program, description="List what there is to choose from.")
     parser.add_argument("--plugin", **WHAT_TO_LEARN["--plugin"])
     args = parser.parse_every(argv)
-    load_plugins(args.plugin or [], {**TABLES, "dataset": data.SOURCES})
+    load_plugins(args.plugin or [], OPEN_TABLES)
     print_list()
 
 

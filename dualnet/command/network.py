@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dualnet import backends, data
+from dualnet import backends
 from dualnet.errors import UsageError
-from dualnet.training.assemble import TABLES
+from dualnet.training.assemble import OPEN_TABLES
 from dualnet.training.flags import WHAT_TO_LEARN, Parser
 from dualnet.training.plugins import load_plugins, own_parts
 from dualnet.training.run_folder import BEST, NETWORK, RunFolder
@@ -35,7 +35,7 @@ def network_parser(program: str, description: str) -> Parser:
 
 def run_own_files(paths: list[str] | None) -> None:
     """Run the files that `--plugin` names."""
-    load_plugins(paths or [], {**TABLES, "dataset": data.SOURCES}, layers_suffice=True)
+    load_plugins(paths or [], OPEN_TABLES, layers_suffice=True)
 
 
 def network_in(folder: RunFolder, args: Any) -> Trained:

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from dualnet.errors import DivergedError
-from dualnet.naming import flag
+from dualnet.naming import counted, flag
 from dualnet.training.seeds import words_for_diverged
 
 
@@ -42,7 +42,7 @@ def outcome_text(summary: dict[str, Any]) -> str:
             for one in runs
         ]
     fewest, epochs = min(one["epochs"] for one in runs), summary["epochs"]
-    after = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+    after = counted(epochs, "epoch")
     after = after if fewest == epochs else f"{fewest} to {after}"
     of = "" if deviation is None else f" (mean ± sample deviation, {len(runs)} seeds)"
     lines.append(f"{accuracy} after {after}{of}")

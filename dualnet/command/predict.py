@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dualnet.command.network import network_in, network_parser, run_own_files
+from dualnet.console import WIDTH
 from dualnet.data.array_files import ENDINGS, read_arrays
 from dualnet.data.arrays import inputs_like
 from dualnet.data.image_files import FORMATS, fitted_words, read_fitted
 from dualnet.errors import UsageError
 from dualnet.naming import as_flags
 from dualnet.training.run_folder import RunFolder
-from dualnet.training.score_tables import WIDTH
 from dualnet.training.trained import Trained
 
 DESCRIPTION = f"""\

@@ -18,9 +18,12 @@ from dualnet import data
 from dualnet.command.describe import describe
 from dualnet.command.listing import print_list
 from dualnet.command.outcome import conclude
+from dualnet.console import WIDTH
+from dualnet.data import Dataset
 from dualnet.errors import DivergedError, Interrupted, UsageError
 from dualnet.naming import as_flags
-from dualnet.training.assemble import TABLES, network_of
+from dualnet.nn import Layer
+from dualnet.training.assemble import OPEN_TABLES, TABLES, network_of
 from dualnet.training.config_file import checked, overruled, plugins_in, read_toml
 from dualnet.training.fit import fit, loaded
 from dualnet.training.flags import files_named, given, make_parser
@@ -66,7 +69,7 @@ def parse(argv: list[str], program: str = "dualnet train") -> argparse.Namespace
     """Return the flags that the command line gives, and for others what `--config` says."""
     config, plugins = files_named(argv)
     file = {} if config is None else read_toml(config)
-    load_plugins(plugins or plugins_in(file, config), {**TABLES, "dataset": data.SOURCES})
+    load_plugins(plugins or plugins_in(file, config), OPEN_TABLES)
     parser = make_parser(TABLES, program)
     args = parser.parse_every(argv)
     if config is not None:
@@ -106,6 +109,13 @@ def start(args: argparse.Namespace) -> None:
     conclude(trained(settings, folder, args), args.json)
 
 
+def with_network(settings: Settings, args: argparse.Namespace) -> tuple[Settings, Layer, Dataset]:
+    """Return the settings, as `loaded` has them, the network that they name, and the data set."""
+    settings, dataset = loaded(settings, args.data_dir, args.quiet)
+    with out_of_memory_explained(settings):
+        return settings, network_of(settings, dataset.in_shape, dataset.outputs), dataset
+
+
 def trained(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
     """Train anew in a folder, and return the summary."""
     boards = callbacks_of(args)
@@ -113,9 +123,7 @@ def trained(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> 
         if args.seeds is None:
             how = {"data_dir": args.data_dir, "run_dir": folder, "quiet": args.quiet}
             return fit(**given(args, TABLES), **how, callbacks=boards(folder)).summary
-        settings, dataset = loaded(settings, args.data_dir, args.quiet)
-        with out_of_memory_explained(settings):
-            network = network_of(settings, dataset.in_shape, dataset.outputs)
+        settings, network, dataset = with_network(settings, args)
         how = {"callbacks": boards, "quiet": args.quiet}
         return run_seeds(settings, network, dataset, folder, args.seeds, **how)
 
@@ -128,9 +136,7 @@ def resumed(args: argparse.Namespace) -> dict[str, Any]:
     boards = callbacks_of(args)
     how: dict[str, Any] = {"resume": True, "quiet": args.quiet}
     with where_to_go_on(folder, args), progress_beside(args.json):
-        settings, dataset = loaded(settings, args.data_dir, args.quiet)
-        with out_of_memory_explained(settings):
-            network = network_of(settings, dataset.in_shape, dataset.outputs)
+        settings, network, dataset = with_network(settings, args)
         if seeds is None:
             return run(settings, network, dataset, folder, callbacks=boards(folder), **how).summary
         return run_seeds(settings, network, dataset, folder, seeds, callbacks=boards, **how)
@@ -200,9 +206,7 @@ def progress_beside(as_json: bool) -> contextlib.AbstractContextManager:
 def print_rates(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> None:
     """Try the rates of `--rates`; print a table and a choice, and write both to the folder."""
     folder.require_unused()
-    settings, dataset = loaded(settings, args.data_dir, args.quiet)
-    with out_of_memory_explained(settings):
-        network = network_of(settings, dataset.in_shape, dataset.outputs)
+    settings, network, dataset = with_network(settings, args)
     found = find_rates(
         settings, network, dataset, args.rates, rate_steps=args.rate_steps, quiet=args.quiet
     )
@@ -212,7 +216,7 @@ def print_rates(settings: Settings, folder: RunFolder, args: argparse.Namespace)
     if args.json:
         print(json.dumps(found.as_json()))
     else:
-        print(f"{found.table()}\n{textwrap.fill(found.why, 80)}\nfolder        {folder.path}")
+        print(f"{found.table()}\n{textwrap.fill(found.why, WIDTH)}\nfolder        {folder.path}")
         if not drawn:
             print('no picture    matplotlib is not installed: pip install "dualnet[plot]"')
     if all(one.diverged for one in found.runs):
@@ -230,7 +234,7 @@ def print_description(settings: Settings, args: argparse.Namespace) -> None:
     print(json.dumps(described))
 
 
-WITHOUT_FOLDER = {"package": "ships with us", "in-memory": "is made by a plugin"}
+WITHOUT_FOLDER = {"package": "ships with dualnet", "in-memory": "is made by a plugin"}
 """How a data set is kept that has no folder → what a message says of it."""
 
 
@@ -261,8 +265,7 @@ def check_settings(settings: Settings) -> None:
     try:
         check(settings, TABLES)
     except UsageError as error:
-        known = {**TABLES, "dataset": data.SOURCES}
-        if all(getattr(settings, kind) in names for kind, names in known.items()):
+        if all(getattr(settings, kind) in names for kind, names in OPEN_TABLES.items()):
             raise
         raise UsageError(f"{error}; if it is your own, name its file with --plugin") from None
 

@@ -108,8 +108,9 @@ def _found(kind: str, name: Any, own: Mapping[str, Any]) -> Callable:
     if found is None and kind.startswith("own "):
         how = "name its file with --plugin" if command_line_calls() else f"write own=[{name}]"
         raise UsageError(
-            f"load: the network has the {kind[4:]} {name!r}, which is not one of dualnet's; {how}"
+            f"load_run: the network has the {kind[4:]} {name!r}, which is not one of dualnet's; "
+            f"{how}"
         )
     if found is None:
-        raise UsageError(f"load: dualnet has no {kind} {name!r}; another version may have")
+        raise UsageError(f"load_run: dualnet has no {kind} {name!r}; another version may have")
     return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from dualnet import backends
-from dualnet.data import AUGMENTATIONS, Dataset
+from dualnet.data import AUGMENTATIONS, SOURCES, Dataset
 from dualnet.errors import UsageError
 from dualnet.learning import RULES, Task
 from dualnet.models import MODELS
@@ -31,6 +32,9 @@ TABLES: Tables = {
     "schedule": SCHEDULES,
 }
 """What there is to choose from; what is put into one of these dicts is there to choose, too."""
+
+OPEN_TABLES: Mapping[str, Mapping[str, object]] = {**TABLES, "dataset": SOURCES}
+"""`TABLES` and the data sets: all to which a plugin may add."""
 
 
 class Model(Protocol):

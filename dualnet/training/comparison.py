@@ -15,17 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.console import WIDTH
 from dualnet.data.arrays import NAME as ARRAYS
 from dualnet.errors import UsageError
 from dualnet.naming import named
 from dualnet.training.differences import Chosen, in_words, names_of, shared_and_own
 from dualnet.training.found_runs import FoundRun, found_runs
-from dualnet.training.history import best_epoch
+from dualnet.training.history import FIGURES, best_epoch
 from dualnet.training.settings import Settings
 from dualnet.training.spread import Spread
-
-WIDTH = 80
-"""Characters of a line of the table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,15 +65,15 @@ class ComparedRun:
         return self.settings.rule_options.get("tangents")
 
     @property
-    def tested_on(self) -> tuple[Any, ...]:
-        """What the test images are; it is equal for runs that are tested on the same."""
+    def test_images(self) -> tuple[Any, ...]:
+        """Which images it is tested on; it is equal for runs that are tested on the same."""
         one = self.settings
         if one.validation is not None:
             return ("validation", one.validation, one.limit_train)
-        return (self.images, one.limit_test)
+        return (self.tested_on, one.limit_test)
 
     @property
-    def images(self) -> str:
+    def tested_on(self) -> str:
         """What it is tested on: `test`, `validation` or `training` images."""
         told = next((one.tested_on for one in self.seeds if one.tested_on), None)
         return told or ("test" if self.settings.validation is None else "validation")
@@ -135,13 +133,15 @@ class Comparison:
     notes: tuple[str, ...]
 
     @property
-    def images(self) -> str:
+    def tested_on(self) -> str:
         """What the runs are tested on, for headings: `test`, or `test or validation`."""
-        return " or ".join(dict.fromkeys(one.images for one in self.runs))
+        return " or ".join(dict.fromkeys(one.tested_on for one in self.runs))
 
     def table(self) -> str:
         """Return a table that fits 80 columns, with what all runs share above it."""
-        columns = [c for c in _columns(self.images) if any(c[1](one) != "-" for one in self.runs)]
+        columns = [
+            c for c in _columns(self.tested_on) if any(c[1](one) != "-" for one in self.runs)
+        ]
         cells = [[heading for heading, _ in columns]]
         cells += [[cell(one) for _, cell in columns] for one in self.runs]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -214,7 +214,7 @@ def _ranked_by(runs: Sequence[ComparedRun]) -> tuple[list[str], str | None]:
     datasets = list(dict.fromkeys(one.settings.dataset for one in runs))
     if len(datasets) > 1:
         return [f"Not ranked: the data sets differ ({', '.join(datasets)})."], None
-    if len({one.tested_on for one in runs}) > 1:
+    if len({one.test_images for one in runs}) > 1:
         return ["Not ranked: the runs were tested on different images."], None
     if len({one.of_classes for one in runs}) > 1:
         return ["Not ranked: some learn classes, others real targets."], None
@@ -248,13 +248,13 @@ def _notes(run: ComparedRun) -> list[str]:
 Cell = Callable[[ComparedRun], str]
 
 
-def _columns(images: str) -> list[tuple[str, Cell]]:
+def _columns(tested_on: str) -> list[tuple[str, Cell]]:
     """Return the columns of the table: a heading, and what a run has there, `-` for nothing."""
     accuracy: Cell = lambda one: one.last("test_accuracy").in_words(".4f")  # noqa: E731
     return [
-        (f"{images} accuracy", accuracy),
+        (f"{tested_on} accuracy", accuracy),
         (
-            f"{images} loss",
+            f"{tested_on} loss",
             lambda one: "-" if one.of_classes else one.last("test_loss").in_words(".4g"),
         ),
         ("best", lambda one: _range(one.best_epochs)),
@@ -286,18 +286,17 @@ def _filled(text: str) -> str:
 
 
 def _as_json(run: ComparedRun) -> dict[str, Any]:
-    figures = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
     return {
         "name": run.name,
         "folder": run.folder,
         "settings": run.own,
-        **{name: vars(run.last(name)) for name in figures},
+        **{name: vars(run.last(name)) for name in FIGURES},
         "best_epochs": run.best_epochs,
         "epochs": run.epochs,
         "seconds": run.seconds,
         "seconds_per_epoch": run.seconds_per_epoch,
         "tangents": run.tangents,
-        "tested_on": run.images,
+        "tested_on": run.tested_on,
         "seeds": [one.settings.seed for one in run.seeds],
         "diverged": {str(one.settings.seed): one.diverged for one in run.diverged},
         "unfinished": [

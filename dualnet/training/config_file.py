@@ -1,4 +1,4 @@
-"""Settings in a file: `train.py --config FILE.toml`."""
+"""Settings in a file: `dualnet train --config FILE.toml`."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dualnet.naming import shown
 from dualnet.training.assemble import TABLES
 from dualnet.training.settings import Settings, options_of
 
@@ -99,14 +100,10 @@ def in_words(chosen: Chosen) -> str:
     Those that are None, which is to say that there is nothing of the kind, are left out.
     """
     return ", ".join(
-        str(value) if name in _BARE else f"{name}={_value(value)}"
+        str(value) if name in _BARE else f"{name}={shown(value)}"
         for name, value in chosen.items()
         if value is not None
     )
-
-
-def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def names_of(

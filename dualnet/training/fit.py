@@ -139,7 +139,7 @@ def _holds_the_same_run(folder: RunFolder | None, chosen: Settings) -> bool:
     if not folder.holds(CHECKPOINT):
         return False
     # As JSON has them: there a tuple is a list.
-    before, now = (json.loads(json.dumps(one.as_json())) for one in (folder.settings(_any), chosen))
+    before, now = (json.loads(json.dumps(one.as_json())) for one in (folder.settings(), chosen))
     for name, value in now.items():
         if name != "epochs" and before[name] != value:
             raise UsageError(
@@ -147,10 +147,6 @@ def _holds_the_same_run(folder: RunFolder | None, chosen: Settings) -> bool:
                 f"{value!r}; give it the same, or choose another run_dir"
             )
     return True
-
-
-def _any(settings: Settings) -> None:
-    """Accept the settings of a folder, which are compared with those that were checked."""
 
 
 def _require_targets(chosen: Settings, dataset: Dataset) -> None:

@@ -1,5 +1,5 @@
-"""The flags of `train.py`, as tables: those of every run, and one for each option of a model, an
-objective, a rule, an optimizer or a schedule."""
+"""The flags of `dualnet train`, as tables: those of every run, and one for each option of a model,
+an objective, a rule, an optimizer or a schedule."""
 
 from __future__ import annotations
 

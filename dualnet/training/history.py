@@ -8,6 +8,9 @@ import numpy as np
 
 from dualnet.training.run_folder import COLUMNS
 
+FIGURES = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
+"""The figures of the last epoch that a summary has, under the names of their columns."""
+
 Row = dict[str, float]
 """An epoch's figures by the names in `COLUMNS`."""
 
@@ -20,8 +23,7 @@ def rows(history: np.ndarray) -> list[Row]:
 def outcome(history: np.ndarray) -> dict[str, Any]:
     """Return the last epoch's figures under the names that they have in a summary."""
     last = dict(zip(COLUMNS, history[-1], strict=True))
-    names = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
-    return {**{name: float(last[name]) for name in names}, "epochs": len(history)}
+    return {**{name: float(last[name]) for name in FIGURES}, "epochs": len(history)}
 
 
 def best(history: np.ndarray) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from dualnet.data import Dataset
 from dualnet.errors import DivergedError, UsageError
-from dualnet.naming import assigned, named
+from dualnet.naming import assigned, counted, named
 from dualnet.nn import Layer
 from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course, step_number
@@ -163,7 +163,7 @@ def _choice(
         )
     why = (
         f"take {assigned('lr', best.lr)}: it has the lowest loss on {tested_on} images after "
-        f"{steps} step{'s' if steps > 1 else ''}"
+        f"{counted(steps, 'step')}"
     )
     if best is runs[0]:
         why += "; it is the lowest of these rates, so try lower ones, too"

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
-from dualnet.naming import shown
+from dualnet.console import WIDTH
+from dualnet.naming import counted, shown
 from dualnet.nn import Layer, walk
 from dualnet.nn.network import as_written, shapes_of
 from dualnet.training.loop import Trainer
@@ -24,11 +25,9 @@ from dualnet.training.settings import Settings
 from dualnet.training.state import TrainState
 from dualnet.tree import Tree
 
-WIDTH = 80
 _INDENT = 11
 _MOST_LAYERS = 24
 """How many lines the layers of a network may take."""
-
 
 _TESTED_ON = {"test": "test", "validation": "valid.", "training": "after"}
 """What examples are tested on → what stands above their figures.  Training examples that are tested
@@ -115,13 +114,13 @@ class Report:
         lines = {
             "data": f"{dataset.name}, {examples}",
             "shapes": f"inputs {'×'.join(map(str, dataset.in_shape))}, {dataset.outputs} {kind}",
-            "network": f"{chosen.model}, {_count(parameters, 'parameter')}",
+            "network": f"{chosen.model}, {counted(parameters, 'parameter')}",
             "": _layers(trainer.task.network, start.carried.params),
             "rule": _with_options(chosen.rule, chosen.rule_options),
             "optimizer": _with_options(chosen.optimizer, chosen.optimizer_options),
             "rate": _rates(chosen),
-            "epochs": f"{_count(chosen.epochs, 'epoch')} of {_count(per_epoch, 'step')} of "
-            f"{_count(chosen.batch_size, 'example')}, "
+            "epochs": f"{counted(chosen.epochs, 'epoch')} of {counted(per_epoch, 'step')} of "
+            f"{counted(chosen.batch_size, 'example')}, "
             f"seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}",
             "on": f"{trainer.backend.name}, {chosen.dtype}",
         }
@@ -179,17 +178,12 @@ def _kind(layer: Layer) -> str:
     """Return a layer as one writes it, and of a container its kind and how many it holds."""
     if not layer.layers:
         return as_written(layer)
-    return f"{type(layer).__name__} of {_count(len(list(walk(layer))), 'layer')}"
+    return f"{type(layer).__name__} of {counted(len(list(walk(layer))), 'layer')}"
 
 
 def _cut(text: str, most: int) -> str:
     """Return a text, with `…` at its end where it is too long."""
     return text if len(text) <= most else f"{text[: max(most - 1, 0)]}…"
-
-
-def _count(n: int, what: str) -> str:
-    """Return a number of things, as `1 epoch` or `1,200 steps`."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _rates(chosen: Settings) -> str:

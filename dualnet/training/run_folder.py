@@ -12,6 +12,7 @@
 | `diverged.json` | in its place: when the run has diverged, and where it began |
 | `curve.png` | loss and accuracy, if matplotlib is installed |
 | `gradients.png` | what `gradients.csv` has, likewise |
+| `tensorboard/` | the figures of epochs for TensorBoard, if the command line asks for them |
 
 Runs of several seeds have a folder each, `seed-0` and so on, in a folder with two files:
 
@@ -166,11 +167,12 @@ class RunFolder:
         at = f"{file}: where"
         return {n: of_kind(at, n, found.get(n, usual), kind) for n, (kind, usual) in WHERE.items()}
 
-    def settings(self, check: Callable[[Settings], None]) -> Settings:
+    def settings(self, check: Callable[[Settings], None] = lambda _: None) -> Settings:
         """Return the settings in `config.json`.
 
         Args:
-            check: raises a UsageError if a name or an option in settings does not exist.
+            check: raises a UsageError if a name or an option in settings does not exist; without
+                it, names and options are taken as they are.
 
         Raises:
             UsageError: there is no such run, or it cannot be read.
@@ -201,8 +203,7 @@ class RunFolder:
         Raises:
             UsageError: the folder cannot be made or written to.
         """
-        with self._errors_named():
-            self.path.mkdir(parents=True, exist_ok=True)
+        self.make()
         self.write_json("rates.json", {**found, "settings": settings.as_json(), **surroundings()})
 
     def write_json(self, name: str, data: dict[str, Any]) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-WIDTH = 80
+from dualnet.console import WIDTH
+from dualnet.naming import shortened
+
 _MOST_CLASSES = 20
 """Of more classes only the worst are shown."""
 _SHOWN = 10
@@ -88,11 +90,3 @@ def _most_frequent(classes: Sequence[str], confusion: np.ndarray) -> str:
         of = f"{wrong[i, j]} of {confusion[i].sum()}"
         lines.append(f"{of:>14}  {first:{width}}  taken for  {second}")
     return "\n".join(lines)
-
-
-def shortened(text: str, longest: int) -> str:
-    """Return a text of at most so many characters; a long one lacks its middle."""
-    if len(text) <= longest:
-        return text
-    behind = longest // 2
-    return f"{text[: longest - behind - 1]}…{text[len(text) - behind :]}"

@@ -62,7 +62,13 @@ class Scores:
             )
         return rows
 
+    @property
+    def in_a_line(self) -> str:
+        """Loss and accuracy as text."""
+        loss = f"loss {self.loss:.4f}"
+        return loss if self.accuracy is None else f"{loss}, accuracy {self.accuracy:.4f}"
+
     def __str__(self) -> str:
         if self.confusion is None:
-            return f"loss {self.loss:.4f}"
-        return f"loss {self.loss:.4f}, accuracy {self.accuracy:.4f}\n{class_table(self.by_class)}"
+            return self.in_a_line
+        return f"{self.in_a_line}\n{class_table(self.by_class)}"

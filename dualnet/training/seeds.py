@@ -11,6 +11,7 @@ from dualnet.data import Dataset
 from dualnet.errors import DivergedError, UsageError
 from dualnet.nn import Layer
 from dualnet.training.assemble import make_trainer
+from dualnet.training.history import FIGURES
 from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.report import Report
 from dualnet.training.run import Callback, KeptRun
@@ -23,7 +24,6 @@ from dualnet.training.state import TrainState
 Outcomes = dict[int, dict[str, Any] | DivergedError]
 """The summary of each run, or why it has diverged, by its seed."""
 
-_MEANS = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
 _LARGEST = ("epochs", "seconds", "seconds_per_step")
 _OF_EACH = (
     *("seed", "best_epoch", "best_test_loss", "best_test_accuracy", "gradient_cosine"),
@@ -193,7 +193,7 @@ def combined(outcomes: Outcomes, folder: RunFolder) -> dict[str, Any]:
     if not summaries:
         raise DivergedError(words_for_diverged(diverged, len(outcomes)))
     together = {name: _together(name, [s.get(name) for s in summaries]) for name in summaries[0]}
-    together |= {f"{name}_std": Spread.of([s[name] for s in summaries]).std for name in _MEANS}
+    together |= {f"{name}_std": Spread.of([s[name] for s in summaries]).std for name in FIGURES}
     together |= {"runs": summaries, "diverged": diverged, "run_dir": str(folder.path)}
     folder.write_json("summary.json", together)
     return together
@@ -201,7 +201,7 @@ def combined(outcomes: Outcomes, folder: RunFolder) -> dict[str, Any]:
 
 def _together(name: str, of_each: list[Any]) -> Any:
     """Return what stands for an entry of the summaries of several runs."""
-    if name in _MEANS:
+    if name in FIGURES:
         return Spread.of(of_each).mean
     if name in _LARGEST or name.endswith("_bytes"):
         return max((x for x in of_each if x is not None), default=None)

@@ -285,14 +285,14 @@ def _parts(n: int, at_once: int) -> Iterator[slice]:
 def load_run(
     folder: str | Path, own: Sequence[Any] = (), backend: str = "numpy", best: bool = False
 ) -> Trained:
-    """Return the network in a folder that `save`, or a run of the command line, has written.
+    """Return the network in a folder that `save`, or a run with a folder, has written.
 
     Args:
         folder: the folder.
         own: the classes of layers, and functions of activations, that are not dualnet's own.
         backend: the name of the backend that predicts.
         best: whether it is the network after the epoch of the lowest test loss, and not the last
-            one; a run of the command line keeps both.
+            one; the folder of a run has both.
 
     Raises:
         UsageError: there is no network, or it has layers that are neither dualnet's nor `own`.

@@ -55,8 +55,8 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
         for axes in others:
             _draw(axes, run, "test_accuracy", style)
     units = {"nats" if one.of_classes else "squared error" for one in comparison.runs}
-    labels = [f"{comparison.images} loss ({' or '.join(sorted(units))})"]
-    labels += [f"{comparison.images} accuracy" for _ in others]
+    labels = [f"{comparison.tested_on} loss ({' or '.join(sorted(units))})"]
+    labels += [f"{comparison.tested_on} accuracy" for _ in others]
     for axes, label in zip([loss_axes, *others], labels, strict=True):
         axes.set_ylabel(label)
         epochs_along(axes, max(len(one.curve("test_loss")[0]) for one in comparison.runs) or 1)

@@ -1,4 +1,4 @@
-"""What all pictures have in common: they are drawn without a display, and readable in greyscale.
+"""What all pictures have in common: they are drawn without a display, and readable in grayscale.
 
 Drawing needs matplotlib, the extra `plot`.
 """
@@ -114,10 +114,3 @@ def epochs_along(axes: Any, epochs: int) -> None:
     axes.set_xlim(1 - 0.04 * epochs, epochs * 1.04)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-
-
-def shortened(name: str, most: int) -> str:
-    """Return a name with dots in the place of its middle if it has more than so many characters."""
-    if len(name) <= most:
-        return name
-    return f"{name[: most // 2]}…{name[len(name) - (most - 1) // 2 :]}"

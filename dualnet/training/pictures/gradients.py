@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.training.pictures.figures import marked, new_figure, shortened, styles
+from dualnet.naming import shortened
+from dualnet.training.pictures.figures import marked, new_figure, styles
 
 _AS_LINES = 6
 """Up to so many layers have a line each; more of them are rows of a map."""
@@ -51,7 +52,7 @@ def draw_gradients(
     ratios = np.where(ratios > 0, ratios, np.nan)
     together = -(-len(comparisons) // _POINTS)
     steps = np.arange(0, len(comparisons), together) * every
-    figures = {
+    curves = {
         "cosine": _means(cosines, together),
         "norm ratio": np.exp(_means(np.log(ratios), together)),
     }
@@ -59,7 +60,7 @@ def draw_gradients(
     how_high = [1.0] if as_lines else [2.4, map_height]
     parts = figure.subplots(len(how_high), 2, squeeze=False, sharex=True, height_ratios=how_high)
     of_means = "" if together == 1 else f" (means of {together} comparisons)"
-    for column, (what, numbers) in enumerate(figures.items()):
+    for column, (what, numbers) in enumerate(curves.items()):
         logarithmic = column == 1
         top = parts[0, column]
         top.plot(steps, numbers[:, -1], "k-", lw=2, label="all together", **_dots(steps))

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from dualnet.errors import UsageError
-from dualnet.training.pictures.figures import required_figure, save_figure, shortened
+from dualnet.naming import shortened
+from dualnet.training.pictures.figures import required_figure, save_figure
 
 _ACROSS = 8
 """Images in a row."""

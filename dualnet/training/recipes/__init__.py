@@ -1,4 +1,4 @@
-"""Recipes: rows and curves of the papers from which `train.py --recipe NAME` starts."""
+"""Recipes: rows and curves of the papers from which `dualnet train --recipe NAME` starts."""
 
 from __future__ import annotations
 
