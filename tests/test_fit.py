@@ -94,6 +94,27 @@ def test_callbacks_see_each_epoch_and_can_end_the_training(rng):
     assert seen == [1, 2, 3] == [row["epoch"] for row in run.history]
 
 
+@pytest.mark.parametrize(("answer", "epochs"), [(np.True_, 1), (np.False_, 3), (1, 3), (None, 3)])
+def test_a_comparison_of_numpy_ends_the_training(answer, epochs, rng):
+    run = fit(SMALL, flowers(rng), epochs=3, callbacks=[lambda row: answer], quiet=True)
+    assert len(run.history) == epochs
+
+
+def test_a_callback_has_figures_of_its_own(rng):
+    seen = []
+    callbacks = [lambda row: row.clear(), lambda row: seen.append(row["epoch"])]
+    fit(SMALL, flowers(rng), callbacks=callbacks, **FEW)
+    assert seen == [1, 2]
+
+
+def test_a_data_set_may_have_a_name_of_its_own():
+    mine = replace(data.load("digits", limit_train=32, limit_test=16), name="mine")
+    run = fit(SMALL, mine, **FEW)
+    assert run.settings.dataset == "arrays" and run.summary["tested_on"] == "test"
+    with pytest.raises(UsageError, match="validation: expected 1 to 31 of 32 examples, got 32"):
+        fit(SMALL, mine, validation=32, **FEW)
+
+
 def test_the_best_network_is_that_of_the_lowest_loss(rng):
     x, y = flowers(rng)
     run = fit(SMALL, (x, y), rule="bp", epochs=8, lr=0.5, optimizer="sgd", quiet=True)
@@ -331,6 +352,10 @@ def test_scores_by_hand():
         (lambda x, y: (x.astype(str), y), "inputs: expected numbers, got <U"),
         (lambda x, y: (np.where(x > x.min(), x, np.nan), y), "inputs: expected finite numbers"),
         (lambda x, y: (x, np.where(y == "rose", np.inf, 1.0)), "targets: expected finite"),
+        (lambda x, y: (np.ma.array(x, mask=x > 4), y), r"inputs: expected no masked .*x\.filled"),
+        (lambda x, y: (x, np.ma.array(y, mask=y == "rose")), "targets: expected no masked .* 20;"),
+        (lambda x, y: ([[1.0], [2.0, 3.0]], y[:2]), "inputs: expected an array, got what makes"),
+        (lambda x, y: (x, y.astype("S")), r"targets: expected strings, got bytes; .*astype\(str\)"),
         (lambda x, y: (x, x[:, :, None]), r"expected real targets \(N,\) or \(N, outputs\)"),
         (lambda x, y: (x, np.ones((60, 2), int)), r"expected classes \(N,\)"),
         (lambda x, y: (x, y, x[:, :3], y), "test inputs: expected .* as the inputs are"),
@@ -354,6 +379,15 @@ def test_arrays_that_do_not_fit(examples, words, rng):
         ("mpl", {}, "mlp"),
         (SMALL, {"limit_train": 3}, "limit_train is of no use to arrays"),
         (SMALL, {"validation": 60}, "validation: expected 1 to 59 of 60 examples, got 60"),
+        (SMALL, {"validation": "6"}, "validation: expected an int or None, got '6'"),
+        (SMALL, {"validation": 2.5}, "validation: expected an int or None, got 2.5"),
+        (SMALL, {"width": 9}, r"fit: width=9 is given beside MLP\(width=8.* to the model alone"),
+        (SMALL, {"dataset": "digits"}, "fit: dataset='digits' is given beside examples"),
+        (SMALL, {"data_dir": "x"}, "fit: data_dir is of no use to arrays"),
+        (SMALL, {"callbacks": print}, r"callbacks: expected a list .* callbacks=\[f\], got <built"),
+        (SMALL, {"callbacks": ["x"]}, "callbacks: expected a list of functions"),
+        (nn.Linear(2), {}, r"outputs \(3,\), .* got \(2,\); let its last layer be Linear\(3\)"),
+        (nn.Linear(4), {}, r"outputs \(3,\), .* got \(4,\); let its last layer be Linear\(3\)"),
         (SMALL, {"objective": "regression"}, "objective: regression is of no use to classes"),
         (SMALL, {"pixels": "symmetric"}, "symmetric is for pixels in uint8"),
         (SMALL, {"augment": "flip"}, "augment: expected images in uint8, got floats"),
@@ -384,9 +418,7 @@ def test_examples_of_another_shape_are_refused(rng):
     with pytest.raises(UsageError, match="expected pixels from 0 to 16, got 255"):
         digits.predict(np.full_like(images, 255))
     np.testing.assert_array_equal(digits.predict(images[..., 0]), digits.predict(images))
-    with pytest.raises(
-        UsageError, match="a data set of the 10 classes 0, 1, 2, …, got digits"
-    ):
+    with pytest.raises(UsageError, match="expected a data set of the 10 classes"):
         digits.evaluate(replace(data.load("digits"), classes=("a",) * 10))
 
 
@@ -419,6 +451,22 @@ def test_features_are_standardized_one_by_one(rng):
     np.testing.assert_allclose(got.mean(0), 0.0, atol=1e-12)
     np.testing.assert_allclose(got.std(0), [1.0, 1.0, 0.0], atol=1e-12)
     np.testing.assert_array_equal(made.pixels(x, np.float64, "none"), x)
+
+
+@pytest.mark.parametrize("scale", [1e-42, 1.0, 1e40])
+def test_features_far_from_zero_keep_their_differences(scale, rng):
+    x = (1.7e9 + 10 * rng.standard_normal((50, 3))) * scale
+    made = data.from_arrays(x, np.zeros(50, int))
+    expected = (x - x.mean(0)) / x.std(0)
+    np.testing.assert_allclose(made.pixels(x, np.float32), expected, rtol=1e-5, atol=1e-6)
+    assert made.pixels(x, np.float32).dtype == np.float32
+
+
+def test_a_constant_feature_leaves_other_numbers_as_far_from_it_as_they_are():
+    x = np.full((49, 2), 0.1)
+    assert x.std(0).min() > 0.0  # by rounding alone
+    made = data.from_arrays(x, np.zeros(49, int))
+    np.testing.assert_allclose(made.pixels(x + 0.2, np.float64), 0.2)
 
 
 @pytest.mark.parametrize("shape", [(20,), (20, 3), (20, 5, 2), (20, 6, 5, 2), (20, 2, 2, 3, 2)])

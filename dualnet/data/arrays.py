@@ -83,13 +83,7 @@ def from_arrays(
         tested_on=tested_on,
         labels=labels,
     )
-    if validation is None:
-        return dataset
-    if not 1 <= validation < len(x):
-        raise UsageError(
-            f"data: validation: expected 1 to {len(x) - 1} of {len(x)} examples, got {validation}"
-        )
-    return dataset.validating(validation)
+    return dataset if validation is None else dataset.validating(validation)
 
 
 def inputs_like(preparation: Preparation, given: Any) -> np.ndarray:
@@ -131,7 +125,7 @@ def targets_like(labels: np.ndarray, outputs: int | None, given: Any, examples: 
 
 def _inputs(name: str, given: Any) -> tuple[np.ndarray, int | None]:
     """Return inputs as a data set keeps them, and the value of white if they are pixels."""
-    x = np.asarray(given)
+    x = _array(name, given)
     if x.ndim < 1 or len(x) == 0 or x.size == 0:
         raise UsageError(f"data: {name}: expected one example or more (N, ...), got {_words(x)}")
     if x.dtype.kind not in "buif":
@@ -155,7 +149,7 @@ def _targets(name: str, given: Any, examples: int) -> tuple[np.ndarray, np.ndarr
 
     Of real targets, return an empty array, and the targets `(N, outputs)` in float64.
     """
-    y = np.asarray(given)
+    y = _array(name, given)
     if y.ndim < 1 or len(y) != examples:
         raise UsageError(
             f"data: {name}: expected one for each of {examples} examples, got {_words(y)}"
@@ -168,9 +162,11 @@ def _targets(name: str, given: Any, examples: int) -> tuple[np.ndarray, np.ndarr
         if not np.isfinite(y).all():
             raise UsageError(f"data: {name}: expected finite numbers, got NaN or infinity")
         return np.zeros(0, np.int64), y.astype(np.float64).reshape(examples, -1)
+    if y.dtype.kind == "S":
+        raise UsageError(f"data: {name}: expected strings, got bytes; write targets.astype(str)")
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.ndim != 1 or y.dtype.kind not in "buiUSO":
+    if y.ndim != 1 or y.dtype.kind not in "buiUO":
         raise UsageError(
             f"data: {name}: expected classes (N,), whole numbers or strings, or floats as real "
             f"targets, got {_words(y)}"
@@ -210,6 +206,23 @@ def _renumbered(
             f"{labels.tolist()[-1]!r}, got {unknown[0]!r}"
         )
     return np.searchsorted(labels, found)[y]
+
+
+def _array(name: str, given: Any) -> np.ndarray:
+    """Return what was given as an array.
+
+    Raises:
+        UsageError: it is none, or some of it is masked.
+    """
+    if isinstance(given, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(given).sum())):
+        raise UsageError(
+            f"data: {name}: expected no masked numbers, got {masked}; leave "
+            "these examples out, or fill them, as in x.filled(0)"
+        )
+    try:
+        return np.asarray(given)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"data: {name}: expected an array, got what makes none: {error}") from None
 
 
 def _words(x: np.ndarray) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 
 from dualnet.data.batches import read_ahead
 from dualnet.data.preparation import Preparation
+from dualnet.errors import UsageError
 from dualnet.random import Key
 from dualnet.types import Array, Shape
 
@@ -116,7 +117,15 @@ class Dataset:
         """Return a data set that tests on `count` of the training examples and not trains on them.
 
         They are the last ones of a shuffle that is always the same.
+
+        Raises:
+            UsageError: there are not so many, or none would be left to train on.
         """
+        n = len(self.train_labels)
+        if not 1 <= count < n:
+            raise UsageError(
+                f"data: validation: expected 1 to {n - 1} of {n} examples, got {count}"
+            )
         images, labels = np.asarray(self.train_images), self.train_labels
         shuffle = np.random.Generator(np.random.SFC64(Key(0).fold_in("validation").bits))
         order = shuffle.permutation(len(labels)).astype(np.int64)
@@ -205,4 +214,6 @@ def _of_floats(examples: Array) -> tuple[Array, Array]:
     axes = tuple(range(examples.ndim - 1))
     mean = np.mean(examples, axes, dtype=np.float64)
     std = np.sqrt(np.mean(np.square(examples - mean), axes))
-    return mean, np.where(std == 0.0, 1.0, std)
+    # A mean is rounded, so that equal numbers may have a tiny deviation, which must divide no test.
+    constant = examples.min(axes) == examples.max(axes)
+    return mean, np.where(constant | (std == 0.0), 1.0, std)

@@ -86,7 +86,10 @@ class Preparation:
             raise UsageError(f"pixels: examples: expected floats, got {examples.dtype}")
         if not np.issubdtype(dtype, np.floating):
             raise UsageError(f"pixels: dtype: expected float32 or float64, got {dtype}")
-        x = examples.astype(dtype)
+        # Features may lie far from 0 and close together, so their mean is subtracted before they
+        # are rounded: of times in seconds since 1970, float32 keeps every other minute at most.
+        precise = self.white is None and self.scale == "standard"
+        x = examples.astype(np.float64 if precise else dtype)
         if self.image_size is not None:
             x = enlarged(x, self.image_size)
         if augment is not None:
@@ -106,7 +109,7 @@ class Preparation:
             mean, std = self._of_an_example(x)
             x -= mean
             x /= std
-        return x
+        return x.astype(dtype, copy=False)
 
     def _of_an_example(self, x: Array) -> tuple[Array, Array]:
         """Repeat mean and deviation for every number of an example.

@@ -57,11 +57,12 @@ def network_of(
         model: builds the layers; None for the model that the settings name.
 
     Raises:
-        UsageError: settings say what heads read, and the network has heads of its own.
+        UsageError: the model makes another number of outputs; or settings say what heads read, and
+            the network has heads of its own.
     """
     chosen = model or build(MODELS, "model", settings.model, settings.model_options)
     objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
-    network = objective.network(lambda width: chosen.network(in_shape, width), outputs)
+    network = objective.network(lambda width: _with_outputs(chosen, in_shape, width), outputs)
     if locality(settings.rule) == "global":
         return network
     if has_local_heads(network):
@@ -74,6 +75,18 @@ def network_of(
     params, _, (width,) = network.init(Key(0), in_shape)
     with_heads = with_local_heads(network, params, width, reads=settings.head_reads)
     return objective.network(lambda _: with_heads, outputs)
+
+
+def _with_outputs(model: Model, in_shape: Shape, outputs: int) -> Layer:
+    """Return the network of a model, which must have so many outputs."""
+    network = model.network(in_shape, outputs)
+    _, _, out_shape = network.init(Key(0), in_shape)
+    if out_shape != (outputs,):
+        raise UsageError(
+            f"model: expected a network with outputs ({outputs},), one for each class or real "
+            f"target, got {tuple(out_shape)}; let its last layer be Linear({outputs})"
+        )
+    return network
 
 
 def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Trainer:

@@ -12,9 +12,11 @@ from typing import Any
 from dualnet import backends, data
 from dualnet.data import Dataset, from_arrays
 from dualnet.data.arrays import FORMS
+from dualnet.data.arrays import NAME as ARRAYS
 from dualnet.errors import UsageError
 from dualnet.models import MODELS
 from dualnet.nn import Layer
+from dualnet.options import of_kind
 from dualnet.training.assemble import TABLES, Model, network_of
 from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.objective import OBJECTIVES
@@ -87,7 +89,9 @@ def fit(
             such setting, or a choice cannot be made.
         DivergedError: the loss is NaN or infinite.
     """
+    _require_callbacks(callbacks)
     named, options = _name_and_options(model)
+    _require_said_once(model, examples, options, data_dir, settings)
     choices = {"model": named, "rule": rule, "dataset": _name_of(examples)}
     given = {**settings, **{n: v for n, v in choices.items() if v is not None}, **options}
     tables = {**TABLES, "model": {**MODELS, GIVEN: Given}}
@@ -95,8 +99,7 @@ def fit(
         # What nobody can do is refused before files are looked for.
         chosen, dataset = loaded(resolve(given, tables), data_dir, quiet)
     else:
-        of_data = {key: settings[key] for key in _OF_DATA if settings.get(key) is not None}
-        dataset = _given(examples, of_data)
+        dataset = _given(examples, {key: settings.get(key) for key in _OF_DATA})
         if not dataset.classes:
             given.setdefault("objective", "regression")
         chosen = resolve(given, tables)
@@ -157,22 +160,57 @@ def _require_targets(chosen: Settings, dataset: Dataset) -> None:
         raise UsageError(f"fit: objective: {chosen.objective} is of no use to {kind}")
 
 
+def _require_callbacks(callbacks: Any) -> None:
+    """Raise a UsageError unless callbacks are functions."""
+    if not isinstance(callbacks, (tuple, list)) or not all(map(callable, callbacks)):
+        raise UsageError(
+            f"fit: callbacks: expected a list of functions, as in callbacks=[f], got {callbacks!r}"
+        )
+
+
+def _require_said_once(
+    model: Any,
+    examples: Any,
+    options: dict[str, Any],
+    data_dir: str | None,
+    settings: dict[str, Any],
+) -> None:
+    """Raise a UsageError if settings contradict a model with options, or examples."""
+    twice = sorted(set(options) & set(settings))
+    if twice:
+        raise UsageError(
+            f"fit: {twice[0]}={settings[twice[0]]!r} is given beside {model!r}, which has its own; "
+            "give it to the model alone"
+        )
+    if examples is not None and "dataset" in settings:
+        raise UsageError(
+            f"fit: dataset={settings['dataset']!r} is given beside examples; give one of them"
+        )
+    if data_dir is not None and not (examples is None or isinstance(examples, str)):
+        raise UsageError(
+            "fit: data_dir is of no use to arrays, nor to a data set that is read already"
+        )
+
+
 def _name_of(examples: Any) -> str | None:
     """Return under which name settings have the examples; None where nothing was given."""
     if examples is None or isinstance(examples, str):
         return examples
-    return getattr(examples, "name", "arrays")
+    name = getattr(examples, "name", ARRAYS)
+    return name if name in data.SOURCES else ARRAYS
 
 
 def _given(examples: Any, given: dict[str, Any]) -> Dataset:
     """Return the data set that examples are or that arrays make."""
-    refused = sorted(set(given) - {"validation"})
+    given = {name: of_kind("", name, value, "int | None") for name, value in given.items()}
+    validation = given.pop("validation")
+    refused = [name for name, value in given.items() if value is not None]
     if refused:
         raise UsageError(f"fit: {refused[0]} is of no use to arrays; take a part of the arrays")
     if isinstance(examples, Dataset):
-        return examples.validating(given["validation"]) if given else examples
+        return examples if validation is None else examples.validating(validation)
     if isinstance(examples, (tuple, list)) and len(examples) in (2, 4):
-        return from_arrays(*examples, **given)
+        return from_arrays(*examples, validation=validation)
     raise UsageError(
         f"fit: examples: expected the name of a data set, a data set, or {FORMS}, got "
         f"{type(examples).__name__}"

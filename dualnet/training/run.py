@@ -120,7 +120,9 @@ class Run:
     def call_back(self, state: TrainState) -> bool:
         """Call all callbacks after an epoch, and return whether one of them ends the training."""
         row = rows(state.history)[-1]
-        return any([callback(row) is True for callback in self._callbacks])
+        # A comparison of NumPy's numbers is a bool of NumPy's.
+        ends = [callback(dict(row)) for callback in self._callbacks]
+        return any(isinstance(end, (bool, np.bool_)) and bool(end) for end in ends)
 
     def finish(self, now: TrainState, step_seconds: list[float]) -> dict[str, Any]:
         """Return the summary of a run that has reached its end."""
