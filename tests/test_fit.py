@@ -190,6 +190,60 @@ def test_a_folder_is_not_trained_over(elsewhere, rng):
         fit("mlp", x, resume=True, **FEW)
 
 
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_a_run_does_not_go_on_with_something_else(epochs, elsewhere, rng):
+    x, y = flowers(rng)
+
+    def go(x, y, activation=nn.relu):
+        layers = ("hidden", nn.Linear(4)), ("f", nn.Activation(activation)), ("out", nn.Linear(3))
+        how = {**FEW, "epochs": epochs, "run_dir": "run", "resume": True}
+        return fit(nn.Sequential(layers), (x, y), rule="bp", **how)
+
+    fit(go(x, y).network, (x, y), rule="bp", run_dir="whole", **FEW)
+    kept = {file: file.read_bytes() for file in Path("run").iterdir()}
+    for given, words in (
+        ((x + 1, y), "resume='run': expected examples that are prepared as .*network.json says"),
+        ((x, np.char.upper(y)), "resume='run': expected the labels that .*network.json says"),
+        ((x, y, nn.tanh), "resume='run': expected the network that .*network.json says"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            go(*given)
+    assert kept == {file: file.read_bytes() for file in Path("run").iterdir()}
+    assert len(go(x, y).history) == epochs
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(elsewhere, rng, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    how = {"width": 8, "run_dir": "run", "resume": True, **FEW}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("dualnet.training.run.KeptRun.save", killed)
+        fit("mlp", flowers(rng), **how)
+    assert Path("run/config.json").exists()
+    assert len(fit("mlp", flowers(rng), **how).history) == 2
+
+
+def test_a_network_that_was_saved_is_not_trained_over(elsewhere, rng):
+    examples = flowers(rng)
+    run = fit(SMALL, examples, **FEW)
+    run.save("kept")
+    with pytest.raises(UsageError, match="run_dir='kept' holds a network already"):
+        fit(SMALL, examples, run_dir="kept", **FEW)
+    np.testing.assert_array_equal(load_run("kept").outputs(examples[0]), run.outputs(examples[0]))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"network": ' + "[" * 600 + "]" * 600 + "}"])
+def test_files_that_are_nested_deeply_are_damaged(text, elsewhere, rng):
+    fit(SMALL, flowers(rng), run_dir="run", **FEW)
+    Path("run/network.json").write_text(text)
+    with pytest.raises(DataError):
+        load_run("run")
+    Path("run/config.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"config\.json is damaged"):
+        fit(SMALL, flowers(rng), run_dir="run", resume=True, **FEW)
+
+
 def test_a_recipe_says_the_rest(monkeypatch):
     digits = data.load("digits", limit_train=32, limit_test=16)
     run = fit(examples=digits, recipe="fdfa-mlp2-mnist-fdfa", epochs=1, width=8, **SILENT)

@@ -22,7 +22,7 @@ from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.resolve import resolve
 from dualnet.training.run import Callback, run
-from dualnet.training.run_folder import CHECKPOINT, RunFolder
+from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings, build
 from dualnet.training.trained import FittedNetwork
 from dualnet.types import Shape
@@ -139,7 +139,7 @@ def _holds_the_same_run(folder: RunFolder | None, chosen: Settings) -> bool:
     """
     if folder is None:
         raise UsageError("fit: resume: expected run_dir with it, the folder of the run; got none")
-    if not folder.holds(CHECKPOINT):
+    if not folder.has_begun():
         return False
     # As JSON has them: there a tuple is a list.
     before, now = (json.loads(json.dumps(one.as_json())) for one in (folder.settings(), chosen))

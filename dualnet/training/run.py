@@ -24,6 +24,7 @@ from dualnet.training.pictures.gradients import draw_gradients
 from dualnet.training.published import published
 from dualnet.training.report import Report
 from dualnet.training.run_folder import BEST, COLUMNS, DIVERGED, NETWORK, RunFolder
+from dualnet.training.same_network import require_same_network
 from dualnet.training.settings import Settings
 from dualnet.training.state import Carried, TrainState
 from dualnet.training.trained import FittedNetwork, Trained, parts_of
@@ -184,6 +185,7 @@ class KeptRun(Run):
         self.folder = folder
         if resume:
             self.start = restored(self.start, settings, folder)
+            require_same_network(folder, self._description())
             found = folder.summary() if trainer.is_over(self.start) else None
             # A run that was given more epochs and then killed has the summary of fewer.
             if found is not None and found.get("epochs") == len(self.start.history):
@@ -209,12 +211,18 @@ class KeptRun(Run):
 
     def _write_network(self) -> None:
         """Write `network.json`, unless a layer cannot be written as text."""
+        description = self._description()
+        # The run itself needs no description, only whoever loads its network.
+        if description is not None:
+            self.folder.write_json(NETWORK, description)
+
+    def _description(self) -> dict[str, Any] | None:
+        """Return what `network.json` is to hold; None if a layer cannot be written as text."""
         of_start = Trained(**parts_of(self.trainer, self.settings, self.start.carried))
         try:
-            description = of_start.description
+            return of_start.description
         except UsageError:
-            return  # the run itself needs no description, only whoever loads its network
-        self.folder.write_json(NETWORK, description)
+            return None
 
     def save(self, state: TrainState) -> None:
         """Write a state, from which the run can go on."""

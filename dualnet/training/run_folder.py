@@ -126,7 +126,7 @@ class RunFolder:
             return list(seeds)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise DataError(f"{file} is damaged: {error}; start the runs anew") from error
 
     def require_unused(self) -> None:
@@ -141,6 +141,23 @@ class RunFolder:
                         f"{assigned('run_dir', self.path)} holds {what} already; go on with "
                         f"{them} by {assigned('resume', self.path)}, or choose another folder"
                     )
+            if (self.path / CHECKPOINT).exists():
+                raise UsageError(
+                    f"{assigned('run_dir', self.path)} holds a network already; choose another "
+                    "folder"
+                )
+
+    def has_begun(self) -> bool:
+        """Whether a run was made here, so that it goes on from its checkpoint.
+
+        One that was killed before its first checkpoint loses its `config.json` and can be made
+        anew.
+        """
+        if self.holds(CHECKPOINT) or self.holds("metrics.csv"):
+            return True
+        if self.holds("config.json"):
+            self.remove("config.json")
+        return False
 
     def write_settings(self, settings: Settings) -> None:
         """Write `config.json`."""
@@ -160,7 +177,9 @@ class RunFolder:
             return dict(self._where)
         found: Any = {}
         for file in (self.path / "config.json", self.path / "seeds.json"):
-            with suppress(OSError, ValueError, TypeError, KeyError):  # `settings` tells of damage
+            with suppress(
+                OSError, ValueError, TypeError, KeyError, RecursionError
+            ):  # `settings` tells of damage
                 found = json.loads(file.read_text(encoding="utf-8"))["where"]
                 break
         found = of_kind(str(file), "where", found, "dict[str, Any]")
@@ -194,7 +213,7 @@ class RunFolder:
             raise UsageError(
                 f"{assigned('resume', self.path)}: {error.strerror or error}"
             ) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise DataError(f"{file} is damaged: {error}; start the run anew") from error
 
     def write_rates(self, found: dict[str, Any], settings: Settings) -> None:
@@ -214,7 +233,7 @@ class RunFolder:
         """Return what `summary.json` holds; None if it is missing or damaged."""
         try:
             data = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return data if isinstance(data, dict) else None
 

@@ -15,7 +15,7 @@ from dualnet.training.history import FIGURES
 from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.report import Report
 from dualnet.training.run import Callback, KeptRun
-from dualnet.training.run_folder import CHECKPOINT, RunFolder
+from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings
 from dualnet.training.side_by_side import train_side_by_side
 from dualnet.training.spread import Spread
@@ -71,7 +71,7 @@ def run_seeds(
                 replace(settings, seed=seed),
                 replace(trainer, seed=seed),
                 folder.of_seed(seed),
-                resume=resume and _has_begun(folder.of_seed(seed)),
+                resume=resume and folder.of_seed(seed).has_begun(),
                 callbacks=callbacks(folder.of_seed(seed)),
             )
             for seed in seeds
@@ -115,18 +115,6 @@ def settings_to_resume(
             f"alone, as in --resume {folders[0].path}"
         )
     return every[0]
-
-
-def _has_begun(folder: RunFolder) -> bool:
-    """Whether a run was made, so that it goes on from its checkpoint.
-
-    One that was killed before its first checkpoint loses its `config.json` and can be made anew.
-    """
-    if folder.holds(CHECKPOINT) or folder.holds("metrics.csv"):
-        return True
-    if folder.holds("config.json"):
-        folder.remove("config.json")
-    return False
 
 
 def _by_position(runs: Sequence[KeptRun]) -> list[list[KeptRun]]:

@@ -303,7 +303,7 @@ def load_run(
         description = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"load_run: {folder}: no network there (no {NETWORK})") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file} is damaged: {error}") from error
     try:
         network = read_network(description["network"], own)
@@ -316,7 +316,7 @@ def load_run(
         labels, classes = np.asarray(description["labels"]), tuple(description["classes"])
         real_targets = description["real_targets"]
         dtype = np.dtype(description["dtype"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
         raise DataError(f"{file} is damaged: {error!r}") from error
