@@ -168,9 +168,7 @@ def test_several_seeds_have_a_mean_and_a_deviation(ask, answer):
 
 def test_a_seed_that_diverged_is_left_out(ask, answer):
     assert ask("train", *TRAIN, "all", "--seeds", 0, 1, 2)[0] == 0
-    summary = json.loads(Path("all/summary.json").read_text())
-    summary["diverged"] = {"1": "diverged"}
-    Path("all/summary.json").write_text(json.dumps(summary))
+    Path("all/seed-1/diverged.json").write_text('{"why": "diverged at step 3"}')
     out = answer("evaluate", "all")
     assert "left out   seed 1: diverged\n" in out and "deviation of 2 seeds" in out
 

@@ -244,6 +244,12 @@ def test_files_that_are_nested_deeply_are_damaged(text, elsewhere, rng):
         fit(SMALL, flowers(rng), run_dir="run", resume=True, **FEW)
 
 
+@pytest.mark.parametrize("run_dir", [3, "", b"run"])
+def test_a_folder_is_a_path(run_dir, rng):
+    with pytest.raises(UsageError, match="fit: run_dir: expected the path of a folder, got "):
+        fit(SMALL, flowers(rng), run_dir=run_dir, **FEW)
+
+
 def test_a_recipe_says_the_rest(monkeypatch):
     digits = data.load("digits", limit_train=32, limit_test=16)
     run = fit(examples=digits, recipe="fdfa-mlp2-mnist-fdfa", epochs=1, width=8, **SILENT)
@@ -253,6 +259,8 @@ def test_a_recipe_says_the_rest(monkeypatch):
         "digits",
     )
     assert "dataset" in run.summary["recipe"]["changed"]
+    with pytest.raises(UsageError, match=r"^recipe: there is no 'fdfa-mlp2'; did you mean .*\?"):
+        fit(examples=digits, recipe="fdfa-mlp2", **SILENT)
 
 
 # --- networks in folders -------------------------------------------------------------------------

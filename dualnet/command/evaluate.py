@@ -17,7 +17,7 @@ from dualnet.data.array_files import read_arrays
 from dualnet.errors import UsageError
 from dualnet.naming import as_flags, counted, did_you_mean
 from dualnet.training.flags import WHAT_TO_LEARN
-from dualnet.training.run_folder import RunFolder
+from dualnet.training.run_folder import DIVERGED, RunFolder
 from dualnet.training.score_tables import class_table, mistakes_table
 from dualnet.training.scores import Scores
 from dualnet.training.spread import Spread
@@ -88,7 +88,7 @@ def several_seeds(folder: RunFolder, seeds: list[int], args: Any) -> tuple[dict[
             f"--sheet: expected the folder of one run, got one of several seeds; choose one, such "
             f"as {folder.of_seed(seeds[0]).path}"
         )
-    diverged = [int(seed) for seed in (folder.summary() or {}).get("diverged", {})]
+    diverged = [seed for seed in seeds if folder.of_seed(seed).holds(DIVERGED)]
     left = [seed for seed in seeds if seed not in diverged]
     if not left:
         raise UsageError(f"{folder.path}: expected a run that did not diverge, got none")

@@ -90,6 +90,7 @@ def fit(
         DivergedError: the loss is NaN or infinite.
     """
     _require_callbacks(callbacks)
+    folder = _folder(run_dir, data_dir)
     named, options = _name_and_options(model)
     _require_said_once(model, examples, options, data_dir, settings)
     choices = {"model": named, "rule": rule, "dataset": _name_of(examples)}
@@ -106,7 +107,6 @@ def fit(
     _require_targets(chosen, dataset)
     with out_of_memory_explained(chosen):
         network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
-    folder = _folder(run_dir, data_dir)
     begun = resume and _holds_the_same_run(folder, chosen)
     return run(chosen, network, dataset, folder, resume=begun, callbacks=callbacks, quiet=quiet)
 
@@ -127,6 +127,8 @@ def _folder(run_dir: str | Path | RunFolder | None, data_dir: str | None) -> Run
     """Return the folder of the run, which remembers where its data are."""
     if run_dir is None or isinstance(run_dir, RunFolder):
         return run_dir
+    if not isinstance(run_dir, (str, Path)) or run_dir == "":
+        raise UsageError(f"fit: run_dir: expected the path of a folder, got {run_dir!r}")
     where = {"data_dir": os.path.abspath(data_dir), "plugin": []} if data_dir else None
     return RunFolder(run_dir, where)
 

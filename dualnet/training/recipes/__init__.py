@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from dualnet.errors import UsageError
+from dualnet.naming import named
 from dualnet.training.recipes import baydin, dkh, fdfa, frog, ren
 from dualnet.training.recipes.recipe import Recipe
 
@@ -30,5 +31,7 @@ def find_recipe(name: str) -> Recipe:
         close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.5)
         papers = ", ".join(dict.fromkeys(f"{name.partition('-')[0]}-…" for name in RECIPES))
         like = f"did you mean {', '.join(close)}?" if close else f"they are {papers};"
-        raise UsageError(f"--recipe: there is no {name!r}; {like} --list shows all of them")
+        raise UsageError(
+            f"{named('recipe')}: there is no {name!r}; {like} dualnet list shows all of them"
+        )
     return RECIPES[name]
