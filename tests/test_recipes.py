@@ -531,7 +531,7 @@ def test_a_recipe_that_ends_early_does(ask):
         ("ren-m-8-16-lg-fg-a", "did you mean .*ren-m-8-16-cifar10-lg-fg-a"),
         (
             "?",
-            "there is no '\\?'; they are fdfa-…, ren-…, frog-…, dkh-…, baydin-…; --list",
+            "there is no '\\?'; they are fdfa-…, ren-…, frog-…, dkh-…, baydin-…; dualnet list",
         ),
     ],
 )
