@@ -144,7 +144,11 @@ def test_examples_come_from_a_file(run, answer, mistake, digits):
         2, "expected the arrays x, .* got images; write", "evaluate", run, "--data", "images.npz"
     )
     np.savez("objects.npz", x=np.array([{}], object), y=np.zeros(1))
-    mistake(3, "objects.npz: expected an intact", "evaluate", run, "--data", "objects.npz")
+    objects = "objects.npz: expected an intact file of plain arrays: it holds Python objects"
+    mistake(3, objects, "evaluate", run, "--data", "objects.npz")
+    Path("words.npz").write_text("words and no arrays")
+    words = "words.npz: expected an intact file of plain arrays: it is neither .npy nor .npz"
+    mistake(3, words, "evaluate", run, "--data", "words.npz")
     Path("damaged.npz").write_bytes(Path("some.npz").read_bytes()[:200])
     mistake(3, "damaged.npz: expected an intact", "evaluate", run, "--data", "damaged.npz")
     mistake(2, "nowhere.npz: expected a file", "evaluate", run, "--data", "nowhere.npz")

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.server
+import sys
 import threading
 import urllib.request
 from dataclasses import replace
@@ -570,7 +571,9 @@ def left_in(folder):
     return sorted(path.name for path in folder.rglob("*"))
 
 
-def test_download(tmp_path, monkeypatch, server, capsys):
+@pytest.mark.parametrize("terminal", [True, False])
+def test_download(terminal, tmp_path, monkeypatch, server, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     use_mirrors(monkeypatch, server.mirror("good"), server.mirror("unused"))
     path = fetch("mnist", FILE, tmp_path / "new" / "folder")
     assert path == tmp_path / "new" / "folder" / "letters.gz"
@@ -579,7 +582,8 @@ def test_download(tmp_path, monkeypatch, server, capsys):
     assert server.asked == ["/good/letters.gz"]
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "letters.gz: 100%" in captured.err
+    assert ("letters.gz: 100%" in captured.err) == terminal  # a log has no bars
+    assert max(map(len, captured.err.split("\r"))) < 80
 
 
 def test_archive_is_kept_and_checked_as_it_is_sent(tmp_path, monkeypatch, server):

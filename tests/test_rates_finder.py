@@ -175,3 +175,9 @@ def test_all_rates_diverge(ask):
     code, out, err = ask(*FLAGS, "--optimizer", "sgd", "--rates", "1e37", "1e38")
     assert code == DivergedError.exit_code
     assert "all diverged; try lower rates" in err and "diverged at step" in out
+
+
+def test_a_log_file_has_no_bar(elsewhere, ask):
+    flags = [flag for flag in FLAGS if flag != "--quiet"]
+    code, out, err = ask(*flags, "--rates", "1e-3", "1e-2", "--rate-steps", "2", "--run-dir", "run")
+    assert (code, err) == (0, "") and "take --lr" in out

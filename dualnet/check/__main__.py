@@ -13,14 +13,13 @@ import textwrap
 import time
 from typing import TextIO
 
-from tqdm import tqdm
-
 from dualnet import backends
 from dualnet.check import LIMITS, NOT_IN_CUPY, ROWS, Result, Row, verify, worst
 from dualnet.check.own import own_rows
 from dualnet.console import WIDTH, exit_code
 from dualnet.errors import UsageError
 from dualnet.naming import as_flags
+from dualnet.progress import progress_bar
 from dualnet.random import Key
 from dualnet.training.assemble import OPEN_TABLES
 from dualnet.training.flags import Parser
@@ -170,7 +169,7 @@ def main(argv: list[str], program: str = "dualnet.check") -> int:
     print(heading(width), file=to)
 
     began, results = time.perf_counter(), []
-    for row in (bar := tqdm(rows, unit="row", leave=False, disable=None)):
+    for row in (bar := progress_bar(rows, unit="row", leave=False)):
         results.append(verify(row, Key(args.seed), backend))
         bar.write(line(results[-1], width), file=to)
     seconds = time.perf_counter() - began

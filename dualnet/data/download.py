@@ -10,12 +10,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dualnet.data.sources import SOURCES, RemoteFile
 from dualnet.data.streams import chunks, opened, unpacked
 from dualnet.errors import DataError
 from dualnet.naming import assigned
+from dualnet.progress import progress_bar
 
 TIMEOUT = 30.0
 """How long a mirror may stay silent, in seconds."""
@@ -125,12 +124,12 @@ def _receive(url: str, partial: Path, at_most: int, quiet: bool) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "dualnet"})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response, open(partial, "wb") as out:
         total = response.headers.get("Content-Length", "")
-        with tqdm(
+        with progress_bar(
             total=int(total) if total.isdecimal() else None,
             desc=partial.name,
             unit="B",
             unit_scale=True,
-            disable=quiet,
+            quiet=quiet,
         ) as bar:
             for chunk in chunks(response, at_most):
                 out.write(chunk)

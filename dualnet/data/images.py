@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from dualnet.data.streams import bad
 from dualnet.errors import DataError
+from dualnet.progress import progress_bar
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 """The endings of the names of image files, in small letters."""
@@ -52,7 +52,7 @@ def decode(
     with (
         warnings.catch_warnings(),
         ThreadPoolExecutor(os.cpu_count()) as threads,
-        tqdm(total=len(files), desc="decoding images", unit="img", disable=quiet) as bar,
+        progress_bar(total=len(files), desc="decoding images", unit="img", quiet=quiet) as bar,
     ):
         warnings.simplefilter("ignore")  # of palettes, and of large images, which are refused below
         for start in range(0, len(files), _AT_ONCE):

@@ -6,8 +6,6 @@ It is the same for one run (`loop.Trainer`) and for several that make their step
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -15,10 +13,10 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from dualnet.backends import Backend
 from dualnet.data import Dataset
+from dualnet.progress import progress_bar
 from dualnet.training.examples import Examples
 from dualnet.training.state import Unread
 from dualnet.types import Array
@@ -146,14 +144,13 @@ def _epoch(
     epoch, first = (int(i) for i in now.position)
     order = stepper.order(epoch)
     images_of_epoch = len(dataset.train_images)
-    bar = tqdm(
+    bar = progress_bar(
         desc=f"epoch {epoch + 1}/{stepper.epochs}{stepper.label}",
         total=images_of_epoch,
         initial=round(images_of_epoch * sum(map(len, order[:first])) / sum(map(len, order))),
         bar_format=BAR,
-        disable=quiet or None,  # None: where the output is no terminal
         leave=False,
-        ncols=_width(),
+        quiet=quiet,
     )
     read = Examples(dataset, backend).batches(order[first:])
     with bar, closing(read), closing(backend.prefetch(read)) as examples:
@@ -179,11 +176,6 @@ def _epoch(
 BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 """What the progress bar shows: the numbers of the epoch and of the seeds, the time of this epoch,
 loss and accuracy so far."""
-
-
-def _width() -> int | None:
-    """Return the width of the progress bar in a terminal; None in a notebook, which has its own."""
-    return min(79, shutil.get_terminal_size().columns - 1) if sys.stderr.isatty() else None
 
 
 def _so_far(sums: np.ndarray) -> dict[str, str]:

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from dualnet.data import Dataset
 from dualnet.errors import DivergedError, UsageError
 from dualnet.naming import assigned, counted, named
 from dualnet.nn import Layer
+from dualnet.progress import progress_bar
 from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course, step_number
 from dualnet.training.loop import Trainer
@@ -124,7 +124,7 @@ def find_rates(
         start_loss, _ = trainer.evaluate(trainer.start())
         runs = tuple(
             _short_run(replace(trainer, lr=lr), steps, per_epoch)
-            for lr in tqdm(grid, desc="rates", unit="rate", disable=quiet)
+            for lr in progress_bar(grid, desc="rates", unit="rate", leave=False, quiet=quiet)
         )
     lr, why = _choice(runs, steps, dataset.tested_on, start_loss)
     return FoundRates(runs, steps, dataset.tested_on, start_loss, lr, why)
