@@ -11,7 +11,9 @@ another order.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import io
 import json
 import sys
 import tempfile
@@ -60,7 +62,8 @@ def commands() -> Iterator[str]:
 def outcome(flags: str) -> dict:
     """Return how a run ends: its losses, and a digest and the sum of squares of its parameters."""
     with tempfile.TemporaryDirectory() as folder:
-        train([*flags.split(), *BATCHES.split(), "--run-dir", folder])
+        with contextlib.redirect_stdout(io.StringIO()):  # which is for differences alone
+            train([*flags.split(), *BATCHES.split(), "--run-dir", folder])
         summary = json.loads((Path(folder) / "summary.json").read_text())
         with np.load(Path(folder) / "checkpoint.npz", allow_pickle=False) as archive:
             params = {n: archive[n] for n in sorted(archive.files) if n.startswith("params:")}
