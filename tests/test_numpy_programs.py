@@ -183,11 +183,13 @@ def test_a_planted_mistake_is_found(jax, monkeypatch, function, kind, mistake):
         return mistake(rule.evaluate(level, args, kwargs), *args, **kwargs)
 
     drawn = (draw([SEED, i]) for i in range(3000))
-    programs = list(itertools.islice((p for p in drawn if p and kind in p.kinds), 5))
+    # A mistake may change nothing in a program, as a wrong axis of a vector: that one is seen in 44
+    # of 120 programs, so that none of 40 shows it for one seed in a hundred million.
+    programs = list(itertools.islice((p for p in drawn if p and kind in p.kinds), 40))
     monkeypatch.setitem(RULES, function, rule._replace(evaluate=evaluate))
-    failing = [p for p in programs if judge(p).kind == "differs"]
-    assert failing
-    smallest = shrunk(failing[0], lambda p: judge(p).kind == "differs")
+    failing = next((p for p in programs if judge(p).kind == "differs"), None)
+    assert failing is not None
+    smallest = shrunk(failing, lambda p: judge(p).kind == "differs")
     assert len(smallest.steps) == 1
     assert function.__name__ in smallest.steps[0].text
     assert str(SEED) in str(smallest)
