@@ -17,10 +17,10 @@ import dualnet as dn
 from dualnet import data
 from dualnet.errors import UsageError
 from dualnet.training.comparison import compare_runs
-from dualnet.training.pictures import figures
+from dualnet.training.pictures import drawing
 from dualnet.training.pictures.comparison import draw_comparison
 from dualnet.training.pictures.curve import draw_curve
-from dualnet.training.pictures.figures import marked, styles
+from dualnet.training.pictures.drawing import marked, styles
 from dualnet.training.pictures.gradients import draw_gradients
 from dualnet.training.pictures.sheet import draw_predictions
 from dualnet.training.tensorboard import TensorBoard
@@ -32,13 +32,13 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 def drawn(monkeypatch):
     """The figures that were drawn, in their order."""
     peer("matplotlib", "plot")
-    found, made = [], figures.new_figure
+    found, made = [], drawing.new_figure
 
     def new_figure(*size):
         found.append(made(*size))
         return found[-1]
 
-    for module in ("figures", "curve", "gradients"):
+    for module in ("drawing", "curve", "gradients"):
         monkeypatch.setattr(f"dualnet.training.pictures.{module}.new_figure", new_figure)
     return found
 
@@ -327,9 +327,9 @@ def test_a_trained_network_draws_a_sheet(drawn, rng):
     wrong = int((run.predict(images) != kinds).sum())
     assert f"{wrong} of 30 wrong" in told.get_suptitle()
     sure = run.probabilities(images[:2]).max(1)
-    assert below(alone) == [
-        [kind, f"{100 * p:.0f} %"] for kind, p in zip(run.predict(images[:2]), sure, strict=True)
-    ]
+    # A probability that is not quite one is not rounded to it.
+    percents = ["> 99 %" if 99 < 100 * p < 100 else f"{100 * p:.0f} %" for p in map(float, sure)]
+    assert below(alone) == [list(x) for x in zip(run.predict(images[:2]), percents, strict=True)]
     features = rng.normal(size=(30, 4))
     for targets, what in ((kinds, "images"), (features, "images")):
         other = dn.fit("mlp", (features, targets), rule="bp", epochs=1, width=8, quiet=True)

@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 
 from dualnet import data
-from dualnet.command.network import network_in, network_parser, run_own_files
-from dualnet.command.train import WITHOUT_FOLDER
+from dualnet.command.network import (
+    network_in,
+    network_parser,
+    require_one_run,
+    run_own_files,
+)
 from dualnet.data import Dataset
 from dualnet.data.array_files import read_arrays
 from dualnet.errors import UsageError
@@ -84,10 +88,7 @@ def one_run(folder: RunFolder, args: Any) -> tuple[dict[str, Any], str]:
 def several_seeds(folder: RunFolder, seeds: list[int], args: Any) -> tuple[dict[str, Any], str]:
     """Return the scores of the runs of several seeds; runs that diverged are left out."""
     if args.sheet is not None:
-        raise UsageError(
-            f"--sheet: expected the folder of one run, got one of several seeds; choose one, such "
-            f"as {folder.of_seed(seeds[0]).path}"
-        )
+        require_one_run("--sheet", folder)
     diverged = [seed for seed in seeds if folder.of_seed(seed).holds(DIVERGED)]
     left = [seed for seed in seeds if seed not in diverged]
     if not left:
@@ -138,9 +139,9 @@ def examples_for(network: Trained, folder: RunFolder, args: Any) -> tuple[str, A
             f"{did_you_mean(name, data.SOURCES)}"
             f"{'' if args.data else '; if it is your own, name its file with --plugin'}"
         )
-    if args.data_dir is not None and (kept := data.SOURCES[name].kept) in WITHOUT_FOLDER:
+    if args.data_dir is not None and (kept := data.SOURCES[name].kept) in data.WITHOUT_FOLDER:
         raise UsageError(
-            f"--data-dir is of no use to the data set {name}: it {WITHOUT_FOLDER[kept]}"
+            f"--data-dir is of no use to the data set {name}: it {data.WITHOUT_FOLDER[kept]}"
         )
     source, shape = data.SOURCES[name], network.preparation.shape
     # Folders of images are decoded to the size that the network was trained on.

@@ -38,6 +38,20 @@ def run_own_files(paths: list[str] | None) -> None:
     load_plugins(paths or [], OPEN_TABLES, layers_suffice=True)
 
 
+def require_one_run(where: str, folder: RunFolder) -> None:
+    """Raise a UsageError if a folder has the runs of several seeds.
+
+    Args:
+        where: what the message begins with.
+        folder: of a run, or of several.
+    """
+    if (seeds := folder.seeds()) is not None:
+        raise UsageError(
+            f"{where}: expected the folder of one run, got one of several seeds; choose one, such "
+            f"as {folder.of_seed(seeds[0]).path}"
+        )
+
+
 def network_in(folder: RunFolder, args: Any) -> Trained:
     """Return the network in a folder.
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dualnet.command.network import network_in, network_parser, run_own_files
+from dualnet.command.network import network_in, network_parser, require_one_run, run_own_files
 from dualnet.console import WIDTH
 from dualnet.data.array_files import ENDINGS, read_arrays
 from dualnet.data.arrays import inputs_like
@@ -63,11 +63,7 @@ def main(argv: list[str], program: str) -> None:
     args = parser.parse_every(argv)
     run_own_files(args.plugin)
     folder = RunFolder(args.run)
-    if (seeds := folder.seeds()) is not None:
-        raise UsageError(
-            f"{folder.path}: expected the folder of one run, got one of several seeds; choose one, "
-            f"such as {folder.of_seed(seeds[0]).path}"
-        )
+    require_one_run(str(folder.path), folder)
     network = network_in(folder, args)
     images = [file for file in args.files if not file.endswith(ENDINGS)]
     how = words_for_images(network, images)

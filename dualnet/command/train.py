@@ -211,8 +211,7 @@ def print_rates(settings: Settings, folder: RunFolder, args: argparse.Namespace)
         settings, network, dataset, args.rates, rate_steps=args.rate_steps, quiet=args.quiet
     )
     folder.write_rates(found.as_json(), settings)
-    title = f"{settings.dataset}, {settings.model}, {settings.rule}"
-    drawn = draw_rates(found, title, folder.path / PICTURE)
+    drawn = draw_rates(found, settings.title, folder.path / PICTURE)
     if args.json:
         print(json.dumps(found.as_json()))
     else:
@@ -234,14 +233,10 @@ def print_description(settings: Settings, args: argparse.Namespace) -> None:
     print(json.dumps(described))
 
 
-WITHOUT_FOLDER = {"package": "ships with dualnet", "in-memory": "is made by a plugin"}
-"""How a data set is kept that has no folder → what a message says of it."""
-
-
 def require_use(data_dir: str | None, settings: Settings) -> None:
     """Raise a UsageError if a folder of data files is named for a set without any."""
-    if data_dir is not None and data.SOURCES[settings.dataset].kept in WITHOUT_FOLDER:
-        what = WITHOUT_FOLDER[data.SOURCES[settings.dataset].kept]
+    if data_dir is not None and data.SOURCES[settings.dataset].kept in data.WITHOUT_FOLDER:
+        what = data.WITHOUT_FOLDER[data.SOURCES[settings.dataset].kept]
         raise UsageError(f"--data-dir is of no use to --dataset {settings.dataset}: it {what}")
 
 

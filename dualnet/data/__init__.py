@@ -7,13 +7,14 @@ from dualnet.data.dataset import Dataset
 from dualnet.data.idx import read_idx
 from dualnet.data.preparation import PIXEL_SCALES, Preparation
 from dualnet.data.sets import load, outline
-from dualnet.data.sources import NAMES, SOURCES, Source
+from dualnet.data.sources import NAMES, SOURCES, WITHOUT_FOLDER, Source
 
 __all__ = [
     "AUGMENTATIONS",
     "NAMES",
     "PIXEL_SCALES",
     "SOURCES",
+    "WITHOUT_FOLDER",
     "ArrayDataset",
     "Dataset",
     "Preparation",

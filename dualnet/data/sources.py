@@ -253,3 +253,6 @@ SOURCES = {
 """Name → data set; `load` takes the name."""
 
 NAMES = tuple(SOURCES)
+
+WITHOUT_FOLDER = {"package": "ships with dualnet", "in-memory": "is made by a plugin"}
+"""How a data set is kept that has no folder → what a message says of it."""

@@ -195,7 +195,6 @@ class KeptRun(Run):
             folder.write_settings(settings)  # the run may have more epochs now
             if folder.holds(DIVERGED):
                 folder.remove(DIVERGED)
-            self._drop_best_of_a_lost_epoch()
             self._best = self._read_best()
         else:
             folder.create(settings)
@@ -203,10 +202,18 @@ class KeptRun(Run):
         self.save(self.start)
 
     def _read_best(self) -> Carried:
-        """Return the best network of a run that goes on, or where it starts if there is none."""
+        """Return the best network of a run that goes on, or where it starts if there is none.
+
+        `best.npz` is deleted if it is of an epoch that the checkpoint does not know, as after a run
+        was killed between the two.  It makes the epoch again, but perhaps with other numbers,
+        because it may have been given more epochs, and with them other rates.
+        """
         if not self.folder.holds(BEST):
             return self.start.carried
-        found = read_best(self.start, self.folder)
+        found, history = read_best(self.start, self.folder), self.start.history
+        if not len(history) or int(found["epoch"]) != best_epoch(history):
+            self.folder.remove(BEST)
+            return self.start.carried
         return self.start.carried._replace(**{n: found[n] for n in found if n != "epoch"})
 
     def _write_network(self) -> None:
@@ -250,32 +257,19 @@ class KeptRun(Run):
         """Write why the run has diverged."""
         self.folder.write_json(DIVERGED, {"why": str(error)})
 
-    def _drop_best_of_a_lost_epoch(self) -> None:
-        """Delete `best.npz` if it is of an epoch that the checkpoint does not know.
-
-        That is so after a run was killed between the two.  It makes the epoch again, but perhaps
-        with other numbers, because it may have been given more epochs, and with them other rates.
-        """
-        if self.folder.holds(BEST):
-            epoch = int(read_best(self.start, self.folder)["epoch"])
-            history = self.start.history
-            if not len(history) or epoch != best_epoch(history):
-                self.folder.remove(BEST)
-
     def finish(self, now: TrainState, step_seconds: list[float]) -> dict[str, Any]:
         """Write and return the summary of a run that has reached its end."""
         summary = super().finish(now, step_seconds)
         summary["run_dir"] = str(self.folder.path)
         self.folder.write_json("summary.json", summary)
         settings = self.settings
-        title = f"{settings.dataset}, {settings.model}, {settings.rule}"
-        draw_curve(now.history, title, self.folder.path / "curve.png")
+        draw_curve(now.history, settings.title, self.folder.path / "curve.png")
         if settings.grad_stats is not None:
             draw_gradients(
                 self._compared(now),
                 settings.grad_stats,
                 now.comparisons,
-                title,
+                settings.title,
                 self.folder.path / "gradients.png",
             )
         return summary

@@ -136,6 +136,11 @@ class Settings:
                 "it is for cupy"
             )
 
+    @property
+    def title(self) -> str:
+        """What stands above a picture of the run."""
+        return f"{self.dataset}, {self.model}, {self.rule}"
+
     def as_json(self) -> dict[str, Any]:
         """Return the settings as a dict that `from_json` reads."""
         return dataclasses.asdict(self)

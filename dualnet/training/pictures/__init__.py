@@ -1,1 +1,1 @@
-"""Pictures of runs: a module for each kind, and `figures` for what they have in common."""
+"""Pictures of runs: a module for each kind, and `drawing` for what they have in common."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from dualnet.training.comparison import ComparedRun, Comparison
 from dualnet.training.differences import in_words
-from dualnet.training.pictures.figures import (
+from dualnet.training.pictures.drawing import (
     epochs_along,
     marked,
     required_figure,

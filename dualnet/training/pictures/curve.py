@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dualnet.training.pictures.figures import epochs_along, new_figure
+from dualnet.training.pictures.drawing import epochs_along, new_figure
 from dualnet.training.run_folder import COLUMNS
 
 

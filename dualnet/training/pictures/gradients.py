@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.naming import shortened
-from dualnet.training.pictures.figures import marked, new_figure, styles
+from dualnet.training.pictures.drawing import marked, new_figure, styles
 
 _AS_LINES = 6
 """Up to so many layers have a line each; more of them are rows of a map."""

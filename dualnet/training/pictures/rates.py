@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dualnet.training.pictures.figures import new_figure
+from dualnet.training.pictures.drawing import new_figure
 from dualnet.training.rates_finder import FoundRates
 
 PICTURE = "rates.png"

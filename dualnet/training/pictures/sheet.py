@@ -11,7 +11,7 @@ import numpy as np
 
 from dualnet.errors import UsageError
 from dualnet.naming import shortened
-from dualnet.training.pictures.figures import required_figure, save_figure
+from dualnet.training.pictures.drawing import required_figure, save_figure
 
 _ACROSS = 8
 """Images in a row."""
