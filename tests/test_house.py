@@ -17,7 +17,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dualnet"
 
 FLOORS = {
-    0: ("console", "errors", "naming", "options", "progress", "random", "tree", "types", "version"),
+    0: (
+        *("console", "errors", "files", "locks", "naming", "options", "progress", "random"),
+        *("tree", "types", "version"),
+    ),
     1: ("backends",),
     2: ("core", "images", "linear", "numpy", "checking", "recording", "scipy", "special"),
     3: ("nn", "optim", "schedules"),

@@ -36,7 +36,6 @@ import os
 import platform
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,10 +43,11 @@ from typing import Any
 
 import numpy as np
 
-from dualnet import tree
 from dualnet.errors import DataError, UsageError
+from dualnet.files import write_file
 from dualnet.naming import assigned
 from dualnet.options import of_kind
+from dualnet.training.checkpoint import read_checkpoint, write_checkpoint
 from dualnet.training.settings import Settings
 from dualnet.tree import Tree
 from dualnet.version import version
@@ -258,53 +258,15 @@ class RunFolder:
         self._replace("gradients.csv", ("\n".join(lines) + "\n").encode())
 
     def write_checkpoint(self, trees: dict[str, Tree], name: str = CHECKPOINT) -> None:
-        """Write every leaf of every tree under its tree's name and its path, whole or not at all.
-
-        Args:
-            trees: by name.
-            name: of the file, `CHECKPOINT` or `BEST`.
-        """
-        temporary = self.path / f"{name}.partial"
+        """Write trees by their names to the file `CHECKPOINT` or `BEST`, whole or not at all."""
         with self._errors_named():
-            with open(temporary, "wb") as file:
-                np.savez(file, **_by_array_name(trees))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path / name)
+            write_checkpoint(self.path / name, trees)
 
     def read_checkpoint(
         self, like: dict[str, Tree], name: str = CHECKPOINT, whole: bool = True
     ) -> dict[str, Tree]:
-        """Return the trees that `write_checkpoint` wrote.
-
-        Args:
-            like: trees of the expected structure.  Arrays must agree with their leaves in shape
-                and dtype, and come back on the same device as they.  A leaf None stands for a
-                NumPy array of any shape and dtype.
-            name: of the file, `CHECKPOINT` or `BEST`.
-            whole: whether the file may hold no other trees.
-
-        Raises:
-            DataError: the file is missing, damaged, or does not fit.
-        """
-        arrays, expected = self._read_arrays(name), _by_array_name(like)
-        if not whole:
-            arrays = {n: x for n, x in arrays.items() if n.partition(":")[0] in like}
-        misfit, remedy = f"{self.path / name} does not fit this run", _REMEDIES[name]
-        for array_name in sorted(set(arrays) ^ set(expected)):
-            raise DataError(f"{misfit}: {array_name} is on one side only; {remedy}")
-        for array_name, leaf in expected.items():
-            found = arrays[array_name]
-            if leaf is not None and (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
-                raise DataError(
-                    f"{misfit}: {array_name} is {found.dtype}{found.shape}, expected "
-                    f"{leaf.dtype}{leaf.shape}; {remedy}"
-                )
-        leaves = [
-            arrays[array_name] if leaf is None else np.asarray(arrays[array_name], like=leaf)
-            for array_name, leaf in expected.items()
-        ]
-        return tree.unflatten(like, leaves)
+        """Return the trees in the file `CHECKPOINT` or `BEST`; see `checkpoint.read_checkpoint`."""
+        return read_checkpoint(self.path / name, like, _REMEDIES[name], whole)
 
     def holds(self, name: str) -> bool:
         """Return whether the folder has a file of this name."""
@@ -315,30 +277,10 @@ class RunFolder:
         with self._errors_named():
             (self.path / name).unlink()
 
-    def _read_arrays(self, name: str) -> dict[str, np.ndarray]:
-        """Return the arrays in a file by name; a DataError if they cannot be read."""
-        file = self.path / name
-        try:
-            with open(file, "rb") as stream:
-                if not zipfile.is_zipfile(stream):
-                    raise ValueError("it is no .npz archive")
-                stream.seek(0)
-                with np.load(stream, allow_pickle=False) as archive:
-                    arrays = {array_name: archive[array_name] for array_name in archive.files}
-            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-                raise ValueError("it holds what is no array")
-        except FileNotFoundError:
-            raise DataError(f"{file}: no checkpoint was written yet; {_REMEDIES[name]}") from None
-        except Exception as error:  # damaged bytes raise a dozen kinds in zipfile and NumPy
-            raise DataError(f"{file} is damaged ({error}); {_REMEDIES[name]}") from error
-        return arrays
-
     def _replace(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all."""
-        temporary = self.path / f"{name}.partial"
         with self._errors_named():
-            temporary.write_bytes(content)
-            os.replace(temporary, self.path / name)
+            write_file(self.path / name, content)
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:
@@ -349,14 +291,6 @@ class RunFolder:
             raise UsageError(
                 f"{assigned('run_dir', self.path)}: {error.strerror or error}"
             ) from error
-
-
-def _by_array_name(trees: dict[str, Tree]) -> dict[str, Any]:
-    """Return all leaves, in the order of `tree.leaves`, under their names in a checkpoint.
-
-    A name is that of the tree and the path of the leaf in it, as in `params:hidden1/w`.
-    """
-    return {f"{name}:{path}": leaf for name, t in trees.items() for path, leaf in tree.items(t)}
 
 
 def surroundings() -> dict[str, Any]:
