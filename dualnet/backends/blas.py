@@ -61,6 +61,12 @@ class one_thread:
             use(count)
 
 
+def threads_now() -> int | None:
+    """Return how many threads BLAS has; None where nothing tells it."""
+    counts = [count() for count, _ in _libraries()]
+    return max(counts, default=None)
+
+
 @functools.cache
 def _libraries() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
     """List for each BLAS library in use how to ask for its number of threads, and how to set it."""

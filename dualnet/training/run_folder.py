@@ -32,10 +32,6 @@ A search for a learning rate has a folder with two files:
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,8 +45,8 @@ from dualnet.naming import assigned
 from dualnet.options import of_kind
 from dualnet.training.checkpoint import read_checkpoint, write_checkpoint
 from dualnet.training.settings import Settings
+from dualnet.training.surroundings import surroundings
 from dualnet.tree import Tree
-from dualnet.version import version
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds")
 GRADIENT_COLUMNS = ("step", "layer", "cosine", "angle", "norm_ratio")
@@ -291,36 +287,3 @@ class RunFolder:
             raise UsageError(
                 f"{assigned('run_dir', self.path)}: {error.strerror or error}"
             ) from error
-
-
-def surroundings() -> dict[str, Any]:
-    """Return versions, machine and command, for `config.json`."""
-    return {
-        "versions": {
-            "dualnet": version(),
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "commit": _commit(),
-        },
-        "machine": {
-            "system": platform.platform(),
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-        },
-        "command": sys.argv,
-    }
-
-
-def _commit() -> str | None:
-    """Return the commit that is checked out; None if dualnet is no checkout."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -32,10 +32,11 @@ from dualnet.training.history import Row
 from dualnet.training.loop import Trainer
 from dualnet.training.objective import OBJECTIVES, Objective, TrainedNetwork
 from dualnet.training.pictures.sheet import draw_predictions
-from dualnet.training.run_folder import BEST, CHECKPOINT, NETWORK, RunFolder, surroundings
+from dualnet.training.run_folder import BEST, CHECKPOINT, NETWORK, RunFolder
 from dualnet.training.scores import Scores
 from dualnet.training.settings import Settings, build
 from dualnet.training.state import Carried
+from dualnet.training.surroundings import surroundings
 from dualnet.tree import Tree
 from dualnet.types import Array
 
