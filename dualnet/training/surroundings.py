@@ -63,11 +63,8 @@ def what_differs(before: Any, now: Mapping[str, Any]) -> str:
         now: what it returns now.
     """
     old, new = (_flat(one) for one in (before, now))
-    return ", ".join(
-        f"{name} {old.get(name, 'unknown')} → {value}"
-        for name, value in new.items()
-        if old.get(name) != value
-    )
+    differ = [name for name, value in new.items() if old.get(name) != value]
+    return ", ".join(f"{name} {old.get(name, 'unknown')} → {new[name]}" for name in differ)
 
 
 def _flat(found: Any) -> dict[str, str]:
