@@ -45,17 +45,27 @@ def moved_back(t, backend):
     return tree.map(backend.to_host, t)
 
 
-def assert_same(got, expected, backend, allowed, what=""):
-    """Leaf by leaf, relative to the largest entry of all leaves."""
+def assert_same(got, expected, backend, allowed, what="", terms=None):
+    """Leaf by leaf, relative to the largest entry of all leaves, or to what was summed.
+
+    `terms`, shaped like `expected`, holds for each entry the sum of its terms' absolute values.
+    Rounding is of the size of those, however much they cancel.
+    """
     got = [backend.to_host(x) for x in tree.leaves(got)]
     expected = [np.asarray(x) for x in tree.leaves(expected)]
-    sizes = [np.max(np.abs(e[np.isfinite(e)]), initial=0.0) for e in expected]
-    for g, e in zip(got, expected, strict=True):
+    largest = max((np.max(np.abs(e[np.isfinite(e)]), initial=0.0) for e in expected), default=0.0)
+    sizes = [largest] * len(expected) if terms is None else tree.leaves(terms)
+    for g, e, size in zip(got, expected, sizes, strict=True):
         assert g.shape == e.shape and g.dtype == e.dtype, (what, g.shape, g.dtype, e.shape, e.dtype)
-        np.testing.assert_allclose(g, e, rtol=allowed, atol=allowed * max(sizes), err_msg=what)
+        if terms is None:
+            np.testing.assert_allclose(g, e, rtol=allowed, atol=allowed * size, err_msg=what)
+        else:
+            smallest = np.finfo(e.dtype).tiny  # below it digits are missing
+            off = np.abs(g - e) / (size + smallest)
+            np.testing.assert_array_less(off, allowed, err_msg=f"{what}: error by size of terms")
 
 
-def assert_as_on_host(function, arrays, backend, allowed, *more):
+def assert_as_on_host(function, arrays, backend, allowed, *more, terms=None):
     """What a function gives for the device's arrays and for the same on the host."""
     got = function(*moved(arrays, backend), *more)
-    assert_same(got, function(*arrays, *more), backend, allowed, function.__name__)
+    assert_same(got, function(*arrays, *more), backend, allowed, function.__name__, terms)
