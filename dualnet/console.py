@@ -13,6 +13,7 @@ import signal
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from dualnet.errors import DualnetError, Interrupted
 
@@ -59,6 +60,12 @@ def exit_code(program: str, main: Main, argv: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def say(text: str) -> None:
+    """Write a line to standard error; that it is closed or full does not matter."""
+    with suppress(OSError, ValueError):
+        print(" ".join(text.split()), file=sys.stderr, flush=True)
 
 
 def make_readable() -> None:

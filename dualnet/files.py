@@ -7,6 +7,7 @@ are never followed in writing, and a pipe at the place of a file is refused, not
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -58,6 +59,9 @@ def make_names_durable(folder: Path) -> None:
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot do this
+            raise
     finally:
         os.close(opened)
 

@@ -52,18 +52,13 @@ class FolderLock:
         self._opened: int | None = opened
         self._sign()
 
-    def release(self, forget: bool = False) -> None:
-        """Let go of the folder.
-
-        Args:
-            forget: whether the file of the lock is deleted, too.
-        """
+    def release(self) -> None:
+        """Let go of the folder, and delete the file."""
         if self._opened is None:
             return
         opened, self._opened = self._opened, None
-        if forget:
-            with suppress(OSError):
-                self._file.unlink()
+        with suppress(OSError):
+            self._file.unlink()
         os.close(opened)
 
     def _sign(self) -> None:

@@ -463,7 +463,7 @@ def test_a_run_folder_that_cannot_be_one(place, mistake):
 
 def test_a_run_folder_that_cannot_be_written_to(mistake):
     mistake(2, "--run-dir a+: File name too long", *TINY, "--run-dir", 300 * "a")
-    Path("run/config.json.partial").mkdir(parents=True)  # stands for any refusal, to root as well
+    Path("run/metrics.csv").mkdir(parents=True)  # stands for any refusal, to root as well
     mistake(2, "--run-dir run: ", *TINY, "--run-dir", "run")
 
 

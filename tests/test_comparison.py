@@ -38,7 +38,8 @@ def write(path, rows, finished=True, seed=0, tested_on="test", **given):
     """Write the folder of a run, and return its summary."""
     settings = resolve({"epochs": max(len(rows), 1), "rule": "bp", **given}, TABLES)
     folder = RunFolder(path)
-    folder.create(replace(settings, seed=seed))
+    folder.make()
+    folder.write_settings(replace(settings, seed=seed), "of these data")
     if len(rows):
         folder.write_metrics(rows)
     if not finished:
@@ -48,10 +49,17 @@ def write(path, rows, finished=True, seed=0, tested_on="test", **given):
     return summary
 
 
+def make_seeds(path, seeds):
+    """Make a folder of several seeds, none of which has begun."""
+    folder = RunFolder(path)
+    folder.make()
+    folder.write_seeds(resolve({"rule": "bp"}, TABLES), seeds)
+    return folder
+
+
 def write_seeds(path, rows_of, diverged=(), **given):
     """Write the folder of several seeds."""
-    folder = RunFolder(path)
-    folder.create_for_seeds(list(rows_of))
+    folder = make_seeds(path, list(rows_of))
     outcomes = {}
     for seed, rows in rows_of.items():
         lost = seed in diverged
@@ -114,8 +122,7 @@ def test_a_seed_that_diverged_is_counted_apart():
 def test_runs_that_are_not_finished():
     write("cut", history(0.5, 0.75), finished=False, epochs=9, seed=2)
     write("none", history(), finished=False, epochs=9, seed=3)
-    folder = RunFolder("seeds")
-    folder.create_for_seeds([0, 1])
+    make_seeds("seeds", [0, 1])
     write("seeds/seed-1", history(0.5), finished=False, epochs=9, seed=1)
     comparison = compare_runs(["cut", "none", "seeds"])
     assert comparison.notes == (
@@ -144,7 +151,7 @@ def test_early_stop_leaves_seeds_with_unequal_numbers_of_epochs():
 
 
 def test_losses_that_are_not_finite_have_no_mean():
-    RunFolder("a").create_for_seeds([0, 1])
+    make_seeds("a", [0, 1])
     write("a/seed-0", history(0.5, 0.75, loss=(1.0, math.inf)))
     write("a/seed-1", history(0.5, 0.5, loss=(3.0, 1.0)), seed=1)
     (run,) = compare_runs(["a"]).runs

@@ -91,7 +91,8 @@ def test_a_resumed_run_asks_for_its_plugins(ask):
 @pytest.mark.parametrize("seeds", [(), ("--seeds", 1, 2)])
 def test_a_resumed_run_remembers_its_plugins_by_their_full_names(seeds, ask):
     assert ask(*TINY, *OWN, *seeds, "--rule", "signs", "--run-dir", "run")[0] == 0
-    expected = {"data_dir": None, "plugin": [str(Path(f).resolve()) for f in OWN[1::2]]}
+    plugins = [str(Path(f).resolve()) for f in OWN[1::2]]
+    expected = {"data_dir": None, "plugin": plugins, "checkpoint_every": "5m"}
     names = ["seeds.json", "seed-1/config.json", "seed-2/config.json"] if seeds else ["config.json"]
     for name in names:
         assert json.loads(Path("run", name).read_text("utf-8"))["where"] == expected

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import random
 import warnings
 import zipfile
@@ -19,7 +18,7 @@ from dualnet.errors import DataError, DivergedError, TreeError, UsageError
 from dualnet.learning import RULES, Batch
 from dualnet.models import MLP, LocalMixer
 from dualnet.nn import Context, softmax_cross_entropy
-from dualnet.training import evaluation
+from dualnet.training import evaluation, run_folder
 from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course
 from dualnet.training.loop import Trainer
@@ -163,9 +162,11 @@ def raising(error):
 
 def no_space(patch):
     """Fail to write the second checkpoint, that of the first epoch."""
-    real, count = os.fsync, iter(range(10**6))
+    real, count = run_folder.write_checkpoint, iter(range(10**6))
     full = raising(OSError("no space left on device"))
-    patch.setattr(os, "fsync", lambda file: full() if next(count) == 1 else real(file))
+    patch.setattr(
+        run_folder, "write_checkpoint", lambda *a: full() if next(count) == 1 else real(*a)
+    )
 
 
 def lost_in_step_14(patch):
@@ -319,7 +320,10 @@ def test_an_interrupted_run_keeps_the_same_best_epoch(number, train, tmp_path, m
 def test_the_best_epoch_of_a_run_that_was_killed_before_its_checkpoint(
     train, tmp_path, monkeypatch
 ):
-    """The epoch is made again, now with other numbers, and is the best one no more."""
+    """The epoch is made again, now with other numbers, and is the best one no more.
+
+    Its network was written after its checkpoint; so it is the one before that is there.
+    """
     judged(monkeypatch, [5, 3])
     train("run", epochs=1)
     first = (tmp_path / "run" / "checkpoint.npz").read_bytes()
@@ -327,14 +331,16 @@ def test_the_best_epoch_of_a_run_that_was_killed_before_its_checkpoint(
     (tmp_path / "run" / "checkpoint.npz").write_bytes(first)
     judged(monkeypatch, [5, 6, 7])
     assert train("run", epochs=3, resume=True)["best_epoch"] == 1
-    assert not (tmp_path / "run" / "best.npz").exists()  # that of epoch 1 is gone
+    assert arrays_in(tmp_path / "run" / "best.npz")["epoch:"] == 1
     judged(monkeypatch, [5, 6, 7, 2])
     train("run", epochs=4, resume=True)
     assert arrays_in(tmp_path / "run" / "best.npz")["epoch:"] == 4
 
 
-def test_a_damaged_best_epoch_is_refused(train, tmp_path):
-    train("run", epochs=1)
+def test_a_damaged_best_epoch_is_refused(train, tmp_path, monkeypatch):
+    """Unless it is the last one, which the checkpoint has."""
+    judged(monkeypatch, [3, 5])
+    train("run", epochs=2)
     file = tmp_path / "run" / "best.npz"
     good = arrays_in(file)
     cut = {n: a for n, a in good.items() if n != "params:hidden1/w"}
@@ -349,9 +355,15 @@ def test_a_damaged_best_epoch_is_refused(train, tmp_path):
         else:
             file.write_bytes(content)
         with pytest.raises(DataError, match=rf"best\.npz .*{said}.*; delete it to go on"):
-            train("run", epochs=2, resume=True)
+            train("run", epochs=3, resume=True)
     file.unlink()
-    assert train("run", epochs=2, resume=True)["epochs"] == 2
+    judged(monkeypatch, [3, 5, 2])
+    assert train("run", epochs=3, resume=True)["best_epoch"] == 3
+    best = arrays_in(file)
+    file.write_bytes(b"not an archive")
+    train("run", epochs=3, resume=True)
+    again = arrays_in(file)
+    assert again.keys() == best.keys() and all((again[n] == best[n]).all() for n in best)
 
 
 # --- what a run leaves -------------------------------------------------------------------------
@@ -365,7 +377,9 @@ def test_a_run_folder_holds_what_it_should(train, tmp_path, digits):
     assert {path.name for path in folder.iterdir()} == names  # nothing *.partial
     assert json.loads((folder / "summary.json").read_text()) == summary
     config = json.loads((folder / "config.json").read_text())
-    assert config.keys() == {"settings", "where", "versions", "machine", "command"}
+    assert config.keys() == {
+        *("settings", "data", "where", "versions", "machine", "blas_threads", "command")
+    }
     assert Settings.from_json(config["settings"]) == replace(SETTINGS, epochs=2)
     with open(folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))

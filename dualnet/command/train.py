@@ -24,6 +24,7 @@ from dualnet.errors import DivergedError, Interrupted, UsageError
 from dualnet.naming import as_flags
 from dualnet.nn import Layer
 from dualnet.training.assemble import OPEN_TABLES, TABLES, network_of
+from dualnet.training.checkpoint_interval import USUAL_INTERVAL, CheckpointInterval
 from dualnet.training.config_file import checked, overruled, plugins_in, read_toml
 from dualnet.training.fit import fit, loaded
 from dualnet.training.flags import files_named, given, make_parser
@@ -100,13 +101,16 @@ def start(args: argparse.Namespace) -> None:
     if args.rates is not None and (args.seeds is not None or args.lr is not None):
         raise UsageError("--rates takes neither --lr nor --seeds; it tries each rate with --seed")
     name = f"{settings.dataset}-{settings.model}-{settings.rule}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = RunFolder(args.run_dir or unused(Path("runs") / name), where_of(args))
-    if args.rates is not None:
-        print_rates(settings, folder, args)
-        return
-    for one in (folder, *map(folder.of_seed, args.seeds or ())):
-        one.require_unused()  # before data are loaded
-    conclude(trained(settings, folder, args), args.json)
+    where = where_of(args)
+    new = args.run_dir is None
+    folder = RunFolder.new(Path("runs") / name, where) if new else RunFolder(args.run_dir, where)
+    with folder.claimed():
+        for one in (folder, *map(folder.of_seed, args.seeds or ())):
+            one.require_unused()  # before data are loaded
+        if args.rates is not None:
+            print_rates(settings, folder, args)
+        else:
+            conclude(trained(settings, folder, args), args.json)
 
 
 def with_network(settings: Settings, args: argparse.Namespace) -> tuple[Settings, Layer, Dataset]:
@@ -135,7 +139,7 @@ def resumed(args: argparse.Namespace) -> dict[str, Any]:
     seeds = folder.seeds()
     boards = callbacks_of(args)
     how: dict[str, Any] = {"resume": True, "quiet": args.quiet}
-    with where_to_go_on(folder, args), progress_beside(args.json):
+    with folder.claimed(), where_to_go_on(folder, args), progress_beside(args.json):
         settings, network, dataset = with_network(settings, args)
         if seeds is None:
             return run(settings, network, dataset, folder, callbacks=boards(folder), **how).summary
@@ -161,9 +165,14 @@ def where_to_go_on(folder: RunFolder, args: argparse.Namespace) -> Iterator[None
 
 
 def where_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return where flags say that data and plugins are, whatever the working folder will be."""
-    data_dir = None if args.data_dir is None else os.path.abspath(args.data_dir)
-    return {"data_dir": data_dir, "plugin": [os.path.abspath(file) for file in args.plugin or []]}
+    """Return what flags say that a folder remembers; paths hold in any working folder."""
+    every = args.checkpoint_every or USUAL_INTERVAL
+    CheckpointInterval(every)  # refused at once
+    return {
+        "data_dir": None if args.data_dir is None else os.path.abspath(args.data_dir),
+        "plugin": [os.path.abspath(file) for file in args.plugin or []],
+        "checkpoint_every": every,
+    }
 
 
 def plugin_flags(files: Iterable[str]) -> str:
@@ -195,6 +204,8 @@ def found_again(folder: RunFolder, args: argparse.Namespace) -> RunFolder:
                 "there; name the folder where they are now by --data-dir"
             )
         args.data_dir = now["data_dir"] = before["data_dir"]
+    if args.checkpoint_every is None:
+        now["checkpoint_every"] = before["checkpoint_every"]
     return RunFolder(folder.path, now)
 
 
@@ -205,7 +216,6 @@ def progress_beside(as_json: bool) -> contextlib.AbstractContextManager:
 
 def print_rates(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> None:
     """Try the rates of `--rates`; print a table and a choice, and write both to the folder."""
-    folder.require_unused()
     settings, network, dataset = with_network(settings, args)
     found = find_rates(
         settings, network, dataset, args.rates, rate_steps=args.rate_steps, quiet=args.quiet
@@ -240,7 +250,10 @@ def require_use(data_dir: str | None, settings: Settings) -> None:
         raise UsageError(f"--data-dir is of no use to --dataset {settings.dataset}: it {what}")
 
 
-FREE_ON_RESUME = ("--epochs", "--data-dir", "--plugin", "--tensorboard", "--json", "--quiet")
+FREE_ON_RESUME = (
+    *("--epochs", "--data-dir", "--plugin", "--checkpoint-every", "--tensorboard", "--json"),
+    "--quiet",
+)
 """Flags that may be given beside `--resume`."""
 
 
@@ -263,12 +276,3 @@ def check_settings(settings: Settings) -> None:
         if all(getattr(settings, kind) in names for kind, names in OPEN_TABLES.items()):
             raise
         raise UsageError(f"{error}; if it is your own, name its file with --plugin") from None
-
-
-def unused(path: Path) -> Path:
-    """Return the path, with a number behind it if the path is taken."""
-    candidate, n = path, 1
-    while candidate.exists():
-        n += 1
-        candidate = path.with_name(f"{path.name}-{n}")
-    return candidate

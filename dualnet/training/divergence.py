@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dualnet import tree
+from dualnet.errors import DivergedError
 from dualnet.learning import Batch, LearnerState, estimate_gradient
 from dualnet.learning.task import split_batch
+from dualnet.naming import named
 from dualnet.nn import Context
 from dualnet.optim.clipping import largest_entry
 from dualnet.random import Key
@@ -71,6 +73,22 @@ def noting_start(
     return replace(now, starts=(Start(number, tree.map(np.copy, carried)),))
 
 
+def diverged(trainer: Trainer, now: TrainState, last: int, what: str) -> DivergedError:
+    """Return the error of a run that has diverged.
+
+    Args:
+        trainer: of the run.
+        now: a state with `starts` up to the last step.
+        last: the number of the last step that was made, from 0.
+        what: where it was noticed.
+    """
+    began = where_it_began(trainer, now, last)
+    return DivergedError(
+        f"diverged {what}; {began and began + '; '}lower {named('lr')} (now {trainer.lr:g}) or "
+        f"raise {named('tangents')} if the rule has it; the last good checkpoint is kept"
+    )
+
+
 def where_it_began(trainer: Trainer, now: TrainState, last: int) -> str:
     """Say where the first number that is not finite appeared; "" if it cannot be found.
 
@@ -93,12 +111,12 @@ def where_it_began(trainer: Trainer, now: TrainState, last: int) -> str:
         key, numbers = trainer.of_step(number, per_epoch)
         if number >= last - 1:
             for what, arrays in _pieces_before_update(trainer, carried, batch, key):
-                if not _finite(trainer, arrays):
+                if not all_finite(trainer, arrays):
                     return f"the first number that is not finite is in {what} of step {number + 1}"
         carried, _ = plain(carried, batch, key, numbers)
         if number >= last - 1:
             for path, x in tree.items(carried._asdict()):
-                if not _finite(trainer, x):
+                if not all_finite(trainer, x):
                     part, _, path = path.partition("/")
                     return (
                         "the first number that is not finite is in "
@@ -154,7 +172,7 @@ def _where_in_evaluation(trainer: Trainer, carried: Carried) -> str:
         inputs = trainer.prepare(images[start : start + trainer.batch_size])
         trainer.task.network.apply(carried.params, carried.model_state, inputs, Context(tap=tap))
         for what, arrays in seen:
-            if not _finite(trainer, arrays):
+            if not all_finite(trainer, arrays):
                 return f"the first number that is not finite is in {what}, in evaluation mode"
     return ""
 
@@ -170,7 +188,7 @@ def _watch() -> tuple[list[tuple[str, Array]], Any]:
     return seen, tap
 
 
-def _finite(trainer: Trainer, arrays: Tree) -> bool:
+def all_finite(trainer: Trainer, arrays: Tree) -> bool:
     """Whether all numbers in a tree are finite."""
     largest = largest_entry(arrays)
     return largest is None or bool(np.isfinite(trainer.backend.to_host(largest)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from dualnet.models import MODELS
 from dualnet.nn import Layer
 from dualnet.options import of_kind
 from dualnet.training.assemble import TABLES, Model, network_of
+from dualnet.training.checkpoint_interval import CheckpointInterval
 from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.resolve import resolve
@@ -56,6 +58,7 @@ def fit(
     data_dir: str | None = None,
     run_dir: str | Path | RunFolder | None = None,
     resume: bool = False,
+    checkpoint_every: str | None = None,
     quiet: bool = False,
     **settings: Any,
 ) -> FittedNetwork:
@@ -76,6 +79,8 @@ def fit(
         run_dir: a folder for checkpoints, figures and the outcome, see `RunFolder`; None for none.
         resume: whether a run that `run_dir` holds already goes on from its checkpoint, with the
             same examples and settings, but for more `epochs`; where there is none, one begins.
+        checkpoint_every: how often `run_dir` gets a checkpoint beside that of each epoch, in steps,
+            as `"100"`, or minutes, as `"5m"`; None for five minutes, or what it was before.
         quiet: whether the header, progress bars and the lines of epochs are left out.
         **settings: all other settings and options by the names that their flags have on the command
             line, with `_` for `-`: `epochs`, `lr`, `batch_size`, `tangents`, `optimizer`, `seed`,
@@ -90,25 +95,26 @@ def fit(
         DivergedError: the loss is NaN or infinite.
     """
     _require_callbacks(callbacks)
-    folder = _folder(run_dir, data_dir)
+    folder = _folder(run_dir, data_dir, checkpoint_every)
     named, options = _name_and_options(model)
     _require_said_once(model, examples, options, data_dir, settings)
     choices = {"model": named, "rule": rule, "dataset": _name_of(examples)}
     given = {**settings, **{n: v for n, v in choices.items() if v is not None}, **options}
     tables = {**TABLES, "model": {**MODELS, GIVEN: Given}}
-    if examples is None or isinstance(examples, str):
-        # What nobody can do is refused before files are looked for.
-        chosen, dataset = loaded(resolve(given, tables), data_dir, quiet)
-    else:
-        dataset = _given(examples, {key: settings.get(key) for key in _OF_DATA})
-        if not dataset.classes:
-            given.setdefault("objective", "regression")
-        chosen = resolve(given, tables)
-    _require_targets(chosen, dataset)
-    with out_of_memory_explained(chosen):
-        network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
-    begun = resume and _holds_the_same_run(folder, chosen)
-    return run(chosen, network, dataset, folder, resume=begun, callbacks=callbacks, quiet=quiet)
+    with nullcontext() if folder is None else folder.claimed():
+        if examples is None or isinstance(examples, str):
+            # What nobody can do is refused before files are looked for.
+            chosen, dataset = loaded(resolve(given, tables), data_dir, quiet)
+        else:
+            dataset = _given(examples, {key: settings.get(key) for key in _OF_DATA})
+            if not dataset.classes:
+                given.setdefault("objective", "regression")
+            chosen = resolve(given, tables)
+        _require_targets(chosen, dataset)
+        with out_of_memory_explained(chosen):
+            network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
+        begun = resume and _holds_the_same_run(folder, chosen)
+        return run(chosen, network, dataset, folder, resume=begun, callbacks=callbacks, quiet=quiet)
 
 
 def loaded(settings: Settings, data_dir: str | None, quiet: bool) -> tuple[Settings, Dataset]:
@@ -123,14 +129,27 @@ def loaded(settings: Settings, data_dir: str | None, quiet: bool) -> tuple[Setti
     return settings, data.load(settings.dataset, data_dir, quiet=quiet, **of_data)
 
 
-def _folder(run_dir: str | Path | RunFolder | None, data_dir: str | None) -> RunFolder | None:
-    """Return the folder of the run, which remembers where its data are."""
-    if run_dir is None or isinstance(run_dir, RunFolder):
+def _folder(
+    run_dir: str | Path | RunFolder | None, data_dir: str | None, checkpoint_every: str | None
+) -> RunFolder | None:
+    """Return the folder of the run, which remembers where its data are, and how often it saves."""
+    if isinstance(run_dir, RunFolder):
         return run_dir
+    if run_dir is None:
+        if checkpoint_every is not None:
+            raise UsageError("fit: checkpoint_every: expected run_dir with it, a folder; got none")
+        return None
     if not isinstance(run_dir, (str, Path)) or run_dir == "":
         raise UsageError(f"fit: run_dir: expected the path of a folder, got {run_dir!r}")
-    where = {"data_dir": os.path.abspath(data_dir), "plugin": []} if data_dir else None
-    return RunFolder(run_dir, where)
+    folder = RunFolder(run_dir)
+    given = {
+        "data_dir": data_dir and os.path.abspath(data_dir),
+        "checkpoint_every": checkpoint_every,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if "checkpoint_every" in given:
+        CheckpointInterval(of_kind("", "fit: checkpoint_every", checkpoint_every, "str"))
+    return RunFolder(run_dir, {**folder.where(), **given}) if given else folder
 
 
 def _holds_the_same_run(folder: RunFolder | None, chosen: Settings) -> bool:
@@ -142,6 +161,8 @@ def _holds_the_same_run(folder: RunFolder | None, chosen: Settings) -> bool:
     if folder is None:
         raise UsageError("fit: resume: expected run_dir with it, the folder of the run; got none")
     if not folder.has_begun():
+        if folder.holds("config.json"):  # of a run that was killed before its first checkpoint
+            folder.remove("config.json")
         return False
     # As JSON has them: there a tuple is a list.
     before, now = (json.loads(json.dumps(one.as_json())) for one in (folder.settings(), chosen))

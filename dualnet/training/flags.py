@@ -14,6 +14,7 @@ from dualnet.errors import UsageError
 from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
 from dualnet.naming import did_you_mean, flag, shown
 from dualnet.nn import READS
+from dualnet.training.checkpoint_interval import USUAL_INTERVAL
 from dualnet.training.resolve import (
     DATASET_DEFAULTS,
     DEFAULTS,
@@ -132,6 +133,11 @@ WHERE_AND_HOW_TO_REPORT: Flags = {
     "--dtype": _one_of(DTYPES) | {"help": "{}; default float32"},
     "--run-dir": {"metavar": "DIR", "help": "default runs/DATASET-MODEL-RULE-TIME"},
     "--resume": {"metavar": "RUN", "help": "go on with the run in this folder"},
+    "--checkpoint-every": {
+        "metavar": "N",
+        "help": "write a checkpoint every N steps, or as often as 30s, 5m or 1h say; default "
+        f"{USUAL_INTERVAL}",
+    },
     "--grad-stats": _INT
     | {"help": "every N steps, compare gradients with the exact ones; default never"},
     "--tensorboard": _SWITCH

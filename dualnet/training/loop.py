@@ -16,7 +16,6 @@ from dualnet.analysis import Point, compare
 from dualnet.backends import Backend
 from dualnet.data import Dataset, batches
 from dualnet.data.augment import Augmentation
-from dualnet.errors import DivergedError
 from dualnet.learning import (
     Batch,
     LearnerState,
@@ -25,11 +24,10 @@ from dualnet.learning import (
     Task,
     estimate_gradient,
 )
-from dualnet.naming import named
 from dualnet.optim import Optimizer
 from dualnet.random import Key
 from dualnet.schedules import Schedule
-from dualnet.training.divergence import left_out_unless_finite, noting_start, where_it_began
+from dualnet.training.divergence import all_finite, diverged, left_out_unless_finite, noting_start
 from dualnet.training.epoch import course, step_number
 from dualnet.training.evaluation import Evaluation
 from dualnet.training.examples import Examples
@@ -169,7 +167,8 @@ class Trainer:
         self,
         now: TrainState,
         on_epoch: Callable[[TrainState], bool | None],
-        on_interrupt: Callable[[TrainState], None],
+        save: Callable[[TrainState], None],
+        is_due: Callable[[], bool] = lambda: False,
         quiet: bool = False,
     ) -> tuple[TrainState, list[float]]:
         """Train from a state to the last epoch.
@@ -177,7 +176,8 @@ class Trainer:
         Args:
             now: `start()`, or a state from a checkpoint.
             on_epoch: called with the state after each epoch; the run ends if it returns True.
-            on_interrupt: called with the last whole state before a KeyboardInterrupt goes on.
+            save: called with the last whole state before a KeyboardInterrupt, or if it is due.
+            is_due: called after each step; it returns whether the state is to be saved.
             quiet: whether the progress bar is left out.
 
         Returns:
@@ -197,8 +197,10 @@ class Trainer:
                     now = state
                     if now.position[1] == 0 and on_epoch(now):
                         break
+                    if is_due():
+                        save(self.collect_losses(now))
         except KeyboardInterrupt:
-            on_interrupt(self.collect_losses(now))
+            save(self.collect_losses(now))
             raise
         return now, step_seconds
 
@@ -327,17 +329,9 @@ class Trainer:
                 if self.on_nan == "skip":
                     skipped = skipped + 1
                     continue
-                raise self._diverged(now, number, f"at step {number + 1}: the loss is {loss}")
+                raise diverged(self, now, number, f"at step {number + 1}: the loss is {loss}")
             sums = np.add(sums, (loss * n, right / self.objective.views_per_image, n, 0))
         return replace(now, sums=sums, skipped=skipped, unread=())
-
-    def _diverged(self, now: TrainState, last: int, what: str) -> DivergedError:
-        """Return the error of a run that made its steps up to `last`, numbered from 0."""
-        began = where_it_began(self, now, last)
-        return DivergedError(
-            f"diverged {what}; {began and began + '; '}lower {named('lr')} (now {self.lr:g}) or "
-            f"raise {named('tangents')} if the rule has it; the last good checkpoint is kept"
-        )
 
     def compared(self, now: TrainState, number: int, seen: dict[str, Tree], key: Key) -> Tree:
         """Return the comparisons, with that of this step's gradient if it is the step's turn."""
@@ -360,11 +354,13 @@ class Trainer:
         last = (epoch + 1) * per_epoch - 1
         loss, hits, examples, seconds = now.sums
         if not examples:
-            raise self._diverged(now, last, f"in epoch {epoch + 1}: all its steps were left out")
+            raise diverged(self, now, last, f"in epoch {epoch + 1}: all its steps were left out")
         test_loss, test_accuracy = self.evaluate(now)
         if not np.isfinite(test_loss):
             what = f"in epoch {epoch + 1}: the test loss is {test_loss}"
-            raise self._diverged(now, last, what)
+            raise diverged(self, now, last, what)
+        if not all_finite(self, now.carried):
+            raise diverged(self, now, last, f"in epoch {epoch + 1}, although the loss is finite")
         lr = self.lr * self.schedule(last, self.epochs * per_epoch, per_epoch)
         accuracy = hits / examples if self.objective.classifies else np.nan
         row = [epoch + 1, loss / examples, accuracy, test_loss, test_accuracy, lr, seconds]

@@ -43,6 +43,7 @@ class Report:
         seeds: of several runs; () for one run, whose seed the settings have.
         folder: of the run or of all runs; None for none.
         quiet: whether nothing is shown.
+        differs: what is not as it was when the run began.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Report:
         seeds: Sequence[int] = (),
         folder: RunFolder | None = None,
         quiet: bool = False,
+        differs: str = "",
     ):
         self._trainer, self._settings, self._quiet = trainer, settings, quiet
-        self._seeds, self._folder = tuple(seeds), folder
+        self._seeds, self._folder, self._differs = tuple(seeds), folder, differs
         self._began, self._done = time.perf_counter(), 0
 
     def begin(self, start: TrainState) -> None:
@@ -128,6 +130,8 @@ class Report:
             lines["objective"] = _with_options(chosen.objective, chosen.objective_options)
         if len(start.history):
             lines["goes on"] = f"after epoch {len(start.history)}"
+        if self._differs:
+            lines["differs"] = f"{self._differs}; numbers may be rounded otherwise than before"
         header = {name: _wrapped(text) for name, text in lines.items()}
         if self._folder is not None:
             header["folder"] = str(self._folder.path)  # in one line, to be copied

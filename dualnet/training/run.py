@@ -5,17 +5,21 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from dualnet import tree
 from dualnet.analysis import TOTAL
+from dualnet.console import say
 from dualnet.data import Dataset
-from dualnet.errors import DataError, DivergedError, UsageError
-from dualnet.naming import assigned
+from dualnet.data.fingerprint import fingerprint
+from dualnet.errors import DivergedError, UsageError
 from dualnet.nn import Layer
 from dualnet.training.assemble import make_trainer
+from dualnet.training.checkpoint_interval import CheckpointInterval
+from dualnet.training.divergence import all_finite
 from dualnet.training.history import Row, best, best_epoch, outcome, rows
 from dualnet.training.loop import Trainer
 from dualnet.training.memory import out_of_memory_explained, peak_memory_bytes
@@ -23,8 +27,9 @@ from dualnet.training.pictures.curve import draw_curve
 from dualnet.training.pictures.gradients import draw_gradients
 from dualnet.training.published import published
 from dualnet.training.report import Report
-from dualnet.training.run_folder import BEST, COLUMNS, DIVERGED, NETWORK, RunFolder
-from dualnet.training.same_network import require_same_network
+from dualnet.training.restored import of_best, read_best, restored
+from dualnet.training.run_folder import BEST, DIVERGED, NETWORK, RunFolder
+from dualnet.training.same_network import require_same_run
 from dualnet.training.settings import Settings
 from dualnet.training.state import Carried, TrainState
 from dualnet.training.trained import FittedNetwork, Trained, parts_of
@@ -33,6 +38,8 @@ from dualnet.tree import Tree
 Callback = Callable[[Row], Any]
 """It gets an epoch's figures by their names in `COLUMNS`; if it returns True, training ends."""
 
+MEASURED = ("seconds", "seconds_per_step", "peak_memory_bytes")
+"""What a summary has measured, which no checkpoint tells."""
 _WARM_UP_STEPS = 5
 
 
@@ -60,7 +67,7 @@ def run(
     Raises:
         DivergedError, DataError, UsageError, BackendError: see `dualnet.errors`.
     """
-    with out_of_memory_explained(settings):
+    with nullcontext() if folder is None else folder.claimed(), out_of_memory_explained(settings):
         trainer = make_trainer(settings, network, dataset)
         if folder is None:
             one = Run(settings, trainer, callbacks)
@@ -68,7 +75,7 @@ def run(
             one = KeptRun(settings, trainer, folder, resume, callbacks)
         if one.done is not None:
             return one.fitted(one.start)
-        report = Report(trainer, settings, folder=folder, quiet=quiet)
+        report = Report(trainer, settings, folder=folder, quiet=quiet, differs=one.differs)
         report.begin(one.start)
 
         def on_epoch(state: TrainState) -> bool:
@@ -77,12 +84,12 @@ def run(
             return one.call_back(state)
 
         try:
-            now, step_seconds = trainer.train(one.start, on_epoch, one.save, quiet)
+            now, step_seconds = trainer.train(one.start, on_epoch, one.save, one.is_due, quiet)
         except DivergedError as error:
             one.lose(error)
             raise
-    one.finish(now, step_seconds)
-    return one.fitted(now)
+        one.finish(now, step_seconds)
+        return one.fitted(now)
 
 
 class Run:
@@ -95,7 +102,10 @@ class Run:
     Attributes:
         start: the state from which the run goes on.
         done: the summary of a run that has reached its end; None before.
+        differs: what is not as it was when the run began; see `surroundings.what_differs`.
     """
+
+    differs = ""
 
     def __init__(self, settings: Settings, trainer: Trainer, callbacks: Sequence[Callback] = ()):
         self._began = time.perf_counter()
@@ -108,6 +118,10 @@ class Run:
 
     def save(self, state: TrainState) -> None:
         """Keep a state, from which the run can go on."""
+
+    def is_due(self) -> bool:
+        """Count a step, and return whether the state after it is to be saved."""
+        return False
 
     def save_epoch(self, state: TrainState) -> None:
         """Keep a state after an epoch, and its network if it is the best one so far."""
@@ -166,8 +180,12 @@ class KeptRun(Run):
     """A run that is kept in a folder, from which it can go on.
 
     Args:
-        settings, folder, resume, callbacks: see `run`.
+        settings, resume, callbacks: see `run`.
         trainer: of the run.
+        folder: of the run, which has claimed it.
+
+    Attributes:
+        interval: says when checkpoints are due.
 
     Raises:
         DataError, UsageError: see `run`.
@@ -183,38 +201,46 @@ class KeptRun(Run):
     ):
         super().__init__(settings, trainer, callbacks)
         self.folder = folder
-        if resume:
+        self.interval = CheckpointInterval(folder.where()["checkpoint_every"])
+        data = fingerprint(trainer.dataset)
+        if not resume:
+            folder.require_unused()
+            folder.write_settings(settings, data)
+            self._write_network()
+            self.save(self.start)
+            return
+        if folder.has_begun():
             self.start = restored(self.start, settings, folder)
-            require_same_network(folder, self._description())
-            found = folder.summary() if trainer.is_over(self.start) else None
-            # A run that was given more epochs and then killed has the summary of fewer.
-            if found is not None and found.get("epochs") == len(self.start.history):
-                self.done = found
-                self._best = self._read_best()
-                return
-            folder.write_settings(settings)  # the run may have more epochs now
-            if folder.holds(DIVERGED):
-                folder.remove(DIVERGED)
-            self._best = self._read_best()
-        else:
-            folder.create(settings)
+        self.differs = require_same_run(folder, self._description(), data)
+        folder.write_settings(settings, data)  # the run may have more epochs now
+        if folder.holds(DIVERGED):
+            folder.remove(DIVERGED)
         self._write_network()
+        self._best = self._best_so_far()
+        # A run that was killed may have written some of its files and not others.
         self.save(self.start)
+        self.folder.write_metrics(self.start.history)
+        if trainer.is_over(self.start):
+            self.finish(self.start, [])
 
-    def _read_best(self) -> Carried:
+    def _best_so_far(self) -> Carried:
         """Return the best network of a run that goes on, or where it starts if there is none.
 
-        `best.npz` is deleted if it is of an epoch that the checkpoint does not know, as after a run
-        was killed between the two.  It makes the epoch again, but perhaps with other numbers,
-        because it may have been given more epochs, and with them other rates.
+        `best.npz` is written after the checkpoint.  So if a run was killed between the two, the
+        best network is that in the checkpoint.
         """
-        if not self.folder.holds(BEST):
-            return self.start.carried
-        found, history = read_best(self.start, self.folder), self.start.history
-        if not len(history) or int(found["epoch"]) != best_epoch(history):
-            self.folder.remove(BEST)
-            return self.start.carried
-        return self.start.carried._replace(**{n: found[n] for n in found if n != "epoch"})
+        start, folder = self.start, self.folder
+        best = best_epoch(start.history) if len(start.history) else None
+        if best == len(start.history) and not start.position[1]:
+            self._write_best(start)
+            return start.carried
+        if not folder.holds(BEST):
+            return start.carried
+        found = read_best(start, folder)
+        if int(found["epoch"]) != best:
+            folder.remove(BEST)
+            return start.carried
+        return start.carried._replace(**{n: found[n] for n in found if n != "epoch"})
 
     def _write_network(self) -> None:
         """Write `network.json`, unless a layer cannot be written as text."""
@@ -232,12 +258,26 @@ class KeptRun(Run):
             return None
 
     def save(self, state: TrainState) -> None:
-        """Write a state, from which the run can go on."""
+        """Write a state, from which the run can go on, unless a number of it is not finite."""
+        self.interval.begin()
+        if not all_finite(
+            self.trainer, state.carried
+        ):  # it has diverged, which its next evaluation says
+            return
         self.folder.write_checkpoint(tree.map(self.trainer.backend.to_host, state.as_trees()))
         if self.settings.grad_stats is not None:
             self.folder.write_gradients(
                 self._compared(state), self.settings.grad_stats, state.comparisons
             )
+
+    def is_due(self) -> bool:
+        """Count a step, and return whether the state after it is to be saved."""
+        return self.interval.is_due()
+
+    def _write_best(self, state: TrainState) -> None:
+        """Write the network of a state as the best one."""
+        best = of_best(state)
+        self.folder.write_checkpoint(tree.map(self.trainer.backend.to_host, best), BEST)
 
     def _compared(self, state: TrainState) -> list[str]:
         """Return the names of what `--grad-stats` compares."""
@@ -246,11 +286,9 @@ class KeptRun(Run):
     def save_epoch(self, state: TrainState) -> None:
         """Write a state after an epoch, and the figures of all epochs."""
         super().save_epoch(state)
-        if best_epoch(state.history) == len(state.history):
-            # Before the checkpoint: a run that is killed in between makes this epoch again.
-            best = of_best(state)
-            self.folder.write_checkpoint(tree.map(self.trainer.backend.to_host, best), BEST)
         self.save(state)
+        if best_epoch(state.history) == len(state.history):
+            self._write_best(state)
         self.folder.write_metrics(state.history)
 
     def lose(self, error: DivergedError) -> None:
@@ -259,20 +297,27 @@ class KeptRun(Run):
 
     def finish(self, now: TrainState, step_seconds: list[float]) -> dict[str, Any]:
         """Write and return the summary of a run that has reached its end."""
+        before = self.folder.summary() or {}
         summary = super().finish(now, step_seconds)
+        if not step_seconds:  # it had reached its end before, which was measured then
+            summary |= {"seconds": float(now.history[:, -1].sum())}
+            if before.get("epochs") == summary["epochs"]:
+                summary |= {name: before[name] for name in MEASURED if name in before}
         summary["run_dir"] = str(self.folder.path)
         self.folder.write_json("summary.json", summary)
-        settings = self.settings
-        draw_curve(now.history, settings.title, self.folder.path / "curve.png")
-        if settings.grad_stats is not None:
-            draw_gradients(
-                self._compared(now),
-                settings.grad_stats,
-                now.comparisons,
-                settings.title,
-                self.folder.path / "gradients.png",
-            )
+        self._draw(now)
         return summary
+
+    def _draw(self, now: TrainState) -> None:
+        """Draw the pictures; if one cannot be drawn, say so: the run is finished all the same."""
+        title, folder = self.settings.title, self.folder.path
+        try:
+            draw_curve(now.history, title, folder / "curve.png")
+            if (every := self.settings.grad_stats) is not None:
+                compared, rows = self._compared(now), now.comparisons
+                draw_gradients(compared, every, rows, title, folder / "gradients.png")
+        except Exception as error:
+            say(f"{folder}: no picture could be drawn: {type(error).__name__}: {error}")
 
 
 def _with_arrays_of_its_own(carried: Carried) -> Carried:
@@ -289,67 +334,6 @@ def _with_arrays_of_its_own(carried: Carried) -> Carried:
         model_state=own(carried.model_state),
         readout=own(carried.readout),
     )
-
-
-def restored(start: TrainState, settings: Settings, folder: RunFolder) -> TrainState:
-    """Return the state in a run's checkpoint.
-
-    Args:
-        start: the state of such a run before its first step, which the checkpoint must be like.
-        settings: of the run as it goes on.
-        folder: of the run.
-
-    Raises:
-        DataError: the checkpoint is missing, damaged or does not fit.
-        UsageError: the run has done more epochs than the settings ask for.
-    """
-    # The history and the comparisons grow, so their length is whatever the checkpoint holds.
-    grown = tree.map(lambda _: None, start.comparisons)
-    like = {**start.as_trees(), "history": None, "comparisons": grown}
-    now = TrainState.from_trees(folder.read_checkpoint(like))
-    if now.history.shape != (now.position[0], len(COLUMNS)) or now.history.dtype != np.float64:
-        raise DataError(
-            f"{folder.path / 'checkpoint.npz'} is damaged: at epoch {now.position[0]} it has a "
-            f"history {now.history.dtype}{now.history.shape}; start the run anew"
-        )
-    pairs = zip(tree.leaves(now.comparisons), tree.leaves(start.comparisons), strict=True)
-    for found, empty in pairs:
-        if (found.shape[1:], found.dtype) != (empty.shape[1:], empty.dtype):
-            raise DataError(
-                f"{folder.path / 'checkpoint.npz'} is damaged: it compares gradients in "
-                f"{found.dtype}{found.shape}, expected {empty.dtype}(m, {empty.shape[1]}, 3); "
-                "start the run anew"
-            )
-    if settings.epochs < now.position[0]:
-        raise UsageError(
-            f"{assigned('epochs', settings.epochs)}: the run has done {now.position[0]} "
-            "epochs already"
-        )
-    return now
-
-
-def of_best(state: TrainState) -> dict[str, Tree]:
-    """Return the trees of `best.npz`: all that predictions need, and the number of the epoch."""
-    carried = state.carried
-    return {
-        "params": carried.params,
-        "model_state": carried.model_state,
-        "readout": carried.readout,
-        "epoch": np.array(len(state.history)),
-    }
-
-
-def read_best(like: TrainState, folder: RunFolder) -> dict[str, Tree]:
-    """Return the trees that `of_best` made, as they are in a run folder.
-
-    Args:
-        like: a state of such a run, as `Trainer.start` makes it.
-        folder: of the run.
-
-    Raises:
-        DataError: the file is missing, damaged, or does not fit.
-    """
-    return folder.read_checkpoint(of_best(like), BEST)
 
 
 def seconds_per_step(step_seconds: list[float]) -> float | None:

@@ -31,6 +31,7 @@ A search for a learning rate has a folder with two files:
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -40,10 +41,12 @@ from typing import Any
 import numpy as np
 
 from dualnet.errors import DataError, UsageError
-from dualnet.files import write_file
+from dualnet.files import read_file, sweep, write_file
+from dualnet.locks import FolderLock
 from dualnet.naming import assigned
 from dualnet.options import of_kind
 from dualnet.training.checkpoint import read_checkpoint, write_checkpoint
+from dualnet.training.checkpoint_interval import USUAL_INTERVAL
 from dualnet.training.settings import Settings
 from dualnet.training.surroundings import surroundings
 from dualnet.tree import Tree
@@ -54,7 +57,11 @@ GRADIENT_COLUMNS = ("step", "layer", "cosine", "angle", "norm_ratio")
 CHECKPOINT, BEST, NETWORK = "checkpoint.npz", "best.npz", "network.json"
 DIVERGED = "diverged.json"
 
-WHERE: dict[str, tuple[str, Any]] = {"data_dir": ("str | None", None), "plugin": ("list[str]", [])}
+WHERE: dict[str, tuple[str, Any]] = {
+    "data_dir": ("str | None", None),
+    "plugin": ("list[str]", []),
+    "checkpoint_every": ("str", USUAL_INTERVAL),
+}
 """What a folder remembers beside settings → what it holds, and what it is if nothing was said."""
 
 _START_ANEW = "start the run anew in another folder"
@@ -62,7 +69,7 @@ _REMEDIES = {CHECKPOINT: _START_ANEW, BEST: "delete it to go on; a better epoch 
 
 
 class RunFolder:
-    """The files of one run.
+    """The files of one run, which one process at a time has to itself while it writes them.
 
     Args:
         path: the folder, which is made when it is first written to.
@@ -72,36 +79,75 @@ class RunFolder:
     def __init__(self, path: str | Path, where: Mapping[str, Any] | None = None):
         self.path = Path(path)
         self._where = where
+        self._lock: FolderLock | None = None
+        self._made_here: list[Path] = []
 
-    def create(self, settings: Settings) -> None:
-        """Make the folder and write `config.json`.
+    @classmethod
+    def new(cls, path: Path, where: Mapping[str, Any] | None = None) -> RunFolder:
+        """Make a folder that no other run has, with a number behind its name if it is taken."""
+        for n in itertools.count(1):
+            folder = cls(path if n == 1 else path.with_name(f"{path.name}-{n}"), where)
+            if folder.make():
+                return folder
+        raise AssertionError
 
-        Raises:
-            UsageError: the folder holds a run already, or cannot be made or written to.
-        """
-        self.require_unused()
-        self.make()
-        self.write_settings(settings)
-
-    def make(self) -> None:
-        """Make the folder, if it is not there."""
+    def make(self) -> bool:
+        """Make the folder if it is not there, and return whether it was made."""
+        missing = [one for one in (self.path, *self.path.parents) if not one.exists()]
         with self._errors_named():
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir()
+            except FileExistsError:
+                if not self.path.is_dir():
+                    raise
+                return False
+            self._made_here = missing
+            return True
 
-    def create_for_seeds(self, seeds: Sequence[int]) -> None:
-        """Make a folder for runs of several seeds, and write `seeds.json`.
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Have the folder for one run alone; it is made if it is not there.
+
+        What a killed run has left half-written is deleted.  Folders that were made for a run that
+        then wrote nothing are deleted, too.  Within, it may be claimed again.
 
         Raises:
-            UsageError: the folder, or that of a seed, holds a run already, or cannot be made.
+            UsageError: another run has the folder, or it cannot be made.
         """
-        for folder in (self, *map(self.of_seed, seeds)):
-            folder.require_unused()
-        self.make()
-        self.write_seeds(seeds)
+        if self._lock is not None:
+            yield
+            return
+        self._lock = lock = self._locked()
+        try:
+            sweep(self.path)
+            yield
+        finally:
+            self._lock = None
+            lock.release()
+            with suppress(OSError):  # it is not empty
+                for made in self._made_here:
+                    made.rmdir()
 
-    def write_seeds(self, seeds: Sequence[int]) -> None:
-        """Write `seeds.json`."""
-        self.write_json("seeds.json", {"seeds": list(seeds), "where": self.where()})
+    def _locked(self) -> FolderLock:
+        """Return the lock of the folder, which is made if it is not there."""
+        with self._errors_named():
+            while True:
+                self.make()
+                try:
+                    return FolderLock(self.path)
+                except FileNotFoundError:  # a run that wrote nothing has deleted it just now
+                    continue
+                except BlockingIOError as error:
+                    raise UsageError(
+                        f"{assigned('run_dir', self.path)} is in use: {error}; wait until it ends, "
+                        "or choose another folder"
+                    ) from None
+
+    def write_seeds(self, settings: Settings, seeds: Sequence[int]) -> None:
+        """Write `seeds.json` for runs of several seeds."""
+        found = {"seeds": list(seeds), "settings": settings.as_json(), "where": self.where()}
+        self.write_json("seeds.json", found)
 
     def of_seed(self, seed: int) -> RunFolder:
         """Return the folder of one run of several seeds."""
@@ -146,19 +192,34 @@ class RunFolder:
     def has_begun(self) -> bool:
         """Whether a run was made here, so that it goes on from its checkpoint.
 
-        One that was killed before its first checkpoint loses its `config.json` and can be made
-        anew.
+        One that was killed before its first checkpoint begins anew.
         """
-        if self.holds(CHECKPOINT) or self.holds("metrics.csv"):
-            return True
-        if self.holds("config.json"):
-            self.remove("config.json")
-        return False
+        return self.holds(CHECKPOINT) or self.holds("metrics.csv")
 
-    def write_settings(self, settings: Settings) -> None:
-        """Write `config.json`."""
-        beside = {"where": self.where(), **surroundings()}
+    def write_settings(self, settings: Settings, data: str) -> None:
+        """Write `config.json`.
+
+        Args:
+            settings: of the run.
+            data: the fingerprint of its data set.
+        """
+        beside = {"data": data, "where": self.where(), **surroundings()}
         self.write_json("config.json", {"settings": settings.as_json(), **beside})
+
+    def began_with(self) -> dict[str, Any]:
+        """Return what `config.json` holds beside settings: fingerprint of the data, surroundings.
+
+        Raises:
+            DataError: the file is missing or damaged.
+        """
+        file = self.path / "config.json"
+        try:
+            found = json.loads(read_file(file, 1 << 20))
+            if not isinstance(found, dict):
+                raise ValueError("it holds no object")
+            return found
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(f"{file} is damaged: {error}; start the run anew") from error
 
     def where(self) -> dict[str, Any]:
         """Return where the data and the plugins of the run were: values of `WHERE`.
@@ -183,7 +244,7 @@ class RunFolder:
         return {n: of_kind(at, n, found.get(n, usual), kind) for n, (kind, usual) in WHERE.items()}
 
     def settings(self, check: Callable[[Settings], None] = lambda _: None) -> Settings:
-        """Return the settings in `config.json`.
+        """Return the settings in `config.json`, or in `seeds.json` of several seeds.
 
         Args:
             check: raises a UsageError if a name or an option in settings does not exist; without
@@ -193,7 +254,8 @@ class RunFolder:
             UsageError: there is no such run, or it cannot be read.
             DataError: the file is damaged.
         """
-        file = self.path / "config.json"
+        of_seeds = self.holds("seeds.json")
+        file = self.path / ("seeds.json" if of_seeds else "config.json")
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
             if not isinstance(data, dict) or not isinstance(data.get("settings"), dict):

@@ -9,6 +9,34 @@ from typing import Any
 from dualnet.errors import UsageError
 from dualnet.naming import assigned
 from dualnet.training.run_folder import NETWORK, RunFolder
+from dualnet.training.surroundings import surroundings, what_differs
+
+
+def require_same_run(folder: RunFolder, network: dict[str, Any] | None, data: str) -> str:
+    """Make sure that a run goes on with what it began with.
+
+    Args:
+        folder: of the run.
+        network: what `network.json` would hold; None if a layer cannot be written as text.
+        data: the fingerprint of the data set.
+
+    Returns:
+        What else is not as it was, see `surroundings.what_differs`; "" for nothing.
+
+    Raises:
+        UsageError: it is another network, or another data set.
+        DataError: `config.json` is damaged.
+    """
+    require_same_network(folder, network)
+    before = folder.began_with()
+    if before.get("data") != data:
+        known = str(before.get("data"))[:12]
+        raise UsageError(
+            f"{assigned('resume', folder.path)}: expected the data set that the run began with, "
+            f"whose SHA-256 begins with {known!r}, got one with {data[:12]}; give the same files "
+            "or arrays, or start the run anew in another folder"
+        )
+    return what_differs(before, surroundings())
 
 
 def require_same_network(folder: RunFolder, now: dict[str, Any] | None) -> None:

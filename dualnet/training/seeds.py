@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -60,28 +61,33 @@ def run_seeds(
         DivergedError: all runs have diverged.
         DataError, UsageError, BackendError: see `dualnet.errors`.
     """
-    if not resume:
-        folder.create_for_seeds(seeds)
-    else:
-        folder.write_seeds(seeds)  # data may be elsewhere now
-    with out_of_memory_explained(settings, len(seeds)):
+    folders = [folder.of_seed(seed) for seed in seeds]
+    with ExitStack() as claims, out_of_memory_explained(settings, len(seeds)):
+        for one in (folder, *folders):
+            claims.enter_context(one.claimed())
+            if not resume:
+                one.require_unused()
         trainer = make_trainer(settings, network, dataset)
+        folder.write_seeds(settings, seeds)
         runs = [
             KeptRun(
                 replace(settings, seed=seed),
                 replace(trainer, seed=seed),
-                folder.of_seed(seed),
-                resume=resume and folder.of_seed(seed).has_begun(),
-                callbacks=callbacks(folder.of_seed(seed)),
+                one,
+                resume=resume and one.holds("config.json"),
+                callbacks=callbacks(one),
             )
-            for seed in seeds
+            for seed, one in zip(seeds, folders, strict=True)
         ]
         outcomes: Outcomes = {one.settings.seed: one.done for one in runs if one.done is not None}
         for together in _by_position([one for one in runs if one.done is None]):
             ones = [one.settings.seed for one in together]
-            report = Report(trainer, settings, seeds=ones, folder=folder, quiet=quiet)
+            differs = together[0].differs
+            report = Report(
+                trainer, settings, seeds=ones, folder=folder, quiet=quiet, differs=differs
+            )
             outcomes |= _train(together, report, quiet)
-    return combined({seed: outcomes[seed] for seed in seeds}, folder)
+        return combined({seed: outcomes[seed] for seed in seeds}, folder)
 
 
 def settings_to_resume(
@@ -99,22 +105,21 @@ def settings_to_resume(
         DataError: a file is damaged.
     """
     seeds = folder.seeds()
-    folders = [folder] if seeds is None else [folder.of_seed(seed) for seed in seeds]
-    begun = [one for one in folders if seeds is None or one.holds("config.json")]
-    if not begun:
-        raise UsageError(
-            f"--resume {folder.path}: it was interrupted before the first of its runs began; start "
-            "them with another --run-dir"
-        )
-    every = [one.settings(check) for one in begun]
+    settings = folder.settings(check)
     if epochs is not None:
-        every = [replace(one, epochs=epochs) for one in every]
-    if any(replace(one, seed=every[0].seed) != every[0] for one in every):
-        raise UsageError(
-            f"--resume {folder.path}: its runs differ in more than their seeds; go on with each "
-            f"alone, as in --resume {folders[0].path}"
-        )
-    return every[0]
+        settings = replace(settings, epochs=epochs)
+    if seeds is not None:
+        begun = [one for one in map(folder.of_seed, seeds) if one.holds("config.json")]
+        for one in begun:
+            its = one.settings(check)
+            # Runs that are given more epochs may be killed before all of them know it.
+            epochs_now = max(its.epochs, settings.epochs)
+            if replace(its, seed=settings.seed, epochs=epochs_now) != settings:
+                raise UsageError(
+                    f"--resume {folder.path}: its runs differ in more than their seeds; go on with "
+                    f"each alone, as in --resume {begun[0].path}"
+                )
+    return settings
 
 
 def _by_position(runs: Sequence[KeptRun]) -> list[list[KeptRun]]:
@@ -139,6 +144,7 @@ def _train(runs: Sequence[KeptRun], report: Report, quiet: bool) -> Outcomes:
 
     def save(states: dict[int, TrainState]) -> None:
         each(KeptRun.save, states)
+        runs[0].interval.begin()  # it may have diverged
 
     def each(saved: Callable[[KeptRun, TrainState], None], states: dict[int, TrainState]) -> None:
         # A disk takes longer to be sure of a file than to write several.
@@ -147,7 +153,9 @@ def _train(runs: Sequence[KeptRun], report: Report, quiet: bool) -> Outcomes:
 
     report.begin(runs[0].start)
     trainers, starts = zip(*((one.trainer, one.start) for one in runs), strict=True)
-    ends, step_seconds = train_side_by_side(trainers, starts, save_epoch, save, quiet)
+    ends, step_seconds = train_side_by_side(
+        trainers, starts, save_epoch, save, runs[0].is_due, quiet
+    )
     outcomes: Outcomes = {}
     for one, end in zip(runs, ends, strict=True):
         if isinstance(end, DivergedError):

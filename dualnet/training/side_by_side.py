@@ -37,7 +37,8 @@ def train_side_by_side(
     trainers: Sequence[Trainer],
     starts: Sequence[TrainState],
     on_epoch: Callable[[dict[int, TrainState]], None],
-    on_interrupt: Callable[[dict[int, TrainState]], None],
+    save: Callable[[dict[int, TrainState]], None],
+    is_due: Callable[[], bool] = lambda: False,
     quiet: bool = False,
 ) -> tuple[list[Outcome], list[float]]:
     """Train several runs to their ends; a run that ends early or diverges does not stop the others.
@@ -47,7 +48,9 @@ def train_side_by_side(
         starts: from which state each run goes on; all are at the same position.
         on_epoch: called after each epoch with the states of the runs that have not diverged, by
             their index in `trainers`.
-        on_interrupt: called with the last whole states before a KeyboardInterrupt goes on.
+        save: likewise, called with the last whole states before a KeyboardInterrupt goes on, and
+            whenever they are due.
+        is_due: called after each step; it returns whether the states are to be saved.
         quiet: whether progress bars are left out.
 
     Returns:
@@ -71,10 +74,12 @@ def train_side_by_side(
                         on_epoch(_good(now, going))
                         if group.has_lost_one(now):
                             break
+                    elif is_due():
+                        save(_good(group.collect_losses(now), going))
                     if now.diverged:
                         break
         except KeyboardInterrupt:
-            on_interrupt(_good(group.collect_losses(now), going))
+            save(_good(group.collect_losses(now), going))
             raise
         for i, outcome in zip(going, now.outcomes(), strict=True):
             outcomes[i] = outcome
