@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dualnet.training.pictures.drawing import epochs_along, new_figure
+from dualnet.training.pictures.drawing import epochs_along, new_figure, write_picture
 from dualnet.training.run_folder import COLUMNS
 
 
@@ -49,5 +49,5 @@ def draw_curve(history: np.ndarray, title: str, path: Path) -> bool:
         epochs_along(axes, len(history))
         axes.legend()
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    write_picture(figure, path)
     return True

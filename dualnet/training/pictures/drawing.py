@@ -5,10 +5,12 @@ Drawing needs matplotlib, the extra `plot`.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 from dualnet.errors import UsageError
+from dualnet.files import write_file
 
 LINE_STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -44,6 +46,17 @@ def required_figure(function: str, width: float, height: float) -> Any:
             f'{function}: matplotlib is not installed; pip install "dualnet[plot]" brings it'
         )
     return figure
+
+
+def write_picture(figure: Any, path: Path) -> None:
+    """Write a figure to a PNG file, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_file(path, picture.getvalue())
 
 
 def save_figure(figure: Any, function: str, path: str | Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.naming import shortened
-from dualnet.training.pictures.drawing import marked, new_figure, styles
+from dualnet.training.pictures.drawing import marked, new_figure, styles, write_picture
 
 _AS_LINES = 6
 """Up to so many layers have a line each; more of them are rows of a map."""
@@ -92,7 +92,7 @@ def draw_gradients(
         handles, labels = parts[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9)
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    write_picture(figure, path)
     return True
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dualnet.training.pictures.drawing import new_figure
+from dualnet.training.pictures.drawing import new_figure, write_picture
 from dualnet.training.rates_finder import FoundRates
 
 PICTURE = "rates.png"
@@ -58,5 +58,5 @@ def draw_rates(found: FoundRates, title: str, path: Path) -> bool:
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    write_picture(figure, path)
     return True
