@@ -75,6 +75,7 @@ def picture(rows: list[dict]) -> Any:
         accuracy = 100 * share
         axes.plot([PUBLISHED[rule]], [accuracy], "o", color="tab:blue")
         axes.annotate(rule, (PUBLISHED[rule], accuracy), (4, 3), textcoords="offset points")
+    axes.margins(0.1)  # room for the names
     axes.set_xlabel("published test accuracy of the read-out, %")
     axes.set_ylabel("here, %")
     return figure
