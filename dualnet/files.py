@@ -66,6 +66,31 @@ def make_names_durable(folder: Path) -> None:
         os.close(opened)
 
 
+def reserve(opened: int, size: int) -> None:
+    """Give an open file its size, and the room for it, so that the disk cannot be full later.
+
+    Args:
+        opened: the file's descriptor; the file is empty, or what is in it stays.
+        size: how many bytes the file will have.
+
+    Raises:
+        OSError: the disk has not so much room.
+    """
+    try:
+        os.posix_fallocate(opened, 0, size)
+        return
+    except AttributeError:
+        pass  # Windows and macOS lack it
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+    begin = os.lseek(opened, 0, os.SEEK_CUR)
+    at = os.lseek(opened, 0, os.SEEK_END)
+    while at < size:
+        at += os.write(opened, bytes(min(1 << 20, size - at)))
+    os.lseek(opened, begin, os.SEEK_SET)
+
+
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a file for reading.
 

@@ -1,18 +1,18 @@
-"""Keep decoded data sets on disk, and map them into memory from there.
+"""Keep decoded data sets on disk, and read them from there.
 
 `<cache folder>/decoded/<set>-<digest>/` holds four .npy files, and `index.json` with a digest of
-the state of the files from which they were made and a CRC-32 of each.  The folder is written under
-another name and then renamed, so it is there as a whole or not at all.  It can be deleted at any
-time.
+the state of the files from which they were made and the SHA-256 of each.  The folder is written
+under another name and then renamed, so it is there as a whole or not at all.  It can be deleted at
+any time.  Nothing but its own index says what should be in it, so a folder to which others may
+write is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-import tempfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,22 @@ import numpy as np
 
 from dualnet.data.dataset import Pair
 from dualnet.data.locate import cache_folder
-from dualnet.data.streams import chunks, opened, read_whole
+from dualnet.data.npy import read_array
+from dualnet.data.private import make_private, require_private
+from dualnet.data.stored import Stored
+from dualnet.data.streams import digest
+from dualnet.data.unfinished import sweep_unfinished, unfinished
 from dualnet.errors import DataError
+from dualnet.files import make_names_durable, read_file, write_file
 
 IMAGES, LABELS = ("train_images", "test_images"), ("train_labels", "test_labels")
 """The arrays of a set, and the names of their files without `.npy`."""
 
-_VERSION = 1  # of the format of a cache; caches of another version are made anew
+_VERSION = 2  # of the format of a cache; caches of another version are made anew
 _INDEX = "index.json"
+_UNFINISHED = ".making-"
+_MOST_LABELS = 1 << 30
+"""The largest file of labels that is read, in bytes."""
 
 
 def cached(
@@ -45,14 +53,18 @@ def cached(
         make: `make(folder)` decodes the files and writes the .npy files of `IMAGES` and `LABELS`.
 
     Returns:
-        The training set and the test set: images that are mapped into memory, read-only, and
-        labels.
+        The training set and the test set: images that are read when they are indexed, and labels.
 
     Raises:
-        DataError: the cache cannot be written.  Errors that `make` raises are passed on.
+        DataError: the cache cannot be written, or others may write to it.  Errors that `make`
+            raises are passed on.
     """
-    folder = cache_folder() / "decoded" / f"{name}-{_digest([name, *what])[:16]}"
+    decoded = cache_folder() / "decoded"
+    folder = decoded / f"{name}-{_digest([name, *what])[:16]}"
     state = _digest([_VERSION, *map(_state, files)])
+    for place in (cache_folder(), decoded, folder):
+        require_private(place)
+    sweep_unfinished(decoded, _UNFINISHED)
     found = _open(folder, state)
     if found is None:
         _make(folder, state, make)
@@ -66,38 +78,51 @@ def cached(
 
 
 def _open(folder: Path, state: str) -> tuple[Pair, Pair] | None:
-    """Read a cache; None if it is missing, damaged or of another state."""
+    """Open a cache; None if it is missing, damaged or of another state."""
     try:
-        index = json.loads(read_whole(folder / _INDEX, 1 << 16))
+        index = json.loads(read_file(folder / _INDEX, 1 << 16))
         if index["state"] != state:
             return None
-        arrays = {}
-        for name in IMAGES + LABELS:
-            path = folder / f"{name}.npy"
-            if _crc32(path) != index["crc32"][name]:
-                return None
-            # A plain array is made of it, because results of a memmap would be memmaps again.
-            arrays[name] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (DataError, OSError, EOFError, ValueError, KeyError, TypeError, RecursionError):
+        sha256 = index["sha256"]
+        train, test = (
+            (Stored(folder / f"{i}.npy", sha256[i]), _labels(folder / f"{n}.npy", sha256[n]))
+            for i, n in zip(IMAGES, LABELS, strict=True)
+        )
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    train, test = ((arrays[i], np.array(arrays[n])) for i, n in zip(IMAGES, LABELS, strict=True))
     return (train, test) if _fits(*train) and _fits(*test) else None
+
+
+def _labels(path: Path, sha256: str) -> np.ndarray:
+    """Read labels; a ValueError if they have another digest."""
+    content = read_file(path, _MOST_LABELS)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{path} has another digest")
+    return read_array(io.BytesIO(content), len(content))
 
 
 def _make(folder: Path, state: str, make: Callable[[Path], None]) -> None:
     """Let `make` write a cache, and put it in the place of the folder."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_private(folder.parent)
         # It is next to `folder`, so a rename stays on one file system and is atomic.
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as temporary:
-            made = Path(temporary) / "made"
-            made.mkdir()
+        with unfinished(folder.parent, _UNFINISHED) as temporary:
+            made = temporary / "made"
+            made.mkdir(mode=0o700)
             make(made)
-            crc32 = {name: _crc32(made / f"{name}.npy") for name in IMAGES + LABELS}
-            (made / _INDEX).write_text(json.dumps({"state": state, "crc32": crc32}))
+            paths = {name: made / f"{name}.npy" for name in IMAGES + LABELS}
+            sha256 = {
+                name: digest(path, path.stat().st_size, packed=False)[1]
+                for name, path in paths.items()
+            }
+            index = {"state": state, "sha256": sha256}
+            write_file(made / _INDEX, json.dumps(index).encode())
+            if _open(folder, state) is not None:
+                return  # another process was faster, and reads it
             if folder.exists():  # damaged or outdated; it goes with the temporary folder
-                os.replace(folder, Path(temporary) / "old")
+                os.replace(folder, temporary / "old")
             os.replace(made, folder)
+            make_names_durable(folder.parent)
     except OSError as error:
         raise DataError(
             f"{folder.parent}: expected a cache folder with room for decoded images, found "
@@ -105,10 +130,10 @@ def _make(folder: Path, state: str, make: Callable[[Path], None]) -> None:
         ) from error
 
 
-def _fits(images: np.ndarray, labels: np.ndarray) -> bool:
+def _fits(images: Stored, labels: np.ndarray) -> bool:
     """Whether these can be the images and labels of a set."""
-    right_kinds = images.dtype == np.uint8 and labels.dtype == np.int64
-    right_axes = images.ndim == 4 and labels.ndim == 1
+    right_kinds = labels.dtype == np.int64
+    right_axes = len(images.shape) == 4 and labels.ndim == 1
     return right_kinds and right_axes and len(images) == len(labels) > 0
 
 
@@ -126,12 +151,3 @@ def _state(file: Path) -> tuple[str, int, int]:
 def _digest(values: Sequence[Any]) -> str:
     """Return the SHA-256 of values that JSON can write."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
-def _crc32(path: Path) -> int:
-    """Return the CRC-32 of a file."""
-    with opened(path) as stream:
-        crc32 = 0
-        for chunk in chunks(stream, path.stat().st_size):
-            crc32 = zlib.crc32(chunk, crc32)
-    return crc32

@@ -13,12 +13,13 @@ from numpy.typing import DTypeLike
 
 from dualnet.data.batches import read_ahead
 from dualnet.data.preparation import Preparation
+from dualnet.data.stored import Stored, one_index
 from dualnet.errors import UsageError
 from dualnet.random import Key
 from dualnet.types import Array, Shape
 
 AnyDataset = TypeVar("AnyDataset", bound="Dataset")
-Pair = tuple[np.ndarray, np.ndarray]
+Pair = tuple[np.ndarray | Stored, np.ndarray]
 """Images, uint8 (N, height, width, channels), and their labels, int64 (N,)."""
 
 _EXACT_BATCH = 256
@@ -32,11 +33,11 @@ class Rows:
     So a part of a data set on disk needs no copy.
 
     Args:
-        array: (N, ...); it may be mapped into memory from a file.
+        array: (N, ...).
         rows: int64, (M,), the indices of the rows in the array.
     """
 
-    array: np.ndarray
+    array: np.ndarray | Stored | Rows
     rows: np.ndarray
 
     def __len__(self) -> int:
@@ -62,7 +63,7 @@ class Rows:
 
     def __getitem__(self, chosen: slice | np.ndarray) -> np.ndarray:
         """Read the rows that a slice or an index array chooses into a new array."""
-        return np.asarray(self.array[self.rows[chosen]])
+        return np.asarray(self.array[self.rows[one_index(chosen)]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,22 +73,22 @@ class Dataset:
     Args:
         name: the name by which it was loaded.
         train_images: uint8, (N, height, width, channels), from 0 to `white`; or other examples, of
-            any shape (N, ..., channels), in float32 or float64.  An array, which may be mapped into
-            memory from a file, or `Rows`.
+            any shape (N, ..., channels), in float32 or float64.  An array; or what is read when it
+            is indexed: `Stored`, images in a file, or `Rows`.
         train_labels: int64, (N,), indices into `classes`; or real targets, float64, (N, outputs).
         test_images, test_labels: likewise, (M, ...).
         classes: the name of each label; () where targets are real.
         white: the pixel value of full intensity; None where examples are floats.
         tested_on: `test`; `validation` if the test images are some of the training images, which
             are not trained on; `training` if they are the training images themselves.
-        on_disk: whether the images are mapped into memory from a file.
+        on_disk: whether the images are read from a file when they are indexed.
         image_size: height and width to which `pixels` enlarges images; None to leave their size.
     """
 
     name: str
-    train_images: np.ndarray | Rows
+    train_images: np.ndarray | Stored | Rows
     train_labels: np.ndarray
-    test_images: np.ndarray | Rows
+    test_images: np.ndarray | Stored | Rows
     test_labels: np.ndarray
     classes: tuple[str, ...]
     white: int | None
@@ -126,7 +127,7 @@ class Dataset:
             raise UsageError(
                 f"data: validation: expected 1 to {n - 1} of {n} examples, got {count}"
             )
-        images, labels = np.asarray(self.train_images), self.train_labels
+        images, labels = self.train_images, self.train_labels
         shuffle = np.random.Generator(np.random.SFC64(Key(0).fold_in("validation").bits))
         order = shuffle.permutation(len(labels)).astype(np.int64)
         kept, held_back = np.sort(order[:-count]), np.sort(order[-count:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import tempfile
@@ -11,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from dualnet.data.sources import SOURCES, RemoteFile
-from dualnet.data.streams import chunks, opened, unpacked
+from dualnet.data.streams import chunks, digest
 from dualnet.errors import DataError
 from dualnet.naming import assigned
 from dualnet.progress import progress_bar
@@ -72,28 +71,6 @@ def by_hand(name: str) -> str:
     if archives:
         return f"put {' or '.join(archives)}, or {files}, into a folder DIR and {named}"
     return f"put {files} (.gz or not) into a folder DIR and {named}"
-
-
-def digest(path: Path, at_most: int, *, packed: bool = True) -> tuple[int, str]:
-    """Return length and SHA-256 of a file, of which `at_most` bytes are read.
-
-    Args:
-        path: the file.
-        at_most: how many bytes to read at most, after decompression.
-        packed: whether to decompress the file if it is gzip.
-
-    Returns:
-        How many bytes were read, and their SHA-256 in hexadecimal.
-
-    Raises:
-        DataError: the file cannot be read, or its gzip data are corrupted.
-    """
-    length, sha256 = 0, hashlib.sha256()
-    with unpacked(path) if packed else opened(path) as stream:
-        for chunk in chunks(stream, at_most):
-            length += len(chunk)
-            sha256.update(chunk)
-    return length, sha256.hexdigest()
 
 
 def _try_mirror(url: str, file: RemoteFile, partial: Path, quiet: bool) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from dualnet.data.cache import IMAGES, LABELS
 from dualnet.data.images import SUFFIXES, decode
+from dualnet.data.npy import write_array
 from dualnet.data.sources import SOURCES
 from dualnet.data.streams import bad, read_whole
 from dualnet.random import Key
@@ -107,12 +109,10 @@ def write_decoded(listing: Listing, side: int, resize: bool, quiet: bool) -> Cal
         for images_name, labels_name, paths, numbers in zip(
             IMAGES, LABELS, files, labels, strict=True
         ):
-            out = np.lib.format.open_memmap(
-                folder / f"{images_name}.npy", "w+", np.uint8, (len(paths), side, side, 3)
-            )
-            decode(paths, side, out, resize=resize, quiet=quiet)
-            out.flush()
-            np.save(folder / f"{labels_name}.npy", numbers)
+            shape = (len(paths), side, side, 3)
+            with closing(decode(paths, side, resize=resize, quiet=quiet)) as decoded:
+                write_array(folder / f"{images_name}.npy", np.uint8, shape, decoded)
+            write_array(folder / f"{labels_name}.npy", np.int64, numbers.shape, (numbers,))
 
     return make
 

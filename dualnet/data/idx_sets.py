@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from dualnet.data.dataset import Pair
-from dualnet.data.download import digest
 from dualnet.data.idx import read_idx
 from dualnet.data.locate import Found
 from dualnet.data.sources import SOURCES, Source
+from dualnet.data.streams import digest
 from dualnet.errors import DataError
 
 _DIGITS = Path(__file__).parent / "digits"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -30,19 +30,20 @@ _REMEDY = "replace it or remove it"
 
 
 def decode(
-    files: Sequence[Path], side: int, out: np.ndarray, *, resize: bool, quiet: bool = False
-) -> None:
-    """Decode image files into an array, in several threads.
+    files: Sequence[Path], side: int, *, resize: bool, quiet: bool = False
+) -> Generator[np.ndarray, None, None]:
+    """Decode image files, in several threads.
 
     Args:
         files: JPEG or PNG files.  Gray, palette and CMYK images are converted to red, green and
             blue.
         side: height and width of the result in pixels.
-        out: uint8, (len(files), side, side, 3); the images are written to it.  It may be mapped
-            into memory from a file.
         resize: True to scale images so that their smaller side fits, and to cut off the same
             length at both ends of the longer side; False to refuse images of another size.
         quiet: show no progress bar.
+
+    Yields:
+        The next images, uint8 `(n, side, side, 3)`.
 
     Raises:
         DataError: Pillow is missing, or a file is damaged, too large or no image.
@@ -50,15 +51,15 @@ def decode(
     _need_pillow()
     read = partial(read_image, side=side, resize=resize)
     with (
-        warnings.catch_warnings(),
         ThreadPoolExecutor(os.cpu_count()) as threads,
         progress_bar(total=len(files), desc="decoding images", unit="img", quiet=quiet) as bar,
     ):
-        warnings.simplefilter("ignore")  # of palettes, and of large images, which are refused below
         for start in range(0, len(files), _AT_ONCE):
             part = files[start : start + _AT_ONCE]
-            for row, image in enumerate(threads.map(read, part), start):
-                out[row] = image
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of palettes, and of large images, see below
+                images = np.stack(list(threads.map(read, part)))
+            yield images
             bar.update(len(part))
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from dualnet.data.cache import IMAGES, LABELS, cached
-from dualnet.data.cifar import LAYOUTS, read_cifar
-from dualnet.data.dataset import Dataset, Pair
+from dualnet.data.cifar import read_cifar
+from dualnet.data.dataset import Dataset, Pair, Rows
 from dualnet.data.folders import Listing, list_classes, list_set, write_decoded
 from dualnet.data.idx_sets import read_digits, read_idx_set
 from dualnet.data.locate import Found, locate, locate_folder
+from dualnet.data.npy import write_array
 from dualnet.data.sources import SOURCES, Source
+from dualnet.data.stored import Stored
 from dualnet.data.streams import FETCH_AGAIN
 from dualnet.errors import DataError, UsageError
 from dualnet.naming import named
@@ -96,13 +98,13 @@ def load(
     _check_number("limit_test", limit_test, len(test[1]))
     dataset = Dataset(
         name,
-        train_images=train[0][:limit_train],
+        train_images=_first(train[0], limit_train),
         train_labels=train[1][:limit_train],
-        test_images=test[0][:limit_test],
+        test_images=_first(test[0], limit_test),
         test_labels=test[1][:limit_test],
         classes=classes,
         white=source.white,
-        on_disk=source.kept == "folders" or name in LAYOUTS,
+        on_disk=source.kept == "folders",
         image_size=None if name == _SCALED else image_size,
     )
     if validation is None:
@@ -135,6 +137,13 @@ def outline(
     return (side, side, source.channels), count
 
 
+def _first(images: np.ndarray | Stored, count: int | None) -> np.ndarray | Stored | Rows:
+    """Return the first images; those in a file are not read."""
+    if isinstance(images, np.ndarray):
+        return images[:count]
+    return images if count is None else Rows(images, np.arange(count))
+
+
 def _check_number(argument: str, number: int | None, available: int | None = None) -> None:
     """Raise a UsageError unless a number is None or a whole one from 1 to `available`."""
     if number is None:
@@ -159,7 +168,7 @@ def _check_size(name: str, image_size: int | None) -> None:
 
 
 def _read_files(name: str, found: Found) -> tuple[Pair, Pair]:
-    """Read a set from its files; CIFAR's are decoded once and then read from the cache."""
+    """Read a set from its files; CIFAR's are decoded once, and then read from the cache."""
     remedy = f"{FETCH_AGAIN}, for instance from {SOURCES[name].mirrors[0]}"
     if found.form.kind == "idx":
         return read_idx_set(name, found, remedy)
@@ -168,10 +177,12 @@ def _read_files(name: str, found: Found) -> tuple[Pair, Pair]:
         """Write the files of `IMAGES` and `LABELS` to the folder."""
         pairs = read_cifar(name, found, remedy)
         for images, labels, pair in zip(IMAGES, LABELS, pairs, strict=True):
-            np.save(folder / f"{images}.npy", pair[0])
-            np.save(folder / f"{labels}.npy", pair[1])
+            for file, values in ((images, np.asarray(pair[0])), (labels, pair[1])):
+                write_array(folder / f"{file}.npy", values.dtype, values.shape, (values,))
 
-    return cached(name, [str(path.absolute()) for path in found.paths], found.paths, make)
+    what = [str(path.absolute()) for path in found.paths]
+    train, test = cached(name, what, found.paths, make)
+    return (np.asarray(train[0]), train[1]), (np.asarray(test[0]), test[1])
 
 
 def _made(name: str, source: Source) -> tuple[Pair, Pair]:

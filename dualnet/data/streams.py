@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dualnet.errors import DataError
+from dualnet.files import open_regular
 
 FETCH_AGAIN = "delete it and get it again"
 """The usual end of a message about a bad file."""
@@ -33,7 +35,7 @@ def opened(path: str | Path, remedy: str = FETCH_AGAIN) -> Iterator[BinaryIO]:
         DataError: the file cannot be read.  It is also raised while the stream is being read.
     """
     try:
-        with open(path, "rb") as raw:
+        with open_regular(path) as raw:
             yield raw
     except OSError as error:
         raise bad(path, "a readable file", error.strerror or str(error), remedy) from error
@@ -76,6 +78,33 @@ def read_whole(path: str | Path, at_most: int, remedy: str = FETCH_AGAIN) -> byt
     if len(content) > at_most:
         raise bad(path, f"at most {at_most} bytes", "more", remedy)
     return content
+
+
+def digest(path: Path, at_most: int, *, packed: bool = True) -> tuple[int, str]:
+    """Return length and SHA-256 of a file, of which `at_most` bytes are read.
+
+    Args:
+        path: the file.
+        at_most: how many bytes to read at most, after decompression.
+        packed: whether to decompress the file if it is gzip.
+
+    Returns:
+        How many bytes were read, and their SHA-256 in hexadecimal.
+
+    Raises:
+        DataError: the file cannot be read, or its gzip data are corrupted.
+    """
+    with unpacked(path) if packed else opened(path) as stream:
+        return sha256_of(stream, at_most)
+
+
+def sha256_of(stream: BinaryIO, at_most: int) -> tuple[int, str]:
+    """Return how many bytes a stream has, of which `at_most` are read, and their SHA-256."""
+    length, sha256 = 0, hashlib.sha256()
+    for chunk in chunks(stream, at_most):
+        length += len(chunk)
+        sha256.update(chunk)
+    return length, sha256.hexdigest()
 
 
 def bad(path: str | Path, expected: str, found: str, remedy: str = FETCH_AGAIN) -> DataError:
