@@ -81,6 +81,26 @@ def shortened(text: str, most: int) -> str:
     return f"{text[: most // 2]}…{text[len(text) - (most - 1) // 2 :]}"
 
 
+def printable(text: str, but: str = "") -> str:
+    """Return a text with escapes, such as `\\x1b`, in the place of what would not be seen or would
+    steer the terminal.
+
+    Args:
+        text: of any origin.
+        but: characters that stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in but else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    """Return a character as an escape of Python's; a byte that was no text as that byte."""
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
 def nearest(name: object, known: Iterable[str]) -> list[str]:
     """Return up to three known names that are like a name; case, `_` and `-` make no difference."""
     folded = {_folded(one): one for one in known}

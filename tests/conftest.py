@@ -23,6 +23,7 @@ import fake_cupy
 import numpy as np
 import pytest
 from data_files import DEAD
+from https_server import make_certificate
 
 from dualnet import Key, backends
 from dualnet.command import train
@@ -128,6 +129,18 @@ def no_outside(monkeypatch, tmp_path):
     for name, source in list(SOURCES.items()):
         mirrors = (DEAD,) if source.mirrors else ()
         monkeypatch.setitem(SOURCES, name, replace(source, mirrors=mirrors))
+
+
+@pytest.fixture(scope="session")
+def _certificate(tmp_path_factory):
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture
+def certificate(_certificate, monkeypatch):
+    """A certificate with its key for a server of https on 127.0.0.1; this process trusts it."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(_certificate))
+    return _certificate
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Files of data sets, made by hand: what the tests of data sets and of hostile files share."""
 
 import gzip
+import hashlib
 import io
 import struct
 import tarfile
@@ -11,11 +12,12 @@ from PIL import Image
 
 from dualnet.data import SOURCES
 from dualnet.data.locate import user_folder
+from dualnet.data.sources import RemoteFile
 
 REAL = user_folder() or Path("no folder")
 """Where real data sets are, as `train.py` finds it without `--data-dir`."""
 
-DEAD = "http://127.0.0.1:1/"
+DEAD = "https://127.0.0.1:1/"
 
 
 def mutate(content, rng, head):
@@ -76,6 +78,14 @@ def small_set(seed=0, n_train=7, n_test=3):
         contents.append(idx(rng.integers(0, 256, (n, 28, 28))))
         contents.append(idx(rng.integers(0, 10, n)))
     return dict(zip(FILES, contents, strict=True))
+
+
+def published(contents):
+    """What a source says of files, `{name: content}`, so that the cache may hold them."""
+    return tuple(
+        RemoteFile(name, len(content), hashlib.sha256(content).hexdigest())
+        for name, content in contents.items()
+    )
 
 
 def records(images, *labels):

@@ -16,7 +16,7 @@ from dualnet.data.archives import read_members
 from dualnet.data.dataset import Pair
 from dualnet.data.locate import Found
 from dualnet.data.pickled import PickledArray, read_pickle
-from dualnet.data.streams import FETCH_AGAIN, bad, read_whole
+from dualnet.data.streams import FETCH_AGAIN, bad, digest, read_whole, require_digest
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
@@ -64,6 +64,9 @@ def read_cifar(name: str, found: Found, remedy: str = FETCH_AGAIN) -> tuple[Pair
     pairs = {}
     if found.archived:
         (archive,) = found.paths
+        for must_be in found.known:
+            sha256 = digest(archive, must_be.size + 1, packed=must_be.packed)[1]
+            require_digest(archive, must_be.sha256, sha256, remedy)
         wanted = {f"{found.form.folder}/{file}": file for file in found.form.files}
         for member, content in read_members(archive, wanted, most, remedy):
             pairs[wanted[member]] = read(content, layout, f"{archive}: {member}", remedy)

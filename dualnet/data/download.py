@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import http.client
 import os
-import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
+from dualnet.data.connection import Watch, opener
+from dualnet.data.private import make_private
 from dualnet.data.sources import SOURCES, RemoteFile
-from dualnet.data.streams import chunks, digest
+from dualnet.data.streams import digest
+from dualnet.data.unfinished import unfinished
 from dualnet.errors import DataError
-from dualnet.naming import assigned
+from dualnet.files import OWNER_ALONE, make_names_durable
+from dualnet.naming import assigned, printable, shortened
 from dualnet.progress import progress_bar
 
-TIMEOUT = 30.0
-"""How long a mirror may stay silent, in seconds."""
+_LONGEST = 200
+"""How many characters of what a server says are repeated."""
+
+
+class _Failed(Exception):
+    """A mirror is of no use; the message says why."""
 
 
 def fetch(name: str, file: RemoteFile, folder: Path, quiet: bool = False) -> Path:
@@ -39,19 +48,20 @@ def fetch(name: str, file: RemoteFile, folder: Path, quiet: bool = False) -> Pat
     """
     failures = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         # It is inside `folder`, so os.replace stays on one file system and is atomic.
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
-            partial = Path(temporary) / file.sent_name
+        with unfinished(folder, ".download-") as temporary:
+            partial = temporary / file.sent_name
             for mirror in SOURCES[name].mirrors:
                 failure = _try_mirror(mirror + file.sent_name, file, partial, quiet)
                 if failure is None:
                     os.replace(partial, folder / file.sent_name)
+                    make_names_durable(folder)
                     return folder / file.sent_name
                 failures.append(f"{mirror}: {failure}")
     except OSError as error:
         raise DataError(
-            f"{folder}: expected a folder to download {name} into, found {_one_line(error)}; "
+            f"{folder}: expected a folder to download {name} into, found {_words(error)}; "
             f"{by_hand(name)}"
         ) from error
     raise DataError(
@@ -76,13 +86,16 @@ def by_hand(name: str) -> str:
 def _try_mirror(url: str, file: RemoteFile, partial: Path, quiet: bool) -> str | None:
     """Download a file to `partial` and check it; return None, or what is wrong with it."""
     try:
-        _receive(url, partial, _most_bytes(file), quiet)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return f"HTTP {error.code}"
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        # A ValueError comes from a header that makes no sense, such as a redirect's address.
-        return _one_line(getattr(error, "reason", error))
+        with (
+            open(partial, "wb", opener=lambda path, how: os.open(path, how, OWNER_ALONE)) as out,
+            closing(_received(url, file, quiet)) as pieces,
+        ):
+            for piece in pieces:
+                out.write(piece)
+            out.flush()
+            os.fsync(out.fileno())
+    except _Failed as failed:
+        return str(failed)
     try:
         length, sha256 = digest(partial, file.size + 1, packed=file.packed)
     except DataError:
@@ -96,21 +109,44 @@ def _try_mirror(url: str, file: RemoteFile, partial: Path, quiet: bool) -> str |
     return None
 
 
-def _receive(url: str, partial: Path, at_most: int, quiet: bool) -> None:
-    """Write the answer of a server to a file, `at_most` bytes of it."""
+def _received(url: str, file: RemoteFile, quiet: bool) -> Generator[bytes, None, None]:
+    """Yield the answer of a server as it arrives, and stop where it cannot be the file any more.
+
+    Raises:
+        _Failed: the server does not answer, too slowly, or by something else than a file.
+    """
+    watch, left = Watch(), _most_bytes(file)
     request = urllib.request.Request(url, headers={"User-Agent": "dualnet"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response, open(partial, "wb") as out:
-        total = response.headers.get("Content-Length", "")
-        with progress_bar(
-            total=int(total) if total.isdecimal() else None,
-            desc=partial.name,
-            unit="B",
-            unit_scale=True,
-            quiet=quiet,
-        ) as bar:
-            for chunk in chunks(response, at_most):
-                out.write(chunk)
-                bar.update(len(chunk))
+    try:
+        with watch, opener(watch).open(request, timeout=watch.timeout) as response:
+            promised = response.headers.get("Content-Length", "")
+            with progress_bar(
+                total=int(promised) if promised.isdecimal() and len(promised) < 16 else None,
+                desc=file.sent_name,
+                unit="B",
+                unit_scale=True,
+                quiet=quiet,
+            ) as bar:
+                # What is there is read, and not waited for more: `read` would wait for all of it.
+                while left > 0 and (piece := response.read1(min(1 << 20, left))):
+                    left -= len(piece)
+                    watch.received += len(piece)
+                    bar.update(len(piece))
+                    yield piece
+        if watch.gave_up:
+            raise OSError  # it was cut between two pieces, which looks like the end
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        # A ValueError comes from a header that makes no sense, such as a redirect's address.
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        raise _Failed(watch.gave_up or _answered(error)) from error
+
+
+def _answered(error: Exception) -> str:
+    """Say what a mirror answered instead of a file."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code}"
+    return _words(getattr(error, "reason", error))
 
 
 def _most_bytes(file: RemoteFile) -> int:
@@ -119,6 +155,7 @@ def _most_bytes(file: RemoteFile) -> int:
     return file.size + file.size // 100 + 4096
 
 
-def _one_line(error: object) -> str:
-    """Return an error's message in one line; its type where it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__
+def _words(error: object) -> str:
+    """Return an error's message in one short printable line; its type where it has no message."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return shortened(printable(words), _LONGEST)

@@ -10,11 +10,18 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-from dualnet.data.streams import FETCH_AGAIN, bad, chunks, unpacked
+from dualnet.data.streams import (
+    FETCH_AGAIN,
+    Digesting,
+    Readable,
+    bad,
+    chunks,
+    require_digest,
+    unpacked,
+)
 
 MAX_BYTES = 1 << 28
 """The largest IDX file that is read, in bytes after decompression; MNIST takes a fifth of it."""
@@ -24,7 +31,11 @@ _MAX_AXES = 4
 
 
 def read_idx(
-    path: str | Path, shape: tuple[int | None, ...] | None = None, *, remedy: str = FETCH_AGAIN
+    path: str | Path,
+    shape: tuple[int | None, ...] | None = None,
+    *,
+    remedy: str = FETCH_AGAIN,
+    sha256: str | None = None,
 ) -> np.ndarray:
     """Read an IDX file of unsigned bytes, packed with gzip or not; its first bytes say which.
 
@@ -33,6 +44,7 @@ def read_idx(
         shape: the sizes that the file must have, with None for an axis of any size.  Without it,
             any shape of 1 to 4 axes is read.
         remedy: what to do about a bad file; it ends every error message.
+        sha256: the SHA-256, in hexadecimal, that the file must have after decompression.
 
     Returns:
         A new uint8 array.
@@ -41,7 +53,8 @@ def read_idx(
         DataError: the file cannot be read, is no IDX file of unsigned bytes, has another shape, or
             is truncated, corrupted or too long.
     """
-    with unpacked(path, remedy) as stream:
+    with unpacked(path, remedy) as plain:
+        stream = Digesting(plain)
         sizes = _read_sizes(stream, path, shape, remedy)
         expected = math.prod(sizes)
         # One byte more than expected is read: it shows trailing bytes, and gzip checks its CRC.
@@ -49,11 +62,13 @@ def read_idx(
     if len(values) != expected:
         found = "more" if len(values) > expected else f"only {len(values)}"
         raise bad(path, f"{expected} bytes after the header, for {sizes}", found, remedy)
+    if sha256 is not None:
+        require_digest(path, sha256, stream.sha256.hexdigest(), remedy)
     return np.frombuffer(values, np.uint8).reshape(sizes)
 
 
 def _read_sizes(
-    stream: BinaryIO, path: str | Path, shape: tuple[int | None, ...] | None, remedy: str
+    stream: Readable, path: str | Path, shape: tuple[int | None, ...] | None, remedy: str
 ) -> tuple[int, ...]:
     """Read the header of an IDX file and return the sizes of its axes, all checked."""
     magic = stream.read(4)

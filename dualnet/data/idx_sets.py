@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +51,12 @@ def read_idx_set(name: str, found: Found, remedy: str) -> tuple[Pair, Pair]:
     """
     train_images, train_labels, test_images, test_labels = found.paths
     source = SOURCES[name]
-    train = _read_pair(source, train_images, train_labels, remedy)
-    test = _read_pair(source, test_images, test_labels, remedy)
-    for path in (train_labels, test_labels):
-        _check_set(name, path)
+    known = tuple(file.sha256 for file in found.known) or (None,) * 4
+    train = _read_pair(source, train_images, train_labels, remedy, known[:2])
+    test = _read_pair(source, test_images, test_labels, remedy, known[2:])
+    if not found.known:
+        for path in (train_labels, test_labels):
+            _check_set(name, path)
     return train, test
 
 
@@ -78,10 +81,20 @@ def _check_set(name: str, path: Path) -> None:
         )
 
 
-def _read_pair(source: Source, images_path: Path, labels_path: Path, remedy: str) -> Pair:
-    """Read images and labels from two files, and check that they fit together."""
-    images = read_idx(images_path, (None, source.side, source.side), remedy=remedy)
-    labels = read_idx(labels_path, (None,), remedy=remedy)
+def _read_pair(
+    source: Source,
+    images_path: Path,
+    labels_path: Path,
+    remedy: str,
+    known: Sequence[str | None] = (None, None),
+) -> Pair:
+    """Read images and labels from two files, and check that they fit together.
+
+    `known` are the SHA-256 that the files must have.
+    """
+    shape = (None, source.side, source.side)
+    images = read_idx(images_path, shape, remedy=remedy, sha256=known[0])
+    labels = read_idx(labels_path, (None,), remedy=remedy, sha256=known[1])
     if len(images) != len(labels):
         raise DataError(
             f"{labels_path}: expected {len(images)} labels, one for each image of "

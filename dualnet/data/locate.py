@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dualnet.data.download import by_hand, fetch
-from dualnet.data.sources import SOURCES, Form
+from dualnet.data.private import require_private
+from dualnet.data.sources import SOURCES, Form, RemoteFile
 from dualnet.errors import DataError
 from dualnet.naming import assigned, named
 
@@ -24,11 +25,14 @@ class Found:
         form: in which form the files are kept.
         paths: the paths of the files in the order of `form.files`, or the path of their archive.
         archived: whether `paths` is the path of an archive.
+        known: of files in the cache, what each must be; empty if they are the user's, which may
+            be others than the published ones.
     """
 
     form: Form
     paths: tuple[Path, ...]
     archived: bool = False
+    known: tuple[RemoteFile, ...] = ()
 
 
 def locate(
@@ -55,7 +59,8 @@ def locate(
 
     Raises:
         DataError: the user's folder does not exist or holds only a part of the set, `data_dir`
-            holds nothing of it, or the set is nowhere and cannot be downloaded.
+            holds nothing of it, or the set is nowhere and cannot be downloaded; or others may
+            write to the cache, and no known digest says what should be in it.
     """
     user = user_folder(data_dir)
     searched = []
@@ -79,7 +84,7 @@ def locate(
     cache = cache_folder()
     searched.append(str(cache))
     if found := _search(cache, name):
-        return found
+        return _of_cache(name, found, cache)
     part = _part(cache, name)
     present = part[1] if part else {}
     wanted = [file for file in SOURCES[name].files if file.name not in present]
@@ -96,7 +101,7 @@ def locate(
         present[file.name] = fetch(name, file, folder, quiet)
     found = _search(cache, name)
     assert found is not None
-    return found
+    return _of_cache(name, found, cache)
 
 
 def locate_folder(name: str, data_dir: str | Path | None) -> Path:
@@ -183,6 +188,17 @@ def _search(folder: Path, name: str) -> Found | None:
             if form.archive and os.path.isfile(candidate / form.archive):
                 return Found(form, (candidate / form.archive,), archived=True)
     return None
+
+
+def _of_cache(name: str, found: Found, cache: Path) -> Found:
+    """Return files of the cache with what they must be, or from a folder that is the user's own."""
+    published = {file.name: file for file in SOURCES[name].files}
+    names = (found.form.archive,) if found.archived else found.form.files
+    if published.keys() >= set(names):
+        return replace(found, known=tuple(published[one] for one in names))
+    for folder in (cache, *(path.parent for path in found.paths)):
+        require_private(folder)
+    return found
 
 
 def _part(folder: Path, name: str) -> tuple[Form, dict[str, Path]] | None:

@@ -167,7 +167,7 @@ SOURCES = {
         ),
         mirrors=(
             "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://fashion-mnist.s3.eu-central-1.amazonaws.com/",
         ),
     ),
     "cifar10": Source(

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from dualnet.errors import DataError
 from dualnet.files import open_regular
@@ -18,6 +18,14 @@ FETCH_AGAIN = "delete it and get it again"
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
+
+
+class Readable(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read up to `size` bytes; none at the end."""
+        ...
 
 
 @contextmanager
@@ -60,7 +68,7 @@ def unpacked(path: str | Path, remedy: str = FETCH_AGAIN) -> Iterator[BinaryIO]:
             raise bad(path, "intact gzip data", str(error), remedy) from error
 
 
-def chunks(stream: BinaryIO, at_most: int) -> Iterator[bytes]:
+def chunks(stream: Readable, at_most: int) -> Iterator[bytes]:
     """Yield the bytes of a stream piece by piece, and stop after `at_most` bytes."""
     while at_most > 0 and (chunk := stream.read(min(_CHUNK, at_most))):
         at_most -= len(chunk)
@@ -98,7 +106,26 @@ def digest(path: Path, at_most: int, *, packed: bool = True) -> tuple[int, str]:
         return sha256_of(stream, at_most)
 
 
-def sha256_of(stream: BinaryIO, at_most: int) -> tuple[int, str]:
+class Digesting:
+    """A stream that takes the SHA-256 of what is read from it."""
+
+    def __init__(self, stream: Readable):
+        self._stream, self.sha256 = stream, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        """Read up to `size` bytes."""
+        content = self._stream.read(size)
+        self.sha256.update(content)
+        return content
+
+
+def require_digest(path: str | Path, expected: str, found: str, remedy: str = FETCH_AGAIN) -> None:
+    """Raise a DataError unless two SHA-256 in hexadecimal are equal."""
+    if found != expected:
+        raise bad(path, f"SHA-256 {expected[:12]}...", f"{found[:12]}...", remedy)
+
+
+def sha256_of(stream: Readable, at_most: int) -> tuple[int, str]:
     """Return how many bytes a stream has, of which `at_most` are read, and their SHA-256."""
     length, sha256 = 0, hashlib.sha256()
     for chunk in chunks(stream, at_most):
