@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dualnet.data.dataset import Dataset, Rows
+from dualnet.data.stored import Stored
 
 _MOST_BYTES = 1 << 32
 """Of an array with more bytes, evenly spaced examples are read that have about so many."""
@@ -30,7 +31,7 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _parts(array: np.ndarray | Rows) -> Iterator[np.ndarray]:
+def _parts(array: np.ndarray | Rows | Stored) -> Iterator[np.ndarray]:
     """Yield the examples of an array, some at a time, and of a very large one some of them."""
     of_one = max(1, math.prod(array.shape[1:]) * array.dtype.itemsize)
     apart = max(1, -(-len(array) * of_one // _MOST_BYTES))
