@@ -23,12 +23,16 @@ OWNER_ALONE = 0o600
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.partial")
 
 
-def write_file(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
+def write_file(
+    path: Path, content: bytes | Callable[[BinaryIO], None], durable: bool = True
+) -> None:
     """Write a file whole or not at all, and return when it is on the disk.
 
     Args:
         path: of the file; if it is a link, the link is replaced.
         content: the bytes, or a function that writes them to a stream.
+        durable: whether it must be there after the power has failed; a file that can be derived
+            from others need not, which takes a fraction of the time.
 
     Raises:
         OSError: the file cannot be written; what was there before is as it was.
@@ -42,14 +46,16 @@ def write_file(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
                 content(stream)
             else:
                 stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         os.replace(partial, path)
     except BaseException:  # Ctrl-C, too
         with suppress(OSError):
             partial.unlink()
         raise
-    make_names_durable(path.parent)
+    if durable:
+        make_names_durable(path.parent)
 
 
 def make_names_durable(folder: Path) -> None:

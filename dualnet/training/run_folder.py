@@ -299,7 +299,7 @@ class RunFolder:
         """Write `metrics.csv` from rows in the order of `COLUMNS`."""
         lines = [",".join(COLUMNS)]
         lines += [",".join([str(int(row[0])), *(f"{x:.6g}" for x in row[1:])]) for row in rows]
-        self._replace("metrics.csv", ("\n".join(lines) + "\n").encode())
+        self._replace("metrics.csv", ("\n".join(lines) + "\n").encode(), durable=False)
 
     def write_gradients(self, layers: list[str], every: int, comparisons: np.ndarray) -> None:
         """Write `gradients.csv`.
@@ -313,7 +313,7 @@ class RunFolder:
         for i, rows in enumerate(comparisons):
             for layer, numbers in zip(layers, rows, strict=True):
                 lines.append(",".join([str(i * every), layer, *(f"{x:.6g}" for x in numbers)]))
-        self._replace("gradients.csv", ("\n".join(lines) + "\n").encode())
+        self._replace("gradients.csv", ("\n".join(lines) + "\n").encode(), durable=False)
 
     def write_checkpoint(self, trees: dict[str, Tree], name: str = CHECKPOINT) -> None:
         """Write trees by their names to the file `CHECKPOINT` or `BEST`, whole or not at all."""
@@ -335,10 +335,10 @@ class RunFolder:
         with self._errors_named():
             (self.path / name).unlink()
 
-    def _replace(self, name: str, content: bytes) -> None:
-        """Write a file whole or not at all."""
+    def _replace(self, name: str, content: bytes, durable: bool = True) -> None:
+        """Write a file whole or not at all; see `write_file`."""
         with self._errors_named():
-            write_file(self.path / name, content)
+            write_file(self.path / name, content, durable)
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:

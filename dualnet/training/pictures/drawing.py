@@ -56,7 +56,7 @@ def write_picture(figure: Any, path: Path) -> None:
     """
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
-    write_file(path, picture.getvalue())
+    write_file(path, picture.getvalue(), durable=False)
 
 
 def save_figure(figure: Any, function: str, path: str | Path) -> None:
