@@ -427,7 +427,7 @@ def test_comparisons_of_another_run_do_not_fit(array, train, tmp_path):
     with np.load(file) as archive:
         arrays = {name: archive[name] for name in archive.files}
     np.savez(file, **{**arrays, "comparisons:": array})
-    with pytest.raises(DataError, match=r"it compares gradients in float.*\(m, 7, 3\)"):
+    with pytest.raises(DataError, match=r"comparisons: is float.*, expected float64\(3, 7, 3\)"):
         train("run", epochs=1, resume=True)
 
 

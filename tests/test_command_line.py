@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from unsealed import unseal
 
 from dualnet import data
 from dualnet.command import train
@@ -497,7 +498,7 @@ def test_a_run_from_before_steps_were_recorded_by_default_goes_on(graph, ask):
     """Its settings say that no step is recorded, or nothing."""
     ask(*TINY, "--run-dir", "run")
     file = Path("run/config.json")
-    config = json.loads(file.read_text())
+    config = unseal(file)
     assert config["settings"].pop("graph") is True
     config["settings"] |= {} if graph is None else {"graph": graph}
     file.write_text(json.dumps(config))
@@ -556,13 +557,15 @@ def test_a_run_that_is_stopped_can_go_on(number, ask):
 def test_settings_that_make_no_sense_are_exit_code_3(old, new, ask, mistake):
     ask(*TINY, "--rule", "fg-w", "--run-dir", "run")
     file = Path("run/config.json")
+    unseal(file)
     text = file.read_text()
     assert old is None or old in text
     file.write_text(new if old is None else text.replace(old, new, 1))
     if old == '"seed": 0,':  # it has a default, so it may be absent
         assert ask("--resume", "run", "--quiet")[0] == 0
     else:
-        what = "it holds no settings" if old is None or new.startswith('"settings"') else ""
+        what = "it holds no object" if old is None else ""
+        what = "it holds no settings" if new.startswith('"settings"') else what
         mistake(3, rf"run/config\.json is damaged: {what}", "--resume", "run")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from peers import peer
+from unsealed import unseal
 
 from dualnet.command.compare import main
 from dualnet.errors import DataError, DivergedError, UsageError
@@ -345,7 +346,7 @@ def test_runs_that_have_diverged_say_so(ask):
     assert [len(one.diverged) for one in comparison.runs] == [1, 2]
     assert sum("diverged at step" in note for note in comparison.notes) == 3
     # A run that goes on has not diverged until it does so again.
-    settings = json.loads(Path("one/config.json").read_text())
+    settings = unseal(Path("one/config.json"))
     settings["settings"]["lr"] = 1e-3
     Path("one/config.json").write_text(json.dumps(settings))
     assert ask("--resume", "one", "--quiet")[0] == 0

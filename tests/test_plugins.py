@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_files import put, small_set
+from unsealed import unseal
 
 import dualnet as dn
 from dualnet import data
@@ -101,7 +102,7 @@ def test_a_resumed_run_remembers_its_plugins_by_their_full_names(seeds, ask):
 def test_a_run_of_before_names_what_is_missing(ask):
     ask(*TINY, *OWN, "--rule", "signs", "--run-dir", "run")
     config = Path("run/config.json")
-    told = json.loads(config.read_text("utf-8"))
+    told = unseal(config)
     del told["where"], train.TABLES["rule"]["signs"]
     config.write_text(json.dumps(told), "utf-8")
     code, _, err = ask("--resume", "run", "--quiet")
@@ -119,7 +120,7 @@ def test_a_run_of_before_names_what_is_missing(ask):
 def test_a_run_that_says_something_else(where, message, ask):
     ask(*TINY, "--run-dir", "run")
     config = Path("run/config.json")
-    config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | {"where": where}), "utf-8")
+    config.write_text(json.dumps(unseal(config) | {"where": where}), "utf-8")
     refused(ask, re.escape(message), "--resume", "run")
 
 

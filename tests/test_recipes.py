@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from unsealed import unseal
 
 from dualnet import Key, data, tree
 from dualnet.command import train
@@ -546,6 +547,7 @@ def test_a_config_that_names_an_unknown_recipe(ask):
     flags = [*SHORT.split(), "--width", 8, "--run-dir", "run"]
     assert ask("--recipe", "fdfa-mlp2-mnist-bp", *flags)[0] == 0
     config = Path("run/config.json")
+    unseal(config)
     config.write_text(config.read_text().replace("fdfa-mlp2-mnist-bp", "fdfa-mlp2-mnist-pb"))
     code, _, err = ask("--resume", "run")
     assert code != 0 and "there is no 'fdfa-mlp2-mnist-pb'" in err

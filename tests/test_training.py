@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from data_files import mutate
 from peers import peer
+from unsealed import unseal
 
 import dualnet.training.loop as loop_module
 from dualnet import Key, data, tree
@@ -211,6 +212,7 @@ def test_a_run_folder_with_the_old_name_of_early_stop_is_read(train, tmp_path):
     stop = {"early_stop": 2, "validation": 40}
     train("run", epochs=1, **stop)
     file = tmp_path / "run" / "config.json"
+    unseal(file)
     file.write_text(file.read_text().replace('"early_stop"', '"patience"'))
     assert '"patience": 2' in file.read_text()
     settings = RunFolder(file.parent).settings(lambda _: None)
@@ -378,7 +380,7 @@ def test_a_run_folder_holds_what_it_should(train, tmp_path, digits):
     assert json.loads((folder / "summary.json").read_text()) == summary
     config = json.loads((folder / "config.json").read_text())
     assert config.keys() == {
-        *("settings", "data", "where", "versions", "machine", "blas_threads", "command")
+        *("settings", "data", "where", "versions", "machine", "blas_threads", "command", "sha256")
     }
     assert Settings.from_json(config["settings"]) == replace(SETTINGS, epochs=2)
     with open(folder / "metrics.csv", newline="") as file:
@@ -560,7 +562,7 @@ def test_what_is_no_archive_is_refused(finished):
     file, resume = finished
     for content in (b"", b"not an archive", b"PK\x03\x04", b"\x93NUMPY\x01\x00"):
         file.write_bytes(content)
-        with pytest.raises(DataError, match=r"is damaged .* start the run anew"):
+        with pytest.raises(DataError, match=r"is damaged: .* start the run anew"):
             resume()
     file.unlink()
     with pytest.raises(DataError, match="no checkpoint was written yet"):
@@ -582,9 +584,9 @@ def change(file, **changes):
         ({"params:hidden1/w": np.zeros((64, 8))}, r"w is float64\(64, 8\), expected float32"),
         ({"params:hidden1/w": None}, "params:hidden1/w is on one side only"),
         ({"extra:": np.zeros(3)}, "extra: is on one side only"),
-        ({"history:": np.zeros((1, 3))}, r"history float64\(1, 3\)"),
-        ({"history:": np.zeros((0, 7))}, r"at epoch 1 it has a history float64\(0, 7\)"),
-        ({"history:": np.array([["a"] * 7])}, "history <U1"),
+        ({"history:": np.zeros((1, 3))}, r"history: is float64\(1, 3\), expected float64\(1, 7\)"),
+        ({"history:": np.zeros((0, 7))}, r"history: is float64\(0, 7\), expected float64\(1, 7\)"),
+        ({"history:": np.array([["a"] * 7])}, "history: is <U1"),
     ],
 )
 def test_a_checkpoint_of_another_run_does_not_fit(changes, message, finished):
@@ -607,7 +609,7 @@ class Payload:
 def test_a_checkpoint_with_pickled_objects_is_refused_unread(finished, tmp_path):
     file, resume = finished
     change(file, **{"history:": np.array([[Payload(tmp_path / "ran")]], object)})
-    with pytest.raises(DataError, match="is damaged"):
+    with pytest.raises(DataError, match="does not fit this run: history: is object"):
         resume()
     assert not (tmp_path / "ran").exists()
 

@@ -6,13 +6,47 @@ All are drawn on the host, in float32, from a key alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
 from dualnet.options import require_choice
 from dualnet.random import Key
 from dualnet.types import Shape
+
+MOST_NUMBERS = 1 << 26
+"""Of an example within a network that somebody else describes: an image of 4,096 by 4,096 pixels
+has so many in four channels."""
+
+_SHAPES_ALONE: ContextVar[bool] = ContextVar("shapes alone", default=False)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Let all that layers start with be zeros that take no memory, whatever their shape.
+
+    So `init` says how large a network is before it is made.
+    """
+    before = _SHAPES_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _SHAPES_ALONE.reset(before)
+
+
+def only_shapes() -> bool:
+    """Whether `shapes_alone` is in force."""
+    return _SHAPES_ALONE.get()
+
+
+def filled(shape: Shape, value: float) -> np.ndarray:
+    """Return an array in which all numbers are the same: what gains and biases start with."""
+    if only_shapes():
+        return np.broadcast_to(np.float32(value), shape)
+    return np.full(shape, value, np.float32)
+
 
 TOKEN_DEVIATION = 0.02
 """Standard deviation at the start of learned tokens and positions.
@@ -23,6 +57,8 @@ Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", in their publi
 
 def normal(key: Key, shape: Shape, deviation: float) -> np.ndarray:
     """Draw normal numbers of mean 0 and the given standard deviation."""
+    if only_shapes():
+        return filled(shape, 0.0)
     return _generator(key).standard_normal(shape, np.float32) * deviation
 
 
@@ -46,7 +82,7 @@ def torch(key: Key, shape: Shape, fan_in: int) -> np.ndarray:
 
 def zeros(_key: Key, shape: Shape, _fan_in: int) -> np.ndarray:
     """Return zeros: for heads, whose outputs are then all equal at the start."""
-    return np.zeros(shape, np.float32)
+    return filled(shape, 0.0)
 
 
 def scaled_normal(key: Key, shape: Shape, fan_in: int) -> np.ndarray:
@@ -83,6 +119,8 @@ def initial_bias(name: str, key: Key, features: int, fan_in: int) -> np.ndarray:
 
 
 def _uniform(key: Key, shape: Shape, bound: float) -> np.ndarray:
+    if only_shapes():
+        return filled(shape, 0.0)
     return _generator(key).random(shape, np.float32) * (2 * bound) - bound
 
 

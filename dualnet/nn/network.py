@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from typing import Any, TypeAlias
 
 from dualnet.backends import Backend, NumpyBackend
 from dualnet.errors import UsageError
+from dualnet.nn.initial import MOST_NUMBERS, only_shapes
 from dualnet.nn.located import locate, locate_below
 from dualnet.options import Options, is_int
 from dualnet.random import Key, require_key
@@ -126,6 +128,8 @@ def _checked(init: Callable[..., Any]) -> Callable[..., tuple[Tree, Tree, Shape]
                 f"{where}: expected (params, state, out_shape), got {describe(result)}; a layer "
                 "without params or state returns {} for it"
             )
+        if only_shapes() and math.prod(result[2]) > MOST_NUMBERS:
+            raise UsageError(f"{where}: an output of shape {result[2]} is too large")
         return result
 
     return checked

@@ -24,6 +24,7 @@ from dualnet.core.linear import LinearMap
 from dualnet.core.transforms import is_constant
 from dualnet.errors import UsageError
 from dualnet.nn import normalization_kernels as kernels
+from dualnet.nn.initial import filled
 from dualnet.nn.network import Context, Layer
 from dualnet.options import is_int, make_tuples, require_count
 from dualnet.random import Key
@@ -265,7 +266,7 @@ class BatchNorm(Layer):
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         _require_groups("BatchNorm", 1, in_shape)
         channels = in_shape[-1:]
-        state = {"mean": np.zeros(channels, np.float32), "variance": np.ones(channels, np.float32)}
+        state = {"mean": filled(channels, 0.0), "variance": filled(channels, 1.0)}
         return _gain_and_bias(self, channels), state, in_shape
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
@@ -300,8 +301,8 @@ def _normalize_groups(x: Array, axes: Axes, groups: int, epsilon: float) -> Arra
 
 def _gain_and_bias(layer: LayerNorm | GroupNorm | BatchNorm, shape: Shape) -> dict[str, Array]:
     """Return a norm's params at the start."""
-    params = {"gain": np.ones(shape, np.float32)} if layer.gain else {}
-    return params | ({"bias": np.zeros(shape, np.float32)} if layer.bias else {})
+    params = {"gain": filled(shape, 1.0)} if layer.gain else {}
+    return params | ({"bias": filled(shape, 0.0)} if layer.bias else {})
 
 
 def _scaled(y: Array, params: dict[str, Array]) -> Array:

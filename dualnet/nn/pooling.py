@@ -181,8 +181,7 @@ class AdaptiveAveragePool(Layer):
         _cells("AdaptiveAveragePool", self.size)
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
-        probe = adaptive_average_pool(np.empty((0, *_image(self, in_shape)), np.float32), self.size)
-        return {}, {}, probe.shape[1:]
+        return {}, {}, (*_cells("AdaptiveAveragePool", self.size), _image(self, in_shape)[-1])
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         return adaptive_average_pool(x, self.size), state

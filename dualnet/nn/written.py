@@ -8,6 +8,7 @@ is ever imported or run.
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -85,13 +86,13 @@ def _read(data: Any, own: Mapping[str, Any]) -> Any:
         return tuple(_read(each, own) for each in data)
     kinds = [kind for kind in _KINDS if isinstance(data, dict) and kind in data]
     if len(kinds) != 1:
-        raise DataError(f"network: expected a layer or an option of one, got {data!r}")
+        raise DataError(f"network: expected a layer or an option of one, got {_short(data)}")
     found = _found(kinds[0], data[kinds[0]], own)
     if kinds[0].endswith("function"):
         return found
     fields = data.get("fields")
     if not isinstance(fields, dict):
-        raise DataError(f"network: layer {found.__name__}: expected fields, got {fields!r}")
+        raise DataError(f"network: layer {found.__name__}: expected fields, got {_short(fields)}")
     options = {name: _read(value, own) for name, value in fields.items()}
     try:
         return found(**options)
@@ -104,13 +105,19 @@ _KINDS = ("layer", "own layer", "function", "own function")
 
 def _found(kind: str, name: Any, own: Mapping[str, Any]) -> Callable:
     """Return the class or the function of a kind that has a name."""
+    if not isinstance(name, str):
+        raise DataError(f"network: expected the name of a {kind}, got {_short(name)}")
     found = own.get(name) if kind.startswith("own ") else _ours(kind).get(name)
     if found is None and kind.startswith("own "):
         how = "name its file with --plugin" if command_line_calls() else f"write own=[{name}]"
         raise UsageError(
-            f"load_run: the network has the {kind[4:]} {name!r}, which is not one of dualnet's; "
-            f"{how}"
+            f"the network has the {kind[4:]} {_short(name)}, which is not one of dualnet's; {how}"
         )
     if found is None:
-        raise UsageError(f"load_run: dualnet has no {kind} {name!r}; another version may have")
+        raise UsageError(f"dualnet has no {kind} {_short(name)}; another version may have")
     return found
+
+
+def _short(value: Any) -> str:
+    """Return a value for a message, in one line."""
+    return " ".join(reprlib.repr(value).split())

@@ -1,17 +1,42 @@
-"""Trees of arrays in a file, from which a run goes on or a network predicts."""
+"""Trees of arrays in a file, from which a run goes on or a network predicts.
+
+A file may be damaged or have come from anybody.  So the header of every array is compared with what
+is expected before any of them is read: no file takes more memory than the arrays that it is to
+hold, and nothing in it is ever unpickled.
+"""
 
 from __future__ import annotations
 
+import errno
+import math
+import re
+import warnings
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from dualnet import tree
 from dualnet.errors import DataError
 from dualnet.files import open_regular, write_file
+from dualnet.training.bad_files import damaged, in_message, unreadable
 from dualnet.tree import Tree
+from dualnet.types import Shape
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A leaf that stands for a NumPy array.
+
+    Attributes:
+        shape: of the array.
+        dtype: of the array.
+    """
+
+    shape: Shape
+    dtype: np.dtype
 
 
 def write_checkpoint(file: Path, trees: dict[str, Tree]) -> None:
@@ -28,57 +53,131 @@ def write_checkpoint(file: Path, trees: dict[str, Tree]) -> None:
 
 
 def read_checkpoint(
-    file: Path, like: dict[str, Tree], remedy: str, whole: bool = True
+    file: Path,
+    like: dict[str, Tree],
+    remedy: str,
+    whole: bool = True,
+    undefined: tuple[str, ...] = (),
 ) -> dict[str, Tree]:
     """Return the trees that `write_checkpoint` wrote.
 
     Args:
         file: the path of the file.
-        like: trees of the expected structure.  Arrays must agree with their leaves in shape
-            and dtype, and come back on the same device as they.  A leaf None stands for a
-            NumPy array of any shape and dtype.
+        like: trees of the expected structure.  Arrays must agree with their leaves in shape and
+            dtype, and come back on the same device as they; those of leaves `Stored` on the host.
         remedy: what to do if the file is of no use; it ends every error message.
         whole: whether the file may hold no other trees.
+        undefined: the names of trees whose numbers need not be finite.
 
     Raises:
         DataError: the file is missing, damaged, or does not fit.
+        UsageError: the file cannot be read.
     """
-    arrays, expected = _read_arrays(file, remedy), _by_array_name(like)
-    if not whole:
-        arrays = {n: x for n, x in arrays.items() if n.partition(":")[0] in like}
-    misfit = f"{file} does not fit this run"
-    for array_name in sorted(set(arrays) ^ set(expected)):
-        raise DataError(f"{misfit}: {array_name} is on one side only; {remedy}")
-    for array_name, leaf in expected.items():
-        found = arrays[array_name]
-        if leaf is not None and (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
-            raise DataError(
-                f"{misfit}: {array_name} is {found.dtype}{found.shape}, expected "
-                f"{leaf.dtype}{leaf.shape}; {remedy}"
-            )
+    expected = _by_array_name(like)
+    try:
+        stream = open_regular(file)
+    except FileNotFoundError:
+        raise DataError(f"{in_message(file)}: no checkpoint was written yet; {remedy}") from None
+    except OSError as error:
+        raise unreadable(file, error) from error
+    try:
+        with stream:
+            arrays = _read_arrays(stream, expected, whole)
+    except _MisfitError as error:
+        text = f"{in_message(file)} does not fit this run: {in_message(error)}; {remedy}"
+        raise DataError(text) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes raise a dozen kinds in zipfile and NumPy
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise unreadable(file, error) from error
+        raise damaged(file, error, remedy) from error
+    for name, array in arrays.items():
+        if name.partition(":")[0] not in undefined and not np.isfinite(array).all():
+            raise damaged(file, f"{name} holds a number that is not finite", remedy)
     leaves = [
-        arrays[array_name] if leaf is None else np.asarray(arrays[array_name], like=leaf)
-        for array_name, leaf in expected.items()
+        arrays[name] if isinstance(leaf, Stored) else np.asarray(arrays[name], like=leaf)
+        for name, leaf in expected.items()
     ]
     return tree.unflatten(like, leaves)
 
 
-def _read_arrays(file: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Return the arrays in a file by name; a DataError if they cannot be read."""
-    try:
-        with open_regular(file) as stream:
-            if not zipfile.is_zipfile(stream):
-                raise ValueError("it is no .npz archive")
-            stream.seek(0)
-            with np.load(stream, allow_pickle=False) as archive:
-                arrays = {array_name: archive[array_name] for array_name in archive.files}
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("it holds what is no array")
-    except FileNotFoundError:
-        raise DataError(f"{file}: no checkpoint was written yet; {remedy}") from None
-    except Exception as error:  # damaged bytes raise a dozen kinds in zipfile and NumPy
-        raise DataError(f"{file} is damaged ({error}); {remedy}") from error
-    return arrays
+class _MisfitError(ValueError):
+    """An archive holds other arrays than are expected."""
+
+
+def _read_arrays(stream: BinaryIO, expected: dict[str, Any], whole: bool) -> dict[str, np.ndarray]:
+    """Return the expected arrays in an archive by name; raise what says best why it cannot be."""
+    if not zipfile.is_zipfile(stream):
+        raise ValueError("it is no .npz archive")
+    at_once = _Pieces(stream, _LIST_BYTES + _LIST_BYTES_FOR_EACH * len(expected))
+    with zipfile.ZipFile(at_once) as archive, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if len(members) < len(archive.infolist()):
+            raise ValueError("it holds two arrays of one name")
+        trees = {name.partition(":")[0] for name in expected}
+        held = {name for name in members if whole or name.partition(":")[0] in trees}
+        for name in sorted(held ^ set(expected)):
+            raise _MisfitError(f"{name} is on one side only")
+        for name, leaf in expected.items():
+            _require_header(archive, members[name], name, leaf)
+        return {name: _array(archive, members[name]) for name in expected}
+
+
+_LIST_BYTES, _LIST_BYTES_FOR_EACH = 1 << 19, 1 << 12
+"""How long the list of members may be, and how much longer for each array that is expected: other
+trees, such as an optimizer's, have some of their own for each."""
+
+
+class _Pieces:
+    """A stream of which nobody reads more than so many bytes at once.
+
+    `zipfile` reads an archive's list of members at once, however long it is.
+    """
+
+    def __init__(self, stream: BinaryIO, most: int):
+        self._stream, self._most = stream, most
+
+    def read(self, n: int = -1) -> bytes:
+        found = self._stream.read(self._most + 1 if n < 0 else min(n, self._most + 1))
+        if len(found) > self._most:
+            raise ValueError("it lists more arrays than it is to hold")
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+_HEADER = re.compile(
+    rb"\{'descr': '([<>|=]?\w+)', 'fortran_order': (?:True|False), "
+    rb"'shape': \(((?:\d{1,18}, )*(?:\d{1,18},?)?)\), \} *\n"
+)
+"""What `np.savez` writes of an array behind the length of these words."""
+_BEGINS = b"\x93NUMPY\x01\x00"
+
+
+def _require_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, leaf: Any) -> None:
+    """Raise an error unless a member holds an array like a leaf, and no more bytes than it has."""
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    with archive.open(info) as member:
+        begins = member.read(len(_BEGINS) + 2)
+        length = int.from_bytes(begins[len(_BEGINS) :], "little")
+        header = _HEADER.fullmatch(member.read(length))
+    if not begins.startswith(_BEGINS) or header is None:
+        raise ValueError(f"{name} is no array")
+    dtype, shape = np.dtype(header[1].decode()), tuple(map(int, re.findall(rb"\d+", header[2])))
+    if (shape, dtype) != (leaf.shape, leaf.dtype):
+        raise _MisfitError(f"{name} is {dtype}{shape}, expected {leaf.dtype}{leaf.shape}")
+    size = len(begins) + length + math.prod(shape) * dtype.itemsize
+    if info.file_size != size:
+        raise ValueError(f"{name} has {info.file_size} bytes, expected {size}")
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(info) as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def _by_array_name(trees: dict[str, Tree]) -> dict[str, Any]:

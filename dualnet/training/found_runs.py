@@ -3,6 +3,7 @@
 | file | if it is missing |
 | --- | --- |
 | `config.json` | there is no run, or a seed that has not begun |
+| `checkpoint.npz` | the figures are those in `metrics.csv` |
 | `metrics.csv` | no epoch was done |
 | `summary.json` | the run has not reached its last epoch: it was stopped, goes on, or diverged |
 | `diverged.json` | it has not diverged |
@@ -10,16 +11,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dualnet.errors import DataError, UsageError
-from dualnet.training.run_folder import COLUMNS, DIVERGED, NETWORK, RunFolder
+from dualnet.errors import UsageError
+from dualnet.files import read_file
+from dualnet.training.bad_files import damaged, in_message, unreadable
+from dualnet.training.history import fault_of
+from dualnet.training.json_files import MOST_BYTES, read_json
+from dualnet.training.restored import history_in
+from dualnet.training.run_folder import CHECKPOINT, COLUMNS, DIVERGED, NETWORK, RunFolder
 from dualnet.training.settings import Settings
+
+_TESTED_ON = ("test", "validation", "training")
+"""What a run may have been tested on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,66 +79,63 @@ def found_runs(path: Path) -> tuple[FoundRun, ...]:
 
 
 def _found_run(path: Path, settings: Settings) -> FoundRun:
-    history = _history(path / "metrics.csv")
-    summary = _read_json(path / "summary.json") or {}
+    history = _history(path, settings)
+    file = path / "summary.json"
+    summary = read_json(file, finite=False) or {}
     # A run that was given more epochs and goes on has the summary of fewer.
     finished = bool(len(history)) and summary.get("epochs") == len(history)
     tested_on = summary.get("tested_on")
-    tested_on = tested_on if isinstance(tested_on, str) else None
+    if tested_on not in (None, *_TESTED_ON):
+        expected = f"expected one of {', '.join(_TESTED_ON)}, got {tested_on!r}"
+        raise damaged(file, f"tested_on: {expected}")
     return FoundRun(settings, history, finished, tested_on, _diverged(path / DIVERGED))
 
 
 def _settings(path: Path) -> Settings | None:
     """Return the settings in `config.json`; None if there is no such file."""
     file = path / "config.json"
-    data = _read_json(file)
-    if data is None:
+    if (data := read_json(file)) is None:
         return None
     try:
         if not isinstance(data.get("settings"), dict):
             raise ValueError("it holds no settings")
         return Settings.from_json(data["settings"])
     except (ValueError, TypeError) as error:
-        raise DataError(f"{file} is damaged: {error}") from error
+        raise damaged(file, error) from error
 
 
 def _diverged(file: Path) -> str | None:
-    """Return why a run has diverged; None if there is no file that says it."""
-    data = _read_json(file)
-    if data is None:
+    """Return why a run has diverged, in one line; None if there is no file that says it."""
+    if (data := read_json(file)) is None:
         return None
     if not isinstance(why := data.get("why"), str):
-        raise DataError(f"{file} is damaged: it does not say why the run has diverged")
-    return why
+        raise damaged(file, "it does not say why the run has diverged")
+    return in_message(why)
 
 
-def _read_json(file: Path) -> dict[str, Any] | None:
-    """Return the dict in a file; None if there is no such file."""
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} is damaged: {error}") from error
-    if not isinstance(data, dict):
-        raise DataError(f"{file} is damaged: it holds no object")
-    return data
+def _history(path: Path, settings: Settings) -> np.ndarray:
+    """Return the figures of all epochs, which a checkpoint has exactly, and with a checksum."""
+    folder = RunFolder(path)
+    exact = folder.holds(CHECKPOINT)
+    file = path / (CHECKPOINT if exact else "metrics.csv")
+    history = history_in(folder, settings.epochs) if exact else _metrics(file)
+    if (fault := fault_of(history, settings.objective != "regression", exact)) is not None:
+        raise damaged(file, fault)
+    return history
 
 
-def _history(file: Path) -> np.ndarray:
+def _metrics(file: Path) -> np.ndarray:
     """Return the rows of `metrics.csv`, none if there is no such file."""
     try:
-        heading, *lines = file.read_text(encoding="utf-8").splitlines() or [""]
+        heading, *lines = read_file(file, MOST_BYTES).decode("utf-8").splitlines() or [""]
     except (FileNotFoundError, NotADirectoryError):
         return np.zeros((0, len(COLUMNS)))
     except OSError as error:
-        raise UsageError(f"{file}: {error.strerror or error}") from error
+        raise unreadable(file, error) from error
     except ValueError as error:
-        raise DataError(f"{file} is damaged: {error}") from error
+        raise damaged(file, error) from error
     if heading != ",".join(COLUMNS):
-        raise DataError(f"{file} is damaged: expected {','.join(COLUMNS)} first, got {heading!r}")
+        raise damaged(file, f"expected {','.join(COLUMNS)} first, got {heading[:200]!r}")
     rows = []
     for epoch, line in enumerate(lines, start=1):
         try:
@@ -139,9 +143,10 @@ def _history(file: Path) -> np.ndarray:
         except ValueError:
             row = []
         if len(row) != len(COLUMNS) or row[0] != epoch:
-            raise DataError(
-                f"{file} is damaged: line {epoch + 1}: expected {len(COLUMNS)} numbers, the first "
-                f"of them {epoch}, got {line!r}"
+            raise damaged(
+                file,
+                f"line {epoch + 1}: expected {len(COLUMNS)} numbers, the first of them {epoch}, "
+                f"got {line[:100]!r}",
             )
         rows.append(row)
     return np.array(rows).reshape(-1, len(COLUMNS))

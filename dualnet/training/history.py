@@ -11,6 +11,13 @@ from dualnet.training.run_folder import COLUMNS
 FIGURES = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
 """The figures of the last epoch that a summary has, under the names of their columns."""
 
+_ACCURACIES = ("train_accuracy", "test_accuracy")
+_RANGES = {
+    **dict.fromkeys(_ACCURACIES, (0.0, 1.0)),
+    **dict.fromkeys(("lr", "seconds"), (0.0, np.inf)),
+}
+"""Column → its least and its largest number, where there are such."""
+
 Row = dict[str, float]
 """An epoch's figures by the names in `COLUMNS`."""
 
@@ -41,3 +48,26 @@ def best_epoch(history: np.ndarray) -> int:
         history: a row for each epoch, at least one, in the order of `COLUMNS`.
     """
     return int(np.argmin(history[:, COLUMNS.index("test_loss")])) + 1
+
+
+def fault_of(history: np.ndarray, classifies: bool, finite: bool = True) -> str | None:
+    """Say what no run can have written in a history; None if it may be one.
+
+    Args:
+        history: `(epochs, columns)`, float64.
+        classifies: whether targets are classes; else there are no accuracies, which are NaN.
+        finite: whether a loss that is infinite ends a run, so that none is in its history.
+    """
+    for name, column in zip(COLUMNS, history.T, strict=True):
+        least, most = _RANGES.get(name, (-np.inf, np.inf))
+        wrong = ~((least <= column) & (column <= most))  # also of NaN
+        if finite or not name.endswith("loss"):
+            wrong |= ~np.isfinite(column)
+        if name == "epoch":
+            wrong = column != np.arange(1, len(history) + 1)
+        elif name in _ACCURACIES and not classifies:
+            wrong &= ~np.isnan(column)
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            return f"row {i + 1} has the {name} {column[i]:g}"
+    return None

@@ -210,7 +210,7 @@ class KeptRun(Run):
             self.save(self.start)
             return
         if folder.has_begun():
-            self.start = restored(self.start, settings, folder)
+            self.start = restored(trainer, self.start, folder)
         self.differs = require_same_run(folder, self._description(), data)
         folder.write_settings(settings, data)  # the run may have more epochs now
         if folder.holds(DIVERGED):

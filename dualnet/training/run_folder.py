@@ -41,12 +41,14 @@ from typing import Any
 import numpy as np
 
 from dualnet.errors import DataError, UsageError
-from dualnet.files import read_file, sweep, write_file
+from dualnet.files import sweep, write_file
 from dualnet.locks import FolderLock
 from dualnet.naming import assigned
 from dualnet.options import of_kind
+from dualnet.training.bad_files import damaged
 from dualnet.training.checkpoint import read_checkpoint, write_checkpoint
 from dualnet.training.checkpoint_interval import USUAL_INTERVAL
+from dualnet.training.json_files import SEALED, read_json, sealed
 from dualnet.training.settings import Settings
 from dualnet.training.surroundings import surroundings
 from dualnet.tree import Tree
@@ -64,6 +66,7 @@ WHERE: dict[str, tuple[str, Any]] = {
 }
 """What a folder remembers beside settings → what it holds, and what it is if nothing was said."""
 
+_NEW_RUN = "start the run anew"
 _START_ANEW = "start the run anew in another folder"
 _REMEDIES = {CHECKPOINT: _START_ANEW, BEST: "delete it to go on; a better epoch writes it again"}
 
@@ -159,17 +162,15 @@ class RunFolder:
         Raises:
             DataError: the file is damaged or cannot be read.
         """
-        file = self.path / "seeds.json"
-        try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            seeds = data["seeds"]
-            if not seeds or not all(type(seed) is int for seed in seeds):
-                raise ValueError("it holds no seeds")
-            return list(seeds)
-        except (FileNotFoundError, NotADirectoryError):
+        file, remedy = self.path / "seeds.json", "start the runs anew"
+        if (data := read_json(file, remedy)) is None:
             return None
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise DataError(f"{file} is damaged: {error}; start the runs anew") from error
+        seeds = data.get("seeds")
+        if not isinstance(seeds, list) or not seeds or any(type(one) is not int for one in seeds):
+            raise damaged(file, "it holds no seeds", remedy)
+        if len(set(seeds)) < len(seeds):
+            raise damaged(file, "it holds a seed twice", remedy)
+        return seeds
 
     def require_unused(self) -> None:
         """Raise a UsageError if the folder holds a run already, or cannot be read."""
@@ -213,13 +214,9 @@ class RunFolder:
             DataError: the file is missing or damaged.
         """
         file = self.path / "config.json"
-        try:
-            found = json.loads(read_file(file, 1 << 20))
-            if not isinstance(found, dict):
-                raise ValueError("it holds no object")
-            return found
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"{file} is damaged: {error}; start the run anew") from error
+        if (found := read_json(file, _NEW_RUN)) is None:
+            raise DataError(f"{file}: expected what the run began with, found no file; {_NEW_RUN}")
+        return found
 
     def where(self) -> dict[str, Any]:
         """Return where the data and the plugins of the run were: values of `WHERE`.
@@ -234,11 +231,11 @@ class RunFolder:
             return dict(self._where)
         found: Any = {}
         for file in (self.path / "config.json", self.path / "seeds.json"):
-            with suppress(
-                OSError, ValueError, TypeError, KeyError, RecursionError
-            ):  # `settings` tells of damage
-                found = json.loads(file.read_text(encoding="utf-8"))["where"]
-                break
+            with suppress(DataError):  # `settings` and `seeds` tell of damage
+                data = read_json(file) or {}
+                if "where" in data:
+                    found = data["where"]
+                    break
         found = of_kind(str(file), "where", found, "dict[str, Any]")
         at = f"{file}: where"
         return {n: of_kind(at, n, found.get(n, usual), kind) for n, (kind, usual) in WHERE.items()}
@@ -256,23 +253,16 @@ class RunFolder:
         """
         of_seeds = self.holds("seeds.json")
         file = self.path / ("seeds.json" if of_seeds else "config.json")
+        if (data := read_json(file, _NEW_RUN)) is None:
+            raise UsageError(f"{assigned('resume', self.path)}: no run there (no config.json)")
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            if not isinstance(data, dict) or not isinstance(data.get("settings"), dict):
+            if not isinstance(data.get("settings"), dict):
                 raise ValueError("it holds no settings")
             settings = Settings.from_json(data["settings"])
             check(settings)
-            return settings
-        except (FileNotFoundError, NotADirectoryError):
-            raise UsageError(
-                f"{assigned('resume', self.path)}: no run there (no config.json)"
-            ) from None
-        except OSError as error:
-            raise UsageError(
-                f"{assigned('resume', self.path)}: {error.strerror or error}"
-            ) from error
-        except (ValueError, TypeError, RecursionError) as error:
-            raise DataError(f"{file} is damaged: {error}; start the run anew") from error
+        except (ValueError, TypeError) as error:
+            raise damaged(file, error, _NEW_RUN) from error
+        return settings
 
     def write_rates(self, found: dict[str, Any], settings: Settings) -> None:
         """Make the folder and write `rates.json`, what was found with these settings.
@@ -285,15 +275,16 @@ class RunFolder:
 
     def write_json(self, name: str, data: dict[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
+        data = sealed(data) if name in SEALED else data
         self._replace(name, (json.dumps(data, indent=2) + "\n").encode())
 
     def summary(self) -> dict[str, Any] | None:
-        """Return what `summary.json` holds; None if it is missing or damaged."""
+        """Return what `summary.json` holds; None if it is missing or damaged, so that it is of no
+        use: all but times and memory is known from elsewhere."""
         try:
-            data = json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            return read_json(self.path / "summary.json", finite=False)
+        except (DataError, UsageError):
             return None
-        return data if isinstance(data, dict) else None
 
     def write_metrics(self, rows: np.ndarray) -> None:
         """Write `metrics.csv` from rows in the order of `COLUMNS`."""
@@ -321,10 +312,14 @@ class RunFolder:
             write_checkpoint(self.path / name, trees)
 
     def read_checkpoint(
-        self, like: dict[str, Tree], name: str = CHECKPOINT, whole: bool = True
+        self, like: dict[str, Tree], name: str = CHECKPOINT, **how: Any
     ) -> dict[str, Tree]:
         """Return the trees in the file `CHECKPOINT` or `BEST`; see `checkpoint.read_checkpoint`."""
-        return read_checkpoint(self.path / name, like, _REMEDIES[name], whole)
+        return read_checkpoint(self.path / name, like, _REMEDIES[name], **how)
+
+    def damaged(self, name: str, why: str) -> DataError:
+        """Return the error for a file `CHECKPOINT` or `BEST` that holds what cannot be."""
+        return damaged(self.path / name, why, _REMEDIES[name])
 
     def holds(self, name: str) -> bool:
         """Return whether the folder has a file of this name."""

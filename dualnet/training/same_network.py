@@ -6,8 +6,9 @@ import json
 import math
 from typing import Any
 
-from dualnet.errors import UsageError
+from dualnet.errors import DataError, UsageError
 from dualnet.naming import assigned
+from dualnet.training.json_files import read_json
 from dualnet.training.run_folder import NETWORK, RunFolder
 from dualnet.training.surroundings import surroundings, what_differs
 
@@ -29,7 +30,7 @@ def require_same_run(folder: RunFolder, network: dict[str, Any] | None, data: st
     """
     require_same_network(folder, network)
     before = folder.began_with()
-    if before.get("data") != data:
+    if before.get("data", data) != data:  # earlier versions did not write it
         known = str(before.get("data"))[:12]
         raise UsageError(
             f"{assigned('resume', folder.path)}: expected the data set that the run began with, "
@@ -50,10 +51,10 @@ def require_same_network(folder: RunFolder, now: dict[str, Any] | None) -> None:
     """
     file = folder.path / NETWORK
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        before = read_json(file, finite=False)
+    except (DataError, UsageError):
         return  # it is written anew
-    if now is None or not isinstance(before, dict):
+    if now is None or before is None:
         return
     for name, is_now in json.loads(json.dumps(now)).items():
         if name == "versions" or name not in before or _alike(before[name], is_now):

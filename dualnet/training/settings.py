@@ -170,7 +170,29 @@ class Settings:
                 "config.json written by another version of dualnet?"
             )
         kinds = kinds_of(cls)
+        for name, value in data.items():
+            if name != "seed":  # any integer
+                _require_plain(f"settings: {name}", value)
         return cls(**{n: of_kind("settings", n, value, kinds[n]) for n, value in data.items()})
+
+
+_LONGEST = 1000
+"""Characters of a setting that is text."""
+
+
+def _require_plain(where: str, value: Any) -> None:
+    """Raise a UsageError for texts that cannot be shown, and numbers that nothing can count."""
+    inside: Iterable[Any] = ()
+    if isinstance(value, str) and not (value.isprintable() and len(value) <= _LONGEST):
+        raise UsageError(f"{where}: expected a text that can be shown, got {value[:60]!r}")
+    if isinstance(value, int) and not abs(value) < 1 << 63:
+        raise UsageError(f"{where}: expected a number below 2**63, got {value}")
+    if isinstance(value, dict):
+        inside = (*value, *value.values())
+    elif isinstance(value, (list, tuple)):
+        inside = value
+    for one in inside:
+        _require_plain(where, one)
 
 
 Tables = Mapping[str, Mapping[str, type]]

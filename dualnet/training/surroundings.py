@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.backends.blas import threads_now
+from dualnet.naming import printable
 from dualnet.version import version
 
 
@@ -74,4 +75,4 @@ def _flat(found: Any) -> dict[str, str]:
     for part in ("versions", "machine"):
         inside = found.get(part)
         words |= inside if isinstance(inside, Mapping) else {}
-    return {name: str(value)[:60] for name, value in words.items()}
+    return {name: printable(str(value)[:60]) for name, value in words.items()}

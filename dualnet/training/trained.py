@@ -10,7 +10,6 @@ Nothing else is needed to predict, neither the data set nor the settings of the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,22 +22,27 @@ from dualnet import backends, data, tree
 from dualnet.backends import Backend
 from dualnet.data import ArrayDataset, Dataset, Preparation
 from dualnet.data.arrays import inputs_like, targets_like
-from dualnet.errors import DataError, UsageError
+from dualnet.errors import BackendError, DivergedError, UsageError
 from dualnet.nn import Layer, softmax
-from dualnet.nn.written import read_network, written_network
+from dualnet.nn.written import written_network
 from dualnet.random import Key
+from dualnet.training.bad_files import in_message
+from dualnet.training.described import described, refused_if_unfit, shapes_of
 from dualnet.training.evaluation import batch_that_fits
 from dualnet.training.history import Row
+from dualnet.training.json_files import read_json
 from dualnet.training.loop import Trainer
-from dualnet.training.objective import OBJECTIVES, Objective, TrainedNetwork
+from dualnet.training.objective import Objective, TrainedNetwork
 from dualnet.training.pictures.sheet import draw_predictions
 from dualnet.training.run_folder import BEST, CHECKPOINT, NETWORK, RunFolder
 from dualnet.training.scores import Scores
-from dualnet.training.settings import Settings, build
+from dualnet.training.settings import Settings
 from dualnet.training.state import Carried
 from dualnet.training.surroundings import surroundings
 from dualnet.tree import Tree
 from dualnet.types import Array
+
+_NOT_FINITE = "the parameters or the examples have become too large for such numbers"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,6 +94,7 @@ class Trained:
 
         Raises:
             UsageError: the examples are not of the shape or kind that was trained on.
+            DivergedError: an output is not finite.
         """
         outputs = self.outputs(x)
         return self.labels[np.argmax(outputs, -1)] if len(self.labels) else outputs
@@ -103,8 +108,10 @@ class Trained:
     def outputs(self, x: Any) -> np.ndarray:
         """Return the numbers by which `predict` decides, `(n, outputs)`, on the host."""
         examples = inputs_like(self.preparation, x)
-        found = [self.backend.to_host(part) for part in self._outputs(examples)]
-        return np.concatenate(found)
+        found = np.concatenate([self.backend.to_host(part) for part in self._outputs(examples)])
+        if not np.isfinite(found).all():
+            raise DivergedError(f"predict: an output is not finite; {_NOT_FINITE}")
+        return found
 
     def evaluate(self, examples: Any) -> Scores:
         """Return loss, accuracy, confusion matrix and the scores of each class.
@@ -115,14 +122,18 @@ class Trained:
 
         Raises:
             UsageError: the examples are not of the shape or kind that was trained on.
+            DivergedError: an output is not finite.
         """
         x, y = self._pair(examples)
         answers, total = [], 0.0
         for part, outputs in zip(_parts(len(x), self._at_once), self._outputs(x), strict=True):
             targets = self.backend.asarray(y[part])
-            total += float(self.objective.test_losses(outputs, targets).sum())
+            with np.errstate(all="ignore"):  # the loss is looked at
+                total += float(self.objective.test_losses(outputs, targets).sum())
             answers.append(self.backend.to_host(np.argmax(outputs, -1)))
         loss = total / len(x)
+        if not np.isfinite(loss):
+            raise DivergedError(f"evaluate: the loss is {loss}; {_NOT_FINITE}")
         if not len(self.labels):
             return Scores(loss)
         return Scores.of(loss, np.concatenate(answers), y, self.classes)
@@ -211,7 +222,9 @@ class Trained:
         trained = TrainedNetwork(self.network, self.params, self.model_state)
         for part in _parts(len(examples), self._at_once):
             x = self.preparation(self.backend.asarray(examples[part]), self.dtype)
-            yield self.objective.logits(self.readout, trained, x)
+            with np.errstate(all="ignore"):  # whoever takes them looks whether they are finite
+                outputs = self.objective.logits(self.readout, trained, x)
+            yield outputs
 
     def _pair(self, examples: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return inputs as the data set keeps them, and numbers of classes or real targets."""
@@ -297,48 +310,37 @@ def load_run(
 
     Raises:
         UsageError: there is no network, or it has layers that are neither dualnet's nor `own`.
-        DataError: a file is damaged.
+        DataError: a file is damaged, or does not fit the other.
+        BackendError: the network takes more memory than there is, or there is no such backend.
     """
-    file = Path(folder) / NETWORK
+    kept = RunFolder(folder)
+    file = kept.path / NETWORK
+    if (data := read_json(file, finite=False)) is None:
+        raise UsageError(f"load_run: {in_message(folder)}: no network there (no {NETWORK})")
+    found = described(file, data, own)
+    runs_on, preparation, dtype = backends.get(backend), found["preparation"], found["dtype"]
+    name = BEST if best else CHECKPOINT
+
+    def read(like: dict[str, Tree]) -> dict[str, Tree]:
+        on_host = kept.read_checkpoint(like, name, whole=False)
+        return tree.map(runs_on.asarray, on_host)
+
     try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"load_run: {folder}: no network there (no {NETWORK})") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file} is damaged: {error}") from error
-    try:
-        network = read_network(description["network"], own)
-        of_objective = dict(description["objective"])
-        options = {name: value for name, value in of_objective.items() if name != "name"}
-        objective = build(OBJECTIVES, "objective", of_objective["name"], options)
-        how = dict(description["preparation"])
-        mean, std = (np.asarray(how.pop(name), np.float64) for name in ("mean", "std"))
-        preparation = Preparation(mean=mean, std=std, **how | {"shape": tuple(how["shape"])})
-        labels, classes = np.asarray(description["labels"]), tuple(description["classes"])
-        real_targets = description["real_targets"]
-        dtype = np.dtype(description["dtype"])
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise DataError(f"{file} is damaged: {error!r}") from error
-    runs_on = backends.get(backend)
-    params, model_state, _ = network.init(Key(0), preparation.in_shape)
-    x = np.zeros((1, *preparation.in_shape), dtype)
-    params, model_state = (
-        tree.map(lambda a: runs_on.asarray(a, dtype), t) for t in (params, model_state)
-    )
-    trained = TrainedNetwork(network, params, model_state)
-    readout = objective.init_readout(Key(0), trained, runs_on.asarray(x), len(classes))
-    like = {"params": params, "model_state": model_state, "readout": readout}
-    return Trained(
-        network=network,
-        objective=objective,
-        objective_options=of_objective,
-        preparation=preparation,
-        labels=labels,
-        classes=classes,
-        real_targets=real_targets,
-        dtype=dtype,
-        backend=runs_on,
-        **RunFolder(folder).read_checkpoint(like, BEST if best else CHECKPOINT, whole=False),
-    )
+        trees = read(shapes_of(file, found["network"], preparation.in_shape, dtype))
+        trained = TrainedNetwork(found["network"], **trees)
+        x = runs_on.asarray(np.zeros((1, *preparation.in_shape), dtype))
+        with refused_if_unfit(file), np.errstate(all="ignore"):
+            classes = len(found["classes"])
+            readout = found["objective"].init_readout(Key(0), trained, x, classes)
+        trees |= read({"readout": readout})
+        made = Trained(**found, **trees, backend=runs_on)
+        with refused_if_unfit(file), np.errstate(all="ignore"):
+            shape = made.objective.logits(made.readout, trained, x).shape
+            if shape != (1, made.real_targets or classes):
+                raise ValueError(f"its outputs {shape[1:]} are not one for each class or target")
+    except MemoryError as error:
+        raise BackendError(
+            f"{in_message(file)}: out of memory: {in_message(error)}; close other programs, or "
+            "load the network where there is more"
+        ) from error
+    return made

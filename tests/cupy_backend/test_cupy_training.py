@@ -19,7 +19,8 @@ from dualnet.optim import OPTIMIZERS
 from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course
 from dualnet.training.objective import OBJECTIVES
-from dualnet.training.run import restored, run
+from dualnet.training.restored import restored
+from dualnet.training.run import run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import Settings
 
@@ -198,7 +199,8 @@ def test_a_resumed_run_is_the_same_run(how, cupy_backend, digits, tmp_path):
     whole = run(chosen, network, digits, RunFolder(tmp_path / "whole"), quiet=True).summary
     folder = RunFolder(tmp_path / "parts")
     run(replace(chosen, epochs=1), network, digits, folder, quiet=True)
-    back = restored(make_trainer(chosen, network, digits).start(), chosen, folder)
+    trainer = make_trainer(chosen, network, digits)
+    back = restored(trainer, trainer.start(), folder)
     on_host = (back.position, back.sums, back.history, back.comparisons)
     assert all(isinstance(x, np.ndarray) for x in tree.leaves(on_host))
     there = tree.leaves((back.carried.params, back.carried.readout.get("params", {})))
