@@ -26,6 +26,7 @@ from dualnet.naming import did_you_mean
 __all__ = [
     "Options",
     "is_int",
+    "is_number",
     "kinds_of",
     "make_tuples",
     "of_kind",
@@ -120,7 +121,8 @@ def is_int(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value is a real number of Python's or NumPy's, and no bool."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -140,10 +142,10 @@ def _same(value: Any) -> Any:
 _KINDS: dict[str, tuple[str, Callable[[object], bool], Callable[[Any], Any]]] = {
     "bool": ("True or False", _is(bool), _same),
     "int": ("an int", is_int, int),
-    "float": ("a number", _is_number, float),
+    "float": ("a number", is_number, float),
     "str": ("a string", _is(str), _same),
     "None": ("None", _is(types.NoneType), _same),
-    "tuple[float, ...]": ("a list of numbers", _are(_is_number), lambda x: tuple(map(float, x))),
+    "tuple[float, ...]": ("a list of numbers", _are(is_number), lambda x: tuple(map(float, x))),
     "list[int]": ("a list of ints", _are(is_int), lambda x: list(map(int, x))),
     "list[str]": ("a list of strings", _are(_is(str)), list),
     "dict[str, Any]": ("a dict", _is(dict), _same),

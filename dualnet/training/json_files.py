@@ -1,8 +1,8 @@
 """JSON files of run folders, which may be damaged or have come from anybody, are read here alone.
 
-`config.json`, `seeds.json` and `network.json` are sealed: a digest in them tells whether they are
-as they were written.  Without it a wrong digit would be another learning rate, without a word.
-Whoever changes such a file on purpose deletes the line of the digest.
+`config.json`, `seeds.json` and `network.json` are sealed: a digest in them tells whether all that
+numbers depend on is as it was written.  Without it a wrong digit would be another learning rate,
+without a word.  Whoever changes such a file on purpose deletes the line of the digest.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ SEALED = ("config.json", "seeds.json", "network.json")
 """The files that are sealed."""
 SEAL = "sha256"
 """The name of the digest in a sealed file."""
+_NOT_SEALED = ("data", "where", "versions", "machine", "blas_threads", "command")
+"""What may be otherwise when a run goes on, and is compared then."""
 
 _MOST_DIGITS = 40
 """Of a whole number; seeds may have 128 bits."""
@@ -79,7 +81,8 @@ def read_json(file: Path, remedy: str = "", finite: bool = True) -> dict[str, An
 
 
 def _digest(data: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    kept = {name: value for name, value in data.items() if name not in _NOT_SEALED}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _depth(value: Any) -> int:

@@ -17,6 +17,7 @@ from dualnet.data import Dataset
 from dualnet.data.fingerprint import fingerprint
 from dualnet.errors import DivergedError, UsageError
 from dualnet.nn import Layer
+from dualnet.options import is_number
 from dualnet.training.assemble import make_trainer
 from dualnet.training.checkpoint_interval import CheckpointInterval
 from dualnet.training.divergence import all_finite
@@ -302,7 +303,8 @@ class KeptRun(Run):
         if not step_seconds:  # it had reached its end before, which was measured then
             summary |= {"seconds": float(now.history[:, -1].sum())}
             if before.get("epochs") == summary["epochs"]:
-                summary |= {name: before[name] for name in MEASURED if name in before}
+                known = {name: before[name] for name in MEASURED if is_number(before.get(name))}
+                summary |= {name: x for name, x in known.items() if 0 <= x < np.inf}
         summary["run_dir"] = str(self.folder.path)
         self.folder.write_json("summary.json", summary)
         self._draw(now)
