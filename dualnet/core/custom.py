@@ -47,6 +47,7 @@ class custom_jvp:
 
     def __init__(self, f: Callable):
         self._f = primitive(f)
+        vars(self._f)["own_rules"] = {}  # a rule in the table of all would be kept for ever
         self.__name__ = getattr(f, "__name__", "custom_jvp")
         self.__doc__ = f.__doc__
 

@@ -63,7 +63,7 @@ class Rule(NamedTuple):
 
 
 RULES: dict[Callable, Rule] = {}
-"""The rule of every function that has one.  `core.engine` fills the table."""
+"""The rule of every function of NumPy's, SciPy's and ours; `core.engine` fills the table."""
 _MAKERS = {np.arange, np.array, np.asarray, np.eye, np.full, np.identity, np.ones, np.zeros}
 
 
@@ -74,7 +74,7 @@ def evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
         MissingRuleError: `fn`, or one of its arguments, has no derivative rule.
         EscapedDualError: a dual is used whose transform has returned.
     """
-    rule = RULES.get(fn)
+    rule = RULES.get(fn) or getattr(fn, "own_rules", RULES).get(fn)
     if rule is None and late.WAITING:
         late.register_waiting()
         rule = RULES.get(fn)

@@ -138,11 +138,10 @@ def register(
 
     `more` are fields of `Rule`.
     """
-    if fn in RULES:
-        raise ValueError(
-            f"{refusals.name_of(fn)} has a derivative rule already; two would hide a mistake"
-        )
-    RULES[fn] = Rule(evaluate, *known_arguments(parts, leading), **more)
+    rules = getattr(fn, "own_rules", RULES)  # a function of the user's takes its rule along
+    if fn in rules:
+        raise refusals.second_rule(fn)
+    rules[fn] = Rule(evaluate, *known_arguments(parts, leading), **more)
 
 
 def take_apart(args: Sequence, level: Level, sequences: Container[int] = ()) -> tuple[list, list]:

@@ -100,6 +100,11 @@ out_of_place = _refusal(
 )
 
 
+def second_rule(fn: Callable) -> ValueError:
+    """Refuse a function's second rule, which would take the first one's place without a word."""
+    return ValueError(f"{name_of(fn)} has a derivative rule already; two would hide a mistake")
+
+
 def missing_rule(fn: Callable) -> DualnetError:
     """Name the function that has no rule, and show what to write instead, or how to add one."""
     if name_of(fn) in INSTEAD:
