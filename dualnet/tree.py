@@ -6,17 +6,19 @@ and must have the same keys in all others.  Nothing is changed in place: `map` b
 
 A subclass of dict, list or tuple keeps its type, and the attributes of an object of it are those of
 the first tree: `OrderedDict`, `defaultdict` with its factory, named tuples.  An object that cannot
-be rebuilt with other leaves is refused by a TreeError.
+be rebuilt with other leaves is refused by a TreeError.  So is a tree of more levels than Python can
+recurse, some nine hundred, and one that contains itself.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeAlias
 
+from dualnet.depth import too_deep
 from dualnet.errors import TreeError, UsageError
+from dualnet.rebuilding import not_rebuilt, rebuilt
 
 __all__ = [
     "Tree",
@@ -96,7 +98,10 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
                 raise _mismatch(tree, other)
         return f(tree, *rest)
     if not rest:
-        return _map_one(f, tree)
+        try:
+            return _map_one(f, tree)
+        except RecursionError as error:
+            raise too_deep("map", tree, _children, error) from None
     columns = [leaves_like(tree, other) for other in rest]
     return unflatten(tree, [f(*row) for row in zip(leaves(tree), *columns, strict=True)])
 
@@ -111,10 +116,12 @@ def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
 def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Iterate over `(path, leaf)` of every leaf, depth first; a path joins keys with `/`."""
     found: list[tuple[str, Any]] = []
-    if isinstance(tree, _NODES):
+    if not isinstance(tree, _NODES):
+        return iter([(prefix, tree)])
+    try:
         _collect_items(tree, prefix, found)
-    else:
-        found.append((prefix, tree))
+    except RecursionError as error:
+        raise too_deep("items", tree, _children, error) from None
     return iter(found)
 
 
@@ -128,15 +135,10 @@ def leaves(tree: Tree) -> list[Any]:
     if not isinstance(tree, _NODES):
         return [tree]
     found: list[Any] = []
-    if isinstance(tree, dict):
-        tree = tree.values()
-    elif not isinstance(tree, _SEQUENCES):
-        tree = _fields(tree).values()
-    for child in tree:
-        if isinstance(child, _NODES):
-            found += leaves(child)
-        else:
-            found.append(child)
+    try:
+        _collect(tree, found)
+    except RecursionError as error:
+        raise too_deep("leaves", tree, _children, error) from None
     return found
 
 
@@ -147,8 +149,11 @@ def leaves_like(like: Tree, tree: Tree) -> list[Any]:
         TreeError: the structures differ; the message names the place and shows both sides.
     """
     found: list[Any] = []
-    if not _collect_like(like, tree, found):
-        _refuse(like, tree, ())
+    try:
+        if not _collect_like(like, tree, found):
+            _refuse(like, tree, ())
+    except RecursionError as error:
+        raise too_deep("leaves_like", like, _children, error) from None
     return found
 
 
@@ -159,6 +164,8 @@ def unflatten(like: Tree, new_leaves: list[Any]) -> Tree:
         built = _rebuild(like, remaining)
     except StopIteration:
         raise _miscounted(like, new_leaves) from None
+    except RecursionError as error:
+        raise too_deep("unflatten", like, _children, error) from None
     if next(remaining, remaining) is not remaining:
         raise _miscounted(like, new_leaves)
     return built
@@ -170,21 +177,10 @@ def outline(tree: Tree, leaf: Callable[[Any], Hashable]) -> Hashable:
     Dicts are told apart by the order of their keys, and registered dataclasses by the static fields
     too, so that trees with equal outlines have their leaves in the same order.
     """
-    if not isinstance(tree, _NODES):
-        return leaf(tree)
-    if isinstance(tree, dict):
-        named: tuple[Any, ...] = tuple(tree)
-        children = list(tree.values())
-    elif isinstance(tree, _SEQUENCES):
-        named, children = (), list(tree)
-    else:
-        fields = _fields(tree)
-        instance: Any = tree
-        every = dataclasses.fields(instance)
-        others = [f.name for f in every if f.init and f.name not in fields]
-        named = tuple((name, getattr(tree, name)) for name in others)
-        children = list(fields.values())
-    return type(tree), named, tuple([outline(child, leaf) for child in children])
+    try:
+        return _outline(tree, leaf)
+    except RecursionError as error:
+        raise too_deep("outline", tree, _children, error) from None
 
 
 def add(a: Tree, b: Tree) -> Tree:
@@ -204,21 +200,48 @@ def subtree(tree: Tree, path: str) -> Tree:
     return tree
 
 
-def describe(tree: Tree) -> str:
-    """Describe the structure in one line, arrays by dtype and shape: `{w: float32(3, 2)}`."""
+def describe(tree: Tree, levels: int = 20) -> str:
+    """Describe the structure in one line, arrays by dtype and shape: `{w: float32(3, 2)}`.
+
+    What lies below so many levels is left out.
+    """
     if not isinstance(tree, _NODES):
         if hasattr(tree, "shape") and hasattr(tree, "dtype"):
             return f"{tree.dtype}{tuple(tree.shape)}"
         return type(tree).__name__
-    unnamed = isinstance(tree, (list, tuple))
-    inside = [describe(c) if unnamed else f"{k}: {describe(c)}" for k, c in _children(tree)]
+    unnamed = isinstance(tree, _SEQUENCES)
+    parts = [(key, describe(c, levels - 1)) for key, c in _children(tree)] if levels else []
+    inside = [part if unnamed else f"{key}: {part}" for key, part in parts] if levels else ["…"]
     left, right = "{}" if isinstance(tree, dict) else "[]" if isinstance(tree, list) else "()"
     name = "" if type(tree) in (dict, list, tuple) else type(tree).__name__
     return name + left + ", ".join(inside) + right
 
 
+def _outline(tree: Tree, leaf: Callable[[Any], Hashable]) -> Hashable:
+    if not isinstance(tree, _NODES):
+        return leaf(tree)
+    if isinstance(tree, dict):
+        named: tuple[Any, ...] = tuple(tree)
+        children = list(tree.values())
+    elif isinstance(tree, _SEQUENCES):
+        named, children = (), list(tree)
+    else:
+        fields = _fields(tree)
+        instance: Any = tree
+        every = dataclasses.fields(instance)
+        others = [f.name for f in every if f.init and f.name not in fields]
+        named = tuple((name, getattr(tree, name)) for name in others)
+        children = list(fields.values())
+    inside = []
+    for child in children:  # a comprehension may be one more call for each level
+        inside.append(_outline(child, leaf))
+    return type(tree), named, tuple(inside)
+
+
 def _children(tree: Tree) -> list[tuple[Any, Tree]]:
-    """The keys and children of a node; a named tuple's keys are its fields."""
+    """The keys and children of a node; a named tuple's keys are its fields.  A leaf has none."""
+    if not isinstance(tree, _NODES):
+        return []
     if isinstance(tree, dict):
         return list(tree.items())
     if not isinstance(tree, _SEQUENCES):
@@ -251,6 +274,19 @@ def _map_one(f: Callable[..., Any], tree: Tree) -> Tree:
     for key, child in tree.items() if isinstance(tree, dict) else _children(tree):
         mapped[key] = _map_one(f, child) if isinstance(child, _NODES) else f(child)
     return mapped if type(tree) is dict else _like(tree, mapped)
+
+
+def _collect(tree: Tree, found: list[Any]) -> None:
+    """Append the leaves of a node to `found`."""
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, _SEQUENCES):
+        tree = _fields(tree).values()
+    for child in tree:
+        if isinstance(child, _NODES):
+            _collect(child, found)
+        else:
+            found.append(child)
 
 
 def _collect_items(tree: Tree, prefix: str, found: list[tuple[str, Any]]) -> None:
@@ -289,47 +325,14 @@ def _like(like: Tree, children: Any) -> Tree:
     if type(like) is tuple:
         return tuple(children)
     try:
-        node = _built_like(like, children)
+        node = rebuilt(like, children)
     except Exception as error:
-        raise _not_rebuilt(like, f"{type(error).__name__}: {error}") from error
+        raise not_rebuilt(like, f"{type(error).__name__}: {error}") from error
     wanted = list(children.values() if isinstance(children, dict) else children)
     kept = [child for _, child in _children(node)]
     if len(kept) != len(wanted) or any(a is not b for a, b in zip(kept, wanted, strict=True)):
-        raise _not_rebuilt(like, "it changes what it is given")
+        raise not_rebuilt(like, "it changes what it is given")
     return node
-
-
-def _built_like(like: Tree, children: Any) -> Tree:
-    if isinstance(like, tuple):
-        node: Any = tuple.__new__(type(like), children)
-        if hasattr(like, "__dict__"):
-            node.__dict__.update(like.__dict__)
-        return node
-    if type(like) in _CHILDREN:
-        names = [field.name for field in dataclasses.fields(like) if field.init]
-        return type(like)(**{name: getattr(like, name) for name in names} | children)
-    node = copy.copy(like)
-    if isinstance(like, list):
-        node[:] = children
-        return node
-    for key, child in children.items():
-        node[key] = child
-    if getattr(like, "__dict__", None) is like:  # its keys are its attributes
-        node.__dict__ = node
-    elif any(
-        like[key] is value for key, value in getattr(like, "__dict__", {}).items() if key in like
-    ):
-        raise TreeError("its attributes repeat its values")
-    return node
-
-
-def _not_rebuilt(like: Tree, reason: str) -> TreeError:
-    name = type(like).__name__
-    return TreeError(
-        f"a tree of type {name} cannot be rebuilt with other leaves ({reason}); its constructor or "
-        "copy must take arrays, Duals and None and keep them as they are. Use a dict, a named "
-        "tuple, or a dataclass registered by dn.tree.register_dataclass"
-    )
 
 
 def _collect_like(like: Tree, tree: Tree, found: list[Any]) -> bool:
@@ -379,7 +382,8 @@ def _refuse(like: Tree, tree: Tree, path: tuple) -> None:
 
 
 def _mismatch(expected: Tree, got: Tree, path: tuple = ()) -> TreeError:
-    place = "/".join(str(key) for key in path) or "the root"
+    shown = path if len(path) <= 20 else (*path[:10], "…", *path[-10:])
+    place = "/".join(str(key) for key in shown) or "the root"
     return TreeError(f"trees differ at {place}: expected {describe(expected)}, got {describe(got)}")
 
 

@@ -18,7 +18,8 @@ PACKAGE = ROOT / "dualnet"
 
 FLOORS = {
     0: (
-        *("console", "errors", "files", "locks", "naming", "options", "progress", "random"),
+        *("console", "depth", "errors", "files", "locks", "naming", "options", "progress"),
+        *("random", "rebuilding"),
         *("tree", "types", "version"),
     ),
     1: ("backends",),
