@@ -7,8 +7,9 @@ It is `dualnet train` of a checkout; what it does is in `dualnet/command/train.p
 
 import sys
 
-from dualnet.command.train import main
+from dualnet.command.main import imported_when_called
 from dualnet.console import exit_code
 
 if __name__ == "__main__":
+    main = imported_when_called("dualnet.command.train")
     sys.exit(exit_code("train.py", main, sys.argv[1:]))

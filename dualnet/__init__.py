@@ -1,56 +1,86 @@
 """dualnet: forward-mode automatic differentiation with k tangents at once, and training by it.
 
-The modules in `_LATER` are imported when they are first asked for, as `dn.nn`, so that derivatives
-alone start fast.
+Everything is imported when it is first asked for, as `dn.nn`, so that derivatives alone start fast,
+and commands are within `console.exit_code` before anything that takes long.
 """
 
+import os
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dualnet import checking, errors, images, linear, numpy, special, tree
-from dualnet.checking import check_jvp, check_vjp
-from dualnet.core.custom import custom_jvp
-from dualnet.core.derivatives import (
-    grad,
-    hvp,
-    jacfwd,
-    jacrev,
-    linear_transpose,
-    value_and_grad,
-)
-from dualnet.core.dual import Dual
-from dualnet.core.spaces import RankOne
-from dualnet.core.transforms import jvp, linearize, stop_gradient, vjp
-from dualnet.random import Key
-from dualnet.recording import recorded
-
 if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
-    from dualnet import analysis, backends, data, learning, nn, optim, schedules
+    from dualnet import (
+        analysis,
+        backends,
+        checking,
+        data,
+        errors,
+        images,
+        learning,
+        linear,
+        nn,
+        numpy,
+        optim,
+        schedules,
+        special,
+        tree,
+    )
+    from dualnet.checking import check_jvp, check_vjp
+    from dualnet.core.custom import custom_jvp
+    from dualnet.core.derivatives import (
+        grad,
+        hvp,
+        jacfwd,
+        jacrev,
+        linear_transpose,
+        value_and_grad,
+    )
+    from dualnet.core.dual import Dual
+    from dualnet.core.spaces import RankOne
+    from dualnet.core.transforms import jvp, linearize, stop_gradient, vjp
+    from dualnet.random import Key
+    from dualnet.recording import recorded
     from dualnet.training.fit import fit
     from dualnet.training.trained import load_run
 
     __version__: str
 
-_LATER = ("analysis", "backends", "data", "learning", "nn", "optim", "schedules", "scipy")
+_MODULES = (
+    *("analysis", "backends", "checking", "data", "errors", "images", "learning", "linear", "nn"),
+    *("numpy", "optim", "schedules", "scipy", "special", "tree"),
+)
 """Without `scipy` in `__all__`, because SciPy may be missing."""
-_FUNCTIONS_LATER = {"fit": "dualnet.training.fit", "load_run": "dualnet.training.trained"}
+_FUNCTIONS = {
+    **dict.fromkeys(("check_jvp", "check_vjp"), "checking"),
+    "custom_jvp": "core.custom",
+    **dict.fromkeys(("grad", "hvp", "jacfwd", "jacrev"), "core.derivatives"),
+    **dict.fromkeys(("linear_transpose", "value_and_grad"), "core.derivatives"),
+    "Dual": "core.dual",
+    "RankOne": "core.spaces",
+    **dict.fromkeys(("jvp", "linearize", "stop_gradient", "vjp"), "core.transforms"),
+    "Key": "random",
+    "recorded": "recording",
+    "fit": "training.fit",
+    "load_run": "training.trained",
+}
+"""Name → the module that has it."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a module when it is first asked for, and find the version."""
-    if name in _LATER:
-        return import_module(f"dualnet.{name}")
-    if name in _FUNCTIONS_LATER:
-        return getattr(import_module(_FUNCTIONS_LATER[name]), name)
+    """Import what is first asked for, and find the version."""
     if name == "__version__":
         return import_module("dualnet.version").version()
+    if name in _FUNCTIONS:
+        globals()[name] = getattr(import_module(f"dualnet.{_FUNCTIONS[name]}"), name)
+        return globals()[name]
+    if name in _MODULES:
+        return import_module(f"dualnet.{name}")
     raise AttributeError(f"module 'dualnet' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     """Return what there is to use, whether or not it has been imported yet."""
-    return sorted({*__all__, *_LATER, *(name for name in globals() if name.startswith("__"))})
+    return sorted({*__all__, *_MODULES, *(name for name in globals() if name.startswith("__"))})
 
 
 __all__ = [
@@ -90,6 +120,7 @@ __all__ = [
     "vjp",
 ]
 
-if not (Path(__file__).parent / "models").exists():
+_HERE = os.path.dirname(__file__)
+if not os.path.isdir(os.path.join(_HERE, "models")):
     # An installed package has `dualnet.models` inside; a checkout has `models/` beside the package.
-    __path__.append(str(Path(__file__).parent.parent))
+    __path__.append(os.path.dirname(_HERE))

@@ -93,6 +93,8 @@ def of_kind(where: str, name: str, value: Any, kind: str) -> Any:
     for _, fits, made in filter(None, kinds):
         if fits(value):
             return made(value)
+    if is_int(value) and not _fits_into_64_bits(value):
+        _refuse(where, name, "an int of no more than 64 bits", value)
     _refuse(where, name, " or ".join(words for words, _, _ in filter(None, kinds)), value)
 
 
@@ -122,8 +124,18 @@ def is_int(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a real number of Python's or NumPy's, and no bool."""
-    return isinstance(value, Real) and not isinstance(value, bool)
+    """Whether a value is a real number of Python's or NumPy's that a float can hold, and no bool."""
+    if isinstance(value, bool) or (is_int(value) and not _fits_into_64_bits(value)):
+        return False
+    return isinstance(value, Real)
+
+
+def _is_usual_int(value: object) -> bool:
+    return is_int(value) and _fits_into_64_bits(value)
+
+
+def _fits_into_64_bits(value: Any) -> bool:
+    return -(2**63) <= value < 2**63
 
 
 def _are(fits: Callable[[object], bool]) -> Callable[[object], bool]:
@@ -141,12 +153,12 @@ def _same(value: Any) -> Any:
 
 _KINDS: dict[str, tuple[str, Callable[[object], bool], Callable[[Any], Any]]] = {
     "bool": ("True or False", _is(bool), _same),
-    "int": ("an int", is_int, int),
+    "int": ("an int", _is_usual_int, int),
     "float": ("a number", is_number, float),
     "str": ("a string", _is(str), _same),
     "None": ("None", _is(types.NoneType), _same),
     "tuple[float, ...]": ("a list of numbers", _are(is_number), lambda x: tuple(map(float, x))),
-    "list[int]": ("a list of ints", _are(is_int), lambda x: list(map(int, x))),
+    "list[int]": ("a list of ints", _are(_is_usual_int), lambda x: list(map(int, x))),
     "list[str]": ("a list of strings", _are(_is(str)), list),
     "dict[str, Any]": ("a dict", _is(dict), _same),
 }
@@ -229,5 +241,8 @@ def _refuse(where: str, name: str, expected: str, value: object, hint: str = "")
 
 def _short(value: Any) -> str:
     """Return a value for a message, in one line."""
-    text = reprlib.repr(value)
+    try:
+        text = reprlib.repr(value)
+    except ValueError:  # Python writes no int of more than some thousand digits
+        text = f"{type(value).__name__}(...)"
     return text if "\n" not in text else f"{type(value).__name__}(...)"

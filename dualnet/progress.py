@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from dualnet.console import Patient
+
 
 def progress_bar(over: Iterable[Any] | None = None, *, quiet: bool = False, **how: Any) -> tqdm:
     """Return a progress bar, which is written to standard error.
@@ -18,7 +20,18 @@ def progress_bar(over: Iterable[Any] | None = None, *, quiet: bool = False, **ho
         quiet: whether nothing is shown.
         **how: what else tqdm takes, such as `total` and `desc`.
     """
-    terminal = sys.stderr is not None and sys.stderr.isatty()
-    width = min(79, shutil.get_terminal_size().columns - 1) if terminal else None
+    terminal = _is_terminal(sys.stderr)
+    if terminal:
+        how = {"ncols": min(79, shutil.get_terminal_size().columns - 1), **how}
+        how["file"] = Patient(sys.stderr)  # a terminal may be closed
     # With None, tqdm shows nothing where standard error is no terminal, but for notebooks.
-    return tqdm(over, ncols=width, disable=quiet or None, **how)
+    hidden = quiet or terminal is None
+    return tqdm(over, disable=hidden or None, **how)
+
+
+def _is_terminal(stream: Any) -> bool | None:
+    """Return whether a stream is a terminal; None if it is closed or not there."""
+    try:
+        return None if stream is None else stream.isatty()
+    except ValueError:
+        return None

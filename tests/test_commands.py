@@ -202,7 +202,7 @@ def test_other_folders_and_names_are_refused(run, mistake):
     mistake(2, "--data: .*got 'digit'; did you mean digits", "evaluate", run, "--data", "digit")
     mistake(2, "of no use to the data set digits: it ships", "evaluate", run, "--data-dir", ".")
     mistake(2, "there is no flag --bes", "evaluate", run, "--bes")
-    mistake(2, "required: RUN", "evaluate")
+    mistake(2, "expected RUN, got nothing", "evaluate")
 
 
 def test_a_data_set_of_other_classes_is_refused(run, mistake, rng):
@@ -289,7 +289,7 @@ def test_files_that_are_damaged_are_named(run, mistake, digits):
     mistake(2, r"nowhere\.jpg: expected an image file, found none", "predict", run, "nowhere.jpg")
     mistake(2, r"wide\.npy: .*got uint8\(3, 9, 9\)", "predict", run, "wide.npy")
     mistake(2, r"other\.npz: expected an array x, got images", "predict", run, "other.npz")
-    mistake(2, "required: FILE", "predict", run)
+    mistake(2, "expected FILE, got nothing", "predict", run)
 
 
 def test_a_missing_pillow_is_named(run, mistake, monkeypatch):

@@ -322,7 +322,7 @@ def test_the_command_prints_a_table_or_json(capsys):
     assert told["runs"][0]["test_accuracy"] == {"mean": 0.75, "std": None}
     for argv, said in (
         (["a", "--pictures"], r"there is no flag --pictures.*did you mean --picture\?"),
-        ([], "the following arguments are required: RUN"),
+        ([], "expected RUN, got nothing"),
         (["c"], "c: no run there"),
     ):
         with pytest.raises(UsageError, match=said):

@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_read(ask):
     Path("folder.toml").mkdir()
     for name, pattern in {
         "nowhere.toml": "No such file",
-        "folder.toml": "Is a directory|denied",
+        "folder.toml": "it is no regular file|denied",
         "bytes.toml": "expected a TOML file, got 'utf-8' codec",
     }.items():
         code, _, err = ask("--config", name)

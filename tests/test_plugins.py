@@ -174,7 +174,7 @@ def test_its_options_are_checked_as_others_are(ask):
         *OWN,
         *"--rule bp --gain 1".split(),
     )
-    refused(ask, "--gain: invalid float", *OWN, *"--rule signs --gain x".split())
+    refused(ask, "--gain: expected a number, got .x.", *OWN, *"--rule signs --gain x".split())
     refused(ask, "no flag --gian, .*; did you mean --gain", *OWN, *"--rule signs --gian 1".split())
     refused(ask, "got 'Sign'; did you mean signs", *OWN, "--rule", "Sign")
 

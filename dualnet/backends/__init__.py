@@ -7,10 +7,9 @@ methods of `Backend`; `get` makes one by its name.
 
 from __future__ import annotations
 
-import sys
-
 from dualnet.backends.numpy_backend import NumpyBackend
 from dualnet.backends.protocol import Backend
+from dualnet.console import say
 from dualnet.errors import BackendError, UsageError
 from dualnet.naming import assigned, named
 from dualnet.options import require_choice
@@ -56,5 +55,5 @@ def get(name: str, threads: int = 1, matmul_precision: str = "full") -> Backend:
     try:
         return CupyBackend(matmul_precision=matmul_precision)
     except BackendError as error:
-        print(f"backend auto: NumPy it is, as {error}", file=sys.stderr)
+        say(f"backend auto: NumPy it is, as {error}", aside=True)
         return NumpyBackend(threads)

@@ -8,7 +8,6 @@ graph goes the other way.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from contextvars import ContextVar
@@ -21,6 +20,7 @@ from dualnet import tree
 from dualnet.backends import lazy
 from dualnet.backends.blocks import Block, State, arrays_of, move, outline
 from dualnet.backends.placeholders import PlaceholderKey, PlaceholderNumber, Slots
+from dualnet.console import say
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -178,9 +178,9 @@ class Recorded:
             self._state = None
             self.pool.free_all_blocks()
         if refusal != self.refusal:
-            print(
+            say(
                 f"this {self._what} cannot be recorded ({refusal}); it goes on without",
-                file=sys.stderr,
+                aside=True,
             )
         self.refusal = refusal
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends.graphs import CAPTURING, Recorded, plain
+from dualnet.console import say
 from dualnet.tree import Tree
 from dualnet.types import Array
 
@@ -68,10 +68,10 @@ class _RecordedCalls:
             return x.shape, x.dtype
         if isinstance(x, np.ndarray) and not self._warned:
             self._warned = True
-            print(
+            say(
                 "recorded: an argument is an array on the host, so the function is not recorded; "
                 "make it a CuPy array",
-                file=sys.stderr,
+                aside=True,
             )
         if hasattr(x, "__array_function__"):
             raise _Plain

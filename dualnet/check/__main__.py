@@ -11,18 +11,18 @@ import json
 import sys
 import textwrap
 import time
-from typing import TextIO
+from functools import partial
 
 from dualnet import backends
 from dualnet.check import LIMITS, NOT_IN_CUPY, ROWS, Result, Row, verify, worst
 from dualnet.check.own import own_rows
-from dualnet.console import WIDTH, exit_code
+from dualnet.console import WIDTH, answer, exit_code, say
 from dualnet.errors import UsageError
 from dualnet.naming import as_flags
 from dualnet.progress import progress_bar
 from dualnet.random import Key
 from dualnet.training.assemble import OPEN_TABLES
-from dualnet.training.flags import Parser
+from dualnet.training.parser import Parser, whole
 from dualnet.training.plugins import load_plugins
 
 _LONGEST, _OF_TIME = 16, 7
@@ -45,8 +45,8 @@ def make_parser(program: str) -> Parser:
         action="append",
         help="verify the models, layers and optimizers in this Python file, and these alone",
     )
-    p.add_argument("--seed", type=int, default=0, metavar="N", help="of points and directions")
-    p.add_argument("--backend", choices=backends.NAMES, default="numpy")
+    p.add_argument("--seed", type=whole, default=0, metavar="N", help="of points and directions")
+    p.add_argument("--backend", metavar="NAME", default="numpy", help=", ".join(backends.NAMES))
     p.add_argument(
         "--json", action="store_true", help="a document on the last line; the table on stderr"
     )
@@ -163,22 +163,25 @@ def main(argv: list[str], program: str = "dualnet.check") -> int:
         absent = [row.name for row in rows if row.name in NOT_IN_CUPY]
         rows = [row for row in rows if row.name not in NOT_IN_CUPY]
         if absent:
-            print(f"not in CuPy: {', '.join(absent)}", file=sys.stderr)
-    to: TextIO = sys.stderr if args.json else sys.stdout
+            say(f"not in CuPy: {', '.join(absent)}", aside=True)
+    # With --json the table is shown on the way, and without it is what is asked for.
+    show = partial(say, aside=True) if args.json else answer
     width = min(max(len(row.name) for row in rows), _LONGEST)
-    print(heading(width), file=to)
+    show(heading(width))
 
     began, results = time.perf_counter(), []
     for row in (bar := progress_bar(rows, unit="row", leave=False)):
         results.append(verify(row, Key(args.seed), backend))
-        bar.write(line(results[-1], width), file=to)
+        bar.clear()
+        show(line(results[-1], width))
+        bar.refresh()
     seconds = time.perf_counter() - began
 
-    print("\n".join(summary(results, seconds)), file=to)
+    show("\n".join(summary(results, seconds)))
     for why in left_out:
-        print(textwrap.fill(f"not verified: {why}", WIDTH, break_on_hyphens=False), file=to)
+        show(textwrap.fill(f"not verified: {why}", WIDTH, break_on_hyphens=False))
     if args.json:
-        print(json.dumps(document(results, args, seconds)))
+        answer(json.dumps(document(results, args, seconds)))
     return int(any(result.failure for result in results))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from dualnet.console import answer
 from dualnet.naming import as_flags
 from dualnet.training.comparison import compare_runs
-from dualnet.training.flags import Parser
+from dualnet.training.parser import Parser
 from dualnet.training.pictures.comparison import draw_comparison
 
 
@@ -43,8 +44,7 @@ def main(argv: Sequence[str], program: str = "dualnet compare") -> None:
     if args.picture is not None:
         draw_comparison(comparison, args.picture)
     if args.json:
-        print(json.dumps(comparison.as_json(), allow_nan=False))
+        answer(json.dumps(comparison.as_json(), allow_nan=False))
         return
-    print(comparison.table())
-    if args.picture is not None:
-        print(f"picture: {args.picture}")
+    drawn = "" if args.picture is None else f"\npicture: {args.picture}"
+    answer(comparison.table() + drawn)

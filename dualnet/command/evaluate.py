@@ -16,6 +16,7 @@ from dualnet.command.network import (
     require_one_run,
     run_own_files,
 )
+from dualnet.console import answer
 from dualnet.data import Dataset
 from dualnet.data.array_files import read_arrays
 from dualnet.errors import UsageError
@@ -62,7 +63,7 @@ def main(argv: list[str], program: str) -> None:
         described, text = one_run(folder, args)
     else:
         described, text = several_seeds(folder, seeds, args)
-    print(json.dumps(described) if args.json else text)
+    answer(json.dumps(described) if args.json else text)
 
 
 def one_run(folder: RunFolder, args: Any) -> tuple[dict[str, Any], str]:

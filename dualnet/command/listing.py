@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dualnet import data
+from dualnet.console import answer
 from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
 from dualnet.training.assemble import OPEN_TABLES, TABLES
-from dualnet.training.flags import WHAT_TO_LEARN, Parser
+from dualnet.training.flags import WHAT_TO_LEARN
+from dualnet.training.parser import Parser
 from dualnet.training.plugins import load_plugins
 from dualnet.training.recipes import RECIPES
 
@@ -27,15 +29,16 @@ def main(argv: list[str], program: str) -> None:
     parser.add_argument("--plugin", **WHAT_TO_LEARN["--plugin"])
     args = parser.parse_every(argv)
     load_plugins(args.plugin or [], OPEN_TABLES)
-    print_list()
+    answer(list_text())
 
 
-def print_list() -> None:
-    """Print every name that a flag takes, and what it is."""
+def list_text() -> str:
+    """Return every name that a flag takes, and what it is, in lines."""
+    lines = []
     for kind, title in TITLES.items():
-        print(f"{title}:")
+        lines.append(f"{title}:")
         for name, cls in TABLES[kind].items():
-            print(f"  {name:15}{_first_line(cls)}")
+            lines.append(f"  {name:15}{_first_line(cls)}")
     samplers = {name: sampler.mix or sampler.draw for name, sampler in WEIGHT_SAMPLERS.items()}
     described: dict[str, Mapping[str, object]] = {
         "samplers": samplers,
@@ -43,13 +46,13 @@ def print_list() -> None:
         "augmentations": data.AUGMENTATIONS,
     }
     for title, functions in described.items():
-        print(f"{title}:")
+        lines.append(f"{title}:")
         for name, function in functions.items():
-            print(f"  {name:22}{_first_line(function)}")
-    print("data sets:")
+            lines.append(f"  {name:22}{_first_line(function)}")
+    lines.append("data sets:")
     for name, source in data.SOURCES.items():
-        print(f"  {name:17}{source.description}")
-    print("recipes NAME-RULE, with the published test accuracy in % where there is one:")
+        lines.append(f"  {name:17}{source.description}")
+    lines.append("recipes NAME-RULE, with the published test accuracy in % where there is one:")
     groups: dict[str, list[str]] = {}
     for name, recipe in RECIPES.items():
         rule = recipe.settings["rule"]
@@ -57,7 +60,8 @@ def print_list() -> None:
         groups.setdefault(name.removesuffix(f"-{rule}"), []).append(row)
     longest = max(map(len, groups))
     for name, rows in groups.items():
-        print(f"  {name:{longest}}  {', '.join(rows)}")
+        lines.append(f"  {name:{longest}}  {', '.join(rows)}")
+    return "\n".join(lines)
 
 
 def _first_line(described: object) -> str:

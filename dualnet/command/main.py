@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from dualnet.console import exit_code
+from dualnet.console import Main, answer, exit_code
 from dualnet.errors import UsageError
 from dualnet.naming import did_you_mean
-from dualnet.version import version
 
 
 class Command(NamedTuple):
@@ -55,11 +54,17 @@ def help_text() -> str:
     )
 
 
+def imported_when_called(module: str) -> Main:
+    """Return the `main` of a module, which is imported within `exit_code`: that takes a while, and
+    Ctrl-C then ends it as it ends a command."""
+    return lambda argv, program: import_module(module).main(argv, program)
+
+
 def run_command(argv: Sequence[str]) -> int:
     """Do what the first word asks for with the words behind it, and return the exit code."""
     if argv and argv[0] in COMMANDS:
         name, *rest = argv
-        return exit_code(f"dualnet {name}", import_module(COMMANDS[name].module).main, rest)
+        return exit_code(f"dualnet {name}", imported_when_called(COMMANDS[name].module), rest)
     return exit_code("dualnet", main, argv)
 
 
@@ -70,9 +75,9 @@ def main(argv: list[str], program: str) -> None:
         UsageError: the first word is no command.
     """
     if not argv or argv[0] in ("--help", "-h"):
-        print(help_text())
+        answer(help_text())
     elif argv[0] == "--version":
-        print(f"{program} {version()}")
+        answer(f"{program} {import_module('dualnet.version').version()}")
     else:
         raise UsageError(
             f"expected a command, one of {', '.join(COMMANDS)}, got {argv[0]!r}"

@@ -7,7 +7,8 @@ from typing import Any
 from dualnet import backends
 from dualnet.errors import UsageError
 from dualnet.training.assemble import OPEN_TABLES
-from dualnet.training.flags import WHAT_TO_LEARN, Parser
+from dualnet.training.flags import WHAT_TO_LEARN
+from dualnet.training.parser import Parser
 from dualnet.training.plugins import load_plugins, own_parts
 from dualnet.training.run_folder import BEST, NETWORK, RunFolder
 from dualnet.training.trained import Trained, load_run
@@ -25,7 +26,10 @@ def network_parser(program: str, description: str) -> Parser:
         help="the network after the epoch of the lowest test loss; default the last one",
     )
     parser.add_argument(
-        "--backend", choices=backends.NAMES, default="numpy", help="default %(default)s"
+        "--backend",
+        metavar="NAME",
+        default="numpy",
+        help=f"{', '.join(backends.NAMES)}; default %(default)s",
     )
     own = "a Python file, FILE.py, with layers or data sets of your own"
     parser.add_argument("--plugin", **{**WHAT_TO_LEARN["--plugin"], "help": own})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
+from dualnet.console import answer
 from dualnet.errors import DivergedError
 from dualnet.naming import counted, flag
 from dualnet.training.seeds import words_for_diverged
@@ -21,9 +21,9 @@ def conclude(summary: dict[str, Any], as_json: bool) -> None:
     Raises:
         DivergedError: some of several runs have diverged.
     """
-    print(json.dumps(summary) if as_json else outcome_text(summary))
+    kept = f"{summary['run_dir']}/summary.json"
+    answer(json.dumps(summary) if as_json else outcome_text(summary), kept)
     if summary.get("diverged"):
-        sys.stdout.flush()  # the outcome comes before the error
         raise DivergedError(
             words_for_diverged(summary["diverged"], len(summary["runs"]) + len(summary["diverged"]))
         )

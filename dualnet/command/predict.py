@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dualnet.command.network import network_in, network_parser, require_one_run, run_own_files
-from dualnet.console import WIDTH
+from dualnet.console import WIDTH, answer
 from dualnet.data.array_files import ENDINGS, read_arrays
 from dualnet.data.arrays import inputs_like
 from dualnet.data.image_files import FORMATS, fitted_words, read_fitted
 from dualnet.errors import UsageError
-from dualnet.naming import as_flags
+from dualnet.naming import as_flags, printable
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.trained import Trained
 
@@ -78,12 +78,12 @@ def main(argv: list[str], program: str) -> None:
         rows = [{"file": name, "outputs": of} for name, of in zip(names, found, strict=True)]
         told = [numbers(of) for of in found]
     if args.json:
-        print(json.dumps({"run": str(folder.path), "images": how, "examples": rows}))
+        answer(json.dumps({"run": str(folder.path), "images": how, "examples": rows}))
     else:
-        if how:
-            print(f"images {how}\n")
+        lines = [f"images {how}\n"] if how else []
         for name, text in zip(names, told, strict=True):
-            print("\n".join(beside(name, text)))
+            lines += beside(printable(name), text)
+        answer("\n".join(lines))
 
 
 def words_for_images(network: Trained, images: list[str]) -> str | None:

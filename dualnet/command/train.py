@@ -16,9 +16,9 @@ from typing import Any
 
 from dualnet import data
 from dualnet.command.describe import describe
-from dualnet.command.listing import print_list
+from dualnet.command.listing import list_text
 from dualnet.command.outcome import conclude
-from dualnet.console import WIDTH
+from dualnet.console import WIDTH, answer
 from dualnet.data import Dataset
 from dualnet.errors import DivergedError, Interrupted, UsageError
 from dualnet.naming import as_flags
@@ -56,7 +56,7 @@ def main(argv: list[str], program: str = "dualnet train") -> None:
     args = parse(argv, program)
     try:
         if args.list:
-            print_list()
+            answer(list_text())
         elif args.resume is not None:
             require_resumable(argv)
             conclude(resumed(args), args.json)
@@ -222,14 +222,11 @@ def print_rates(settings: Settings, folder: RunFolder, args: argparse.Namespace)
     )
     folder.write_rates(found.as_json(), settings)
     drawn = draw_rates(found, settings.title, folder.path / PICTURE)
-    if args.json:
-        print(json.dumps(found.as_json()))
-    else:
-        print(f"{found.table()}\n{textwrap.fill(found.why, WIDTH)}\nfolder        {folder.path}")
-        if not drawn:
-            print('no picture    matplotlib is not installed: pip install "dualnet[plot]"')
+    text = f"{found.table()}\n{textwrap.fill(found.why, WIDTH)}\nfolder        {folder.path}"
+    if not drawn:
+        text += '\nno picture    matplotlib is not installed: pip install "dualnet[plot]"'
+    answer(json.dumps(found.as_json()) if args.json else text, f"{folder.path}/rates.json")
     if all(one.diverged for one in found.runs):
-        sys.stdout.flush()
         raise DivergedError(found.why)
 
 
@@ -240,7 +237,7 @@ def print_description(settings: Settings, args: argparse.Namespace) -> None:
     described["settings"] |= {n: value for n, value in beside.items() if value is not None}
     if args.seeds is not None:
         del described["settings"]["seed"]
-    print(json.dumps(described))
+    answer(json.dumps(described))
 
 
 def require_use(data_dir: str | None, settings: Settings) -> None:

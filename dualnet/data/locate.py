@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dualnet.console import say
 from dualnet.data.download import by_hand, fetch
 from dualnet.data.private import require_private
 from dualnet.data.sources import SOURCES, Form, RemoteFile
@@ -94,7 +94,7 @@ def locate(
             f"{' or '.join(searched)}, found {len(present)}, and downloads are off; {by_hand(name)}"
         )
     if not quiet:
-        print(f"{name}: not in {' or '.join(searched)}; downloading it", file=sys.stderr)
+        say(f"{name}: not in {' or '.join(searched)}; downloading it", aside=True)
     for file in wanted:
         # It goes to the folder of the other files, because a set is looked for in one folder.
         folder = next(iter(present.values())).parent if present else cache / name

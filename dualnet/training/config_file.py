@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from dualnet.errors import UsageError
+from dualnet.files import read_file
 from dualnet.naming import did_you_mean
 from dualnet.options import kinds_of, of_kind
 from dualnet.training.resolve import ROUNDED, setting_kinds
@@ -30,6 +30,9 @@ BESIDE_SETTINGS = {
 }
 """What a file may say beside the settings of `setting_kinds`, and what it holds."""
 
+LARGEST = 2**20
+"""How many bytes a file of settings has at most."""
+
 RIVALS = (("seed", "seeds"), ROUNDED)
 """Names of which one replaces the others."""
 
@@ -41,9 +44,11 @@ def read_toml(path: str) -> dict[str, Any]:
         UsageError: the file cannot be read, is no TOML, or has a name twice.
     """
     try:
-        found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        found = tomllib.loads(read_file(path, LARGEST).decode("utf-8"))
     except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror or error}") from error
+        raise UsageError(f"--config {path}: {error.strerror or 'it is no regular file'}") from error
+    except RecursionError:
+        raise UsageError(f"--config {path}: expected a TOML file, got deep nesting") from None
     except ValueError as error:  # also of TOMLDecodeError, and where text is not UTF-8
         raise UsageError(f"--config {path}: expected a TOML file, got {error}") from error
     values: dict[str, Any] = {}

@@ -7,14 +7,15 @@ import argparse
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 from dualnet import backends, data
 from dualnet.errors import UsageError
 from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
-from dualnet.naming import did_you_mean, flag, shown
+from dualnet.naming import flag, shown
 from dualnet.nn import READS
 from dualnet.training.checkpoint_interval import USUAL_INTERVAL
+from dualnet.training.parser import Parser, number, whole
 from dualnet.training.resolve import (
     DATASET_DEFAULTS,
     DEFAULTS,
@@ -29,8 +30,8 @@ from dualnet.training.settings import DTYPES, ON_NAN, Tables, option_table, opti
 Flags: TypeAlias = dict[str, dict[str, Any]]
 """Flag → what `ArgumentParser.add_argument` is told of it."""
 
-_INT: dict[str, Any] = {"type": int, "metavar": "N"}
-_FLOAT: dict[str, Any] = {"type": float, "metavar": "X"}
+_INT: dict[str, Any] = {"type": whole, "metavar": "N"}
+_FLOAT: dict[str, Any] = {"type": number, "metavar": "X"}
 _SWITCH: dict[str, Any] = {"action": "store_true"}
 
 
@@ -240,26 +241,6 @@ class _Formatter(argparse.HelpFormatter):
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises a mistake as a UsageError of one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-    def parse_every(self, argv: Sequence[str]) -> argparse.Namespace:
-        """Return the flags in argv, of which all must be known."""
-        args, unknown = self.parse_known_args(argv)
-        if unknown:
-            name = unknown[0].partition("=")[0]
-            if not name.startswith("--"):
-                raise UsageError(f"expected a flag, got {unknown[0]!r}; --help shows the flags")
-            flags = [one for action in self._actions for one in action.option_strings]
-            raise UsageError(
-                f"there is no flag {name}, --help shows all of them{did_you_mean(name, flags)}"
-            )
-        return args
-
-
 def files_named(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     """Return what `--config` and `--plugin` name, on which the other flags depend."""
     parser = Parser(add_help=False, allow_abbrev=False)
@@ -309,9 +290,8 @@ def make_parser(tables: Tables, program: str) -> Parser:
             names = ", ".join(form.get("names", ()))
             rest = {key: value for key, value in form.items() if key != "names"}
             group.add_argument(name, **{**rest, "help": form["help"].replace("{}", names)})
-    one_of_them = group.add_mutually_exclusive_group()
     for precision, bits in ROUNDED_BITS.items():
-        one_of_them.add_argument(
+        group.add_argument(
             flag(precision),
             action="store_true",
             default=None,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
-from dualnet.console import WIDTH
+from dualnet.console import WIDTH, say
 from dualnet.naming import counted, shown
 from dualnet.nn import Layer, walk
 from dualnet.nn.network import as_written, shapes_of
@@ -65,8 +65,8 @@ class Report:
         if self._quiet:
             return
         for name, text in self._header(start).items():
-            print(f"{name:{_INDENT}}{text}")
-        print(f"\n{self._columns()}", flush=True)
+            say(f"{name:{_INDENT}}{text}")
+        say(f"\n{self._columns()}")
         self._began, self._done = time.perf_counter(), 0
 
     def epoch(self, states: Sequence[TrainState]) -> None:
@@ -86,7 +86,7 @@ class Report:
                 cells.append(f"{row[f'{of}_accuracy']:>10.4f}")
         left = duration(seconds * (epochs - number)) if number < epochs else ""
         cells += [f"{duration(seconds):>10}", f"{left:>10}"]
-        print("".join(cells).rstrip(), flush=True)
+        say("".join(cells).rstrip())
 
     @property
     def _classifies(self) -> bool:

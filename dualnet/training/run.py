@@ -12,7 +12,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.analysis import TOTAL
-from dualnet.console import say
+from dualnet.console import in_one_line, say
 from dualnet.data import Dataset
 from dualnet.data.fingerprint import fingerprint
 from dualnet.errors import DivergedError, UsageError
@@ -319,7 +319,8 @@ class KeptRun(Run):
                 compared, rows = self._compared(now), now.comparisons
                 draw_gradients(compared, every, rows, title, folder / "gradients.png")
         except Exception as error:
-            say(f"{folder}: no picture could be drawn: {type(error).__name__}: {error}")
+            why = f"{type(error).__name__}: {error}"
+            say(in_one_line(f"{folder}: no picture could be drawn: {why}"), aside=True)
 
 
 def _with_arrays_of_its_own(carried: Carried) -> Carried:
