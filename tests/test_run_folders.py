@@ -19,6 +19,7 @@ from dualnet.errors import DivergedError, UsageError
 from dualnet.files import OWNER_ALONE, open_regular, read_file, sweep, write_file
 from dualnet.locks import LOCK, FolderLock
 from dualnet.training import run as run_module
+from dualnet.training import side_by_side
 from dualnet.training.checkpoint_interval import CheckpointInterval
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.surroundings import what_differs
@@ -211,6 +212,31 @@ def test_a_killed_run_loses_no_more_than_its_interval(every, step, monkeypatch):
     assert step - kept < (2 if every == "2" else 1)
     fit("parts", resume=True)
     assert_same("whole", "parts")
+
+
+@pytest.mark.parametrize("step", [1, 4, 5])
+def test_killed_runs_of_several_seeds_lose_no_more_than_their_interval(
+    step, dualnet_train, monkeypatch
+):
+    dualnet_train("--seeds", 3, 4, "--run-dir", "whole")
+    real, made = side_by_side._Group.step, []
+
+    def killed(self, *args):
+        if len(made) == step:
+            raise Killed
+        made.append(1)
+        return real(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(side_by_side._Group, "step", killed)
+        with pytest.raises(Killed):
+            dualnet_train("--seeds", 3, 4, "--run-dir", "parts", "--checkpoint-every", 1)
+    for seed in (3, 4):
+        epoch, batch = arrays(f"parts/seed-{seed}/checkpoint.npz")["position:"]
+        assert 3 * epoch + batch == step
+    assert dualnet_train("--resume", "parts", base=())[0] == 0
+    for seed in (3, 4):
+        assert_same(f"whole/seed-{seed}", f"parts/seed-{seed}")
 
 
 def test_a_run_that_is_killed_before_its_first_checkpoint_goes_on(dualnet_train, monkeypatch):
