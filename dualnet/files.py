@@ -20,6 +20,8 @@ from typing import BinaryIO
 OWNER_ALONE = 0o600
 """The permissions of a new file; a file that is replaced keeps its own."""
 
+_PIECE = 1 << 20
+
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}\.partial")
 
 
@@ -120,11 +122,15 @@ def read_file(path: str | Path, at_most: int) -> bytes:
         OSError: as of `open_regular`.
         ValueError: the file has more bytes than `at_most`.
     """
+    pieces, left = [], at_most
     with open_regular(path) as stream:
-        content = stream.read(at_most + 1)
-    if len(content) > at_most:
+        # Piece by piece, because memory for all that is asked for would be taken at once.
+        while left >= 0 and (piece := stream.read(min(_PIECE, left + 1))):
+            pieces.append(piece)
+            left -= len(piece)
+    if left < 0:
         raise ValueError(f"it has more than {at_most} bytes")
-    return content
+    return b"".join(pieces)
 
 
 def sweep(folder: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 
-from dualnet.data.images import MAX_BYTES, MAX_PIXELS, MODES
+from dualnet.data.images import read_image_file, require_harmless
 from dualnet.data.preparation import Preparation
+from dualnet.data.promised_pixels import load_all
 from dualnet.data.streams import bad
 from dualnet.errors import DataError, UsageError
 
@@ -66,18 +70,16 @@ def read_fitted(file: Path, preparation: Preparation) -> np.ndarray:
     height, width, channels = preparation.shape
     if not file.is_file():
         raise UsageError(f"{file}: expected an image file, found none")
-    if (size := os.path.getsize(file)) > MAX_BYTES:
-        raise bad(file, f"a file of at most {MAX_BYTES} bytes", f"{size} bytes", _REMEDY)
+    content = read_image_file(file, _REMEDY)
     try:
         # Nothing is decoded before its size and mode are known to be harmless.
-        with warnings.catch_warnings(), Image.open(file, formats=FORMATS) as image:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             warnings.simplefilter("ignore")  # of palettes, and of large images
-            if image.width * image.height > MAX_PIXELS:
-                found = f"{image.width} x {image.height}"
-                raise bad(file, f"at most {MAX_PIXELS} pixels", found, _REMEDY)
-            if image.mode not in MODES:
-                raise bad(file, f"one of the modes {' '.join(MODES)}", image.mode, _REMEDY)
-            image.load()
+            require_harmless(image, file, _REMEDY)
+            if image.format == "TIFF" and image.info.get("compression") == "jpeg":
+                raise ValueError("JPEG in TIFF, where missing pixels go unnoticed")
+            with _libtiff_is_silent() if image.format == "TIFF" else nullcontext():
+                image = load_all(image, content)
             turned = ImageOps.exif_transpose(image)
             if turned.has_transparency_data:
                 colored = turned.convert("RGBA")
@@ -91,3 +93,16 @@ def read_fitted(file: Path, preparation: Preparation) -> np.ndarray:
         found = " ".join(str(error).split()) or type(error).__name__
         raise bad(file, f"an intact image ({', '.join(FORMATS)})", found, _REMEDY) from error
     return np.rint(pixels * ((preparation.white or 255) / 255)).astype(np.uint8)
+
+
+@contextmanager
+def _libtiff_is_silent() -> Iterator[None]:
+    """Keep what libtiff writes to standard error, past Python, about damaged files from there."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from dualnet.data.promised_pixels import load_all
 from dualnet.data.streams import bad
 from dualnet.errors import DataError
+from dualnet.files import read_file
 from dualnet.progress import progress_bar
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -71,33 +75,52 @@ def read_image(path: Path, side: int, resize: bool) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
-    size = os.path.getsize(path) if path.is_file() else None
-    if size is None or size > MAX_BYTES:
-        found = "none" if size is None else f"{size} bytes"
-        raise bad(path, f"a file of at most {MAX_BYTES} bytes", found, _REMEDY)
+    content = read_image_file(path, _REMEDY)
     try:
         # Nothing is decoded before its size and mode are known to be harmless.  Of Pillow's many
         # formats, only the two are read that data sets are made of.
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
+        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+            require_harmless(image, path, _REMEDY)
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                found = f"{width} x {height}"
-                raise bad(path, f"at most {MAX_PIXELS} pixels", found, _REMEDY)
-            if image.mode not in MODES:
-                raise bad(path, f"one of the modes {' '.join(MODES)}", image.mode, _REMEDY)
-            if not resize and (width, height) != (side, side):
-                raise bad(path, f"{side} x {side} pixels", f"{width} x {height}", _REMEDY)
-            if resize:  # a JPEG is decoded much faster at half its size, a quarter and so on
-                image.draft(None, (2 * side, 2 * side))
-                fitted = ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
-            else:
-                fitted = image.convert("RGB")
-            return np.asarray(fitted)
+            if not resize:
+                if (width, height) != (side, side):
+                    raise bad(path, f"{side} x {side} pixels", f"{width} x {height}", _REMEDY)
+                return np.asarray(load_all(image, content).convert("RGB"))
+            # A JPEG is decoded much faster at half its size, a quarter and so on.
+            loaded = load_all(image, content, (2 * side, 2 * side)).convert("RGB")
+            return np.asarray(ImageOps.fit(loaded, (side, side), Image.Resampling.BICUBIC))
     except DataError:
         raise
     except Exception as error:  # of any kind: Pillow's decoders raise many for damaged files
         found = " ".join(str(error).split()) or type(error).__name__
         raise bad(path, "an intact JPEG or PNG image", found, _REMEDY) from error
+
+
+def read_image_file(path: Path, remedy: str) -> bytes:
+    """Return the content of an image file.
+
+    Args:
+        path: the file.
+        remedy: what to do about a bad file; it ends every error message.
+
+    Raises:
+        DataError: it is no file, too large, or cannot be read.
+    """
+    expected = f"a file of at most {MAX_BYTES} bytes"
+    try:
+        return read_file(path, MAX_BYTES)
+    except ValueError:
+        raise bad(path, expected, "more", remedy) from None
+    except OSError as error:
+        raise bad(path, expected, error.strerror or "none", remedy) from error
+
+
+def require_harmless(image: Any, path: Path, remedy: str) -> None:
+    """Raise a DataError if an image that Pillow has opened is too large or of an unknown mode."""
+    if image.width * image.height > MAX_PIXELS:
+        raise bad(path, f"at most {MAX_PIXELS} pixels", f"{image.width} x {image.height}", remedy)
+    if image.mode not in MODES:
+        raise bad(path, f"one of the modes {' '.join(MODES)}", image.mode, remedy)
 
 
 def _need_pillow() -> None:
