@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import math
+import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -40,13 +42,17 @@ def read_header(stream: BinaryIO, size: int) -> tuple[np.dtype, Shape, Order, by
         ValueError: there is no header, or it promises other bytes than there are, or objects.
     """
     begin = io.BytesIO(stream.read(_MOST_HEADER))
-    version = np.lib.format.read_magic(begin)
-    if version == (1, 0):
-        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(begin)
-    elif version == (2, 0):
-        shape, by_columns, dtype = np.lib.format.read_array_header_2_0(begin)
-    else:
-        raise ValueError(f"it has version {version[0]}.{version[1]} of the format, not 1.0 or 2.0")
+    major, minor = np.lib.format.read_magic(begin)
+    if (major, minor) not in ((1, 0), (2, 0)):
+        raise ValueError(f"it has version {major}.{minor} of the format, not 1.0 or 2.0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a header is a program text, of which Python may warn
+        read = (
+            np.lib.format.read_array_header_1_0
+            if major == 1
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, by_columns, dtype = read(begin)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are never read")
     if not all(isinstance(n, int) and n >= 0 for n in shape) or dtype.itemsize == 0:
@@ -64,7 +70,7 @@ def read_array(stream: BinaryIO, size: int) -> np.ndarray:
         stream, size: as of `read_header`.
 
     Raises:
-        ValueError: as of `read_header`, or fewer bytes come than `size` says.
+        ValueError: as of `read_header`; or fewer bytes come than `size` says, or what is no value.
         MemoryError: the array is too large.
     """
     dtype, shape, order, begin = read_header(stream, size)
@@ -76,7 +82,12 @@ def read_array(stream: BinaryIO, size: int) -> np.ndarray:
         at += len(piece)
     if at < len(values):
         raise ValueError(f"it ends after {at} bytes of values instead of {len(values)}")
-    return values.view(dtype).reshape(shape, order=order)
+    if dtype.kind == "b" and (values > 1).any():
+        raise ValueError("it holds truth values that are neither true nor false")
+    array = values.view(dtype)
+    if dtype.kind == "U" and (array.view(f"{dtype.byteorder}u4") > sys.maxunicode).any():
+        raise ValueError("it holds characters that there are not")
+    return array.reshape(shape, order=order)
 
 
 def write_array(path: Path, dtype: DTypeLike, shape: Shape, pieces: Iterable[np.ndarray]) -> None:
