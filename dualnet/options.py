@@ -124,7 +124,7 @@ def is_int(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a real number of Python's or NumPy's, of a size for floats, and no bool."""
+    """Whether a value is a real number of Python or NumPy, of a size for floats, and no bool."""
     if isinstance(value, bool) or (is_int(value) and not _fits_into_64_bits(value)):
         return False
     return isinstance(value, Real)

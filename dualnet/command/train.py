@@ -30,6 +30,7 @@ from dualnet.training.fit import fit, loaded
 from dualnet.training.flags import files_named, given, make_parser
 from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.memory import out_of_memory_explained
+from dualnet.training.pictures.drawing import costing_no_run
 from dualnet.training.pictures.rates import PICTURE, draw_rates
 from dualnet.training.plugins import load_plugins
 from dualnet.training.rates_finder import find_rates
@@ -221,7 +222,9 @@ def print_rates(settings: Settings, folder: RunFolder, args: argparse.Namespace)
         settings, network, dataset, args.rates, rate_steps=args.rate_steps, quiet=args.quiet
     )
     folder.write_rates(found.as_json(), settings)
-    drawn = draw_rates(found, settings.title, folder.path / PICTURE)
+    drawn = True
+    with costing_no_run(folder.path):
+        drawn = draw_rates(found, settings.title, folder.path / PICTURE)
     text = f"{found.table()}\n{textwrap.fill(found.why, WIDTH)}\nfolder        {folder.path}"
     if not drawn:
         text += '\nno picture    matplotlib is not installed: pip install "dualnet[plot]"'

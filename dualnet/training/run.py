@@ -12,7 +12,6 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.analysis import TOTAL
-from dualnet.console import in_one_line, say
 from dualnet.data import Dataset
 from dualnet.data.fingerprint import fingerprint
 from dualnet.errors import DivergedError, UsageError
@@ -25,6 +24,7 @@ from dualnet.training.history import Row, best, best_epoch, outcome, rows
 from dualnet.training.loop import Trainer
 from dualnet.training.memory import out_of_memory_explained, peak_memory_bytes
 from dualnet.training.pictures.curve import draw_curve
+from dualnet.training.pictures.drawing import costing_no_run
 from dualnet.training.pictures.gradients import draw_gradients
 from dualnet.training.published import published
 from dualnet.training.report import Report
@@ -311,16 +311,13 @@ class KeptRun(Run):
         return summary
 
     def _draw(self, now: TrainState) -> None:
-        """Draw the pictures; if one cannot be drawn, say so: the run is finished all the same."""
+        """Draw the pictures."""
         title, folder = self.settings.title, self.folder.path
-        try:
+        with costing_no_run(folder):
             draw_curve(now.history, title, folder / "curve.png")
             if (every := self.settings.grad_stats) is not None:
                 compared, rows = self._compared(now), now.comparisons
                 draw_gradients(compared, every, rows, title, folder / "gradients.png")
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            say(in_one_line(f"{folder}: no picture could be drawn: {why}"), aside=True)
 
 
 def _with_arrays_of_its_own(carried: Carried) -> Carried:

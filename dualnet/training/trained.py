@@ -178,12 +178,14 @@ class Trained:
         """
         description = self.description
         kept = RunFolder(folder)
-        if (kept.path / NETWORK).exists():
-            raise UsageError(f"save: {kept.path} holds a network already; choose another folder")
-        kept.make()
-        on_host = tree.map(self.backend.to_host, self._trees)
-        kept.write_checkpoint(on_host)
-        kept.write_json(NETWORK, description)
+        with kept.claimed():
+            if kept.holds(NETWORK):
+                raise UsageError(
+                    f"save: {kept.path} holds a network already; choose another folder"
+                )
+            on_host = tree.map(self.backend.to_host, self._trees)
+            kept.write_checkpoint(on_host)
+            kept.write_json(NETWORK, description)
 
     @property
     def description(self) -> dict[str, Any]:

@@ -6,9 +6,12 @@ Drawing needs matplotlib, the extra `plot`.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dualnet.console import in_one_line, say
 from dualnet.errors import UsageError
 from dualnet.files import write_file
 
@@ -46,6 +49,20 @@ def required_figure(function: str, width: float, height: float) -> Any:
             f'{function}: matplotlib is not installed; pip install "dualnet[plot]" brings it'
         )
     return figure
+
+
+@contextmanager
+def costing_no_run(folder: Path) -> Iterator[None]:
+    """Say it if a picture of a finished run cannot be drawn, whatever the reason is.
+
+    Args:
+        folder: of the run, which holds all that the picture would show.
+    """
+    try:
+        yield
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        say(in_one_line(f"{folder}: no picture could be drawn: {why}"), aside=True)
 
 
 def write_picture(figure: Any, path: Path) -> None:
