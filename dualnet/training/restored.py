@@ -139,8 +139,7 @@ def read_best(now: TrainState, folder: RunFolder) -> dict[str, Tree]:
         UsageError: the file cannot be read.
     """
     found = folder.read_checkpoint(of_best(now), BEST)
-    # A run that is killed has perhaps written it and not yet the checkpoint.
-    if not 0 < int(found["epoch"]) <= len(now.history) + 1:
+    if not 0 < int(found["epoch"]) <= len(now.history):
         why = f"it is of epoch {found['epoch']}, and the run has made {len(now.history)}"
         raise folder.damaged(BEST, why)
     return found

@@ -259,11 +259,12 @@ class KeptRun(Run):
             return None
 
     def save(self, state: TrainState) -> None:
-        """Write a state, from which the run can go on, unless a number of it is not finite."""
+        """Write a state, from which the run can go on, unless a number of it is not finite.
+
+        Such a run has diverged, which is noticed at its next loss or at the end of the epoch.
+        """
         self.interval.begin()
-        if not all_finite(
-            self.trainer, state.carried
-        ):  # it has diverged, which its next evaluation says
+        if not all_finite(self.trainer, state.carried):
             return
         self.folder.write_checkpoint(tree.map(self.trainer.backend.to_host, state.as_trees()))
         if self.settings.grad_stats is not None:
