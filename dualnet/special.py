@@ -1,8 +1,9 @@
 """The derivative rules of SciPy's special functions: a table, read when SciPy was imported.
 
 SciPy's ufuncs ask a Dual what they mean to it, as NumPy's do, so that `scipy.special.erf(x)` works
-as it stands.  This module imports no SciPy: `register` gets `scipy.special` when one of its
-functions first meets a Dual.  Functions of SciPy that are no ufuncs are in `dualnet.scipy`.
+as it stands.  This module imports no SciPy: `core.late` calls `register` when one of
+the functions of `scipy.special` first meets a Dual.  Functions of SciPy that are no ufuncs are in
+`dualnet.scipy`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.core import late
 from dualnet.core.dual import primitive
 from dualnet.core.engine import elementwise
 from dualnet.core.tables.kinks import bends
@@ -34,9 +34,6 @@ def register(special: Any) -> None:
     _entropies(special)
     _bessel_functions(special)
     _powers(special)
-
-
-late.WAITING["scipy.special"] = register
 
 
 def _bell(x: Array) -> Array:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
-from types import ModuleType
+from importlib import import_module
 
-WAITING: dict[str, Callable[[ModuleType], None]] = {}
-"""By a module's name, the function that registers the rules of the functions in that module."""
+WAITING = {"scipy.special": "dualnet.special"}
+"""By a module's name, ours that has `register(module)`, which gives its functions their rules."""
 
 _lock = threading.Lock()
 
@@ -21,5 +20,5 @@ def register_waiting() -> None:
     """Register the rules for all modules that have been imported by now."""
     with _lock:
         for name in [name for name in WAITING if name in sys.modules]:
-            WAITING[name](sys.modules[name])
+            import_module(WAITING[name]).register(sys.modules[name])
             del WAITING[name]
