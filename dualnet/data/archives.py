@@ -9,9 +9,12 @@ from typing import BinaryIO
 
 from dualnet.data.streams import FETCH_AGAIN, bad, unpacked
 from dualnet.errors import DataError
+from dualnet.naming import shortened
 
 _MOST_MEMBERS = 100
 """How many members an archive may have."""
+_LONGEST_NAME = 200
+"""How many characters of a member's name are repeated."""
 _OVERHEAD_BYTES = 1 << 20
 """How many bytes an archive may hold besides the wanted files: headers, read-me files."""
 
@@ -66,13 +69,13 @@ def read_members(
 
 def _check(member: tarfile.TarInfo, count: int, path: Path, remedy: str) -> None:
     """Raise a DataError unless member number `count` is harmless."""
-    parts = PurePosixPath(member.name)
+    parts, name = PurePosixPath(member.name), shortened(repr(member.name), _LONGEST_NAME)
     if count >= _MOST_MEMBERS:
         raise bad(path, f"at most {_MOST_MEMBERS} members", "more", remedy)
     if not (member.isreg() or member.isdir()) or member.issparse():
-        raise bad(path, "files and folders alone", f"{member.name!r} of another kind", remedy)
+        raise bad(path, "files and folders alone", f"{name} of another kind", remedy)
     if parts.is_absolute() or ".." in parts.parts or "\\" in member.name or ":" in member.name:
-        raise bad(path, "members that stay in their folder", repr(member.name), remedy)
+        raise bad(path, "members that stay in their folder", name, remedy)
 
 
 class _Limited:

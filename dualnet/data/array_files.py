@@ -33,7 +33,7 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
         DataError: the file is damaged, holds objects, or promises more than is there or than
             memory has room for.
     """
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UsageError(f"{file}: expected a file, found none")
     try:
         with open_regular(file) as stream:

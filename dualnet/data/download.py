@@ -116,8 +116,8 @@ def _received(url: str, file: RemoteFile, quiet: bool) -> Generator[bytes, None,
         _Failed: the server does not answer, too slowly, or by something else than a file.
     """
     watch, left = Watch(), _most_bytes(file)
-    request = urllib.request.Request(url, headers={"User-Agent": "dualnet"})
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": "dualnet"})
         with watch, opener(watch).open(request, timeout=watch.timeout) as response:
             promised = response.headers.get("Content-Length", "")
             with progress_bar(

@@ -59,7 +59,7 @@ def list_classes(name: str, folder: Path) -> tuple[str, ...]:
     Raises:
         DataError: there are no classes, or not as many as the set must have.
     """
-    classes = tuple(sorted(e.name for e in _entries(folder / "train") if e.is_dir()))
+    classes = tuple(sorted(e.name for e in _entries(folder / "train") if os.path.isdir(e)))
     count = SOURCES[name].class_count
     if not classes or (count is not None and len(classes) != count):
         expected = f"{count or 'some'} folders, one for each class"
@@ -86,7 +86,7 @@ def list_set(name: str, folder: Path) -> Listing:
     else:
         train = [_images(folder / "train" / c) for c in classes]
         for entry in _entries(folder / "val"):
-            if entry.is_dir() and entry.name not in classes:
+            if os.path.isdir(entry) and entry.name not in classes:
                 found = f"no folder of it in {folder / 'train'}"
                 raise bad(entry.path, "a class of the training set", found, _REMEDY)
         test = [_images(folder / "val" / c) for c in classes]

@@ -68,7 +68,7 @@ def read_fitted(file: Path, preparation: Preparation) -> np.ndarray:
             'pip install "dualnet[images]"'
         ) from None
     height, width, channels = preparation.shape
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UsageError(f"{file}: expected an image file, found none")
     content = read_image_file(file, _REMEDY)
     try:

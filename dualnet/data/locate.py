@@ -124,7 +124,7 @@ def locate_folder(name: str, data_dir: str | Path | None) -> Path:
             f"{_DATA_VARIABLE} names, found none named; {by_hand(name)}"
         )
     for folder in (user / name, user / f"{name}-{SOURCES[name].class_count}", user):
-        if (folder / "train").is_dir() and (folder / "val").is_dir():
+        if all(os.path.isdir(folder / part) for part in ("train", "val")):
             return folder
     raise DataError(f"{user}: expected {name}'s folders train and val, found none; {by_hand(name)}")
 
@@ -163,7 +163,7 @@ def user_folder(data_dir: str | Path | None = None) -> Path | None:
     if data_dir is None and not variable:
         return _beside_checkout()
     folder = Path(variable or "" if data_dir is None else data_dir)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         where = f"{_DATA_VARIABLE}={folder}" if data_dir is None else assigned("data_dir", folder)
         raise DataError(f"{where}: expected a folder of data files, found no folder; correct it")
     return folder

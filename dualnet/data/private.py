@@ -15,9 +15,9 @@ def make_private(folder: Path) -> None:
     Raises:
         OSError: it cannot be made.
     """
-    if not folder.is_dir():
-        make_private(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+    for one in (*reversed(folder.parents), folder):
+        if not os.path.isdir(one):
+            one.mkdir(mode=0o700, exist_ok=True)
 
 
 def require_private(folder: Path) -> None:
