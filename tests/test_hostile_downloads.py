@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -79,6 +80,7 @@ def check(kinds, certificate, monkeypatch, capsys):
         found = downloads(monkeypatch, {**alone, **before_a_good_one})
     for name in alone:
         assert isinstance(found[name], Exception), f"{name}: it was taken for the file"
+        assert str(found[name]).isprintable() and len(str(found[name])) < 1000, name
         code, said = told(found[name], capsys)
         assert code == 3, f"{name}: {found[name]!r}"
         assert said.count("\n") == 1 and said[:-1].isprintable() and len(said) < 1000, name
@@ -123,6 +125,15 @@ def test_a_redirect_to_https_is_followed(certificate, monkeypatch):
         with behaving(moved, secured) as address:
             (found,) = downloads(monkeypatch, {"moved": (address,)}).values()
     assert found.read_bytes() == PACKED
+
+
+def test_what_comes_with_a_redirect_is_not_read(certificate, monkeypatch, capsys):
+    """It would be read until the connection is found to be too slow."""
+    began = time.monotonic()
+    with behaving(AFTER_TLS["a redirect without end"], server_context(certificate)) as address:
+        (found,) = downloads(monkeypatch, {"moved": (address,)}).values()
+    assert told(found, capsys)[0] == 3
+    assert time.monotonic() - began < connection.TIMEOUT / 2
 
 
 def test_a_slow_mirror_is_left_for_the_next_one_and_says_why(certificate, monkeypatch, capsys):

@@ -6,8 +6,6 @@ import http.client
 import socket
 import ssl
 import threading
-import urllib.error
-import urllib.parse
 import urllib.request
 from contextlib import suppress
 from typing import Any
@@ -88,16 +86,13 @@ def opener(watch: Watch) -> urllib.request.OpenerDirector:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to https, and to nothing else."""
+    """Follows redirects, but does not read what comes with them."""
 
     def redirect_request(
         self, request: Any, answer: Any, code: Any, message: Any, headers: Any, url: str
     ) -> urllib.request.Request | None:
-        # Whoever calls this reads all that follows an open answer's headers, and it may not end.
+        # The caller would read all that follows the headers, and it may not end.
         answer.close()
-        scheme = urllib.parse.urlsplit(url).scheme
-        if scheme != "https":
-            raise urllib.error.URLError(f"redirects to {scheme}, which is not https")
         return super().redirect_request(request, answer, code, message, headers, url)
 
 
