@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
@@ -88,11 +89,13 @@ class CupyBackend:
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)
         self._lanes: list[Any] = []
+        self._process = os.getpid()
 
     def asarray(self, x: Any, dtype: DTypeLike | None = None) -> Array:
         """Return the array on the device; one that is there already is not copied."""
         if isinstance(x, self._lazy.LazyArray):
             return x if dtype is None else x.astype(dtype, copy=False)
+        self._require_own_process()
         array = self._cupy.asarray(x, dtype)
         return self._lazy.known(array) if self._lazy.is_running() else array
 
@@ -210,12 +213,21 @@ class CupyBackend:
 
     def _draw(self, kind: str, key: Key, shape: Shape, dtype: DTypeLike, start: int) -> Array:
         """Draw into a new array by the kernel in `cuda/draws.cu`."""
+        self._require_own_process()
         out = self._cupy.empty(shape, dtype)
         draw = self._draws.Draw(kind, key, out.shape, out.dtype, start)
         if self._lazy.is_running():
             return self._lazy.drawn(out, draw)
         self._draws.fill(out, draw)
         return out
+
+    def _require_own_process(self) -> None:
+        """Raise a BackendError in a process that was forked."""
+        if self._process != os.getpid():
+            raise BackendError(
+                "backend cupy: CUDA does not survive a fork; start the process by "
+                "multiprocessing.get_context('spawn') and make the backend there"
+            )
 
 
 def device_memory() -> tuple[int, int]:

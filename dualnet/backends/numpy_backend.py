@@ -6,13 +6,13 @@ import contextvars
 import math
 import os
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from dualnet.backends.blas import one_thread
+from dualnet.backends.threads import Threads
 from dualnet.random import Key
 from dualnet.types import Array, Shape
 
@@ -38,8 +38,8 @@ class NumpyBackend:
 
     def __init__(self, threads: int = 1):
         self.threads = threads
-        self._draws = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
-        self._work = ThreadPoolExecutor(max_workers=threads)
+        self._draws = Threads(os.cpu_count() or 1)
+        self._work = Threads(threads)
 
     def asarray(self, x: Any, dtype: DTypeLike | None = None) -> Array:
         """Convert to a NumPy array."""
@@ -78,7 +78,7 @@ class NumpyBackend:
             return [f(x) for x in items]
         here = contextvars.copy_context()  # so that np.errstate holds on the threads too
         with one_thread():  # each
-            return list(self._work.map(lambda x: here.copy().run(f, x), items))
+            return self._work.map(lambda x: here.copy().run(f, x), items)
 
     def normal(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
         """Draw independent standard normal numbers; see `Backend.normal`.
@@ -120,7 +120,7 @@ class NumpyBackend:
 
         blocks = range(start // _BLOCK, -(-stop // _BLOCK))
         if len(blocks) > 1:
-            list(self._draws.map(fill_block, blocks))
+            self._draws.map(fill_block, blocks)
         else:
             for block in blocks:
                 fill_block(block)

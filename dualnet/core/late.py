@@ -6,6 +6,7 @@ then, when the first function without a rule is met.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from importlib import import_module
@@ -14,6 +15,10 @@ WAITING = {"scipy.special": "dualnet.special"}
 """By a module's name, ours that has `register(module)`, which gives its functions their rules."""
 
 _lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a fork waits for other threads: the child could not
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 def register_waiting() -> None:

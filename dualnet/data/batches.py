@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,15 +65,22 @@ def read_ahead(
     Raises:
         Whatever `read` raises; it is raised when its batch is asked for.
     """
-    waiting: deque[Future[Batch]] = deque()
+    waiting: deque[tuple[Chosen, Future[Batch]]] = deque()
+    process = os.getpid()
+
+    def first() -> Batch:
+        chosen, batch = waiting.popleft()
+        forked = os.getpid() != process  # and no thread came along
+        return read(chosen) if forked else batch.result()
+
     with ThreadPoolExecutor(1, "batches") as thread:
         try:
             for chosen in order:
-                waiting.append(thread.submit(read, chosen))
+                waiting.append((chosen, thread.submit(read, chosen)))
                 if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
+                    yield first()
             while waiting:
-                yield waiting.popleft().result()
+                yield first()
         finally:
-            for batch in waiting:
+            for _, batch in waiting:
                 batch.cancel()
