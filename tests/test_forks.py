@@ -3,8 +3,10 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,7 +75,7 @@ def test_batches_are_read_on_in_a_fork():
     assert list(ahead) == [9, 16, 25, 36, 49, 64]
 
 
-def test_a_fork_waits_for_rules_that_are_being_registered():
+def test_a_fork_waits_for_rules_that_are_being_registered(monkeypatch):
     """Another thread's lock would be held in the fork for ever."""
     registering, go_on = threading.Event(), threading.Event()
 
@@ -81,7 +83,8 @@ def test_a_fork_waits_for_rules_that_are_being_registered():
         registering.set()
         go_on.wait(20)
 
-    late.WAITING["os"] = slowly
+    monkeypatch.setitem(sys.modules, "slow_rules", SimpleNamespace(register=slowly))
+    monkeypatch.setattr(late, "WAITING", {"os": "slow_rules"})
     thread = threading.Thread(target=late.register_waiting)
     thread.start()
     registering.wait(20)

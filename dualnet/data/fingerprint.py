@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,11 @@ _MOST_BYTES = 1 << 32
 _CHUNK_BYTES = 1 << 22
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """Return the SHA-256 of all examples and labels, with their shapes, dtypes and classes."""
+def fingerprint(dataset: Dataset, to_host: Callable[[Any], np.ndarray] = np.asarray) -> str:
+    """Return the SHA-256 of all examples and labels, with their shapes, dtypes and classes.
+
+    `to_host` is that of the backend, which may keep the examples on a device.
+    """
     digest = hashlib.sha256(repr((dataset.classes, dataset.white, dataset.image_size)).encode())
     for array in (
         dataset.train_images,
@@ -27,7 +31,7 @@ def fingerprint(dataset: Dataset) -> str:
     ):
         digest.update(repr((array.shape, array.dtype.str)).encode())
         for part in _parts(array):
-            digest.update(np.ascontiguousarray(part).data)
+            digest.update(np.ascontiguousarray(to_host(part)).data)
     return digest.hexdigest()
 
 

@@ -203,7 +203,7 @@ class KeptRun(Run):
         super().__init__(settings, trainer, callbacks)
         self.folder = folder
         self.interval = CheckpointInterval(folder.where()["checkpoint_every"])
-        data = fingerprint(trainer.dataset)
+        data = fingerprint(trainer.dataset, trainer.backend.to_host)
         if not resume:
             folder.require_unused()
             folder.write_settings(settings, data)
