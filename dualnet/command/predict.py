@@ -130,7 +130,7 @@ def classified(network: Trained, names: list[str], x: np.ndarray) -> list[dict[s
 def class_line(row: dict[str, Any]) -> str:
     """Return the likeliest classes of an example, and their probabilities."""
     largest = list(row["probabilities"].items())[:_SHOWN]
-    return ", ".join(f"{name} {p:.3f}" for name, p in largest)
+    return ", ".join(f"{printable(name)} {p:.3f}" for name, p in largest)
 
 
 def beside(name: str, text: str) -> list[str]:

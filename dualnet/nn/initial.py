@@ -16,34 +16,42 @@ from dualnet.options import require_choice
 from dualnet.random import Key
 from dualnet.types import Shape
 
-MOST_NUMBERS = 1 << 26
-"""Of an example within a network that somebody else describes: an image of 4,096 by 4,096 pixels
-has so many in four channels."""
-
-_SHAPES_ALONE: ContextVar[bool] = ContextVar("shapes alone", default=False)
+_ADDRESSABLE = 1 << 60
+"""How many numbers of 8 bytes have an address."""
+_MOST_NUMBERS: ContextVar[float] = ContextVar("most numbers of an output", default=-1)
 
 
 @contextmanager
-def shapes_alone() -> Iterator[None]:
+def shapes_alone(most: float = math.inf) -> Iterator[None]:
     """Let all that layers start with be zeros that take no memory, whatever their shape.
 
     So `init` says how large a network is before it is made.
+
+    Args:
+        most: how many numbers a layer's output for one example may have.
     """
-    before = _SHAPES_ALONE.set(True)
+    before = _MOST_NUMBERS.set(most)
     try:
         yield
     finally:
-        _SHAPES_ALONE.reset(before)
+        _MOST_NUMBERS.reset(before)
 
 
 def only_shapes() -> bool:
     """Whether `shapes_alone` is in force."""
-    return _SHAPES_ALONE.get()
+    return _MOST_NUMBERS.get() >= 0
+
+
+def is_too_large(shape: Shape) -> bool:
+    """Whether `shapes_alone` is in force, and an output of this shape has too many numbers."""
+    return only_shapes() and math.prod(shape) > _MOST_NUMBERS.get()
 
 
 def filled(shape: Shape, value: float) -> np.ndarray:
     """Return an array in which all numbers are the same: what gains and biases start with."""
     if only_shapes():
+        if math.prod(shape) >= _ADDRESSABLE:
+            raise MemoryError(f"no array of shape {shape} can be made")
         return np.broadcast_to(np.float32(value), shape)
     return np.full(shape, value, np.float32)
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from typing import Any, TypeAlias
 
 from dualnet.backends import Backend, NumpyBackend
 from dualnet.errors import UsageError
-from dualnet.nn.initial import MOST_NUMBERS, only_shapes
+from dualnet.nn.initial import is_too_large
 from dualnet.nn.located import locate, locate_below
 from dualnet.options import Options, is_int
 from dualnet.random import Key, require_key
@@ -128,7 +127,7 @@ def _checked(init: Callable[..., Any]) -> Callable[..., tuple[Tree, Tree, Shape]
                 f"{where}: expected (params, state, out_shape), got {describe(result)}; a layer "
                 "without params or state returns {} for it"
             )
-        if only_shapes() and math.prod(result[2]) > MOST_NUMBERS:
+        if is_too_large(result[2]):
             raise UsageError(f"{where}: an output of shape {result[2]} is too large")
         return result
 

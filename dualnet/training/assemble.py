@@ -15,6 +15,7 @@ from dualnet.learning import RULES, Task
 from dualnet.models import MODELS
 from dualnet.naming import assigned
 from dualnet.nn import Layer, has_local_heads, with_local_heads
+from dualnet.nn.initial import shapes_alone
 from dualnet.optim import OPTIMIZERS
 from dualnet.random import Key
 from dualnet.schedules import SCHEDULES
@@ -72,7 +73,8 @@ def network_of(
                 f"{assigned('model', settings.model)}: its local heads are its own"
             )
         return network
-    params, _, (width,) = network.init(Key(0), in_shape)
+    with shapes_alone():
+        params, _, (width,) = network.init(Key(0), in_shape)
     with_heads = with_local_heads(network, params, width, reads=settings.head_reads)
     return objective.network(lambda _: with_heads, outputs)
 
@@ -80,7 +82,8 @@ def network_of(
 def _with_outputs(model: Model, in_shape: Shape, outputs: int) -> Layer:
     """Return the network of a model, which must have so many outputs."""
     network = model.network(in_shape, outputs)
-    _, _, out_shape = network.init(Key(0), in_shape)
+    with shapes_alone():
+        _, _, out_shape = network.init(Key(0), in_shape)
     if out_shape != (outputs,):
         raise UsageError(
             f"model: expected a network with outputs ({outputs},), one for each class or real "

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from dualnet import tree
 from dualnet.data import Preparation
 from dualnet.errors import DataError, UsageError
 from dualnet.nn import Layer
-from dualnet.nn.initial import MOST_NUMBERS, shapes_alone
+from dualnet.nn.initial import shapes_alone
 from dualnet.nn.written import read_network
 from dualnet.options import is_int
 from dualnet.random import Key
@@ -27,7 +28,11 @@ from dualnet.training.checkpoint import Stored
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.settings import DTYPES, build
 from dualnet.tree import Tree
+from dualnet.types import Shape
 
+MOST_NUMBERS = 1 << 26
+"""Of an example, and of what a layer makes of it: an image of 4,096 by 4,096 pixels has so many in
+four channels."""
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What constructors raise that get what nobody can have meant."""
 
@@ -67,32 +72,37 @@ def described(file: Path, data: dict[str, Any], own: Sequence[Any]) -> dict[str,
         raise damaged(file, error) from error
 
 
-def shapes_of(file: Path, network: Layer, in_shape: tuple, dtype: np.dtype) -> dict[str, Tree]:
-    """Return what the file of parameters must hold: trees of `Stored`.
+def shapes_of(
+    network: Layer, in_shape: Shape, dtype: DTypeLike, most: float = math.inf
+) -> dict[str, Tree]:
+    """Return what a file of a network's parameters and state must hold: trees of `Stored`.
 
     Args:
-        file: the path of `network.json`.
-        network: as it says.
+        network: whose.
         in_shape: of an example as the network gets it.
         dtype: of all numbers.
-
-    Raises:
-        DataError: there is no such network for such examples.
+        most: how many numbers a layer's output for one example may have.
     """
-    with refused_if_unfit(file), shapes_alone():
+    with shapes_alone(most):
         params, model_state, _ = network.init(Key(0), in_shape)
     params, model_state = (
-        tree.map(lambda leaf: Stored(leaf.shape, dtype), one) for one in (params, model_state)
+        tree.map(lambda leaf: Stored(leaf.shape, np.dtype(dtype)), one)
+        for one in (params, model_state)
     )
     return {"params": params, "model_state": model_state}
 
 
 @contextmanager
-def refused_if_unfit(file: Path) -> Iterator[None]:
-    """Turn what layers raise that do not fit one another into a DataError that names the file."""
+def refused_if_unfit(file: Path, *more: type[Exception]) -> Iterator[None]:
+    """Turn what layers raise that do not fit one another into a DataError that names the file.
+
+    Args:
+        file: the path of `network.json`.
+        more: errors that tell the same.
+    """
     try:
         yield
-    except _FAULTS as error:  # among them UsageError
+    except _FAULTS + more as error:  # among them UsageError
         raise damaged(file, error) from error
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from dualnet.errors import UsageError
 from dualnet.files import read_file
+from dualnet.options import is_int
 from dualnet.training.bad_files import damaged, in_message, unreadable
 from dualnet.training.history import fault_of
 from dualnet.training.json_files import MOST_BYTES, read_json
@@ -81,9 +82,13 @@ def found_runs(path: Path) -> tuple[FoundRun, ...]:
 def _found_run(path: Path, settings: Settings) -> FoundRun:
     history = _history(path, settings)
     file = path / "summary.json"
-    summary = read_json(file, finite=False) or {}
+    summary = read_json(file, finite=False)
+    if summary is None:
+        return FoundRun(settings, history, diverged=_diverged(path / DIVERGED))
+    if not is_int(epochs := summary.get("epochs")):
+        raise damaged(file, f"epochs: expected an int, got {epochs!r}")
     # A run that was given more epochs and goes on has the summary of fewer.
-    finished = bool(len(history)) and summary.get("epochs") == len(history)
+    finished = bool(len(history)) and len(history) in (epochs, settings.epochs)
     tested_on = summary.get("tested_on")
     if tested_on not in (None, *_TESTED_ON):
         expected = f"expected one of {', '.join(_TESTED_ON)}, got {tested_on!r}"

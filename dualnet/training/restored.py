@@ -13,6 +13,7 @@ import numpy as np
 from dualnet.errors import UsageError
 from dualnet.naming import assigned, counted
 from dualnet.training.checkpoint import Stored
+from dualnet.training.described import shapes_of
 from dualnet.training.history import fault_of
 from dualnet.training.loop import Trainer
 from dualnet.training.run_folder import BEST, CHECKPOINT, COLUMNS, RunFolder
@@ -21,6 +22,15 @@ from dualnet.tree import Tree
 
 _MOST_STEPS = 1 << 53
 """Beyond it, float64 does not tell one step from the next."""
+
+
+def require_fitting(trainer: Trainer, folder: RunFolder) -> None:
+    """Raise a DataError if the checkpoint is of a network of another size.
+
+    The settings may ask for a network that is far too large, which need not be made to see it.
+    """
+    network, in_shape = trainer.task.network, trainer.dataset.in_shape
+    folder.read_checkpoint(shapes_of(network, in_shape, trainer.dtype), whole=False)
 
 
 def restored(trainer: Trainer, start: TrainState, folder: RunFolder) -> TrainState:
@@ -98,11 +108,14 @@ def _faults(trainer: Trainer, now: TrainState, seen: int, steps: int) -> Iterato
     if (fault := fault_of(now.history, trainer.objective.classifies)) is not None:
         yield f"of its history {fault}"
     _, correct, examples, seconds = now.sums.tolist()
-    if not (0 <= correct <= examples <= seen and seconds >= 0 and (skips or examples == seen)):
+    whole = (correct * trainer.objective.views_per_image) % 1 == examples % 1 == 0
+    fits = 0 <= correct <= examples <= seen and (skips or examples == seen)
+    if not (whole and fits and seconds >= 0):
         yield f"it has sums {now.sums.tolist()} after {counted(seen, 'image')} of an epoch"
     if not seen and now.sums.any():
         yield f"it has sums {now.sums.tolist()} at the start of an epoch"
-    if skips and not 0 <= int(now.skipped) <= steps:
+    # An epoch of which every step was left out ends a run.
+    if skips and not 0 <= int(now.skipped) <= steps - int(now.position[0]):
         yield f"it has left out {now.skipped} of {counted(steps, 'step')}"
     if trainer.grad_stats is not None:
         cosine, angle, ratio = np.moveaxis(now.comparisons, -1, 0)

@@ -28,7 +28,7 @@ from dualnet.training.pictures.drawing import costing_no_run
 from dualnet.training.pictures.gradients import draw_gradients
 from dualnet.training.published import published
 from dualnet.training.report import Report
-from dualnet.training.restored import of_best, read_best, restored
+from dualnet.training.restored import of_best, read_best, require_fitting, restored
 from dualnet.training.run_folder import BEST, DIVERGED, NETWORK, RunFolder
 from dualnet.training.same_network import require_same_run
 from dualnet.training.settings import Settings
@@ -200,6 +200,8 @@ class KeptRun(Run):
         resume: bool = False,
         callbacks: Sequence[Callback] = (),
     ):
+        if resume and folder.has_begun():
+            require_fitting(trainer, folder)
         super().__init__(settings, trainer, callbacks)
         self.folder = folder
         self.interval = CheckpointInterval(folder.where()["checkpoint_every"])

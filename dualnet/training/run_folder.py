@@ -40,7 +40,6 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.console import say
 from dualnet.errors import DataError, UsageError
 from dualnet.files import sweep, write_file
 from dualnet.locks import FolderLock
@@ -123,8 +122,6 @@ class RunFolder:
             yield
             return
         self._lock = lock = self._locked()
-        if not lock.holds:
-            say(f"{self.path}: its file system has no locks; start no other run in it", aside=True)
         try:
             sweep(self.path)
             yield

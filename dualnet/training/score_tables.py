@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.console import WIDTH
-from dualnet.naming import shortened
+from dualnet.naming import printable, shortened
 
 _MOST_CLASSES = 20
 """Of more classes only the worst are shown."""
@@ -30,7 +30,7 @@ def class_table(by_class: Sequence[dict[str, Any]]) -> str:
         lines.append(
             f"the {len(rows)} of {len(by_class)} classes with the lowest f1 (by_class has all)"
         )
-    names = [shortened(str(row["class"]), _LONGEST) for row in rows]
+    names = [shortened(printable(str(row["class"])), _LONGEST) for row in rows]
     width = max(len("class"), *map(len, names))
     lines.append(f"{'class':{width}}  examples  precision  recall     f1")
     for name, row in zip(names, rows, strict=True):
@@ -55,7 +55,7 @@ def _matrix(classes: Sequence[str], confusion: np.ndarray) -> str:
     """Return the confusion matrix; nothing if it does not fit."""
     numbers = [str(i) for i in range(len(classes))]
     digits = len(str(confusion.max()))
-    heads = list(classes)
+    heads = [printable(name) for name in classes]
     labels = [shortened(name, _LONGEST) for name in heads]
     if max(map(len, heads)) > max(digits, 3):
         heads = numbers
@@ -83,7 +83,9 @@ def _most_frequent(classes: Sequence[str], confusion: np.ndarray) -> str:
     pairs = [(i, j) for i, j in pairs if wrong[i, j]]
     if not pairs:
         return "no example was taken for another class"
-    named = [[shortened(classes[k], 25) for k in pair] for pair in pairs]  # two in one line
+    named = [
+        [shortened(printable(classes[k]), 25) for k in pair] for pair in pairs
+    ]  # two in one line
     width = max(len(first) for first, _ in named)
     lines = ["the most frequent mistakes (confusion has all)"]
     for (i, j), (first, second) in zip(pairs, named, strict=True):

@@ -171,8 +171,7 @@ class Settings:
             )
         kinds = kinds_of(cls)
         for name, value in data.items():
-            if name != "seed":  # any integer
-                _require_plain(f"settings: {name}", value)
+            _require_showable(f"settings: {name}", value)
         return cls(**{n: of_kind("settings", n, value, kinds[n]) for n, value in data.items()})
 
 
@@ -180,19 +179,17 @@ _LONGEST = 1000
 """Characters of a setting that is text."""
 
 
-def _require_plain(where: str, value: Any) -> None:
-    """Raise a UsageError for texts that cannot be shown, and numbers that nothing can count."""
+def _require_showable(where: str, value: Any) -> None:
+    """Raise a UsageError for texts, also inside of options, that cannot be shown."""
     inside: Iterable[Any] = ()
     if isinstance(value, str) and not (value.isprintable() and len(value) <= _LONGEST):
         raise UsageError(f"{where}: expected a text that can be shown, got {value[:60]!r}")
-    if isinstance(value, int) and not abs(value) < 1 << 63:
-        raise UsageError(f"{where}: expected a number below 2**63, got {value}")
     if isinstance(value, dict):
         inside = (*value, *value.values())
     elif isinstance(value, (list, tuple)):
         inside = value
     for one in inside:
-        _require_plain(where, one)
+        _require_showable(where, one)
 
 
 Tables = Mapping[str, Mapping[str, type]]

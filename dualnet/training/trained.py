@@ -27,7 +27,7 @@ from dualnet.nn import Layer, softmax
 from dualnet.nn.written import written_network
 from dualnet.random import Key
 from dualnet.training.bad_files import in_message
-from dualnet.training.described import described, refused_if_unfit, shapes_of
+from dualnet.training.described import MOST_NUMBERS, described, refused_if_unfit, shapes_of
 from dualnet.training.evaluation import batch_that_fits
 from dualnet.training.history import Row
 from dualnet.training.json_files import read_json
@@ -328,7 +328,9 @@ def load_run(
         return tree.map(runs_on.asarray, on_host)
 
     try:
-        trees = read(shapes_of(file, found["network"], preparation.in_shape, dtype))
+        with refused_if_unfit(file, MemoryError):
+            like = shapes_of(found["network"], preparation.in_shape, dtype, MOST_NUMBERS)
+        trees = read(like)
         trained = TrainedNetwork(found["network"], **trees)
         x = runs_on.asarray(np.zeros((1, *preparation.in_shape), dtype))
         with refused_if_unfit(file), np.errstate(all="ignore"):
