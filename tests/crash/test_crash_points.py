@@ -1,0 +1,70 @@
+"""A command that is killed, or whose files cannot be written, at any of its file operations.
+
+What is there afterwards is old or new and never half written, and whoever goes on ends with the
+numbers of a run that nothing happened to, bit for bit.
+"""
+
+import collections
+
+import forked
+import pytest
+from forked import Fault, Server
+from scenarios import BLOWS, scenarios
+
+pytestmark = pytest.mark.skipif(forked.MISSING is not None, reason=str(forked.MISSING))
+
+NAMES = ("a run", "a run that goes on", "more epochs", "seeds", "seeds that go on")
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory):
+    """`scenario(name, pictures=False)`, each made once."""
+    with Server() as server:
+        place = tmp_path_factory.mktemp("crash")
+        (place / "drawn").mkdir()
+        (place / "plain").mkdir()
+        made = {
+            True: scenarios(server, place / "drawn", pictures=True),
+            False: scenarios(server, place / "plain"),
+        }
+        yield lambda name, pictures=False: made[pictures][name]
+
+
+def kind(operation):
+    """What an operation does, and to which file of a run: `write checkpoint.npz`."""
+    name, path = operation.split(" ", 1)
+    return name, path.removesuffix(".partial").rpartition("/")[2].lstrip(".")[:10]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_operation_of_each_kind_may_be_the_last(name, scenario, rng):
+    """One in ten of those that differ in what they do to which file, with any fault."""
+    one = scenario(name)
+    _, operations = one.undisturbed
+    of_kind = collections.defaultdict(list)
+    for number, operation in enumerate(operations, 1):
+        of_kind[kind(operation)].append(number)
+    for numbers in rng.permutation(list(of_kind), axis=0)[: 14 if name == "a run" else 6]:
+        at = int(rng.choice(of_kind[tuple(numbers)]))
+        blow = BLOWS[rng.integers(len(BLOWS))]
+        print(f"{name}: {blow} at {at}, {operations[at - 1]}")
+        assert one.strike(blow, at)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blow", BLOWS, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_operation_may_be_the_last(name, blow, scenario):
+    one = scenario(name)
+    failures, done = [], 0
+    _, operations = one.undisturbed
+    for at, operation in enumerate(operations, 1):
+        if blow.fault in (Fault.TEAR, Fault.SHORT) and not operation.startswith("write "):
+            continue
+        done += 1
+        try:
+            one.strike(blow, at)
+        except AssertionError as error:
+            failures.append(f"at {at}, {operation}: {str(error)[:300]}")
+    print(f"{name}, {blow}: {done - len(failures)} of {done}")
+    assert not failures, "\n".join(failures)
