@@ -92,6 +92,7 @@ class Server:
             "LD_PRELOAD": str(shim),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "OPENBLAS_NUM_THREADS": "1",  # threads of a library do not survive a fork
+            "PATH": "",  # no git is asked for the commit, which takes longer than to train
             "DUALNET_CACHE": str(self._own / "cache"),
         }
         self._process = subprocess.Popen(

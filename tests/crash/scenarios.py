@@ -126,7 +126,7 @@ def require_documented_end(done, blow):
 SMALL = (
     *("train", "--dataset", "digits", "--limit-train", "60", "--limit-test", "20", "--quiet"),
     *("--batch-size", "25", "--width", "6", "--depth", "1", "--rule", "fg-a"),
-    *("--optimizer", "momentum", "--grad-stats", "2"),
+    *("--optimizer", "sgd", "--grad-stats", "2", "--checkpoint-every", "2"),
 )
 """Three steps an epoch, whose gradients are compared with exact ones."""
 
@@ -140,12 +140,12 @@ def scenarios(server, place, pictures=False):
         folder.mkdir()
         made[name] = Scenario(server, folder, argv, before, pictures)
 
-    alone = (*SMALL, "--epochs", "3", "--run-dir", RUN)
-    several = (*SMALL, "--epochs", "2", "--run-dir", RUN, "--seeds", "0", "1")
+    alone = (*SMALL, "--epochs", "2", "--run-dir", RUN)
+    several = (*SMALL, "--epochs", "1", "--run-dir", RUN, "--seeds", "0", "1")
     go_on = ("train", "--resume", RUN, "--quiet")
     add("a run", alone)
     add("a run that goes on", go_on, Job(alone, place, Fault.KILL, 90))
-    add("more epochs", (*go_on, "--epochs", "5"), Job(alone, place))
+    add("more epochs", (*go_on, "--epochs", "3"), Job(alone, place))
     add("seeds", several)
     add("seeds that go on", go_on, Job(several, place, Fault.KILL, 150))
     return made
