@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -69,12 +70,14 @@ class Done(NamedTuple):
         code: the exit code; negative for a signal.
         out, err: what it printed.
         operations: the name and path of each file operation.
+        seconds: from when it began to when it and all that ran beside it had ended.
     """
 
     code: int
     out: str
     err: str
     operations: list[str]
+    seconds: float
 
 
 class Server:
@@ -114,15 +117,17 @@ class Server:
         for i, job in enumerate(jobs):
             files = {name: self._own / f"{name}-{i}" for name in ("out", "err", "log")}
             told.append({**asdict(replace(job, folder=job.folder.resolve())), **files})
+        began = time.monotonic()
         self._process.stdin.write(json.dumps(told, default=str) + "\n")
         self._process.stdin.flush()
         codes = json.loads(self._process.stdout.readline())
+        seconds = time.monotonic() - began
         return [
-            Done(code, *(one[name].read_text() for name in ("out", "err")), _lines(one["log"]))
+            Done(
+                code,
+                *(one[name].read_text() for name in ("out", "err")),
+                one["log"].read_text(errors="surrogateescape").splitlines(),
+                seconds,
+            )
             for one, code in zip(told, codes, strict=True)
         ]
-
-
-def _lines(log):
-    """The operations that a log names."""
-    return log.read_text(errors="surrogateescape").splitlines()

@@ -87,9 +87,7 @@ class Scenario:
         with tempfile.TemporaryDirectory(dir=self.place) as temporary:
             folder = Path(temporary) / "work"
             shutil.copytree(self.start, folder)
-            (done,) = self.server.run(
-                self.job(folder, fault=blow.fault, at=at, error=blow.error)
-            )
+            (done,) = self.server.run(self.job(folder, fault=blow.fault, at=at, error=blow.error))
             require_documented_end(done, blow)
             require_old_or_new(folder, contents(self.start), after)
             if done.code == 0:
