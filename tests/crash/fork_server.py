@@ -6,6 +6,7 @@ same moment.  A line on standard output is the list of their exit codes, negativ
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -14,13 +15,12 @@ import time
 
 import numpy as np
 
-import dualnet.command.evaluate
-import dualnet.command.train
 from dualnet.command.main import script
 from dualnet.training import loop
 
-with contextlib.suppress(ImportError):
-    import matplotlib.backends.backend_agg
+for module in ("dualnet.command.train", "matplotlib.backends.backend_agg"):
+    with contextlib.suppress(ImportError):  # pictures are drawn only where matplotlib is
+        importlib.import_module(module)
 
 SECONDS = 100
 """After how long a child that does not end is killed."""

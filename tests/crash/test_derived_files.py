@@ -2,13 +2,11 @@
 
 import shutil
 
-import forked
 import pytest
-from forked import Job, Server
-from run_states import contents
-from scenarios import RUN, SMALL
 
-pytestmark = pytest.mark.skipif(forked.MISSING is not None, reason=str(forked.MISSING))
+from crash.forked import Fault, Job
+from crash.run_states import contents
+from crash.scenarios import RUN, SMALL
 
 DERIVED = ("metrics.csv", "gradients.csv", "summary.json", "curve.png", "gradients.png")
 HARMS = {
@@ -21,19 +19,13 @@ HARMS = {
 
 
 @pytest.fixture(scope="module")
-def server():
-    with Server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def folders(server, tmp_path_factory):
     """A folder with a finished run, and one with the same run, which was killed within it."""
     finished, stopped = (tmp_path_factory.mktemp(name) for name in ("finished", "stopped"))
     argv = (*SMALL, "--epochs", "2", "--run-dir", RUN)
     (done,) = server.run(Job(argv, finished, pictures=True))
     assert done.code == 0, done.err
-    server.run(Job(argv, stopped, forked.Fault.KILL, len(done.operations) * 3 // 4, pictures=True))
+    server.run(Job(argv, stopped, Fault.KILL, len(done.operations) * 3 // 4, pictures=True))
     return finished, stopped
 
 

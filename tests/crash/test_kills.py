@@ -4,13 +4,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import forked
 import numpy as np
 import pytest
-from forked import Job, Server
-from run_states import contents, leftovers
 
-pytestmark = pytest.mark.skipif(forked.MISSING is not None, reason=str(forked.MISSING))
+from crash.forked import Job
+from crash.run_states import contents, leftovers
 
 EVERY = 3
 """Steps from one checkpoint to the next."""
@@ -49,12 +47,6 @@ class Whole:
     argv: tuple[str, ...]
     after: dict
     seconds: float
-
-
-@pytest.fixture(scope="module")
-def server():
-    with Server() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,10 @@
 
 import shutil
 
-import forked
 import pytest
-from forked import Job, Server
-from run_states import contents
 
-pytestmark = pytest.mark.skipif(forked.MISSING is not None, reason=str(forked.MISSING))
+from crash.forked import Fault, Job
+from crash.run_states import contents
 
 ARGV = ("train", "--quiet", "--limit-train", "60", "--limit-test", "20", "--width", "6")
 SHORT = (*ARGV, "--epochs", "1")
@@ -16,18 +14,12 @@ LONG = (*ARGV, "--epochs", "40", "--batch-size", "10")
 TOGETHER = 8
 
 
-@pytest.fixture(scope="module")
-def server():
-    with Server() as server:
-        yield server
-
-
 @pytest.fixture
 def begun(server, tmp_path):
     """A folder with a run that was killed."""
     folder = tmp_path / "begun"
     folder.mkdir()
-    server.run(Job((*LONG, "--run-dir", "run"), folder, forked.Fault.KILL, 150))
+    server.run(Job((*LONG, "--run-dir", "run"), folder, Fault.KILL, 150))
     return folder
 
 

@@ -1,0 +1,1 @@
+"""Runs that are crashed: at each file operation, at any moment, and beside one another."""
