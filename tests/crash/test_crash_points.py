@@ -53,7 +53,7 @@ def test_every_operation_may_be_the_last(name, blow, scenario):
 @pytest.mark.slow
 @pytest.mark.parametrize("blow", BLOWS, ids=str)
 def test_every_operation_of_a_picture_may_be_the_last(blow, scenario):
-    pytest.importorskip("matplotlib", reason="pictures need it, the extra plot")
+    pytest.importorskip("matplotlib", reason='pip install "dualnet[plot]" brings it')
     strike_each(scenario("a run", pictures=True), blow, ".png")
 
 
