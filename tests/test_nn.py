@@ -187,11 +187,47 @@ def test_cross_entropy_is_stable_for_huge_logits(dtype):
         (np.zeros((2, 3)), np.zeros(3, int)),
         (np.zeros((2, 3)), np.zeros((2, 1), int)),
         (np.zeros((2, 3)), np.zeros(2)),
+        (np.zeros((2, 3)), np.zeros(2, bool)),
+        (np.zeros((2, 3)), [0, 1]),
+        ([[0.0, 1.0]], np.zeros(1, int)),
     ],
 )
 def test_cross_entropy_says_what_it_expects(logits, labels):
     with pytest.raises(UsageError, match=r"logits \(N, classes\) and integer labels \(N,\), got"):
         softmax_cross_entropy(logits, labels)
+
+
+@pytest.mark.parametrize("dtype", ("i1", "u1", "<i4", ">i8", "u8"))
+@pytest.mark.parametrize("wrong", (-1, -128, 3, 127))
+def test_labels_out_of_range_are_refused(wrong, dtype):
+    """NumPy would take a negative one from the end, and no other check would see it."""
+    logits = np.zeros((3, 3))
+    labels = np.array([0, wrong % 256 if "u" in dtype else wrong, 2]).astype(dtype)
+    expected = rf"labels from 0 to 2 for logits \(N, 3\), got {labels[1]} for example 1"
+    for call in (
+        lambda: softmax_cross_entropy(logits, labels),
+        lambda: dn.jvp(lambda x: softmax_cross_entropy(x, labels), (logits,), (logits,)),
+        lambda: dn.grad(lambda x: softmax_cross_entropy(x, labels).sum())(logits),
+    ):
+        with pytest.raises(UsageError, match=expected):
+            call()
+    assert softmax_cross_entropy(logits, labels * 0).shape == (3,)
+    assert softmax_cross_entropy(logits[:0], labels[:0]).shape == (0,)
+
+
+def test_masked_classes_have_no_share_and_no_slope():
+    logits = np.array([[1.0, -np.inf, 2.0], [-np.inf, 0.0, -np.inf]])
+    labels = np.array([0, 1])
+
+    def loss(x):
+        return softmax_cross_entropy(x, labels).sum()
+
+    rest = softmax_cross_entropy(logits[:1, ::2], labels[:1])
+    np.testing.assert_allclose(loss(logits), rest[0])
+    slope, tangent = dn.grad(loss)(logits), dn.jvp(loss, (logits,), (np.ones((2, 3)),))[1]
+    np.testing.assert_array_equal(slope[:, 1], 0)
+    np.testing.assert_allclose(tangent, 0, atol=1e-15)
+    assert np.isfinite(dn.hvp(loss, (logits,), (np.ones((2, 3)),))[0]).all()
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 4), (3, 3)])

@@ -65,25 +65,49 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> Array:
         labels: `(N,)`, integers in [0, classes).
 
     Returns:
-        `(N,)`, of the dtype of logits.
+        `(N,)`, of the dtype of logits.  On a device, where the host would have to wait to see
+        labels, the loss of one that is out of range is NaN.
+
+    Raises:
+        UsageError: labels are no integers, too many or too few, or out of range.
     """
     _require_labels(logits, labels)
     return _losses(logits, labels)
 
 
 def _require_labels(logits: Array, labels: Array) -> None:
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.dtype.kind not in "iu":
+    kind = getattr(getattr(labels, "dtype", None), "kind", " ")
+    if kind not in "iu" or getattr(logits, "ndim", 0) != 2 or labels.shape != logits.shape[:1]:
+        logits, labels = (
+            f"{x.dtype}{x.shape}" if hasattr(x, "dtype") else type(x).__name__
+            for x in (logits, labels)
+        )
         raise UsageError(
             "softmax_cross_entropy: expected logits (N, classes) and integer labels (N,), got "
-            f"{logits.shape} and {labels.dtype}{labels.shape}"
+            f"{logits} and {labels}"
         )
+    if isinstance(labels, np.ndarray) and len(labels):
+        # Without their sign, negative numbers are large ones: one pass sees both.
+        unsigned = np.asarray(labels).view(labels.dtype.str.replace("i", "u"))
+        largest = np.maximum.reduce(unsigned)
+        if largest >= logits.shape[1]:
+            wrong = int(np.flatnonzero((labels < 0) | (labels >= logits.shape[1]))[0])
+            raise UsageError(
+                f"softmax_cross_entropy: expected labels from 0 to {logits.shape[1] - 1} for "
+                f"logits (N, {logits.shape[1]}), got {labels[wrong]} for example {wrong}"
+            )
 
 
 def _cross_entropy_parts(logits: Array, labels: Array) -> tuple[Array, Array]:
     """Return the losses, and the log-probabilities `(N, classes)`."""
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     log_p = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
-    return -log_p[np.arange(len(labels), like=labels), labels], log_p
+    examples = np.arange(len(labels), like=labels)
+    if isinstance(labels, np.ndarray):
+        return -log_p[examples, labels], log_p
+    known = np.logical_and(np.greater_equal(labels, 0), np.less(labels, logits.shape[-1]))
+    losses = -log_p[examples, np.where(known, labels, 0)]
+    return np.where(known, losses, np.nan), log_p
 
 
 @overridable

@@ -353,6 +353,16 @@ def test_cross_entropy(classes, dtype, cupy_backend, rng):
         assert_as_on_host(function, (logits, labels), cupy_backend, 10 * ALLOWED[dtype])
 
 
+@pytest.mark.parametrize("dtype", (np.float16, np.float32, np.float64))
+def test_the_loss_of_a_label_out_of_range_is_nan_on_a_device(dtype, cupy_backend):
+    """Memory beside the logits is not read, and the host does not wait."""
+    logits = cupy_backend.asarray(np.zeros((4, 3), dtype))
+    labels = cupy_backend.asarray(np.array([-1, 2, 3, 1 << 40]))
+    for losses in (_losses_and_errors(logits, labels)[0], softmax_cross_entropy(logits, labels)):
+        wrong = np.isnan(cupy_backend.to_host(losses))
+        np.testing.assert_array_equal(wrong, [True, False, True, True])
+
+
 def test_cross_entropy_of_nan_is_nan(cupy_backend):
     for at in (0, 1, 9):
         logits = np.zeros((1, 10), np.float32)

@@ -161,6 +161,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) tangent_of_softmax(
 }
 
 // losses (rows) = -log softmax(logits)[label], and their derivatives by the logits, error (rows, n).
+// The loss of a label that is out of range is NaN.
 extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy(
     const REAL* logits, const i64* labels, REAL* losses, REAL* error, i64 rows, int n) {
     Place p(blockIdx.x, rows, n);
@@ -172,5 +173,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy(
     row.write(error, p.row, [&](REAL entry, int v, int i) {
         return exp(entry - largest - log_sum) - (REAL)(p.first(v) + i == label);
     });
-    if (p.here && p.lane == 0) losses[p.row] = log_sum - (row.from[label] - largest);
+    if (p.here && p.lane == 0) {
+        bool known = 0 <= label && label < n;
+        losses[p.row] = known ? log_sum - (row.from[label] - largest) : sqrt((REAL)-1);
+    }
 }
