@@ -19,6 +19,12 @@ from dualnet.errors import UsageError
 from dualnet.options import Options
 from dualnet.types import Array
 
+_UNSIGNED = {
+    np.dtype(f"{order}i{size}"): np.dtype(f"{order}u{size}")
+    for order in "<>"
+    for size in (1, 2, 4, 8)
+}
+
 LossFunction = Callable[[Array, Array], Array]
 """`loss(outputs, targets)`: one value for each example, `(N,)`."""
 
@@ -88,8 +94,8 @@ def _require_labels(logits: Array, labels: Array) -> None:
         )
     if isinstance(labels, np.ndarray) and len(labels):
         # Without their sign, negative numbers are large ones: one pass sees both.
-        unsigned = np.asarray(labels).view(labels.dtype.str.replace("i", "u"))
-        largest = np.maximum.reduce(unsigned)
+        unsigned = _UNSIGNED.get(labels.dtype, labels.dtype)
+        largest = np.maximum.reduce(np.asarray(labels).view(unsigned))
         if largest >= logits.shape[1]:
             wrong = int(np.flatnonzero((labels < 0) | (labels >= logits.shape[1]))[0])
             raise UsageError(
