@@ -19,7 +19,7 @@ from dualnet.errors import UsageError
 from dualnet.options import Options
 from dualnet.types import Array
 
-_UNSIGNED = {
+_UNSIGNED: dict[np.dtype, np.dtype] = {
     np.dtype(f"{order}i{size}"): np.dtype(f"{order}u{size}")
     for order in "<>"
     for size in (1, 2, 4, 8)
@@ -94,7 +94,7 @@ def _require_labels(logits: Array, labels: Array) -> None:
         )
     if isinstance(labels, np.ndarray) and len(labels):
         # Without their sign, negative numbers are large ones: one pass sees both.
-        unsigned = _UNSIGNED.get(labels.dtype, labels.dtype)
+        unsigned: np.dtype = _UNSIGNED.get(labels.dtype, labels.dtype)
         largest = np.maximum.reduce(np.asarray(labels).view(unsigned))
         if largest >= logits.shape[1]:
             wrong = int(np.flatnonzero((labels < 0) | (labels >= logits.shape[1]))[0])
