@@ -138,11 +138,12 @@ def test_every_bit_of_the_gzip_checksum_counts(tmp_path):
     ("level", "damage", "found"),
     [
         # Stored, not compressed: a valid stream with another value in it.
-        (0, lambda content: flip(content, -20, 4), "found CRC"),
+        (0, lambda content: flip(content, -20, 4), "found Error -3"),
         # A block of type 3, which does not exist.
         (9, lambda content: flip(content, 10, ~content[10] & 0b110), "found Error -3"),
         (9, lambda content: content + b"x", ""),
         (9, lambda content: content + b"\x1f\x8b", ""),
+        (9, lambda content: content + gzip.compress(b"") * (1 << 16), "found they have more than"),
         (9, lambda content: content + gzip.compress(b"x"), "found more"),
     ],
 )

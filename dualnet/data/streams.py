@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
+import io
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from dualnet.data.gunzip import MAGIC, Gunzipped
 from dualnet.errors import DataError
 from dualnet.files import open_regular
 
 FETCH_AGAIN = "delete it and get it again"
 """The usual end of a message about a bad file."""
 
-_GZIP_MAGIC = b"\x1f\x8b"
+_MOST_PACKED = 1 << 28
+"""The largest file of gzip data that is read, in bytes; the largest of the sets has 170 million."""
 _CHUNK = 1 << 20
 
 
@@ -56,15 +59,17 @@ def unpacked(path: str | Path, remedy: str = FETCH_AGAIN) -> Iterator[BinaryIO]:
     Args, Returns, Raises: as for `opened`.  Gzip data that are not intact raise a DataError too.
     """
     with opened(path, remedy) as raw:
-        is_gzip = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        is_gzip = raw.read(len(MAGIC)) == MAGIC
         raw.seek(0)
         if not is_gzip:
             yield raw
             return
+        if os.fstat(raw.fileno()).st_size > _MOST_PACKED:
+            raise bad(path, f"at most {_MOST_PACKED} bytes of gzip data", "more", remedy)
         try:
-            with gzip.GzipFile(fileobj=raw) as stream:
-                yield stream  # type: ignore[misc]
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            with io.BufferedReader(Gunzipped(raw), _CHUNK) as stream:
+                yield stream
+        except (EOFError, zlib.error) as error:
             raise bad(path, "intact gzip data", str(error), remedy) from error
 
 
