@@ -326,7 +326,7 @@ def test_cache_with_other_arrays_is_made_anew(tmp_path, mine, counted, values):
     np.save(folder / "train_labels.npy", values, allow_pickle=True)
     index = json.loads((folder / "index.json").read_text())
     content = (folder / "train_labels.npy").read_bytes()
-    index["sha256"]["train_labels"] = hashlib.sha256(content).hexdigest()
+    index["digests"]["train_labels"] = [len(content), hashlib.sha256(content).hexdigest()]
     (folder / "index.json").write_text(json.dumps(index))
     assert load("cifar100", mine).train_labels.tolist() == list(range(20))
     assert len(counted) == 2

@@ -1,10 +1,10 @@
 """Keep decoded data sets on disk, and read them from there.
 
 `<cache folder>/decoded/<set>-<digest>/` holds four .npy files, and `index.json` with a digest of
-the state of the files from which they were made and the SHA-256 of each.  The folder is written
-under another name and then renamed, so it is there as a whole or not at all.  It can be deleted at
-any time.  Nothing but its own index says what should be in it, so a folder to which others may
-write is refused.
+the state of the files from which they were made, and the length and SHA-256 of each.  The folder
+is written under another name and then renamed, so it is there as a whole or not at all.  It can be
+deleted at any time.  Nothing but its own index says what should be in it, so a folder to which
+others may write is refused.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ IMAGES, LABELS = ("train_images", "test_images"), ("train_labels", "test_labels"
 _VERSION = 2  # of the format of a cache; caches of another version are made anew
 _INDEX = "index.json"
 _UNFINISHED = ".making-"
-_MOST_LABELS = 1 << 30
-"""The largest file of labels that is read, in bytes."""
 
 
 def cached(
@@ -83,9 +81,9 @@ def _open(folder: Path, state: str) -> tuple[Pair, Pair] | None:
         index = json.loads(read_file(folder / _INDEX, 1 << 16))
         if index["state"] != state:
             return None
-        sha256 = index["sha256"]
+        digests = index["digests"]
         train, test = (
-            (Stored(folder / f"{i}.npy", sha256[i]), _labels(folder / f"{n}.npy", sha256[n]))
+            (Stored(folder / f"{i}.npy", *digests[i]), _labels(folder / f"{n}.npy", *digests[n]))
             for i, n in zip(IMAGES, LABELS, strict=True)
         )
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
@@ -93,9 +91,9 @@ def _open(folder: Path, state: str) -> tuple[Pair, Pair] | None:
     return (train, test) if _fits(*train) and _fits(*test) else None
 
 
-def _labels(path: Path, sha256: str) -> np.ndarray:
+def _labels(path: Path, size: int, sha256: str) -> np.ndarray:
     """Read labels; a ValueError if they have another digest."""
-    content = read_file(path, _MOST_LABELS)
+    content = read_file(path, size)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path} has another digest")
     return read_array(io.BytesIO(content), len(content))
@@ -111,11 +109,11 @@ def _make(folder: Path, state: str, make: Callable[[Path], None]) -> None:
             made.mkdir(mode=0o700)
             make(made)
             paths = {name: made / f"{name}.npy" for name in IMAGES + LABELS}
-            sha256 = {
-                name: digest(path, path.stat().st_size, packed=False)[1]
+            digests = {
+                name: digest(path, path.stat().st_size, packed=False)
                 for name, path in paths.items()
             }
-            index = {"state": state, "sha256": sha256}
+            index = {"state": state, "digests": digests}
             write_file(made / _INDEX, json.dumps(index).encode())
             if _open(folder, state) is not None:
                 return  # another process was faster, and reads it

@@ -29,6 +29,7 @@ class Stored:
 
     Args:
         path: the file.
+        size: how many bytes it has.
         sha256: its SHA-256 in hexadecimal.
 
     Raises:
@@ -36,13 +37,12 @@ class Stored:
         ValueError: it has another digest, or holds another kind of array.
     """
 
-    def __init__(self, path: Path, sha256: str):
+    def __init__(self, path: Path, size: int, sha256: str):
         with open_regular(path) as stream:
             self._opened = os.dup(stream.fileno())
             weakref.finalize(self, os.close, self._opened)
             self._checked = _size_and_time(self._opened)  # before the digest, so none is missed
-            size = self._checked[0]
-            if sha256_of(stream, size) != (size, sha256):
+            if self._checked[0] != size or sha256_of(stream, size) != (size, sha256):
                 raise ValueError(f"{path} has another digest")
             stream.seek(0)
             self.dtype, self.shape, order, begin = read_header(stream, size)
