@@ -117,6 +117,16 @@ def test_pngs(mode, rng):
                 decoded(with_png_height(content, height))
 
 
+def test_every_bit_of_the_pixels_of_a_png_counts(rng):
+    content = encoded(photographs(rng, 1, 9, 9)[0], "PNG")
+    at = content.index(b"IDAT")
+    for place in range(at + 4, content.index(b"IEND") - 4):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        with pytest.raises((OSError, ValueError, SyntaxError)):
+            decoded(bytes(damaged))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (8, 8), (9, 17), (30, 5)])
 def test_interlaced_pngs(size, rng):
     pixels = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Refuse images whose headers promise more pixels than follow.
+"""Refuse images whose headers promise more pixels than follow, or whose checksums are wrong.
 
 Pillow's decoders fill what is missing, by black or gray, and say nothing, where a file ends as it
 should: a JPEG with its last marker, a PNG with the end of its compressed stream.
@@ -57,11 +57,13 @@ def load_all(image: Any, content: bytes, about: tuple[int, int] | None = None) -
     if about is not None:
         image.draft(None, about)
     image.load()
-    # What is missing in a PNG is black, so that a last row which is not is proof enough.
-    if image.format == "PNG" and (image.info.get("interlace") or not np.asarray(image)[-1].any()):
-        promised = _promised_by_png(content)
-        if _held_by_png(content, promised) < promised:
-            raise ValueError(_MISSING)
+    if image.format == "PNG":
+        packed = _packed_in_png(content)
+        # What is missing is black, so that a last row which is not is proof enough.
+        if image.info.get("interlace") or not np.asarray(image)[-1].any():
+            promised = _promised_by_png(content)
+            if _held(packed, promised) < promised:
+                raise ValueError(_MISSING)
     return image
 
 
@@ -117,15 +119,29 @@ def _promised_by_png(content: bytes) -> int:
     return total
 
 
-def _held_by_png(content: bytes, most: int) -> int:
-    """Return how many bytes the compressed stream of a PNG holds, of which `most` are counted."""
-    stream, at, held = zlib.decompressobj(), 8, 0
-    while at + 8 <= len(content) and held < most:
+def _packed_in_png(content: bytes) -> list[bytes]:
+    """Return the parts of the compressed stream of a PNG, whose checksums Pillow does not look at.
+
+    Raises:
+        ValueError: a checksum is wrong.
+    """
+    at, packed = 8, []
+    while at + 12 <= len(content):
         size, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
         if kind == b"IDAT":
-            given = content[at + 8 : at + 8 + size]
-            while given and held < most and not stream.eof:
-                held += len(stream.decompress(given, min(1 << 20, most - held)))
-                given = stream.unconsumed_tail
+            end = at + 8 + size
+            if zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+                raise ValueError("its pixels have another checksum")
+            packed.append(content[at + 8 : end])
         at += size + 12
+    return packed
+
+
+def _held(packed: list[bytes], most: int) -> int:
+    """Return how many bytes a compressed stream holds, of which `most` are counted."""
+    stream, held = zlib.decompressobj(), 0
+    for given in packed:
+        while given and held < most and not stream.eof:
+            held += len(stream.decompress(given, min(1 << 20, most - held)))
+            given = stream.unconsumed_tail
     return held
