@@ -19,11 +19,13 @@ from dualnet.errors import UsageError
 from dualnet.options import Options
 from dualnet.types import Array
 
-_UNSIGNED: dict[np.dtype, np.dtype] = {
-    np.dtype(f"{order}i{size}"): np.dtype(f"{order}u{size}")
+_UNSIGNED = {
+    np.dtype(f"{order}{kind}{size}"): f"{order}u{size}"
     for order in "<>"
+    for kind in "iu"
     for size in (1, 2, 4, 8)
 }
+"""The dtype of integers → that of the same bytes without a sign."""
 
 LossFunction = Callable[[Array, Array], Array]
 """`loss(outputs, targets)`: one value for each example, `(N,)`."""
@@ -94,8 +96,7 @@ def _require_labels(logits: Array, labels: Array) -> None:
         )
     if isinstance(labels, np.ndarray) and len(labels):
         # Without their sign, negative numbers are large ones: one pass sees both.
-        unsigned: np.dtype = _UNSIGNED.get(labels.dtype, labels.dtype)
-        largest = np.maximum.reduce(np.asarray(labels).view(unsigned))
+        largest = np.maximum.reduce(np.asarray(labels).view(_UNSIGNED[labels.dtype]))
         if largest >= logits.shape[1]:
             wrong = int(np.flatnonzero((labels < 0) | (labels >= logits.shape[1]))[0])
             raise UsageError(

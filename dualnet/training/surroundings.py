@@ -18,7 +18,7 @@ import numpy as np
 
 from dualnet.backends.blas import threads_now
 from dualnet.naming import printable
-from dualnet.version import version
+from dualnet.version import checkout, version
 
 
 def surroundings() -> dict[str, Any]:
@@ -41,16 +41,33 @@ def surroundings() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the commit that is checked out; None if dualnet is no checkout."""
+    """Return the commit of the package's own checkout; None if it lies in no such thing.
+
+    Installed into an environment within somebody's repository, it is not theirs.  Git is asked by
+    the place of this file alone, whatever its variables say, and may not start other programs.
+    """
+    if (root := checkout()) is None:
+        return None
+    this = Path(__file__).relative_to(root).as_posix()
+    if _git(root, "ls-files", "--full-name", "--error-unmatch", this) != this:
+        return None
+    return _git(root, "rev-parse", "--verify", "HEAD")
+
+
+def _git(root: Path, *command: str) -> str | None:
+    """Return what git says to a command that only reads; None where it fails."""
+    safe = ("--no-optional-locks", "-c", "core.fsmonitor=false")
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
+            ["git", *safe, *command],
+            cwd=root,
+            env={k: value for k, value in os.environ.items() if not k.startswith("GIT_")},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=5,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
 
