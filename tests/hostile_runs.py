@@ -121,6 +121,9 @@ def crafted_archives(arrays):
         yield f"shape {shape[:12]}", lambda shape=shape: _lying(members, first, "'<f4'", shape)
     for descr in ("'|O'", "'<f9'", "[('a', '<f4')]", "__import__('os').system('touch ran')"):
         yield f"type {descr[:12]}", lambda descr=descr: _lying(members, first, descr, "(2,)")
+    whole = members[0][1]
+    for what, held in (("more behind", whole + bytes(9000)), ("cut short", whole[:1128])):
+        yield what, lambda held=held: _zipped([(first, held), *members[1:]])
     yield "a locked member", lambda: _flagged(good)
     yield "nothing", lambda: b""
     yield "its list alone", lambda: good[good.index(b"PK\x01\x02") :]

@@ -209,7 +209,7 @@ def test_random_damage_to_checkpoints(judge, rng):
 def crafted(runs):
     """Every crafted checkpoint: `(run, file, what, how to write it)`."""
     for name in RUNS:
-        for file in ("checkpoint.npz", "best.npz"):
+        for file in ("best.npz", "checkpoint.npz"):
             arrays = hostile.arrays_in(runs / name / of(name, file).relative_to("run"))
             tables = [hostile.crafted_arrays(arrays)]
             tables += [(hostile.crafted_states if file[0] == "c" else hostile.crafted_best)(arrays)]
@@ -234,6 +234,48 @@ def test_some_crafted_checkpoints(judge, runs, rng):
     every = list(crafted(runs))
     for i in rng.choice(len(every), 6, replace=False):
         refused_by(judge, *every[i])
+
+
+WITHIN_SECONDS = {
+    "epoch -1": "it is at step 2 of epoch 0",
+    "epoch 1": "history: is float64(2, 7), expected float64(1, 7)",
+    "batch 4": "it is at step 4 of epoch 3, and epochs have 3 steps",
+    "sums[2] 7.5": "it has sums",
+    "sums[1] 1000000000.0": "it has sums",
+    "history[0, 0] 2": "row 1 has the epoch 2",
+    "history[0, 2] 1.1": "row 1 has the train_accuracy 1.1",
+    "skipped -1": "it has left out -1 of 8 steps",
+    "comparisons 0 2": "it compares gradients and finds a cosine of 2.0",
+    "fewer comparisons": "comparisons: is float64(3, 7, 3), expected float64(4, 7, 3)",
+    "params:hidden1/w with nan": "params:hidden1/w holds a number that is not finite",
+    "opt_state:second_moment/hidden1/w with inf": "hidden1/w holds a number that is not finite",
+    "history: with nan": "row 2 has the seconds nan",
+    "params:hidden1/w as objects": "params:hidden1/w is object(64, 8), expected float32(64, 8)",
+    "params:hidden1/w of other bytes": "params:hidden1/w is >f4(64, 8), expected float32(64, 8)",
+    "one more": "more:x is on one side only",
+    "compressed": "is compressed",
+    "a name twice": "it holds two arrays of one name",
+    "a bomb": "is compressed",
+    "very many": "it lists more arrays than it is to hold",
+    "shape (10000000000": "expected float32(64, 8)",
+    "a locked member": "is encrypted",
+    "more behind": "params:hidden1/w has 11176 bytes, expected 2176",
+    "cut short": "params:hidden1/w has 1128 bytes, expected 2176",
+}
+
+
+def test_what_no_run_writes_is_said(judge, runs):
+    every = {what: write for name, *_, what, write in crafted(runs) if name == "compared"}
+    for what, said in WITHIN_SECONDS.items():
+        judge.copy("compared")
+        every[what](Path("run/checkpoint.npz"))
+        tracemalloc.start()
+        try:
+            with pytest.raises(DataError, match=re.escape(said)):
+                train.main(["--resume", "run", "--quiet"])
+            assert tracemalloc.get_traced_memory()[1] < 50 << 20, what
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.slow
@@ -410,6 +452,10 @@ UNFIT = {
     "a name with a slash": lambda d: layers(d)[0].__setitem__(0, "/" * 10**5),
     "padding": lambda d: layers(d).insert(
         0, ["pool", {"layer": "MaxPool", "fields": {"window": 2, "padding": 10**6}}]
+    ),
+    "a large image": lambda d: (
+        d["preparation"].update(shape=[HUGE, HUGE, 1]),
+        layers(d).insert(0, ["pool", {"layer": "AdaptiveAveragePool", "fields": {"size": 8}}]),
     ),
     "cells": lambda d: layers(d).insert(
         0, ["pool", {"layer": "AdaptiveAveragePool", "fields": {"size": HUGE}}]

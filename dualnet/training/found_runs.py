@@ -21,11 +21,13 @@ from dualnet.files import read_file
 from dualnet.options import is_int
 from dualnet.training.bad_files import damaged, in_message, unreadable
 from dualnet.training.history import fault_of
-from dualnet.training.json_files import MOST_BYTES, read_json
+from dualnet.training.json_files import read_json
 from dualnet.training.restored import history_in
 from dualnet.training.run_folder import CHECKPOINT, COLUMNS, DIVERGED, NETWORK, RunFolder
 from dualnet.training.settings import Settings
 
+_MOST_BYTES = 8 << 20
+"""Of `metrics.csv`: more than 100,000 epochs."""
 _TESTED_ON = ("test", "validation", "training")
 """What a run may have been tested on."""
 
@@ -132,7 +134,7 @@ def _history(path: Path, settings: Settings) -> np.ndarray:
 def _metrics(file: Path) -> np.ndarray:
     """Return the rows of `metrics.csv`, none if there is no such file."""
     try:
-        heading, *lines = read_file(file, MOST_BYTES).decode("utf-8").splitlines() or [""]
+        heading, *lines = read_file(file, _MOST_BYTES).decode("utf-8").splitlines() or [""]
     except (FileNotFoundError, NotADirectoryError):
         return np.zeros((0, len(COLUMNS)))
     except OSError as error:

@@ -17,9 +17,9 @@ from dualnet.files import read_file
 from dualnet.naming import shortened
 from dualnet.training.bad_files import damaged, unreadable
 
-MOST_BYTES = 16 << 20
-"""How many bytes a file may have: `network.json` has some 60 for each feature that is standardized,
-so that this is enough for 250,000.  What is read takes up to 30 times as much memory."""
+MOST_BYTES, MOST_VALUES = 48 << 20, 1_500_000
+"""How many bytes and values a file may have, so that reading takes less than 500 MB.  In
+`network.json` each feature that is standardized has two numbers of some 27 bytes."""
 DEEPEST = 256
 """How many lists and objects may lie inside one another; a layer inside another makes five."""
 SEALED = ("config.json", "seeds.json", "network.json")
@@ -53,9 +53,11 @@ def read_json(file: Path, remedy: str = "", finite: bool = True) -> dict[str, An
         UsageError: it cannot be read.
     """
     try:
-        text = read_file(file, MOST_BYTES).decode("utf-8")
+        content = read_file(file, MOST_BYTES)
+        if sum(map(content.count, (b",", b"[", b"{"))) > MOST_VALUES:
+            raise ValueError(f"it has more than {MOST_VALUES} values")
         data = json.loads(
-            text,
+            content.decode("utf-8"),
             object_pairs_hook=_without_doubles,
             parse_int=_int,
             parse_float=_float,

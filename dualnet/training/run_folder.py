@@ -14,6 +14,8 @@
 | `gradients.png` | what `gradients.csv` has, likewise |
 | `tensorboard/` | the figures of epochs for TensorBoard, if the command line asks for them |
 
+Settings, seeds and networks are sealed by a digest; see `json_files`.
+
 Runs of several seeds have a folder each, `seed-0` and so on, in a folder with two files:
 
 | file | what |
