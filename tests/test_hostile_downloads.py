@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,9 +16,10 @@ from hostile_servers import BEFORE_TLS, after_tls, answer, sending, silent
 from https_server import behaving, make_certificate, server_context
 
 from dualnet.console import exit_code
-from dualnet.data import SOURCES, connection
+from dualnet.data import SOURCES, connection, load
 from dualnet.data.download import fetch
 from dualnet.data.sources import RemoteFile
+from dualnet.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -27,7 +29,7 @@ FILE = RemoteFile("letters", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 AFTER_TLS = after_tls(PACKED, CONTENT)
 GOOD = sending(answer(body=PACKED))
 KINDS = (*BEFORE_TLS, *AFTER_TLS)
-TIMEOUT = 3.0
+TIMEOUT = 5.0
 """Enough for a good server on a busy machine."""
 
 
@@ -144,6 +146,24 @@ def test_a_slow_mirror_is_left_for_the_next_one_and_says_why(certificate, monkey
     with behaving(silent) as address:
         (found,) = downloads(monkeypatch, {"silent": (address,)}).values()
     assert told(found, capsys)[0] == 3
+
+
+def test_a_download_is_for_its_owner_alone_and_leftovers_are_swept(certificate, monkeypatch):
+    left = Path("cache/dualnet/mnist/.download-killed/letters.gz")
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    with pytest.raises(DataError, match="downloads are off"):
+        load("mnist", download=False)
+    assert not left.parent.exists()
+    old = os.umask(0)
+    try:
+        with behaving(GOOD, server_context(certificate)) as address:
+            (found,) = downloads(monkeypatch, {"good": (address,)}).values()
+    finally:
+        os.umask(old)
+    if os.name != "nt":
+        assert found.stat().st_mode & 0o777 == 0o600
+        assert found.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_full_disk_is_no_fault_of_a_mirror(certificate, monkeypatch, capsys):

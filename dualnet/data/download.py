@@ -20,6 +20,8 @@ from dualnet.files import OWNER_ALONE, make_names_durable
 from dualnet.naming import assigned, printable, shortened
 from dualnet.progress import progress_bar
 
+UNFINISHED = ".download-"
+"""With which the names of folders begin in which downloads are going on."""
 _LONGEST = 200
 """How many characters of what a server says are repeated."""
 
@@ -50,7 +52,7 @@ def fetch(name: str, file: RemoteFile, folder: Path, quiet: bool = False) -> Pat
     try:
         make_private(folder)
         # It is inside `folder`, so os.replace stays on one file system and is atomic.
-        with unfinished(folder, ".download-") as temporary:
+        with unfinished(folder, UNFINISHED) as temporary:
             partial = temporary / file.sent_name
             for mirror in SOURCES[name].mirrors:
                 failure = _try_mirror(mirror + file.sent_name, file, partial, quiet)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dualnet.console import say
-from dualnet.data.download import by_hand, fetch
+from dualnet.data.download import UNFINISHED, by_hand, fetch
 from dualnet.data.private import require_private
 from dualnet.data.sources import SOURCES, Form, RemoteFile
+from dualnet.data.unfinished import sweep_unfinished
 from dualnet.errors import DataError
 from dualnet.naming import assigned, named
 
@@ -83,6 +84,8 @@ def locate(
             )
     cache = cache_folder()
     searched.append(str(cache))
+    for folder in (cache / name, cache):
+        sweep_unfinished(folder, UNFINISHED)
     if found := _search(cache, name):
         return _of_cache(name, found, cache)
     part = _part(cache, name)

@@ -1,7 +1,7 @@
 """Images in a file, which are read when they are indexed, and only as they were checked.
 
 They are not mapped into memory: where a mapped file is cut short, the process ends by a bus error
-and says nothing.  To read a batch of 64 images of CIFAR takes less than a tenth of a millisecond.
+and says nothing.  To read 64 images of CIFAR takes about a tenth of a millisecond.
 """
 
 from __future__ import annotations
@@ -83,18 +83,18 @@ class Stored:
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         """Read rows, those at once that follow one another in the file."""
-        values = np.empty((len(rows), self._row_bytes), np.uint8)
+        values = np.empty(len(rows) * self._row_bytes, np.uint8)
         most = max(1, _MOST_AT_ONCE // self._row_bytes)
-        start = 0
-        for end in (*(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)):
-            while start < end:
-                stop = min(end, start + most)
-                at = self._first + int(rows[start]) * self._row_bytes
-                content = _read_at(self._opened, (stop - start) * self._row_bytes, at)
-                if len(content) != (stop - start) * self._row_bytes:
-                    raise self._lost("its end too early")
-                values[start:stop] = np.frombuffer(content, np.uint8).reshape(stop - start, -1)
-                start = stop
+        cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+        starts = np.union1d(cuts, np.arange(0, len(rows), most))
+        begins = (starts * self._row_bytes).tolist()
+        places = (self._first + rows[starts] * self._row_bytes).tolist()
+        view = values.data  # writing to it takes less time for each row than NumPy does
+        for begin, end, place in zip(begins, [*begins, len(values)][1:], places, strict=True):
+            content = _read_at(self._opened, end - begin, place)
+            if len(content) != end - begin:
+                raise self._lost("its end too early")
+            view[begin:end] = content
         return values
 
     def _lost(self, found: str) -> DataError:

@@ -30,9 +30,9 @@ def unfinished(parent: Path, prefix: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         if lock:
-            lock.release()
+            lock.release()  # first, because Windows deletes no open file
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep_unfinished(parent: Path, prefix: str) -> None:
@@ -49,6 +49,7 @@ def sweep_unfinished(parent: Path, prefix: str) -> None:
                 lock = FolderLock(folder)  # a BlockingIOError, where its process is alive
                 shutil.rmtree(folder, ignore_errors=True)
                 lock.release()
+                shutil.rmtree(folder, ignore_errors=True)  # Windows has kept the open lock
 
 
 def _locked(parent: Path, prefix: str) -> tuple[Path, FolderLock | None]:
