@@ -16,6 +16,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -46,6 +47,9 @@ accents lose them, and superscripts follow a `^`."""
 LONGEST = 900
 """How many characters the line of an error has at most, behind the name of the command."""
 
+SILENCE = 8.0
+"""After how many seconds without a word a command says that it works."""
+
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Signals that end a command so that a checkpoint is written; Windows has not all of them."""
 
@@ -61,7 +65,7 @@ def exit_code(program: str, main: Main, argv: Sequence[str]) -> int:
     try:
         _occupy_closed()
         make_readable()
-        with _ended_by_signals():
+        with _ended_by_signals(), _heard_from_soon(program):
             code = main(list(argv), program) or 0
             _flush_answer()
     except DualnetError as error:
@@ -93,6 +97,7 @@ def say(text: str, aside: bool = False) -> None:
         text: lines; characters that steer a terminal are escaped.
         aside: whether it goes to standard error, and not to standard output.
     """
+    stay_silent()
     stream = sys.stderr if aside else sys.stdout
     with suppress(OSError, ValueError):  # full, or its reader has gone; closed
         if stream is not None:
@@ -160,6 +165,29 @@ class Patient:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+_late: threading.Timer | None = None
+"""What speaks for a command that says nothing."""
+
+
+@contextmanager
+def _heard_from_soon(program: str) -> Iterator[None]:
+    """Say after some seconds that a command works, if it has said nothing until then."""
+    global _late
+    _late = threading.Timer(SILENCE, say, (f"{program}: at work, this takes a while", True))
+    _late.daemon = True
+    _late.start()
+    try:
+        yield
+    finally:
+        stay_silent()
+
+
+def stay_silent() -> None:
+    """Let a command work without a word, because it has spoken or is to be quiet."""
+    if _late is not None:
+        _late.cancel()
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dualnet.errors import UsageError
+
 # A plain variable and no ContextVar, because the threads that a command starts must see it, too.
 _flags_are_written = False
 
@@ -49,6 +51,15 @@ def named(name: str, function: str = "") -> str:
     if _flags_are_written:
         return flag(name)
     return f"{function}: {name}" if function else name
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Let the message of a UsageError begin with the setting that it is about."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{named(name)}: {error}") from error
 
 
 def assigned(name: str, value: Any) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 import reprlib
 import types
 import typing
@@ -32,8 +33,12 @@ __all__ = [
     "of_kind",
     "require_choice",
     "require_count",
+    "require_depth",
     "require_share",
 ]
+
+MOST_LAYERS = 10_000
+"""How many layers, or blocks of them, a model has at most."""
 
 _Made = TypeVar("_Made", bound="Options")
 
@@ -104,6 +109,12 @@ def require_count(where: str, name: str, value: object) -> None:
         _refuse(where, name, "an int of at least 1", value)
 
 
+def require_depth(where: str, name: str, value: int) -> None:
+    """Raise a UsageError if a model is to have more layers than can be made in minutes."""
+    if value > MOST_LAYERS:
+        _refuse(where, name, f"at most {MOST_LAYERS}", value)
+
+
 def require_choice(where: str, name: str, value: object, choices: Iterable[str]) -> None:
     """Raise a UsageError unless a value is one of the choices; similar ones are suggested."""
     choices = tuple(choices)
@@ -128,6 +139,17 @@ def is_number(value: object) -> bool:
     if isinstance(value, bool) or (is_int(value) and not _fits_into_64_bits(value)):
         return False
     return isinstance(value, Real)
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is a string that may name a file: not with NUL, nor with half a character."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_usual_int(value: object) -> bool:
@@ -155,11 +177,11 @@ _KINDS: dict[str, tuple[str, Callable[[object], bool], Callable[[Any], Any]]] = 
     "bool": ("True or False", _is(bool), _same),
     "int": ("an int", _is_usual_int, int),
     "float": ("a number", is_number, float),
-    "str": ("a string", _is(str), _same),
+    "str": ("a string", is_text, _same),
     "None": ("None", _is(types.NoneType), _same),
     "tuple[float, ...]": ("a list of numbers", _are(is_number), lambda x: tuple(map(float, x))),
     "list[int]": ("a list of ints", _are(_is_usual_int), lambda x: list(map(int, x))),
-    "list[str]": ("a list of strings", _are(_is(str)), list),
+    "list[str]": ("a list of strings", _are(is_text), list),
     "dict[str, Any]": ("a dict", _is(dict), _same),
 }
 """A type as it is written → what a message calls it, whether a value is of it, and the value as it
@@ -235,8 +257,8 @@ def _too_many(
 
 
 def _refuse(where: str, name: str, expected: str, value: object, hint: str = "") -> NoReturn:
-    at = ": ".join(filter(None, (where, name)))
-    raise UsageError(f"{at}: expected {expected}, got {_short(value)}{hint}")
+    at = "".join(f"{part}: " for part in (where, name) if part)
+    raise UsageError(f"{at}expected {expected}, got {_short(value)}{hint}")
 
 
 def _short(value: Any) -> str:

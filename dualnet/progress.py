@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from dualnet.console import Patient
+from dualnet.console import Patient, stay_silent
 
 
 def progress_bar(over: Iterable[Any] | None = None, *, quiet: bool = False, **how: Any) -> tqdm:
@@ -26,6 +26,8 @@ def progress_bar(over: Iterable[Any] | None = None, *, quiet: bool = False, **ho
         how["file"] = Patient(sys.stderr)  # a terminal may be closed
     # With None, tqdm shows nothing where standard error is no terminal, but for notebooks.
     hidden = quiet or terminal is None
+    if terminal and not quiet:
+        stay_silent()
     return tqdm(over, disable=hidden or None, **how)
 
 

@@ -19,6 +19,7 @@ import re
 from dataclasses import KW_ONLY, dataclass
 
 from dualnet.errors import UsageError
+from dualnet.naming import shortened
 from dualnet.nn import (
     Activation,
     BatchNorm,
@@ -30,7 +31,7 @@ from dualnet.nn import (
     Sequential,
     relu,
 )
-from dualnet.options import Options
+from dualnet.options import Options, require_depth
 from dualnet.types import Shape
 
 _ITEM = re.compile(r"(?P<filters>[1-9]\d*)C(?P<kernel>[1-9]\d*)|P(?P<pool>[1-9]\d*)|[1-9]\d*")
@@ -58,8 +59,9 @@ class CNN(Options):
         if not all(map(_ITEM.fullmatch, items)) or sorted(on_images, reverse=True) != on_images:
             raise UsageError(
                 "cnn: plan must be convolutions and pools, then linear layers, such as "
-                f"15C5-P2-40C5-P2-128, got {self.plan!r}"
+                f"15C5-P2-40C5-P2-128, got {shortened(repr(self.plan), 60)}"
             )
+        require_depth("cnn", "number of layers in plan", len(items))
 
     def network(self, in_shape: Shape, classes: int) -> Sequential:
         """Build the layers for examples of shape `in_shape` and `classes` outputs."""

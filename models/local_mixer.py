@@ -40,7 +40,7 @@ from dualnet.nn import (
     mixer_block,
     relu,
 )
-from dualnet.options import Options, require_count
+from dualnet.options import Options, require_count, require_depth
 from dualnet.types import Shape
 
 
@@ -76,6 +76,7 @@ class LocalMixer(Options):
     def __post_init__(self) -> None:
         for name in ("width", "patches", "groups", "depth"):
             require_count("local-mixer", name, getattr(self, name))
+        require_depth("local-mixer", "depth", self.depth)
         if self.width % self.groups:
             raise UsageError(
                 f"local-mixer: groups must divide width, got {self.groups} and {self.width}"

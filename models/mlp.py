@@ -27,7 +27,7 @@ from dualnet.nn import (
     Linear,
     Sequential,
 )
-from dualnet.options import Options, require_choice
+from dualnet.options import Options, require_choice, require_depth
 from dualnet.types import Shape
 
 
@@ -55,6 +55,7 @@ class MLP(Options):
             raise UsageError(
                 f"mlp: expected width >= 1 and depth >= 0, got {self.width} and {self.depth}"
             )
+        require_depth("mlp", "depth", self.depth)
         require_choice("mlp", "activation", self.activation, ACTIVATIONS)
         require_choice("mlp", "weights", self.weights, INITIALIZERS)
 

@@ -20,7 +20,7 @@ from dualnet.nn import (
     Sequential,
     mlp_mixer_block,
 )
-from dualnet.options import Options, require_count
+from dualnet.options import Options, require_count, require_depth
 from dualnet.types import Shape
 
 
@@ -46,6 +46,7 @@ class MLPMixer(Options):
     def __post_init__(self) -> None:
         for name in ("width", "depth", "token_width", "mlp_width"):
             require_count("mlp-mixer", name, getattr(self, name))
+        require_depth("mlp-mixer", "depth", self.depth)
 
     def network(self, in_shape: Shape, classes: int) -> Sequential:
         """Build the layers for examples of shape `in_shape` and `classes` outputs."""

@@ -30,7 +30,7 @@ from dualnet.nn import (
     Sequential,
     relu,
 )
-from dualnet.options import Options, require_choice, require_count
+from dualnet.options import Options, require_choice, require_count, require_depth
 from dualnet.types import Shape
 
 SMALL = 64
@@ -55,6 +55,7 @@ class ResNet(Options):
     def __post_init__(self) -> None:
         require_count("resnet", "width", self.width)
         require_count("resnet", "depth", self.depth)
+        require_depth("resnet", "depth", self.depth)
 
     def network(self, in_shape: Shape, classes: int) -> Sequential:
         """Build the layers for examples of shape `in_shape` and `classes` outputs."""

@@ -20,7 +20,7 @@ from dualnet.nn import (
     Sequential,
     transformer_block,
 )
-from dualnet.options import Options, require_count
+from dualnet.options import Options, require_count, require_depth
 from dualnet.types import Shape
 
 
@@ -46,6 +46,7 @@ class ViT(Options):
     def __post_init__(self) -> None:
         for name in ("width", "depth", "heads", "mlp_width"):
             require_count("vit", name, getattr(self, name))
+        require_depth("vit", "depth", self.depth)
         if self.width % self.heads:
             raise UsageError(f"vit: heads must divide width, got {self.heads} and {self.width}")
 

@@ -118,6 +118,12 @@ def cupy_backend(request):
         yield backend
 
 
+@pytest.fixture(autouse=True)
+def slow_machines(monkeypatch):
+    """On a busy machine commands may take so long that they say so, which tests do not expect."""
+    monkeypatch.setattr("dualnet.console.SILENCE", 3600.0)
+
+
 @pytest.fixture
 def no_outside(monkeypatch, tmp_path):
     """An empty cache, no folder of the user's, and mirrors that refuse to connect."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from dualnet.console import answer
-from dualnet.naming import as_flags
+from dualnet.naming import about, as_flags
 from dualnet.training.comparison import compare_runs
 from dualnet.training.parser import Parser
 from dualnet.training.pictures.comparison import draw_comparison
@@ -42,7 +42,8 @@ def main(argv: Sequence[str], program: str = "dualnet compare") -> None:
     args = make_parser(program).parse_every(argv)
     comparison = compare_runs(args.runs)
     if args.picture is not None:
-        draw_comparison(comparison, args.picture)
+        with about("picture"):
+            draw_comparison(comparison, args.picture)
     if args.json:
         answer(json.dumps(comparison.as_json(), allow_nan=False))
         return

@@ -6,8 +6,9 @@ from typing import Any
 
 from dualnet import Key, data, tree
 from dualnet.nn import walk
+from dualnet.nn.initial import shapes_alone
 from dualnet.training.assemble import TABLES, network_of
-from dualnet.training.memory import out_of_memory_explained
+from dualnet.training.memory import out_of_memory_explained, require_memory
 from dualnet.training.published import published
 from dualnet.training.recipes import find_recipe
 from dualnet.training.resolve import by_name
@@ -17,9 +18,10 @@ from dualnet.training.settings import Settings
 def describe(settings: Settings, data_dir: str | None) -> dict[str, Any]:
     """Return what `--describe` prints: the network, every setting, and what a recipe says of it."""
     in_shape, classes = data.outline(settings.dataset, data_dir, settings.image_size)
-    with out_of_memory_explained(settings):
+    with out_of_memory_explained(settings), shapes_alone():
         network = network_of(settings, in_shape, classes)
         params, _, _ = network.init(Key(settings.seed), in_shape)
+    require_memory(settings, network, in_shape)
     return {
         "model": settings.model,
         **settings.model_options,

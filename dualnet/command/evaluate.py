@@ -20,7 +20,7 @@ from dualnet.console import answer
 from dualnet.data import Dataset
 from dualnet.data.array_files import read_arrays
 from dualnet.errors import UsageError
-from dualnet.naming import as_flags, counted, did_you_mean
+from dualnet.naming import about, as_flags, counted, did_you_mean
 from dualnet.training.flags import WHAT_TO_LEARN
 from dualnet.training.run_folder import DIVERGED, RunFolder
 from dualnet.training.score_tables import class_table, mistakes_table
@@ -72,7 +72,8 @@ def one_run(folder: RunFolder, args: Any) -> tuple[dict[str, Any], str]:
     name, examples = examples_for(network, folder, args)
     scores = network.evaluate(examples)
     if args.sheet is not None:
-        network.draw_predictions(examples, args.sheet)
+        with about("sheet"):
+            network.draw_predictions(examples, args.sheet)
     lines = [*head(folder, name, examples, args), "", scores.in_a_line]
     if scores.confusion is not None:
         lines += [

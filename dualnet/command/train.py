@@ -18,7 +18,7 @@ from dualnet import data
 from dualnet.command.describe import describe
 from dualnet.command.listing import list_text
 from dualnet.command.outcome import conclude
-from dualnet.console import WIDTH, answer
+from dualnet.console import WIDTH, answer, stay_silent
 from dualnet.data import Dataset
 from dualnet.errors import DivergedError, Interrupted, UsageError
 from dualnet.naming import as_flags
@@ -29,7 +29,7 @@ from dualnet.training.config_file import checked, overruled, plugins_in, read_to
 from dualnet.training.fit import fit, loaded
 from dualnet.training.flags import files_named, given, make_parser
 from dualnet.training.host_memory import keep_freed_memory
-from dualnet.training.memory import out_of_memory_explained
+from dualnet.training.memory import out_of_memory_explained, require_memory
 from dualnet.training.pictures.drawing import costing_no_run
 from dualnet.training.pictures.rates import PICTURE, draw_rates
 from dualnet.training.plugins import load_plugins
@@ -55,6 +55,8 @@ def main(argv: list[str], program: str = "dualnet train") -> None:
     """
     keep_freed_memory()
     args = parse(argv, program)
+    if args.quiet:
+        stay_silent()
     try:
         if args.list:
             answer(list_text())
@@ -118,7 +120,10 @@ def with_network(settings: Settings, args: argparse.Namespace) -> tuple[Settings
     """Return the settings, as `loaded` has them, the network that they name, and the data set."""
     settings, dataset = loaded(settings, args.data_dir, args.quiet)
     with out_of_memory_explained(settings):
-        return settings, network_of(settings, dataset.in_shape, dataset.outputs), dataset
+        network = network_of(settings, dataset.in_shape, dataset.outputs)
+    images, seeds = len(dataset.train_images), len(args.seeds or (settings.seed,))
+    require_memory(settings, network, dataset.in_shape, images, seeds)
+    return settings, network, dataset
 
 
 def trained(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:

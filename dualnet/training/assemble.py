@@ -22,7 +22,7 @@ from dualnet.schedules import SCHEDULES
 from dualnet.training.loop import Trainer
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.resolve import locality
-from dualnet.training.settings import Settings, Tables, build
+from dualnet.training.settings import Settings, Tables, build, chosen_model
 from dualnet.types import Shape
 
 TABLES: Tables = {
@@ -58,12 +58,24 @@ def network_of(
         model: builds the layers; None for the model that the settings name.
 
     Raises:
-        UsageError: the model makes another number of outputs; or settings say what heads read, and
-            the network has heads of its own.
+        UsageError: the model makes another number of outputs, or does not fit the examples; or
+            settings say what heads read, and the network has heads of its own.
+        MemoryError: no machine has so much memory.
     """
+    with shapes_alone():  # the network is started only once it is known to fit into memory
+        return _network_of(settings, in_shape, outputs, model)
+
+
+def _network_of(settings: Settings, in_shape: Shape, outputs: int, model: Model | None) -> Layer:
+    """Return what `network_of` returns."""
     chosen = model or build(MODELS, "model", settings.model, settings.model_options)
     objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
-    network = objective.network(lambda width: _with_outputs(chosen, in_shape, width), outputs)
+    try:
+        network = objective.network(lambda width: _with_outputs(chosen, in_shape, width), outputs)
+    except UsageError as error:
+        if model is not None:
+            raise
+        raise UsageError(f"{chosen_model(settings)}: {error}") from error
     if locality(settings.rule) == "global":
         return network
     if has_local_heads(network):

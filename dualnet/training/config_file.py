@@ -80,6 +80,9 @@ def checked(values: Mapping[str, Any], path: str, tables: Tables) -> dict[str, A
     for name in values:
         if name not in kinds:
             raise UsageError(f"{path}: there is no setting {name!r}{did_you_mean(name, kinds)}")
+    for name in ("data_dir", "run_dir"):
+        if values.get(name) == "":
+            raise UsageError(f"{path}: {name}: expected the name of a folder, got ''")
     return {name: of_kind(path, name, v, kinds[name]) for name, v in values.items()}
 
 

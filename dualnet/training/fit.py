@@ -20,7 +20,7 @@ from dualnet.nn import Layer
 from dualnet.options import of_kind
 from dualnet.training.assemble import TABLES, Model, network_of
 from dualnet.training.checkpoint_interval import CheckpointInterval
-from dualnet.training.memory import out_of_memory_explained
+from dualnet.training.memory import out_of_memory_explained, require_memory
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.resolve import resolve
 from dualnet.training.run import Callback, run
@@ -113,6 +113,7 @@ def fit(
         _require_targets(chosen, dataset)
         with out_of_memory_explained(chosen):
             network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
+        require_memory(chosen, network, dataset.in_shape, len(dataset.train_images))
         begun = resume and _holds_the_same_run(folder, chosen)
         return run(chosen, network, dataset, folder, resume=begun, callbacks=callbacks, quiet=quiet)
 

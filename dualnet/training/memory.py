@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import numpy as np
+
+from dualnet import tree
 from dualnet.errors import BackendError
+from dualnet.learning import RULES
+from dualnet.learning.directions.activities import DrawsActivities
+from dualnet.learning.weight_perturbation import WeightPerturbation
 from dualnet.naming import assigned, named
-from dualnet.training.settings import Settings
+from dualnet.nn import Layer, Sequential
+from dualnet.nn.initial import shapes_alone
+from dualnet.random import Key
+from dualnet.training.settings import Settings, chosen_model
+from dualnet.types import Shape
 
 
 @contextmanager
@@ -42,6 +54,112 @@ def out_of_memory_explained(settings: Settings, seeds: int = 1) -> Iterator[None
             f"{' or '.join(lower)}, raise {named('shards')}, or take a smaller model; what was "
             "checkpointed is kept"
         ) from error
+
+
+def require_memory(
+    settings: Settings, network: Layer, in_shape: Shape, images: int = 1, seeds: int = 1
+) -> None:
+    """Raise a BackendError if a run takes more memory than there is, before it takes any.
+
+    What it takes is estimated from below, so nothing is refused that would fit.
+
+    Args:
+        settings: of the run.
+        network: as `assemble.network_of` makes it.
+        in_shape: of an example.
+        images: how many training images there are.
+        seeds: how many runs with these settings are side by side.
+    """
+    has = machine_memory(settings.backend)
+    if has is None:
+        return
+    with out_of_memory_explained(settings, seeds), shapes_alone():
+        params, _, _ = network.init(Key(0), in_shape)
+        widest = _widest(network, in_shape)
+    parameters, size = tree.size(params), np.dtype(settings.dtype).itemsize
+    weights = (seeds + 1) * parameters * size  # of every run, and one gradient
+    if weights > has:
+        least = f"{parameters:,} parameters and their gradient take {_gigabytes(weights)} at least"
+        together = f"{named('seeds')}: {seeds} runs at once, " if seeds > 1 else ""
+        fewer = f" or fewer {named('seeds')}" if seeds > 1 else ""
+        raise BackendError(
+            f"{together}{chosen_model(settings)}: {least}, this machine has {_gigabytes(has)}; "
+            f"take a smaller model{fewer}"
+        )
+    k = _tangents_at_once(settings)
+    rows = -(-min(settings.batch_size, images) // (settings.shards or settings.threads))
+    carried = rows * widest * size
+    if weights + k * carried <= has:
+        return
+    fits = (has - weights) // carried
+    if k > 1 and fits:
+        what = "tangent_chunk" if settings.rule_options.get("tangent_chunk") == k else "tangents"
+        given, remedy = assigned(what, k), f"take no more than {assigned(what, fits)}"
+    else:
+        given, remedy = assigned("batch_size", settings.batch_size), "take a smaller batch"
+    raise BackendError(
+        f"{given}: a step takes {_gigabytes(weights + k * carried)} at least, this machine has "
+        f"{_gigabytes(has)}; {remedy}, raise {named('shards')}, or take a smaller model"
+    )
+
+
+def machine_memory(backend: str) -> int | None:
+    """Return the bytes that a process may have on the host, or that a device has.
+
+    None stands for unknown.
+    """
+    if backend == "cupy":
+        from dualnet.backends.cupy_backend import device_memory  # which is not needed on the host
+
+        return device_memory()[1]
+    limits = []
+    with suppress(OSError, ValueError):  # with what the system may move to the disk
+        sizes = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        limits = [sum(1024 * int(sizes[n].split()[0]) for n in ("MemTotal", "SwapTotal"))]
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
+        with suppress(OSError, ValueError):
+            limits.append(int(Path("/sys/fs/cgroup", file).read_text()))
+    with suppress(ImportError):
+        import resource  # Windows has none
+
+        allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+        limits += [allowed] if allowed != resource.RLIM_INFINITY else []
+    return min(limits, default=None)
+
+
+def _widest(network: Layer, in_shape: Shape) -> int:
+    """Return the most numbers of an example that a layer reads and writes, both at once.
+
+    Only layers behind the first with parameters count: to them all rules bring tangents.
+    """
+    widest, started, shape = 0, False, in_shape
+    for _, layer in network.layers if isinstance(network, Sequential) else ():
+        params, _, out = layer.init(Key(0), shape)
+        if started:
+            widest = max(widest, math.prod(shape) + math.prod(out))
+        started = started or bool(tree.leaves(params))
+        shape = out
+    return widest
+
+
+def _tangents_at_once(settings: Settings) -> int:
+    """Return how many tangents of activities a step holds at least; 1 if there are none."""
+    options, rule = settings.rule_options, RULES.get(settings.rule)
+    if rule is not None and issubclass(rule, DrawsActivities):
+        return int(options["tangents"])
+    if rule is not None and issubclass(rule, WeightPerturbation):
+        # Without a chunk, as many are at once as fit.
+        return min(options["tangents"], options.get("tangent_chunk") or 1)
+    return 1
+
+
+def _gigabytes(size: float) -> str:
+    """Return a size in words."""
+    for unit in ("MB", "GB", "TB", "PB"):
+        size /= 1000 if unit != "MB" else 10**6
+        if size < 1000:
+            break
+    return f"{size:.3g} {unit}"
 
 
 def _what_would_fit(error: MemoryError, settings: Settings) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from dualnet.console import answer
 from dualnet.errors import UsageError
 from dualnet.naming import did_you_mean, shortened
-from dualnet.options import of_kind
+from dualnet.options import is_text, of_kind
 
 _OURS = (
     (r"argument ([^\s:]+): ", r"\1: "),
@@ -37,7 +37,15 @@ class Parser(argparse.ArgumentParser):
         for word in args:
             if re.fullmatch(r"--[^=]*=--", word):  # argparse drops such a value
                 raise UsageError(f"{word.partition('=')[0]}: expected a value, got '--'")
-        return super().parse_known_args(args, namespace)
+        found, unknown = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            values = getattr(found, action.dest, None)
+            for value in values if isinstance(values, list) else [values]:
+                empty = value == "" and action.metavar in ("FILE", "DIR", "RUN")
+                if empty or (isinstance(value, str) and not is_text(value)):
+                    name = action.option_strings[-1] if action.option_strings else action.metavar
+                    raise UsageError(f"{name}: expected a name, got {value!r}")
+        return found, unknown
 
     def parse_every(self, argv: Sequence[str]) -> argparse.Namespace:
         """Return the flags in argv, of which all must be known."""

@@ -48,7 +48,11 @@ def load_plugins(
             registers what cannot be chosen.
     """
     for path in paths:
-        file = Path(path).resolve()
+        try:
+            file = Path(path).resolve()
+            file.is_file()
+        except OSError as error:
+            raise UsageError(f"--plugin {path}: {error.strerror}") from error
         if file not in _loaded:
             before = {kind: dict(table) for kind, table in tables.items()}
             module = _run(file, path)

@@ -19,6 +19,9 @@ DTYPES = ("float32", "float64")
 ON_NAN = ("stop", "skip")
 """What a number that is not finite may do to a run."""
 
+MOST_THREADS = 1024
+"""More than the cores of any machine."""
+
 _OLD_NAMES = {"patience": "early_stop"}
 """Name of a setting in run folders of earlier versions → its name."""
 
@@ -115,6 +118,12 @@ class Settings:
                 f"{named('early_stop')} goes by the loss on validation images; say how many by "
                 f"{named('validation')} N"
             )
+        for name, most in (("threads", MOST_THREADS), ("shards", self.batch_size)):
+            if (getattr(self, name) or 1) > most:
+                of = f", {assigned('batch_size', most)}" if name == "shards" else ""
+                raise UsageError(
+                    f"{named(name)}: expected at most {most}{of}, got {getattr(self, name)}"
+                )
         for name in ("lr", "head_lr", "output_lr"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
@@ -268,6 +277,16 @@ def build(table: Mapping[str, Any], kind: str, name: str, options: dict[str, Any
         return table[name](**given)
     except UsageError as error:
         raise UsageError(f"{_flags_of(kinds, str(error))}{error}") from error
+
+
+def chosen_model(settings: Settings) -> str:
+    """Return the model and its options that are numbers or texts, as their user writes them."""
+    options = {
+        name: value
+        for name, value in settings.model_options.items()
+        if isinstance(value, (int, str)) and not isinstance(value, bool)
+    }
+    return " ".join(assigned(n, v) for n, v in {"model": settings.model, **options}.items())
 
 
 def _flags_of(options: Iterable[str], message: str) -> str:
