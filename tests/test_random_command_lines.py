@@ -60,11 +60,10 @@ TINY = {"limit_train": 32, "limit_test": 5, "batch_size": 32, "epochs": 1, "quie
 ABSURD = [
     ("--tangents 1000000", 5, "--tangents 1000000: a step takes 32.8 GB at least, .* 10 GB; take"),
     ("--rule fg-w --tangents 1000000 --tangent-chunk 1000000", 5, "--tangent-chunk 1000000: a "),
-    ("--batch-size 1000000 --model vit --heads 1 --patch 1 --mlp-width 100000", 5, "--batch-size"),
     ("--width 10000000", 5, "--model mlp --width 10000000 .*take 800 TB at least, this machine "),
-    ("--width 10000000000000", 5, "out of memory .*no machine has an array of shape"),
+    ("--width 10000000000000", 5, "out of memory .*no array of shape"),
     ("--width 10000000000000000000", 2, "--width: expected an int of no more than 64 bits, got 1"),
-    ("--model vit --depth 200", 5, "--depth 200 .* parameters and their gradient take"),
+    ("--model vit --width 100000 --depth 2", 5, "--model vit .* parameters and their gradient"),
     ("--depth 10001", 2, "--depth: mlp: depth: expected at most 10000, got 10001"),
     ("--model cnn --plan 9999999999C3", 5, "--model cnn --plan 9999999999C3: 3,699,999,999,640 p"),
     ("--shards 100000000", 2, "--shards: expected at most 32, --batch-size 32, got 100000000"),
@@ -114,5 +113,5 @@ def test_nothing_is_refused_that_fits(rule, model, monkeypatch):
     monkeypatch.setattr(memory, "machine_memory", lambda backend: peak)
     dn.fit(**how)
     monkeypatch.setattr(memory, "machine_memory", lambda backend: peak // 100)
-    with pytest.raises(BackendError, match="take no more than tangent|parameters and their"):
+    with pytest.raises(BackendError, match="at least, this machine has"):
         dn.fit(**how)
