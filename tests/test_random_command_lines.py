@@ -96,13 +96,18 @@ def test_absurd_sizes_are_refused_before_any_work(
     "rule", [name for name, cls in RULES.items() if "tangents" in options_of(cls)]
 )
 @pytest.mark.parametrize(
-    "model", [{"width": 64}, {"model": "local-mixer", "patches": 2}, {"model": "cnn"}]
+    "model",
+    [
+        {"width": 64},
+        {"model": "local-mixer", "patches": 2, "width": 32, "groups": 4},
+        {"model": "cnn"},
+    ],
 )
 def test_nothing_is_refused_that_fits(rule, model, monkeypatch):
     """What a run takes at its peak is more than the estimate; a machine that has it may run it."""
-    how = {"rule": rule, "tangents": 256, **model, **TINY}
+    how = {"rule": rule, "tangents": 64, **model, **TINY}
     if "tangent_chunk" in options_of(RULES[rule]):
-        how["tangent_chunk"] = 256
+        how["tangent_chunk"] = 64
     dn.fit(**how)  # what is kept for all runs is not counted
     tracemalloc.start()
     try:

@@ -14,6 +14,7 @@ import numpy as np
 from dualnet import tree
 from dualnet.errors import BackendError
 from dualnet.learning import RULES
+from dualnet.learning.differences import Differences
 from dualnet.learning.directions.activities import DrawsActivities
 from dualnet.learning.weight_perturbation import WeightPerturbation
 from dualnet.naming import assigned, named
@@ -144,10 +145,10 @@ def _widest(network: Layer, in_shape: Shape) -> int:
 
 def _tangents_at_once(settings: Settings) -> int:
     """Return how many tangents of activities a step holds at least; 1 if there are none."""
-    options, rule = settings.rule_options, RULES.get(settings.rule)
-    if rule is not None and issubclass(rule, DrawsActivities):
+    options, rule = settings.rule_options, RULES[settings.rule]
+    if issubclass(rule, DrawsActivities):
         return int(options["tangents"])
-    if rule is not None and issubclass(rule, WeightPerturbation):
+    if issubclass(rule, WeightPerturbation) and not issubclass(rule, Differences):
         # Without a chunk, as many are at once as fit.
         return min(options["tangents"], options.get("tangent_chunk") or 1)
     return 1
