@@ -92,17 +92,12 @@ def test_absurd_sizes_are_refused_before_any_work(
     assert not list(Path().glob("runs/*/*.npz"))
 
 
-@pytest.mark.parametrize(
-    "rule", [name for name, cls in RULES.items() if "tangents" in options_of(cls)]
-)
-@pytest.mark.parametrize(
-    "model",
-    [
-        {"width": 64},
-        {"model": "local-mixer", "patches": 2, "width": 32, "groups": 4},
-        {"model": "cnn"},
-    ],
-)
+WITH_TANGENTS = [name for name, cls in RULES.items() if "tangents" in options_of(cls)]
+MIXER = {"model": "local-mixer", "patches": 2, "width": 32, "groups": 4}
+
+
+@pytest.mark.parametrize("rule", WITH_TANGENTS)
+@pytest.mark.parametrize("model", [{"width": 64}, MIXER, {"model": "cnn"}])
 def test_nothing_is_refused_that_fits(rule, model, monkeypatch):
     """What a run takes at its peak is more than the estimate; a machine that has it may run it."""
     how = {"rule": rule, "tangents": 64, **model, **TINY}
