@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import image_bytes, photographs, write
+from data_files import image_bytes, photographs, records, tar, write
 
 from dualnet.data import cache as cache_module
 from dualnet.data import load
@@ -289,3 +289,40 @@ def test_a_cache_that_others_may_write_to_is_refused(mine, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: stranger)
     if stranger - 1:  # what is root's is everybody's
         refused(f"found that of user {stranger - 1}; name another with the env", mine)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_files_of_the_cache_that_no_digest_is_known_of(rng):
+    """Whoever may write to the cache could have put them there."""
+    images = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
+    place = DECODED.parent / "cifar100"
+    for split in ("train", "test"):
+        write(place / f"{split}.bin", records(images, range(3), range(3)))
+    assert len(load("cifar100", download=False).train_labels) == 3
+    place.chmod(0o777)
+    with pytest.raises(DataError, match=f"^{place.absolute()}: expected a cache folder to which"):
+        load("cifar100", download=False)
+    place.chmod(0o700)
+
+
+def test_an_archive_in_the_cache_is_held_to_its_digest(rng):
+    images = rng.integers(0, 256, (3, 32, 32, 3), np.uint8)
+    content = records(images, range(3), range(3))
+    archive = tar([(f"cifar-100-binary/{split}.bin", content) for split in ("train", "test")])
+    write(DECODED.parent / "cifar100" / "cifar-100-binary.tar.gz", archive)
+    with pytest.raises(DataError, match=r"binary\.tar\.gz: expected SHA-256 58a81ae192c2.*, found"):
+        load("cifar100", download=False)
+
+
+# Names that the system refuses
+
+
+def test_folders_of_absurd_names_and_links_to_themselves(mine):
+    for name in ("a" * 5000, "a/" * 3000, "mine\x00"):
+        with pytest.raises(DataError, match="expected a folder of data files, found no folder"):
+            loaded(name)
+    for folder in ("train", "val"):
+        Path(mine, folder, "loop").symlink_to("loop")
+    assert loaded(mine).classes == ("cat", "dog")
+    Path(mine, "train", "cat", "loop.png").symlink_to("loop.png")
+    refused("loop.png: expected a readable file, found Too many levels of symbolic links", mine)
