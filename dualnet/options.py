@@ -20,6 +20,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar, NoReturn, TypeVar
+from weakref import WeakKeyDictionary
 
 from dualnet.errors import UsageError
 from dualnet.naming import did_you_mean
@@ -41,6 +42,7 @@ MOST_LAYERS = 10_000
 """How many layers, or blocks of them, a model has at most."""
 
 _Made = TypeVar("_Made", bound="Options")
+Known = TypeVar("Known")
 
 
 class Options:
@@ -57,7 +59,7 @@ class Options:
     _hint: ClassVar[str] = ""
 
     def __new__(cls: type[_Made], *given: object, **named: object) -> _Made:
-        signature = _signature(cls)  # type: ignore[arg-type]  # a class can be hashed
+        signature = _signature(cls)
         if signature is not None:
             by_place, by_name, kinds = signature
             if len(given) > len(by_place):
@@ -188,6 +190,19 @@ _KINDS: dict[str, tuple[str, Callable[[object], bool], Callable[[Any], Any]]] = 
 is kept."""
 
 
+def _once_a_class(function: Callable[[type], Known]) -> Callable[[type], Known]:
+    """Keep what a function returns for a class, as long as there is the class (a decorator)."""
+    known: WeakKeyDictionary[type, Known] = WeakKeyDictionary()
+
+    @functools.wraps(function)
+    def call(cls: type) -> Known:
+        if cls not in known:
+            known[cls] = function(cls)
+        return known[cls]
+
+    return call
+
+
 def kinds_of(cls: type) -> Mapping[str, str]:
     """Return what each field of a dataclass holds, as `int | None` of `Optional[int]`.
 
@@ -203,7 +218,7 @@ def kinds_of(cls: type) -> Mapping[str, str]:
     return _kinds_of_fields(cls)
 
 
-@functools.cache  # Types that are postponed are compiled anew each time, and flags ask for all.
+@_once_a_class  # Types that are postponed are compiled anew each time, and flags ask for all.
 def _kinds_of_fields(cls: type) -> Mapping[str, str]:
     try:
         hints = typing.get_type_hints(cls)
@@ -229,7 +244,7 @@ def _written(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
-@functools.cache
+@_once_a_class
 def _signature(cls: type) -> tuple[list[str], list[str], Mapping[str, str]] | None:
     """Return the names that a class takes by their place, all names, and their types as written.
 
