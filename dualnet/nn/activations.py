@@ -102,7 +102,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 @primitive
 def softmax(x: Array, axis: int = -1) -> Array:
-    """Return exp(x) / Σ exp(x) along an axis; x is shifted so that nothing overflows."""
+    """Return exp(x) / Σ exp(x) along an axis; x is shifted so that nothing overflows.
+
+    Entries of -inf have no share and no slope; where all are -inf, or one is inf, it is NaN.
+    """
     return _softmax_along(x, axis)
 
 
