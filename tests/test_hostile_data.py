@@ -309,8 +309,11 @@ def check(case, seed, folder, monkeypatch, capfd):
         else:
             assert (code, err) == (0, "")
             same = digest_of(read) == digest_of(good)
-            assert same or not made.checked, "other numbers, and not a word"
-            assert len(read) <= len(good) and all(array.size for array in read)
+            # A good file of another format may be one that is read here, too.
+            exchanged = harm == "another format" and not made.path.startswith(("cache", "decoded"))
+            free = exchanged or not made.checked
+            assert same or free, "other numbers, and not a word"
+            assert all(array.size for array in read)
     except Exception as error:
         pytest.fail(f"{name}, {harm}, seed {seed}: {error!r}")
     after = {path for path in folder.rglob("*") if "decoded" not in path.parts}
