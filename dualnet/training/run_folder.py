@@ -43,7 +43,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.errors import DataError, UsageError
-from dualnet.files import sweep, write_file
+from dualnet.files import make_names_durable, sweep, write_file
 from dualnet.locks import FolderLock
 from dualnet.naming import assigned
 from dualnet.options import of_kind
@@ -108,6 +108,8 @@ class RunFolder:
                     raise
                 return False
             self._made_here = missing
+            for made in missing:
+                make_names_durable(made.parent)
             return True
 
     @contextmanager
