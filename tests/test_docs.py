@@ -85,6 +85,19 @@ def test_the_code_of_the_design_page_works(run_blocks):
     dn.check_vjp(lambda a: np.polymul(a, np.array([2.0, 1.0])), (np.array([1.0, 4.0]),))
 
 
+def test_the_commands_of_the_page_on_reliability_name_tests_that_are_there():
+    commands = re.findall(
+        r"`python -m pytest (\S+?)(?: -m [^`]*?)??(?: -k (\".*?\"|\S+))?`",
+        (ROOT / "docs/reliability.md").read_text(encoding="utf-8"),
+    )
+    assert len(commands) > 12
+    for path, chosen in commands:
+        files = (ROOT / path).rglob("*.py") if (ROOT / path).is_dir() else [ROOT / path]
+        text = "".join(file.read_text(encoding="utf-8") for file in files)
+        for word in set(re.findall(r"\w+", chosen)) - {"and", "or"}:
+            assert word in text, (path, word)
+
+
 def test_the_list_of_functions_is_that_of_the_registry():
     """Run `python -m dualnet.check.listing > docs/functions.md` after adding a rule."""
     assert (ROOT / "docs/functions.md").read_text(encoding="utf-8") == listing()
