@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from dualnet import backends, data
+from dualnet import backends, data, naming
 from dualnet.data import Dataset, from_arrays
 from dualnet.data.arrays import FORMS
 from dualnet.data.arrays import NAME as ARRAYS
@@ -181,7 +181,8 @@ def _require_targets(chosen: Settings, dataset: Dataset) -> None:
     objective = build(OBJECTIVES, "objective", chosen.objective, chosen.objective_options)
     if objective.classifies != bool(dataset.classes):
         kind = "classes" if dataset.classes else "real targets"
-        raise UsageError(f"fit: objective: {chosen.objective} is of no use to {kind}")
+        where = naming.named("objective", "fit")
+        raise UsageError(f"{where}: {chosen.objective} is of no use to {kind}")
 
 
 def _require_callbacks(callbacks: Any) -> None:
