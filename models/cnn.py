@@ -34,8 +34,8 @@ from dualnet.nn import (
 from dualnet.options import Options, require_depth
 from dualnet.types import Shape
 
-_ITEM = re.compile(r"(?P<filters>[1-9]\d*)C(?P<kernel>[1-9]\d*)|P(?P<pool>[1-9]\d*)|[1-9]\d*")
-"""One item of a plan: a convolution, a pool, or the units of a linear layer."""
+_NUMBER = r"[1-9]\d{0,17}"
+_ITEM = re.compile(rf"(?P<filters>{_NUMBER})C(?P<kernel>{_NUMBER})|P(?P<pool>{_NUMBER})|{_NUMBER}")
 
 
 @dataclass(frozen=True)

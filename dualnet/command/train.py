@@ -92,6 +92,8 @@ def start(args: argparse.Namespace) -> None:
     """Make a new run, or runs; or only say what they would be."""
     if args.seed is not None and args.seeds is not None:
         raise UsageError("give --seed or --seeds, not both")
+    if args.seeds == []:  # in a file of settings
+        raise UsageError("--seeds: expected one or more values, got none")
     if len(set(args.seeds or ())) < len(args.seeds or ()):
         raise UsageError(f"--seeds must differ, got {' '.join(map(str, args.seeds))}")
     settings = settings_of(args)
