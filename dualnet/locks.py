@@ -50,15 +50,17 @@ class FolderLock:
                 break
             os.close(opened)  # its holder has deleted it just now
         self._opened: int | None = opened
+        self._process = os.getpid()
         self._sign()
 
     def release(self) -> None:
-        """Let go of the folder, and delete the file."""
+        """Let go of the folder, and delete the file; in a forked process only let go."""
         if self._opened is None:
             return
         opened, self._opened = self._opened, None
-        with suppress(OSError):
-            self._file.unlink()
+        if os.getpid() == self._process:
+            with suppress(OSError):
+                self._file.unlink()
         os.close(opened)
 
     def _sign(self) -> None:

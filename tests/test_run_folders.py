@@ -118,6 +118,20 @@ def test_a_folder_has_one_lock():
     FolderLock(Path(".")).release()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_process_does_not_take_the_lock_along():
+    lock = FolderLock(Path("."))
+    child = os.fork()
+    if not child:
+        lock.release()
+        os._exit(0)
+    os.waitpid(child, 0)
+    with pytest.raises(BlockingIOError):
+        FolderLock(Path("."))
+    lock.release()
+
+
 def test_a_lock_goes_with_its_process():
     code = "import os; from pathlib import Path; from dualnet.locks import FolderLock; "
     code += "lock = FolderLock(Path('.')); os._exit(9)"

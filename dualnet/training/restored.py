@@ -52,6 +52,9 @@ def restored(trainer: Trainer, start: TrainState, folder: RunFolder) -> TrainSta
     if epoch < 0 or not 0 <= batch <= per_epoch or steps > _MOST_STEPS:
         why = f"it is at step {batch} of epoch {epoch + 1}, and epochs have {per_epoch} steps"
         raise folder.damaged(CHECKPOINT, why)
+    if trainer.epochs * per_epoch < steps:
+        done = counted(epoch, "epoch") + (f" and {counted(batch, 'step')}" if batch else "")
+        raise UsageError(f"{assigned('epochs', trainer.epochs)}: the run has done {done} already")
     like = {**start.as_trees(), "history": _history_of(epoch)}
     if trainer.grad_stats is not None:
         compared = -(-steps // trainer.grad_stats)
@@ -60,9 +63,6 @@ def restored(trainer: Trainer, start: TrainState, folder: RunFolder) -> TrainSta
     now = TrainState.from_trees(folder.read_checkpoint(like, undefined=("history", "comparisons")))
     for fault in _faults(trainer, now, min(batch * trainer.batch_size, images), steps):
         raise folder.damaged(CHECKPOINT, fault)
-    if trainer.epochs * per_epoch < steps:
-        done = counted(epoch, "epoch") + (f" and {counted(batch, 'step')}" if batch else "")
-        raise UsageError(f"{assigned('epochs', trainer.epochs)}: the run has done {done} already")
     return now
 
 
