@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from dualnet.naming import assigned, named
 from dualnet.nn import Layer, Sequential
 from dualnet.nn.initial import shapes_alone
 from dualnet.random import Key
-from dualnet.training.settings import Settings, chosen_model
+from dualnet.training.settings import Settings, build, chosen_model
 from dualnet.types import Shape
 
 
@@ -145,12 +146,12 @@ def _widest(network: Layer, in_shape: Shape) -> int:
 
 def _tangents_at_once(settings: Settings) -> int:
     """Return how many tangents of activities a step holds at least; 1 if there are none."""
-    options, rule = settings.rule_options, RULES[settings.rule]
-    if issubclass(rule, DrawsActivities):
-        return int(options["tangents"])
-    if issubclass(rule, WeightPerturbation) and not issubclass(rule, Differences):
+    rule: Any = build(RULES, "rule", settings.rule, settings.rule_options)
+    if isinstance(rule, DrawsActivities):
+        return int(rule.tangents)
+    if isinstance(rule, WeightPerturbation) and not isinstance(rule, Differences):
         # Without a chunk, as many are at once as fit.
-        return min(options["tangents"], options.get("tangent_chunk") or 1)
+        return min(rule.tangents, rule.tangent_chunk or 1)
     return 1
 
 
