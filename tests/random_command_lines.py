@@ -342,7 +342,14 @@ def wrong(line, code, first, out, err):
         return "characters that are not printable"
     if any(len(text) >= 1000 for text in err.splitlines()):
         return "a line of 1,000 characters"
-    if code == 2 and line.changed and not any(name in said for name in line.changed):
+    # What begins with a dash is no value to a parser, which names the word then.
+    words_alone = "expected a flag, got" in said or "there is no flag" in said
+    if (
+        code == 2
+        and line.changed
+        and not words_alone
+        and not any(name in said for name in line.changed)
+    ):
         return "a message that names no flag of those that were changed"
     return None
 

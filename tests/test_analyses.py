@@ -124,13 +124,13 @@ def test_differences_are_refused_where_gradients_stop(rng, key):
     stopped = (("hidden", Linear(5)), ("relu", Activation(relu)), ("stop", StopGradient()))
     p = problem(rng, key, *stopped, ("output", Linear(3)))
     with pytest.raises(
-        UsageError, match=r"ap: .* the stop-gradient at stop; use fg-a, or readout=F"
+        UsageError, match=r"ap: .* the stop-gradient at stop; use rule='fg-a', or readout=F"
     ):
         p.step(ActivityDifferences(), key)
     p = problem(rng, key)
     p = type(p)(type(p.task)(p.task.network, InfoNCE()), p.params, p.state, p.x, p.labels)
     with pytest.raises(
-        UsageError, match=r"ap: .* of the contrastive loss; use fg-a, or stop=False"
+        UsageError, match=r"ap: .* of the contrastive loss; use rule='fg-a', or stop=False"
     ):
         p.step(ActivityDifferences(), key, rule_state={})
 

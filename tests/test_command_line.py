@@ -409,7 +409,7 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback():
             )
             for batch, images in ((1, 20), (19, 20), (32, 1))
         ),
-        ("--objective contrastive --rule wp", "use fg-w, or --no-stop"),
+        ("--objective contrastive --rule wp", "use --rule fg-w, or --no-stop"),
         ("--resume nowhere", "--resume nowhere: no run there"),
         ("--resume nowhere --lr 1", "--lr cannot be changed on --resume"),
         ("--resume nowhere --lr=1", "--lr cannot be changed on --resume"),

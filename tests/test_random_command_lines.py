@@ -38,8 +38,9 @@ def failures(seed, first, last):
 
 
 @unix
-def test_random_command_lines_are_answered_in_a_line_that_names_the_flag(root_key):
-    failed, summary = failures(root_key.bits, 0, 150)
+def test_random_command_lines_are_answered_in_a_line_that_names_the_flag():
+    """Always the same lines: of any lines, a few in ten thousand find something new."""
+    failed, summary = failures(0, 0, 150)
     print(summary)
     assert not failed and summary["lines"] == 150
 

@@ -53,5 +53,5 @@ class Differences(Rule):
             remedy = assigned("readout" if stops else "stop", False)
             raise UsageError(
                 f"{self.name}: a difference passes through the stop-gradient {where}; use "
-                f"{self.by_derivatives}, or {remedy}"
+                f"{assigned('rule', self.by_derivatives)}, or {remedy}"
             )
