@@ -39,7 +39,7 @@ class Key:
     def __init__(self, seed: int):
         if not is_int(seed):
             raise UsageError(f"Key: expected an integer seed, got {seed!r}")
-        digest = _hash(f"seed {int(seed)}".encode())
+        digest = blake2b(f"seed {int(seed)}".encode(), digest_size=_BYTES).digest()
         object.__setattr__(self, "bits", int.from_bytes(digest, "little"))
 
     def fold_in(self, data: int | str) -> Key:
@@ -50,7 +50,8 @@ class Key:
         """
         if type(data) not in (int, str) and not (isinstance(data, str) or is_int(data)):
             raise UsageError(f"Key.fold_in: expected an int or a string, got {data!r}")
-        digest = _hash(b"%d%b" % (self.bits, name_of_child(data)))
+        text = b"%d%b" % (self.bits, name_of_child(data))
+        digest = blake2b(text, digest_size=_BYTES).digest()
         child = object.__new__(Key)
         object.__setattr__(child, "bits", int.from_bytes(digest, "little"))
         return child
@@ -112,8 +113,3 @@ def descendants(key: Key | Keys, derivations: Sequence[tuple[int, bytes]]) -> li
 def _bytes(key: Key) -> bytes:
     """Return the bytes of a key, the least significant one first."""
     return key.bits.to_bytes(_BYTES, "little")
-
-
-def _hash(text: bytes) -> bytes:
-    """Hash a text to 16 bytes, the same on every machine."""
-    return blake2b(text, digest_size=_BYTES).digest()

@@ -186,6 +186,7 @@ def test_a_command_that_is_ended_while_it_imports(number, late):
     flags = "--epochs 1000000 --quiet --run-dir run".split()
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored\n"
         "from dualnet.command.main import run_command\n"
         f"print(flush=True); sys.exit(run_command(['train', *{flags}]))"
     )
@@ -196,9 +197,13 @@ def test_a_command_that_is_ended_while_it_imports(number, late):
         stderr=subprocess.PIPE,
         text=True,
     )
-    child.stdout.readline()
-    time.sleep(late)
-    child.send_signal(number)
-    out, err = child.communicate(timeout=60)
+    with child:
+        child.stdout.readline()
+        time.sleep(late)
+        child.send_signal(number)
+        try:
+            out, err = child.communicate(timeout=60)
+        finally:
+            child.kill()
     assert (child.returncode, out) == (130, "")
     assert re.fullmatch(r"dualnet train: interrupted[^\n]*\n", err)
