@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -23,8 +24,13 @@ LOCK = ".lock"
 class FolderLock:
     """A lock of a folder.  The operating system lets go of it when its process ends.
 
+    Some file systems of clusters have no locks.  There everybody gets the folder.
+
     Args:
         folder: the folder, which is there.
+
+    Attributes:
+        holds: whether the file system has locks.
 
     Raises:
         BlockingIOError: another process, or another lock of this one, has the folder; the message
@@ -38,7 +44,7 @@ class FolderLock:
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             opened = os.open(self._file, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
             try:
-                _lock(opened)
+                self.holds = _lock(opened)
                 there = _same_file(opened, self._file)
             except BlockingIOError:
                 os.close(opened)
@@ -81,11 +87,19 @@ class FolderLock:
         return f"process {process} on {host!r} has it since {since!r}"
 
 
-def _lock(opened: int) -> None:
-    """Lock an open file; raise a BlockingIOError if somebody has it."""
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+def _lock(opened: int) -> bool:
+    """Lock an open file; return False where there are no locks, raise if another has this one."""
     if os.name != "nt":
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return False
+        return True
     # A byte far behind the text, because others cannot read a locked one.
     os.lseek(opened, 1 << 20, os.SEEK_SET)
     try:
@@ -94,6 +108,7 @@ def _lock(opened: int) -> None:
         raise BlockingIOError(str(error)) from error
     finally:
         os.lseek(opened, 0, os.SEEK_SET)
+    return True
 
 
 def _same_file(opened: int, path: Path) -> bool:

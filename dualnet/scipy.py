@@ -54,8 +54,11 @@ def _log_sum_exp(a: Array, axis: Axis, keepdims: bool) -> Any:
 
 @linearizer(_log_sum_exp)
 def _(a: Array, axis: Axis, keepdims: bool) -> Any:
-    """The slope is the softmax weight; it is NaN where the result is infinite."""
-    axes, weights = axes_from_end(axis, a.ndim), softmax(a, axis)
+    """The slope is the softmax weight; entries that are all of an infinite result share equally."""
+    top = np.max(stop_gradient(a), axis=axis, keepdims=True)
+    of_infinite = np.where(np.equal(stop_gradient(a), top), 0, -np.inf)
+    finite = np.where(np.isinf(top), of_infinite, a)
+    axes, weights = axes_from_end(axis, a.ndim), softmax(finite, axis)
     return _log_sum_exp(a, axis, keepdims), lambda t: linear.sum(
         linear.scale(t, weights), axes, keepdims
     )

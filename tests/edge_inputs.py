@@ -1544,6 +1544,11 @@ def _() -> Iterator:
         "tanh at 100": (np.tanh, np.array(100.0), 0.0),
         "logaddexp(x, 0) at 1000": (lambda x: np.logaddexp(x, 0.0), np.array(1000.0), 1.0),
         "logaddexp(x, 0) at -1000": (lambda x: np.logaddexp(x, 0.0), np.array(-1000.0), 0.0),
+        "logaddexp(x, y) of large equals": (
+            lambda x: np.logaddexp(x, 1e8),
+            np.array(1e8, np.float32),
+            0.5,
+        ),
         "prod of large and small": (
             lambda x: np.prod(x),
             np.array([1e200, 1e-200, 1e200, 1e-200]),
@@ -1647,6 +1652,15 @@ def _() -> Iterator:
         "fmin(nan, x)": (lambda x: np.fmin(np.nan, x), np.array(1.0), 1.0),
         "logaddexp(x, -inf)": (lambda x: np.logaddexp(x, -inf), zero, 1.0),
         "logaddexp(x, 0) at -inf": (lambda x: np.logaddexp(x, 0.0), np.array(-inf), 0.0),
+        "logaddexp(x, x) at -inf": (lambda x: np.logaddexp(x, x), np.array(-inf), 1.0),
+        "logaddexp(x, x) at inf": (lambda x: np.logaddexp(x, x), np.array(inf), 1.0),
+        "logaddexp at inf beside 1": (lambda x: np.logaddexp(x, 1.0), np.array(inf), 1.0),
+        "logaddexp2(x, x) at -inf": (lambda x: np.logaddexp2(x, x), np.array(-inf), 1.0),
+        "logaddexp.reduce of nothing but -inf": (
+            np.logaddexp.reduce,
+            np.array([-inf, -inf]),
+            [0.5, 0.5],
+        ),
         "logaddexp2(x, -inf)": (lambda x: np.logaddexp2(x, -inf), zero, 1.0),
         "1 / x at inf": (lambda x: 1 / x, np.array(inf), 0.0),
         "exp at -inf": (np.exp, np.array(-inf), 0.0),

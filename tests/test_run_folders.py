@@ -1,5 +1,6 @@
 """Folders of runs: one process has each to itself, and whatever a kill has left goes on."""
 
+import errno
 import json
 import os
 import re
@@ -138,6 +139,17 @@ def test_a_lock_goes_with_its_process():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     assert Path(LOCK).exists()
     FolderLock(Path(".")).release()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other locks")
+def test_a_file_system_without_locks_costs_no_run(monkeypatch, capsys):
+    def refused(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("dualnet.locks.fcntl.flock", refused)
+    assert fit("run").summary["epochs"] == 2
+    err = capsys.readouterr().err
+    assert err == "run: its file system has no locks; start no other run in it\n"
 
 
 @pytest.mark.parametrize("said", ["", "{}", "[" * 100_000, '{"process": "x"}', "1" * 2000])

@@ -351,3 +351,22 @@ def test_importing_dualnet_does_not_import_scipy():
         "assert abs(dualnet.grad(erf)(0.0) - 2 / np.pi**0.5) < 1e-15\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("x", "shares"),
+    [
+        ([-np.inf, -np.inf], [0.5, 0.5]),
+        ([-np.inf, 1.0], [0.0, 1.0]),
+        ([np.inf, 1.0], [1.0, 0.0]),
+        ([np.inf, -np.inf], [1.0, 0.0]),
+        ([np.inf, np.inf], [0.5, 0.5]),
+    ],
+    ids=str,
+)
+def test_shares_of_a_log_sum_add_up_to_one_where_it_is_infinite(x, shares):
+    x = np.array(x)
+    gradient = dn.grad(ds.logsumexp)
+    np.testing.assert_array_equal(gradient(x), shares)
+    assert dn.jvp(ds.logsumexp, (x,), (np.array([2.0, 2.0]),))[1] == 2.0
+    np.testing.assert_array_equal(dn.jacfwd(gradient)(x), np.zeros((2, 2)))

@@ -94,6 +94,8 @@ _add(_EXTREMA, "two equal entries", lambda fn: fn, (1.0, 1.0), (0.5, 0.5), (NAN,
 _add(np.ptp, "all entries equal", lambda fn: fn, (1.0, 1.0), (0.0, 0.0), (NAN, NAN))
 _add((np.std, np.nanstd), "all entries equal", lambda fn: fn, (1.0, 1.0), (0.0, 0.0), (NAN, NAN))
 _add(np.hypot, "x = y = 0", _of_pair, (0.0, 0.0), (0.0, 0.0), (NAN, NAN))
+_LOG_SUMS = (np.logaddexp, np.logaddexp2)
+_add(_LOG_SUMS, "x = y = ±∞", _of_pair, (-INF, -INF), (0.5, 0.5), (0.0, 0.0))
 _add(np.arctan2, "x = y = 0", _of_pair, (0.0, 0.0), (NAN, NAN), (NAN, NAN))
 _NORMS = (np.linalg.norm, np.linalg.vector_norm)
 _add(_NORMS, "x = 0", lambda fn: fn, (0.0, 0.0), (0.0, 0.0), (NAN, NAN))

@@ -42,6 +42,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.console import say
 from dualnet.errors import DataError, UsageError
 from dualnet.files import make_names_durable, sweep, write_file
 from dualnet.locks import FolderLock
@@ -126,6 +127,8 @@ class RunFolder:
             yield
             return
         self._lock = lock = self._locked()
+        if not lock.holds:
+            say(f"{self.path}: its file system has no locks; start no other run in it", aside=True)
         try:
             sweep(self.path)
             yield

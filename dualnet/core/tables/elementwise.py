@@ -108,17 +108,19 @@ elementwise(np.log10, lambda t, out, x: t / x * (1.0 / _LN10))
 elementwise(np.log1p, lambda t, out, x: t / (x + 1.0))
 
 
-def _shares(exp: Callable) -> tuple:
-    def share(x: Array, out: Array) -> Array:
-        # This is the softmax weight exp(x - out).  Where x equals out it is 1, as inf - inf is NaN.
-        same = np.equal(x, out)
-        return exp(np.where(same, 0, x) - np.where(same, 0, out))
+def _shares(exp: Callable, log_add: Callable) -> tuple:
+    def share(x: Array, y: Array) -> Array:
+        # The softmax weight of x beside y, by their difference: the result, which x could also be
+        # compared with, is rounded.  Two equal infinities share equally.
+        alike = np.logical_and(np.equal(x, y), np.isinf(x))
+        difference = np.where(alike, 0, y) - np.where(alike, 0, x)
+        return exp(-log_add(0.0, difference))
 
-    return lambda t, out, x, y: t * share(x, out), lambda t, out, x, y: t * share(y, out)
+    return lambda t, out, x, y: t * share(x, y), lambda t, out, x, y: t * share(y, x)
 
 
-elementwise(np.logaddexp, *_shares(np.exp))
-elementwise(np.logaddexp2, *_shares(np.exp2))
+elementwise(np.logaddexp, *_shares(np.exp, np.logaddexp))
+elementwise(np.logaddexp2, *_shares(np.exp2, np.logaddexp2))
 
 # --- trigonometric and hyperbolic ---
 
