@@ -71,6 +71,13 @@ def assigned(name: str, value: Any) -> str:
     return f"{flag(name)} {value}"
 
 
+def resumed(folder: Path) -> str:
+    """Return how its user writes that a run goes on: `--resume DIR`, or two arguments in Python."""
+    if _flags_are_written:
+        return assigned("resume", folder)
+    return f"{assigned('run_dir', folder)}, resume=True"
+
+
 def shown(value: Any) -> str:
     """Return a value as a user would write it: `none`, `yes`, `0.001`, `0.9 0.99`."""
     if value is None or isinstance(value, bool):

@@ -203,9 +203,18 @@ def test_a_run_does_not_go_on_with_something_else(epochs, elsewhere, rng):
     fit(go(x, y).network, (x, y), rule="bp", run_dir="whole", **FEW)
     kept = {file: file.read_bytes() for file in Path("run").iterdir()}
     for given, words in (
-        ((x + 1, y), "resume='run': expected examples that are prepared as .*network.json says"),
-        ((x, np.char.upper(y)), "resume='run': expected the labels that .*network.json says"),
-        ((x, y, nn.tanh), "resume='run': expected the network that .*network.json says"),
+        (
+            (x + 1, y),
+            "run_dir=.run., resume=True: expected examples that are prepared .*network.json says",
+        ),
+        (
+            (x, np.char.upper(y)),
+            "run_dir='run', resume=True: expected the labels that .*network.json says",
+        ),
+        (
+            (x, y, nn.tanh),
+            "run_dir='run', resume=True: expected the network that .*network.json says",
+        ),
     ):
         with pytest.raises(UsageError, match=words):
             go(*given)

@@ -204,6 +204,20 @@ def test_a_folder_that_was_there_stays(dualnet_train):
     assert os.listdir() == ["run"] and os.listdir("run") == []
 
 
+def test_thousands_of_levels_of_folders_are_refused():
+    with pytest.raises(UsageError, match="File name too long"):
+        fit("d/" * 5000)
+    assert os.listdir() == []
+    assert RunFolder(Path("d/" * 1100)).make()  # deeper than Python recurses
+    for levels in range(1100, 0, -1):
+        Path("d/" * levels).rmdir()
+
+
+def test_a_name_that_no_folder_can_have():
+    with pytest.raises(UsageError, match=r"run_dir='a.x00b': embedded null"):
+        fit("a\0b")
+
+
 def test_folders_get_numbers():
     paths = [RunFolder.new(Path("runs/name")).path.name for _ in range(3)]
     assert paths == ["name", "name-2", "name-3"]
@@ -336,6 +350,28 @@ def test_a_summary_of_fewer_epochs_is_not_reported():
     assert json.loads(Path("run/summary.json").read_text())["epochs"] == 3
 
 
+def test_a_run_that_goes_on_has_no_summary_of_fewer_epochs(dualnet_train, monkeypatch):
+    dualnet_train("--seeds", 1, 2, "--run-dir", "all")
+    with monkeypatch.context() as patch:
+        patch.setattr(side_by_side._Group, "step", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            dualnet_train("--resume", "all", "--epochs", 3, base=())
+    assert not list(Path("all").rglob("summary.json"))
+    dualnet_train("--resume", "all", base=())
+    assert len(list(Path("all").rglob("summary.json"))) == 3
+
+
+def test_a_best_network_that_is_lost_is_told_of(capsys, monkeypatch):
+    losses = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(dn.training.loop.Trainer, "evaluate", lambda *_: (next(losses), 0.5))
+    fit("run")
+    Path("run/best.npz").unlink()
+    again = fit("run", epochs=3, resume=True)
+    said = "run: its best network, of epoch 1, is lost; until a better epoch, it is the last one\n"
+    assert capsys.readouterr().err == said
+    assert (again.best.params["output"]["w"] == again.params["output"]["w"]).all()
+
+
 # --- the same data, and surroundings -------------------------------------------------------------
 
 
@@ -442,6 +478,22 @@ def test_intervals_of_time(every, seconds, monkeypatch):
 def test_what_is_no_interval(every):
     with pytest.raises(UsageError, match="expected a number of steps from 1 up, or a time such as"):
         CheckpointInterval(every)
+
+
+@pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3, 4, 5, 6]), (2, [2, 3, 5, 6])])
+def test_a_checkpoint_is_written_once(every, expected, monkeypatch):
+    """Within an epoch of three steps it is due, and after each epoch there is one."""
+    saved, real = [], RunFolder.write_checkpoint
+
+    def write(self, trees, *name):
+        if not name:
+            epoch, batch = trees["position"]
+            saved.append(3 * epoch + batch)
+        real(self, trees, *name)
+
+    monkeypatch.setattr(RunFolder, "write_checkpoint", write)
+    fit("run", checkpoint_every=every)
+    assert sorted(set(saved)) == [0, *expected]
 
 
 def test_an_interval_is_remembered(dualnet_train):

@@ -167,14 +167,14 @@ def where_to_go_on(folder: RunFolder, args: argparse.Namespace) -> Iterator[None
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; go on with --resume {folder.path}{plugin_flags(args.plugin or [])}"
-        ) from None
+        path = shlex.quote(str(folder.path))
+        plugins = plugin_flags(args.plugin or [])
+        raise Interrupted(f"interrupted; go on with --resume {path}{plugins}") from None
 
 
 def where_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return what flags say that a folder remembers; paths hold in any working folder."""
-    every = args.checkpoint_every or USUAL_INTERVAL
+    every = str(args.checkpoint_every or USUAL_INTERVAL)
     CheckpointInterval(every)  # refused at once
     return {
         "data_dir": None if args.data_dir is None else os.path.abspath(args.data_dir),

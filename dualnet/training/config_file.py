@@ -22,7 +22,7 @@ BESIDE_SETTINGS = {
     "seeds": "list[int]",
     "data_dir": "str",
     "run_dir": "str",
-    "checkpoint_every": "str",
+    "checkpoint_every": "str | int",
     "plugin": "list[str]",
     "tensorboard": "bool",
     "json": "bool",

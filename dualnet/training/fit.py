@@ -58,7 +58,7 @@ def fit(
     data_dir: str | None = None,
     run_dir: str | Path | RunFolder | None = None,
     resume: bool = False,
-    checkpoint_every: str | None = None,
+    checkpoint_every: str | int | None = None,
     quiet: bool = False,
     **settings: Any,
 ) -> FittedNetwork:
@@ -80,7 +80,7 @@ def fit(
         resume: whether a run that `run_dir` holds already goes on from its checkpoint, with the
             same examples and settings, but for more `epochs`; where there is none, one begins.
         checkpoint_every: how often `run_dir` gets a checkpoint beside that of each epoch, in steps,
-            as `"100"`, or minutes, as `"5m"`; None for five minutes, or what it was before.
+            as 100, or minutes, as `"5m"`; None for five minutes, or what it was before.
         quiet: whether the header, progress bars and the lines of epochs are left out.
         **settings: all other settings and options by the names that their flags have on the command
             line, with `_` for `-`: `epochs`, `lr`, `batch_size`, `tangents`, `optimizer`, `seed`,
@@ -92,7 +92,9 @@ def fit(
     Raises:
         UsageError: the examples are not of a shape or kind that can be learned from, there is no
             such setting, or a choice cannot be made.
-        DivergedError: the loss is NaN or infinite.
+        DataError: files of the data set or of the run are missing or damaged.
+        DivergedError: the loss, a parameter or the optimizer's state is NaN or infinite.
+        BackendError: the backend cannot be used, or memory does not suffice.
     """
     _require_callbacks(callbacks)
     folder = _folder(run_dir, data_dir, checkpoint_every)
@@ -131,11 +133,19 @@ def loaded(settings: Settings, data_dir: str | None, quiet: bool) -> tuple[Setti
 
 
 def _folder(
-    run_dir: str | Path | RunFolder | None, data_dir: str | None, checkpoint_every: str | None
+    run_dir: str | Path | RunFolder | None, data_dir: str | None, checkpoint_every: str | int | None
 ) -> RunFolder | None:
     """Return the folder of the run, which remembers where its data are, and how often it saves."""
+    if checkpoint_every is not None:
+        every = str(of_kind("", "fit: checkpoint_every", checkpoint_every, "int | str"))
+        CheckpointInterval(every)  # refused at once
     if isinstance(run_dir, RunFolder):
-        return run_dir
+        where = run_dir.where()
+        return (
+            run_dir
+            if checkpoint_every is None
+            else RunFolder(run_dir.path, {**where, "checkpoint_every": every})
+        )
     if run_dir is None:
         if checkpoint_every is not None:
             raise UsageError("fit: checkpoint_every: expected run_dir with it, a folder; got none")
@@ -145,11 +155,9 @@ def _folder(
     folder = RunFolder(run_dir)
     given = {
         "data_dir": data_dir and os.path.abspath(data_dir),
-        "checkpoint_every": checkpoint_every,
+        "checkpoint_every": None if checkpoint_every is None else every,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    if "checkpoint_every" in given:
-        CheckpointInterval(of_kind("", "fit: checkpoint_every", checkpoint_every, "str"))
     return RunFolder(run_dir, {**folder.where(), **given}) if given else folder
 
 

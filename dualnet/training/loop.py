@@ -195,9 +195,10 @@ class Trainer:
             with np.errstate(all="ignore"), states as following:
                 for state in following:
                     now = state
-                    if now.position[1] == 0 and on_epoch(now):
-                        break
-                    if is_due():
+                    if now.position[1] == 0:
+                        if on_epoch(now):
+                            break
+                    elif is_due():
                         save(self.collect_losses(now))
         except KeyboardInterrupt:
             save(self.collect_losses(now))

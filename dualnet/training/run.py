@@ -12,6 +12,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.analysis import TOTAL
+from dualnet.console import say
 from dualnet.data import Dataset
 from dualnet.data.fingerprint import fingerprint
 from dualnet.errors import DivergedError, UsageError
@@ -29,7 +30,7 @@ from dualnet.training.pictures.gradients import draw_gradients
 from dualnet.training.published import published
 from dualnet.training.report import Report
 from dualnet.training.restored import of_best, read_best, require_fitting, restored
-from dualnet.training.run_folder import BEST, DIVERGED, NETWORK, RunFolder
+from dualnet.training.run_folder import BEST, DIVERGED, NETWORK, SUMMARY, RunFolder
 from dualnet.training.same_network import require_same_run
 from dualnet.training.settings import Settings
 from dualnet.training.state import Carried, TrainState
@@ -115,7 +116,7 @@ class Run:
         self._memory: dict[str, int] = {}
         self.start = trainer.start()
         self.done: dict[str, Any] | None = None
-        self._best = self.start.carried
+        self._best: Carried | None = self.start.carried
 
     def save(self, state: TrainState) -> None:
         """Keep a state, from which the run can go on."""
@@ -171,7 +172,7 @@ class Run:
         return FittedNetwork(
             **parts_of(self.trainer, self.settings, last),
             history=rows(now.history),
-            best=Trained(**parts_of(self.trainer, self.settings, self._best)),
+            best=Trained(**parts_of(self.trainer, self.settings, self._best or last)),
             settings=self.settings,
             summary=self.done,
         )
@@ -222,12 +223,13 @@ class KeptRun(Run):
         self._best = self._best_so_far()
         # A run that was killed may have written some of its files and not others.
         self.save(self.start)
-        self.folder.write_metrics(self.start.history)
         if trainer.is_over(self.start):
             self.finish(self.start, [])
+        elif folder.holds(SUMMARY):  # of fewer epochs
+            folder.remove(SUMMARY)
 
-    def _best_so_far(self) -> Carried:
-        """Return the best network of a run that goes on, or where it starts if there is none.
+    def _best_so_far(self) -> Carried | None:
+        """Return the best network of a run that goes on; None if there is none, or it is lost.
 
         `best.npz` is written after the checkpoint.  So if a run was killed between the two, the
         best network is that in the checkpoint.
@@ -237,12 +239,14 @@ class KeptRun(Run):
         if best == len(start.history) and not start.position[1]:
             self._write_best(start)
             return start.carried
-        if not folder.holds(BEST):
-            return start.carried
-        found = read_best(start, folder)
-        if int(found["epoch"]) != best:
-            folder.remove(BEST)
-            return start.carried
+        found = read_best(start, folder) if folder.holds(BEST) else None
+        if found is None or int(found["epoch"]) != best:
+            if found is not None:
+                folder.remove(BEST)
+            if best is not None:
+                text = f"{folder.path}: its best network, of epoch {best}, is lost"
+                say(f"{text}; until a better epoch, it is the last one", aside=True)
+            return None
         return start.carried._replace(**{n: found[n] for n in found if n != "epoch"})
 
     def _write_network(self) -> None:
@@ -269,6 +273,8 @@ class KeptRun(Run):
         if not all_finite(self.trainer, state.carried):
             return
         self.folder.write_checkpoint(tree.map(self.trainer.backend.to_host, state.as_trees()))
+        if len(state.history):
+            self.folder.write_metrics(state.history)
         if self.settings.grad_stats is not None:
             self.folder.write_gradients(
                 self._compared(state), self.settings.grad_stats, state.comparisons
@@ -293,7 +299,6 @@ class KeptRun(Run):
         self.save(state)
         if best_epoch(state.history) == len(state.history):
             self._write_best(state)
-        self.folder.write_metrics(state.history)
 
     def lose(self, error: DivergedError) -> None:
         """Write why the run has diverged."""
@@ -309,7 +314,7 @@ class KeptRun(Run):
                 known = {name: before[name] for name in MEASURED if is_number(before.get(name))}
                 summary |= {name: x for name, x in known.items() if 0 <= x < np.inf}
         summary["run_dir"] = str(self.folder.path)
-        self.folder.write_json("summary.json", summary)
+        self.folder.write_json(SUMMARY, summary)
         self._draw(now)
         return summary
 

@@ -2,7 +2,7 @@
 
 | file | what |
 | --- | --- |
-| `config.json` | every setting resolved, where data and plugins were, versions, machine |
+| `config.json` | every setting resolved, a fingerprint and the place of the data, versions |
 | `metrics.csv` | a row for each epoch |
 | `gradients.csv` | how gradients are aligned with the exact ones, if asked for |
 | `checkpoint.npz` | everything that is needed to go on: arrays only, never pickled objects |
@@ -10,6 +10,7 @@
 | `best.npz` | parameters and network state after the epoch of the lowest test loss; likewise |
 | `summary.json` | the outcome |
 | `diverged.json` | in its place: when the run has diverged, and where it began |
+| `.lock` | who has the folder, while a run goes on |
 | `curve.png` | loss and accuracy, if matplotlib is installed |
 | `gradients.png` | what `gradients.csv` has, likewise |
 | `tensorboard/` | the figures of epochs for TensorBoard, if the command line asks for them |
@@ -20,7 +21,7 @@ Runs of several seeds have a folder each, `seed-0` and so on, in a folder with t
 
 | file | what |
 | --- | --- |
-| `seeds.json` | the seeds, and where data and plugins were |
+| `seeds.json` | the seeds and their settings, and where data and plugins were |
 | `summary.json` | the outcome of all runs |
 
 A search for a learning rate has a folder with two files:
@@ -46,7 +47,7 @@ from dualnet.console import say
 from dualnet.errors import DataError, UsageError
 from dualnet.files import make_names_durable, sweep, write_file
 from dualnet.locks import FolderLock
-from dualnet.naming import assigned
+from dualnet.naming import assigned, resumed
 from dualnet.options import of_kind
 from dualnet.training.bad_files import damaged
 from dualnet.training.checkpoint import read_checkpoint, write_checkpoint
@@ -60,7 +61,7 @@ COLUMNS = ("epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy"
 GRADIENT_COLUMNS = ("step", "layer", "cosine", "angle", "norm_ratio")
 
 CHECKPOINT, BEST, NETWORK = "checkpoint.npz", "best.npz", "network.json"
-DIVERGED = "diverged.json"
+DIVERGED, SUMMARY = "diverged.json", "summary.json"
 
 WHERE: dict[str, tuple[str, Any]] = {
     "data_dir": ("str | None", None),
@@ -71,7 +72,10 @@ WHERE: dict[str, tuple[str, Any]] = {
 
 _NEW_RUN = "start the run anew"
 _START_ANEW = "start the run anew in another folder"
-_REMEDIES = {CHECKPOINT: _START_ANEW, BEST: "delete it to go on; a better epoch writes it again"}
+_REMEDIES = {
+    CHECKPOINT: _START_ANEW,
+    BEST: "delete it to go on without it; a better epoch writes it again",
+}
 
 
 class RunFolder:
@@ -99,9 +103,10 @@ class RunFolder:
 
     def make(self) -> bool:
         """Make the folder if it is not there, and return whether it was made."""
-        missing = [one for one in (self.path, *self.path.parents) if not one.exists()]
         with self._errors_named():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            missing = [one for one in (self.path, *self.path.parents) if not one.exists()]
+            for above in reversed(missing[1:]):  # `parents=True` would recurse for each
+                above.mkdir(exist_ok=True)
             try:
                 self.path.mkdir()
             except FileExistsError:
@@ -126,15 +131,18 @@ class RunFolder:
         if self._lock is not None:
             yield
             return
-        self._lock = lock = self._locked()
-        if not lock.holds:
-            say(f"{self.path}: its file system has no locks; start no other run in it", aside=True)
         try:
-            sweep(self.path)
-            yield
+            self._lock = lock = self._locked()
+            if not lock.holds:
+                text = f"{self.path}: its file system has no locks; start no other run in it"
+                say(text, aside=True)
+            try:
+                sweep(self.path)
+                yield
+            finally:
+                self._lock = None
+                lock.release()
         finally:
-            self._lock = None
-            lock.release()
             with suppress(OSError):  # it is not empty
                 for made in self._made_here:
                     made.rmdir()
@@ -189,7 +197,7 @@ class RunFolder:
                 if (self.path / name).exists():
                     raise UsageError(
                         f"{assigned('run_dir', self.path)} holds {what} already; go on with "
-                        f"{them} by {assigned('resume', self.path)}, or choose another folder"
+                        f"{them} by {resumed(self.path)}, or choose another folder"
                     )
             if (self.path / CHECKPOINT).exists():
                 raise UsageError(
@@ -261,7 +269,7 @@ class RunFolder:
         of_seeds = self.holds("seeds.json")
         file = self.path / ("seeds.json" if of_seeds else "config.json")
         if (data := read_json(file, _NEW_RUN)) is None:
-            raise UsageError(f"{assigned('resume', self.path)}: no run there (no config.json)")
+            raise UsageError(f"{resumed(self.path)}: no run there (no config.json)")
         try:
             if not isinstance(data.get("settings"), dict):
                 raise ValueError("it holds no settings")
@@ -351,3 +359,7 @@ class RunFolder:
             raise UsageError(
                 f"{assigned('run_dir', self.path)}: {error.strerror or error}"
             ) from error
+        except ValueError as error:  # of a name with a character NUL
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"{assigned('run_dir', self.path)}: {error}") from error

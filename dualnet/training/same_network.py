@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from dualnet.errors import DataError, UsageError
-from dualnet.naming import assigned
+from dualnet.naming import resumed
 from dualnet.training.json_files import read_json
 from dualnet.training.run_folder import NETWORK, RunFolder
 from dualnet.training.surroundings import surroundings, what_differs
@@ -33,7 +33,7 @@ def require_same_run(folder: RunFolder, network: dict[str, Any] | None, data: st
     if before.get("data", data) != data:  # earlier versions did not write it
         known = str(before.get("data"))[:12]
         raise UsageError(
-            f"{assigned('resume', folder.path)}: expected the data set that the run began with, "
+            f"{resumed(folder.path)}: expected the data set that the run began with, "
             f"whose SHA-256 begins with {known!r}, got one with {data[:12]}; give the same files "
             "or arrays, or start the run anew in another folder"
         )
@@ -61,7 +61,7 @@ def require_same_network(folder: RunFolder, now: dict[str, Any] | None) -> None:
             continue
         what = "examples that are prepared as" if name == "preparation" else f"the {name} that"
         raise UsageError(
-            f"{assigned('resume', folder.path)}: expected {what} {file} says, got others; give the "
+            f"{resumed(folder.path)}: expected {what} {file} says, got others; give the "
             "examples and the network that the run began with, or start it anew in another folder"
         )
 

@@ -16,7 +16,7 @@ from dualnet.training.history import FIGURES
 from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.report import Report
 from dualnet.training.run import Callback, KeptRun
-from dualnet.training.run_folder import RunFolder
+from dualnet.training.run_folder import SUMMARY, RunFolder
 from dualnet.training.settings import Settings
 from dualnet.training.side_by_side import train_side_by_side
 from dualnet.training.spread import Spread
@@ -69,6 +69,8 @@ def run_seeds(
                 one.require_unused()
         trainer = make_trainer(settings, network, dataset)
         folder.write_seeds(settings, seeds)
+        if folder.holds(SUMMARY):  # of fewer epochs
+            folder.remove(SUMMARY)
         runs = [
             KeptRun(
                 replace(settings, seed=seed),
@@ -191,7 +193,7 @@ def combined(outcomes: Outcomes, folder: RunFolder) -> dict[str, Any]:
     together = {name: _together(name, [s.get(name) for s in summaries]) for name in summaries[0]}
     together |= {f"{name}_std": Spread.of([s[name] for s in summaries]).std for name in FIGURES}
     together |= {"runs": summaries, "diverged": diverged, "run_dir": str(folder.path)}
-    folder.write_json("summary.json", together)
+    folder.write_json(SUMMARY, together)
     return together
 
 
