@@ -214,7 +214,7 @@ def test_thousands_of_levels_of_folders_are_refused():
 
 
 def test_a_name_that_no_folder_can_have():
-    with pytest.raises(UsageError, match=r"run_dir='a.x00b': embedded null"):
+    with pytest.raises(UsageError, match=r"run_dir='a.x00b': .*embedded null"):
         fit("a\0b")
 
 
