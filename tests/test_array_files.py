@@ -156,15 +156,15 @@ def test_the_room_is_that_of_the_machine_or_of_the_container(tmp_path, monkeypat
     info, limit = tmp_path / "meminfo", tmp_path / "max"
     monkeypatch.setattr(room, "_MEMINFO", info)
     monkeypatch.setattr(room, "_LIMITS", (limit, tmp_path / "none"))
-    room.require_memory(1 << 60)  # nothing is known
+    room.require_room(1 << 60)  # nothing is known
     info.write_text("MemTotal:  900 kB\nMemAvailable:     100 kB\n")
     assert room._room() == 102_400
     for text, least in (("max\n", 102_400), ("5000\n", 5000), ("9223372036854771712\n", 102_400)):
         limit.write_text(text)
         assert room._room() == least
-        room.require_memory(least)
+        room.require_room(least)
         with pytest.raises(MemoryError, match="it promises"):
-            room.require_memory(least + 1)
+            room.require_room(least + 1)
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,23 +231,29 @@ class Killed(BaseException):
     """Stands for SIGKILL: no code of ours answers to it."""
 
 
+@contextmanager
+def killed_after(steps, stepper, monkeypatch):
+    """Within, the process is killed after so many steps of a run, or of several together."""
+    real, made = stepper.step, []
+
+    def step(self, *args):
+        if len(made) == steps:
+            raise Killed
+        made.append(1)
+        return real(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(stepper, "step", step)
+        yield
+
+
 @pytest.mark.parametrize("every", ["1", "2", "0.000001s"])
 @pytest.mark.parametrize("step", [0, 1, 2, 4])
 def test_a_killed_run_loses_no_more_than_its_interval(every, step, monkeypatch):
     """There are three steps in an epoch."""
     fit("whole")
-    real, made = dn.training.loop.Trainer.step, []
-
-    def killed(self, *args):
-        if len(made) == step:
-            raise Killed
-        made.append(1)
-        return real(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(dn.training.loop.Trainer, "step", killed)
-        with pytest.raises(Killed):
-            fit("parts", checkpoint_every=every)
+    with killed_after(step, dn.training.loop.Trainer, monkeypatch):
+        fit("parts", checkpoint_every=every)
     epoch, batch = arrays("parts/checkpoint.npz")["position:"]
     kept = 3 * epoch + batch
     assert step - kept < (2 if every == "2" else 1)
@@ -259,18 +266,8 @@ def test_killed_runs_of_several_seeds_lose_no_more_than_their_interval(
     step, dualnet_train, monkeypatch
 ):
     dualnet_train("--seeds", 3, 4, "--run-dir", "whole")
-    real, made = side_by_side._Group.step, []
-
-    def killed(self, *args):
-        if len(made) == step:
-            raise Killed
-        made.append(1)
-        return real(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(side_by_side._Group, "step", killed)
-        with pytest.raises(Killed):
-            dualnet_train("--seeds", 3, 4, "--run-dir", "parts", "--checkpoint-every", 1)
+    with killed_after(step, side_by_side._Group, monkeypatch):
+        dualnet_train("--seeds", 3, 4, "--run-dir", "parts", "--checkpoint-every", 1)
     for seed in (3, 4):
         epoch, batch = arrays(f"parts/seed-{seed}/checkpoint.npz")["position:"]
         assert 3 * epoch + batch == step

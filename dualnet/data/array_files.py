@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dualnet.data.npy import read_array
-from dualnet.data.room import require_memory
+from dualnet.data.room import require_room
 from dualnet.errors import DataError, UsageError
 from dualnet.files import open_regular
 
@@ -44,7 +44,7 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
             if begins != b"\x93NUMPY":
                 raise ValueError("it is neither .npy nor .npz")
             size = os.fstat(stream.fileno()).st_size
-            require_memory(size)
+            require_room(size)
             return {"x": read_array(stream, size)}
     except Exception as error:  # damaged bytes raise a dozen kinds in zipfile and NumPy
         what = " ".join(str(error).split()) or type(error).__name__
@@ -60,7 +60,7 @@ def _read_archive(stream: BinaryIO) -> dict[str, np.ndarray]:
             raise ValueError(f"it has more than {_MOST_ARRAYS} arrays, or two of one name")
         if not all(member.compress_type in _PACKED for member in members):
             raise ValueError("an array is packed in a way that NumPy does not write")
-        require_memory(sum(member.file_size for member in members))
+        require_room(sum(member.file_size for member in members))
         arrays = {}
         for name, member in zip(names, members, strict=True):
             with archive.open(member) as content:

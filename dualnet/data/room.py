@@ -14,7 +14,7 @@ _LIMITS = (
 """Where the limit of a container stands, of both versions of control groups."""
 
 
-def require_memory(needed: int) -> None:
+def require_room(needed: int) -> None:
     """Raise a MemoryError where so many bytes are more than there is room for.
 
     Where the system does not say how much is left, as on Windows and macOS, nothing is refused.
@@ -31,7 +31,13 @@ def _room() -> int | None:
     with suppress(OSError):
         if found := re.search(r"MemAvailable:\s+(\d+) kB", _MEMINFO.read_text()):
             known.append(1024 * int(found[1]))
+    return min([*known, *container_limits()], default=None)
+
+
+def container_limits() -> list[int]:
+    """Return how many bytes the container may have in which this process is, if it is in one."""
+    limits = []
     for limit in _LIMITS:
         with suppress(OSError, ValueError):  # `max` is no number: there is no limit
-            known.append(int(limit.read_text()))
-    return min(known) if known else None
+            limits.append(int(limit.read_text()))
+    return limits

@@ -136,29 +136,21 @@ def _folder(
     run_dir: str | Path | RunFolder | None, data_dir: str | None, checkpoint_every: str | int | None
 ) -> RunFolder | None:
     """Return the folder of the run, which remembers where its data are, and how often it saves."""
+    beside = {} if data_dir is None else {"data_dir": os.path.abspath(data_dir)}
     if checkpoint_every is not None:
         every = str(of_kind("", "fit: checkpoint_every", checkpoint_every, "int | str"))
         CheckpointInterval(every)  # refused at once
-    if isinstance(run_dir, RunFolder):
-        where = run_dir.where()
-        return (
-            run_dir
-            if checkpoint_every is None
-            else RunFolder(run_dir.path, {**where, "checkpoint_every": every})
-        )
+        beside["checkpoint_every"] = every
     if run_dir is None:
         if checkpoint_every is not None:
             raise UsageError("fit: checkpoint_every: expected run_dir with it, a folder; got none")
         return None
-    if not isinstance(run_dir, (str, Path)) or run_dir == "":
+    if not isinstance(run_dir, (str, Path, RunFolder)) or run_dir == "":
         raise UsageError(f"fit: run_dir: expected the path of a folder, got {run_dir!r}")
-    folder = RunFolder(run_dir)
-    given = {
-        "data_dir": data_dir and os.path.abspath(data_dir),
-        "checkpoint_every": None if checkpoint_every is None else every,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    return RunFolder(run_dir, {**folder.where(), **given}) if given else folder
+    folder = run_dir if isinstance(run_dir, RunFolder) else RunFolder(run_dir)
+    if beside:
+        folder.remember(beside)
+    return folder
 
 
 def _holds_the_same_run(folder: RunFolder | None, chosen: Settings) -> bool:

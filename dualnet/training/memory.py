@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
+from dualnet.data.room import container_limits
 from dualnet.errors import BackendError
 from dualnet.learning import RULES
 from dualnet.learning.differences import Differences
@@ -118,9 +119,7 @@ def machine_memory(backend: str) -> int | None:
     with suppress(OSError, ValueError):  # with what the system may move to the disk
         sizes = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         limits = [sum(1024 * int(sizes[n].split()[0]) for n in ("MemTotal", "SwapTotal"))]
-    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # of a container
-        with suppress(OSError, ValueError):
-            limits.append(int(Path("/sys/fs/cgroup", file).read_text()))
+    limits += container_limits()
     with suppress(ImportError):
         import resource  # Windows has none
 

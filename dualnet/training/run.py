@@ -74,7 +74,8 @@ def run(
         if folder is None:
             one = Run(settings, trainer, callbacks)
         else:
-            one = KeptRun(settings, trainer, folder, resume, callbacks)
+            data = fingerprint(dataset, trainer.backend.to_host)
+            one = KeptRun(settings, trainer, folder, data, resume, callbacks)
         if one.done is not None:
             return one.fitted(one.start)
         report = Report(trainer, settings, folder=folder, quiet=quiet, differs=one.differs)
@@ -185,6 +186,7 @@ class KeptRun(Run):
         settings, resume, callbacks: see `run`.
         trainer: of the run.
         folder: of the run, which has claimed it.
+        data: the fingerprint of the data set.
 
     Attributes:
         interval: says when checkpoints are due.
@@ -198,31 +200,34 @@ class KeptRun(Run):
         settings: Settings,
         trainer: Trainer,
         folder: RunFolder,
+        data: str,
         resume: bool = False,
         callbacks: Sequence[Callback] = (),
     ):
-        if resume and folder.has_begun():
+        begun = resume and folder.has_begun()
+        if begun:
             require_fitting(trainer, folder)
         super().__init__(settings, trainer, callbacks)
         self.folder = folder
         self.interval = CheckpointInterval(folder.where()["checkpoint_every"])
-        data = fingerprint(trainer.dataset, trainer.backend.to_host)
-        if not resume:
-            folder.require_unused()
-            folder.write_settings(settings, data)
-            self._write_network()
-            self.save(self.start)
-            return
-        if folder.has_begun():
+        network = self._network()
+        if begun:
             self.start = restored(trainer, self.start, folder)
-        self.differs = require_same_run(folder, self._description(), data)
-        folder.write_settings(settings, data)  # the run may have more epochs now
+        if resume:
+            self.differs = require_same_run(folder, network, data)
+        else:
+            folder.require_unused()
+        folder.write_settings(settings, data)  # a run that goes on may have more epochs now
         if folder.holds(DIVERGED):
             folder.remove(DIVERGED)
-        self._write_network()
+        # The run itself needs no description of it, only whoever loads its network.
+        if network is not None:
+            folder.write_json(NETWORK, network)
+        if not begun:
+            self.save(self.start)
+            return
         self._best = self._best_so_far()
-        # A run that was killed may have written some of its files and not others.
-        self.save(self.start)
+        self._write_tables(self.start)  # a run that was killed may have written some of its files
         if trainer.is_over(self.start):
             self.finish(self.start, [])
         elif folder.holds(SUMMARY):  # of fewer epochs
@@ -249,14 +254,7 @@ class KeptRun(Run):
             return None
         return start.carried._replace(**{n: found[n] for n in found if n != "epoch"})
 
-    def _write_network(self) -> None:
-        """Write `network.json`, unless a layer cannot be written as text."""
-        description = self._description()
-        # The run itself needs no description, only whoever loads its network.
-        if description is not None:
-            self.folder.write_json(NETWORK, description)
-
-    def _description(self) -> dict[str, Any] | None:
+    def _network(self) -> dict[str, Any] | None:
         """Return what `network.json` is to hold; None if a layer cannot be written as text."""
         of_start = Trained(**parts_of(self.trainer, self.settings, self.start.carried))
         try:
@@ -273,12 +271,14 @@ class KeptRun(Run):
         if not all_finite(self.trainer, state.carried):
             return
         self.folder.write_checkpoint(tree.map(self.trainer.backend.to_host, state.as_trees()))
+        self._write_tables(state)
+
+    def _write_tables(self, state: TrainState) -> None:
+        """Write the figures of all epochs, and how gradients compare with the exact ones."""
         if len(state.history):
             self.folder.write_metrics(state.history)
-        if self.settings.grad_stats is not None:
-            self.folder.write_gradients(
-                self._compared(state), self.settings.grad_stats, state.comparisons
-            )
+        if (every := self.settings.grad_stats) is not None:
+            self.folder.write_gradients(self._compared(state), every, state.comparisons)
 
     def is_due(self) -> bool:
         """Count a step, and return whether the state after it is to be saved."""

@@ -101,6 +101,10 @@ class RunFolder:
                 return folder
         raise AssertionError
 
+    def remember(self, beside: Mapping[str, Any]) -> None:
+        """Let `where` return other values from now on, those given here by their names."""
+        self._where = {**self.where(), **beside}
+
     def make(self) -> bool:
         """Make the folder if it is not there, and return whether it was made."""
         with self._errors_named():

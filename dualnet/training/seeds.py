@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from dualnet.data import Dataset
+from dualnet.data.fingerprint import fingerprint
 from dualnet.errors import DivergedError, UsageError
 from dualnet.nn import Layer
 from dualnet.training.assemble import make_trainer
@@ -71,11 +72,13 @@ def run_seeds(
         folder.write_seeds(settings, seeds)
         if folder.holds(SUMMARY):  # of fewer epochs
             folder.remove(SUMMARY)
+        data = fingerprint(dataset, trainer.backend.to_host)
         runs = [
             KeptRun(
                 replace(settings, seed=seed),
                 replace(trainer, seed=seed),
                 one,
+                data,
                 resume=resume and one.holds("config.json"),
                 callbacks=callbacks(one),
             )
