@@ -23,7 +23,10 @@ from experiments.runs import run
 
 EPOCHS, BATCHES = 3, 938
 NETWORK = f"--dataset mnist --epochs {EPOCHS} --schedule constant --grad-stats 10 --rule "
-RULES = ("dfa", "dkp", "fdfa", "fg-a", "fg-a-cv", "fg-a-cv --shrink 0.1")
+RULES = (
+    *("dfa", "dkp", "fdfa --sampler normal", "fg-a --sampler normal"),
+    *("fg-a-cv --sampler normal", "fg-a-cv --sampler normal --shrink 0.1"),
+)
 LAYERS = ("hidden1/w", "hidden2/w", "total")
 FIRST = 10
 """The first step that counts: the feedback of `fdfa` starts at 0, where there is no angle."""

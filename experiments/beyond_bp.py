@@ -42,6 +42,8 @@ def measure(row: Settings, form: Form) -> list[dict[str, Any]]:
     """Return for each seed what the rule has reached, the `best` trial, and all of the `trials`."""
     dataset, rule = row["dataset"], row["rule"]
     flags = f"--dataset {dataset} {NETWORKS[dataset]} {COMMON} --rule {rule}"
+    if rule in ("fdfa", "fg-a-cv"):
+        flags += " --sampler normal"
     held_out = 16 if form.quick else HELD_OUT
     trials = {}
     for trial in TRIALS[rule][:2] if form.quick else TRIALS[rule]:

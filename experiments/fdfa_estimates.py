@@ -47,7 +47,7 @@ OUTPUTS_TOO = "fg-w, outputs too"
 RULES: dict[str, Rule] = {
     "fg-w": WeightPerturbation(),
     OUTPUTS_TOO: WeightPerturbation(),
-    "fg-a": ActivityPerturbation(perturb="after"),
+    "fg-a": ActivityPerturbation(sampler="normal", perturb="after"),
 }
 """For `fg-w`, the propositions leave the output layer's weights where they are."""
 
@@ -173,7 +173,10 @@ def estimates(at: OneExample, row: Settings) -> Iterator[dict[str, Any]]:
         rule = RULES[row["of"]]
         yield from (at.step(rule, {}, i).gradients for i in range(row["draws"]))
         return
-    rule, feedback = ForwardDirectFeedback(feedback_rate=row["beta"]), at.jacobian()
+    rule, feedback = (
+        ForwardDirectFeedback(sampler="normal", feedback_rate=row["beta"]),
+        at.jacobian(),
+    )
     if row["of"] == "one update":
         for i in range(row["draws"]):
             updated = at.step(rule, feedback, i).rule_state

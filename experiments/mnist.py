@@ -16,8 +16,8 @@ from experiments.runs import run
 
 COMMANDS = (
     "--dataset mnist --rule bp --epochs 5",
-    "--dataset mnist --rule fg-a --epochs 10",
-    "--dataset mnist --rule fg-a --epochs 10 --pixels symmetric",
+    "--dataset mnist --rule fg-a --sampler normal --epochs 10",
+    "--dataset mnist --rule fg-a --sampler normal --epochs 10 --pixels symmetric",
     "--dataset mnist --rule fg-w --tangents 64 --sampler rank-one --epochs 10",
 )
 

@@ -35,8 +35,9 @@ def settings(form: Form) -> list[Settings]:
     return [
         {
             "rule": rule,
-            "flags": f"{network} {PUBLISHED_FORM} --groups 4 --rule {rule} --augment "
-            + ("contrastive-large" if "fg-" in rule else "contrastive"),
+            "flags": f"{network} {PUBLISHED_FORM} --groups 4 --rule {rule} "
+            + ("--sampler normal " if rule in ("fg-a", "lg-fg-a") else "")
+            + ("--augment contrastive-large" if "fg-" in rule else "--augment contrastive"),
         }
         for rule in rules
     ]

@@ -17,7 +17,7 @@ from experiments.steps import Images
 
 RULES: dict[str, Rule] = {
     "lg-bp": GreedyBackprop(),
-    "lg-fg-a": GreedyActivityPerturbation(),
+    "lg-fg-a": GreedyActivityPerturbation(sampler="normal"),
 }
 GROUPS = (1, 4, 16)
 

@@ -71,8 +71,16 @@ class GreedyWithoutMask(WithoutMask, GreedyActivityPerturbation):
 
 
 RULES: dict[str, tuple[Rule, Rule, Rule]] = {
-    "fg-a": (ActivityPerturbation(), ActivityWithoutMask(), Backprop()),
-    "lg-fg-a": (GreedyActivityPerturbation(), GreedyWithoutMask(), GreedyBackprop()),
+    "fg-a": (
+        ActivityPerturbation(sampler="normal"),
+        ActivityWithoutMask(sampler="normal"),
+        Backprop(),
+    ),
+    "lg-fg-a": (
+        GreedyActivityPerturbation(sampler="normal"),
+        GreedyWithoutMask(sampler="normal"),
+        GreedyBackprop(),
+    ),
 }
 """Rule → the rule, itself without the mask, and the one that has the exact gradient."""
 

@@ -41,11 +41,11 @@ class AtSites(GreedyActivityPerturbation):
 
 
 SITES: dict[str, Rule] = {
-    "the output alone": ActivityPerturbation(),
-    "blocks": AtSites(by_patch=False, by_group=False),
-    "blocks, groups": AtSites(by_patch=False),
-    "blocks, patches": AtSites(by_group=False),
-    "blocks, patches, groups": AtSites(),
+    "the output alone": ActivityPerturbation(sampler="normal"),
+    "blocks": AtSites(sampler="normal", by_patch=False, by_group=False),
+    "blocks, groups": AtSites(sampler="normal", by_patch=False),
+    "blocks, patches": AtSites(sampler="normal", by_group=False),
+    "blocks, patches, groups": AtSites(sampler="normal"),
 }
 
 

@@ -17,7 +17,7 @@ NETWORK = (
     "--depth 2 --batch-size 100 --limit-train 1000 --limit-test 2000 --epochs 10 "
     "--temperature 0.5 --lr 3e-3"
 )
-RULES = {"lg-bp": "", "lg-fg-a": "--tangents 4"}
+RULES = {"lg-bp": "", "lg-fg-a": "--sampler normal --tangents 4"}
 STOPS = {"stop-gradient": "", "none": "--no-stop"}
 AUGMENT = "--augment contrastive-large"
 

@@ -25,8 +25,8 @@ METHODS: dict[str, Rule] = {
     "FG-W, independent": WeightPerturbation(
         sampler="rank-one", independent=True, output_layers="exact"
     ),
-    "FG-A, shared": ActivityPerturbation(independent=False),
-    "FG-A, independent": ActivityPerturbation(),
+    "FG-A, shared": ActivityPerturbation(sampler="normal", independent=False),
+    "FG-A, independent": ActivityPerturbation(sampler="normal"),
 }
 """Rows of Table 1.  One layer is perturbed, as the read-out has its exact gradient."""
 

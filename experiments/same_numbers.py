@@ -38,10 +38,15 @@ NETWORKS = {
     "mlp-mixer": "--model mlp-mixer --width 8 --depth 2 --token-width 6 --mlp-width 12",
     "local-mixer": "--model local-mixer --width 16 --patches 2 --groups 4 --depth 2",
 }
+_NORMAL = "--sampler normal"
 OPTIONS = {
     "fg-w": ("--tangents 3 --sampler rank-one", "--tangents 3 --aggregate projection"),
-    "fg-a": ("--tangents 2", "--tangents 2 --aggregate projection --perturb after"),
-    "fg-a-cv": ("--guess fdfa", "--guess last"),
+    "fg-a": (
+        f"{_NORMAL} --tangents 2",
+        f"{_NORMAL} --tangents 2 --aggregate projection --perturb after",
+    ),
+    "fg-a-cv": (f"{_NORMAL} --guess fdfa", f"{_NORMAL} --guess last"),
+    **dict.fromkeys(("lg-fg-a", "ap", "fdfa"), (_NORMAL,)),
 }
 BATCHES = "--limit-train 12 --limit-test 10 --batch-size 4 --epochs 1 --quiet"
 
@@ -55,7 +60,7 @@ def commands() -> Iterator[str]:
                     yield " ".join(f"{network} --rule {rule} {options} --dtype {dtype}".split())
         yield (
             "--objective contrastive --model local-mixer --width 16 --patches 2 --groups 4 "
-            f"--depth 2 --rule lg-fg-a --dtype {dtype}"
+            f"--depth 2 --rule lg-fg-a {_NORMAL} --dtype {dtype}"
         )
 
 

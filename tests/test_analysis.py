@@ -220,7 +220,7 @@ def test_the_parts_of_the_variance_are_those_of_the_theory(rule, rng, key):
 
     With one tangent `fg-w`, which shares it among the examples, has the total variance
     (n + 2)/N V + (n + 1) S, of which (n + 1) (V/N + S) is added for n weights; `fg-a`, each
-    example its own, (q + 2)/N V + (q + 1)/N S, of which (q + 1)/N (V + S) is added for q units.
+    example its own of signs, q/N V + (q - 1)/N S, of which (q - 1)/N (V + S) is added for q units.
     The mean of k tangents adds a k-th of that.
     """
     if rule == "fg-w":
@@ -234,7 +234,7 @@ def test_the_parts_of_the_variance_are_those_of_the_theory(rule, rng, key):
         layers = ("hidden", Linear(q, bias=False)), ("output", Linear(2))
         whole = regression(rng, key, *layers, p=p)
         v, s = data_variance_and_square(whole, "hidden")
-        added = (q + 1) * (v + s) / BATCH / K
+        added = (q - 1) * (v + s) / BATCH / K
         found = split(whole, ActivityPerturbation(K), "hidden", key)
     assert_near(found.data, v / BATCH, found)
     assert_near(found.added, added, found)

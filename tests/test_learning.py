@@ -40,7 +40,7 @@ from dualnet.learning import (
     correct,
     split_batch,
 )
-from dualnet.learning.directions.activities import ActivityDirections
+from dualnet.learning.directions.activities import ActivityDirections, DrawsActivities
 from dualnet.learning.sites import hidden_units
 from dualnet.nn import (
     Activation,
@@ -203,6 +203,16 @@ def test_layers_are_told_of_the_step_and_applied_no_more_often_than_they_must(ru
     assert sorted(c.start for c in recorder.seen) == sorted([0, 2, 4] * passes)
     assert all(c.train and c.backend is backend for c in recorder.seen)
     assert {c.key for c in recorder.seen} == {key.fold_in("network").fold_in("recorder")}
+
+
+def test_directions_of_activities_are_signs_by_default(rng, key):
+    rules = [rule for rule in RULES.values() if issubclass(rule, DrawsActivities)]
+    assert {RULES[name] for name in ("fg-a", "lg-fg-a", "fdfa", "fg-a-cv", "ap")} <= set(rules)
+    p = problem(rng, key)
+    for rule in rules:
+        directions = rule().sample(key, p.plan, p.params, NumpyBackend(), len(p.x))
+        drawn = directions.draw_array(key, (1000,), p.x.dtype)
+        assert np.array_equal(np.unique(drawn), [-1, 1])
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)

@@ -4,6 +4,7 @@ the way to a run, and what the command line makes of them.
 The numbers here are typed from the papers, not taken from the table that is tested.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dualnet import Key, data, tree
 from dualnet.command import train
 from dualnet.command.describe import describe
 from dualnet.errors import UsageError
+from dualnet.learning import RULES
 from dualnet.nn import LocalHead
 from dualnet.nn.initial import INITIALIZERS
 from dualnet.schedules import SCHEDULES
@@ -91,6 +93,16 @@ def test_the_papers_differ_in_what_activity_perturbation_perturbs():
         if name.endswith("-fg-a"):  # lg-fg-a too
             perturbed = "before" if name.startswith("ren") else "after"
             assert by_name(resolve("--recipe", name), train.TABLES)["perturb"] == perturbed
+
+
+def test_every_recipe_says_which_directions_it_draws():
+    """So that another default changes no recipe: all of them drew normal numbers in their papers,
+    unless directions of weights are named otherwise."""
+    for name, recipe in RECIPES.items():
+        fields = {field.name for field in dataclasses.fields(RULES[recipe.settings["rule"]])}
+        assert ("sampler" in fields) == ("sampler" in recipe.settings), name
+        if "perturb" in fields or "fdfa" in recipe.settings["rule"]:
+            assert recipe.settings["sampler"] == "normal", name
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -98,16 +98,16 @@ def test_fg_a_is_unbiased_with_perturbed_outputs(rng, key):
 @pytest.mark.parametrize(
     ("network", "rule"),
     [
-        ("convolution, group norm, residual", ActivityPerturbation(1)),
+        ("convolution, group norm, residual", ActivityPerturbation(1, sampler="normal")),
         (
             "convolution, group norm, residual",
-            ActivityPerturbation(3, sampler="rademacher", perturb="after"),
+            ActivityPerturbation(3, perturb="after"),
         ),
         # Not "after" here: where all units of a group are off, the norm that follows magnifies
         # what is put in after the activation 316-fold.
         ("mixer", ActivityPerturbation(1)),
         ("attention", ActivityPerturbation(1)),
-        ("attention", ActivityPerturbation(3, sampler="rademacher", perturb="after")),
+        ("attention", ActivityPerturbation(3, perturb="after")),
     ],
     ids=str,
 )
@@ -242,12 +242,13 @@ def test_the_variance_of_fg_w_over_directions_and_data(rng, key):
     assert abs(np.concatenate(rows).var(0).mean() / stated - 1) < 0.04
 
 
-def test_the_variance_of_fg_a_over_directions_and_data(rng, key):
-    """Ren et al., Table 1, "FG-A, independent": (q + 2)/N V + (q + 1)/N S.
+@pytest.mark.parametrize(("sampler", "steps", "more"), [("normal", 600, 2), ("rademacher", 300, 0)])
+def test_the_variance_of_fg_a_over_directions_and_data(sampler, steps, more, rng, key):
+    """Ren et al., Table 1, "FG-A, independent": (q + 2)/N V + (q + 1)/N S; two less for signs.
 
     Many batches at once: each has inputs, and copies of the weights, of its own.
     """
-    p, q, copies, steps = 2, 3, 10, 600
+    p, q, copies = 2, 3, 10
     x, targets, batches = every_batch(rng, p, 2)
     network = Sequential((("hidden", Linear(q, bias=False)), ("output", Linear(2))))
     params, state, _ = network.init(key, (p,))
@@ -269,7 +270,7 @@ def test_the_variance_of_fg_a_over_directions_and_data(rng, key):
         x=np.reshape(spread, (blocks * BATCH, blocks * p)),
         labels=np.reshape(targets[chosen], (blocks * BATCH, 2)),
     )
-    rule = ActivityPerturbation(1)
+    rule = ActivityPerturbation(1, sampler=sampler)
     rows = np.concatenate(
         [
             # the mean over all blocks' examples, of which a block has only its own
@@ -279,7 +280,7 @@ def test_the_variance_of_fg_a_over_directions_and_data(rng, key):
             for i in range(steps)
         ]
     )
-    stated = (q + 2) / BATCH * data + (q + 1) / BATCH * square
+    stated = (q + more) / BATCH * data + (q + more - 1) / BATCH * square
     # again seven standard deviations
     assert abs(rows.var(0).mean() / stated - 1) < 0.05
     assert np.max(np.abs(rows.mean(0) - exact.mean(0))) < 0.03 * np.sqrt(stated)
@@ -293,13 +294,18 @@ class At(ActivityPerturbation):
         return replace(super().sample(*args), draw_array=draw)
 
 
+@pytest.mark.parametrize(
+    ("points", "more"),
+    [({-math.sqrt(3): 1 / 6, 0.0: 2 / 3, math.sqrt(3): 1 / 6}, 2), ({-1.0: 1 / 2, 1.0: 1 / 2}, 0)],
+    ids=["normal", "rademacher"],
+)
 def test_the_variance_of_fg_a_with_shared_directions_over_directions_and_data(
-    rng, key, monkeypatch
+    points, more, rng, key, monkeypatch
 ):
-    """Ren et al., Table 1, "FG-A, shared": (q + 2)/N V + (q + 1) S.
+    """Ren et al., Table 1, "FG-A, shared": (q + 2)/N V + (q + 1) S; two less for signs.
 
-    Means over normal directions are exact, by three points for each entry, and so are those over
-    data.
+    Means over normal directions are exact, by three points for each entry, as those over signs are
+    by two, and those over data.
     """
     p, q = 2, 3
     x, targets, batches = every_batch(rng, p, 2)
@@ -311,15 +317,16 @@ def test_the_variance_of_fg_a_with_shared_directions_over_directions_and_data(
     exact = np.array([np.ravel(on([i]).exact()["hidden"]["w"]) for i in range(6)])
     data, square = data_variance_and_square(exact)
     rule, weights, rows = At(1, independent=False), [], []
-    for point in itertools.product((-math.sqrt(3), 0.0, math.sqrt(3)), repeat=q):
+    for point in itertools.product(points, repeat=q):
         monkeypatch.setattr(At, "point", np.array(point), raising=False)
         for batch in batches:
-            weights.append(math.prod(2 / 3 if u == 0 else 1 / 6 for u in point) / len(batches))
+            weights.append(math.prod(points[u] for u in point) / len(batches))
             rows.append(np.ravel(on(list(batch)).step(rule, key).gradients["hidden"]["w"]))
     mean = np.average(rows, axis=0, weights=weights)
     np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-9, atol=1e-12)
     variance = np.average(np.square(rows - mean), axis=0, weights=weights).mean()
-    assert math.isclose(variance, (q + 2) / BATCH * data + (q + 1) * square, rel_tol=1e-9)
+    stated = (q + more) / BATCH * data + (q + more - 1) * square
+    assert math.isclose(variance, stated, rel_tol=1e-9)
 
 
 def test_fg_a_varies_less_than_fg_w(rng, key):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import math
 import os
 from collections.abc import Callable, Generator, Iterable
@@ -92,7 +93,7 @@ class NumpyBackend:
     def signs(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
         """Draw random signs, +1 or -1, one from each random bit; see `Backend.signs`."""
         out = np.empty(math.prod(shape), dtype)
-        self._in_blocks(key, start, out, _sign_block)
+        self._in_blocks(key, start, out, _sign_block, on_threads=False)
         return out.reshape(shape)
 
     def uniform(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
@@ -101,7 +102,9 @@ class NumpyBackend:
         self._in_blocks(key, start, out, _uniform_block)
         return out.reshape(shape)
 
-    def _in_blocks(self, key: Key, start: int, out: np.ndarray, fill: Callable) -> None:
+    def _in_blocks(
+        self, key: Key, start: int, out: np.ndarray, fill: Callable, on_threads: bool = True
+    ) -> None:
         """Fill `out` with the entries [start, start + size) of a sequence, block by block.
 
         Args:
@@ -109,6 +112,7 @@ class NumpyBackend:
             start: the index of the first entry.
             out: a vector.
             fill: `fill(generator, skip, out)` writes entries [skip, skip + size) of a block.
+            on_threads: whether blocks take longer to fill than to hand to a thread.
         """
         stop = start + out.size
 
@@ -119,7 +123,7 @@ class NumpyBackend:
             fill(generator, a - first, out[a - start : b - start])
 
         blocks = range(start // _BLOCK, -(-stop // _BLOCK))
-        if len(blocks) > 1:
+        if on_threads and len(blocks) > 1:
             self._draws.map(fill_block, blocks)
         else:
             for block in blocks:
@@ -137,8 +141,19 @@ def _sign_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> N
     """Fill `out` with the signs of a block from entry `skip` on."""
     count = skip + out.size
     words = generator.integers(0, 2**64, size=-(-count // 64), dtype=np.uint64)
-    signs = _SIGNS.astype(out.dtype)[words.astype("<u8", copy=False).view(np.uint8)].reshape(-1)
-    out[:] = signs[skip:count]
+    octets = words.astype("<u8", copy=False).view(np.uint8)
+    signs = _signs_as(out.dtype)
+    if skip % 8 or out.size % 8:
+        out[:] = signs.take(octets, axis=0, mode="clip").reshape(-1)[skip:count]
+    else:  # whole bytes: their signs are written where they belong
+        octets = octets[skip // 8 : count // 8]
+        signs.take(octets, axis=0, out=out.reshape(-1, 8), mode="clip")
+
+
+@functools.cache
+def _signs_as(dtype: np.dtype) -> np.ndarray:
+    """Return `_SIGNS` in a dtype."""
+    return _SIGNS.astype(dtype)
 
 
 def _uniform_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> None:

@@ -178,7 +178,7 @@ OPTION_HELP = {
     "tangent_chunk": "at most this many tangents at once, to bound memory",
     "sampler": f"distribution of the directions: {', '.join(WEIGHT_SAMPLERS)}, rank-one:R, "
     "varying:MAX, angle:DEG, orthogonal-angle:DEG; :unit behind any of them for length 1 (of "
-    "activities: normal or rademacher)",
+    "activities: rademacher, the default there, or normal)",
     "independent": "each example has directions of its own",
     "perturb": "where activities are perturbed: before or after the non-linearity",
     "batch_loss": "before a batch norm, directions answer to the batch's total loss (unbiased) or "
