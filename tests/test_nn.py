@@ -20,6 +20,7 @@ from dualnet.nn import (
     Linear,
     LocalHead,
     Sequential,
+    gelu,
     mean_squared_error,
     relu,
     sigmoid,
@@ -93,6 +94,17 @@ def test_sigmoid_does_not_overflow():
         x = np.array([-1e4, 1e4], np.float32)
         value, slope = dn.jvp(sigmoid, (x,), (np.ones_like(x),))
     assert value.tolist() == [0, 1] and slope.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gelu_of_a_large_array_is_that_of_its_rows(dtype, rng):
+    x = 3 * rng.standard_normal((40, 2001)).astype(dtype)  # several pieces, the last one shorter
+    ones = np.ones_like(x)
+    by_row = [dn.jvp(gelu, (row,), (one,)) for row, one in zip(x, ones, strict=True)]
+    for a in (x, np.asfortranarray(x)):
+        for got, rows in zip(dn.jvp(gelu, (a,), (ones,)), zip(*by_row, strict=True), strict=True):
+            np.testing.assert_allclose(got, rows, rtol=0, atol=8 * np.finfo(dtype).eps)
+        np.testing.assert_array_equal(gelu(a), dn.jvp(gelu, (a,), (ones,))[0])
 
 
 def seen_by_a_tap(layer, params, x):

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from dualnet.backends.overridable import overridable
+from dualnet.backends.pieces import by_pieces
 from dualnet.core import linear
 from dualnet.core.dual import primitive
 from dualnet.core.engine import linearizer
+from dualnet.core.half import in_single
 from dualnet.core.linear import LinearMap
 from dualnet.errors import UsageError
 from dualnet.nn.network import Context, Layer
@@ -80,13 +82,37 @@ def tanh(x: Array) -> Array:
     return np.tanh(x)
 
 
+@primitive
 def gelu(x: Array) -> Array:
     """Return x · Φ(x) in its tanh form, Φ the normal distribution function.
 
     Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", section 2.
     """
-    inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
-    return 0.5 * x * (1.0 + np.tanh(inner))
+    return by_pieces(lambda x: (x * _gelu_share(x, x * x),), x)[0]
+
+
+_GELU_SCALE, _GELU_CUBE = math.sqrt(2.0 / math.pi), 0.044715
+
+
+def _gelu_share(x: Array, square: Array) -> Array:
+    """Return Φ(x) in its tanh form, (1 + tanh(scale · (x + cube · x³))) / 2."""
+    return 0.5 * (1.0 + np.tanh(_GELU_SCALE * (x + _GELU_CUBE * (square * x))))
+
+
+def _gelu_and_slope(x: Array) -> tuple[Array, Array]:
+    """Return x Φ, and its slope Φ + x Φ' with Φ' = 2 Φ (1 - Φ) · scale · (1 + 3 cube · x²)."""
+    square = x * x
+    share = _gelu_share(x, square)
+    out = x * share
+    by_inner = (2.0 * _GELU_SCALE) + (6.0 * _GELU_SCALE * _GELU_CUBE) * square
+    return out, share + out * (1.0 - share) * by_inner
+
+
+@linearizer(gelu)
+def _gelu(x: Array) -> Array:
+    single = in_single(x)
+    out, slope = by_pieces(_gelu_and_slope, single)
+    return (out if single is x else gelu(x)), lambda t: linear.scale(t, slope)
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
