@@ -225,6 +225,7 @@ def kernels(
     try:
         from benchmarks import gpu_networks as networks
         from benchmarks.gpu_workloads import round_alike
+        from benchmarks.network_steps import free
 
         round_alike(backend, args.matmul_precision)
     except Exception as error:  # a peer is not installed, or not built for this card
@@ -232,7 +233,7 @@ def kernels(
         return
     table = networks.SMALL if args.small else networks.NETWORKS
     for name, (flags, own) in chosen(table.items(), args.only):
-        networks.free(backend)
+        free(backend)
         try:
             for contender, seen in networks.profiles(backend, flags, own):
                 if time.perf_counter() > deadline:

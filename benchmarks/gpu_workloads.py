@@ -18,7 +18,8 @@ import torch
 
 import dualnet as dn
 from benchmarks import gpu_networks
-from benchmarks.gpu_networks import FLOAT, torch_device
+from benchmarks.network_steps import Problem, Steps, able, free
+from benchmarks.peer_steps import FLOAT, TorchSteps, torch_device
 from benchmarks.peers import LR, Jax, Torch
 from dualnet import nn, tree
 from dualnet.backends import Backend
@@ -321,13 +322,11 @@ def network_steps(
         allowed: how far apart losses may be, as a share of what they fall by.
         compiled: whether torch compiles the network, too.
     """
-    gpu_networks.free(backend)
-    problem = gpu_networks.Problem.of(backend, flags)
-    steps, failed = gpu_networks.able(
-        gpu_networks.contenders(problem, own, compiled), max(5e-2, 5 * allowed)
-    )
+    free(backend)
+    problem = Problem.of(backend, flags)
+    steps, failed = able(gpu_networks.contenders(problem, own, compiled), max(5e-2, 5 * allowed))
 
-    def in_a_row(one: gpu_networks.Steps) -> Callable:
+    def in_a_row(one: Steps) -> Callable:
         """Return a function that makes some steps, and then waits until they are done."""
 
         def work() -> None:
@@ -338,7 +337,7 @@ def network_steps(
         return work
 
     flops = moved = 0.0
-    if isinstance(by_torch := steps.get("torch"), gpu_networks.TorchSteps):
+    if isinstance(by_torch := steps.get("torch"), TorchSteps):
         flops = by_torch.flops()
         moved = by_torch.moved(len(problem.optimizer.state_names))
     settings = problem.settings

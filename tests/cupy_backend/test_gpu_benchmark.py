@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from peers import peer
 
-from benchmarks import gpu
+from benchmarks import gpu, network_steps
 from dualnet import backends, tree
 from dualnet.learning import Backprop, WeightPerturbation
 from dualnet.models import MODELS
@@ -179,7 +179,7 @@ def test_the_networks_of_the_papers_are_all_there():
     networks = importlib.import_module("benchmarks.gpu_networks")
     models = set()
     for flags, own in networks.NETWORKS.values():
-        settings = networks.settings_of(f"{flags} --rule {own}")
+        settings = network_steps.settings_of(f"{flags} --rule {own}")
         assert settings.objective == "supervised"
         models.add(settings.model)
     assert models == set(MODELS)
@@ -190,15 +190,15 @@ def test_steps_on_a_device_are_recorded_and_those_on_the_host(name, one_thread, 
     networks = importlib.import_module("benchmarks.gpu_networks")
     flags, own = networks.SMALL[name]
     host, device = (
-        networks.OurSteps(networks.Problem.of(backend, flags), "bp")
+        network_steps.OurSteps(network_steps.Problem.of(backend, flags), "bp")
         for backend in (backends.get("numpy"), stand_in)
     )
     assert device.first_losses() == pytest.approx(host.first_losses(), rel=1e-5)
     device(), host()
-    assert device.advance.is_recorded
+    assert device.advance.recordings == 1
     assert float(device.step()) == pytest.approx(float(host.step()), rel=1e-4)
     for rule in ("fg-a", own):
-        assert np.isfinite(networks.OurSteps(device.problem, rule).first_losses()).all()
+        assert np.isfinite(network_steps.OurSteps(device.problem, rule).first_losses()).all()
 
 
 def test_steps_of_the_mlp_on_a_device(one_thread, stand_in):
@@ -222,12 +222,12 @@ def test_steps_of_the_mlp_on_a_device(one_thread, stand_in):
 def test_other_work_is_told_from_the_same(wrong, one_thread, monkeypatch):
     networks = importlib.import_module("benchmarks.gpu_networks")
     flags, _ = networks.SMALL["MLP"]
-    problem = networks.Problem.of(backends.get("numpy"), flags)
+    problem = network_steps.Problem.of(backends.get("numpy"), flags)
     made = {
-        "dualnet bp": lambda: networks.OurSteps(problem, "bp"),
+        "dualnet bp": lambda: network_steps.OurSteps(problem, "bp"),
         "torch": lambda: networks.TorchSteps(problem),
     }
-    assert not networks.able(made, 1e-2)[1]
+    assert not network_steps.able(made, 1e-2)[1]
 
     def other():
         steps = networks.TorchSteps(problem)
@@ -238,7 +238,7 @@ def test_other_work_is_told_from_the_same(wrong, one_thread, monkeypatch):
         return steps
 
     made["torch"] = other
-    steps, failed = networks.able(made, 5e-2)
+    steps, failed = network_steps.able(made, 5e-2)
     assert set(steps) == set(made) and failed["torch"].startswith("not the same work")
 
 
