@@ -168,7 +168,7 @@ class OurSteps(Steps):
         def advance(carried: Tree, batch: Tree, key: dn.Key, numbers: dict) -> tuple[Tree, Tree]:
             learner = LearnerState(carried["params"], carried["state"], carried["rule"])
             examples = Batch(batch["images"], batch["labels"])
-            done = estimate_gradient(chosen, plan, learner, examples, key, backend)
+            done = estimate_gradient(chosen, plan, learner, examples, key, backend, backend.threads)
             params, opt_state = optimizer.apply(
                 done.gradients, carried["optimizer"], learner.params, numbers["lr"], numbers["step"]
             )

@@ -25,17 +25,30 @@ def torch_device(backend: Backend) -> str:
     return "cuda" if backend.name == "cupy" else "cpu"
 
 
-class TorchSteps(Steps):
-    """Steps of backpropagation by torch, eager or compiled; convolutions work channels last."""
+def convolves(network: Any) -> bool:
+    """Return whether a network has convolutions, to which the layout of images matters."""
+    return any(isinstance(layer, Conv2d) for _, layer in walk(network))
 
-    def __init__(self, problem: Problem, compiled: bool = False):
+
+class TorchSteps(Steps):
+    """Steps of backpropagation by torch, eager or compiled.
+
+    Args:
+        problem: what is learned.
+        compiled: whether torch compiles the network.
+        channels_last: whether images lie in memory as dualnet has them, or with the pixels of each
+            channel together.  It is of no account to a network without convolutions.
+    """
+
+    def __init__(self, problem: Problem, compiled: bool = False, channels_last: bool = True):
         super().__init__()
         self.device = torch_device(problem.backend)
         self.module = in_torch(problem.network, problem.params).to(self.device)
         self.images = torch.from_numpy(problem.images).permute(0, 3, 1, 2).to(self.device)
-        if any(isinstance(layer, Conv2d) for _, layer in walk(problem.network)):
-            self.module = self.module.to(memory_format=torch.channels_last)
-            self.images = self.images.contiguous(memory_format=torch.channels_last)
+        if convolves(problem.network):
+            layout = torch.channels_last if channels_last else torch.contiguous_format
+            self.module = self.module.to(memory_format=layout)
+            self.images = self.images.contiguous(memory_format=layout)
         self.labels = torch.from_numpy(problem.labels).to(self.device)
         self.apply = torch.compile(self.module) if compiled else self.module
         self.optimizer = self._optimizer(problem.optimizer, problem.settings.lr)
@@ -104,15 +117,12 @@ class JaxSteps(Steps):
         }
         self.images, self.labels = map(jax.numpy.asarray, (problem.images, problem.labels))
         self.number, self.last = 0, None
-
-        def loss(params: Tree, images: Any, labels: Any) -> Any:
-            log_p = jax.nn.log_softmax(in_jax(network, params, images))
-            return -jax.numpy.take_along_axis(log_p, labels[:, None], 1).mean()
+        loss = functools.partial(mean_loss, network)
 
         @functools.partial(jax.jit, donate_argnums=(0, 1))
         def step(params: Tree, state: Tree, images: Any, labels: Any, number: Any) -> tuple:
-            value, g = jax.value_and_grad(loss)(params, images, labels)
-            return *_updated(optimizer, lr, g, state, params, number), value
+            value, g = jax.value_and_grad(loss, argnums=2)(images, labels, params)
+            return *updated(optimizer, lr, g, state, params, number), value
 
         self.advance = step
 
@@ -127,7 +137,13 @@ class JaxSteps(Steps):
         jax.block_until_ready((self.params, self.state, self.last))
 
 
-def _updated(
+def mean_loss(network: Any, images: Any, labels: Any, params: Tree) -> Any:
+    """Return the mean loss of a batch in JAX."""
+    log_p = jax.nn.log_softmax(in_jax(network, params, images))
+    return -jax.numpy.take_along_axis(log_p, labels[:, None], 1).mean()
+
+
+def updated(
     optimizer: optim.Optimizer, lr: float, g: Tree, state: Tree, params: Tree, number: Any
 ) -> tuple[Tree, Tree]:
     """Return parameters and optimizer state after an update in JAX; see `dualnet.optim`."""

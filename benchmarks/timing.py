@@ -17,7 +17,20 @@ from collections.abc import Callable
 def take_turns(
     contenders: dict[str, Callable], rounds: int, warm_up: int = 1, limit: float | None = None
 ) -> dict[str, float]:
-    """Return the median time of each contender.
+    """Return the median time of each contender, name → seconds; see `turns`."""
+    seconds = turns(contenders, rounds, warm_up, limit)
+    return {name: statistics.median(s) for name, s in seconds.items()}
+
+
+def turns(
+    contenders: dict[str, Callable],
+    rounds: int,
+    warm_up: int = 1,
+    limit: float | None = None,
+    pause: float = 0.0,
+    long: float = float("inf"),
+) -> dict[str, list[float]]:
+    """Let contenders take turns, and return the times that count of each, name → seconds.
 
     Args:
         contenders: name → function that does the work once and returns when it is done.
@@ -26,20 +39,23 @@ def take_turns(
             memory is first allocated.
         limit: the seconds after which no further round begins if three rounds counted; None for
             no limit.
-
-    Returns:
-        Name → seconds.
+        pause: the seconds before each turn, in which the threads of others fall asleep.
+        long: if a contender's last run took so many seconds, its turn is one run.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    last = dict.fromkeys(contenders, 0.0)
     began_all = time.perf_counter()
     for i in range(warm_up + rounds):
         late = limit is not None and time.perf_counter() - began_all > limit
         if late and i >= warm_up + 3:
             break
         for name, work in contenders.items():
-            work()
+            time.sleep(pause)
+            if last[name] < long:
+                work()
             began = time.perf_counter()
             work()
+            last[name] = time.perf_counter() - began
             if i >= warm_up:
-                seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(s) for name, s in seconds.items()}
+                seconds[name].append(last[name])
+    return seconds
