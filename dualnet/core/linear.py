@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.backends import overridable
+from dualnet.backends.sums import sum_over
 from dualnet.core import refusals
 from dualnet.types import Array, Axes, Cotangent, Shape, Stack, Tangent
 
@@ -99,7 +100,7 @@ def unbroadcast(t: Tangent, shape: Shape) -> Tangent:
 @LinearMap
 def sum(t: Stack, axes: Axes, keepdims: bool = False) -> Stack:
     """Sum over the axes."""
-    return t.sum(axis=axes, keepdims=keepdims)
+    return sum_over(t, axes, keepdims)
 
 
 @sum.transposed
