@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -128,14 +128,19 @@ def in_a_process(work: Work, folder: Path) -> dict[str, Any]:
 # --- what the figures say -------------------------------------------------------------------------
 
 
-def best(row: dict[str, Any], who: str) -> float | None:
-    """Return the time of the fastest of a row's contenders of a name, such as torch's layouts.
+def fastest(row: dict[str, Any], who: str) -> str | None:
+    """Return which of a row's contenders of a name is the fastest, such as a layout of torch.
 
     With several threads, those of dualnet are a rule, and the same with shards.
     """
-    times = [s for name, s in row["seconds"].items() if name in (who, f"{who}, shards")]
-    times += [s for name, s in row["seconds"].items() if name.startswith(f"{who}, channels")]
-    return min(times, default=None)
+    names = (n for n in row["seconds"] if n == who or n.startswith((f"{who}, sh", f"{who}, ch")))
+    return min(names, key=row["seconds"].__getitem__, default=None)
+
+
+def best(row: dict[str, Any], who: str) -> float | None:
+    """Return the time of the fastest contender of a name; None if there is none."""
+    name = fastest(row, who)
+    return None if name is None else row["seconds"][name]
 
 
 def ratio(over: float | None, under: float | None) -> float | None:
@@ -213,7 +218,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     if args.json and args.json.exists():
         rows = {kind(row): row for row in json.loads(args.json.read_text())["rows"]}
     around = surroundings()
-    told = {"machine": {**around["machine"], "name": platform.processor()}}
+    told = {"machine": {**around["machine"], "name": processor()}}
     for threads in args.threads:
         for section in args.sections:
             for name, network in chosen((SMALL if args.small else NETWORKS).items(), args.networks):
@@ -225,6 +230,12 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
                     found = {**told, "rows": in_order(list(rows.values()))}
                     args.json.write_text(json.dumps(found, indent=2) + "\n")
     return in_order(list(rows.values()))
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return found[1] if found else "unknown processor"
 
 
 def versions(around: dict[str, Any]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def test_the_order_of_the_published_table_holds():
 
 
 def test_the_tables_of_the_readme_are_the_committed_results():
-    """Those of benchmarks; test_experiments has the others."""
+    """Those of accuracy; test_experiments and test_networks_benchmark have the others."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for run in results("mnist.json"):
         command = run["command"].removeprefix("python train.py ")
@@ -178,19 +178,3 @@ def test_the_tables_of_the_readme_are_the_committed_results():
             f"| `{command}` | {100 * run['test_accuracy']:.2f} % | "
             f"{1e3 * run['seconds_per_step']:.1f} | {run['seconds'] / 60:.1f} |"
         ) in text
-    for row in results("mlp_jvp.json")["rows"]:
-        times = " | ".join(f"{1e3 * row['seconds'][n]:.1f}" for n in ("dualnet", "torch", "jax"))
-        assert f"| {times} | {row['ratio']:.2f} |" in text
-    for row in results("layers.json")["rows"]:
-        times = [row["seconds"][name] for name in ("whole", "shards")]
-        for peer in ("torch", "jax"):
-            times.append(min(s for name, s in row["seconds"].items() if name.startswith(peer)))
-        shown = [f"{1e3 * t:.1f}" for t in times] + [f"{r:.2f}" for r in row["ratios"].values()]
-        assert f"| {row['what']} | {' | '.join(shown)} |" in text
-    for row in results("replicated.json")["rows"]:
-        figures = [1e3 * row["seconds"][form] for form in ("fused", "copies")]
-        figures += [row["peak"][form] / 2**20 for form in ("fused", "copies")]
-        assert f"| {row['groups']} | {' | '.join(f'{x:.2f}' for x in figures)} |" in text
-    for row in results("memory.json")["rows"]:
-        mebibytes = " | ".join(f"{row[n] / 2**20:.1f}" for n in ("parameters", "passes", "step"))
-        assert f"| {row['depth']} | {mebibytes} |" in text

@@ -1,12 +1,13 @@
 """The benchmark of the papers' networks, in a small form and what its figures are made into."""
 
 import os
+import re
 from dataclasses import asdict, replace
 
 import pytest
 from peers import peer
 
-from benchmarks import networks
+from benchmarks import networks, performance
 from benchmarks.network_steps import settings_of
 from benchmarks.network_turns import Work
 from dualnet.models import MODELS
@@ -76,3 +77,62 @@ def test_the_better_form_of_each_counts():
 def test_what_a_process_times_survives_as_text():
     one = work("tangents", threads=2)
     assert Work(**asdict(one)) == one and one.rules == networks.FORWARD
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", performance.PAGES, ids=lambda page: page.name)
+def test_the_tables_of_a_page_are_the_committed_results(page):
+    """Run `python -m benchmarks.performance` after measuring."""
+    text = page.read_text(encoding="utf-8")
+    assert performance.filled(text) == text
+
+
+def test_every_table_has_a_place():
+    text = performance.PAGES[0].read_text(encoding="utf-8")
+    assert re.findall("<!-- end of (.*) -->", text) == list(performance.TABLES)
+
+
+ROW = {
+    "network": "FDFA CNN",
+    "section": "backprop",
+    "threads": 1,
+    "batch": 8,
+    "turns": 9,
+    "took": 1.0,
+    "floor": 0.001,
+    "when": "2026-01-01 10:00",
+    "versions": {"python": "3", "numpy": "2", "torch": "2", "jax": "0"},
+    "rules": ["bp", "fg-a", "fdfa"],
+    "seconds": {
+        "dualnet bp": 0.004,
+        "dualnet fg-a": 0.005,
+        "dualnet fdfa": 0.006,
+        "torch, channels first": 0.003,
+        "torch, channels last": 0.002,
+    },
+    "memory": dict.fromkeys(("dualnet bp", "dualnet fg-a", "torch, channels last"), 2 << 20),
+    "failed": {"jax": "out of time\nreally"},
+}
+
+
+def test_rows_are_made_into_tables_and_a_picture(tmp_path, monkeypatch):
+    peer("matplotlib", "plot")
+    both = ROW | {"threads": 2, "seconds": ROW["seconds"] | {"dualnet fg-a, shards": 0.003}}
+    found = {"machine": {"name": "a processor", "cores": 2}, "rows": [ROW, both]}
+    monkeypatch.setattr(performance, "results", lambda name: found)
+    row = (
+        "| FDFA CNN, 8 | 1.0 | 3.0 / 2.0 |  | 4.0 | 0.50 |  | 5.0 | 1.25 | 6.0 | 1.50 | `fdfa` |  |"
+    )
+    assert row in performance.backprop(1)
+    assert "- FDFA CNN, 8, jax: out of time" in performance.backprop(1)
+    assert "3.0 (shards) | 0.75" in performance.backprop(2)
+    assert performance.tangents(1) == performance.NOT_YET
+    assert "a processor, 2 cores" in performance.where()
+    monkeypatch.setitem(ROW, "memory", ROW["memory"] | {"dualnet fdfa": 3 << 20})
+    assert "| FDFA CNN, 8 | 2 | 2 | 3 | 2 |  |" in performance.memory_of_networks()
+    for name in ("a.svg", "b.svg", "c.png"):
+        performance.draw([ROW, both], tmp_path / name)
+    text = (tmp_path / "a.svg").read_text()
+    assert "FDFA CNN" in text and "0.50" in text and text == (tmp_path / "b.svg").read_text()
