@@ -41,11 +41,13 @@ from dualnet.learning import (
     LearnedFeedbackAlignment,
     LocalBackprop,
     LocalFeedbackAlignment,
+    Task,
     WeightPerturbation,
     split_batch,
 )
 from dualnet.learning.direct_feedback import DirectErrors
 from dualnet.nn import (
+    ACTIVATIONS,
     Activation,
     Context,
     Conv2d,
@@ -53,6 +55,8 @@ from dualnet.nn import (
     GroupedLinear,
     Layer,
     Linear,
+    Residual,
+    Sequential,
     StopGradient,
     relu,
     softmax_cross_entropy,
@@ -462,6 +466,23 @@ def test_the_projection_onto_all_activities_and_outputs_is_the_gradient(independ
     assert_close(p.step(rule, key).gradients, p.exact(), 1e-6)
     fewer = p.step(replace(rule, tangents=6), key).gradients
     assert np.abs(fewer["output"]["w"] - p.exact()["output"]["w"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("rule", [ActivityPerturbation(2), ControlVariate(3)], ids=str)
+def test_what_lies_ahead_of_an_activation_is_what_it_makes(rule, name, rng, key):
+    """Functions that are known to act entry by entry are evaluated once, others with tangents."""
+    known = ACTIVATIONS[name]
+
+    def layers(function):
+        inner = Residual({"block": Sequential({"inner": Linear(6)})})
+        yield from (("hidden", Linear(6)), ("first", Activation(function)))
+        yield from (("sum", inner), ("second", Activation(function)), ("output", Linear(3)))
+
+    p = problem(rng, key, *layers(known))
+    plain = replace(p, task=Task(Sequential(tuple(layers(lambda z: known(z)))), p.task.loss))
+    one, two = (at.step(rule, key, rule_state=p.rule_state(rule)) for at in (p, plain))
+    assert_close(one.gradients, two.gradients, 1e-12)
 
 
 @pytest.mark.parametrize("shards", [1, 3])

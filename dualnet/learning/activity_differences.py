@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -52,7 +52,7 @@ class ActivityDifferences(Differences, ActivityPerturbation):
         draw = directions.drawer(shard)
         independence = plan.independence(self.locality, through_norms=self.batch_loss == "own")
 
-        def respond(segment: Segment) -> tuple[list, dict]:
+        def respond(segment: Segment) -> tuple[Iterable, dict]:
             if not segment.cuts:
                 return [], {}
             visits: Counter[str] = Counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -114,7 +114,7 @@ class ActivityPerturbation(DrawsActivities):
     ) -> Measurement:
         independence = plan.independence(self.locality, through_norms=self.batch_loss == "own")
 
-        def respond(segment: Segment) -> tuple[list, dict]:
+        def respond(segment: Segment) -> tuple[Iterable, dict]:
             if not segment.cuts:
                 return [], {}
             d = self.answered(segment.derivatives)
@@ -177,8 +177,8 @@ class GreedyActivityPerturbation(ActivityPerturbation):
 
 def weighted_directions(
     d: Array, cuts: list[Cut], aggregate: str, independence: Mapping[str, Independence]
-) -> list[Array]:
-    """Return Σ_i c_i u_i at every cut, `(n, *S)`.
+) -> Iterator[Array]:
+    """Return Σ_i c_i u_i at every cut, `(n, *S)`, each when it is asked for.
 
     Args:
         d: derivatives `(k, n, P, G)` along the directions of all cuts together.
@@ -188,14 +188,14 @@ def weighted_directions(
     """
     if aggregate == "mean":
         mean = d / len(d)
-        return [weighted_sum(mean, cut.directions, independence[cut.path]) for cut in cuts]
+        return (weighted_sum(mean, cut.directions, independence[cut.path]) for cut in cuts)
     of_examples = np.sum(d, axis=(2, 3))
     coupled = not all(independence[cut.path].examples for cut in cuts)
     if coupled:
         of_batch = np.sum(of_examples, axis=1, keepdims=True)
         of_examples = np.broadcast_to(of_batch, of_examples.shape)
     c = projection_coefficients(of_examples, cuts, coupled)
-    return [_weighted_alike(c, cut.directions) for cut in cuts]
+    return (_weighted_alike(c, cut.directions) for cut in cuts)
 
 
 def _weighted_alike(c: Array, u: Stack) -> Array:

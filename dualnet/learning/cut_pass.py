@@ -13,20 +13,22 @@ under a greedy rule, what came before it answers to the head's loss and to no ot
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dualnet import tree
+from dualnet.core import linear
 from dualnet.core.cut_pass import CutPass, Dependence
 from dualnet.core.transforms import jvp, stop_gradient, vjp
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement
 from dualnet.learning.sites import Sites
 from dualnet.learning.task import LearnerState, Shard, Task, correct
-from dualnet.nn.activations import Activation
+from dualnet.nn.activations import ACTIVATIONS, Activation
 from dualnet.nn.heads import LocalHead
+from dualnet.nn.network import Context, Layer
 from dualnet.tree import Tree
 from dualnet.types import Array, Stack
 
@@ -82,9 +84,9 @@ class Segment:
     derivatives: Array
 
 
-Respond = Callable[[Segment], tuple[list, dict]]
-"""`respond(segment)`: for each cut the error of its activity `(n, *S)`, and what else is to be
-summed up over shards."""
+Respond = Callable[[Segment], tuple[Iterable, dict]]
+"""`respond(segment)`: for each cut the error of its activity `(n, *S)`, which may be computed when
+it is asked for, and what else is to be summed up over shards."""
 
 
 def measure_with_cuts(
@@ -115,11 +117,12 @@ def measure_with_cuts(
     cuts: list[Cut] = []
     visits: Counter[str] = Counter()
     readout: Array = None  # of the head whose own tap comes next
+    ahead: _Ahead | None = None  # at the last site where a slope was asked for
 
     with CutPass(params) as cut_pass:
 
         def tap(path: str, z: Array) -> Array:
-            nonlocal cuts, readout
+            nonlocal cuts, readout, ahead
             if path in readouts:
                 readout = z
                 return z
@@ -131,13 +134,27 @@ def measure_with_cuts(
             if path not in sites or dependence is None:
                 return z
             visits[path] += 1  # a layer may be applied several times
-            value = cut_pass.value(z)
-            slope = _slope(sites[path], value)
+            value, activation, slope = cut_pass.value(z), sites[path], None
+            if activation is not None:
+                output, slope = jvp(activation.function, (value,), (np.ones_like(value),))
             directions = draw(path, visits[path], value, slope) if draw else None
             cuts.append(Cut(path, dependence, value, directions, slope))
-            return cut_pass.cut(z, directions)
+            z = cut_pass.cut(z, directions)
+            if activation is not None:
+                ahead = _Ahead(z, activation.function, output, slope)
+            return z
 
-        context = replace(shard.context, tap=tap)
+        def around(
+            path: str, layer: Layer, params: Tree, state: Tree, x: Array, context: Context
+        ) -> tuple[Array, Tree]:
+            if ahead is None or not ahead.is_of(layer, x):
+                return layer.apply(params, state, x, context)
+            effect = cut_pass.effect(x)
+            moved = None if effect is None else linear.scale(effect, ahead.slope)
+            return cut_pass.cut(ahead.output, moved), state
+
+        slopes = any(activation is not None for activation in sites.values())
+        context = replace(shard.context, tap=tap, around=around if slopes else None)
         outputs, new_state = plan.task.network.apply(
             cut_pass.params, learner.model_state, shard.inputs, context
         )
@@ -145,33 +162,68 @@ def measure_with_cuts(
             outputs = tap("", outputs)
         segments.append(closer.at_outputs(cut_pass, cuts, outputs))
 
-    dependences, errors, sums = [], [], {}
+    gradients, sums = _Gradients(cut_pass, params), {}
     for segment in segments:
         at_cuts, more = respond(segment)
-        dependences += [cut.dependence for cut in segment.cuts]
-        errors += at_cuts
+        for cut, error in zip(segment.cuts, at_cuts, strict=True):
+            gradients.add(cut.dependence, error)
         if segment.dependence is not None:
-            dependences.append(segment.dependence)
-            errors.append(segment.error)
+            gradients.add(segment.dependence, segment.error)
         sums.update(more)
-    pulled = zip(tree.leaves(params), cut_pass.pull(dependences, errors), strict=True)
-    gradients = [
-        np.zeros_like(p) if g is None else g.astype(p.dtype, copy=False) for p, g in pulled
-    ]
     total = {
         "loss": segments[-1].losses.sum(),
         "correct": correct(segments[-1].outputs, shard.targets),
-        "gradients": tree.unflatten(params, gradients),
+        "gradients": gradients.total(),
         **sums,
     }
     return Measurement(total, stop_gradient(new_state))
 
 
-def _slope(activation: Activation | None, z: Array) -> Array | None:
-    """Return the slope of an activation at z; None where there is none."""
-    if activation is None:
-        return None
-    return jvp(activation.function, (z,), (np.ones_like(z),))[1]
+@dataclass(frozen=True)
+class _Ahead:
+    """What an activation makes of its input, known before the input arrives at it.
+
+    Attributes:
+        input: the very object that it gets.
+        function: the activation's.
+        output, slope: of the input's value.
+    """
+
+    input: Array
+    function: Callable[[Array], Array]
+    output: Array
+    slope: Array
+
+    def is_of(self, layer: Layer, x: Array) -> bool:
+        """Whether a layer applies the function to the input, and its slope is all that is needed:
+        the function is known to act entry by entry."""
+        if x is not self.input or not isinstance(layer, Activation):
+            return False
+        return layer.function is self.function and self.function in ACTIVATIONS.values()
+
+
+class _Gradients:
+    """Sums up what errors make of the parameters, cut by cut, while an error is in the cache."""
+
+    def __init__(self, cut_pass: CutPass, params: Tree):
+        self._cut_pass, self._params = cut_pass, params
+        self._sums: list[Array | None] = [None] * len(tree.leaves(params))
+
+    def add(self, dependence: Dependence, error: Array) -> None:
+        """Add the gradients of a value's parameters, given its error."""
+        pulled = self._cut_pass.pull([dependence], [error])
+        self._sums = [
+            g if total is None else total if g is None else total + g
+            for total, g in zip(self._sums, pulled, strict=True)
+        ]
+
+    def total(self) -> Tree:
+        """Return the gradients of all parameters: zeros where nothing depends on one."""
+        pairs = zip(tree.leaves(self._params), self._sums, strict=True)
+        return tree.unflatten(
+            self._params,
+            [np.zeros_like(p) if g is None else g.astype(p.dtype, copy=False) for p, g in pairs],
+        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,12 +201,12 @@ class DirectErrors(Rule):
         def losses(outputs: Array) -> Array:
             return plan.task.losses_of(outputs, shard.targets)
 
-        def respond(segment: Segment) -> tuple[list, dict]:
-            errors = [
+        def respond(segment: Segment) -> tuple[Iterable, dict]:
+            errors = (
                 self.error_at(cut.activity, matrices[cut.path], segment.error, losses)
                 for cut in segment.cuts
-            ]
-            return errors, self.feedback.statistics(segment) if errors else {}
+            )
+            return errors, self.feedback.statistics(segment) if segment.cuts else {}
 
         draw = directions.drawer(shard) if directions else None
         return measure_with_cuts(plan, learner, shard, sites, draw, self.locality, respond)

@@ -130,7 +130,10 @@ def weighted_sum(d: Array, u: Stack, independence: Independence) -> Array:
         d = np.sum(d, axis=2, keepdims=True)
     shape, groups = u.shape[1:], independence.groups
     swapped = independence.swapped and (independence.tokens or groups > 1)
-    if swapped:
+    if d.shape[2:] == (1, 1):  # one number for all of an example, which has no parts
+        swapped = False
+        parts = np.reshape(u, (len(u), shape[0], 1, 1, prod(shape[1:])))
+    elif swapped:
         n, channels, tokens = shape
         parts = np.reshape(u, (len(u), n, groups, channels // groups, tokens))
     else:
@@ -150,6 +153,9 @@ def summed_by_part(d: Array, parts: Stack, swapped: bool) -> Array:
     Returns:
         As u without k.
     """
+    if len(d) == 1:  # a product, in one pass over memory
+        d = np.swapaxes(d[0], 1, 2)[:, :, None] if swapped else d[0][..., None]
+        return d * parts[0]
     p, d = ("", d[:, :, 0]) if d.shape[2] == 1 else ("p", d)
     if swapped:
         return np.einsum(f"kn{p}g,kngcp->ngcp", d, parts)

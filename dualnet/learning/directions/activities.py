@@ -61,7 +61,7 @@ class ActivityDirections:
             u = stack(drawn) if self.k > 1 else drawn[0][None]
             if self.shared:
                 u = np.repeat(u, len(z), axis=1)
-            return u if slope is None else np.where(np.equal(slope, 0), 0, u)
+            return u if slope is None else u * np.not_equal(slope, 0)
 
         return draw
 
