@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from dualnet.backends.blas import one_thread
+from dualnet.backends.freed_memory import keep_freed_memory
 from dualnet.backends.threads import Threads
 from dualnet.random import Key
 from dualnet.types import Array, Shape
@@ -38,6 +39,7 @@ class NumpyBackend:
     read_every = 1
 
     def __init__(self, threads: int = 1):
+        keep_freed_memory()
         self.threads = threads
         self._draws = Threads(os.cpu_count() or 1)
         self._work = Threads(threads)
