@@ -52,9 +52,14 @@ def _require_less_padding(name: str, geometry: Geometry) -> None:
 
 @primitive
 def _largest(x: Array, geometry: Geometry) -> Array:
-    padded = _pad_by_nothing(x, geometry)
-    parts = (padded[:, a, b] for a, b in shifts(geometry, geometry.output_size(x.shape[1:3])))
-    return functools.reduce(np.maximum, parts)
+    # Rows first: whole rows lie together in memory, and columns are then the fewer.
+    padded, (rows, columns) = _pad_by_nothing(x, geometry), geometry.output_size(x.shape[1:3])
+    (height, width), (down, across) = geometry.window, geometry.stride
+    lines = [padded[:, i : i + down * rows : down] for i in range(height)]
+    lines = functools.reduce(np.maximum, lines)
+    return functools.reduce(
+        np.maximum, [lines[:, :, j : j + across * columns : across] for j in range(width)]
+    )
 
 
 @linearizer(_largest)
