@@ -9,7 +9,7 @@ import dualnet as dn
 from dualnet.check import references
 from dualnet.check.operations.convolution import GEOMETRIES
 from dualnet.errors import UsageError
-from dualnet.images import convolution
+from dualnet.images import convolution, minimal
 from dualnet.images.convolution import (
     convolve,
     convolve_rank_one,
@@ -114,6 +114,72 @@ def test_results_do_not_depend_on_how_many_images_are_unfolded_at_once(geometry,
         monkeypatch.setattr(convolution, "_images_at_a_time", lambda *_, n=images: n)
         for a, b in zip(whole, all_of_them(), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-13)
+
+
+# 3x3 kernels of 32 channels and more are convolved by tiles, in single precision.
+TILED = {
+    "padding": ((16, 17), ((1, 1), (1, 1)), 2, 1),
+    "no padding, odd sizes": ((15, 18), ((0, 0), (0, 0)), 3, 2),
+    "uneven padding": ((9, 12), ((0, 2), (3, 1)), 7, 3),
+    "few rows": ((3, 200), ((0, 0), (0, 0)), 2, 1),
+    "blocks of images": ((16, 16), ((1, 1), (1, 1)), 11, 9),
+}
+
+
+def tiled(rng, image, padding, images, kernels):
+    """Return images, kernels, outputs of small integers, with which no operation rounds."""
+    geometry = Geometry((3, 3), padding=padding)
+    x = rng.integers(-4, 5, (images, *image, 32)).astype(np.float32)
+    w = 4 * rng.integers(-4, 5, (kernels, 3, 3, 32, 33)).astype(np.float32)
+    y = 4 * rng.integers(-4, 5, (kernels, images, *geometry.output_size(image), 33))
+    assert minimal.serves(x, w, 32, 33, geometry)
+    return geometry, x, w, y.astype(np.float32)
+
+
+@pytest.mark.parametrize("case", TILED.values(), ids=TILED.keys())
+def test_convolution_by_tiles_is_convolution(case, rng):
+    geometry, x, w, y = tiled(rng, *case)
+    wide_x, wide_w, wide_y = (a.astype(np.float64) for a in (x, w, y))
+    assert not minimal.serves(wide_x, wide_w, 32, 33, geometry)
+    np.testing.assert_array_equal(convolve(x, w, geometry), convolve(wide_x, wide_w, geometry))
+    np.testing.assert_array_equal(
+        kernel_gradient(x, y, geometry), kernel_gradient(wide_x, wide_y, geometry)
+    )
+    np.testing.assert_array_equal(
+        convolve_transpose(y, w, geometry, case[0]),
+        convolve_transpose(wide_y, wide_w, geometry, case[0]),
+    )
+
+
+def test_tiles_round_no_more_than_windows(rng):
+    geometry, image = Geometry((3, 3), padding=((1, 1), (1, 1))), (16, 16)
+    x = rng.standard_normal((3, *image, 64), np.float32)
+    w = rng.standard_normal((1, 3, 3, 64, 32), np.float32)
+    y = rng.standard_normal((1, 3, *image, 32), np.float32)
+    for f, a, b in ((convolve, x, w), (kernel_gradient, x, y)):
+        expected = f(a.astype(np.float64), b.astype(np.float64), geometry)
+        size = f(np.abs(a), np.abs(b), geometry)  # of the products that are added up
+        assert np.abs(f(a, b, geometry) - expected).max() < 1e-6 * size.max()
+
+
+def test_infinite_pixels_spoil_their_own_windows_alone(rng):
+    geometry, x, w, y = tiled(rng, *TILED["padding"])
+    x[0, 4, 4, 0], x[1, 8, 8, 3] = np.inf, np.nan
+    with np.errstate(invalid="ignore"):
+        got = convolve(x, w, geometry), kernel_gradient(x, y, geometry)
+        x, w, y = (a.astype(np.float64) for a in (x, w, y))
+        expected = convolve(x, w, geometry), kernel_gradient(x, y, geometry)
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_large_numbers_do_not_overflow_in_tiles():
+    x = np.full((3, 16, 16, 32), 3e38, np.float32)
+    w = np.zeros((1, 3, 3, 32, 32), np.float32)
+    w[0, 0, 0] = np.eye(32) / 2
+    assert minimal.serves(x, w, 32, 32, Geometry((3, 3)))
+    y = convolve(x, w, Geometry((3, 3)))
+    np.testing.assert_array_equal(y, np.full_like(y, 1.5e38))
 
 
 @every_geometry

@@ -164,6 +164,7 @@ row(
 
 add_layer(Conv2d(4, 3, stride=2, padding=1, groups=2), (5, 4, 2), exact=True, batch=2)
 add_layer(Conv2d(3, (2, 3), bias=False), (3, 4, 2), "no bias", exact=True, batch=2)
+add_layer(Conv2d(32, 3), (18, 18, 32), "3x3, many channels", exact=True, batch=2)  # by tiles
 add_layer(Conv2d(2, 2, padding=((0, 1), (1, 0))), (3, 3, 1), "asymmetric", exact=True, batch=2)
 add_layer(MaxPool(2), (4, 5, 2), watch=True, batch=2)
 add_layer(MaxPool(3, stride=2, padding=1), (4, 4, 1), "stride and padding", watch=True, batch=2)
