@@ -12,8 +12,8 @@ With channels, each of the 16 is a product of matrices: all tiles' pixels times 
 output only depends on the pixels of its own window here, too, and its rounding error is that of the
 plain way, measured by the largest products in the window.
 
-Names of axes are those of `convolution`; T is the number of tiles, and tiles lie in rows of `across`
-below one another, `down` rows an image.
+Names of axes are those of `convolution`; T is the number of tiles, of which an image has
+`down` rows of `across`.
 
 Source: Lavin and Gray 2016, "Fast algorithms for convolutional neural networks", section 4.1.
 """

@@ -55,10 +55,11 @@ def _largest(x: Array, geometry: Geometry) -> Array:
     # Rows first: whole rows lie together in memory, and columns are then the fewer.
     padded, (rows, columns) = _pad_by_nothing(x, geometry), geometry.output_size(x.shape[1:3])
     (height, width), (down, across) = geometry.window, geometry.stride
-    lines = [padded[:, i : i + down * rows : down] for i in range(height)]
-    lines = functools.reduce(np.maximum, lines)
+    lines = functools.reduce(
+        np.maximum, (padded[:, i : i + down * rows : down] for i in range(height))
+    )
     return functools.reduce(
-        np.maximum, [lines[:, :, j : j + across * columns : across] for j in range(width)]
+        np.maximum, (lines[:, :, j : j + across * columns : across] for j in range(width))
     )
 
 
