@@ -199,10 +199,15 @@ def weighted_window_sum(x: Array, weights: Array, geometry: Geometry) -> Array:
     k, m, *_, c = x.shape
     size = weights.shape[2:4]
     out = np.empty_like(x, shape=(k, m, *size, c))
+    spread = k >= _SHARED and _apart(geometry)
+    of_pixels = _weights_of_pixels(weights, x, geometry) if spread else None
     for here in _image_blocks(x):
         block = x[:, here]
         padded = pad(np.reshape(block, (-1, *block.shape[2:])), geometry)
         padded = np.reshape(padded, (*block.shape[:2], *padded.shape[1:]))
+        if of_pixels is not None:
+            _sum_windows(padded * of_pixels[here], geometry, out[:, here])
+            continue
         for n, (lower, upper) in enumerate(shifts(geometry, size)):
             part = padded[:, :, lower, upper]
             if n == 0:
@@ -210,6 +215,46 @@ def weighted_window_sum(x: Array, weights: Array, geometry: Geometry) -> Array:
             else:
                 out[:, here] += part * weights[n, here]
     return out
+
+
+_SHARED = 4
+"""When so many directions share weights, it pays to put these on the pixels.  Measured with 128 images
+of 24x24x15: 16 directions 1.7 times as fast, 2 directions slower."""
+
+
+def _apart(geometry: Geometry) -> bool:
+    """Tell whether no pixel belongs to two windows."""
+    return all(n <= step for n, step in zip(geometry.window, geometry.stride, strict=True))
+
+
+def _weights_of_pixels(weights: Array, x: Array, geometry: Geometry) -> Array:
+    """Put the weights `(kh·kw, M, rows, columns, C)` of windows that lie apart on their pixels.
+
+    Whole images are then multiplied and whole rows are added.
+
+    Returns:
+        `(M, H', W', C)`, as padded images x `(k, M, H, W, C)` lie.
+    """
+    _, m, h, w, c = x.shape
+    spread, _ = _padded_zeros(weights, (m,), c, geometry, (h, w))
+    for n, (lower, upper) in enumerate(shifts(geometry, weights.shape[2:4])):
+        spread[:, lower, upper] = weights[n]
+    return spread
+
+
+def _sum_windows(padded: Array, geometry: Geometry, out: Array) -> None:
+    """Write the sums of windows of padded images `(k, M, H', W', C)` to `out`."""
+    (height, width), (down, across), (rows, columns) = (
+        geometry.window,
+        geometry.stride,
+        out.shape[2:4],
+    )
+    lines = padded[:, :, : down * rows : down]
+    for i in range(1, height):
+        lines = lines + padded[:, :, i : i + down * rows : down]
+    out[...] = lines[:, :, :, : across * columns : across]
+    for j in range(1, width):
+        out += lines[:, :, :, j : j + across * columns : across]
 
 
 @primitive
@@ -230,11 +275,10 @@ def weighted_window_sum_transpose(
     """
     k, m, *_, c = y.shape
     padded, inside = _padded_zeros(y, (k, m), c, geometry, image)
-    apart = all(n <= step for n, step in zip(geometry.window, geometry.stride, strict=True))
     for here in _image_blocks(y):
         for n, (lower, upper) in enumerate(shifts(geometry, y.shape[2:4])):
             target = padded[:, here, lower, upper]
-            if apart:  # no pixel belongs to two windows
+            if _apart(geometry):
                 np.multiply(y[:, here], weights[n, here], out=target)
             else:
                 target += y[:, here] * weights[n, here]
