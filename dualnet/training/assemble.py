@@ -107,7 +107,7 @@ def _with_outputs(model: Model, in_shape: Shape, outputs: int) -> Layer:
 def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Trainer:
     """Return the trainer that the settings describe, with its data on the device if they fit."""
     objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
-    backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
+    backend = backends.get(settings.backend, settings.threads_so_far, settings.matmul_precision)
     if not dataset.on_disk:
         arrays = ("train_images", "train_labels", "test_images", "test_labels")
         dataset = replace(

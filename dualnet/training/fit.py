@@ -25,7 +25,7 @@ from dualnet.training.objective import OBJECTIVES
 from dualnet.training.resolve import resolve
 from dualnet.training.run import Callback, run
 from dualnet.training.run_folder import RunFolder
-from dualnet.training.settings import Settings, build
+from dualnet.training.settings import AUTO, Settings, build
 from dualnet.training.trained import FittedNetwork
 from dualnet.types import Shape
 
@@ -116,18 +116,20 @@ def fit(
         with out_of_memory_explained(chosen):
             network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
         require_memory(chosen, network, dataset.in_shape, len(dataset.train_images))
-        begun = resume and _holds_the_same_run(folder, chosen)
+        if begun := resume and _holds_the_same_run(folder, chosen):
+            chosen = _with_threads_of(folder, chosen)
         return run(chosen, network, dataset, folder, resume=begun, callbacks=callbacks, quiet=quiet)
 
 
 def loaded(settings: Settings, data_dir: str | None, quiet: bool) -> tuple[Settings, Dataset]:
     """Return the settings, with the backend that `auto` finds, and the data set that they name."""
     # The backend comes first, to say at once if it cannot be used.
-    backend = backends.get(settings.backend, settings.threads, settings.matmul_precision)
+    backend = backends.get(settings.backend, settings.threads_so_far, settings.matmul_precision)
     # Where `auto` chooses NumPy, settings for CuPy are dropped.
     of_cupy: dict[str, Any] = {"matmul_precision": "full", "graph": True}
     dropped = {} if backend.name == "cupy" else of_cupy
-    settings = replace(settings, backend=backend.name, threads=backend.threads, **dropped)
+    threads = AUTO if settings.threads == AUTO else backend.threads
+    settings = replace(settings, backend=backend.name, threads=threads, **dropped)
     of_data = {name: getattr(settings, name) for name in _OF_DATA}
     return settings, data.load(settings.dataset, data_dir, quiet=quiet, **of_data)
 
@@ -168,12 +170,19 @@ def _holds_the_same_run(folder: RunFolder | None, chosen: Settings) -> bool:
     # As JSON has them: there a tuple is a list.
     before, now = (json.loads(json.dumps(one.as_json())) for one in (folder.settings(), chosen))
     for name, value in now.items():
-        if name != "epochs" and before[name] != value:
+        if (name, value) != ("threads", AUTO) and name != "epochs" and before[name] != value:
             raise UsageError(
                 f"fit: resume: the run in {folder.path} has {name} {before[name]!r}, got "
                 f"{value!r}; give it the same, or choose another run_dir"
             )
     return True
+
+
+def _with_threads_of(folder: RunFolder | None, chosen: Settings) -> Settings:
+    """Return the settings with the threads that `auto` chose when the run began."""
+    if folder is None or chosen.threads != AUTO:
+        return chosen
+    return replace(chosen, threads=folder.settings().threads)
 
 
 def _require_targets(chosen: Settings, dataset: Dataset) -> None:

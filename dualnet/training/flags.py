@@ -15,7 +15,7 @@ from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
 from dualnet.naming import flag, shown
 from dualnet.nn import READS
 from dualnet.training.checkpoint_interval import USUAL_INTERVAL
-from dualnet.training.parser import Parser, number, whole
+from dualnet.training.parser import Parser, number, whole, whole_or_auto
 from dualnet.training.resolve import (
     DATASET_DEFAULTS,
     DEFAULTS,
@@ -122,7 +122,12 @@ HOW_TO_LEARN: Flags = {
 
 WHERE_AND_HOW_TO_REPORT: Flags = {
     "--backend": _one_of(backends.NAMES) | {"help": "{}; default numpy"},
-    "--threads": _INT | {"help": "how many shards run at a time; default 1"},
+    "--threads": {
+        "type": whole_or_auto,
+        "metavar": "N",
+        "help": "how many shards run at a time; auto tries at the start whether a shard on each "
+        "core is quicker than one piece; default 1",
+    },
     "--shards": _INT
     | {"help": "pieces that a batch is cut into, to bound memory; default one for each thread"},
     "--no-graph": {

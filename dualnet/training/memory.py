@@ -90,7 +90,7 @@ def require_memory(
             f"take a smaller model{fewer}"
         )
     k = _tangents_at_once(settings)
-    rows = -(-min(settings.batch_size, images) // (settings.shards or settings.threads))
+    rows = -(-min(settings.batch_size, images) // (settings.shards or settings.threads_so_far))
     carried = rows * widest * size
     if weights + k * carried <= has:
         return

@@ -67,6 +67,11 @@ def whole(text: str) -> int:
     return _read(int, "int", text)
 
 
+def whole_or_auto(text: str) -> int | str:
+    """Return the int that a value of a flag is, or `auto`."""
+    return text if text == "auto" else whole(text)
+
+
 def number(text: str) -> float:
     """Return the number that a value of a flag is."""
     return _read(float, "float", text)

@@ -20,6 +20,7 @@ from dualnet.training.epoch import course, step_number
 from dualnet.training.loop import Trainer
 from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.settings import Settings
+from dualnet.training.thread_choice import with_threads
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def find_rates(
         )
     with out_of_memory_explained(settings), np.errstate(all="ignore"):
         alone = replace(settings, early_stop=None, grad_stats=None)
-        trainer = make_trainer(alone, network, dataset)
+        _, trainer, _ = with_threads(alone, make_trainer(alone, network, dataset))
         per_epoch = len(trainer.order(0))
         steps = per_epoch if rate_steps is None else rate_steps
         if not 1 <= steps <= per_epoch * settings.epochs:

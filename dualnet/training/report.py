@@ -44,6 +44,7 @@ class Report:
         folder: of the run or of all runs; None for none.
         quiet: whether nothing is shown.
         differs: what is not as it was when the run began.
+        threads: what `auto` chose, and why; "" where nothing was chosen.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class Report:
         folder: RunFolder | None = None,
         quiet: bool = False,
         differs: str = "",
+        threads: str = "",
     ):
         self._trainer, self._settings, self._quiet = trainer, settings, quiet
         self._seeds, self._folder, self._differs = tuple(seeds), folder, differs
+        self._threads = threads
         self._began, self._done = time.perf_counter(), 0
 
     def begin(self, start: TrainState) -> None:
@@ -128,6 +131,8 @@ class Report:
         }
         if chosen.objective not in ("supervised", "regression"):
             lines["objective"] = _with_options(chosen.objective, chosen.objective_options)
+        if self._threads:
+            lines["threads"] = self._threads
         if len(start.history):
             lines["goes on"] = f"after epoch {len(start.history)}"
         if self._differs:

@@ -34,6 +34,7 @@ from dualnet.training.run_folder import BEST, DIVERGED, NETWORK, SUMMARY, RunFol
 from dualnet.training.same_network import require_same_run
 from dualnet.training.settings import Settings
 from dualnet.training.state import Carried, TrainState
+from dualnet.training.thread_choice import with_threads
 from dualnet.training.trained import FittedNetwork, Trained, parts_of
 from dualnet.tree import Tree
 
@@ -71,6 +72,7 @@ def run(
     """
     with nullcontext() if folder is None else folder.claimed(), out_of_memory_explained(settings):
         trainer = make_trainer(settings, network, dataset)
+        settings, trainer, threads = with_threads(settings, trainer)
         if folder is None:
             one = Run(settings, trainer, callbacks)
         else:
@@ -78,7 +80,9 @@ def run(
             one = KeptRun(settings, trainer, folder, data, resume, callbacks)
         if one.done is not None:
             return one.fitted(one.start)
-        report = Report(trainer, settings, folder=folder, quiet=quiet, differs=one.differs)
+        report = Report(
+            trainer, settings, folder=folder, quiet=quiet, differs=one.differs, threads=threads
+        )
         report.begin(one.start)
 
         def on_epoch(state: TrainState) -> bool:

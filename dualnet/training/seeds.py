@@ -22,6 +22,7 @@ from dualnet.training.settings import Settings
 from dualnet.training.side_by_side import train_side_by_side
 from dualnet.training.spread import Spread
 from dualnet.training.state import TrainState
+from dualnet.training.thread_choice import with_threads
 
 Outcomes = dict[int, dict[str, Any] | DivergedError]
 """The summary of each run, or why it has diverged, by its seed."""
@@ -69,6 +70,7 @@ def run_seeds(
             if not resume:
                 one.require_unused()
         trainer = make_trainer(settings, network, dataset)
+        settings, trainer, threads = with_threads(settings, trainer)
         folder.write_seeds(settings, seeds)
         if folder.holds(SUMMARY):  # of fewer epochs
             folder.remove(SUMMARY)
@@ -89,7 +91,13 @@ def run_seeds(
             ones = [one.settings.seed for one in together]
             differs = together[0].differs
             report = Report(
-                trainer, settings, seeds=ones, folder=folder, quiet=quiet, differs=differs
+                trainer,
+                settings,
+                seeds=ones,
+                folder=folder,
+                quiet=quiet,
+                differs=differs,
+                threads=threads,
             )
             outcomes |= _train(together, report, quiet)
         return combined({seed: outcomes[seed] for seed in seeds}, folder)

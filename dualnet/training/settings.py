@@ -19,6 +19,9 @@ DTYPES = ("float32", "float64")
 ON_NAN = ("stop", "skip")
 """What a number that is not finite may do to a run."""
 
+AUTO = "auto"
+"""The number of threads that a run chooses when it begins."""
+
 MOST_THREADS = 1024
 """More than the cores of any machine."""
 
@@ -45,7 +48,8 @@ class Settings:
         augment: how training images are changed at random, a name in `data.AUGMENTATIONS`.
         dtype: float32 or float64, of pixels and parameters.
         backend: a name in `backends.NAMES`.
-        threads: how many shards of a batch run at a time.
+        threads: how many shards of a batch run at a time; `auto` until a run that begins has
+            chosen, see `thread_choice`.
         matmul_precision: how CuPy rounds the factors of float32 matrix products: a name in
             `backends.MATMUL_PRECISIONS`.
         graph: whether CuPy records steps and evaluations as CUDA graphs and repeats them.
@@ -84,7 +88,7 @@ class Settings:
     augment: str = "none"
     dtype: str = "float32"
     backend: str = "numpy"
-    threads: int = 1
+    threads: int | str = 1
     matmul_precision: str = "full"
     graph: bool = True
     shards: int | None = None
@@ -107,7 +111,8 @@ class Settings:
     recipe: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "threads"):
+        of_auto = () if self.threads == AUTO else ("threads",)
+        for name in ("epochs", "batch_size", *of_auto):
             require_count("", named(name), getattr(self, name))
         at_least_one = ("grad_stats", "shards", "limit_train", "limit_test", "validation")
         for name in (*at_least_one, "early_stop"):
@@ -119,7 +124,7 @@ class Settings:
                 f"{named('validation')} N"
             )
         for name, most in (("threads", MOST_THREADS), ("shards", self.batch_size)):
-            if (getattr(self, name) or 1) > most:
+            if getattr(self, name) not in (None, AUTO) and getattr(self, name) > most:
                 of = f", {assigned('batch_size', most)}" if name == "shards" else ""
                 raise UsageError(
                     f"{named(name)}: expected at most {most}{of}, got {getattr(self, name)}"
@@ -144,6 +149,11 @@ class Settings:
                 f"{named(self.matmul_precision)} is of no use to {assigned('backend', 'numpy')}; "
                 "it is for cupy"
             )
+
+    @property
+    def threads_so_far(self) -> int:
+        """How many threads there are: one until `auto` has chosen."""
+        return self.threads if isinstance(self.threads, int) else 1
 
     @property
     def title(self) -> str:
