@@ -26,6 +26,7 @@ from dualnet.core.tables.writing import WRITES
 from dualnet.errors import TangentError, UsageError
 from dualnet.models import MODELS
 from dualnet.nn import losses
+from dualnet.nn.affine import affine
 from dualnet.optim import Optimizer
 
 COVERED = {row.covers for row in ROWS}
@@ -295,11 +296,11 @@ def test_an_index_kept_from_an_earlier_call_fails(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "fn"),
     [
-        ("model mlp", np.matmul),
+        ("model mlp", affine),
         ("model mlp", nn.relu),
         ("model mlp", nn.softmax_cross_entropy),
         ("model mlp-gelu", nn.gelu),
-        ("Linear", np.matmul),
+        ("Linear", affine),
         ("LayerNorm", nn.normalize),
         ("MultiHeadAttention", nn.softmax),
         ("Residual-shortcut", np.tanh),

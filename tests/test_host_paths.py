@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+import dualnet as dn
 from dualnet.backends.sums import sum_over
+from dualnet.core.spaces import RankOne
+from dualnet.nn.affine import affine
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -32,3 +35,35 @@ def test_sums_over_rows_keep_infinities_to_their_columns():
     with np.errstate(invalid="ignore"):
         total = sum_over(x, (-2,))
     np.testing.assert_array_equal(total, [4096, np.inf, np.nan, np.nan, 4096, 4096])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rank_one", [False, True])
+@pytest.mark.parametrize(
+    ("lead", "p", "q", "k"),
+    [((7,), 3, 4, 2), ((300, 7), 5, 6, 3), ((2080,), 8, 256, 2), ((0,), 3, 2, 2), ((3,), 0, 2, 2)],
+)
+def test_a_linear_map_sums_up_its_tangents(lead, p, q, k, rank_one, dtype, rng):
+    """The sum is made block by block; it is that of the tangents by each argument alone."""
+    shapes = {"x": (*lead, p), "w": (p, q), "b": (q,)}
+    primals = {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
+    t = {n: rng.standard_normal((k, *shape)).astype(dtype) for n, shape in shapes.items()}
+    if rank_one:
+        t["w"] = RankOne(*(rng.standard_normal((k, n)).astype(dtype) for n in (p, q)))
+
+    def tangent(*names):
+        def f(*moving):
+            return affine(*(primals | dict(zip(names, moving, strict=True))).values())
+
+        return dn.jvp(f, tuple(primals[n] for n in names), tuple(t[n] for n in names))[1]
+
+    w = t["w"].dense() if rank_one else t["w"]
+    x, by_x = primals["x"], t["x"] @ primals["w"]
+    by_w = np.stack([x @ direction for direction in w])
+    by_b = np.broadcast_to(np.reshape(t["b"], (k, *(1 for _ in lead), q)), by_w.shape)
+    close = {"rtol": 0, "atol": 1e3 * np.finfo(dtype).eps}
+    np.testing.assert_allclose(tangent("w"), by_w, **close)
+    np.testing.assert_allclose(tangent("w", "b"), by_w + by_b, **close)
+    np.testing.assert_allclose(tangent("x", "w"), by_x + by_w, **close)
+    np.testing.assert_allclose(tangent("x", "w", "b"), by_x + by_w + by_b, **close)
+    np.testing.assert_allclose(tangent("x", "b"), by_x + by_b, **close)

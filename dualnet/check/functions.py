@@ -19,6 +19,7 @@ from dualnet.nn import (
     softmax,
     tanh,
 )
+from dualnet.nn.affine import affine
 from dualnet.nn.normalization import _fused
 from dualnet.nn.pooling import _largest
 
@@ -48,6 +49,16 @@ row(gelu, "", lambda _xp, x: gelu(x), (2, 3), composed=lambda xp, x: references.
 row = adder(ROWS, "layers")
 _shape: tuple[int, ...]
 _axes: tuple[int, ...]
+for _shape in ((3, 2), (2, 3, 2)):
+    row(
+        affine,
+        f"{_shape}",
+        lambda _xp, x, w, b: affine(x, w, b),
+        _shape,
+        (2, 4),
+        (4,),
+        composed=lambda _xp, x, w, b: x @ w + b,
+    )
 for _shape, _axis in (((3,), -1), ((2, 3), -1), ((2, 3), 0), ((2, 3, 4), 1), ((2, 3, 4), -2)):
     row(
         softmax,

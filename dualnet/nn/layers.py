@@ -10,6 +10,7 @@ import numpy as np
 from dualnet.backends.overridable import matmul
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
+from dualnet.nn.affine import affine, as_rows
 from dualnet.nn.initial import initial, initial_bias, require_initializer
 from dualnet.nn.network import Context, Layer
 from dualnet.options import require_count
@@ -57,12 +58,10 @@ class Linear(Layer):
                 f"Linear: weights {w.shape} expect inputs (..., {w.shape[0]}), got {x.shape}; init "
                 "gets the shape of one example, without the batch"
             )
-        if x.ndim == 2:
-            y = matmul(x, w)
-        else:  # one product for all rows, because x @ w would make one for each matrix of x
-            rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-            y = np.reshape(matmul(rows, w), (*x.shape[:-1], w.shape[-1]))
-        return (y + params["b"] if self.bias else y), state
+        if self.bias:
+            return affine(x, w, params["b"]), state
+        # One product for all rows, because x @ w would make one for each matrix of x.
+        return np.reshape(matmul(as_rows(x), w), (*x.shape[:-1], w.shape[-1])), state
 
 
 @dataclass(frozen=True)
