@@ -5,6 +5,7 @@ import pytest
 from peers import peer
 
 import dualnet as dn
+from dualnet.backends.overridable import matmul_of_rows
 from dualnet.errors import MissingRuleError
 
 linalg = np.linalg
@@ -399,3 +400,20 @@ def test_functions_of_equal_values_against_jax(rng):
             expected = jax.grad(lambda a, f=f: f(jax.numpy, (a + a.T) / 2))(a)
         got = dn.grad(lambda a, f=f: f(np, (a + a.T) / 2))(a)
         np.testing.assert_allclose(got, np.asarray(expected), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 128, 129])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_few_rows_by_a_transposed_matrix(rng, rows, dtype):
+    """The product of the transposes, copied, is the product, in memory as the product is."""
+    x, w = (rng.normal(size=shape).astype(dtype) for shape in ((rows, 130), (1010, 130)))
+    product, expected = matmul_of_rows(x, w.T), x @ w.T
+    np.testing.assert_allclose(product, expected, rtol=0, atol=300 * np.finfo(dtype).eps)
+    assert product.dtype == expected.dtype and product.flags.c_contiguous
+
+
+def test_nan_and_infinities_in_few_rows_by_a_transposed_matrix():
+    x, w = np.ones((2, 128), np.float32), np.ones((1024, 128), np.float32)
+    x[0, 3], x[1, 5], w[7, 5] = np.nan, np.inf, 0.0
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(matmul_of_rows(x, w.T), x @ w.T)

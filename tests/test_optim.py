@@ -572,3 +572,30 @@ def test_a_norm_that_makes_no_sense(norm):
     params = {"w": np.ones(3)}
     with pytest.raises(UsageError, match=r"^SGD.update: expected clip_norm from 1e-30 to 1e30, g"):
         SGD().update(params, SGD().init(params), params, 0.1, clip_norm=norm)
+
+
+@pytest.mark.parametrize("family", [Adam, AdamW])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_adam_in_three_arrays_is_its_formula(monkeypatch, rng, family, dtype, order):
+    """Bit for bit, laid out as the parameter, with NaN and infinities, and nothing is changed."""
+    optimizer = family(weight_decay=0.1)
+    p, g = (rng.normal(size=(5, 7)).astype(dtype) for _ in range(2))
+    g[0, :3] = np.nan, np.inf, -np.inf
+    g = np.asarray(g, order=order)
+    s = {name: np.abs(rng.normal(size=(5, 7))).astype(dtype) for name in optimizer.state_names}
+    before = {name: x.copy() for name, x in {**s, "p": p, "g": g}.items()}
+    with np.errstate(all="ignore"):
+        new_p, new_s = optimizer.update_leaf(g, s, p, 0.1, 3)
+        monkeypatch.setattr("dualnet.optim.adam._in_three_arrays", by_formula)
+        plain_p, plain_s = optimizer.update_leaf(g, s, p, 0.1, 3)
+    np.testing.assert_array_equal(new_p, plain_p, strict=True)
+    tree.map(lambda a, b: np.testing.assert_array_equal(a, b, strict=True), new_s, plain_s)
+    assert new_p.flags.c_contiguous
+    tree.map(np.testing.assert_array_equal, {**s, "p": p, "g": g}, before)
+
+
+def by_formula(how, g, m, v, p, rate, epsilon):
+    m = how.beta1 * m + (1.0 - how.beta1) * g
+    v = how.beta2 * v + (1.0 - how.beta2) * (g * g)
+    return p - rate * (m / (np.sqrt(v) + epsilon)), m, v

@@ -82,6 +82,27 @@ matmul = overridable(np.matmul)
 A device may read the operands as they lie in memory, transposed or repeated, and may round float32
 factors where the user allows it."""
 
+_FEW_ROWS, _MANY_ENTRIES, _LONG_ROWS = 128, 1 << 17, 128
+
+
+def matmul_of_rows(x: Array, y: Array) -> Array:
+    """Return x @ y for two matrices, as `matmul`, and quicker on the host where x has few rows.
+
+    In reverse mode y is the transpose of a matrix of weights, read as it lies in memory.  For up to
+    128 rows OpenBLAS then takes 1.1 to 2.7 times as long as for (yᵀ xᵀ)ᵀ, which is copied here.
+    """
+    if (
+        type(x) is np.ndarray is type(y)
+        and len(x) <= _FEW_ROWS
+        and y.size >= _MANY_ENTRIES
+        and len(y) >= _LONG_ROWS
+        and y.flags.f_contiguous
+        and y.dtype.char in "fd"
+    ):
+        return np.ascontiguousarray(np.matmul(y.T, x.T).T)
+    return matmul(x, y)
+
+
 concatenate = overridable(np.concatenate)
 """`np.concatenate`, for arrays that may be many.
 

@@ -136,7 +136,7 @@ def cast(t: Stack, dtype: Any) -> Stack:
 def matmul(t: Stack, y: Array) -> Stack:
     """Return t @ y for t `(k, ..., m, n)` and a constant y `(..., n, p)`."""
     if y.ndim == 2:  # one product for all directions
-        return np.reshape(overridable.matmul(_rows(t), y), (*t.shape[:-1], y.shape[1]))
+        return np.reshape(overridable.matmul_of_rows(_rows(t), y), (*t.shape[:-1], y.shape[1]))
     return overridable.matmul(align(t, y.ndim), y)
 
 

@@ -112,7 +112,10 @@ def has_nan(x: Array) -> bool:
     """
     if isinstance(x, Dual):
         return has_nan(x.primal) or has_nan(x.tangent)
-    return isinstance(x, np.ndarray) and bool(np.logical_or.reduce(np.isnan(x), axis=None))
+    # NaN is the largest of what it is among, and one number is quicker to ask than a mask to fill
+    return isinstance(x, np.ndarray) and bool(
+        np.isnan(np.maximum.reduce(x, axis=None, initial=-np.inf))
+    )
 
 
 def _with_factors(params: tuple, change: Callable, keep: bool = False) -> tuple:

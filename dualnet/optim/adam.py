@@ -39,14 +39,7 @@ class Adam(Optimizer):
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
         g = add_decay(g, self.weight_decay, p)
-        m = self.beta1 * s["first_moment"] + (1.0 - self.beta1) * g
-        v = self.beta2 * s["second_moment"] + (1.0 - self.beta2) * (g * g)
-        # m' / (sqrt(v') + epsilon) is multiplied through by c = sqrt(1 - beta2^t), so that both
-        # corrections are plain numbers and cost no pass over the arrays.
-        c = square_root(1.0 - self.beta2**step)
-        rate = lr * c / (1.0 - self.beta1**step)
-        new_p = p - rate * (m / (np.sqrt(v) + c * self.epsilon))
-        return new_p, {"first_moment": m, "second_moment": v}
+        return update_by_moments(self, g, s, p, lr, step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +70,50 @@ class AdamW(Optimizer):
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
-        m = self.beta1 * s["first_moment"] + (1.0 - self.beta1) * g
-        v = self.beta2 * s["second_moment"] + (1.0 - self.beta2) * (g * g)
-        # The corrections of m and v are plain numbers here, as in `Adam`.
-        c = square_root(1.0 - self.beta2**step)
-        rate = lr * c / (1.0 - self.beta1**step)
-        kept = (1.0 - lr * self.weight_decay) * p
-        new_p = kept - rate * (m / (np.sqrt(v) + c * self.epsilon))
-        return new_p, {"first_moment": m, "second_moment": v}
+        return update_by_moments(self, g, s, (1.0 - lr * self.weight_decay) * p, lr, step)
+
+
+def update_by_moments(
+    how: Adam | AdamW, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
+) -> tuple[Array, dict[str, Array]]:
+    """Return p - lr m' / (sqrt(v') + epsilon), and the state with the new m and v.
+
+    Args:
+        how: has beta1, beta2 and epsilon.
+        g, s, p, lr, step: as in `Optimizer.update_leaf`; g and p are taken as they are.
+    """
+    m, v = s["first_moment"], s["second_moment"]
+    # m' / (sqrt(v') + epsilon) is multiplied through by c = sqrt(1 - beta2^t), so that both
+    # corrections are plain numbers and cost no pass over the arrays.
+    c = square_root(1.0 - how.beta2**step)
+    rate, epsilon = lr * c / (1.0 - how.beta1**step), c * how.epsilon
+    plain = type(g) is type(m) is type(v) is type(p) is np.ndarray
+    if plain and p.ndim and g.dtype == m.dtype == v.dtype == p.dtype:
+        new_p, m, v = _in_three_arrays(how, g, m, v, p, rate, epsilon)
+    else:
+        m = how.beta1 * m + (1.0 - how.beta1) * g
+        v = how.beta2 * v + (1.0 - how.beta2) * (g * g)
+        new_p = p - rate * (m / (np.sqrt(v) + epsilon))
+    return new_p, {"first_moment": m, "second_moment": v}
+
+
+def _in_three_arrays(
+    how: Adam | AdamW, g: Array, m: Array, v: Array, p: Array, rate: float, epsilon: float
+) -> tuple[Array, Array, Array]:
+    """Return the new p, m and v, bit for bit those of the formulas, for NumPy arrays of one dtype.
+
+    No other memory is new: its pages can take longer than the arithmetic.
+    """
+    new_p = np.multiply(g, 1.0 - how.beta1, out=np.empty_like(p))  # laid out as p
+    m = how.beta1 * m
+    m += new_p
+    np.multiply(g, g, out=new_p)
+    new_p *= 1.0 - how.beta2
+    v = how.beta2 * v
+    v += new_p
+    np.sqrt(v, out=new_p)
+    new_p += epsilon
+    np.divide(m, new_p, out=new_p)
+    new_p *= rate
+    np.subtract(p, new_p, out=new_p)
+    return new_p, m, v
