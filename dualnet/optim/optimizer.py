@@ -195,7 +195,7 @@ class Optimizer(Options):
         ]
         if check:
             self._check_updated(params, updated)
-        new_params = tree.unflatten(params, [as_array(new_p) for new_p, _ in updated])
+        new_params = tree.unflatten(params, _arrays([new_p for new_p, _ in updated]))
         return new_params, self._opt_state_like(params, [new_s for _, new_s in updated])
 
     def _rates(self, lr: float, factors: Tree | None, params: Tree) -> list[float]:
@@ -253,9 +253,14 @@ class Optimizer(Options):
     def _opt_state_like(self, params: Tree, leaves: list[dict[str, Array]]) -> dict[str, Tree]:
         """Turn the states of single parameters into one tree like `params` for each name."""
         return {
-            name: tree.unflatten(params, [as_array(leaf[name]) for leaf in leaves])
+            name: tree.unflatten(params, _arrays([leaf[name] for leaf in leaves]))
             for name in self.state_names
         }
+
+
+def _arrays(leaves: list[Array]) -> list[Array]:
+    """Return arrays of no axes in the place of NumPy's scalars, which operators make of them."""
+    return [x if type(x) is np.ndarray else as_array(x) for x in leaves]
 
 
 def add_decay(g: Array, weight_decay: float, p: Array) -> Array:
