@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from peers import peer
 
+from dualnet import data
 from dualnet.backends import NumpyBackend, blas
 from dualnet.learning import Backprop, Batch, LearnerState, Plan, Task, estimate_gradient
 from dualnet.nn import Conv2d, Flatten, Linear, Sequential, softmax_cross_entropy
 from dualnet.random import Key
+from dualnet.training.assemble import TABLES, make_trainer
+from dualnet.training.evaluation import Evaluation
+from dualnet.training.resolve import resolve
 
 ROOT = Path(__file__).parent.parent
 
@@ -111,3 +115,16 @@ def test_a_setting_in_the_environment_is_seen(chosen):
         timeout=120,
     )
     assert done.stdout.strip() == str(bool(chosen)), done.stderr
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_an_evaluation_of_a_small_network_has_one_thread(threads, monkeypatch, fits):
+    """With one unit more it is none."""
+    digits = data.load("digits", limit_train=8, limit_test=8)
+    network = of_linear(blas.SMALL // (8 * 64) + (0 if fits else 1))
+    settings = resolve({"rule": "bp"}, TABLES)
+    trainer = make_trainer(settings, network, digits)
+    now, seen = trainer.start(), []
+    monkeypatch.setattr(Evaluation, "__call__", lambda *_: seen.append(threads()))
+    trainer.evaluate(now)
+    assert seen == ([1] if fits else [2])

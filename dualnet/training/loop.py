@@ -14,6 +14,7 @@ import numpy as np
 from dualnet import tree
 from dualnet.analysis import Point, compare
 from dualnet.backends import Backend
+from dualnet.backends.blas import threads_for
 from dualnet.data import Dataset, batches
 from dualnet.data.augment import Augmentation
 from dualnet.learning import (
@@ -374,7 +375,8 @@ class Trainer:
 
     def evaluate(self, now: TrainState) -> tuple[float, float]:
         """Return mean loss (in nats) and accuracy on the test images, in evaluation mode."""
-        return self._evaluation(now.carried)
+        with threads_for(self.plan.largest_product * len(self.dataset.test_images)):
+            return self._evaluation(now.carried)
 
     @cached_property
     def _evaluation(self) -> Evaluation:
