@@ -19,7 +19,7 @@ from dualnet.nn import (
     softmax,
     tanh,
 )
-from dualnet.nn.affine import affine
+from dualnet.nn.affine import add_bias, affine
 from dualnet.nn.normalization import _fused
 from dualnet.nn.pooling import _largest
 
@@ -59,6 +59,14 @@ for _shape in ((3, 2), (2, 3, 2)):
         (4,),
         composed=lambda _xp, x, w, b: x @ w + b,
     )
+row(
+    add_bias,
+    "",
+    lambda _xp, y, b: add_bias(2.0 * y, b),
+    (2, 3, 4),
+    (4,),
+    composed=lambda _xp, y, b: 2.0 * y + b,
+)
 for _shape, _axis in (((3,), -1), ((2, 3), -1), ((2, 3), 0), ((2, 3, 4), 1), ((2, 3, 4), -2)):
     row(
         softmax,

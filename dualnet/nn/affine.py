@@ -23,12 +23,36 @@ fewer rows BLAS takes long to arrange the weights."""
 @primitive
 def affine(x: Array, w: Array, b: Array) -> Array:
     """Return x w + b: `(..., q)` for x `(..., p)`, w `(p, q)` and b `(q,)`."""
-    y = matmul(as_rows(x), w)
+    y = add_bias(matmul(as_rows(x), w), b)
+    return y if x.ndim == 2 else np.reshape(y, (*x.shape[:-1], w.shape[1]))
+
+
+@primitive
+def add_bias(y: Array, b: Array) -> Array:
+    """Return y + b, in place where y `(..., q)` and b `(q,)` are arrays of the host.
+
+    y must be an array that the caller has made, and so must its tangent.
+    """
     if type(y) is np.ndarray and y.dtype == b.dtype:
         y += b
-    else:
-        y = y + b
-    return y if x.ndim == 2 else np.reshape(y, (*x.shape[:-1], w.shape[1]))
+        return y
+    return y + b
+
+
+def _evaluate_bias(level: Level, args: tuple, kwargs: dict) -> Any:
+    primals, tangents = take_apart(args, level)
+    out, (ty, tb) = add_bias(*primals), tangents
+    if type(ty) is np.ndarray and type(tb) is np.ndarray and ty.dtype == tb.dtype:
+        ty += np.reshape(tb, (len(tb), *(1,) * (out.ndim - 1), tb.shape[1]))
+        return Dual(out, ty, level)
+    return with_tangent(add_bias, level, out, tangents, _BIAS_MAPS, (out, *primals), {})
+
+
+_BIAS_MAPS = (
+    lambda t, out, y, b: t,
+    lambda t, out, y, b: linear.stretch(t, out.shape),
+)
+register(add_bias, _evaluate_bias, _BIAS_MAPS, leading=2)
 
 
 def as_rows(x: Array) -> Array:

@@ -10,6 +10,7 @@ from dualnet.core.dual import astype
 from dualnet.errors import UsageError
 from dualnet.images.convolution import convolve
 from dualnet.images.windows import Geometry
+from dualnet.nn.affine import add_bias
 from dualnet.nn.initial import initial, initial_bias, require_initializer
 from dualnet.nn.network import Context, Layer
 from dualnet.options import make_tuples, require_count
@@ -109,7 +110,7 @@ class Conv2d(Layer):
 
     def apply(self, params: Tree, state: Tree, x: Array, context: Context) -> tuple[Array, Tree]:
         y = conv2d(x, params["w"], stride=self.stride, padding=self.padding, groups=self.groups)
-        return (y + params["b"] if self.bias else y), state
+        return (add_bias(y, params["b"]) if self.bias else y), state
 
     def _geometry(self) -> Geometry:
         """Return the windows; raise a UsageError for options that make none."""
