@@ -8,6 +8,7 @@ from dualnet.errors import UsageError
 from dualnet.random import Key
 
 BLOCK = 65_536
+BLOCKS = {"normal": BLOCK, "uniform": BLOCK, "signs": 1 << 20}
 """Entries per generator of `NumpyBackend`: the places where a draw could come apart."""
 
 MOMENTS = {
@@ -82,8 +83,9 @@ def assert_parts_are_of_the_whole(backend, draw, dtype, key, shape, parts):
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_parts_of_a_draw(draw, dtype, key, rng):
-    n = 2 * BLOCK + 1000
-    edges = [0, 1, 63, 64, 65, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLOCK, n]
+    block = BLOCKS[draw]
+    n = 2 * block + 1000
+    edges = [0, 1, 63, 64, 65, block - 1, block, block + 1, 2 * block - 1, 2 * block, n]
     parts = [(a, b) for a in edges for b in edges if a <= b]
     parts += [sorted(rng.integers(0, n + 1, 2)) for _ in range(20)]
     assert_parts_are_of_the_whole(NumpyBackend(), draw, dtype, key, (n,), parts)
@@ -120,7 +122,7 @@ def test_the_shape_only_folds_the_sequence(draw, key):
 @pytest.mark.parametrize("draw", DRAWS)
 def test_draws_do_not_depend_on_threads(draw, key):
     one, four = NumpyBackend(1), NumpyBackend(4)
-    n = 3 * BLOCK + 17
+    n = 3 * BLOCKS[draw] + 17
     expected = getattr(one, draw)(key, (n,), np.float32)
     # Several draws at once, each of several blocks, as the shards of a step make them.
     for got in four.map(lambda _: getattr(four, draw)(key, (n,), np.float32), range(4)):

@@ -468,6 +468,24 @@ def test_the_projection_onto_all_activities_and_outputs_is_the_gradient(independ
     assert np.abs(fewer["output"]["w"] - p.exact()["output"]["w"]).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        ForwardDirectFeedback(2),
+        ForwardDirectFeedback(feedback_optimizer="adam"),
+        DirectKolenPollack(feedback_rate=0.1, feedback_decay=0.1),
+    ],
+    ids=str,
+)
+def test_feedback_of_any_size_learns_the_same(rule, rng, key, monkeypatch):
+    p = problem(rng, key)
+    rule_state = p.step(rule, key, rule_state=rule.init(key, p.plan, p.params)).rule_state
+    whole = p.step(rule, key, rule_state=rule_state).rule_state
+    monkeypatch.setattr("dualnet.backends.pieces._PIECE_BYTES", 16)  # two numbers at a time
+    by_pieces = p.step(rule, key, rule_state=rule_state).rule_state
+    tree.map(np.testing.assert_array_equal, by_pieces, whole)
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("rule", [ActivityPerturbation(2), ControlVariate(3)], ids=str)
 def test_what_lies_ahead_of_an_activation_is_what_it_makes(rule, name, rng, key):

@@ -20,6 +20,8 @@ from dualnet.types import Array, Shape
 
 _BLOCK = 1 << 16
 """How many entries of a random sequence one generator draws."""
+_BLOCK_OF_SIGNS = 1 << 20
+"""How many signs: those of a smaller block would be drawn sooner than its generator is made."""
 
 _SIGNS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.int8) * 2 - 1
 """Byte → the eight signs that its bits stand for, `(256, 8)`."""
@@ -95,7 +97,7 @@ class NumpyBackend:
     def signs(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
         """Draw random signs, +1 or -1, one from each random bit; see `Backend.signs`."""
         out = np.empty(math.prod(shape), dtype)
-        self._in_blocks(key, start, out, _sign_block, on_threads=False)
+        self._in_blocks(key, start, out, _sign_block, _BLOCK_OF_SIGNS, on_threads=False)
         return out.reshape(shape)
 
     def uniform(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
@@ -105,7 +107,13 @@ class NumpyBackend:
         return out.reshape(shape)
 
     def _in_blocks(
-        self, key: Key, start: int, out: np.ndarray, fill: Callable, on_threads: bool = True
+        self,
+        key: Key,
+        start: int,
+        out: np.ndarray,
+        fill: Callable,
+        size: int = _BLOCK,
+        on_threads: bool = True,
     ) -> None:
         """Fill `out` with the entries [start, start + size) of a sequence, block by block.
 
@@ -113,18 +121,19 @@ class NumpyBackend:
             key: names the sequence; each block has a generator seeded by a child key.
             start: the index of the first entry.
             out: a vector.
-            fill: `fill(generator, skip, out)` writes entries [skip, skip + size) of a block.
+            fill: `fill(generator, skip, out)` writes entries [skip, skip + out.size) of a block.
+            size: of a block.
             on_threads: whether blocks take longer to fill than to hand to a thread.
         """
         stop = start + out.size
 
         def fill_block(block: int) -> None:
-            first = block * _BLOCK
-            a, b = max(start, first), min(stop, first + _BLOCK)
+            first = block * size
+            a, b = max(start, first), min(stop, first + size)
             generator = np.random.Generator(np.random.SFC64(key.fold_in(block).bits))
             fill(generator, a - first, out[a - start : b - start])
 
-        blocks = range(start // _BLOCK, -(-stop // _BLOCK))
+        blocks = range(start // size, -(-stop // size))
         if on_threads and len(blocks) > 1:
             self._draws.map(fill_block, blocks)
         else:

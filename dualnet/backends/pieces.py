@@ -18,22 +18,25 @@ _PIECE_BYTES = 1 << 17
 several times as long as its start."""
 
 
-def by_pieces(formula: Callable[[Array], tuple[Array, ...]], x: Array) -> tuple[Array, ...]:
-    """Return formula(x), evaluated on one piece of x after another where x is large.
+def by_pieces(formula: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[Array, ...]:
+    """Return formula(*arrays), evaluated on one piece of them after another where they are large.
 
     Args:
-        formula: elementwise; takes an array, and returns arrays of its shape.
-        x: anything that the formula takes.  It is one piece on a device, which fuses the calls of a
-            formula, where it is differentiated, and where its entries are not in order.
+        formula: elementwise; takes arrays of one shape, and returns arrays of that shape.
+        arrays: anything that the formula takes.  They are one piece on a device, which fuses the
+            calls of a formula, where they are differentiated, and where their shapes differ or
+            their entries are not in order.
     """
-    if not isinstance(x, np.ndarray) or x.nbytes <= _PIECE_BYTES or not x.flags.c_contiguous:
-        return formula(x)
-    flat = np.reshape(x, (x.size,))
+    x = arrays[0]
+    plain = all(isinstance(y, np.ndarray) and y.flags.c_contiguous for y in arrays)
+    if not plain or x.nbytes <= _PIECE_BYTES or any(y.shape != x.shape for y in arrays):
+        return formula(*arrays)
+    flat = [np.reshape(y, (x.size,)) for y in arrays]
     step = _PIECE_BYTES // x.itemsize
     results: list[Any] = []
     for start in range(0, x.size, step):
-        parts = formula(flat[start : start + step])
-        results = results or [np.empty_like(flat, dtype=part.dtype) for part in parts]
+        parts = formula(*(y[start : start + step] for y in flat))
+        results = results or [np.empty_like(flat[0], dtype=part.dtype) for part in parts]
         for result, part in zip(results, parts, strict=True):
             result[start : start + step] = part
     return tuple(np.reshape(result, x.shape) for result in results)

@@ -17,6 +17,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends.overridable import matmul
+from dualnet.backends.pieces import by_pieces
 from dualnet.core.transforms import vjp
 from dualnet.errors import UsageError
 from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
@@ -141,30 +142,45 @@ class Feedback:
         weight: Array = len(cut.activity)
         if cut.slope is not None:
             moved, weight = moved * cut.slope, np.sum(np.square(cut.slope), axis=0)
-        return {"pull": sum(map(_outer, segment.effect, moved)) / k, "weight": weight}
+        # One product for all directions and examples.
+        effect = segment.effect / k if k > 1 else segment.effect
+        return {"pull": _outer(_joined(effect), _joined(moved)), "weight": weight}
 
     def update(self, rule_state: Tree, sums: Tree | None, n: int) -> Tree:
         """Return what is learned after a step on n examples; sites whose weights are constants keep
         their B."""
-        matrices = self.matrices(rule_state)
-        missing = {
-            path: of_site["pull"] - of_site["weight"] * matrices[path]
-            for path, of_site in (sums or {}).items()
-        }
-        if self.optimizer == "sgd":
-            moved = {path: matrices[path] + (self.rate / n) * m for path, m in missing.items()}
-            return {**matrices, **moved}
+        matrices, by_sgd = self.matrices(rule_state), self.optimizer == "sgd"
+
+        def towards(b: Array, pull: Array, weight: Array) -> Array:
+            """Return B after a step of gradient descent, or the gradient that Adam gets."""
+
+            def formula(b: Array, pull: Array) -> tuple[Array]:
+                missing = pull - weight * b
+                return (b + (self.rate / n) * missing if by_sgd else missing / -n,)
+
+            # A weight for each entry does not go by pieces of B.
+            (found,) = formula(b, pull) if np.ndim(weight) else by_pieces(formula, b, pull)
+            return found
+
+        found = {path: towards(matrices[path], **of_site) for path, of_site in (sums or {}).items()}
+        if by_sgd:
+            return {**matrices, **found}
         names = _ADAM.state_names
         step = rule_state["step"] + 1
         moved, moments = _ADAM.apply(
-            {path: m / -n for path, m in missing.items()},
-            {name: {path: rule_state[name][path] for path in missing} for name in names},
-            {path: matrices[path] for path in missing},
+            found,
+            {name: {path: rule_state[name][path] for path in found} for name in names},
+            {path: matrices[path] for path in found},
             self.rate,
             step,
         )
         kept = {name: {**rule_state[name], **moments[name]} for name in names}
         return {"matrices": {**matrices, **moved}, **kept, "step": step}
+
+
+def _joined(x: Array) -> Array:
+    """Return k stacks of n rows as one of k n rows."""
+    return np.reshape(x, (x.shape[0] * x.shape[1], *x.shape[2:]))
 
 
 def _outer(a: Array, b: Array) -> Array:
