@@ -127,9 +127,9 @@ class Steps:
         """Wait until all steps that were started are done."""
         raise NotImplementedError
 
-    def first_losses(self) -> np.ndarray:
-        """Make the first steps and return their losses, `(COMPARED,)`."""
-        while len(self.losses) < COMPARED:
+    def first_losses(self, count: int = COMPARED) -> np.ndarray:
+        """Make the first steps and return their losses, `(count,)`."""
+        while len(self.losses) < count:
             self()
         self.wait()
         return np.array([float(loss) for loss in self.losses])

@@ -4,10 +4,10 @@
                                   [--sections backprop tangents] [--json FILE] [--picture FILE]
 
 It needs Linux and the extra `bench`.  A step is a whole one: draw, measure, estimate, update.  In
-section `backprop`, dualnet learns by `bp`, `fg-a`, `fdfa` and the rule of the network's own paper,
-and torch (in both layouts of images) and jitted JAX by backpropagation.  In section `tangents`, all
-make forward gradients of the weights with 16 tangents: the peers by `vmap` of `jvp` with dense
-normal ones, dualnet with such ones and with outer products of signs.
+section `backprop`, dualnet learns by `bp`, `fg-a`, `fdfa` and, on one thread, the rule of the
+network's own paper, and torch (in both layouts of images) and jitted JAX by backpropagation.  In
+section `tangents`, all make forward gradients of the weights with 16 tangents: the peers by `vmap`
+of `jvp` with dense normal ones, dualnet with such ones and with outer products of signs.
 
 A process of its own times the contenders of one network, which take turns.  It has so many cores,
 and each contender so many threads, as `--threads` says.  Printed are medians, ratios (a peer's time
@@ -66,7 +66,8 @@ class Network:
         """Return what is to be timed."""
         forward = section == "tangents"
         batch = self.batch_of_tangents or self.batch if forward else self.batch
-        rules = FORWARD if forward else tuple(dict.fromkeys(("bp", "fg-a", "fdfa", self.own)))
+        own = (self.own,) if threads == 1 else ()
+        rules = FORWARD if forward else tuple(dict.fromkeys(("bp", "fg-a", "fdfa", *own)))
         flags = f"{self.flags} --batch-size {batch}"
         return Work(name, flags, rules, section, threads, args.rounds, args.seconds)
 
@@ -219,8 +220,8 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         rows = {kind(row): row for row in json.loads(args.json.read_text())["rows"]}
     around = surroundings()
     told = {"machine": {**around["machine"], "name": processor()}}
-    for threads in args.threads:
-        for section in args.sections:
+    for section in args.sections:
+        for threads in args.threads:
             for name, network in chosen((SMALL if args.small else NETWORKS).items(), args.networks):
                 row = in_a_process(network.work(name, section, threads, args), folder)
                 row |= {"when": time.strftime("%Y-%m-%d %H:%M"), "versions": versions(around)}

@@ -79,7 +79,8 @@ def torch_and_jax(row: dict[str, Any]) -> tuple[str, str]:
 def backprop(threads: int) -> str:
     """Return the table of backpropagation by the peers beside our rules."""
     head = ["network, batch", "floor", "torch", "JAX", "`bp`", "torch / `bp`", "JAX / `bp`"]
-    head += ["`fg-a`", "over `bp`", "`fdfa`", "over `bp`", "its paper's rule", "over `bp`"]
+    head += ["`fg-a`", "over `bp`", "`fdfa`", "over `bp`"]
+    head += ["its paper's rule", "over `bp`"] if threads == 1 else []
     shown = []
     for row in of_networks("backprop", threads):
         found = ratios(row)
@@ -87,9 +88,10 @@ def backprop(threads: int) -> str:
         cells += [times(found["bp"]["torch"]), times(found["bp"]["jax"])]
         for rule in ("fg-a", "fdfa"):
             cells += [ours(row, rule), times(found[rule]["bp"])]
-        own = row["rules"][-1]
-        cells += ["`fdfa`", ""] if own == "fdfa" else [f"`{own.split()[0]}` {ours(row, own)}"]
-        cells += [] if own == "fdfa" else [times(found[own]["bp"])]
+        if threads == 1:
+            own = row["rules"][-1]
+            mine = ["`fdfa`", ""] if own == "fdfa" else None
+            cells += mine or [f"`{own.split()[0]}` {ours(row, own)}", times(found[own]["bp"])]
         shown.append(cells)
     return with_refusals(table(head, shown), of_networks("backprop", threads))
 

@@ -51,7 +51,7 @@ def turns(
             break
         for name, work in contenders.items():
             time.sleep(pause)
-            if last[name] < long:
+            if i >= warm_up and last[name] < long:
                 work()
             began = time.perf_counter()
             work()
