@@ -19,16 +19,13 @@ by itself, and 0.95 to 1.15 times in a step.  For the large one the ratio is any
 from one run to the next: what costs time are pages of memory that the C library returns to the
 system and gets anew, and whether it does so depends on what else was allocated.
 
-So `train.py`'s own loop decided: the median CPU time of 180 steps on MNIST (784-512-512-10, batch
-64), both forms in turn.  Under `--rule bp` momentum's form in place was 1.07 times as quick and
-sgd's 0.90 times (four runs each); adam's was 1.15 times in a first series of four runs and 1.02
-times in a second of seven.
-
-Adam's form in place is in the package all the same (`optim/adam.py`), as networks have grown since
-and products have become quicker.  In a `bp` step of 784-1024-1024-10, batch 128, on one thread, the
-update takes 3.8 ms in the place of 4.5 of 22 where freed memory is kept, and 4 to 5 in the place of
-up to 9.4 of 27 in an ordinary process.  Blocks of 32 to 512 KiB, updated in place one after the
-other, were no quicker than that (4.0 to 5.9 ms).
+So `train.py`'s own loop decided at first, on MNIST with 784-512-512-10 and batches of 64: no form
+in place gained the tenth that was asked for.  Since then the process keeps freed memory
+(`backends/freed_memory.py`), also where an optimizer is used by itself, and products have become
+quicker.  Now, on one thread, forms in place take 1.1 to 1.5 times less by themselves for the large
+network, and steps 1.03 to 1.04 times less.  In a `bp` step of 784-1024-1024-10, batch 128, Adam's
+takes 3.8 ms in the place of 4.5 of 22.  So the package has them (`optim/adam.py`, `descended`).
+Blocks of 32 to 512 KiB, updated one after the other, were no quicker (Adam 4.0 to 5.9 ms).
 """
 
 from __future__ import annotations
@@ -58,29 +55,24 @@ LR, STEP = 1e-4, 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGDInPlace(SGD):
-    """`SGD` without decay, in one new array."""
+class SGDByFormula(SGD):
+    """`SGD` without decay, by its formula."""
 
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
-        new_p = np.multiply(g, lr)
-        np.subtract(p, new_p, out=new_p)
-        return new_p, {}
+        return p - lr * g, {}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MomentumInPlace(Momentum):
-    """`Momentum` without decay, in two new arrays."""
+class MomentumByFormula(Momentum):
+    """`Momentum` without decay, by its formula."""
 
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
-        velocity = np.multiply(s["velocity"], self.momentum)
-        velocity += g
-        new_p = np.multiply(velocity, lr)
-        np.subtract(p, new_p, out=new_p)
-        return new_p, {"velocity": velocity}
+        velocity = self.momentum * s["velocity"] + g
+        return p - lr * velocity, {"velocity": velocity}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +91,8 @@ class AdamByFormula(Adam):
 
 
 PAIRS: dict[str, tuple[Optimizer, Optimizer]] = {
-    "sgd": (SGD(), SGDInPlace()),
-    "momentum": (Momentum(), MomentumInPlace()),
+    "sgd": (SGDByFormula(), SGD()),
+    "momentum": (MomentumByFormula(), Momentum()),
     "adam": (AdamByFormula(), Adam()),
 }
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from peers import peer
 
+import dualnet as dn
 from dualnet import tree
 from dualnet.errors import TreeError, UsageError
 from dualnet.optim import (
@@ -21,6 +22,7 @@ from dualnet.optim import (
     Optimizer,
     clip_to_norm,
 )
+from dualnet.optim.optimizer import descended
 from dualnet.schedules import (
     SCHEDULES,
     Constant,
@@ -599,3 +601,24 @@ def by_formula(how, g, m, v, p, rate, epsilon):
     m = how.beta1 * m + (1.0 - how.beta1) * g
     v = how.beta2 * v + (1.0 - how.beta2) * (g * g)
     return p - rate * (m / (np.sqrt(v) + epsilon)), m, v
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(), (0, 3), (5, 7)])
+def test_a_descent_in_one_array_is_its_formula(rng, dtype, shape):
+    p, g = (np.asarray(rng.normal(size=shape), dtype) for _ in range(2))
+    before = p.copy(), g.copy()
+    for direction in (g, np.asfortranarray(g)):
+        new_p = descended(p, 0.1, direction)
+        np.testing.assert_array_equal(new_p, p - 0.1 * direction, strict=True)
+        assert new_p is not p and new_p is not direction
+    np.testing.assert_array_equal((p, g), before)
+
+
+def test_an_update_of_gradient_descent_has_a_derivative():
+    """The parameter is differentiated by and the gradient is not, and the other way round."""
+    p, g = np.ones(3, np.float32), np.arange(3, dtype=np.float32)
+    _, by_p = dn.jvp(lambda p: descended(p, 0.5, g), (p,), (g,))
+    _, by_g = dn.jvp(lambda g: descended(p, 0.5, g), (g,), (g,))
+    np.testing.assert_array_equal(by_p, g)
+    np.testing.assert_array_equal(by_g, -0.5 * g)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dualnet.optim.optimizer import Optimizer, add_decay
+from dualnet.optim.optimizer import Optimizer, add_decay, descended
 from dualnet.types import Array
 
 
@@ -25,7 +25,7 @@ class SGD(Optimizer):
     def update_leaf(
         self, g: Array, s: dict[str, Array], p: Array, lr: float, step: int
     ) -> tuple[Array, dict[str, Array]]:
-        return p - lr * add_decay(g, self.weight_decay, p), {}
+        return descended(p, lr, add_decay(g, self.weight_decay, p)), {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Momentum(Optimizer):
     ) -> tuple[Array, dict[str, Array]]:
         g = add_decay(g, self.weight_decay, p)
         velocity = self.momentum * s["velocity"] + g
-        return p - lr * velocity, {"velocity": velocity}
+        return descended(p, lr, velocity), {"velocity": velocity}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,4 +82,4 @@ class Nesterov(Optimizer):
     ) -> tuple[Array, dict[str, Array]]:
         g = add_decay(g, self.weight_decay, p)
         velocity = self.momentum * s["velocity"] + g
-        return p - lr * (self.momentum * velocity + g), {"velocity": velocity}
+        return descended(p, lr, self.momentum * velocity + g), {"velocity": velocity}

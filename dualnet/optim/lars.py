@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from dualnet.optim.optimizer import Optimizer, add_decay
+from dualnet.optim.optimizer import Optimizer, add_decay, descended
 from dualnet.types import Array
 
 
@@ -43,7 +43,7 @@ class LARS(Optimizer):
         if len(p.shape) >= 2:
             g = self.scale_gradient(g, p)
         velocity = self.momentum * s["velocity"] + g
-        return p - lr * velocity, {"velocity": velocity}
+        return descended(p, lr, velocity), {"velocity": velocity}
 
     def scale_gradient(self, g: Array, p: Array) -> Array:
         """Return r (g + wd p) for an array p of two or more axes and its gradient g."""

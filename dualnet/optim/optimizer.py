@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dualnet import tree
+from dualnet.backends.freed_memory import keep_freed_memory
 from dualnet.core.arrays import as_array
 from dualnet.errors import TreeError, UsageError
 from dualnet.optim.clipping import clip_to_norm
@@ -84,6 +85,7 @@ class Optimizer(Options):
         Raises:
             UsageError: if a leaf is not a floating-point array.
         """
+        keep_freed_memory()  # an update makes the arrays anew that the last one made
         for path, p in tree.items(params):
             _check_parameter(f"{type(self).__name__}.init", path, p)
         return self._opt_state_like(params, [self.init_leaf(p) for p in tree.leaves(params)])
@@ -266,6 +268,15 @@ def _arrays(leaves: list[Array]) -> list[Array]:
 def add_decay(g: Array, weight_decay: float, p: Array) -> Array:
     """Return g + wd p, the gradient with that of the penalty wd/2 |p|^2; g itself if wd is 0."""
     return g + weight_decay * p if weight_decay else g
+
+
+def descended(p: Array, lr: float, direction: Array) -> Array:
+    """Return p - lr direction; NumPy arrays of one shape and dtype need one new array for it."""
+    plain = type(p) is type(direction) is np.ndarray and p.dtype == direction.dtype
+    if plain and p.shape == direction.shape != ():
+        new_p = np.multiply(direction, lr, out=np.empty_like(p))
+        return np.subtract(p, new_p, out=new_p)
+    return p - lr * direction
 
 
 def square_root(x: float) -> float:
