@@ -14,7 +14,8 @@ import os
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's malloc.h: from how many free bytes on memory is given back, and from how many
 bytes on an array gets pages of its own, which are given back when it is freed."""
-_MOST = 2**31 - 1
+_MOST, _MOST_BEFORE = 2**31 - 1, 32 << 20
+"""The largest number of bytes that malloc takes, and that it took in older versions of glibc."""
 
 
 @functools.cache
@@ -27,4 +28,5 @@ def keep_freed_memory() -> None:
     except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
         return
     mallopt(_TRIM_THRESHOLD, _MOST)
-    mallopt(_MMAP_THRESHOLD, _MOST)
+    if not mallopt(_MMAP_THRESHOLD, _MOST):
+        mallopt(_MMAP_THRESHOLD, _MOST_BEFORE)
