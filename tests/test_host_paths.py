@@ -6,6 +6,8 @@ import pytest
 import dualnet as dn
 from dualnet.backends.sums import sum_over
 from dualnet.core.spaces import RankOne
+from dualnet.nn import normalization_kernels as kernels
+from dualnet.nn.activations import softmax, tangent_of_softmax
 from dualnet.nn.affine import affine
 
 
@@ -67,3 +69,33 @@ def test_a_linear_map_sums_up_its_tangents(lead, p, q, k, rank_one, dtype, rng):
     np.testing.assert_allclose(tangent("x", "w"), by_x + by_w, **close)
     np.testing.assert_allclose(tangent("x", "w", "b"), by_x + by_w + by_b, **close)
     np.testing.assert_allclose(tangent("x", "b"), by_x + by_b, **close)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((2080, 65), (-1,)), ((50, 40, 30, 6), (-4, -3, -2)), ((5, 64, 100), (-2,))],
+)
+def test_norms_of_many_rows_are_those_of_the_formula(shape, axes, dtype, rng):
+    x, t = (rng.standard_normal(s).astype(dtype) for s in (shape, (2, *shape)))
+    y, s = kernels.normalized(x, axes, 1e-5)
+    wide = x.astype(np.float64)
+    mean, variance = wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True)
+    close = {"rtol": 0, "atol": 1e3 * np.finfo(dtype).eps}
+    np.testing.assert_allclose(y, (wide - mean) / np.sqrt(variance + 1e-5), **close)
+    for got, expected in zip(kernels.moments(x, axes), (mean, variance), strict=True):
+        np.testing.assert_allclose(got, np.squeeze(expected, axes), **close)
+    slope = (y * t).mean(axes, keepdims=True)
+    formula = (t - t.mean(axes, keepdims=True) - y * slope) * s
+    np.testing.assert_allclose(kernels.tangent(t, y, s, axes), formula, **close)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(4, 3, 300, 65), (5,), (2, 0, 3), (2, 3, 0)])
+def test_softmax_by_rows_is_its_formula(shape, dtype, rng):
+    p = softmax(rng.standard_normal(shape).astype(dtype)) if shape[-1] else np.ones(shape, dtype)
+    t = rng.standard_normal((2, *shape)).astype(dtype)
+    formula = p * t - p * np.sum(p * t, axis=-1, keepdims=True)
+    got = tangent_of_softmax(t, p, -1)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, formula, rtol=0, atol=20 * np.finfo(dtype).eps)

@@ -125,6 +125,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 # --- softmax, which is not elementwise and so not in the table ----------------------------------
 
+_BLOCK_BYTES = 1 << 17
+"""Bytes of one direction of a block, which is read twice and written twice."""
+
 
 @primitive
 def softmax(x: Array, axis: int = -1) -> Array:
@@ -159,10 +162,27 @@ def tangent_of_softmax(t: Tangent, p: Array, axis: int) -> Tangent:
 @overridable
 def _tangent_of_softmax_along(t: Tangent, p: Array, axis: int) -> Tangent:
     """Compute `tangent_of_softmax`."""
+    if type(t) is type(p) is np.ndarray and axis == -1 and p.dtype.char in "fd" and p.size:
+        return _tangent_by_rows(t, p)
     u = t * p
     # In place for plain arrays; what is differentiated makes a new array.
     u -= p * np.sum(u, axis=axis, keepdims=True)
     return u
+
+
+def _tangent_by_rows(t: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Compute `tangent_of_softmax` along rows, as p (t - Σ p t), some rows at a time."""
+    k, n = len(t), p.shape[-1]
+    t_rows, p_rows = np.reshape(t, (k, p.size // n, n)), np.reshape(p, (p.size // n, n))
+    out = np.empty_like(t_rows)
+    step = max(1, _BLOCK_BYTES // (n * p.itemsize))
+    for start in range(0, len(p_rows), step):
+        weights = p_rows[start : start + step]
+        for of_direction, result in zip(t_rows, out, strict=True):
+            moved, block = of_direction[start : start + step], result[start : start + step]
+            np.subtract(moved, np.vecdot(moved, weights)[:, None], out=block)
+            block *= weights
+    return np.reshape(out, t.shape)
 
 
 @tangent_of_softmax.transposed

@@ -20,6 +20,9 @@ from dualnet.types import Array, Axes, Shape
 _BLOCK_BYTES = 1 << 20
 """A block of t is read three times and written four: it should stay in the second-level cache."""
 
+_FEW_ROWS = 1 << 5
+"""Up to so many, NumPy adds rows as quickly as BLAS."""
+
 _LONG_ROW = 1 << 10
 """Entries from which on NumPy's loops along a row take much longer than their start."""
 
@@ -40,7 +43,7 @@ def normalized_in_view(x: Array, view: BlockView, epsilon: float) -> tuple[Array
         mean = view.spread(view.mean(x[part] for part in block))
         for part in block:
             np.subtract(x[part], mean, out=y[part])
-        variance = view.mean(np.square(y[part]) for part in block)
+        variance = view.mean_of_products((y[part], y[part], None) for part in block)
         scale = 1.0 / np.sqrt(variance + epsilon)
         s[rows] = scale
         for part in block:
@@ -86,9 +89,7 @@ def tangent_in_view(t: Array, y: Array, s: Array, view: BlockView) -> Array:
     for rows, block in view.blocks(t):
         mean = view.spread(view.mean(t[part] for part in block))
         # The products are written into `out`, so that a block needs no temporaries.
-        slope = view.spread(
-            view.mean(np.multiply(y[part], t[part], out=out[part]) for part in block)
-        )
+        slope = view.spread(view.mean_of_products((y[part], t[part], out[part]) for part in block))
         scale = view.spread(s[rows])
         for part in block:
             change = np.multiply(y[part], slope, out=out[part])
@@ -113,7 +114,8 @@ def moments_in_view(x: Array, view: BlockView) -> tuple[Array, Array]:
     for rows, block in view.blocks(x):
         mean[rows] = center = view.mean(x[part] for part in block)
         center = view.spread(center)
-        variance[rows] = view.mean(np.square(x[part] - center) for part in block)
+        centered = (x[part] - center for part in block)
+        variance[rows] = view.mean_of_products((y, y, y) for y in centered)
     return mean, variance
 
 
@@ -178,13 +180,26 @@ class BlockView:
         """Return the mean `(..., a, 1, B)` over all parts of a block `(..., a, m, r·B·D)`."""
         total: Array = 0.0
         for part in parts:
-            total = total + np.sum(part, axis=-2, keepdims=True) if self.m > 1 else part
+            total = total + _sum_of_rows(part) if self.m > 1 else part
         if self.r > 1:
             shape = (*total.shape[:-1], self.r, self.b * self.d)
             total = np.sum(np.reshape(total, shape), axis=-2)
         if self.d > 1:
-            total = np.sum(np.reshape(total, (*total.shape[:-1], self.b, self.d)), axis=-1)
+            total = np.reshape(total, (*total.shape[:-1], self.b, self.d))
+            total = _sums_along(total) if self.b == 1 else np.sum(total, axis=-1)
         return total / (self.m * self.d)
+
+    def mean_of_products(self, parts: Iterable) -> Array:
+        """Return the mean of x · y over all parts `(x, y, out)` of a block.
+
+        The products may be written into `out`, which is None where there is no memory for them.
+        """
+        if self.m * self.b > 1:
+            return self.mean(np.multiply(x, y, out=out) for x, y, out in parts)
+        ((x, y, out),) = parts
+        if _is_by_blas(x) and _is_by_blas(y) and self.d > 1:
+            return np.vecdot(x, y)[..., None] / self.d
+        return self.mean([np.multiply(x, y, out=out)])
 
     def spread(self, statistic: Array) -> Array:
         """Return a statistic `(..., a, 1, B)` that broadcasts against `(..., a, m, r·B·D)`."""
@@ -193,6 +208,25 @@ class BlockView:
         shape = (*statistic.shape[:-1], self.r, self.b, self.d)
         repeated = np.broadcast_to(statistic[..., None, :, None], shape)
         return np.reshape(repeated, (*statistic.shape[:-1], self.r * self.b * self.d))
+
+
+def _is_by_blas(x: Array) -> bool:
+    """Tell whether BLAS adds up entries of x, several times as fast as NumPy."""
+    return type(x) is np.ndarray and x.dtype.char in "fd"
+
+
+def _sum_of_rows(x: Array) -> Array:
+    """Return the sum `(..., 1, n)` over the rows of x `(..., m, n)`."""
+    if _is_by_blas(x) and x.shape[-2] > _FEW_ROWS:
+        return np.matmul(np.ones_like(x, shape=(x.shape[-2],)), x)[..., None, :]
+    return np.sum(x, axis=-2, keepdims=True)
+
+
+def _sums_along(x: Array) -> Array:
+    """Return the sums `(...)` of rows of x `(..., n)`."""
+    if _is_by_blas(x):
+        return np.vecdot(x, np.ones_like(x, shape=(x.shape[-1],)))
+    return np.sum(x, axis=-1)
 
 
 def _runs(shape: Shape, axes: Axes) -> list[int]:
