@@ -1,5 +1,7 @@
 """What the documents say, run: the README's example, the design's layer, the list of functions."""
 
+import contextlib
+import io
 import itertools
 import json
 import re
@@ -33,25 +35,33 @@ PAGES = [
 NEEDED = {"docs/looking.md": (("matplotlib", "plot"), ("tensorboardX", "tensorboard"))}
 """Page → the packages that its blocks need, each with the extra that brings it."""
 GOES_ON = "# After the blocks above.\n"
-"""The first line of a block that needs those before it on its page; all others run alone."""
+"""The first line of a block that needs those before it on its page; all others run alone.  On a
+page of the tutorial, all blocks are one program."""
+TUTORIAL = ROOT / "docs/tutorial"
+BLOCK = re.compile(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", re.S)
+"""A block of Python, and what it prints, if the page shows that right behind it."""
 
 
 @pytest.fixture
 def run_blocks(tmp_path, monkeypatch):
     """`run_blocks(page)` runs its blocks of Python, and returns the names that each leaves.
 
-    They run in an empty folder, to which they may write.
+    They run in an empty folder, to which they may write; the tutorial's find `tiny.py`.
     """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(TUTORIAL)
     tables = (RULES, SOURCES, *TABLES.values())
     before = [dict(table) for table in tables]
 
     def run(page):
         text, names, of_blocks = (ROOT / page).read_text(encoding="utf-8"), {}, []
-        for block in re.findall(r"```python\n(.*?)```", text, re.S):
-            alone = {}
-            own = names if block.startswith(GOES_ON) else alone
-            exec(compile(block, str(page), "exec"), own)
+        goes_on = (ROOT / page).parent == TUTORIAL
+        for block, shown in BLOCK.findall(text):
+            alone, printed = {}, io.StringIO()
+            own = names if goes_on or block.startswith(GOES_ON) else alone
+            with contextlib.redirect_stdout(printed):
+                exec(compile(block, str(page), "exec"), own)
+            assert not shown or printed.getvalue() == shown
             names |= own
             of_blocks.append(own)
         return of_blocks
