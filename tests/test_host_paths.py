@@ -9,6 +9,7 @@ from dualnet.core.spaces import RankOne
 from dualnet.nn import normalization_kernels as kernels
 from dualnet.nn.activations import softmax, tangent_of_softmax
 from dualnet.nn.affine import affine
+from dualnet.nn.scaling import scaled
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -99,3 +100,14 @@ def test_softmax_by_rows_is_its_formula(shape, dtype, rng):
     got = tangent_of_softmax(t, p, -1)
     assert got.dtype == dtype
     np.testing.assert_allclose(got, formula, rtol=0, atol=20 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("gain_shape", [(64,), (70, 1)])
+def test_a_gain_and_a_bias_sum_up_their_tangents_by_blocks(gain_shape, rng):
+    y, gain, bias = (rng.standard_normal(s) for s in ((40, 70, 64), gain_shape, gain_shape))
+    t, by_gain, by_bias = (rng.standard_normal((3, *x.shape)) for x in (y, gain, bias))
+    out, moved = dn.jvp(scaled, (y, gain, bias), (t, by_gain, by_bias))
+    np.testing.assert_allclose(out, y * gain + bias, rtol=0, atol=1e-12)
+    behind_k = (3, 1, *(1,) * (2 - len(gain_shape)), *gain_shape)
+    by_gain, by_bias = np.reshape(by_gain, behind_k), np.reshape(by_bias, behind_k)
+    np.testing.assert_allclose(moved, t * gain + y * by_gain + by_bias, rtol=0, atol=1e-12)

@@ -22,6 +22,7 @@ from dualnet.nn import (
 from dualnet.nn.affine import add_bias, affine
 from dualnet.nn.normalization import _fused
 from dualnet.nn.pooling import _largest
+from dualnet.nn.scaling import scaled
 
 ROWS: list[Row] = []
 
@@ -74,6 +75,17 @@ for _shape, _axis in (((3,), -1), ((2, 3), -1), ((2, 3), 0), ((2, 3, 4), 1), ((2
         lambda _xp, x, axis=_axis: softmax(x, axis),
         _shape,
         composed=lambda xp, x, axis=_axis: references.softmax(xp, x, axis),
+    )
+
+for _gain in ((2,), (3, 1)):
+    row(
+        scaled,
+        f"{_gain}",
+        lambda _xp, y, gain, bias: scaled(y, gain, bias),
+        (4, 3, 2),
+        _gain,
+        _gain,
+        composed=lambda _xp, y, gain, bias: y * gain + bias,
     )
 
 # --- normalization: all the ways in which axes can lie -------------------------------------------

@@ -26,6 +26,7 @@ from dualnet.errors import UsageError
 from dualnet.nn import normalization_kernels as kernels
 from dualnet.nn.initial import filled
 from dualnet.nn.network import Context, Layer
+from dualnet.nn.scaling import scaled
 from dualnet.options import is_int, make_tuples, require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -307,6 +308,8 @@ def _gain_and_bias(layer: LayerNorm | GroupNorm | BatchNorm, shape: Shape) -> di
 
 def _scaled(y: Array, params: dict[str, Array]) -> Array:
     """Return y · gain + bias, as far as there are any."""
+    if "gain" in params and "bias" in params:
+        return scaled(y, params["gain"], params["bias"])
     if "gain" in params:
         y = y * params["gain"]
     return y + params["bias"] if "bias" in params else y
