@@ -58,8 +58,8 @@ class Work:
             forward gradients of the weights with `K` tangents.
         threads: how many threads, and cores, each contender has.
         rounds: how many turns each has.
-        limit: the seconds after which no further round of turns begins, and those that a
-            contender's first steps may take, with what is compiled.
+        limit: the seconds after which no further round of turns begins.  A contender's first steps
+            may take twice as long, with what is compiled.
         peers: whether torch and JAX take part.
     """
 
@@ -189,7 +189,7 @@ def able(made: Makers, work: Work) -> tuple[dict[str, int], dict[str, str]]:
     # Of forward gradients, only the first loss is compared.
     steps_made = COMPARED if work.section == "backprop" else 2
     for name, make in made.items():
-        found = in_a_fork(partial(trial, make, steps_made), work.limit)
+        found = in_a_fork(partial(trial, make, steps_made), 2 * work.limit)
         if "failed" in found:
             failed[name] = found["failed"]
             continue
