@@ -22,8 +22,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.small_steps import step_of
+from dualnet.backends.freed_memory import keep_freed_memory
 from dualnet.learning import RULES
-from dualnet.training.host_memory import keep_freed_memory
 
 NAMES = ("bp", "fdfa", "fg-a", "fg-w")
 SECONDS = 0.5
@@ -31,7 +31,7 @@ SECONDS = 0.5
 
 def turn(name: str, kept: bool) -> float:
     """Return the median milliseconds of a step by a rule, in this process."""
-    if kept and not keep_freed_memory():
+    if keep_freed_memory() != kept:
         raise SystemExit("benchmarks.host_memory: this C library cannot be told to keep memory")
     step = step_of(RULES[name](), (800,), 64)
     step()
@@ -47,6 +47,8 @@ def in_a_process(name: str, kept: bool) -> float:
     """Return what `turn` returns in a new process."""
     call = f"from benchmarks.host_memory import turn; print(turn({name!r}, {kept}))"
     alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    if not kept:
+        alone["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=7"  # the default; it says "set by me"
     done = subprocess.run(
         [sys.executable, "-c", call], check=True, capture_output=True, text=True, env=alone
     )

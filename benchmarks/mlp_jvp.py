@@ -25,7 +25,6 @@ from dualnet.learning import Batch, LearnerState, Plan, Task, WeightPerturbation
 from dualnet.models import MLP
 from dualnet.nn import Context, softmax_cross_entropy
 from dualnet.optim import SGD
-from dualnet.training.host_memory import keep_freed_memory
 from dualnet.tree import Tree
 from dualnet.types import Array
 
@@ -122,7 +121,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
     require("benchmarks.mlp_jvp", "torch", "jax")
-    keep_freed_memory()  # as `dualnet train` does, for all contenders
     result = compare(args.rounds)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")

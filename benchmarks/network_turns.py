@@ -28,7 +28,6 @@ from benchmarks.timing import turns
 from dualnet import backends
 from dualnet.learning import Task
 from dualnet.nn import softmax_cross_entropy
-from dualnet.training.host_memory import keep_freed_memory
 
 K = 16
 """How many tangents the forward gradients of weights have."""
@@ -263,7 +262,6 @@ def timed(work: Work) -> dict[str, Any]:
 
 def main(text: str, cache: str, out: str) -> None:
     """Do the work that the command line says, and write its figures."""
-    keep_freed_memory()  # as `dualnet train` does
     given = json.loads(text)
     work = Work(**{**given, "rules": tuple(given["rules"])})
     if work.peers:

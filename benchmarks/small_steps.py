@@ -28,7 +28,6 @@ from dualnet.nn import Activation, Linear, Sequential, relu, softmax_cross_entro
 from dualnet.optim import Adam
 from dualnet.random import Key
 from dualnet.training.assemble import make_trainer, network_of
-from dualnet.training.host_memory import keep_freed_memory
 
 LR = 1e-3
 INPUTS, CLASSES = 784, 10
@@ -105,7 +104,6 @@ def calls_of(work: Callable[[], None]) -> int:
 
 def measure(rounds: int) -> dict[str, Any]:
     """Return all figures, as one JSON-able dict."""
-    keep_freed_memory()  # as `dualnet train` does
     seconds = take_turns(
         {name: step_of(rule(), (32,), 1) for name, rule in RULES.items()}, rounds, warm_up=5
     )

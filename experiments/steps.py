@@ -26,7 +26,6 @@ from dualnet.learning import (
 from dualnet.models.mlp import MLP
 from dualnet.nn import Context, Layer, softmax_cross_entropy, with_local_heads
 from dualnet.optim import Adam
-from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.recipes import find_recipe
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -99,7 +98,6 @@ class Learner:
     """
 
     def __init__(self, images: Images, rule: Rule, network: Layer, seed: int, rate: float = RATE):
-        keep_freed_memory()
         self.images, self.rule, self.rate = images, rule, rate
         self.backend = backends.get("numpy")
         self.key = dn.Key(seed).fold_in("steps")

@@ -1,6 +1,8 @@
 """The C library keeps freed memory where it is told to; each test is a process of its own."""
 
 import json
+import os
+import platform
 import re
 import subprocess
 import sys
@@ -11,7 +13,9 @@ import pytest
 PAGES = """
 import resource
 import numpy as np
-from dualnet.training.host_memory import keep_freed_memory
+from dualnet import backends
+
+backends.get("numpy")
 
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -19,20 +23,25 @@ def pages():
         np.ones(1 << 20, np.float32) + 1
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-asked_anew = pages()
-if keep_freed_memory():
-    pages()  # the first arrays get memory in any case
-    print(asked_anew, pages())
+pages()  # the first arrays get memory in any case
+print(pages())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="for Linux with the GNU C library alone")
-def test_kept_memory_is_not_asked_for_anew():
-    done = subprocess.run([sys.executable, "-c", PAGES], check=True, capture_output=True, text=True)
-    if not done.stdout:
-        pytest.skip("this C library cannot be told to keep memory; the GNU C library can")
-    anew, kept = map(int, done.stdout.split())
-    assert anew > 20 * 100 and kept < 20
+def pages(**environment):
+    """Return how many pages arrays ask the system for that others were freed before."""
+    command = [sys.executable, "-c", PAGES]
+    around = {n: v for n, v in os.environ.items() if not n.startswith(("MALLOC_", "GLIBC_"))}
+    env = {**around, "OPENBLAS_NUM_THREADS": "1", **environment}
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout)
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries cannot be told to keep memory"
+)
+def test_kept_memory_is_not_asked_for_anew_unless_the_user_said_how_it_is_handled():
+    assert pages() < 20
+    assert pages(MALLOC_MMAP_THRESHOLD_="65536") > 20 * 100
 
 
 def test_the_design_page_has_the_measured_ratios():

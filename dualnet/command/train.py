@@ -28,7 +28,6 @@ from dualnet.training.checkpoint_interval import USUAL_INTERVAL, CheckpointInter
 from dualnet.training.config_file import checked, overruled, plugins_in, read_toml
 from dualnet.training.fit import fit, loaded
 from dualnet.training.flags import files_named, given, make_parser
-from dualnet.training.host_memory import keep_freed_memory
 from dualnet.training.memory import out_of_memory_explained, require_memory
 from dualnet.training.pictures.drawing import costing_no_run
 from dualnet.training.pictures.rates import PICTURE, draw_rates
@@ -53,7 +52,6 @@ def main(argv: list[str], program: str = "dualnet train") -> None:
     Raises:
         UsageError, DataError, DivergedError, BackendError, Interrupted: see `dualnet.errors`.
     """
-    keep_freed_memory()
     args = parse(argv, program)
     if args.quiet:
         stay_silent()
