@@ -139,8 +139,10 @@ kernels: rank-one ones take 2 to 7 times as long as dense ones with one channel,
 
 @shortcut(conv_of_kernel_tangent)
 def _(t: RankOne, x: Array, geometry: Geometry) -> Tangent | None:
-    if t.shape[0] != 1 or t.shape[-2] <= _FEW_CHANNELS:  # the dense map serves these better
+    if t.shape[0] != 1:  # several kernels: the dense map serves them
         return None
+    if t.shape[-2] <= _FEW_CHANNELS:  # the products are hardly more numbers than their factors
+        return conv_of_kernel_tangent(t.left[..., None] * t.right[..., None, :], x, geometry)
     return np.expand_dims(convolve_rank_one(x, t.left[:, 0], t.right[:, 0], geometry), 1)
 
 
