@@ -15,8 +15,9 @@ import pytest
 import dualnet as dn
 
 TUTORIAL = Path(__file__).parent.parent / "docs/tutorial"
-sys.path.insert(0, str(TUTORIAL))  # for `import tiny`
+sys.path.insert(0, str(TUTORIAL))  # for these two
 
+import notebooks  # noqa: E402
 import tiny  # noqa: E402
 
 PAGES = sorted(TUTORIAL.glob("[1-8]-*.md"))
@@ -43,6 +44,12 @@ def test_page_3_builds_tiny():
     assert len(pieces) > 10
     for piece in pieces:
         assert f"\n{ast.get_source_segment(source, piece)}\n" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_notebook_of_a_page_is_the_page(page):
+    """Run `python docs/tutorial/notebooks.py` after changing a page."""
+    assert text_of(notebooks.stored(page)) == notebooks.notebook(text_of(page))
 
 
 def test_links_of_the_tutorial_work():
