@@ -15,10 +15,11 @@ import pytest
 import dualnet as dn
 
 TUTORIAL = Path(__file__).parent.parent / "docs/tutorial"
-sys.path.insert(0, str(TUTORIAL))  # for these two
+sys.path[:0] = [str(TUTORIAL), str(TUTORIAL.parent / "figures")]  # for these
 
 import notebooks  # noqa: E402
 import tiny  # noqa: E402
+import variance  # noqa: E402
 
 PAGES = sorted(TUTORIAL.glob("[1-8]-*.md"))
 
@@ -76,6 +77,12 @@ def test_tiny_agrees_with_the_library(rng):
     stacks = [rng.normal(size=(5, *p.shape)) for p in (x, w, b)]
     slopes, expected = tiny.jvp(f, (x, w, b), stacks)[1], dn.jvp(f, (x, w, b), stacks)[1]
     np.testing.assert_allclose(slopes, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", variance.THEORY)
+def test_the_figure_of_page_4_measures_what_theory_says(name, rng):
+    """Within eight or more standard errors of 300 estimates."""
+    assert np.isclose(variance.measure(name, 32, rng), variance.THEORY[name](32), rtol=0.25)
 
 
 # --- 1. from a difference quotient to dual numbers -----------------------------------------------

@@ -4,11 +4,8 @@ Lines are the formulas of page 4 of the tutorial, dots are measured.
 """
 
 from pathlib import Path
+from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
-import matplotlib.pyplot as plt
 import numpy as np
 
 import dualnet as dn
@@ -35,8 +32,10 @@ def measure(name: str, k: int, rng: np.random.Generator) -> float:
     return np.square((c * v).sum(1) - gradient).sum(1).mean() / (gradient @ gradient)
 
 
-def draw() -> plt.Figure:
-    """Return the picture."""
+def draw() -> Any:
+    """Return the picture, a figure of matplotlib's."""
+    import matplotlib.pyplot as plt
+
     plt.rcParams |= {"svg.hashsalt": "dualnet", "font.size": 11}
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     rng = np.random.default_rng(0)
