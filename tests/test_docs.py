@@ -46,10 +46,9 @@ BLOCK = re.compile(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", re.S)
 def run_blocks(tmp_path, monkeypatch):
     """`run_blocks(page)` runs its blocks of Python, and returns the names that each leaves.
 
-    They run in an empty folder, to which they may write; the tutorial's find `tiny.py`.
+    They run in an empty folder, to which they may write.
     """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(TUTORIAL)
     tables = (RULES, SOURCES, *TABLES.values())
     before = [dict(table) for table in tables]
 

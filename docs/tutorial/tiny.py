@@ -1,6 +1,7 @@
 """A complete dualnet: k directional derivatives in one pass, and reverse mode by transposing.
 
-Page 3 of the tutorial builds this file piece by piece.  `python tiny.py` trains a network with it.
+Page 3 of the tutorial builds these ninety lines of code piece by piece.  `python tiny.py` trains a
+network with them.
 """
 
 import numpy as np
