@@ -301,7 +301,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         part.margins(x=0.12)
         part.spines[["top", "right"]].set_visible(False)
         if by_name:
-            part.legend(fontsize=8, ncols=len(bars), loc="upper center", bbox_to_anchor=(0.5, -0.06))
+            part.legend(
+                fontsize=8, ncols=len(bars), loc="upper center", bbox_to_anchor=(0.5, -0.06)
+            )
     parts[0].invert_yaxis()  # for both, as they share it
     with_threads = "one thread each" if threads == 1 else f"{threads} threads each"
     figure.supxlabel(f"whole training steps, {with_threads}; right of the line, dualnet is faster")

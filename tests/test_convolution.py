@@ -9,7 +9,7 @@ import dualnet as dn
 from dualnet.check import references
 from dualnet.check.operations.convolution import GEOMETRIES
 from dualnet.errors import UsageError
-from dualnet.images import convolution, minimal
+from dualnet.images import convolution, minimal, wide
 from dualnet.images.convolution import (
     convolve,
     convolve_rank_one,
@@ -171,6 +171,37 @@ def test_infinite_pixels_spoil_their_own_windows_alone(rng):
         expected = convolve(x, w, geometry), kernel_gradient(x, y, geometry)
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def places(y):
+    """The rows and columns of images where an entry is not finite."""
+    return np.argwhere(~np.isfinite(y[0, ..., 0])).tolist()
+
+
+def test_infinite_numbers_spoil_their_own_windows_alone_where_channels_are_few():
+    x, w = np.zeros((1, 6, 12, 1)), np.ones((3, 3, 1, 6))
+    assert wide.outputs_together(x, 10, 1, 6, Geometry((3, 3))) > 1
+    spoiled = x.copy()
+    spoiled[0, 2, 0] = np.inf
+    y, pull = dn.vjp(conv2d, x, w)
+    ct = np.zeros_like(y)
+    ct[0, 1, 9] = np.inf
+    with np.errstate(invalid="ignore"):  # BLAS may multiply by zeros of its own
+        assert places(conv2d(spoiled, w)) == [[0, 0], [1, 0], [2, 0]]
+        assert places(pull(ct)[0]) == [[i, j] for i in (1, 2, 3) for j in (9, 10, 11)]
+        of_w = kernel_gradient(spoiled, np.ones((1, 1, 4, 10, 6)), Geometry((3, 3)))[0]
+    assert np.argwhere(~np.isfinite(of_w[..., 0, 0])).tolist() == [[0, 0], [1, 0], [2, 0]]
+
+
+def test_no_kernels_have_no_outputs_and_send_zeros_back():
+    y, w = np.ones((0, 2, 4, 4, 4)), np.ones((0, 3, 3, 3, 4))
+    for geometry in (Geometry((3, 3)), Geometry((3, 3), (1, 1), ((2, 2), (2, 2)))):
+        assert not np.any(convolve_transpose(y, w, geometry, (6, 6)))
+    assert convolve(np.ones((2, 6, 6, 3)), w, Geometry((3, 3))).shape == (0, 2, 4, 4, 4)
+    x, w = np.ones((2, 6, 6, 3)), np.ones((3, 3, 3, 4))
+    none = np.zeros((0, *w.shape))
+    y, pull = dn.vjp(lambda x: dn.jvp(lambda w: conv2d(x, w), (w,), (none,))[1], x)
+    np.testing.assert_array_equal(pull(np.zeros(y.shape))[0], np.zeros_like(x))
 
 
 def test_large_numbers_do_not_overflow_in_tiles():

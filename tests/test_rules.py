@@ -503,6 +503,18 @@ def test_what_lies_ahead_of_an_activation_is_what_it_makes(rule, name, rng, key)
     assert_close(one.gradients, two.gradients, 1e-12)
 
 
+class Halved(Activation):
+    def apply(self, params, state, x, context):
+        return 0.5 * self.function(x), state
+
+
+def test_an_activation_of_a_class_of_its_own_is_applied_as_it_says(rng, key):
+    layers = (("hidden", Linear(6)), ("act", Halved(np.tanh)), ("output", Linear(3)))
+    p = problem(rng, key, *layers)
+    losses = [p.step(RULES[name](), key).loss for name in ("bp", "fg-a")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
 @pytest.mark.parametrize("shards", [1, 3])
 def test_fg_a_with_directions_that_the_batch_shares(shards, rng, key):
     """Written out: one direction for all examples, but where their ReLU is off, and own losses."""

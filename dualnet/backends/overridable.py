@@ -5,7 +5,7 @@ protocols.  Some functions take many such calls, each of which reads and writes 
 these, a backend can put one kernel in the place of the function, for its own kind of array.
 
 This file is all that the code above needs to know of devices: the decorator `overridable`, a few of
-NumPy's functions under their own names (`matmul`, `concatenate`, `stack`), and two that NumPy does
+NumPy's functions under their own names (`matmul`, `concatenate`, `stack`), and some that NumPy does
 not have.
 """
 

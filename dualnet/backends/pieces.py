@@ -28,7 +28,7 @@ def by_pieces(formula: Callable[..., tuple[Array, ...]], *arrays: Array) -> tupl
             their entries are not in order.
     """
     x = arrays[0]
-    plain = all(isinstance(y, np.ndarray) and y.flags.c_contiguous for y in arrays)
+    plain = all(type(y) is np.ndarray and y.flags.c_contiguous for y in arrays)
     if not plain or x.nbytes <= _PIECE_BYTES or any(y.shape != x.shape for y in arrays):
         return formula(*arrays)
     flat = [np.reshape(y, (x.size,)) for y in arrays]

@@ -113,9 +113,9 @@ def has_nan(x: Array) -> bool:
     if isinstance(x, Dual):
         return has_nan(x.primal) or has_nan(x.tangent)
     # NaN is the largest of what it is among, and one number is quicker to ask than a mask to fill
-    return isinstance(x, np.ndarray) and bool(
-        np.isnan(np.maximum.reduce(x, axis=None, initial=-np.inf))
-    )
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "fc":
+        return False
+    return bool(np.isnan(np.maximum.reduce(x, axis=None, initial=-np.inf)))
 
 
 def _with_factors(params: tuple, change: Callable, keep: bool = False) -> tuple:

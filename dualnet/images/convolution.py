@@ -27,7 +27,7 @@ from dualnet.backends.convolution_matrices import kernel_matrices, output_rows
 from dualnet.backends.overridable import bytes_at_a_time, matmul, overridable, stack
 from dualnet.core.dual import primitive
 from dualnet.images import minimal, wide
-from dualnet.images.windows import Geometry, Pair, fold, pad, window_view
+from dualnet.images.windows import Geometry, Pair, fold, if_finite, pad, window_view
 from dualnet.types import Array
 
 _BLOCK_BYTES = 4 << 20
@@ -56,10 +56,12 @@ def convolve(x: Array, w: Array, geometry: Geometry) -> Array:
         y = minimal.convolve_by_tiles(x, w, geometry)
         if y is not None:
             return y
-    n = wide.outputs_together(size[1], x.shape[-1], q, geometry)
+    n = wide.outputs_together(x, size[1], x.shape[-1], q, geometry)
     if n > 1:
-        y = convolve(x, wide.widened(w, n), wide.widened_windows(geometry, n))
-        return np.reshape(y, (kernels, m, *size, q))
+        with np.errstate(invalid="ignore"):
+            y = convolve(x, wide.widened(w, n), wide.widened_windows(geometry, n))
+        if if_finite(y) is not None:
+            return np.reshape(y, (kernels, m, *size, q))
     matrices = kernel_matrices(w, groups)
     out = np.empty_like(x, shape=(kernels, m * math.prod(size), groups, q // groups))
     for here, rows in _unfolded_blocks(x, geometry):
@@ -84,12 +86,13 @@ def convolve_transpose(y: Array, w: Array, geometry: Geometry, image: Pair) -> A
     groups, (kh, kw), channels = geometry.groups, geometry.window, w.shape[3]
     if _turning_serves(y, w, geometry, image):
         return _transpose_by_turned_kernel(y, w, geometry)
-    n = wide.outputs_together(y.shape[3], channels, w.shape[4], geometry)
+    n = wide.outputs_together(y, y.shape[3], channels, w.shape[4], geometry)
     if n > 1:
-        widened = wide.widened(w, n)
-        return convolve_transpose(
-            wide.together(y, n), widened, wide.widened_windows(geometry, n), image
-        )
+        wider = wide.widened_windows(geometry, n)
+        with np.errstate(invalid="ignore"):
+            x = convolve_transpose(wide.together(y, n), wide.widened(w, n), wider, image)
+        if if_finite(x) is not None:
+            return x
     m, *size = y.shape[1:4]
     matrices = np.swapaxes(kernel_matrices(w, groups), 2, 3)
     out = np.empty_like(y, shape=(m, *image, groups * channels))
@@ -100,7 +103,7 @@ def convolve_transpose(y: Array, w: Array, geometry: Geometry, image: Pair) -> A
         b = min(m, a + step)
         block = outputs[:, :, a * per_image : b * per_image]
         products = matmul(block, matrices)
-        sums = np.sum(products, axis=0) if len(products) > 1 else products[0]
+        sums = products[0] if len(products) == 1 else np.sum(products, axis=0)
         windows = np.reshape(sums, (groups, b - a, *size, kh * kw, channels))
         windows = np.transpose(windows, (1, 2, 3, 4, 0, 5))
         windows = np.reshape(windows, (b - a, *size, kh * kw, groups * channels))
@@ -129,10 +132,12 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
         w = minimal.kernel_gradient_by_tiles(x, y, geometry)
         if w is not None:
             return w
-    n = wide.outputs_together(y.shape[3], channels, q, geometry)
+    n = wide.outputs_together(x, y.shape[3], channels, q, geometry)
     if n > 1:
-        g = kernel_gradient(x, wide.together(y, n), wide.widened_windows(geometry, n))
-        return wide.narrowed(g, n)
+        with np.errstate(invalid="ignore"):
+            g = kernel_gradient(x, wide.together(y, n), wide.widened_windows(geometry, n))
+        if if_finite(g) is not None:
+            return wide.narrowed(g, n)
     outputs = output_rows(y, groups)
     entries = math.prod(geometry.window) * channels
     total: Array = np.zeros_like(y, shape=(kernels, groups, entries, q // groups))

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dualnet.images.windows import Geometry, Pair
+from dualnet.images.windows import Geometry, Pair, if_finite
 from dualnet.types import Array
 
 _BLOCK_BYTES = 1 << 20
@@ -78,7 +78,7 @@ def convolve_by_tiles(x: Array, w: Array, geometry: Geometry) -> Array | None:
             products = np.matmul(pixels, columns)
             shape = (4, 4, n, *tiles.tiles, some.stop - first, q)
             _put_together(np.reshape(products, shape), out[some, here])
-    return _if_finite(out)
+    return if_finite(out)
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -97,11 +97,7 @@ def kernel_gradient_by_tiles(x: Array, y: Array, geometry: Geometry) -> Array | 
         turned = np.swapaxes(pixels, 1, 2)
         for kernel in range(kernels):
             sums[kernel] += np.matmul(turned, _output_matrices(y[kernel, here], tiles.tiles))
-    return _if_finite(_from_kernel_matrices(np.reshape(sums, (kernels, 4, 4, channels, q))))
-
-
-def _if_finite(y: Array) -> Array | None:
-    return y if np.isfinite(np.sum(y)) else None
+    return if_finite(_from_kernel_matrices(np.reshape(sums, (kernels, 4, 4, channels, q))))
 
 
 # --- the three transformations --------------------------------------------------------------------

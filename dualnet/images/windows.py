@@ -126,6 +126,12 @@ def pad(x: Array, geometry: Geometry) -> Array:
     return padded
 
 
+@np.errstate(over="ignore", invalid="ignore")
+def if_finite(y: Array) -> Array | None:
+    """Return y, or None where an entry is infinite or NaN, or where their sum overflows."""
+    return y if np.isfinite(np.sum(y)) else None
+
+
 @overridable
 def window_view(padded: Array, geometry: Geometry) -> Array:
     """Return the windows of padded images as a read-only view `(M, rows, columns, C, kh, kw)`."""

@@ -195,9 +195,11 @@ class _Ahead:
     slope: Array
 
     def is_of(self, layer: Layer, x: Array) -> bool:
-        """Whether a layer applies the function to the input, and its slope is all that is needed:
-        the function is known to act entry by entry."""
-        if x is not self.input or not isinstance(layer, Activation):
+        """Tell whether a layer applies the function to the input, entry by entry.
+
+        A layer of a class of its own, derived from `Activation`, may do more than that.
+        """
+        if x is not self.input or type(layer) is not Activation:
             return False
         return layer.function is self.function and self.function in ACTIVATIONS.values()
 

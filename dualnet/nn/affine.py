@@ -29,9 +29,9 @@ def affine(x: Array, w: Array, b: Array) -> Array:
 
 @primitive
 def add_bias(y: Array, b: Array) -> Array:
-    """Return y + b, in place where y `(..., q)` and b `(q,)` are arrays of the host.
+    """Return y + b, written to y where y `(..., q)` and b `(q,)` are arrays of the host.
 
-    y must be an array that the caller has made, and so must its tangent.
+    It is for what a product or a convolution has just made: nobody else may hold y or its tangent.
     """
     if type(y) is np.ndarray and y.dtype == b.dtype:
         y += b

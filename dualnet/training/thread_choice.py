@@ -29,7 +29,7 @@ ROUNDS = 3
 """How often the two take turns; a turn is two steps, of which the second one counts."""
 
 FEWEST_STEPS = 500
-"""Of a run that is worth a trial, whose thirteen steps then are less than 3 % of it."""
+"""Of a run that is worth a trial, whose fourteen steps then are less than 3 % of it."""
 
 CLEARLY = 0.97
 """Shards are chosen if they take less than this part of the time."""
@@ -63,7 +63,7 @@ def _chosen(trainer: Trainer) -> tuple[int, str]:
     if trainer.task.needs_whole_batch:
         return 1, "as network and loss need a batch in one piece"
     if count == 1:
-        return 1, "as there is one core, or a batch is one example"
+        return 1, "as there is one core, one shard, or one example in a batch"
     if steps < FEWEST_STEPS:
         return 1, f"as so few steps as {steps} are not worth a trial"
     whole = _step_of(trainer, 1)
