@@ -132,7 +132,7 @@ def tiled(rng, image, padding, images, kernels):
     x = rng.integers(-4, 5, (images, *image, 32)).astype(np.float32)
     w = 4 * rng.integers(-4, 5, (kernels, 3, 3, 32, 33)).astype(np.float32)
     y = 4 * rng.integers(-4, 5, (kernels, images, *geometry.output_size(image), 33))
-    assert minimal.serves(x, w, 32, 33, geometry)
+    assert minimal.serves(x, w, geometry)
     return geometry, x, w, y.astype(np.float32)
 
 
@@ -140,7 +140,7 @@ def tiled(rng, image, padding, images, kernels):
 def test_convolution_by_tiles_is_convolution(case, rng):
     geometry, x, w, y = tiled(rng, *case)
     wide_x, wide_w, wide_y = (a.astype(np.float64) for a in (x, w, y))
-    assert not minimal.serves(wide_x, wide_w, 32, 33, geometry)
+    assert not minimal.serves(wide_x, wide_w, geometry)
     np.testing.assert_array_equal(convolve(x, w, geometry), convolve(wide_x, wide_w, geometry))
     np.testing.assert_array_equal(
         kernel_gradient(x, y, geometry), kernel_gradient(wide_x, wide_y, geometry)
@@ -208,7 +208,7 @@ def test_large_numbers_do_not_overflow_in_tiles():
     x = np.full((3, 16, 16, 32), 3e38, np.float32)
     w = np.zeros((1, 3, 3, 32, 32), np.float32)
     w[0, 0, 0] = np.eye(32) / 2
-    assert minimal.serves(x, w, 32, 32, Geometry((3, 3)))
+    assert minimal.serves(x, w, Geometry((3, 3)))
     y = convolve(x, w, Geometry((3, 3)))
     np.testing.assert_array_equal(y, np.full_like(y, 1.5e38))
 

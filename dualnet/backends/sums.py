@@ -1,4 +1,4 @@
-"""Sums over many rows, as a product with ones: BLAS adds up rows that NumPy adds one by one."""
+"""Sums as products with ones: BLAS adds up several times as fast as NumPy."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
+from dualnet.backends.host import are_of_host
 from dualnet.types import Array, Axes
 
-_FEW_ROWS, _FEW_ENTRIES = 1 << 5, 1 << 13
+FEW_ROWS, _FEW_ENTRIES = 1 << 5, 1 << 13
 """Up to so many, NumPy's sum is as quick."""
 
 _SHORT_ROW, _LONG_ROW = 1 << 4, 1 << 8
@@ -27,10 +28,10 @@ def sum_over(x: Array, axes: Axes, keepdims: bool = False) -> Array:
         keepdims: whether they stay, with length 1.
     """
     neighbors = bool(axes) and axes[-1] < -1 and axes[-1] - axes[0] == len(axes) - 1
-    if neighbors and type(x) is np.ndarray and x.size > _FEW_ENTRIES and x.dtype.char in "fd":
+    if neighbors and are_of_host(x) and x.size > _FEW_ENTRIES:
         lead, behind = x.shape[: axes[0]], x.shape[axes[-1] + 1 :]
         rows, columns = math.prod(x.shape[axes[0] : axes[-1] + 1]), math.prod(behind)
-        if rows > _FEW_ROWS and columns > 1 and x.flags.c_contiguous:
+        if rows > FEW_ROWS and columns > 1 and x.flags.c_contiguous:
             total = sum_rows(np.reshape(x, (*lead, rows, columns)))
             kept = (1,) * len(axes) if keepdims else ()
             return np.reshape(total, (*lead, *kept, *behind))

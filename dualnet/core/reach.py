@@ -112,9 +112,9 @@ def has_nan(x: Array) -> bool:
     """
     if isinstance(x, Dual):
         return has_nan(x.primal) or has_nan(x.tangent)
-    # NaN is the largest of what it is among, and one number is quicker to ask than a mask to fill
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "fc":
         return False
+    # NaN is the largest of what it is among, and one number is quicker to ask than a mask to fill
     return bool(np.isnan(np.maximum.reduce(x, axis=None, initial=-np.inf)))
 
 

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dualnet.backends.host import are_of_host
 from dualnet.images.windows import Geometry, Pair, if_finite
 from dualnet.types import Array
 
@@ -39,32 +40,34 @@ _TILES = 128
 """From so many tiles on it pays to transform the kernels first."""
 
 
-def serves(x: Array, kernels: Array, channels: int, q: int, geometry: Geometry) -> bool:
+def serves(x: Array, other: Array, geometry: Geometry) -> bool:
     """Tell whether a convolution of images x on the host is faster by tiles.
 
     Double precision is left to the plain way, by which single precision can be judged.
 
     Args:
         x: images `(M, H, W, C)`.
-        kernels: the other operand, kernels or outputs.
-        channels, q: C and Q.
+        other: the other operand, kernels or outputs.
         geometry: where the windows lie.
     """
     plain = (geometry.window, geometry.stride, geometry.groups) == ((3, 3), (1, 1), 1)
-    if not plain or min(channels, q) < _CHANNELS:
+    if not plain or min(x.shape[-1], other.shape[-1]) < _CHANNELS:
         return False
     down, across = _tiles(geometry.output_size(x.shape[1:3]))
-    on_host = type(x) is np.ndarray and x.dtype == kernels.dtype == np.float32
-    return on_host and len(x) * down * across >= _TILES
+    single = are_of_host(x, other) and x.dtype == np.float32
+    return single and len(x) * down * across >= _TILES
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def convolve_by_tiles(x: Array, w: Array, geometry: Geometry) -> Array | None:
-    """Compute `convolve` for arguments that this file `serves`.
+    """Compute `convolve`.
 
     Returns:
-        None where an output is not finite: in the plain way it may be another one, or finite.
+        None for arguments that this file does not serve, and where an output is not finite: in the
+        plain way it may be another one, or finite.
     """
+    if not serves(x, w, geometry):
+        return None
     (kernels, _, _, channels, q), size = w.shape, geometry.output_size(x.shape[1:3])
     factors = _kernel_matrices(w)
     together = max(1, min(kernels, 256 // q))
@@ -83,13 +86,15 @@ def convolve_by_tiles(x: Array, w: Array, geometry: Geometry) -> Array | None:
 
 @np.errstate(over="ignore", invalid="ignore")
 def kernel_gradient_by_tiles(x: Array, y: Array, geometry: Geometry) -> Array | None:
-    """Compute `kernel_gradient` for arguments that this file `serves`.
+    """Compute `kernel_gradient`.
 
     Each of the three steps of `convolve_by_tiles` is linear in the kernels, and transposed here.
 
     Returns:
-        None where a number is not finite.
+        None for arguments that this file does not serve, and where a number is not finite.
     """
+    if not serves(x, y, geometry):
+        return None
     kernels, q, channels = len(y), y.shape[-1], x.shape[-1]
     tiles = _PixelTiles(x, geometry)
     sums = np.zeros((kernels, 16, channels, q), x.dtype)

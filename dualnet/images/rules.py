@@ -132,17 +132,10 @@ def conv_of_kernel_tangent(t: Stack, x: Array, geometry: Geometry) -> Stack:
     return np.reshape(out, (*t.shape[:2], *out.shape[1:]))
 
 
-_FEW_CHANNELS = 2
-"""Up to so many channels, an outer product has as few factors as entries.  Measured with 16
-kernels: rank-one ones take 2 to 7 times as long as dense ones with one channel, as long with 3."""
-
-
 @shortcut(conv_of_kernel_tangent)
 def _(t: RankOne, x: Array, geometry: Geometry) -> Tangent | None:
     if t.shape[0] != 1:  # several kernels: the dense map serves them
         return None
-    if t.shape[-2] <= _FEW_CHANNELS:  # the products are hardly more numbers than their factors
-        return conv_of_kernel_tangent(t.left[..., None] * t.right[..., None, :], x, geometry)
     return np.expand_dims(convolve_rank_one(x, t.left[:, 0], t.right[:, 0], geometry), 1)
 
 

@@ -145,10 +145,10 @@ def measure_with_cuts(
             return z
 
         def around(
-            path: str, layer: Layer, params: Tree, state: Tree, x: Array, context: Context
+            path: str, layer: Layer, own: Tree, state: Tree, x: Array, context: Context
         ) -> tuple[Array, Tree]:
             if ahead is None or not ahead.is_of(layer, x):
-                return layer.apply(params, state, x, context)
+                return layer.apply(own, state, x, context)
             effect = cut_pass.effect(x)
             moved = None if effect is None else linear.scale(effect, ahead.slope)
             return cut_pass.cut(ahead.output, moved), state

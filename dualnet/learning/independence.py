@@ -129,9 +129,9 @@ def weighted_sum(d: Array, u: Stack, independence: Independence) -> Array:
     if not independence.tokens:
         d = np.sum(d, axis=2, keepdims=True)
     shape, groups = u.shape[1:], independence.groups
-    swapped = independence.swapped and (independence.tokens or groups > 1)
-    if d.shape[2:] == (1, 1):  # one number for all of an example, which has no parts
-        swapped = False
+    in_parts = d.shape[2:] != (1, 1)  # else one number serves all of an example
+    swapped = in_parts and independence.swapped and (independence.tokens or groups > 1)
+    if not in_parts:
         parts = np.reshape(u, (len(u), shape[0], 1, 1, prod(shape[1:])))
     elif swapped:
         n, channels, tokens = shape

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dualnet.backends.host import are_of_host
 from dualnet.backends.overridable import overridable
 from dualnet.backends.pieces import by_pieces
 from dualnet.core import linear
@@ -162,7 +163,7 @@ def tangent_of_softmax(t: Tangent, p: Array, axis: int) -> Tangent:
 @overridable
 def _tangent_of_softmax_along(t: Tangent, p: Array, axis: int) -> Tangent:
     """Compute `tangent_of_softmax`."""
-    if type(t) is type(p) is np.ndarray and axis == -1 and p.dtype.char in "fd" and p.size:
+    if axis == -1 and are_of_host(t, p) and p.size:
         return _tangent_by_rows(t, p)
     u = t * p
     # In place for plain arrays; what is differentiated makes a new array.

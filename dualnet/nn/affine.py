@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.host import are_of_host
 from dualnet.backends.overridable import matmul
 from dualnet.core import linear
 from dualnet.core.dual import Dual, Level, primitive
@@ -33,7 +34,7 @@ def add_bias(y: Array, b: Array) -> Array:
 
     It is for what a product or a convolution has just made: nobody else may hold y or its tangent.
     """
-    if type(y) is np.ndarray and y.dtype == b.dtype:
+    if are_of_host(y, b):
         y += b
         return y
     return y + b
@@ -42,7 +43,7 @@ def add_bias(y: Array, b: Array) -> Array:
 def _evaluate_bias(level: Level, args: tuple, kwargs: dict) -> Any:
     primals, tangents = take_apart(args, level)
     out, (ty, tb) = add_bias(*primals), tangents
-    if type(ty) is np.ndarray and type(tb) is np.ndarray and ty.dtype == tb.dtype:
+    if are_of_host(ty, tb):
         ty += np.reshape(tb, (len(tb), *(1,) * (out.ndim - 1), tb.shape[1]))
         return Dual(out, ty, level)
     return with_tangent(add_bias, level, out, tangents, _BIAS_MAPS, (out, *primals), {})
@@ -85,10 +86,8 @@ def _are_stacks(primals: Sequence, tangents: Sequence) -> bool:
     if tw is None:
         return False
     factors = (tw.left, tw.right) if isinstance(tw, RankOne) else (tw,)
-    parts, dtype = (*primals, *factors, tangents[0], tangents[2]), tw.dtype
-    return dtype.char in "fd" and all(
-        x is None or (type(x) is np.ndarray and x.dtype == dtype) for x in parts
-    )
+    parts = (*primals, *factors, tangents[0], tangents[2])
+    return are_of_host(*[x for x in parts if x is not None])
 
 
 def _sum_of_tangents(

@@ -14,14 +14,13 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from dualnet.backends.host import are_of_host
 from dualnet.backends.overridable import bytes_at_a_time, overridable
+from dualnet.backends.sums import FEW_ROWS, sum_rows
 from dualnet.types import Array, Axes, Shape
 
 _BLOCK_BYTES = 1 << 20
 """A block of t is read three times and written four: it should stay in the second-level cache."""
-
-_FEW_ROWS = 1 << 5
-"""Up to so many, NumPy adds rows as quickly as BLAS."""
 
 _LONG_ROW = 1 << 10
 """Entries from which on NumPy's loops along a row take much longer than their start."""
@@ -197,7 +196,7 @@ class BlockView:
         if self.m * self.b > 1:
             return self.mean(np.multiply(x, y, out=out) for x, y, out in parts)
         ((x, y, out),) = parts
-        if _is_by_blas(x) and _is_by_blas(y) and self.d > 1:
+        if are_of_host(x, y) and self.d > 1:
             return np.vecdot(x, y)[..., None] / self.d
         return self.mean([np.multiply(x, y, out=out)])
 
@@ -210,21 +209,16 @@ class BlockView:
         return np.reshape(repeated, (*statistic.shape[:-1], self.r * self.b * self.d))
 
 
-def _is_by_blas(x: Array) -> bool:
-    """Tell whether BLAS adds up entries of x, several times as fast as NumPy."""
-    return type(x) is np.ndarray and x.dtype.char in "fd"
-
-
 def _sum_of_rows(x: Array) -> Array:
     """Return the sum `(..., 1, n)` over the rows of x `(..., m, n)`."""
-    if _is_by_blas(x) and x.shape[-2] > _FEW_ROWS:
-        return np.matmul(np.ones_like(x, shape=(x.shape[-2],)), x)[..., None, :]
+    if are_of_host(x) and x.shape[-2] > FEW_ROWS:
+        return sum_rows(x)[..., None, :]
     return np.sum(x, axis=-2, keepdims=True)
 
 
 def _sums_along(x: Array) -> Array:
     """Return the sums `(...)` of rows of x `(..., n)`."""
-    if _is_by_blas(x):
+    if are_of_host(x):
         return np.vecdot(x, np.ones_like(x, shape=(x.shape[-1],)))
     return np.sum(x, axis=-1)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from dualnet.backends.host import are_of_host
 from dualnet.core import linear
 from dualnet.core.dual import Dual, Level, primitive
 from dualnet.core.engine import register, take_apart, with_tangent
@@ -19,17 +19,11 @@ _BLOCK_BYTES = 1 << 18
 @primitive
 def scaled(y: Array, gain: Array, bias: Array) -> Array:
     """Return y · gain + bias for y `(N, ...)`, and gain and bias that broadcast to an example."""
-    if not _is_of_host((y, gain, bias)):
+    if not are_of_host(y, gain, bias):
         return y * gain + bias
     out = y * _spread(gain, y)
     out += _spread(bias, y)
     return out
-
-
-def _is_of_host(arrays: Sequence) -> bool:
-    """Tell whether all are arrays of NumPy, of one dtype that it computes with quickly."""
-    dtype = getattr(arrays[0], "dtype", None)
-    return all(type(x) is np.ndarray and x.dtype == dtype and dtype.char in "fd" for x in arrays)
 
 
 def _spread(x: Array, y: Array) -> Array:
@@ -47,10 +41,10 @@ _MAPS = (
 def _evaluate(level: Level, args: tuple, kwargs: dict) -> Any:
     primals, tangents = take_apart(args, level)
     out = scaled(*primals)
-    if _is_of_host((*primals, *tangents)):
+    if are_of_host(*primals, *tangents):
         return Dual(out, _sum_of_tangents(*primals, *tangents), level)
     y, gain, bias = primals
-    if _is_of_host(primals):
+    if are_of_host(*primals):
         gain = _spread(gain, y)
     return with_tangent(scaled, level, out, tangents, _MAPS, (out, y, gain, bias), {})
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from dualnet.backends.host import are_of_host
 from dualnet.optim.optimizer import Optimizer, add_decay, square_root
 from dualnet.types import Array
 
@@ -87,8 +88,7 @@ def update_by_moments(
     # corrections are plain numbers and cost no pass over the arrays.
     c = square_root(1.0 - how.beta2**step)
     rate, epsilon = lr * c / (1.0 - how.beta1**step), c * how.epsilon
-    plain = type(g) is type(m) is type(v) is type(p) is np.ndarray
-    if plain and p.ndim and g.dtype == m.dtype == v.dtype == p.dtype:
+    if are_of_host(g, m, v, p) and p.ndim:
         new_p, m, v = _in_three_arrays(how, g, m, v, p, rate, epsilon)
     else:
         m = how.beta1 * m + (1.0 - how.beta1) * g

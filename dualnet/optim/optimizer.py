@@ -12,6 +12,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends.freed_memory import keep_freed_memory
+from dualnet.backends.host import are_of_host
 from dualnet.core.arrays import as_array
 from dualnet.errors import TreeError, UsageError
 from dualnet.optim.clipping import clip_to_norm
@@ -272,8 +273,7 @@ def add_decay(g: Array, weight_decay: float, p: Array) -> Array:
 
 def descended(p: Array, lr: float, direction: Array) -> Array:
     """Return p - lr direction; NumPy arrays of one shape and dtype need one new array for it."""
-    plain = type(p) is type(direction) is np.ndarray and p.dtype == direction.dtype
-    if plain and p.shape == direction.shape != ():
+    if are_of_host(p, direction) and p.shape == direction.shape != ():
         new_p = np.multiply(direction, lr, out=np.empty_like(p))
         return np.subtract(p, new_p, out=new_p)
     return p - lr * direction
