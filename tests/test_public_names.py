@@ -1,0 +1,325 @@
+"""Every public name says what it is, and what has a docstring has an example that runs.
+
+Functions, classes and linear maps have an example in their docstring: `>>>` lines, which run here in
+an empty folder with `np` and `dn` at hand, and print what stands below them.  What they print must
+not depend on NumPy's version, so they print rounded numbers, lists, or shapes.
+
+Constants and type aliases cannot have a docstring of their own.  They have one where they are
+assigned: a string on the line after it.
+"""
+
+import ast
+import doctest
+import importlib
+import inspect
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import dualnet as dn
+
+MODULES = {
+    "dn": dn,
+    **{f"dn.{n}": m for n in dn.__all__ if isinstance(m := getattr(dn, n), ModuleType)},
+    "dn.models": importlib.import_module("dualnet.models"),
+    "dn.random": importlib.import_module("dualnet.random"),
+}
+"""All that users import, but for `dualnet.scipy`, because SciPy may be missing."""
+
+
+def names():
+    """Every public name that is no module, as `dn.nn.Linear`, and what it means."""
+    for path, module in MODULES.items():
+        # What else dn.numpy has stands in the place of NumPy's, which describes it.
+        for name in ("add_at", "put_at") if module is dn.numpy else module.__all__:
+            thing = getattr(module, name)
+            if not isinstance(thing, ModuleType):
+                yield f"{path}.{name}", thing
+
+
+NAMES = dict(names())
+
+WITHOUT_CORE = {
+    "dn.Dual",
+    "dn.Key",
+    "dn.RankOne",
+    "dn.__version__",
+    "dn.check_jvp",
+    "dn.check_vjp",
+    "dn.custom_jvp",
+    "dn.fit",
+    "dn.grad",
+    "dn.hvp",
+    "dn.jacfwd",
+    "dn.jacrev",
+    "dn.jvp",
+    "dn.linear_transpose",
+    "dn.linearize",
+    "dn.load_run",
+    "dn.recorded",
+    "dn.stop_gradient",
+    "dn.value_and_grad",
+    "dn.vjp",
+    "dn.analysis.Bias",
+    "dn.analysis.Comparison",
+    "dn.analysis.Point",
+    "dn.analysis.TOTAL",
+    "dn.analysis.Variance",
+    "dn.analysis.alignment",
+    "dn.analysis.bias",
+    "dn.analysis.compare",
+    "dn.analysis.error_alignment",
+    "dn.analysis.table",
+    "dn.analysis.variance",
+    "dn.backends.Backend",
+    "dn.backends.NumpyBackend",
+    "dn.backends.get",
+    "dn.checking.DerivativeError",
+    "dn.checking.Report",
+    "dn.checking.check_jvp",
+    "dn.checking.check_vjp",
+    "dn.errors.BackendError",
+    "dn.errors.DataError",
+    "dn.errors.DivergedError",
+    "dn.errors.DualConversionError",
+    "dn.errors.DualnetError",
+    "dn.errors.EscapedDualError",
+    "dn.errors.Interrupted",
+    "dn.errors.MissingRuleError",
+    "dn.errors.TangentError",
+    "dn.errors.TreeError",
+    "dn.errors.UsageError",
+    "dn.linear.LinearMap",
+    "dn.linear.StructuredTangent",
+    "dn.linear.add",
+    "dn.linear.align",
+    "dn.linear.broadcast_to",
+    "dn.linear.cast",
+    "dn.linear.concatenate",
+    "dn.linear.contract",
+    "dn.linear.cumsum",
+    "dn.linear.divide",
+    "dn.linear.gather",
+    "dn.linear.index",
+    "dn.linear.matmul",
+    "dn.linear.matmul_from_left",
+    "dn.linear.place",
+    "dn.linear.reshape",
+    "dn.linear.scale",
+    "dn.linear.scatter_add",
+    "dn.linear.select",
+    "dn.linear.shape_of",
+    "dn.linear.solve",
+    "dn.linear.stretch",
+    "dn.linear.sum",
+    "dn.linear.transpose",
+    "dn.linear.unbroadcast",
+    "dn.numpy.add_at",
+    "dn.numpy.put_at",
+    "dn.schedules.Constant",
+    "dn.schedules.Cosine",
+    "dn.schedules.Exponential",
+    "dn.schedules.Linear",
+    "dn.schedules.Schedule",
+    "dn.schedules.StepDecay",
+    "dn.schedules.WarmupCosine",
+    "dn.special.register",
+    "dn.tree.add",
+    "dn.tree.describe",
+    "dn.tree.is_leaf",
+    "dn.tree.items",
+    "dn.tree.leaves",
+    "dn.tree.leaves_like",
+    "dn.tree.map",
+    "dn.tree.map_with_path",
+    "dn.tree.outline",
+    "dn.tree.register_dataclass",
+    "dn.tree.size",
+    "dn.tree.subtree",
+    "dn.tree.unflatten",
+    "dn.random.Key",
+    "dn.random.Keys",
+    "dn.random.descendants",
+    "dn.random.name_of_child",
+    "dn.random.require_key",
+}
+WITHOUT_NN = {
+    "dn.data.ArrayDataset",
+    "dn.data.Dataset",
+    "dn.data.NAMES",
+    "dn.data.Preparation",
+    "dn.data.Source",
+    "dn.data.batches",
+    "dn.data.from_arrays",
+    "dn.data.load",
+    "dn.data.outline",
+    "dn.data.read_idx",
+    "dn.learning.ActivityDifferences",
+    "dn.learning.ActivityPerturbation",
+    "dn.learning.Backprop",
+    "dn.learning.Batch",
+    "dn.learning.ControlVariate",
+    "dn.learning.DirectFeedback",
+    "dn.learning.DirectKolenPollack",
+    "dn.learning.Estimate",
+    "dn.learning.FeedbackAlignment",
+    "dn.learning.FiniteDifferences",
+    "dn.learning.ForwardDirectFeedback",
+    "dn.learning.GreedyActivityPerturbation",
+    "dn.learning.GreedyBackprop",
+    "dn.learning.GreedyFeedbackAlignment",
+    "dn.learning.GreedyWeightPerturbation",
+    "dn.learning.LearnedFeedbackAlignment",
+    "dn.learning.LearnerState",
+    "dn.learning.LocalBackprop",
+    "dn.learning.LocalFeedbackAlignment",
+    "dn.learning.Measurement",
+    "dn.learning.Plan",
+    "dn.learning.RULES",
+    "dn.learning.Rule",
+    "dn.learning.Shard",
+    "dn.learning.Task",
+    "dn.learning.WEIGHT_AGGREGATIONS",
+    "dn.learning.WeightPerturbation",
+    "dn.learning.correct",
+    "dn.learning.estimate_gradient",
+    "dn.learning.split_batch",
+    "dn.nn.ACTIVATIONS",
+    "dn.nn.Activation",
+    "dn.nn.AdaptiveAveragePool",
+    "dn.nn.AveragePool",
+    "dn.nn.AverageTokens",
+    "dn.nn.BatchNorm",
+    "dn.nn.ClassToken",
+    "dn.nn.Context",
+    "dn.nn.Conv2d",
+    "dn.nn.Dropout",
+    "dn.nn.Flatten",
+    "dn.nn.GroupNorm",
+    "dn.nn.GroupedLinear",
+    "dn.nn.InfoNCE",
+    "dn.nn.Layer",
+    "dn.nn.LayerNorm",
+    "dn.nn.Linear",
+    "dn.nn.LocalHead",
+    "dn.nn.Loss",
+    "dn.nn.MaxPool",
+    "dn.nn.MultiHeadAttention",
+    "dn.nn.Patches",
+    "dn.nn.Positions",
+    "dn.nn.Residual",
+    "dn.nn.SelectToken",
+    "dn.nn.Sequential",
+    "dn.nn.StopGradient",
+    "dn.nn.TokenMixing",
+    "dn.nn.adaptive_average_pool",
+    "dn.nn.average",
+    "dn.nn.average_pool",
+    "dn.nn.conv2d",
+    "dn.nn.couples_examples",
+    "dn.nn.gelu",
+    "dn.nn.has_local_heads",
+    "dn.nn.max_pool",
+    "dn.nn.mean_squared_error",
+    "dn.nn.mixer_block",
+    "dn.nn.mlp_mixer_block",
+    "dn.nn.normalize",
+    "dn.nn.relu",
+    "dn.nn.replicated",
+    "dn.nn.replicated_by_copies",
+    "dn.nn.sigmoid",
+    "dn.nn.softmax",
+    "dn.nn.softmax_cross_entropy",
+    "dn.nn.table",
+    "dn.nn.tanh",
+    "dn.nn.transformer_block",
+    "dn.nn.walk",
+    "dn.nn.with_local_heads",
+    "dn.optim.Adam",
+    "dn.optim.AdamW",
+    "dn.optim.LARS",
+    "dn.optim.Momentum",
+    "dn.optim.Nesterov",
+    "dn.optim.Optimizer",
+    "dn.optim.SGD",
+    "dn.optim.clip_to_norm",
+    "dn.models.AlexNet",
+    "dn.models.CNN",
+    "dn.models.CNN4",
+    "dn.models.LeNet5",
+    "dn.models.LocalMixer",
+    "dn.models.MLP",
+    "dn.models.MLPMixer",
+    "dn.models.MODELS",
+    "dn.models.ResNet",
+    "dn.models.ResNet18",
+    "dn.models.ViT",
+}
+"""Names that have no example, or no docstring, yet."""
+
+
+def has_docstring(thing):
+    """Whether it is a function, class, or linear map of ours, rather than a constant or an alias."""
+    return callable(thing) and (getattr(thing, "__module__", None) or "").startswith("dualnet")
+
+
+def docstring(thing):
+    """Its own docstring; one that it inherits speaks of another."""
+    return (vars(thing).get("__doc__") if inspect.isclass(thing) else thing.__doc__) or ""
+
+
+def comment(module, name):
+    """The string behind the assignment of a constant, in the module or where it imports it from."""
+    tree = ast.parse(inspect.getsource(module))
+    for body in (tree.body, *(node.body for node in tree.body if isinstance(node, ast.If))):
+        for node, after in zip(body, [*body[1:], None], strict=True):
+            targets = getattr(node, "targets", [getattr(node, "target", None)])
+            if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+                said = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                return after.value.value if said else ""
+            if isinstance(node, ast.ImportFrom) and name in (alias.name for alias in node.names):
+                return comment(importlib.import_module(node.module), name)
+    return ""
+
+
+def examples(name, thing):
+    """The examples of its docstring, and of those of its methods."""
+    found = doctest.DocTestFinder().find(
+        thing, name, module=False, globs={"np": np, "dn": dn, "__name__": "example"}
+    )
+    return [test for test in found if test.examples]
+
+
+def is_described(name):
+    thing = NAMES[name]
+    if not has_docstring(thing):
+        path, _, own = name.rpartition(".")
+        return bool(comment(MODULES[path], own))
+    return any(test.name == name for test in examples(name, thing)) and bool(docstring(thing))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_is_described_with_an_example(name):
+    """A docstring with `>>>` lines, or, for a constant, a string behind its assignment."""
+    assert is_described(name) != (name in WITHOUT_CORE | WITHOUT_NN)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_examples_of_a_public_name_print_what_they_show(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runner = doctest.DocTestRunner(
+        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE, verbose=False
+    )
+    report = []
+    for test in examples(name, NAMES[name]) if has_docstring(NAMES[name]) else ():
+        runner.run(test, out=report.append)
+    assert not report, "".join(report)
+
+
+def test_the_names_that_are_walked_are_there():
+    assert len(NAMES) > 200
+    assert {"dn.jvp", "dn.nn.Linear", "dn.linear.scale", "dn.numpy.put_at", "dn.models.MLP"} < set(
+        NAMES
+    )
+    assert not has_docstring(NAMES["dn.tree.Tree"]) and not has_docstring(NAMES["dn.data.NAMES"])
