@@ -1,4 +1,4 @@
-"""The README's table: each rule on all of real MNIST, one training run a row.
+"""Three rules on all of real MNIST, one training run a row.
 
     python -m experiments.mnist [--data-dir DIR] [--out FILE]
 

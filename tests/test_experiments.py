@@ -58,7 +58,7 @@ def test_a_table_goes_on_where_it_stopped(tmp_path):
 
 @pytest.mark.parametrize("experiment", (contrastive, networks, rules))
 def test_the_committed_rows_are_known(experiment, tmp_path, capsys, monkeypatch):
-    """So that the command in the README prints the README's table, and runs nothing."""
+    """So that the command prints the table of docs/results.md, and runs nothing."""
     committed = runs.TRAIN.parent / "benchmarks/results" / f"{experiment.__name__[12:]}.json"
     out = tmp_path / "rows.json"
     out.write_text(committed.read_text())
@@ -68,7 +68,7 @@ def test_the_committed_rows_are_known(experiment, tmp_path, capsys, monkeypatch)
     assert json.loads(out.read_text()) == json.loads(committed.read_text())
     # A line of a table, or a curve after the command that made it.
     lines = re.sub("(?m)^`.*by epoch: ", "", capsys.readouterr().out).splitlines()
-    text = (runs.TRAIN.parent / "README.md").read_text(encoding="utf-8")
+    text = (runs.TRAIN.parent / "docs/results.md").read_text(encoding="utf-8")
     assert len(lines) > 2 and all(line in text for line in lines)
 
 
