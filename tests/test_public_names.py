@@ -1,8 +1,8 @@
 """Every public name says what it is, and what has a docstring has an example that runs.
 
-Functions, classes and linear maps have an example in their docstring: `>>>` lines, which run here in
-an empty folder with `np` and `dn` at hand, and print what stands below them.  What they print must
-not depend on NumPy's version, so they print rounded numbers, lists, or shapes.
+Functions, classes and linear maps have an example in their docstring: `>>>` lines, which run here
+in an empty folder with `np` and `dn` at hand, and print what stands below them.  What they print
+must not depend on NumPy's version, so they print rounded numbers, lists, or shapes.
 
 Constants and type aliases cannot have a docstring of their own.  They have one where they are
 assigned: a string on the line after it.
@@ -260,7 +260,7 @@ WITHOUT_NN = {
 
 
 def has_docstring(thing):
-    """Whether it is a function, class, or linear map of ours, rather than a constant or an alias."""
+    """Whether it is a function, class, or linear map of ours, and no constant or alias."""
     return callable(thing) and (getattr(thing, "__module__", None) or "").startswith("dualnet")
 
 
