@@ -2,9 +2,9 @@
 
     python -m benchmarks.performance
 
-It measures nothing.  On docs/performance.md and in the README, a table stands between
-`<!-- NAME -->` and `<!-- end of NAME -->`.  A test holds the pages to the results.  The picture
-needs matplotlib (the extra `plot`).
+It measures nothing.  On docs/performance.md, a table stands between `<!-- NAME -->` and
+`<!-- end of NAME -->`.  A test holds the page to the results.  The picture needs matplotlib (the
+extra `plot`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.networks import FORWARD, fastest, ratio, ratios
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
-PAGES = ROOT / "docs/performance.md", ROOT / "README.md"
+PAGE = ROOT / "docs/performance.md"
 PICTURE = RESULTS / "speed-networks.svg"
 NOT_YET = "Not measured yet."
 
@@ -319,10 +319,9 @@ def kind_of(row: dict[str, Any]) -> tuple[str, int]:
 
 
 def main() -> None:
-    """Write the pages and the picture."""
+    """Write the page's tables and the picture."""
     argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
-    for page in PAGES:
-        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     if rows := (results("speed-networks") or {}).get("rows"):
         draw(rows, PICTURE)
 
