@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
-from dualnet.core import refusals
+from dualnet.core import refusals, spaces
 from dualnet.core.dual import primal_of
 from dualnet.core.linear import StructuredTangent
 from dualnet.errors import TangentError
@@ -171,6 +171,27 @@ def _count(x: Array, t: Tangent) -> int | None:
     if t.shape == x.shape:
         return None
     return t.shape[0] if t.ndim == x.ndim + 1 and t.shape[1:] == x.shape else _MISFIT
+
+
+def answers(like: Tree, leaves: list, tangents: Sequence[Tangent | None], k: int | None) -> Tree:
+    """Return the tangents or cotangents of a tree's leaves in the form in which a caller gets them.
+
+    They have zeros where nothing arrived, the dtypes of the leaves, and no k axis where single
+    tangents were given; and they are arrays to write to, even where one was a number repeated.
+    """
+    converted = []
+    for x, t in zip(leaves, tangents, strict=True):
+        dtype = x.dtype if hasattr(x, "dtype") else np.result_type(x)
+        if t is None:
+            shape = (1 if k is None else k, *np.shape(x))
+            t = np.zeros_like(primal_of(x), dtype, shape=shape)
+        stack = spaces.dense(t)
+        if stack.dtype != dtype:
+            stack = stack.astype(dtype)
+        if 0 in getattr(stack, "strides", ()):
+            stack = stack.copy()
+        converted.append(stack[0] if k is None else stack)
+    return tree.unflatten(like, converted)
 
 
 def _kind(x: Any) -> str:

@@ -35,14 +35,21 @@ class custom_jvp:
     end: the same map then serves k directions, reverse mode and nested transforms.  Where an
     operator between t and an argument of more axes does not give the rank of the result, the map
     gets t once more with that rank, so that `t * y` is right for a t of fewer axes than y.  A map
-    that does not give the shape of the result is refused with an error.
+    that does not give the shape of the result is refused with a TangentError.  Without a rule, the
+    function is refused by a MissingRuleError where it is differentiated.
 
-        @dn.custom_jvp
-        def softplus(x):
-            return np.logaddexp(x, 0.0)
+    Args:
+        f: function of arrays (or lists of arrays) that returns one array of floats.
 
-        softplus.defjvps(lambda t, out, x: t * (1.0 - np.exp(-out)))
-        dn.check_jvp(softplus, (x,))
+    Examples:
+        >>> @dn.custom_jvp
+        ... def softplus(x):
+        ...     return np.logaddexp(x, 0.0)
+        >>> softplus.defjvps(lambda t, out, x: t * (1.0 - np.exp(-out)))
+        >>> float(dn.grad(softplus)(0.0))
+        0.5
+        >>> dn.check_jvp(softplus, (np.array([-1.0, 2.0]),)).first_order < 1e-7
+        True
     """
 
     def __init__(self, f: Callable):
@@ -56,6 +63,10 @@ class custom_jvp:
 
     def defjvps(self, *rules: Callable | None) -> None:
         """Give the linear map of each argument.
+
+        Args:
+            rules: for each argument of f a function `(t, out, *primals)` that returns the tangent
+                of the result, or None where the argument carries no tangent.
 
         Raises:
             UsageError: a rule is no function, or cannot be called with t, out and f's arguments.
@@ -75,7 +86,26 @@ class custom_jvp:
         rule(self._f, *maps, sequences=_EVERY_ARGUMENT)
 
     def deflinearizer(self, function: Callable) -> Callable:
-        """Give the result and the maps in one function (a decorator)."""
+        """Give the result and the maps in one function (a decorator).
+
+        Args:
+            function: takes f's arguments and returns `(out, maps)`; maps is a function of t, or a
+                tuple with a function of t, or None, for each argument.
+
+        Raises:
+            TangentError: when f is differentiated, and the function returns something else.
+
+        Examples:
+            >>> @dn.custom_jvp
+            ... def root(x):
+            ...     return np.sqrt(x)
+            >>> @root.deflinearizer
+            ... def _(x):
+            ...     out = np.sqrt(x)  # computed once, for the value and the map
+            ...     return out, lambda t: t / (2.0 * out)
+            >>> float(dn.grad(root)(4.0))
+            0.25
+        """
 
         @functools.wraps(function)
         def with_aligned_maps(*args: Any, **kwargs: Any) -> tuple[Any, Any]:

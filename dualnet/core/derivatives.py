@@ -46,8 +46,17 @@ def value_and_grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> 
     Returns:
         A function of f's arguments that returns `(value, gradient)`, or
         `((value, aux), gradient)`; a gradient is a tree like its argument.
-    """
 
+    Raises:
+        TangentError: f returns no single float, an argument to differentiate by is no float, or
+            there is no such argument.
+
+    Examples:
+        >>> loss = lambda w, x: np.sum((x @ w) ** 2)
+        >>> value, gradient = dn.value_and_grad(loss)(np.array([1.0, 2.0]), np.eye(2))
+        >>> float(value), gradient.tolist()  # |w|², 2 w
+        (5.0, [2.0, 4.0])
+    """
     return Transformed(_value_and_gradient, f, argnums, has_aux)
 
 
@@ -55,6 +64,17 @@ def grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> Callable[.
     """Make a function that returns the gradient of the scalar function `f`; see `value_and_grad`.
 
     With has_aux it returns `(gradient, aux)`.
+
+    Raises:
+        TangentError: as for `value_and_grad`.
+
+    Examples:
+        >>> params = {"w": np.array([1.0, 2.0]), "b": np.array(3.0)}
+        >>> gradient = dn.grad(lambda p: np.sum(p["w"]) * p["b"])(params)
+        >>> gradient["w"].tolist(), float(gradient["b"])
+        ([3.0, 3.0], 3.0)
+        >>> float(dn.grad(dn.grad(lambda x: x**3))(2.0))  # 6 x
+        12.0
     """
     return Transformed(_gradient, f, argnums, has_aux)
 
@@ -71,14 +91,35 @@ def jacfwd(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
     Returns:
         A function of f's arguments that returns a tree like out whose leaves are trees like the
         argument, with leaves of shape `(*out_leaf.shape, *argument_leaf.shape)`.
-    """
 
+    Raises:
+        TangentError: an argument to differentiate by is no float, or there is none of this number.
+
+    Examples:
+        >>> x = np.array([1.0, 2.0, 3.0])
+        >>> dn.jacfwd(np.cumsum)(x).tolist()  # entry i sums up the first i + 1
+        [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]
+    """
     return Transformed(_jacobian_forward, f, argnums, tangent_chunk)
 
 
 def jacrev(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = None) -> Callable:
-    """Make the same function as `jacfwd`, by one cotangent for each output entry."""
+    """Make the same function as `jacfwd`, by one cotangent for each output entry.
 
+    Args:
+        f, argnums: as for `jacfwd`.
+        tangent_chunk: how many cotangents one pass carries at the most (all if None).
+
+    Returns:
+        A function of f's arguments, as `jacfwd` makes it.
+
+    Raises:
+        TangentError: as for `jacfwd`.
+
+    Examples:
+        >>> dn.jacrev(lambda x: x[0] * x[1:])(np.array([2.0, 5.0, 7.0])).tolist()
+        [[5.0, 2.0, 0.0], [7.0, 0.0, 2.0]]
+    """
     return Transformed(_jacobian_reverse, f, argnums, tangent_chunk)
 
 
@@ -90,6 +131,18 @@ def hvp(f: Callable, primals: Sequence, tangents: Sequence) -> tuple[Tree, ...]:
 
     Returns:
         A tuple with, for each primal, a tree like it (with k in front): ∇²f · tangents.
+
+    Raises:
+        TangentError: f returns no single float, a primal is no float, or a tangent does not fit.
+        TreeError: a tangent's structure does not fit.
+
+    Source: Pearlmutter 1994, "Fast exact multiplication by the Hessian".
+
+    Examples:
+        >>> x = np.array([1.0, 2.0])
+        >>> (product,) = dn.hvp(lambda x: np.sum(x**3), (x,), (np.array([1.0, 10.0]),))
+        >>> product.tolist()  # 6 x v
+        [6.0, 120.0]
     """
     every = tuple(range(len(primals)))
     return jvp(grad(f, every), primals, tangents)[1]
@@ -106,7 +159,14 @@ def linear_transpose(f: Callable, *examples: Tree) -> Callable[..., tuple[Tree, 
         A function from a cotangent of f's result to a tuple with one for each argument.
 
     Raises:
-        TangentError: f(0) is not 0, so f is not linear.
+        TangentError: f(0) is not 0, so f is not linear; or an example is no float.
+
+    Source: Radul et al. 2022, "You Only Linearize Once: Tangents Transpose to Gradients".
+
+    Examples:
+        >>> differences_transposed = dn.linear_transpose(np.diff, np.zeros(3))
+        >>> differences_transposed(np.array([1.0, 10.0]))[0].tolist()
+        [-1.0, -9.0, 10.0]
     """
     record = Record("linear_transpose", f, tree.map(np.zeros_like, examples))
     for path, leaf in tree.items(record.out):

@@ -131,6 +131,15 @@ class Dual(ArrayMethods):
         tangent: a stack `(k, *primal.shape)` or a structured tangent, of the primal's dtype.
         level: the transform that the dual belongs to.
         alias: which other duals NumPy would keep in the same memory; None where there are none.
+
+    Examples:
+        >>> def f(x):
+        ...     print(x, "of shape", x.shape)
+        ...     return np.square(x)
+        >>> out, out_tangent = dn.jvp(f, (3.0,), (1.0,))
+        Dual(primal=array(3.), tangent=array([1.])) of shape ()
+        >>> float(out), float(out_tangent)
+        (9.0, 6.0)
     """
 
     evaluate = staticmethod(evaluate)

@@ -27,6 +27,17 @@ class RankOne(StructuredTangent):
     Args:
         left: array `(k, *b, p)`.
         right: array `(k, *b, q)`, of the same dtype.
+
+    Raises:
+        TangentError: the factors' shapes or dtypes do not fit.
+
+    Examples:
+        >>> t = dn.RankOne(left=np.array([[1.0, 2.0]]), right=np.array([[10.0, 1.0, 0.0]]))
+        >>> t, t.dense().tolist()
+        (RankOne(k=1, float64(2, 3)), [[[10.0, 1.0, 0.0], [20.0, 2.0, 0.0]]])
+        >>> x, w = np.array([[1.0, 1.0]]), np.zeros((2, 3))
+        >>> dn.jvp(lambda w: x @ w, (w,), (t,))[1].tolist()  # (x · left) right
+        [[[30.0, 3.0, 0.0]]]
     """
 
     def __init__(self, left: Array, right: Array):

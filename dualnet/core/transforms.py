@@ -5,6 +5,8 @@
     vjp        the value, and the transpose of that linear function: reverse mode
 
 All take a function of trees of arrays and nest freely.  Names and argument order follow JAX.
+A function that has no derivative rule is refused by a MissingRuleError, and a request for a plain
+number or array (`float(x)`, `math.exp(x)`) by a DualConversionError.
 Wherever one tangent or cotangent is accepted, a stack of k with one more, leading, axis is too, and
 the answer then has the same leading axis.
 """
@@ -15,10 +17,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from dualnet import tree
-from dualnet.core import aliasing, arguments, spaces
+from dualnet.core import aliasing, arguments
 from dualnet.core.dual import Dual, Level, primal_of
 from dualnet.core.engine import take_apart
 from dualnet.core.half import in_single
@@ -51,21 +51,40 @@ def jvp(
     Raises:
         TangentError: a tangent's shape, dtype or k does not fit; both sides are shown.
         TreeError: a tangent's structure does not fit.
+
+    Examples:
+        >>> x, v = np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.0, 10.0])
+        >>> out, out_tangent = dn.jvp(np.square, (x,), (v,))
+        >>> out.tolist(), out_tangent.tolist()  # x², 2 x v
+        ([1.0, 4.0, 9.0], [2.0, 0.0, 60.0])
+        >>> dn.jvp(np.prod, (x,), (np.eye(3),))[1].tolist()  # k = 3 directions in one pass
+        [6.0, 3.0, 2.0]
     """
     arguments.require_sequences("jvp", primals=primals, tangents=tangents)
     primals = tuple(primals)
     leaves, stacks, k = arguments.tangent_stacks("jvp", primals, tuple(tangents))
     out, values, out_tangents, aux = _call("jvp", f, primals, leaves, stacks, has_aux)
-    result = tree.unflatten(out, values), _answers(out, values, out_tangents, k)
+    result = tree.unflatten(out, values), arguments.answers(out, values, out_tangents, k)
     return (*result, aux) if has_aux else result
 
 
 def linearize(f: Callable, *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
     """Evaluate `f`, and record its derivative there as a linear function of tangents.
 
+    Args:
+        f, primals: as for `jvp`; all leaves are floats.
+
     Returns:
         `(out, f_jvp)`: `f_jvp(*tangents)` takes tangents as `jvp` does and returns the tangent of
         out.  Intermediate values are kept, so that applying it does not evaluate f again.
+
+    Raises:
+        TangentError: a primal is no float, or `f_jvp` is called with what does not fit.
+
+    Examples:
+        >>> out, f_jvp = dn.linearize(lambda x: np.exp(2.0 * x), 0.0)
+        >>> float(out), float(f_jvp(1.0)), float(f_jvp(-3.0))  # the slope at 0 is 2
+        (1.0, 2.0, -6.0)
     """
     record = Record("linearize", f, tree.map(aliasing.own, primals))
     return tree.map(aliasing.own, record.out), record.push
@@ -77,9 +96,24 @@ def vjp(f: Callable, *primals: Tree, has_aux: bool = False) -> tuple[Any, ...]:
     The derivative is recorded as a linear expression while f is evaluated, as the very rules of
     forward mode act on a symbolic tangent; then it is transposed (see `core.symbolic`).
 
+    Args:
+        f, primals, has_aux: as for `jvp`; all leaves of the primals are floats.
+
     Returns:
         `(out, f_vjp)` or `(out, f_vjp, aux)`.  `f_vjp(cotangent)` takes a tree like out (or with k
         in front of every leaf) and returns a tuple with a cotangent for each primal.
+
+    Raises:
+        TangentError: a primal is no float, or a cotangent does not fit.
+        TreeError: a cotangent's structure is not that of out.
+
+    Source: Radul et al. 2022, "You Only Linearize Once: Tangents Transpose to Gradients".
+
+    Examples:
+        >>> x, w = np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]])
+        >>> out, f_vjp = dn.vjp(np.matmul, x, w)
+        >>> [c.tolist() for c in f_vjp(np.array([[10.0]]))]  # 10 wᵀ and 10 xᵀ
+        [[[30.0, 40.0]], [[10.0], [20.0]]]
     """
     record = Record("vjp", f, tree.map(aliasing.own, primals), has_aux)
     out, aux = tree.map(aliasing.own, (record.out, record.aux))
@@ -87,7 +121,12 @@ def vjp(f: Callable, *primals: Tree, has_aux: bool = False) -> tuple[Any, ...]:
 
 
 def stop_gradient(x: Tree) -> Tree:
-    """Return the same values as constants: no tangent and no cotangent passes, in any transform."""
+    """Return the same values as constants: no tangent and no cotangent passes, in any transform.
+
+    Examples:
+        >>> dn.grad(lambda x: x * dn.stop_gradient(x))(3.0)  # without it, 2 x = 6
+        np.float64(3.0)
+    """
     return tree.map(_constant, x)
 
 
@@ -119,7 +158,7 @@ class Record:
     def push(self, *tangents: Any) -> Any:
         _, stacks, k = arguments.tangent_stacks(self.name, self.primals, tangents)
         pushed = push_all(self.out_tangents, self.inputs, stacks)
-        return _answers(self.out, self.values, pushed, k)
+        return arguments.answers(self.out, self.values, pushed, k)
 
     def pull(self, cotangents: Any) -> tuple:
         _, stacks, k = arguments.tangent_stacks(self.name, self.out, cotangents, "cotangent")
@@ -128,7 +167,7 @@ class Record:
         if any(map(has_nan, pulled)):
             with contextlib.suppress(TypeError, TangentError):  # some maps know arrays alone
                 pulled = transpose_along_paths(self.out_tangents, stacks, self.inputs)
-        return _answers(self.primals, self.leaves, pulled, k)
+        return arguments.answers(self.primals, self.leaves, pulled, k)
 
 
 def _call(
@@ -156,24 +195,3 @@ def _constant(x: Any) -> Any:
     if isinstance(x, FloatDual):
         return float(primal_of(x))
     return aliasing.locked(primal_of(x)) if isinstance(x, Dual) else x
-
-
-def _answers(like: Tree, leaves: list, tangents: Sequence[Tangent | None], k: int | None) -> Tree:
-    """Return the tangents or cotangents of a tree's leaves in the form in which a caller gets them.
-
-    They have zeros where nothing arrived, the dtypes of the leaves, and no k axis where single
-    tangents were given; and they are arrays to write to, even where one was a number repeated.
-    """
-    answers = []
-    for x, t in zip(leaves, tangents, strict=True):
-        dtype = x.dtype if hasattr(x, "dtype") else np.result_type(x)
-        if t is None:
-            shape = (1 if k is None else k, *np.shape(x))
-            t = np.zeros_like(primal_of(x), dtype, shape=shape)
-        stack = spaces.dense(t)
-        if stack.dtype != dtype:
-            stack = stack.astype(dtype)
-        if 0 in getattr(stack, "strides", ()):
-            stack = stack.copy()
-        answers.append(stack[0] if k is None else stack)
-    return tree.unflatten(like, answers)
