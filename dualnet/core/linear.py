@@ -32,6 +32,14 @@ class LinearMap:
 
     `forward(t, *params)` maps a stack `(k, *S)` to `(k, *R)` for any k, zero included, and
     `transpose(ct, shape, *params)` maps a cotangent stack `(k, *R)` back, where `shape` is `S`.
+
+    Examples:
+        >>> @dn.linear.LinearMap
+        ... def reversed_rows(t):
+        ...     return t[:, ::-1]
+        >>> reversed_rows.transposed(lambda ct, shape: reversed_rows(ct))
+        >>> reversed_rows(np.array([[1.0, 2.0, 3.0]])).tolist()  # k = 1
+        [[3.0, 2.0, 1.0]]
     """
 
     def __init__(self, forward: Callable[..., Stack]):
@@ -53,7 +61,12 @@ class LinearMap:
 
 
 def shape_of(t: Tangent) -> Shape:
-    """Return the primal's shape, without k."""
+    """Return the primal's shape, without k.
+
+    Examples:
+        >>> dn.linear.shape_of(np.ones((5, 2, 3)))  # k = 5
+        (2, 3)
+    """
     return t.shape if isinstance(t, StructuredTangent) else t.shape[1:]
 
 
@@ -61,13 +74,23 @@ def align(t: Tangent, ndim: int) -> Tangent:
     """Insert unit axes behind k until the primal's rank is `ndim`.
 
     Without this, a stack `(k, 3)` and an operand `(2, 3)` would pair directions with rows.
+
+    Examples:
+        >>> dn.linear.align(np.ones((5, 3)), 2).shape
+        (5, 1, 3)
     """
     shape = t.shape if isinstance(t, StructuredTangent) else t.shape[1:]
     return t if len(shape) >= ndim else reshape(t, (1,) * (ndim - len(shape)) + shape)
 
 
 def add(t: Tangent, u: Tangent) -> Tangent:
-    """Return t + u, two tangents of one shape."""
+    """Return t + u, two tangents of one shape.
+
+    Examples:
+        >>> t = dn.RankOne(np.array([[1.0, 2.0]]), np.array([[1.0, 1.0]]))
+        >>> dn.linear.add(t, np.full((1, 2, 2), 10.0)).tolist()
+        [[[11.0, 11.0], [12.0, 12.0]]]
+    """
     if isinstance(t, StructuredTangent):
         return t.add(u)
     return u.add(t) if isinstance(u, StructuredTangent) else t + u
@@ -78,17 +101,33 @@ def add(t: Tangent, u: Tangent) -> Tangent:
 
 @LinearMap
 def broadcast_to(t: Stack, shape: Shape) -> Stack:
-    """Repeat along new and unit axes until the primal's shape is `shape`."""
+    """Repeat along new and unit axes until the primal's shape is `shape`.
+
+    Examples:
+        >>> dn.linear.broadcast_to(np.array([[1.0, 2.0]]), (3, 2)).tolist()
+        [[[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]]
+    """
     return np.broadcast_to(align(t, len(shape)), (t.shape[0], *shape))
 
 
 def stretch(t: Tangent, shape: Shape) -> Tangent:
-    """Broadcast a tangent to `shape`, where it does not have that shape already."""
+    """Broadcast a tangent to `shape`, where it does not have that shape already.
+
+    Examples:
+        >>> t = np.array([[1.0, 2.0]])
+        >>> dn.linear.stretch(t, (2,)) is t, dn.linear.stretch(t, (3, 2)).shape
+        (True, (1, 3, 2))
+    """
     return t if shape_of(t) == shape else broadcast_to(t, shape)
 
 
 def unbroadcast(t: Tangent, shape: Shape) -> Tangent:
-    """Sum over the axes along which `shape` was broadcast: the transpose of `broadcast_to`."""
+    """Sum over the axes along which `shape` was broadcast: the transpose of `broadcast_to`.
+
+    Examples:
+        >>> dn.linear.unbroadcast(np.array([[[1.0, 2.0], [10.0, 20.0]]]), (2,)).tolist()
+        [[11.0, 22.0]]
+    """
     have = shape_of(t)
     if have == shape:
         return t
@@ -99,7 +138,15 @@ def unbroadcast(t: Tangent, shape: Shape) -> Tangent:
 
 @LinearMap
 def sum(t: Stack, axes: Axes, keepdims: bool = False) -> Stack:
-    """Sum over the axes."""
+    """Sum over the axes, which are negative; keepdims leaves axes of length 1.
+
+    Examples:
+        >>> t = np.array([[[1.0, 2.0], [3.0, 4.0]]])  # k = 1
+        >>> dn.linear.sum(t, (-1,)).tolist(), dn.linear.sum(t, (-2, -1)).tolist()
+        ([[3.0, 7.0]], [10.0])
+        >>> dn.linear.sum.transpose(np.array([[3.0, 7.0]]), (2, 2), (-1,)).tolist()
+        [[[3.0, 3.0], [7.0, 7.0]]]
+    """
     return sum_over(t, axes, keepdims)
 
 
@@ -116,25 +163,47 @@ def _(ct: Cotangent, shape: Shape, axes: Axes, keepdims: bool = False) -> Cotang
 
 @LinearMap
 def scale(t: Stack, c: Array) -> Stack:
-    """Return c · t entry by entry; shapes broadcast against each other behind k."""
+    """Return c · t entry by entry; shapes broadcast against each other behind k.
+
+    Examples:
+        >>> t = np.array([[1.0, 2.0], [3.0, 4.0]])  # k = 2 directions of shape (2,)
+        >>> dn.linear.scale(t, np.array([10.0, 100.0])).tolist()
+        [[10.0, 200.0], [30.0, 400.0]]
+    """
     return align(t, getattr(c, "ndim", 0)) * c
 
 
 @LinearMap
 def divide(t: Stack, c: Array) -> Stack:
-    """Return t / c entry by entry; shapes broadcast against each other behind k."""
+    """Return t / c entry by entry; shapes broadcast against each other behind k.
+
+    Examples:
+        >>> dn.linear.divide(np.array([[1.0, 2.0]]), np.array([[2.0], [4.0]])).tolist()
+        [[[0.5, 1.0], [0.25, 0.5]]]
+    """
     return align(t, getattr(c, "ndim", 0)) / c
 
 
 @LinearMap
 def cast(t: Stack, dtype: Any) -> Stack:
-    """Convert to another floating dtype."""
+    """Convert to another floating dtype.
+
+    Examples:
+        >>> dn.linear.cast(np.ones((1, 2)), np.float32).dtype.name
+        'float32'
+    """
     return t.astype(dtype)
 
 
 @LinearMap
 def matmul(t: Stack, y: Array) -> Stack:
-    """Return t @ y for t `(k, ..., m, n)` and a constant y `(..., n, p)`."""
+    """Return t @ y for t `(k, ..., m, n)` and a constant y `(..., n, p)`.
+
+    Examples:
+        >>> t = np.array([[[1.0, 10.0]]])  # k = 1, a matrix (1, 2)
+        >>> dn.linear.matmul(t, np.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
+        [[[31.0, 42.0]]]
+    """
     if y.ndim == 2:  # one product for all directions
         return np.reshape(overridable.matmul_of_rows(_rows(t), y), (*t.shape[:-1], y.shape[1]))
     return overridable.matmul(align(t, y.ndim), y)
@@ -142,7 +211,13 @@ def matmul(t: Stack, y: Array) -> Stack:
 
 @LinearMap
 def matmul_from_left(t: Stack, x: Array) -> Stack:
-    """Return x @ t for a constant x `(..., m, n)` and t `(k, ..., n, p)`."""
+    """Return x @ t for a constant x `(..., m, n)` and t `(k, ..., n, p)`.
+
+    Examples:
+        >>> t = np.array([[[1.0], [10.0]]])  # k = 1, a matrix (2, 1)
+        >>> dn.linear.matmul_from_left(t, np.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
+        [[[21.0], [43.0]]]
+    """
     if t.ndim == 3 and x.ndim > 2:  # t is a stack of plain matrices: all rows of x at once
         return np.reshape(overridable.matmul(_rows(x), t), (t.shape[0], *x.shape[:-1], t.shape[-1]))
     return overridable.matmul(x, align(t, x.ndim))
@@ -166,13 +241,23 @@ def _rows(x: Array) -> Array:
 
 @LinearMap
 def reshape(t: Stack, shape: Shape) -> Stack:
-    """Give the primal's part another shape."""
+    """Give the primal's part another shape: `(k, *S)` becomes `(k, *shape)`.
+
+    Examples:
+        >>> dn.linear.reshape(np.ones((5, 6)), (2, 3)).shape
+        (5, 2, 3)
+    """
     return t.reshape((t.shape[0], *shape))
 
 
 @LinearMap
 def transpose(t: Stack, axes: Shape) -> Stack:
-    """Permute the axes: axis i of the result is the (negative) axis `axes[i]` of t."""
+    """Permute the axes: axis i of the result is the (negative) axis `axes[i]` of t.
+
+    Examples:
+        >>> dn.linear.transpose(np.ones((5, 2, 3)), (-1, -2)).shape
+        (5, 3, 2)
+    """
     return np.transpose(t, (0, *(a + t.ndim for a in axes)))
 
 
@@ -202,6 +287,13 @@ class StructuredTangent:
     Attributes:
         shape, dtype: those of the primal, so the shape is without k.
         k: how many directions it holds; None where it only records or combines.
+
+    Examples:
+        >>> t = dn.RankOne(np.ones((5, 2)), np.ones((5, 3)))
+        >>> isinstance(t, dn.linear.StructuredTangent), t.k, t.shape
+        (True, 5, (2, 3))
+        >>> type(2.0 * t).__name__, type(dn.linear.sum(t, (-1,))).__name__  # no shortcut for sums
+        ('RankOne', 'ndarray')
     """
 
     shape: Shape
