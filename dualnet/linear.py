@@ -6,8 +6,8 @@
 k tangents of an array of shape `S` are a stack `(k, *S)`.  The shapes, axes and keys that these
 functions take never mention k, and axes are negative, so that they count from the end.  A tangent
 may also be recorded (reverse mode) or structured (`RankOne`), and these functions serve all kinds.
-Constants, such as factors, masks and positions, are arrays.  Where shapes do not fit, the errors are
-NumPy's, mostly a ValueError.
+Constants, such as factors, masks and positions, are arrays.  Where shapes do not fit, the errors
+are NumPy's, mostly a ValueError.
 """
 
 from dualnet.core.linear import (

@@ -65,9 +65,10 @@ def cumsum(t: Stack, axis: int) -> Stack:
     """Sum up along a (negative) axis, entry after entry.
 
     Examples:
-        >>> dn.linear.cumsum(np.array([[1.0, 2.0, 3.0]]), -1).tolist()
+        >>> t = np.array([[1.0, 2.0, 3.0]])  # k = 1
+        >>> dn.linear.cumsum(t, -1).tolist()
         [[1.0, 3.0, 6.0]]
-        >>> dn.linear.cumsum.transpose(np.array([[1.0, 2.0, 3.0]]), (3,), -1).tolist()  # from the end
+        >>> dn.linear.cumsum.transpose(t, (3,), -1).tolist()  # from the end
         [[6.0, 5.0, 3.0]]
     """
     return np.cumsum(t, axis=axis)
