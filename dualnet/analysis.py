@@ -31,7 +31,7 @@ from dualnet.learning import (
     estimate_gradient,
 )
 from dualnet.learning.direct_feedback import DirectErrors, project_error
-from dualnet.nn.network import Context
+from dualnet.nn.context import Context
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array

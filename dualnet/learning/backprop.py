@@ -17,7 +17,8 @@ from dualnet.learning.checkpointing import measure_with_checkpoints
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement, Rule
 from dualnet.learning.task import LearnerState, Shard, correct
-from dualnet.nn.network import Context, Sequential
+from dualnet.nn.context import Context
+from dualnet.nn.network import Sequential
 from dualnet.tree import Tree
 from dualnet.types import Array
 

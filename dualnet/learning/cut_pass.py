@@ -27,8 +27,9 @@ from dualnet.learning.rule import Measurement
 from dualnet.learning.sites import Sites
 from dualnet.learning.task import LearnerState, Shard, Task, correct
 from dualnet.nn.activations import ACTIVATIONS, Activation
+from dualnet.nn.context import Context
 from dualnet.nn.heads import LocalHead
-from dualnet.nn.network import Context, Layer
+from dualnet.nn.network import Layer
 from dualnet.tree import Tree
 from dualnet.types import Array, Stack
 

@@ -23,8 +23,9 @@ from dualnet.learning.directions.activities import ActivityDirections
 from dualnet.learning.plan import Plan, WeightedMap
 from dualnet.learning.rule import Measurement, Rule
 from dualnet.learning.task import LearnerState, Shard
+from dualnet.nn.context import Around, Context
 from dualnet.nn.initial import kaiming
-from dualnet.nn.network import Around, Context, Layer
+from dualnet.nn.network import Layer
 from dualnet.options import require_share
 from dualnet.random import Key
 from dualnet.tree import Tree

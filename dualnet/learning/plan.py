@@ -23,8 +23,9 @@ from dualnet.learning.sites import (
     segment_of_each_parameter,
 )
 from dualnet.learning.task import Task
+from dualnet.nn.context import Context, no_pair
 from dualnet.nn.heads import LocalHead
-from dualnet.nn.network import Context, Layer, no_pair, walk
+from dualnet.nn.network import Layer, walk
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
 

@@ -23,7 +23,7 @@ from dualnet.backends.blas import threads_for
 from dualnet.errors import UsageError
 from dualnet.learning.plan import Plan
 from dualnet.learning.task import Batch, LearnerState, Shard, split_batch
-from dualnet.nn.network import Context
+from dualnet.nn.context import Context
 from dualnet.options import Options
 from dualnet.random import Key, require_key
 from dualnet.tree import Tree

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from dualnet.errors import UsageError
+from dualnet.nn.context import Context
 from dualnet.nn.losses import Loss, LossFunction
-from dualnet.nn.network import Context, Layer, couples_examples, require_layer
+from dualnet.nn.network import Layer, couples_examples, require_layer
 from dualnet.tree import Tree
 from dualnet.types import Array
 

@@ -9,13 +9,14 @@ from dualnet.nn.blocks import (
     mlp_mixer_block,
     transformer_block,
 )
+from dualnet.nn.context import Context
 from dualnet.nn.contrastive import InfoNCE
 from dualnet.nn.convolution import Conv2d, conv2d
 from dualnet.nn.heads import READS, LocalHead, has_local_heads, with_local_heads
 from dualnet.nn.initial import INITIALIZERS
 from dualnet.nn.layers import Dropout, Flatten, GroupedLinear, Linear, StopGradient
 from dualnet.nn.losses import Loss, mean_squared_error, softmax_cross_entropy
-from dualnet.nn.network import Context, Layer, Sequential, couples_examples, table, walk
+from dualnet.nn.network import Layer, Sequential, couples_examples, table, walk
 from dualnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, normalize
 from dualnet.nn.pooling import (
     AdaptiveAveragePool,

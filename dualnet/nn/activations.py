@@ -17,7 +17,8 @@ from dualnet.core.engine import linearizer
 from dualnet.core.half import in_single
 from dualnet.core.linear import LinearMap
 from dualnet.errors import UsageError
-from dualnet.nn.network import Context, Layer
+from dualnet.nn.context import Context
+from dualnet.nn.network import Layer
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape, Tangent
@@ -28,7 +29,19 @@ class Activation(Layer):
     """Applies an elementwise function, or `softmax`, and has no parameters.
 
     Args:
-        function: of an array, such as `relu` or `np.tanh`.
+        function: of an array, such as `relu` or `np.tanh`; its result has the array's shape.
+
+    Maps `(N, ...)` to the same shape.
+
+    Raises:
+        UsageError: `function` cannot be called.
+
+    Examples:
+        >>> layer = dn.nn.Activation(dn.nn.relu)
+        >>> layer.init(dn.Key(0), (3,))
+        ({}, {}, (3,))
+        >>> layer.apply({}, {}, np.array([[-1.0, 0.0, 2.0]]), dn.nn.Context())[0].tolist()
+        [[0.0, 0.0, 2.0]]
     """
 
     function: Callable[[Array], Array]
@@ -56,7 +69,22 @@ class Activation(Layer):
 
 @primitive
 def relu(x: Array) -> Array:
-    """Return max(x, 0); the slope at 0 is 0."""
+    """Return max(x, 0); the slope at 0 is 0.
+
+    Args:
+        x: float array of any shape.
+
+    Returns:
+        An array like x.
+
+    Source: Nair and Hinton 2010, "Rectified Linear Units Improve Restricted Boltzmann Machines".
+
+    Examples:
+        >>> dn.nn.relu(np.array([-2.0, 0.0, 3.0])).tolist()
+        [0.0, 0.0, 3.0]
+        >>> dn.grad(lambda x: dn.nn.relu(x).sum())(np.array([-2.0, 0.0, 3.0])).tolist()
+        [0.0, 0.0, 1.0]
+    """
     return np.maximum(x, 0)
 
 
@@ -68,7 +96,18 @@ def _relu(x: Array) -> Array:
 
 @primitive
 def sigmoid(x: Array) -> Array:
-    """Return 1 / (1 + exp(-x)), computed by tanh so that nothing overflows."""
+    """Return 1 / (1 + exp(-x)), computed by tanh so that nothing overflows.
+
+    Args:
+        x: float array of any shape.
+
+    Returns:
+        An array like x, from 0 to 1.
+
+    Examples:
+        >>> dn.nn.sigmoid(np.array([-1000.0, 0.0, np.log(3.0)])).round(6).tolist()
+        [0.0, 0.5, 0.75]
+    """
     return 0.5 * np.tanh(0.5 * x) + 0.5
 
 
@@ -79,7 +118,20 @@ def _sigmoid(x: Array) -> Array:
 
 
 def tanh(x: Array) -> Array:
-    """Return the hyperbolic tangent of x."""
+    """Return the hyperbolic tangent of x, as `np.tanh` does, under a name for `ACTIVATIONS`.
+
+    Args:
+        x: float array of any shape.
+
+    Returns:
+        An array like x, from -1 to 1.
+
+    Examples:
+        >>> dn.nn.tanh(np.array([-1.0, 0.0, 1.0])).round(4).tolist()
+        [-0.7616, 0.0, 0.7616]
+        >>> float(dn.grad(dn.nn.tanh)(0.0))
+        1.0
+    """
     return np.tanh(x)
 
 
@@ -87,7 +139,17 @@ def tanh(x: Array) -> Array:
 def gelu(x: Array) -> Array:
     """Return x · Φ(x) in its tanh form, Φ the normal distribution function.
 
+    Args:
+        x: float array of any shape.
+
+    Returns:
+        An array like x.
+
     Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", section 2.
+
+    Examples:
+        >>> dn.nn.gelu(np.array([-1.0, 0.0, 1.0, 5.0])).round(4).tolist()
+        [-0.1588, 0.0, 0.8412, 5.0]
     """
     return by_pieces(lambda x: (x * _gelu_share(x, x * x),), x)[0]
 
@@ -122,6 +184,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": gelu,
     "sigmoid": sigmoid,
 }
+"""Name → elementwise function, as options of models and a saved network name it."""
 
 
 # --- softmax, which is not elementwise and so not in the table ----------------------------------
@@ -135,6 +198,25 @@ def softmax(x: Array, axis: int = -1) -> Array:
     """Return exp(x) / Σ exp(x) along an axis; x is shifted so that nothing overflows.
 
     Entries of -inf have no share and no slope; where all are -inf, or one is inf, it is NaN.
+
+    Args:
+        x: float array of any shape.
+        axis: along which the result sums to 1.
+
+    Returns:
+        An array like x.
+
+    Raises:
+        AxisError: x has no such axis (NumPy's own error).
+
+    Source: Bridle 1990, "Probabilistic Interpretation of Feedforward Classification Network
+    Outputs".
+
+    Examples:
+        >>> dn.nn.softmax(np.log([[1.0, 1.0, 2.0]])).round(6).tolist()
+        [[0.25, 0.25, 0.5]]
+        >>> dn.nn.softmax(np.array([1000.0, 1000.0])).tolist()
+        [0.5, 0.5]
     """
     return _softmax_along(x, axis)
 

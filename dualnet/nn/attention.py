@@ -10,8 +10,9 @@ import numpy as np
 from dualnet.backends.overridable import matmul
 from dualnet.errors import UsageError
 from dualnet.nn.activations import softmax
+from dualnet.nn.context import Context
 from dualnet.nn.layers import Linear
-from dualnet.nn.network import Context, Layer
+from dualnet.nn.network import Layer
 from dualnet.nn.refusals import require_inputs
 from dualnet.options import require_count
 from dualnet.random import Key
@@ -31,7 +32,19 @@ class MultiHeadAttention(Layer):
 
     Children: `query`, `key`, `value`, `output`, each a `Linear` from C to C.
 
+    Raises:
+        UsageError: `heads` is below 1 or does not divide C, or examples are no tokens of channels.
+
     Source: Vaswani et al. 2017, "Attention Is All You Need", Eq. 1 and section 3.2.2.
+
+    Examples:
+        >>> layer = dn.nn.MultiHeadAttention(2)
+        >>> params, state, out_shape = layer.init(dn.Key(0), (3, 4))
+        >>> x = np.random.default_rng(0).normal(size=(1, 3, 4))
+        >>> y, _ = layer.apply(params, state, x, dn.nn.Context())
+        >>> swapped, _ = layer.apply(params, state, x[:, ::-1], dn.nn.Context())
+        >>> bool(np.allclose(swapped, y[:, ::-1]))  # tokens have no order
+        True
     """
 
     heads: int

@@ -9,8 +9,9 @@ import numpy as np
 from dualnet.errors import UsageError
 from dualnet.nn.activations import Activation, gelu, relu
 from dualnet.nn.attention import MultiHeadAttention
+from dualnet.nn.context import Context
 from dualnet.nn.layers import GroupedLinear, Linear
-from dualnet.nn.network import Context, Layer, Layers, Sequential, named_layers
+from dualnet.nn.network import Layer, Layers, Sequential, named_layers
 from dualnet.nn.normalization import LayerNorm
 from dualnet.nn.refusals import require_inputs
 from dualnet.random import Key
@@ -25,7 +26,17 @@ class Residual(Layer):
     Args:
         layers: `(("block", layer),)` or `(("block", layer), ("shortcut", layer))`.
 
+    Raises:
+        UsageError: the layers have other names, or the block's output has another shape than what
+            is added to it.
+
     Source: He et al. 2016, "Deep Residual Learning for Image Recognition", Eq. 1 and 2.
+
+    Examples:
+        >>> layer = dn.nn.Residual({"block": dn.nn.Activation(dn.nn.relu)})
+        >>> params, state, _ = layer.init(dn.Key(0), (2,))
+        >>> layer.apply(params, state, np.array([[-1.0, 2.0]]), dn.nn.Context())[0].tolist()
+        [[-1.0, 4.0]]
     """
 
     layers: Layers
@@ -60,7 +71,17 @@ class TokenMixing(Layer):
     Args:
         layers: `(("mix", layer),)`.
 
+    Raises:
+        UsageError: the layer has another name, or examples or its outputs are no tokens of
+            channels.
+
     Source: Tolstikhin et al. 2021, "MLP-Mixer", Eq. 1.
+
+    Examples:
+        >>> layer = dn.nn.TokenMixing({"mix": dn.nn.Linear(5)})  # 3 tokens to 5, for every channel
+        >>> params, _, out_shape = layer.init(dn.Key(0), (3, 7))
+        >>> params["mix"]["w"].shape, out_shape
+        ((3, 5), (5, 7))
     """
 
     layers: Layers
@@ -106,8 +127,23 @@ def mixer_block(*, tokens: int, channels: int, groups: int) -> Sequential:
     Returns:
         A network that maps `(N, P, C)` to `(N, P, C)`.
 
+    Raises:
+        UsageError: a number is below 1, or `groups` does not divide `channels`.
+
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4 and Fig. 2; the
     axes of the norms are those of the published code.
+
+    Examples:
+        >>> block = dn.nn.mixer_block(tokens=4, channels=6, groups=2)
+        >>> params, _, out_shape = block.init(dn.Key(0), (4, 6))
+        >>> for path, leaf in dn.tree.items(params):
+        ...     print(path, leaf.shape)
+        residual/block/tokens/mix/linear/w (4, 4)
+        residual/block/tokens/mix/linear/b (4,)
+        residual/block/channels/linear/w (6, 6)
+        residual/block/channels/linear/b (6,)
+        residual/block/groups/linear/w (2, 3, 3)
+        residual/block/groups/linear/b (6,)
     """
     activation = ("relu", Activation(relu))
     norm = LayerNorm(gain=False, bias=False)
@@ -143,7 +179,18 @@ def mlp_mixer_block(
     Returns:
         A network that maps `(N, P, C)` to `(N, P, C)`.
 
+    Raises:
+        UsageError: a number is below 1.
+
     Source: Tolstikhin et al. 2021, "MLP-Mixer", Eq. 1.
+
+    Examples:
+        >>> block = dn.nn.mlp_mixer_block(tokens=4, channels=6, token_width=8, channel_width=12)
+        >>> params, _, out_shape = block.init(dn.Key(0), (4, 6))
+        >>> out_shape
+        (4, 6)
+        >>> dn.tree.subtree(params, "tokens/block/mlp/mix/in/w").shape  # from 4 tokens to 8
+        (4, 8)
     """
     mix_tokens = TokenMixing((("mix", Sequential(_mlp(token_width, tokens))),))
     return Sequential(
@@ -167,7 +214,18 @@ def transformer_block(*, width: int, heads: int, mlp_width: int) -> Sequential:
     Returns:
         A network that maps `(N, T, C)` to `(N, T, C)`.
 
+    Raises:
+        UsageError: a number is below 1; `init` finds that `heads` does not divide `width`.
+
     Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", Eq. 2 and 3.
+
+    Examples:
+        >>> block = dn.nn.transformer_block(width=6, heads=2, mlp_width=12)
+        >>> params, _, out_shape = block.init(dn.Key(0), (4, 6))
+        >>> list(params), list(params["attention"]["block"]["attention"])
+        (['attention', 'mlp'], ['query', 'key', 'value', 'output'])
+        >>> out_shape, dn.tree.size(params)  # 4 (36 + 6) + 72 + 12 + 72 + 6 + norms 24
+        ((4, 6), 354)
     """
     return Sequential(
         (

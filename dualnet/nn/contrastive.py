@@ -40,10 +40,21 @@ class InfoNCE(Loss):
         stop: whether there is the stop-gradient.
         negatives: `one-view` or `both-views`.
 
+    Raises:
+        UsageError: an option is out of its range, or projections are not of an even number of
+            views.
+
     Sources: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive Coding",
     Eq. 4; two views: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual
     Representations", section 2.1 and Eq. 1; stop-gradient: Ren et al. 2023, "Scaling Forward
     Gradient With Local Losses", section 5 and Fig. 4.
+
+    Examples:
+        >>> first, second = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[2.0, 0.0], [0.0, 3.0]])
+        >>> views = np.concatenate([first, second])  # two views of each of two images
+        >>> losses = dn.nn.InfoNCE(temperature=1.0)(views, np.zeros(4))
+        >>> np.exp(-losses).round(4).tolist()  # e / (e + 1), as ⟨f, f'⟩ is 1 for one image, else 0
+        [0.7311, 0.7311, 0.7311, 0.7311]
     """
 
     temperature: float = 0.1

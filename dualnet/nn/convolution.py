@@ -11,8 +11,9 @@ from dualnet.errors import UsageError
 from dualnet.images.convolution import convolve
 from dualnet.images.windows import Geometry
 from dualnet.nn.affine import add_bias
+from dualnet.nn.context import Context
 from dualnet.nn.initial import initial, initial_bias, require_initializer
-from dualnet.nn.network import Context, Layer
+from dualnet.nn.network import Layer
 from dualnet.options import make_tuples, require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -41,6 +42,17 @@ def conv2d(
 
     Raises:
         UsageError: shapes that do not fit, or a kernel larger than the padded image.
+
+    Source: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition",
+    section II.
+
+    Examples:
+        >>> image = np.arange(9.0).reshape(1, 3, 3, 1)  # rows 0 1 2, 3 4 5, 6 7 8
+        >>> kernel = np.array([1.0, -1.0]).reshape(1, 2, 1, 1)  # each pixel less its right neighbor
+        >>> dn.nn.conv2d(image, kernel)[0, :, :, 0].tolist()
+        [[-1.0, -1.0], [-1.0, -1.0], [-1.0, -1.0]]
+        >>> dn.nn.conv2d(image, kernel, stride=2, padding=(1, 0)).shape
+        (1, 3, 1, 1)
     """
     if x.ndim != 4 or w.ndim != 4:
         raise UsageError(
@@ -74,6 +86,18 @@ class Conv2d(Layer):
 
     Params: `w` `(kh, kw, C / groups, Q)`, `b` `(Q,)`.  Maps `(N, H, W, C)` to
     `(N, rows, columns, Q)`.
+
+    Raises:
+        UsageError: options make no windows; `groups` does not divide the channels of both sides,
+            the kernel is larger than the padded image, or inputs are no such images.
+
+    Examples:
+        >>> layer = dn.nn.Conv2d(6, 5, padding=2)
+        >>> params, _, out_shape = layer.init(dn.Key(0), (28, 28, 3))
+        >>> dn.tree.map(np.shape, params), out_shape
+        ({'w': (5, 5, 3, 6), 'b': (6,)}, (28, 28, 6))
+        >>> layer.apply(params, {}, np.zeros((2, 28, 28, 3)), dn.nn.Context())[0].shape
+        (2, 28, 28, 6)
     """
 
     features: int

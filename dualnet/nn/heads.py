@@ -9,8 +9,9 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.errors import UsageError
+from dualnet.nn.context import Context
 from dualnet.nn.layers import Linear
-from dualnet.nn.network import Context, Layer, Sequential, walk
+from dualnet.nn.network import Layer, Sequential, walk
 from dualnet.nn.normalization import LayerNorm
 from dualnet.nn.replicated import Loss, average, replicated
 from dualnet.options import require_choice, require_count
@@ -23,7 +24,21 @@ READS = ("average", "all")
 
 
 def has_local_heads(network: Layer) -> bool:
-    """Tell whether there is a local head in a network."""
+    """Tell whether there is a local head in a network, at any depth.
+
+    Args:
+        network: a layer, usually a `Sequential`.
+
+    Raises:
+        UsageError: `network` does not derive from `Layer`.
+
+    Examples:
+        >>> hidden, head = dn.nn.Linear(4), dn.nn.LocalHead(2)
+        >>> dn.nn.has_local_heads(dn.nn.Sequential({"hidden": hidden, "head": head}))
+        True
+        >>> dn.nn.has_local_heads(hidden)
+        False
+    """
     return any(isinstance(layer, LocalHead) for _, layer in walk(network, containers=True))
 
 
@@ -41,8 +56,22 @@ def with_local_heads(
         features: of each head.
         reads: what each head reads, see `LocalHead`.
 
+    Returns:
+        The network with heads, named `before-` and the layer that begins the next block.
+
     Raises:
         UsageError: the network is no chain, so its author has to say where its blocks end.
+
+    Examples:
+        >>> layers = {"hidden": dn.nn.Linear(4), "relu": dn.nn.Activation(dn.nn.relu)}
+        >>> network = dn.nn.Sequential({**layers, "output": dn.nn.Linear(2)})
+        >>> params, _, _ = network.init(dn.Key(0), (3,))
+        >>> print(dn.nn.with_local_heads(network, params, features=2))
+        Sequential:
+          hidden                Linear(4)
+          relu                  Activation(relu)
+          before-output/linear  Linear(2)
+          output                Linear(2)
     """
     if not isinstance(network, Sequential):
         raise UsageError(
@@ -79,9 +108,24 @@ class LocalHead(Layer):
 
     Params: those of a `Linear`.
 
+    Raises:
+        UsageError: an option is out of its range, `groups` does not divide the channels, or `norm`
+            leaves one channel to normalize.
+
     Sources: average, groups and norm: Ren et al. 2023, "Scaling Forward Gradient With Local
     Losses", section 4, and their published code; all: the local linear outputs of Bacho and Chu,
     "Low-Variance Forward Gradients using Direct Feedback Alignment and Momentum", appendix A.
+
+    Examples:
+        >>> head, x = dn.nn.LocalHead(10), np.ones((2, 7, 7, 16))
+        >>> params, state, _ = head.init(dn.Key(0), (7, 7, 16))
+        >>> def tap(path, y):
+        ...     print(path, y.shape)
+        ...     return y
+        >>> y, _ = head.apply(params, state, x, dn.nn.Context(tap=tap))
+        linear (2, 10)
+        >>> y is x
+        True
     """
 
     features: int

@@ -107,7 +107,7 @@ INITIALIZERS: dict[str, Callable[[Key, Shape, int], np.ndarray]] = {
     "zeros": zeros,
     "scaled-normal": scaled_normal,
 }
-"""name → `f(key, shape, fan_in)`, a float32 array; fan-in is how many inputs one unit sums."""
+"""Name → `f(key, shape, fan_in)`, a float32 array; fan-in is how many inputs one unit sums."""
 
 
 def require_initializer(layer: str, name: str) -> None:

@@ -11,8 +11,9 @@ from dualnet.backends.overridable import matmul
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
 from dualnet.nn.affine import affine, as_rows
+from dualnet.nn.context import Context
 from dualnet.nn.initial import initial, initial_bias, require_initializer
-from dualnet.nn.network import Context, Layer
+from dualnet.nn.network import Layer
 from dualnet.options import require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -29,6 +30,18 @@ class Linear(Layer):
         weights: how w starts, a name in `initial.INITIALIZERS`.
 
     Params: `w` `(p, q)`, `b` `(q,)`.  Maps `(..., p)` to `(..., q)`.
+
+    Raises:
+        UsageError: `features` is below 1 or `weights` no such name; inputs are not of p features.
+
+    Examples:
+        >>> layer = dn.nn.Linear(2)
+        >>> dn.tree.map(np.shape, layer.init(dn.Key(0), (3,))[0])
+        {'w': (3, 2), 'b': (2,)}
+        >>> w, b = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), np.array([10.0, 20.0])
+        >>> y, _ = layer.apply({"w": w, "b": b}, {}, np.array([[1.0, 2.0, 3.0]]), dn.nn.Context())
+        >>> y.tolist()
+        [[14.0, 25.0]]
     """
 
     features: int | None
@@ -76,7 +89,19 @@ class GroupedLinear(Layer):
 
     Params: `w` `(G, p/G, q/G)`, `b` `(q,)`.  Maps `(..., p)` to `(..., q)`.
 
+    Raises:
+        UsageError: an option is below 1, `groups` does not divide p or q, or inputs are not of p
+            features.
+
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4.
+
+    Examples:
+        >>> layer = dn.nn.GroupedLinear(4, groups=2, bias=False)
+        >>> layer.init(dn.Key(0), (4,))[0]["w"].shape
+        (2, 2, 2)
+        >>> w = np.stack([np.ones((2, 2)), np.full((2, 2), 10.0)])
+        >>> layer.apply({"w": w}, {}, np.array([[1.0, 2.0, 3.0, 4.0]]), dn.nn.Context())[0].tolist()
+        [[3.0, 3.0, 70.0, 70.0]]
     """
 
     features: int
@@ -128,7 +153,15 @@ class GroupedLinear(Layer):
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """Joins all axes of an example: `(N, ...)` to `(N, p)`."""
+    """Joins all axes of an example: `(N, ...)` to `(N, p)`.
+
+    Examples:
+        >>> layer = dn.nn.Flatten()
+        >>> layer.init(dn.Key(0), (28, 28, 1))[2]
+        (784,)
+        >>> layer.apply({}, {}, np.zeros((2, 28, 28, 1)), dn.nn.Context())[0].shape
+        (2, 784)
+    """
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, (math.prod(in_shape),)
@@ -139,7 +172,14 @@ class Flatten(Layer):
 
 @dataclass(frozen=True)
 class StopGradient(Layer):
-    """Passes values on and no derivatives: a loss behind it has gradient 0 before it."""
+    """Passes values on and no derivatives: a loss behind it has gradient 0 before it.
+
+    Examples:
+        >>> layer, context = dn.nn.StopGradient(), dn.nn.Context()
+        >>> f = lambda x: (x * layer.apply({}, {}, x, context)[0]).sum()
+        >>> dn.grad(f)(np.array([1.0, 2.0, 3.0])).tolist()  # x in the place of the 2 x of x²
+        [1.0, 2.0, 3.0]
+    """
 
     row_groups = 0
 
@@ -161,7 +201,18 @@ class Dropout(Layer):
     Args:
         rate: in [0, 1).
 
+    Raises:
+        UsageError: `rate` is outside [0, 1); in training the context has no key, or x is neither
+            float32 nor float64.
+
     Source: Srivastava et al. 2014, "Dropout", section 4; scaled in training, not in evaluation.
+
+    Examples:
+        >>> layer, x = dn.nn.Dropout(0.5), np.ones((1, 6))
+        >>> layer.apply({}, {}, x, dn.nn.Context(train=True, key=dn.Key(0)))[0].tolist()
+        [[2.0, 0.0, 2.0, 2.0, 2.0, 0.0]]
+        >>> layer.apply({}, {}, x, dn.nn.Context())[0].tolist()
+        [[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]]
     """
 
     rate: float

@@ -38,6 +38,16 @@ class Loss(Options, ABC):
         needs_whole_batch: whether the values need all outputs of a batch, which is then not split.
         couples_examples: whether an example's outputs also move the losses of others.
         stops_gradients: whether the derivative leaves out a part of what moves the values.
+
+    Examples:
+        >>> class OfBatch(dn.nn.Loss):
+        ...     couples_examples = True
+        ...     def __call__(self, outputs, targets):
+        ...         return np.square(outputs.mean(axis=0) - targets).sum(axis=-1)
+        >>> OfBatch()(np.array([[1.0], [3.0]]), np.array([[2.0], [0.0]])).tolist()
+        [0.0, 4.0]
+        >>> OfBatch().couples_examples, dn.nn.Loss.of(dn.nn.softmax_cross_entropy).couples_examples
+        (True, False)
     """
 
     needs_whole_batch: bool = False
@@ -78,6 +88,17 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> Array:
 
     Raises:
         UsageError: labels are no integers, too many or too few, or out of range.
+
+    Source: Bridle 1990, "Probabilistic Interpretation of Feedforward Classification Network
+    Outputs".
+
+    Examples:
+        >>> losses = dn.nn.softmax_cross_entropy(np.zeros((2, 4)), np.array([0, 3]))
+        >>> np.exp(losses).round(6).tolist()  # each of 4 classes has the probability 1/4
+        [4.0, 4.0]
+        >>> error = dn.grad(lambda z: dn.nn.softmax_cross_entropy(z, np.array([1])).sum())
+        >>> error(np.zeros((1, 2))).tolist()  # softmax less the label
+        [[0.5, -0.5]]
     """
     _require_labels(logits, labels)
     return _losses(logits, labels)
@@ -149,6 +170,14 @@ def mean_squared_error(outputs: Array, targets: Array) -> Array:
 
     Returns:
         `(N,)`.
+
+    Raises:
+        UsageError: the shapes differ, or have no axis of examples.
+
+    Examples:
+        >>> targets = np.array([[1.0, 0.0], [3.0, 1.0]])
+        >>> dn.nn.mean_squared_error(np.zeros((2, 2)), targets).tolist()  # (1 + 0) / 2, (9 + 1) / 2
+        [0.5, 5.0]
     """
     return _squared_error_parts(outputs, targets)[0]
 

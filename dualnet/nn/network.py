@@ -21,11 +21,11 @@ import dataclasses
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from dualnet.backends import Backend, NumpyBackend
 from dualnet.errors import UsageError
+from dualnet.nn.context import Context
 from dualnet.nn.initial import is_too_large
 from dualnet.nn.located import locate, locate_below
 from dualnet.options import Options, is_int
@@ -33,77 +33,8 @@ from dualnet.random import Key, require_key
 from dualnet.tree import Tree, describe, items, size, subtree
 from dualnet.types import Array, Shape
 
-Tap = Callable[[str, Array], Array]
-"""`tap(path, y) -> y`: gets the output of the layer at `path`, returns what flows on."""
-Around = Callable[..., tuple[Array, Tree]]
-"""`around(path, layer, params, state, x, context) -> (y, state)`: applies a layer in its place."""
 Layers: TypeAlias = "tuple[tuple[str, Layer], ...]"
 """A container's children: pairs of a name and a layer."""
-
-
-@functools.cache
-def _host() -> Backend:
-    return NumpyBackend()
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a layer may need to know beyond its input.
-
-    Attributes:
-        train: training or evaluation; batch norm and dropout differ.
-        key: randomness for this step, folded by path; None in evaluation.
-        tap: sees and may replace the output of every layer; None lets every output flow on.
-        around: applies every layer, and may do so in another way; None just applies it.
-        path: names joined by `/`; it says where in the network we are.
-        backend: draws the random numbers that layers need; NumPy's if not given.
-        start: index in the batch of the first example, so that shards of a batch draw their
-            parts of one mask.
-    """
-
-    train: bool = False
-    key: Key | None = None
-    tap: Tap | None = None
-    around: Around | None = None
-    path: str = ""
-    backend: Backend = field(default_factory=_host)
-    start: int = 0
-
-    def child(
-        self, name: str, layer: Layer, params: Tree, state: Tree, x: Array
-    ) -> tuple[Array, Tree]:
-        """Apply a layer as the child `name` of the present one, and tap its output."""
-        tap, around, key = self.tap, self.around, self.key
-        path = f"{self.path}/{name}" if self.path else name
-        if key is not None:
-            key = key.fold_in(name)
-        context = Context(self.train, key, tap, around, path, self.backend, self.start)
-        try:
-            if around is None:
-                result = layer.apply(params, state, x, context)
-            else:
-                result = around(path, layer, params, state, x, context)
-        except Exception as error:
-            locate(error, path, f"{type(layer).__name__}.apply", _applied(params, x))
-            raise
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise no_pair(path, layer, result)
-        y, state = result
-        if tap is None:
-            return y, state
-        try:
-            return tap(path, y), state
-        except Exception as error:
-            locate(error, path, "the tap of its output", "tap(path, y) returns what flows on")
-            raise
-
-
-def _applied(params: Tree, x: Array) -> str:
-    """Say what a layer's `apply` got, and what it should do."""
-    return (
-        f"apply(params, state, x, context) got params {describe(params)} and x {describe(x)}; it "
-        "returns (y, new state) for a batch x (N, *in_shape)"
-    )
 
 
 def _checked(init: Callable[..., Any]) -> Callable[..., tuple[Tree, Tree, Shape]]:
@@ -147,6 +78,19 @@ class Layer(Options, ABC):
         row_groups: None unless the layer maps `(N, ..., p)` to `(N, ..., q)`, each row to the
             same row alone.  Then it is the number of runs of neighbors into which the last axis
             falls that do not reach one another; 0 if every entry goes to the same entry alone.
+
+    Raises:
+        UsageError: `init` gets what is no key or no shape of an example, or returns anything but
+            (params, state, out_shape).
+
+    Examples:
+        >>> class Doubled(dn.nn.Layer):
+        ...     def init(self, key, in_shape):
+        ...         return {}, {}, in_shape
+        ...     def apply(self, params, state, x, context):
+        ...         return 2 * x, state
+        >>> Doubled().apply({}, {}, np.array([[1.0, 2.0]]), dn.nn.Context())[0].tolist()
+        [[2.0, 4.0]]
     """
 
     _hint = "; how many features come in is no option, as init(key, in_shape) gets to know it"
@@ -199,6 +143,18 @@ class Sequential(Layer):
     Args:
         layers: pairs of a name and a layer; names differ and hold no `/`.  A list or a dict
             becomes a tuple of pairs.
+
+    Raises:
+        UsageError: what is given are no pairs of a name and a layer, two names are equal, or a name
+            is empty or holds a `/`; `apply` gets params or state without an entry for a layer.
+
+    Examples:
+        >>> network = dn.nn.Sequential({"hidden": dn.nn.Linear(4), "output": dn.nn.Linear(2)})
+        >>> params, _, out_shape = network.init(dn.Key(0), (3,))
+        >>> dn.tree.map(np.shape, params)
+        {'hidden': {'w': (3, 4), 'b': (4,)}, 'output': {'w': (4, 2), 'b': (2,)}}
+        >>> out_shape
+        (2,)
     """
 
     layers: Layers
@@ -235,6 +191,17 @@ def walk(layer: Layer, path: str = "", containers: bool = False) -> Iterator[tup
         layer: the network; its own path is "".
         path: of `layer`, where it is a part of something larger.
         containers: whether to yield containers too, each after its children.
+
+    Raises:
+        UsageError: `layer` does not derive from `Layer`.
+
+    Examples:
+        >>> around = dn.nn.Residual({"block": dn.nn.Linear(3)})
+        >>> network = dn.nn.Sequential({"mix": around, "output": dn.nn.Linear(2)})
+        >>> [path for path, _ in dn.nn.walk(network)]
+        ['mix/block', 'output']
+        >>> [path for path, _ in dn.nn.walk(network, containers=True)]
+        ['mix/block', 'mix', 'output', '']
     """
     require_layer("walk", path, layer)
     for name, child in layer.layers:
@@ -255,6 +222,16 @@ def table(network: Layer, in_shape: Shape | None = None) -> str:
     Returns:
         A line for each layer that is no container, in the order of their outputs, and with
         parameters a last one for all.
+
+    Raises:
+        UsageError: `network` is no layer, or does not fit `in_shape`.
+
+    Examples:
+        >>> network = dn.nn.Sequential({"hidden": dn.nn.Linear(4), "output": dn.nn.Linear(2)})
+        >>> print(dn.nn.table(network, (3,)))
+        hidden  Linear(4)  16  w 3×4, b 4
+        output  Linear(2)  10  w 4×2, b 2
+        total              26
     """
     layers = list(walk(network))
     rows = [(path, as_written(layer), "", "") for path, layer in layers]
@@ -293,7 +270,23 @@ def as_written(layer: Layer) -> str:
 
 
 def couples_examples(network: Layer) -> bool:
-    """Whether a layer in the network, containers included, mixes the examples of a batch."""
+    """Whether a layer in the network, containers included, mixes the examples of a batch.
+
+    Such a batch is not split into shards, and forward gradients of activities then answer to the
+    loss of the whole batch.
+
+    Args:
+        network: a layer, usually a `Sequential`.
+
+    Raises:
+        UsageError: `network` does not derive from `Layer`.
+
+    Examples:
+        >>> dn.nn.couples_examples(dn.nn.Sequential({"norm": dn.nn.BatchNorm()}))
+        True
+        >>> dn.nn.couples_examples(dn.nn.Sequential({"norm": dn.nn.LayerNorm()}))
+        False
+    """
     return any(layer.couples_examples for _, layer in walk(network, containers=True))
 
 
@@ -337,12 +330,3 @@ def require_layer(where: str, name: str, layer: object) -> None:
         raise UsageError(
             f"{where}: expected layers that derive from Layer, got {layer!r} for {name!r}; {hint}"
         )
-
-
-def no_pair(path: str, layer: Layer, result: object) -> UsageError:
-    """Describe that a layer's `apply` returned no pair; `path` is "" for the network itself."""
-    where = f" at {path}" if path else ""
-    return UsageError(
-        f"{type(layer).__name__}.apply{where}: expected (output, new state), got "
-        f"{describe(result)}; write return y, state"
-    )

@@ -24,8 +24,9 @@ from dualnet.core.linear import LinearMap
 from dualnet.core.transforms import is_constant
 from dualnet.errors import UsageError
 from dualnet.nn import normalization_kernels as kernels
+from dualnet.nn.context import Context
 from dualnet.nn.initial import filled
-from dualnet.nn.network import Context, Layer
+from dualnet.nn.network import Layer
 from dualnet.nn.scaling import scaled
 from dualnet.options import is_int, make_tuples, require_count
 from dualnet.random import Key
@@ -51,6 +52,10 @@ def normalize(x: Array, axes: Sequence[int], epsilon: float = 1e-5) -> Array:
         UsageError: no axes, one that x does not have, or one twice.
 
     Source: Ba et al. 2016, "Layer Normalization", Eq. 3, without gain and bias.
+
+    Examples:
+        >>> dn.nn.normalize(np.array([[1.0, 3.0], [0.0, 10.0]]), axes=(-1,)).round(3).tolist()
+        [[-1.0, 1.0], [-1.0, 1.0]]
     """
     return kernels.normalized(x, _checked(axes, x), epsilon)[0]
 
@@ -145,8 +150,20 @@ class LayerNorm(Layer):
 
     Params: `gain`, `bias`, both of the shape of the normalized axes.
 
+    Raises:
+        UsageError: an option is out of its range, `groups` does not divide the last axis, or inputs
+            do not have the axes of the params.
+
     Source: Ba et al. 2016, "Layer Normalization", Eq. 4; groups: Ren et al. 2023, "Scaling Forward
     Gradient With Local Losses", section 4.
+
+    Examples:
+        >>> layer = dn.nn.LayerNorm(groups=2, gain=False, bias=False)
+        >>> x = np.array([[1.0, 3.0, 100.0, 300.0]])
+        >>> layer.apply({}, {}, x, dn.nn.Context())[0].round(3).tolist()
+        [[-1.0, 1.0, -1.0, 1.0]]
+        >>> dn.tree.map(np.shape, dn.nn.LayerNorm().init(dn.Key(0), (8, 4))[0])
+        {'gain': (4,), 'bias': (4,)}
     """
 
     axes: Axes = (-1,)
@@ -206,7 +223,18 @@ class GroupNorm(Layer):
 
     Params: `gain`, `bias`, both `(C,)`.
 
+    Raises:
+        UsageError: an option is out of its range, `groups` does not divide the channels, or inputs
+            have other channels than the params.
+
     Source: Wu and He 2018, "Group Normalization", Eq. 7.
+
+    Examples:
+        >>> layer = dn.nn.GroupNorm(2)
+        >>> params, _, _ = layer.init(dn.Key(0), (1, 1, 4))
+        >>> pixel = np.array([2.0, 4.0, -1.0, 9.0]).reshape(1, 1, 1, 4)  # of two groups of channels
+        >>> layer.apply(params, {}, pixel, dn.nn.Context())[0].round(3).tolist()
+        [[[[-1.0, 1.0, -1.0, 1.0]]]]
     """
 
     groups: int
@@ -247,8 +275,20 @@ class BatchNorm(Layer):
     Params: `gain`, `bias`, both `(C,)`.  State: `mean`, `variance`, both `(C,)`, plain values
     without tangents; the variance there is the unbiased one.
 
+    Raises:
+        UsageError: an option is out of its range, inputs have other channels than the params, or
+            training has fewer than 2 values for each channel.
+
     Source: Ioffe and Szegedy 2015, "Batch Normalization", Algorithms 1 and 2; the state's
     conventions are torch's.
+
+    Examples:
+        >>> layer = dn.nn.BatchNorm(gain=False, bias=False)
+        >>> params, state, _ = layer.init(dn.Key(0), (1,))
+        >>> x = np.array([[10.0], [20.0]])
+        >>> y, state = layer.apply(params, state, x, dn.nn.Context(train=True))
+        >>> y.round(3).tolist(), state["mean"].round(3).tolist()  # a tenth of the way to 15
+        ([[-1.0], [1.0]], [1.5])
     """
 
     momentum: float = 0.1

@@ -13,8 +13,9 @@ from dualnet.core.engine import linearizer
 from dualnet.errors import UsageError
 from dualnet.images.rules import weighted_sum_of_tangent
 from dualnet.images.windows import Geometry, shifts, unfold
+from dualnet.nn.context import Context
 from dualnet.nn.convolution import Padding, Sizes
-from dualnet.nn.network import Context, Layer
+from dualnet.nn.network import Layer
 from dualnet.options import make_tuples
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -35,6 +36,17 @@ def max_pool(
 
     Returns:
         `(N, rows, columns, C)` with rows = (H + top + bottom - h) // stride + 1.
+
+    Raises:
+        UsageError: x is no batch of images, the window does not fit it, or the padding is as large
+            as the window.
+
+    Examples:
+        >>> x = np.array([[1.0, 3.0, 0.0, 2.0], [2.0, 3.0, 0.0, 0.0]]).reshape(1, 2, 4, 1)
+        >>> dn.nn.max_pool(x, 2).ravel().tolist()
+        [3.0, 2.0]
+        >>> dn.grad(lambda x: dn.nn.max_pool(x, 2).sum())(x)[0, :, :, 0].tolist()  # two 3s tie
+        [[0.0, 0.5, 0.0, 1.0], [0.0, 0.5, 0.0, 0.0]]
     """
     geometry = _geometry("max_pool", x, window, stride, padding)
     _require_less_padding("max_pool", geometry)
@@ -84,7 +96,25 @@ def _pad_by_nothing(x: Array, geometry: Geometry) -> Array:
 def average_pool(
     x: Array, window: Sizes, *, stride: Sizes | None = None, padding: Padding = 0
 ) -> Array:
-    """Return the mean of each window, zeros of the padding counted; arguments as in `max_pool`."""
+    """Return the mean of each window, zeros of the padding counted.
+
+    Args:
+        x: `(N, H, W, C)`.
+        window, stride, padding: as in `max_pool`; the padding may be as large as the window.
+
+    Returns:
+        `(N, rows, columns, C)` with rows = (H + top + bottom - h) // stride + 1.
+
+    Raises:
+        UsageError: x is no batch of images, or the window does not fit it.
+
+    Examples:
+        >>> x = np.arange(8.0).reshape(1, 2, 4, 1)  # rows 0 1 2 3, 4 5 6 7
+        >>> dn.nn.average_pool(x, 2).ravel().tolist()
+        [2.5, 4.5]
+        >>> dn.nn.average_pool(x, (2, 1), stride=1).ravel().tolist()
+        [2.0, 3.0, 4.0, 5.0]
+    """
     return np.mean(unfold(x, _geometry("average_pool", x, window, stride, padding)), axis=-2)
 
 
@@ -100,6 +130,14 @@ def adaptive_average_pool(x: Array, size: Sizes) -> Array:
 
     Returns:
         `(N, *size, C)`.
+
+    Raises:
+        UsageError: x is no batch of images, or `size` is no count.
+
+    Examples:
+        >>> x = np.arange(3.0).reshape(1, 1, 3, 1)
+        >>> dn.nn.adaptive_average_pool(x, (1, 2)).ravel().tolist()  # the means of 0 1, and of 1 2
+        [0.5, 1.5]
     """
     rows, columns = _cells("adaptive_average_pool", size)
     if x.ndim != 4:
@@ -138,7 +176,21 @@ def _windows(name: str, window: Sizes, stride: Sizes | None, padding: Padding) -
 
 @dataclass(frozen=True)
 class MaxPool(Layer):
-    """Applies `max_pool`."""
+    """Applies `max_pool`, and has no parameters.
+
+    Args:
+        window, stride, padding: as in `max_pool`.
+
+    Maps `(N, H, W, C)` to `(N, rows, columns, C)`.
+
+    Raises:
+        UsageError: the options make no windows, or examples are no images that they fit.
+
+    Examples:
+        >>> layer = dn.nn.MaxPool(3, stride=2, padding=1)
+        >>> layer.init(dn.Key(0), (32, 32, 64))
+        ({}, {}, (16, 16, 64))
+    """
 
     window: Sizes
     _: KW_ONLY
@@ -158,7 +210,23 @@ class MaxPool(Layer):
 
 @dataclass(frozen=True)
 class AveragePool(Layer):
-    """Applies `average_pool`."""
+    """Applies `average_pool`, and has no parameters.
+
+    Args:
+        window, stride, padding: as in `average_pool`.
+
+    Maps `(N, H, W, C)` to `(N, rows, columns, C)`.
+
+    Raises:
+        UsageError: the options make no windows, or examples are no images that they fit.
+
+    Examples:
+        >>> layer = dn.nn.AveragePool(2)
+        >>> layer.init(dn.Key(0), (4, 4, 8))[2]
+        (2, 2, 8)
+        >>> layer.apply({}, {}, np.eye(2).reshape(1, 2, 2, 1), dn.nn.Context())[0].tolist()
+        [[[[0.5]]]]
+    """
 
     window: Sizes
     _: KW_ONLY
@@ -178,7 +246,23 @@ class AveragePool(Layer):
 
 @dataclass(frozen=True)
 class AdaptiveAveragePool(Layer):
-    """Applies `adaptive_average_pool`."""
+    """Applies `adaptive_average_pool`, and has no parameters.
+
+    Args:
+        size: rows and columns of the result, an int for both.
+
+    Maps `(N, H, W, C)` to `(N, rows, columns, C)`.
+
+    Raises:
+        UsageError: `size` is no count, or examples are no images.
+
+    Examples:
+        >>> layer = dn.nn.AdaptiveAveragePool(1)  # one mean for each channel, whatever the image
+        >>> layer.init(dn.Key(0), (7, 5, 64))[2]
+        (1, 1, 64)
+        >>> layer.apply({}, {}, np.ones((2, 3, 3, 1)), dn.nn.Context())[0].shape
+        (2, 1, 1, 1)
+    """
 
     size: Sizes
 

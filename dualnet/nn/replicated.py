@@ -26,7 +26,18 @@ Loss = Callable[[Array], Array]
 
 
 def average(x: Array) -> Array:
-    """Average x over all axes between batch and channels: `(N, ..., C)` to `(N, C)`."""
+    """Average x over all axes between batch and channels: `(N, ..., C)` to `(N, C)`.
+
+    Args:
+        x: float array of two axes or more.
+
+    Returns:
+        `(N, C)`; x itself if there are no axes between.
+
+    Examples:
+        >>> dn.nn.average(np.arange(8.0).reshape(1, 2, 2, 2)).tolist()  # of 0 2 4 6, and of 1 3 5 7
+        [[3.0, 4.0]]
+    """
     between = tuple(range(1, x.ndim - 1))
     return np.mean(x, axis=between) if between else x
 
@@ -52,6 +63,15 @@ def replicated(loss: Loss, x: Array, groups: int = 1) -> Array:
 
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4 and Fig. 3; the
     fused form of Fig. 5.
+
+    Examples:
+        >>> loss = lambda features: (features * np.array([1.0, 10.0])).sum(axis=-1)
+        >>> x = np.array([[[1.0, 2.0], [3.0, 4.0]]])  # one example of two tokens; averaged: 2 and 3
+        >>> dn.nn.replicated(loss, x, groups=2).tolist()
+        [[[32.0, 32.0], [32.0, 32.0]]]
+        >>> of_first = lambda x: dn.nn.replicated(loss, x, groups=2)[0, 0, 0]
+        >>> dn.grad(of_first)(x).tolist()  # the first channel of the first token alone moves it
+        [[[0.5, 0.0], [0.0, 0.0]]]
     """
     parts = _by_token_and_group("replicated", x, groups)
     still = average(stop_gradient(x))
@@ -71,6 +91,22 @@ def replicated_by_copies(loss: Loss, x: Array, groups: int = 1) -> Array:
 
     Every replica gets a copy of x in which all but one part is under a stop-gradient, which takes
     P·groups times the work and memory of the fused form.
+
+    Args:
+        loss, x, groups: as for `replicated`.
+
+    Returns:
+        `(N, P, groups)`.
+
+    Raises:
+        UsageError: as `replicated`.
+
+    Examples:
+        >>> x = np.random.default_rng(0).normal(size=(5, 3, 4))
+        >>> loss = lambda features: np.square(features).sum(axis=-1)
+        >>> replicas = dn.nn.replicated_by_copies(loss, x, groups=2)
+        >>> replicas.shape, bool(np.allclose(replicas, dn.nn.replicated(loss, x, groups=2)))
+        ((5, 3, 2), True)
     """
     parts = _by_token_and_group("replicated_by_copies", x, groups)
     n, tokens, _, width = parts.shape

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dualnet.errors import UsageError
+from dualnet.nn.context import Context
 from dualnet.nn.initial import TOKEN_DEVIATION, normal
-from dualnet.nn.network import Context, Layer
+from dualnet.nn.network import Layer
 from dualnet.nn.refusals import require_inputs
 from dualnet.options import is_int, make_tuples
 from dualnet.random import Key
@@ -25,7 +26,15 @@ class Patches(Layer):
     Args:
         size: of a patch, an int or `(h, w)`; divides the image's.
 
+    Raises:
+        UsageError: `size` is no int of at least 1 or two, or images do not divide into patches.
+
     Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", section 3.1.
+
+    Examples:
+        >>> image = np.arange(16).reshape(1, 4, 4, 1)  # rows 0 1 2 3, 4 5 6 7, ...
+        >>> dn.nn.Patches(2).apply({}, {}, image, dn.nn.Context())[0][0].tolist()
+        [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
     """
 
     size: int | tuple[int, int]
@@ -72,8 +81,16 @@ class ClassToken(Layer):
 
     Params: `token` `(C,)`.
 
+    Raises:
+        UsageError: examples are no tokens of C channels.
+
     Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words",
     Eq. 1.
+
+    Examples:
+        >>> layer, params = dn.nn.ClassToken(), {"token": np.array([7.0, 7.0])}
+        >>> layer.apply(params, {}, np.zeros((1, 2, 2)), dn.nn.Context())[0].tolist()
+        [[[7.0, 7.0], [0.0, 0.0], [0.0, 0.0]]]
     """
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
@@ -93,8 +110,19 @@ class Positions(Layer):
 
     Params: `positions` `(T, C)`.
 
+    Raises:
+        UsageError: examples are no T tokens of C channels.
+
     Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16
     Words", Eq. 1.
+
+    Examples:
+        >>> params, _, _ = dn.nn.Positions().init(dn.Key(0), (4, 8))
+        >>> params["positions"].shape
+        (4, 8)
+        >>> y, _ = dn.nn.Positions().apply(params, {}, np.zeros((2, 4, 8)), dn.nn.Context())
+        >>> bool((y[0] == params["positions"]).all() and (y[0] == y[1]).all())
+        True
     """
 
     row_groups = 0
@@ -114,6 +142,16 @@ class SelectToken(Layer):
 
     Args:
         index: which token; the class token is 0.
+
+    Raises:
+        UsageError: examples are no tokens of channels, or have no token of that index.
+
+    Examples:
+        >>> tokens = np.arange(6.0).reshape(1, 3, 2)
+        >>> dn.nn.SelectToken(0).apply({}, {}, tokens, dn.nn.Context())[0].tolist()
+        [[0.0, 1.0]]
+        >>> dn.nn.SelectToken(-1).apply({}, {}, tokens, dn.nn.Context())[0].tolist()
+        [[4.0, 5.0]]
     """
 
     index: int = 0
@@ -133,7 +171,16 @@ class SelectToken(Layer):
 
 @dataclass(frozen=True)
 class AverageTokens(Layer):
-    """Takes the mean of an example's tokens: `(N, T, C)` to `(N, C)`."""
+    """Takes the mean of an example's tokens: `(N, T, C)` to `(N, C)`.
+
+    Raises:
+        UsageError: examples are no tokens of channels.
+
+    Examples:
+        >>> tokens = np.array([[[0.0, 10.0], [4.0, 30.0]]])
+        >>> dn.nn.AverageTokens().apply({}, {}, tokens, dn.nn.Context())[0].tolist()
+        [[2.0, 20.0]]
+    """
 
     def init(self, key: Key, in_shape: Shape) -> tuple[Tree, Tree, Shape]:
         return {}, {}, _tokens_and_channels("AverageTokens", in_shape)[1:]

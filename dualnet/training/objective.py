@@ -23,7 +23,7 @@ from dualnet.nn import (
     normalize,
     softmax_cross_entropy,
 )
-from dualnet.nn.network import Context
+from dualnet.nn.context import Context
 from dualnet.nn.replicated import average
 from dualnet.optim import Adam
 from dualnet.options import require_count
