@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.timing import take_turns
 from dualnet import backends, data
 from dualnet.command import train
-from dualnet.learning import RULES, Batch, LearnerState, Plan, Rule, Task, estimate_gradient
+from dualnet.learning import RULES, Batch, LearnerState, Rule, Task, estimate_gradient
 from dualnet.nn import Activation, Linear, Sequential, relu, softmax_cross_entropy
 from dualnet.optim import Adam
 from dualnet.random import Key
@@ -46,14 +46,12 @@ def step_of(rule: Rule, widths: tuple[int, ...], examples: int) -> Callable[[], 
     for i, width in enumerate(widths):
         layers += [(f"hidden{i}", Linear(width)), (f"relu{i}", Activation(relu))]
     network = Sequential((*layers, ("output", Linear(CLASSES))))
-    params, model_state, _ = network.init(Key(0), (INPUTS,))
     generator = np.random.default_rng(0)
     x = generator.standard_normal((examples, INPUTS), dtype=np.float32)
     batch = Batch(x, generator.integers(0, CLASSES, examples))
-    plan = Plan.of(Task(network, softmax_cross_entropy), params, model_state, x)
-    learner = LearnerState(params, model_state, rule.init(Key(1), plan, params))
+    plan, learner = rule.start(Task(network, softmax_cross_entropy), x, Key(0))
     backend, adam = backends.get("numpy", 1), Adam()
-    opt_state, number = adam.init(params), 0
+    opt_state, number = adam.init(learner.params), 0
 
     def work() -> None:
         nonlocal learner, opt_state, number

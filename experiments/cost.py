@@ -18,7 +18,7 @@ from benchmarks.memory import peak_of
 from benchmarks.timing import take_turns
 from dualnet import Key, backends, learning
 from dualnet.command.train import parse, settings_of
-from dualnet.learning import Batch, LearnerState, Plan, Shard, Task, estimate_gradient
+from dualnet.learning import Batch, Shard, Task, estimate_gradient
 from dualnet.optim import Adam
 from dualnet.training.assemble import network_of
 from dualnet.training.objective import OBJECTIVES
@@ -66,13 +66,12 @@ def costs_of_a_step(flags: str, rounds: int) -> dict[str, float]:
         Adam(),
     )
     rule = build(learning.RULES, "rule", chosen.rule, chosen.rule_options)
-    params, model_state, _ = network.init(Key(0), (28, 28, 1))
     generator = np.random.default_rng(0)
     x = generator.standard_normal((chosen.batch_size, 28, 28, 1), np.float32)
     batch = Batch(x, generator.integers(0, 10, len(x)))
     objective = build(OBJECTIVES, "objective", "supervised", {})
-    plan = Plan.of(Task(network, objective.loss), params, model_state, x)
-    learner = LearnerState(params, model_state, rule.init(Key(1), plan, params))
+    plan, learner = rule.start(Task(network, objective.loss), x, Key(0))
+    params, model_state, _ = learner
     opt_state = adam.init_opt_state(params)
     directions = rule.sample(Key(2), plan, params, backend, len(x))
     shard = Shard(*batch)

@@ -11,7 +11,7 @@ from peers import peer
 
 from dualnet import data
 from dualnet.backends import NumpyBackend, blas
-from dualnet.learning import Backprop, Batch, LearnerState, Plan, Task, estimate_gradient
+from dualnet.learning import Backprop, Batch, Task, estimate_gradient
 from dualnet.nn import Conv2d, Flatten, Linear, Sequential, softmax_cross_entropy
 from dualnet.random import Key
 from dualnet.training.assemble import TABLES, make_trainer
@@ -70,10 +70,8 @@ def threads_in_a_step(threads, network, images):
             seen.append(threads())
             return super().estimate(*args)
 
-    params, state, _ = network.init(Key(0), images.shape[1:])
-    plan = Plan.of(Task(network, softmax_cross_entropy), params, state, images[:1])
     rule = Watching()
-    learner = LearnerState(params, state, rule.init(Key(1), plan, params))
+    plan, learner = rule.start(Task(network, softmax_cross_entropy), images[:1], Key(0))
     batch = Batch(images, np.zeros(len(images), int))
     estimate_gradient(rule, plan, learner, batch, Key(2), NumpyBackend())
     return set(seen), plan

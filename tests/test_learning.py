@@ -234,6 +234,19 @@ def test_a_step_is_a_function_of_its_key_and_changes_nothing(rule, rng, key):
         assert not np.array_equal(flat(first.rule_state), flat(other.rule_state))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_start_is_what_the_network_and_the_rule_begin_with(dtype, rng, key):
+    p, rule = problem(rng, key, *WITH_BATCH_NORM, dtype=dtype), RULES["dfa"]()
+    plan, learner = rule.start(p.task, p.x, key)
+    params, state, _ = p.task.network.init(key.fold_in("init"), p.x.shape[1:])
+    rule_state = rule.init(key.fold_in("rule"), plan, params)
+    assert plan.shapes == p.plan.shapes and plan.task is p.task
+    for made, by_hand in zip(learner, (params, state, rule_state), strict=True):
+        assert {leaf.dtype for leaf in tree.leaves(made)} <= {np.dtype(dtype)}
+        tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(dtype)), made, by_hand)
+    assert tree.leaves(learner.model_state) and tree.leaves(learner.rule_state)
+
+
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("layers", [MLP, WITH_HEADS, WITH_BATCH_NORM], ids=["mlp", "heads", "norm"])

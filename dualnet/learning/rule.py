@@ -17,12 +17,14 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from dualnet import tree
 from dualnet.backends import Backend
 from dualnet.backends.blas import threads_for
 from dualnet.errors import UsageError
 from dualnet.learning.plan import Plan
-from dualnet.learning.task import Batch, LearnerState, Shard, split_batch
+from dualnet.learning.task import Batch, LearnerState, Shard, Task, split_batch
 from dualnet.nn.context import Context
 from dualnet.options import Options
 from dualnet.random import Key, require_key
@@ -58,6 +60,27 @@ class Rule(Options, ABC):
     """
 
     locality: ClassVar[str] = "global"
+
+    def start(self, task: Task, inputs: Array, key: Key) -> tuple[Plan, LearnerState]:
+        """Return what the first step of learning a task needs: its plan, and the learner.
+
+        Args:
+            task: a network and its loss.
+            inputs: examples `(n, *in_shape)`, one or more, of the dtype that the network shall
+                have; only shape and dtype count.
+            key: of everything that starts at random.
+
+        Raises:
+            UsageError: the network does not fit the inputs, or the rule cannot learn on it.
+        """
+        params, model_state, _ = task.network.init(key.fold_in("init"), inputs.shape[1:])
+        params, model_state = (
+            tree.map(lambda a: np.asarray(a, inputs.dtype, like=inputs), each)
+            for each in (params, model_state)
+        )
+        plan = Plan.of(task, params, model_state, inputs)
+        rule_state = self.init(key.fold_in("rule"), plan, params)
+        return plan, LearnerState(params, model_state, rule_state)
 
     def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
         """Return what the rule learns beside the parameters, at the start; by default {}.
