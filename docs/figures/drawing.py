@@ -7,6 +7,7 @@ read on a page of the other kind, too.  Nothing depends on the machine: the same
 same bytes.
 """
 
+import re
 from xml.sax.saxutils import escape
 
 WIDTH = 600
@@ -88,8 +89,7 @@ class Drawing:
             look: classes: a color; `start` or `end` for where x is; `bold`, `code`.  Words between
                 `{name|` and `}` have a color of their own.
         """
-        marked = escape(words).replace("{", '<tspan class="').replace("|", '">')
-        marked = marked.replace("}", "</tspan>")
+        marked = re.sub(r"\{(\w+)\|(.*?)\}", r'<tspan class="\1">\2</tspan>', escape(words))
         self._parts.append(
             f'<text class="{look}" x="{_number(x)}" y="{_number(y)}">{marked}</text>'
         )
@@ -100,6 +100,11 @@ class Drawing:
         self._parts.append(
             f'<rect class="{look}" x="{_number(x)}" y="{_number(y)}" {sizes} rx="6"/>'
         )
+
+    def polygon(self, *points: tuple[float, float], look: str) -> None:
+        """Draw a filled polygon."""
+        path = " L".join(f"{_number(x)} {_number(y)}" for x, y in points)
+        self._parts.append(f'<path class="{look}" d="M{path} Z"/>')
 
     def line(self, *points: tuple[float, float], look: str = "ink") -> None:
         """Draw a line through points."""
@@ -112,13 +117,18 @@ class Drawing:
         length = abs(x1 - x0) + abs(y1 - y0)
         dx, dy = 8 * (x1 - x0) / length, 8 * (y1 - y0) / length
         self.line(*points[:-1], (x1 - dx / 2, y1 - dy / 2), look=look)
-        corners = (
-            (x1, y1),
-            (x1 - dx - dy / 2, y1 - dy + dx / 2),
-            (x1 - dx + dy / 2, y1 - dy - dx / 2),
-        )
-        path = " L".join(f"{_number(x)} {_number(y)}" for x, y in corners)
-        self._parts.append(f'<path class="{look.split()[0]}" d="M{path} Z"/>')
+        side = (x1 - dx - dy / 2, y1 - dy + dx / 2), (x1 - dx + dy / 2, y1 - dy - dx / 2)
+        self.polygon((x1, y1), *side, look=look.split()[0])
+
+    def mark(self, x: float, y: float, look: str) -> None:
+        """Draw a mark of a plot: a disk, for `tangent` a square, for `back` a triangle."""
+        if look == "tangent":
+            self.polygon((x - 5, y - 5), (x + 5, y - 5), (x + 5, y + 5), (x - 5, y + 5), look=look)
+        elif look == "back":
+            self.polygon((x - 7, y + 6), (x, y - 7), (x + 7, y + 6), look=look)
+        else:
+            place = f'cx="{_number(x)}" cy="{_number(y)}"'
+            self._parts.append(f'<circle class="{look}" {place} r="8"/>')
 
     def sheet(
         self, x: float, y: float, shape: tuple[int, int], look: str, cell: float = 9, many: int = 1

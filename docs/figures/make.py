@@ -2,9 +2,23 @@
 
 from pathlib import Path
 
+import floors
 import forward_pass
+import four_rules
+import recorded_step
+import shapes
+import three_operations
+import variance
 
-FIGURES = {"forward-pass.svg": forward_pass.draw}
+FIGURES = {
+    "forward-pass.svg": forward_pass.draw,
+    "recorded-step.svg": recorded_step.draw,
+    "shapes.svg": shapes.draw,
+    "floors.svg": floors.draw,
+    "four-rules.svg": four_rules.draw,
+    "three-operations.svg": three_operations.draw,
+    "variance.svg": variance.draw,
+}
 """File → what draws it."""
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
-"""Draw the squared error of forward gradients against k: docs/figures/variance.svg.
+"""The squared error of forward gradients against k: docs/figures/variance.svg.
 
-Lines are the formulas of page 4 of the tutorial, dots are measured.
+Lines are the formulas of page 4 of the tutorial, marks are measured.
 """
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
+from drawing import WIDTH, Drawing
 
 import dualnet as dn
 
@@ -20,6 +18,10 @@ THEORY = {
 }
 """Name -> E|g - grad|^2 / |grad|^2, as a function of k."""
 
+LOOKS = {NORMAL: "primal", SIGNS: "tangent", PROJECTION: "back"}
+LEFT, RIGHT, TOP, BOTTOM = 70, 580, 56, 424
+ERRORS = (0.01, 0.1, 1, 10, 100)
+
 
 def measure(name: str, k: int, rng: np.random.Generator) -> float:
     """Return the mean of |g - grad|^2 / |grad|^2 over estimates from k directions each."""
@@ -32,30 +34,49 @@ def measure(name: str, k: int, rng: np.random.Generator) -> float:
     return np.square((c * v).sum(1) - gradient).sum(1).mean() / (gradient @ gradient)
 
 
-def draw() -> Any:
-    """Return the picture, a figure of matplotlib's."""
-    import matplotlib.pyplot as plt
+def across(k: float) -> float:
+    """Return where k lies from left to right; the axis is logarithmic."""
+    return LEFT + (RIGHT - LEFT) * np.log(k) / np.log(N)
 
-    plt.rcParams |= {"svg.hashsalt": "dualnet", "font.size": 11}
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+
+def up(error: float) -> float:
+    """Return where an error lies from top to bottom; the axis is logarithmic."""
+    low, high = np.log(ERRORS[0]), np.log(ERRORS[-1])
+    return BOTTOM - (BOTTOM - TOP) * (np.log(error) - low) / (high - low)
+
+
+def draw() -> str:
+    """Return the picture."""
+    d = Drawing(
+        "The squared error of a forward gradient against k",
+        f"A plot for n = {N} parameters, with two logarithmic axes.  The error of the mean of k"
+        f" directions falls as 1/k, from {N + 1} to about 1, with normal numbers as with random"
+        " signs.  The error of the projection is 1 - k/n: it begins just below 1, and falls to"
+        " nearly 0 where k comes near n.  The measured marks lie on the lines of the theory.",
+        500,
+    )
+    d.text(16, 32, "mean of |g − ∇f|² / |∇f|²", "ink bold start")
+    for error in ERRORS:
+        d.line((LEFT, up(error)), (RIGHT, up(error)), look="pale")
+        d.text(LEFT - 10, up(error) + 6, f"{error:g}", "ink end")
+    for k in KS:
+        d.line((across(k), BOTTOM), (across(k), BOTTOM + 6), look="soft")
+        if k not in (48, 63):
+            d.text(across(k), BOTTOM + 28, f"{k}")
+    d.text(across(63), BOTTOM + 28, "63")
+    d.line((LEFT, BOTTOM), (RIGHT, BOTTOM), look="soft")
+    d.text(WIDTH / 2, BOTTOM + 58, f"k directions, of n = {N} parameters")
+    d.line((LEFT, up(1)), (RIGHT, up(1)), look="soft dashed")
+    d.text(LEFT + 8, up(1) - 10, "error of the estimate 0", "soft start")
+
     rng = np.random.default_rng(0)
-    k = np.geomspace(1, N - 0.5, 300)
-    for (name, formula), color, mark in zip(
-        THEORY.items(), ("#0072b2", "#d55e00", "#009e73"), "os^", strict=True
-    ):
-        axes.plot(k, formula(k), color=color, linewidth=1.2)
-        measured = [measure(name, k, rng) for k in KS]
-        axes.plot(KS, measured, mark, color=color, label=name, markersize=6)
-    axes.axhline(1, color="gray", linewidth=0.8, linestyle="--")
-    axes.text(1.05, 1.12, "the estimate 0", color="dimgray")
-    axes.set(xscale="log", yscale="log", xlabel=f"k directions, of n = {N} parameters")
-    axes.set_xticks(KS, map(str, KS))
-    axes.minorticks_off()
-    axes.set_ylabel("mean of |g − ∇f|² / |∇f|²")
-    axes.legend(title="lines: theory, marks: measured", frameon=False, loc="lower left")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-if __name__ == "__main__":
-    draw().savefig(Path(__file__).with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+    fine = KS[-1] ** (1 - np.linspace(1, 0, 80) ** 2)  # closest where the projection bends
+    for i, (name, formula) in enumerate(THEORY.items()):
+        look = LOOKS[name]
+        d.line(*((across(k), up(formula(k))) for k in fine), look=look)
+        for k in KS:
+            d.mark(across(k), up(measure(name, k, rng)), look)
+        d.mark(LEFT + 16, BOTTOM - 94 + 26 * i, look)
+        d.text(LEFT + 32, BOTTOM - 88 + 26 * i, name, f"{look} start")
+    d.text(LEFT + 8, BOTTOM - 10, "lines: theory, marks: measured", "soft start")
+    return str(d)
