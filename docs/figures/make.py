@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import accuracy
 import floors
 import forward_pass
 import four_rules
@@ -11,6 +12,7 @@ import three_operations
 import variance
 
 FIGURES = {
+    "accuracy.svg": accuracy.picture,
     "forward-pass.svg": forward_pass.draw,
     "recorded-step.svg": recorded_step.draw,
     "shapes.svg": shapes.draw,
