@@ -38,7 +38,9 @@ def too_deep(
     if levels < _FEW:
         return error
     has = (
-        f"has {levels:,} levels" if levels < _MOST else f"has {_MOST:,} or more, or contains itself"
+        f"has {levels:,} levels"
+        if levels < _MOST
+        else f"has {_MOST:,} levels or more, or contains itself"
     )
     return TreeError(
         f"tree.{name}: the tree {has}, and a tree has fewer than Python can recurse "

@@ -32,6 +32,20 @@ class Key:
 
     Args:
         seed: any integer; equal seeds give equal keys on every machine.
+
+    Attributes:
+        bits: the 128 bits, as an integer; a seed for a generator of NumPy's.
+
+    Raises:
+        UsageError: the seed is no integer.
+
+    Examples:
+        >>> key = dn.Key(0)
+        >>> key.fold_in("w") == dn.Key(0).fold_in("w"), key.fold_in("w") == key.fold_in("b")
+        (True, False)
+        >>> generator = np.random.default_rng(key.fold_in("w").bits)
+        >>> generator.normal(size=3).shape
+        (3,)
     """
 
     bits: int
@@ -57,14 +71,28 @@ class Key:
         return child
 
     def split(self, n: int) -> tuple[Key, ...]:
-        """Return `n` independent child keys, those that `fold_in` names 0 to n - 1."""
+        """Return `n` independent child keys, those that `fold_in` names 0 to n - 1.
+
+        Raises:
+            UsageError: n is less than 1.
+        """
         require_count("Key.split", "n", n)
         return tuple(self.fold_in(i) for i in range(n))
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Several keys in the place of one; `fold_in(i)` returns the one with index i."""
+    """Several keys in the place of one; `fold_in(i)` returns the one with index i.
+
+    Args:
+        keys: the keys.
+
+    Examples:
+        >>> from dualnet.random import Keys
+        >>> left, right = dn.Key(0).split(2)
+        >>> Keys((left, right)).fold_in(1) == right
+        True
+    """
 
     keys: tuple[Key, ...]
 
@@ -74,14 +102,34 @@ class Keys:
 
 
 def require_key(where: str, key: object) -> None:
-    """Raise a UsageError unless a key is one, or stands for one."""
+    """Raise a UsageError unless a key is one, or stands for one.
+
+    Args:
+        where: the function that asks, for the message.
+        key: what should be a key.
+
+    Raises:
+        UsageError: it is none.
+
+    Examples:
+        >>> from dualnet.random import require_key
+        >>> require_key("init", 7)
+        Traceback (most recent call last):
+        dualnet.errors.UsageError: init: expected a Key, got 7; write dn.Key(7)
+    """
     if not hasattr(key, "fold_in"):
         seed = key if is_int(key) else 0
         raise UsageError(f"{where}: expected a Key, got {key!r}; write dn.Key({seed})")
 
 
 def name_of_child(data: int | str) -> bytes:
-    """Return what is hashed with a key to get the child that is named `data`."""
+    """Return what is hashed with a key to get the child that is named `data`.
+
+    Examples:
+        >>> from dualnet.random import name_of_child
+        >>> name_of_child(3), name_of_child("w")
+        (b' index 3', b' name w')
+    """
     kind = "name" if isinstance(data, str) else "index"
     return f" {kind} {data}".encode()
 
@@ -95,6 +143,13 @@ def descendants(key: Key | Keys, derivations: Sequence[tuple[int, bytes]]) -> li
 
     Returns:
         The 16 bytes of each key, the least significant one first.
+
+    Examples:
+        >>> from dualnet.random import descendants, name_of_child
+        >>> names = [(0, name_of_child("w")), (1, name_of_child(2))]  # a child, and its child
+        >>> keys = descendants(dn.Key(0), names)
+        >>> int.from_bytes(keys[2], "little") == dn.Key(0).fold_in("w").fold_in(2).bits
+        True
     """
     if isinstance(key, Keys):
         given = {name_of_child(i): _bytes(child) for i, child in enumerate(key.keys)}

@@ -18,9 +18,8 @@ PACKAGE = ROOT / "dualnet"
 
 FLOORS = {
     0: (
-        *("console", "depth", "errors", "files", "locks", "naming", "options", "progress"),
-        *("random", "rebuilding"),
-        *("tree", "types", "version"),
+        *("console", "depth", "errors", "files", "locks", "naming", "nodes", "options"),
+        *("progress", "random", "rebuilding", "tree", "types", "version"),
     ),
     1: ("backends",),
     2: ("core", "images", "linear", "numpy", "checking", "recording", "scipy", "special"),

@@ -43,7 +43,6 @@ def names():
 NAMES = dict(names())
 
 WITHOUT_CORE = {
-    "dn.Key",
     "dn.__version__",
     "dn.check_jvp",
     "dn.check_vjp",
@@ -89,24 +88,6 @@ WITHOUT_CORE = {
     "dn.schedules.StepDecay",
     "dn.schedules.WarmupCosine",
     "dn.special.register",
-    "dn.tree.add",
-    "dn.tree.describe",
-    "dn.tree.is_leaf",
-    "dn.tree.items",
-    "dn.tree.leaves",
-    "dn.tree.leaves_like",
-    "dn.tree.map",
-    "dn.tree.map_with_path",
-    "dn.tree.outline",
-    "dn.tree.register_dataclass",
-    "dn.tree.size",
-    "dn.tree.subtree",
-    "dn.tree.unflatten",
-    "dn.random.Key",
-    "dn.random.Keys",
-    "dn.random.descendants",
-    "dn.random.name_of_child",
-    "dn.random.require_key",
 }
 WITHOUT_NN = {
     "dn.data.ArrayDataset",
