@@ -43,6 +43,26 @@ def test_a_picture_says_what_it_is_and_has_two_sets_of_colors(name):
     assert set(families) <= {"sans-serif", "monospace", "bold"}
 
 
+def lightness(color):
+    """The relative luminance of a color `#rrggbb`, as WCAG 2 defines it."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("which", (0, 1), ids=("light", "dark"))
+def test_text_stands_out_from_its_ground(which):
+    """By a contrast of 4.5 at least, which is what WCAG 2 asks of text."""
+    colors = {name: lightness(both[which]) for name, both in drawing.COLORS.items()}
+    for ground in ("paper", "pale", "primal-pale", "tangent-pale", "back-pale"):
+        texts = (
+            ("ink", "soft") if ground != "paper" else ("ink", "soft", "primal", "tangent", "back")
+        )
+        for text in texts:
+            low, high = sorted((colors[text] + 0.05, colors[ground] + 0.05))
+            assert high / low >= 4.5, (text, ground, high / low)
+
+
 def boxes_of_texts(name):
     """Yield each text of a picture with its left, right, top and bottom edge, in a wide font."""
     font_manager = pytest.importorskip(

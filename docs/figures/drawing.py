@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 WIDTH = 600
 SIZE = 18
 """The height of text."""
-_COLORS = {
+COLORS = {
     "paper": ("#ffffff", "#15181e"),
     "ink": ("#1f2328", "#e6e9ee"),
     "soft": ("#57606a", "#a3acb8"),
@@ -39,7 +39,7 @@ def _colors(which: int) -> list[str]:
     """Return the rules of CSS of the light (0) or the dark (1) colors."""
     return [
         f".{name} {{ fill: {both[which]} }} .line.{name}, .edge-{name} {{ stroke: {both[which]} }}"
-        for name, both in _COLORS.items()
+        for name, both in COLORS.items()
     ]
 
 
