@@ -13,7 +13,7 @@ import pytest
 from data_files import DEAD, FILES, REAL, header, idx, published, put, small_set, write
 from https_server import server_context
 
-from dualnet.data import NAMES, SOURCES, batches, connection, load, locate, read_idx
+from dualnet.data import NAMES, SOURCES, batches, connection, load, locate, outline, read_idx
 from dualnet.data.download import digest, fetch
 from dualnet.data.idx import MAX_BYTES
 from dualnet.data.sources import RemoteFile
@@ -349,9 +349,10 @@ def test_bad_limit_is_an_error_before_any_file_is_looked_for(argument, limit):
 
 @pytest.mark.parametrize("name", ["minst", "", None, "cifar", "../mnist"])
 def test_unknown_name_is_an_error(name):
-    match = "load: name: expected one of digits, mnist, fashion-mnist, .*, got"
-    with pytest.raises(UsageError, match=match):
-        load(name)
+    for function in (load, outline):
+        match = f"{function.__name__}: name: expected one of digits, mnist, fashion-mnist, .*, got"
+        with pytest.raises(UsageError, match=match):
+            function(name)
 
 
 # Where files are looked for

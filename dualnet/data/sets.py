@@ -64,6 +64,13 @@ def load(
         UsageError: there is no such data set, a number is no whole number from 1 to the number of
             examples, or a number is given that is of no use.
         DataError: a file is missing and cannot be downloaded, or is not what it should be.
+
+    Examples:
+        >>> digits = dn.data.load("digits", limit_train=100, limit_test=20)
+        >>> digits.train_images.shape, digits.test_images.shape, digits.train_labels[:5].tolist()
+        ((100, 8, 8, 1), (20, 8, 8, 1), [0, 1, 2, 4, 5])
+        >>> dn.data.load("digits", limit_train=100, validation=30)
+        <Dataset digits: 70 training and 30 validation images 8x8x1, 10 classes>
     """
     require_choice("load", "name", name, SOURCES)
     # Numbers are checked twice: here what no set could satisfy, before anything is downloaded;
@@ -125,9 +132,14 @@ def outline(
         The shape of an image, (height, width, channels), and the number of classes.
 
     Raises:
-        UsageError: an image size is given that is of no use.
+        UsageError: there is no such data set, or an image size is given that is of no use.
         DataError: the classes are folders, and there are no folders.
+
+    Examples:
+        >>> dn.data.outline("cifar10"), dn.data.outline("digits", image_size=16)
+        (((32, 32, 3), 10), ((16, 16, 1), 10))
     """
+    require_choice("outline", "name", name, SOURCES)
     _check_size(name, image_size)
     source = SOURCES[name]
     side = image_size or source.side
