@@ -13,7 +13,7 @@ from dualnet.models.mlp_mixer import MLPMixer
 from dualnet.models.resnet import ResNet, ResNet18
 from dualnet.models.vit import ViT
 
-MODELS = {  # name on the command line → model
+MODELS = {
     "mlp": MLP,
     "cnn": CNN,
     "cnn4": CNN4,
@@ -25,6 +25,7 @@ MODELS = {  # name on the command line → model
     "mlp-mixer": MLPMixer,
     "local-mixer": LocalMixer,
 }
+"""Name on the command line → model; `MODELS["mlp"](width=64).network((28, 28, 1), 10)`."""
 
 __all__ = [
     "CNN",

@@ -41,6 +41,20 @@ class AlexNet(Options):
             as many.
         width: how many units each hidden linear layer has.
         linear_norm: whether batch norm also follows each hidden linear layer.
+
+    Raises:
+        UsageError: an option is out of its range; `network` gets examples that do not fit.
+
+    Sources: Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural
+    Networks"; batch norm: Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback
+    Alignment and Momentum", appendix A.
+
+    Examples:
+        >>> from dualnet.models import AlexNet
+        >>> network = AlexNet(channels=4, width=16).network((224, 224, 3), 100)
+        >>> params, _, _ = network.init(dn.Key(0), (224, 224, 3))
+        >>> [params[f"conv{i}"]["w"].shape for i in range(1, 6)]
+        [(11, 11, 3, 4), (5, 5, 4, 12), (3, 3, 12, 24), (3, 3, 24, 16), (3, 3, 16, 16)]
     """
 
     channels: int = 64

@@ -47,6 +47,19 @@ class CNN(Options):
             and no padding, `P2` is a max pool over 2 by 2 pixels, and `128` is a hidden linear
             layer of 128 units.  Linear layers come last.  The output layer is not written.
         batch_norm: whether there is a batch norm between each hidden layer and its ReLU.
+
+    Raises:
+        UsageError: `plan` is not written so; `init` of the network gets images that are too small.
+
+    Source: Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
+    Momentum".
+
+    Examples:
+        >>> from dualnet.models import CNN
+        >>> network = CNN("15C5-P2-40C5-P2-128").network((28, 28, 1), 10)
+        >>> params, _, _ = network.init(dn.Key(0), (28, 28, 1))
+        >>> f"{dn.tree.size(params):,}"
+        '98,768'
     """
 
     plan: str = "15C5-P2-40C5-P2-128"
@@ -88,6 +101,16 @@ class CNN(Options):
 
 @dataclass(frozen=True)
 class CNN4(CNN):
-    """Four convolutions of 64 filters, two pools, and a hidden linear layer of 1024."""
+    """Four convolutions of 64 filters, two pools, and a hidden linear layer of 1024.
+
+    Source: Baydin et al. 2022, "Gradients without Backpropagation", which does not say where its
+    pools are.
+
+    Examples:
+        >>> from dualnet.models import CNN4
+        >>> network = CNN4().network((28, 28, 1), 10)
+        >>> [name for name, _ in network.layers if "relu" not in name]
+        ['conv1', 'conv2', 'pool3', 'conv4', 'conv5', 'pool6', 'flatten', 'hidden7', 'output']
+    """
 
     plan: str = "64C3-64C3-P2-64C3-64C3-P2-1024"

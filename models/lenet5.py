@@ -31,7 +31,21 @@ SMALLEST = 16
 
 @dataclass(frozen=True, kw_only=True)
 class LeNet5(Options):
-    """Two 5×5 convolutions with batch norm and max pools, then three linear layers."""
+    """Two 5×5 convolutions with batch norm and max pools, then three linear layers.
+
+    Raises:
+        UsageError: `network` gets examples that do not fit.
+
+    Source: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", in the
+    form of Flügel et al. 2024, "Beyond Backpropagation".
+
+    Examples:
+        >>> from dualnet.models import LeNet5
+        >>> network = LeNet5().network((28, 28, 1), 10)
+        >>> params, state, _ = network.init(dn.Key(0), (28, 28, 1))
+        >>> dn.tree.size(params), dn.tree.map(np.shape, state["norm1"])
+        (44470, {'mean': (6,), 'variance': (6,)})
+    """
 
     def network(self, in_shape: Shape, classes: int) -> Sequential:
         """Build the layers for examples of shape `in_shape` and `classes` outputs.

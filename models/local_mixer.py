@@ -63,6 +63,20 @@ class LocalMixer(Options):
         head_norm: whether local heads normalize each group of channels of each token before they
             average the tokens.
         output_norm: whether the averaged tokens are normalized before the output.
+
+    Raises:
+        UsageError: an option is out of its range; `network` gets examples that do not fit.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4, and their
+    published code.
+
+    Examples:
+        >>> from dualnet.models import LocalMixer
+        >>> network = LocalMixer(width=256, patches=1, groups=1, depth=1).network((28, 28, 1), 10)
+        >>> [name for name, _ in network.layers]
+        ['patches', 'block1', 'head1', 'average', 'norm', 'stop', 'output']
+        >>> dn.tree.size(network.init(dn.Key(0), (28, 28, 1))[0])  # S/1/1
+        271892
     """
 
     width: int = 512

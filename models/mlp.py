@@ -42,6 +42,24 @@ class MLP(Options):
         batch_norm: whether there is a batch norm between each hidden layer and its activation.
         weights: how weights start, a name in `dualnet.nn.INITIALIZERS`: `kaiming`, as [FDFA] say,
             or `torch`, as PyTorch starts them, for which [FROG] tuned their rates.
+
+    Raises:
+        UsageError: an option is out of its range, or names nothing.
+
+    Sources: [DKH] "Forward Gradients Are Not All You Need"; [FDFA] Bacho and Chu, "Low-Variance
+    Forward Gradients using Direct Feedback Alignment and Momentum", appendices A and B; [FROG]
+    Flügel et al. 2024, "Beyond Backpropagation".
+
+    Examples:
+        >>> from dualnet.models import MLP
+        >>> print(dn.nn.table(MLP(width=512, depth=2).network((28, 28, 1), 10), (28, 28, 1)))
+        flatten  Flatten()               0
+        hidden1  Linear(512)       401,920  w 784×512, b 512
+        relu1    Activation(relu)        0
+        hidden2  Linear(512)       262,656  w 512×512, b 512
+        relu2    Activation(relu)        0
+        output   Linear(10)          5,130  w 512×10, b 10
+        total                      669,706
     """
 
     width: int = 512

@@ -35,6 +35,21 @@ class MLPMixer(Options):
         mlp_width: the number of hidden units of the MLP over the channels of a token.
         patch: height and width of a patch in pixels.  None takes 4 for images of less than 64
             pixels, and 16 for larger ones.
+
+    Raises:
+        UsageError: an option is out of its range; `network` gets images that do not divide into
+            patches.
+
+    Source: Tolstikhin et al. 2021, "MLP-Mixer: An all-MLP Architecture for Vision", section 2.
+
+    Examples:
+        >>> from dualnet.models import MLPMixer
+        >>> model = MLPMixer(width=32, depth=1, token_width=8, mlp_width=64)
+        >>> params, _, _ = model.network((28, 28, 1), 10).init(dn.Key(0), (28, 28, 1))
+        >>> params["linear"]["w"].shape  # a patch of 4 by 4 pixels becomes a token of 32 channels
+        (16, 32)
+        >>> dn.tree.subtree(params, "block1/tokens/block/mlp/mix/in/w").shape  # from 49 tokens
+        (49, 8)
     """
 
     width: int = 512

@@ -46,6 +46,18 @@ class ResNet(Options):
         width: the number of channels.
         depth: the number of residual blocks.
         batch_norm: whether a batch norm follows each convolution.
+
+    Raises:
+        UsageError: an option is out of its range; `init` of the network gets no images.
+
+    Source: "Forward Gradients Are Not All You Need", section 4.4.
+
+    Examples:
+        >>> from dualnet.models import ResNet
+        >>> network = ResNet().network((28, 28, 1), 10)
+        >>> params, _, _ = network.init(dn.Key(0), (28, 28, 1))
+        >>> f"{dn.tree.size(params):,}"
+        '37,642'
     """
 
     width: int = 32
@@ -82,6 +94,19 @@ class ResNet18(Options):
     Args:
         width: the number of channels of the first stage; each further stage has twice as many.
         stem: `large`; `small`; or `auto`, which is large for images of 64 pixels and more.
+
+    Raises:
+        UsageError: an option is out of its range; `init` of the network gets no images.
+
+    Source: He et al. 2016, "Deep Residual Learning for Image Recognition", Table 1; the small stem:
+    section 4.2.
+
+    Examples:
+        >>> from dualnet.models import ResNet18
+        >>> network = ResNet18(width=8).network((32, 32, 3), 10)
+        >>> _, _, shape = network.init(dn.Key(0), (32, 32, 3))
+        >>> [name for name, _ in network.layers if name.endswith("block2")], shape
+        (['stage1-block2', 'stage2-block2', 'stage3-block2', 'stage4-block2'], (10,))
     """
 
     width: int = 64

@@ -35,6 +35,19 @@ class ViT(Options):
         mlp_width: the number of hidden units of each block's MLP.
         patch: height and width of a patch in pixels.  None takes 4 for images of less than 64
             pixels, and 16 for larger ones.
+
+    Raises:
+        UsageError: an option is out of its range; `init` of the network gets images that do not
+            divide into patches.
+
+    Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", section 3.1.
+
+    Examples:
+        >>> from dualnet.models import ViT
+        >>> network = ViT(width=32, depth=1, heads=2, mlp_width=64).network((28, 28, 1), 10)
+        >>> params, _, _ = network.init(dn.Key(0), (28, 28, 1))
+        >>> params["embed"]["positions"]["positions"].shape  # 49 patches and the class token
+        (50, 32)
     """
 
     width: int = 256

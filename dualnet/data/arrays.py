@@ -20,8 +20,15 @@ FORMS = "(inputs, targets) or (inputs, targets, test inputs, test targets)"
 class ArrayDataset(Dataset):
     """A data set of one's own arrays.
 
+    `from_arrays` makes it; what else it has is that of a `Dataset`.
+
     Attributes:
         labels: `(classes,)`, what the targets call each class; empty where targets are real.
+
+    Examples:
+        >>> dataset = dn.data.from_arrays(np.eye(3), ["left", "right", "left"])
+        >>> dataset.labels.tolist(), dataset.train_labels.tolist()
+        (['left', 'right'], [0, 1, 0])
     """
 
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -51,6 +58,14 @@ def from_arrays(
 
     Raises:
         UsageError: the arrays do not fit together, or hold what nothing can be learned from.
+
+    Examples:
+        >>> x = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0], [4.0, 40.0]])
+        >>> dataset = dn.data.from_arrays(x, [0.5, 1.0, 1.5, 2.0], validation=1)  # real targets
+        >>> dataset.in_shape, dataset.outputs, dataset.tested_on, len(dataset.train_labels)
+        ((2,), 1, 'validation', 3)
+        >>> dn.data.from_arrays(x, ["a", "b", "b", "c"]).classes
+        ('a', 'b', 'c')
     """
     x, white = _inputs("inputs", inputs)
     labels, y = _targets("targets", targets, len(x))

@@ -33,6 +33,11 @@ def batches(n: int, batch_size: int, key: Key) -> list[np.ndarray]:
 
     Raises:
         UsageError: `n` or `batch_size` is not a whole number above 0, or `key` is no `Key`.
+
+    Examples:
+        >>> order = dn.data.batches(10, 4, dn.Key(0))
+        >>> [len(chosen) for chosen in order], sorted(np.concatenate(order).tolist())
+        ([4, 4, 2], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
     for argument, number in (("n", n), ("batch_size", batch_size)):
         whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)

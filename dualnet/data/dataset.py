@@ -83,6 +83,15 @@ class Dataset:
             are not trained on; `training` if they are the training images themselves.
         on_disk: whether the images are read from a file when they are indexed.
         image_size: height and width to which `pixels` enlarges images; None to leave their size.
+
+    Examples:
+        >>> digits = dn.data.load("digits")
+        >>> digits
+        <Dataset digits: 1,540 training and 257 test images 8x8x1, 10 classes>
+        >>> digits.train_images.shape, digits.train_images.dtype.name, digits.white
+        ((1540, 8, 8, 1), 'uint8', 16)
+        >>> digits.validating(100)
+        <Dataset digits: 1,440 training and 100 validation images 8x8x1, 10 classes>
     """
 
     name: str

@@ -52,6 +52,13 @@ def read_idx(
     Raises:
         DataError: the file cannot be read, is no IDX file of unsigned bytes, has another shape, or
             is truncated, corrupted or too long.
+
+    Examples:
+        >>> header = bytes([0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 3])  # unsigned bytes, 2 axes: 1 and 3
+        >>> with open("three.idx", "wb") as file:
+        ...     _ = file.write(header + bytes([7, 8, 9]))
+        >>> dn.data.read_idx("three.idx", (None, 3)).tolist()
+        [[7, 8, 9]]
     """
     with unpacked(path, remedy) as plain:
         stream = Digesting(plain)

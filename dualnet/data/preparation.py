@@ -33,6 +33,15 @@ class Preparation:
 
     Raises:
         UsageError: there is no such scale, or it is of no use to such examples.
+
+    Examples:
+        >>> images = np.array([0, 51, 255], np.uint8).reshape(1, 1, 3, 1)
+        >>> symmetric = dn.data.from_arrays(images, [0]).preparation("symmetric")
+        >>> symmetric(images, np.float64).ravel().round(3).tolist()
+        [-1.0, -0.6, 1.0]
+        >>> standard = dn.data.from_arrays(np.array([[1.0], [3.0]]), [0, 1]).preparation("standard")
+        >>> standard(np.array([[1.0], [3.0], [4.0]]), np.float64).ravel().tolist()
+        [-1.0, 1.0, 2.0]
     """
 
     scale: str

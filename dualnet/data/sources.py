@@ -67,6 +67,16 @@ class Source:
         files: the files to download if none of the forms is found.
         mirrors: addresses to which a file's name is added; they are tried in this order.
         page: the address where a person gets the set, if it cannot be downloaded.
+
+    Examples:
+        >>> def make():
+        ...     images = np.zeros((4, 2, 2, 1), np.uint8)
+        ...     return (images, np.array([0, 1, 0, 1])), (images[:2], np.array([0, 1]))
+        >>> source = dn.data.Source("black", 2, 255, ("a", "b"), kept="in-memory", make=make)
+        >>> dn.data.SOURCES["black"] = source  # as a plugin does
+        >>> dn.data.load("black")
+        <Dataset black: 4 training and 2 test images 2x2x1, 2 classes>
+        >>> del dn.data.SOURCES["black"]
     """
 
     description: str
@@ -253,6 +263,7 @@ SOURCES = {
 """Name → data set; `load` takes the name."""
 
 NAMES = tuple(SOURCES)
+"""The names of dualnet's own data sets; a plugin adds to `SOURCES` alone."""
 
 WITHOUT_FOLDER = {"package": "ships with dualnet", "in-memory": "is made by a plugin"}
 """How a data set is kept that has no folder → what a message says of it."""

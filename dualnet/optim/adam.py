@@ -26,7 +26,17 @@ class Adam(Optimizer):
             be representable in the dtype of the parameters (1e-8 is 0 in half precision).
         weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
 
+    Raises:
+        UsageError: an option is out of its range.
+
     Source: Kingma & Ba 2015, "Adam: a method for stochastic optimization", algorithm 1.
+
+    Examples:
+        >>> optimizer, p = dn.optim.Adam(), np.zeros(3)
+        >>> g = np.array([1e-3, -1.0, 1e3])  # the first step is as long for every scale of gradient
+        >>> p, state = optimizer.update(g, optimizer.init(p), p, lr=0.01)
+        >>> p.round(6).tolist(), sorted(state)
+        ([-0.01, 0.01, -0.01], ['first_moment', 'second_moment', 'step'])
     """
 
     beta1: float = 0.9
@@ -58,7 +68,16 @@ class AdamW(Optimizer):
             It is scaled by the whole learning rate, as in PyTorch; the source scales it by
             the schedule's factor alone, so its weight decay is lr wd here.
 
+    Raises:
+        UsageError: an option is out of its range.
+
     Source: Loshchilov & Hutter 2019, "Decoupled weight decay regularization", algorithm 2.
+
+    Examples:
+        >>> optimizer, p = dn.optim.AdamW(weight_decay=0.5), np.array([2.0])
+        >>> p, _ = optimizer.update(np.array([0.0]), optimizer.init(p), p, lr=0.1)
+        >>> p.round(6).tolist()  # without a gradient the decay is left: 2 (1 - 0.1 · 0.5)
+        [1.9]
     """
 
     beta1: float = 0.9

@@ -27,6 +27,13 @@ def clip_to_norm(gradients: Tree, most: float) -> Tree:
 
     Source: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural
     networks", algorithm 1.
+
+    Examples:
+        >>> gradients = {"w": np.array([[3.0]]), "b": np.array([4.0])}  # a norm of 5
+        >>> dn.tree.map(lambda g: g.round(6).tolist(), dn.optim.clip_to_norm(gradients, 1.0))
+        {'w': [[0.6]], 'b': [0.8]}
+        >>> dn.optim.clip_to_norm(gradients, 10.0)["w"].tolist()
+        [[3.0]]
     """
     largest = largest_entry(gradients)
     if largest is None:

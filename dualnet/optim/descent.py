@@ -16,8 +16,17 @@ class SGD(Optimizer):
     Args:
         weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
 
+    Raises:
+        UsageError: an option is out of its range.
+
     Source: Rumelhart, Hinton & Williams 1986, "Learning representations by back-propagating
     errors", equation 8.
+
+    Examples:
+        >>> optimizer, p = dn.optim.SGD(), np.array([1.0, 2.0])
+        >>> p, _ = optimizer.update(np.array([0.5, -0.5]), optimizer.init(p), p, lr=0.1)
+        >>> p.tolist()
+        [0.95, 2.05]
     """
 
     weight_decay: float = 0.0
@@ -39,8 +48,21 @@ class Momentum(Optimizer):
         momentum: share of the velocity that is kept, at least 0 and below 1.
         weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
 
+    Raises:
+        UsageError: an option is out of its range.
+
     Source: Rumelhart, Hinton & Williams 1986, "Learning representations by back-propagating
     errors", equation 9.
+
+    Examples:
+        >>> optimizer, p, g = dn.optim.Momentum(momentum=0.9), np.array([0.0]), np.array([1.0])
+        >>> state = optimizer.init(p)
+        >>> for _ in range(3):  # the velocity grows: 1, 1.9, 2.71
+        ...     p, state = optimizer.update(g, state, p, lr=0.1)
+        ...     print(p.round(3).tolist(), state["velocity"].round(3).tolist())
+        [-0.1] [1.0]
+        [-0.29] [1.9]
+        [-0.561] [2.71]
     """
 
     momentum: float = 0.9
@@ -67,9 +89,18 @@ class Nesterov(Optimizer):
         momentum: share of the velocity that is kept, at least 0 and below 1.
         weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
 
+    Raises:
+        UsageError: an option is out of its range.
+
     Source: Sutskever et al. 2013, "On the importance of initialization and momentum in deep
     learning", equations 3 and 4, in the variables of Bengio et al. 2013, "Advances in
     optimizing recurrent networks", section 3.5.
+
+    Examples:
+        >>> optimizer, p = dn.optim.Nesterov(momentum=0.9), np.array([0.0])
+        >>> p, state = optimizer.update(np.array([1.0]), optimizer.init(p), p, lr=0.1)
+        >>> p.round(3).tolist(), state["velocity"].tolist()  # p moves by 0.1 (1 + 0.9 · 1)
+        ([-0.19], [1.0])
     """
 
     momentum: float = 0.9

@@ -27,8 +27,19 @@ class LARS(Optimizer):
         trust: how far an array may move in one update of rate 1, as a share of its length.
         weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
 
+    Raises:
+        UsageError: an option is out of its range.
+
     Source: You, Gitman & Ginsburg 2017, "Large batch training of convolutional networks",
     algorithm 1, which has neither exception.
+
+    Examples:
+        >>> optimizer, p = dn.optim.LARS(trust=0.1), np.array([[3.0, 4.0]])
+        >>> for scale in (1e-3, 1e3):  # |p| is 5, and p moves by 0.1 · 5, whatever the scale
+        ...     moved, _ = optimizer.update(scale * p, optimizer.init(p), p, lr=1.0)
+        ...     print(moved.round(6).tolist())
+        [[2.7, 3.6]]
+        [[2.7, 3.6]]
     """
 
     momentum: float = 0.9

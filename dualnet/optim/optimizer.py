@@ -47,6 +47,17 @@ class Optimizer(Options):
     There are two ways to use an optimizer.  `init` and `update` count the updates and check
     everything at every call.  `init_opt_state` and `apply` are for a loop that counts by itself,
     and that asks for the checks once, when a run starts.
+
+    Raises:
+        UsageError: an option is out of its range; see `init` and `update` for the others.
+
+    Examples:
+        >>> class Signs(dn.optim.Optimizer):
+        ...     def update_leaf(self, g, s, p, lr, step):
+        ...         return p - lr * np.sign(g), {}
+        >>> params, grads = {"w": np.array([1.0, 1.0])}, {"w": np.array([-7.0, 0.2])}
+        >>> Signs().update(grads, Signs().init(params), params, lr=0.5)
+        ({'w': array([1.5, 0.5])}, {'step': array(1)})
     """
 
     _hint: ClassVar[str] = "; the learning rate is an argument of update"
