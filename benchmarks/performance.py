@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.networks import FORWARD, fastest, ratio, ratios
+from benchmarks.pages import Tables, filled
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -221,7 +221,7 @@ def memory() -> str:
     return table(head, shown)
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "where": where,
     "backprop, one thread": lambda: backprop(1),
     "backprop, two threads": lambda: backprop(2),
@@ -235,15 +235,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "start": start,
     "memory": memory,
 }
-
-
-def filled(text: str) -> str:
-    """Return a page with the tables that the results give, where it has a place for them."""
-    for name in re.findall(r"<!-- end of (.*) -->", text):
-        before, rest = text.split(f"<!-- {name} -->\n", 1)
-        _, after = rest.split(f"<!-- end of {name} -->", 1)
-        text = f"{before}<!-- {name} -->\n\n{TABLES[name]()}\n\n<!-- end of {name} -->{after}"
-    return text
 
 
 # --- the picture ----------------------------------------------------------------------------------
@@ -321,7 +312,7 @@ def kind_of(row: dict[str, Any]) -> tuple[str, int]:
 def main() -> None:
     """Write the page's tables and the picture."""
     argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), TABLES), encoding="utf-8")
     if rows := (results("speed-networks") or {}).get("rows"):
         draw(rows, PICTURE)
 

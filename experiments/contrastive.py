@@ -27,6 +27,7 @@ ROWS = {
     f"--epochs 15 {FORWARD} --no-stop": "without the stop-gradient",
 }
 COMMANDS = [NETWORK + options for options in ROWS]
+HEAD = "| | `--rule …` | loss, first → last epoch | read-out |\n| --- | --- | --- | --- |"
 
 
 def as_line(row: dict) -> str:
@@ -51,8 +52,7 @@ def main() -> None:
         first, *_, last = column(summary, "train_loss")
         return {**summary, "losses": [first, last]}
 
-    print("| | `--rule …` | loss, first → last epoch | read-out |")
-    print("| --- | --- | --- | --- |")
+    print(HEAD)
     for row in rows(COMMANDS, args.out, make):
         print(as_line(row), flush=True)
 

@@ -20,6 +20,16 @@ COMMANDS = (
     "--dataset mnist --rule fg-a --sampler normal --epochs 10 --pixels symmetric",
     "--dataset mnist --rule fg-w --tangents 64 --sampler rank-one --epochs 10",
 )
+HEAD = "| `python train.py …` | test accuracy | ms a step | minutes |\n| --- | --- | --- | --- |"
+
+
+def as_line(row: dict) -> str:
+    """Return a row of the table as text."""
+    return (
+        f"| `{row['command'].removeprefix('python train.py ')}` | "
+        f"{100 * row['test_accuracy']:.2f} % | {1e3 * row['seconds_per_step']:.1f} | "
+        f"{row['seconds'] / 60:.1f} |"
+    )
 
 
 def main() -> None:
@@ -29,16 +39,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the summaries here, as JSON")
     args = parser.parse_args()
     rows = []
-    print("| `python train.py …` | test accuracy | ms a step | minutes |")
-    print("| --- | --- | --- | --- |")
+    print(HEAD)
     for command in COMMANDS:
         summary = run(command, args.data_dir)
         rows.append({"command": f"python train.py {command}", **summary})
-        print(
-            f"| `{command}` | {100 * summary['test_accuracy']:.2f} % | "
-            f"{1e3 * summary['seconds_per_step']:.1f} | {summary['seconds'] / 60:.1f} |",
-            flush=True,
-        )
+        print(as_line(rows[-1]), flush=True)
         if args.out:
             args.out.write_text(json.dumps(rows, indent=2) + "\n")
 

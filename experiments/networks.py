@@ -33,6 +33,7 @@ Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and Momentu
 
 
 COMMANDS = list(PUBLISHED)
+HEAD = "| `python train.py …` | test accuracy | published | minutes |\n| --- | --- | --- | --- |"
 
 
 def as_line(row: dict) -> str:
@@ -64,8 +65,7 @@ def main() -> None:
         summary = run(command, args.data_dir)
         return {**summary, "curve": column(summary, "test_accuracy")}
 
-    print("| `python train.py …` | test accuracy | published | minutes |")
-    print("| --- | --- | --- | --- |")
+    print(HEAD)
     made = []
     for row in rows((c for c in COMMANDS if args.only in c), args.out, make):
         made.append(row)

@@ -45,6 +45,9 @@ BESIDE = (
     "--rule wp",
 )
 COMMANDS = [NETWORK + rule + SEEDS for rule in PUBLISHED] + [NETWORK + rule for rule in BESIDE]
+HEAD = """\
+| `--rule …` | test accuracy | published, 100 epochs | ms a step |
+| --- | --- | --- | --- |"""
 SHORT = " --limit-train 6400 --limit-test 64"  # 100 steps in one epoch
 
 
@@ -78,8 +81,7 @@ def main() -> None:
         short = NETWORK.replace("--epochs 5", "--epochs 1") + options_of(row["command"]) + SHORT
         return {**row, "seconds_per_step": run(short, args.data_dir)["seconds_per_step"]}
 
-    print("| `--rule …` | test accuracy | published, 100 epochs | ms a step |")
-    print("| --- | --- | --- | --- |")
+    print(HEAD)
     for row in rows(COMMANDS, args.out, lambda command: run(command, args.data_dir), timed):
         print(as_line(row), flush=True)
 

@@ -176,14 +176,3 @@ def test_the_order_of_the_published_table_holds():
             assert rows[a]["test_accuracy"] > rows[b]["test_accuracy"], (a, b)
             compared += 1
     assert compared > 8
-
-
-def test_the_table_of_mnist_is_the_committed_results():
-    """test_experiments and test_networks_benchmark hold the other tables."""
-    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
-    for run in results("mnist.json"):
-        command = run["command"].removeprefix("python train.py ")
-        assert (
-            f"| `{command}` | {100 * run['test_accuracy']:.2f} % | "
-            f"{1e3 * run['seconds_per_step']:.1f} | {run['seconds'] / 60:.1f} |"
-        ) in text
