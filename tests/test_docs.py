@@ -1,4 +1,4 @@
-"""What the documents say, run: the README's example, the design's layer, the list of functions."""
+"""What the documents say, run: the blocks of the pages, the list of functions."""
 
 import contextlib
 import io
@@ -78,18 +78,25 @@ def test_the_code_of_a_page_runs_as_it_stands(page, run_blocks):
     assert run_blocks(page)
 
 
-def test_the_code_of_the_design_page_works(run_blocks):
-    scale, residual, training, _polymul, signs = run_blocks("docs/design.md")
+def test_the_code_of_the_page_on_layers_works(run_blocks):
+    added, training = run_blocks("docs/how-layers-work.md")
     assert training["done"].correct > 56  # of 64
-    at = *map(training.get, ("plan", "learner", "batch")), dn.Key(1), training["backend"]
-    estimate = learning.estimate_gradient(signs["Signs"](), *at)
-    assert np.isclose(estimate.loss, training["done"].loss, rtol=0.2)
-    layer = residual["Residual"]((("scale", scale["Scale"]()),))
+    layer = added["Added"]((("scale", run_blocks("docs/own.md")[0]["Scale"]()),))
     params, state, shape = layer.init(dn.Key(0), (3,))
     y, _ = layer.apply(params, state, np.ones((2, 3)), Context())
     assert shape == (3,) and np.array_equal(y, np.full((2, 3), 2.0))
     assert [path for path, _ in walk(layer)] == ["scale"]
 
+
+def test_the_rule_of_the_page_on_plugins_estimates_the_loss_of_the_page_on_layers(run_blocks):
+    training, signs = run_blocks("docs/how-layers-work.md")[1], run_blocks("docs/own.md")[1]
+    at = *map(training.get, ("plan", "learner", "batch")), dn.Key(1), training["backend"]
+    estimate = learning.estimate_gradient(signs["Signs"](), *at)
+    assert np.isclose(estimate.loss, training["done"].loss, rtol=0.2)
+
+
+def test_the_rule_on_the_page_of_the_core_is_right(run_blocks):
+    run_blocks("dualnet/core/README.md")
     dn.check_jvp(np.polymul, (np.array([1.0, -2.0, 0.5]), np.array([3.0, 1.0])), order=2)
     dn.check_vjp(lambda a: np.polymul(a, np.array([2.0, 1.0])), (np.array([1.0, 4.0]),))
 

@@ -29,7 +29,7 @@ FLOORS = {
     6: ("check",),
     7: ("command", "__main__"),
 }
-"""As the table of floors in docs/design.md has them."""
+"""Floor → what is on it, as the table of floors in docs/design.md has it, too."""
 STORY = ("dual", "linear", "engine", "symbolic", "spaces", "transforms")
 """The files of dualnet/core that its README has one read from top to bottom."""
 
@@ -74,6 +74,13 @@ def imported(name, tree, everywhere):
 def floor_of(module):
     part = module.split(".")[1]
     return next(floor for floor, parts in FLOORS.items() if part in parts)
+
+
+def test_the_page_of_the_design_has_these_floors():
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", text, re.M)
+    told = {int(n): {Path(path).stem for path in re.findall(r"`(.*?)`", row)} for n, row in rows}
+    assert told == {floor: set(parts) for floor, parts in FLOORS.items()}
 
 
 def test_imports_only_go_down():
