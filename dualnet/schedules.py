@@ -31,7 +31,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Schedule(Options):
-    """A factor from 0 to 1 for each update of a run; a derived class writes `factor_at`."""
+    """A factor from 0 to 1 for each update of a run; a derived class writes `factor_at`.
+
+    Raises:
+        UsageError: an option is out of its range, or there is none of this name.
+
+    Examples:
+        >>> class Halved(dn.schedules.Schedule):
+        ...     def factor_at(self, step, total_steps, steps_per_epoch):
+        ...         return 1.0 if 2 * step < total_steps else 0.5
+        >>> [Halved()(step, total_steps=100, steps_per_epoch=10) for step in (0, 49, 50)]
+        [1.0, 1.0, 0.5]
+    """
 
     def __call__(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         """Evaluate the schedule.
@@ -71,7 +82,12 @@ class Schedule(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Constant(Schedule):
-    """The base learning rate throughout: factor 1."""
+    """The base learning rate throughout: factor 1.
+
+    Examples:
+        >>> [dn.schedules.Constant()(step, 100, 10) for step in (0, 99)]
+        [1.0, 1.0]
+    """
 
     def factor_at(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         return 1.0
@@ -87,6 +103,13 @@ class StepDecay(Schedule):
 
     Source: He et al. 2016, "Deep residual learning for image recognition", section 4.2 (to a
     tenth after 32k and 48k of 64k updates: the defaults).
+
+    Raises:
+        UsageError: an option is out of its range.
+
+    Examples:
+        >>> [round(dn.schedules.StepDecay()(step, 100, 10), 4) for step in (0, 49, 50, 75)]
+        [1.0, 1.0, 0.1, 0.01]
     """
 
     factor: float = 0.1
@@ -123,6 +146,14 @@ class Exponential(Schedule):
     Args:
         factor: what the rate is multiplied by each time, from 0 to 1.
         every: "epoch" or "step", how often the rate falls.
+
+    Raises:
+        UsageError: an option is out of its range.
+
+    Examples:
+        >>> halving = dn.schedules.Exponential(factor=0.5)  # each epoch of 10 updates
+        >>> [halving(step, 100, 10) for step in (0, 9, 10, 20)]
+        [1.0, 1.0, 0.5, 0.25]
     """
 
     factor: float = 0.95
@@ -148,6 +179,13 @@ class Linear(Schedule):
 
     Source: Li, Yumer & Ramanan 2020, "Budgeted training: rethinking deep neural network
     training under resource constraints" (the linear schedule).
+
+    Raises:
+        UsageError: `final` is out of its range.
+
+    Examples:
+        >>> [round(dn.schedules.Linear()(step, 100, 10), 4) for step in (0, 25, 99)]
+        [1.0, 0.75, 0.01]
     """
 
     final: float = 0.0
@@ -170,6 +208,13 @@ class Cosine(Schedule):
 
     Source: Loshchilov & Hutter 2017, "SGDR: stochastic gradient descent with warm restarts",
     equation 5, without restarts.
+
+    Raises:
+        UsageError: `final` is out of its range.
+
+    Examples:
+        >>> [round(dn.schedules.Cosine()(step, 90, 10), 4) for step in (0, 30, 45, 60)]
+        [1.0, 0.75, 0.5, 0.25]
     """
 
     final: float = 0.0
@@ -197,6 +242,14 @@ class WarmupCosine(Schedule):
     Source: Goyal et al. 2017, "Accurate, large minibatch SGD: training ImageNet in 1 hour",
     section 2.2 (the rise); Loshchilov & Hutter 2017, "SGDR: stochastic gradient descent with
     warm restarts", equation 5 (the wave).
+
+    Raises:
+        UsageError: an option is out of its range.
+
+    Examples:
+        >>> schedule = dn.schedules.WarmupCosine(warmup=0.1)  # ten of a hundred updates
+        >>> [round(schedule(step, 100, 10), 4) for step in (0, 4, 9, 10, 55)]
+        [0.1, 0.5, 1.0, 1.0, 0.5]
     """
 
     warmup: float = 0.1

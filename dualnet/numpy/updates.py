@@ -31,8 +31,22 @@ def put_at(x: Any, key: Any, value: Any) -> Array:
             value counts.
         value: array that broadcasts to the shape of `x[key]`.
 
+    Returns:
+        An array of the shape and dtype of x.
+
     Raises:
         TypeError: the value would be cut, as floats are in an array of integers.
+        ValueError: the value does not broadcast to the shape of `x[key]`.
+        IndexError: x has no such entry.
+
+    Examples:
+        >>> def powers(x):
+        ...     buffer = np.ones(4)
+        ...     for i in range(1, 4):
+        ...         buffer = dn.numpy.put_at(buffer, i, buffer[i - 1] * x)
+        ...     return buffer
+        >>> dn.jvp(powers, (2.0,), (1.0,))[1].tolist()  # the slopes of 1, x, x², x³
+        [0.0, 1.0, 4.0, 12.0]
     """
     return dual.put_at(*_array_and_value("put_at", x, key, value))
 
@@ -48,8 +62,15 @@ def add_at(x: Any, key: Any, value: Any) -> Array:
         key: every kind of index that NumPy knows.
         value: array that broadcasts to the shape of `x[key]`.
 
+    Returns:
+        An array of the shape and dtype of x.
+
     Raises:
-        TypeError: the value would be cut, as floats are in an array of integers.
+        TypeError, ValueError, IndexError: as for `put_at`.
+
+    Examples:
+        >>> dn.numpy.add_at(np.zeros(3), [0, 0, 2], np.array([1.0, 10.0, 100.0])).tolist()
+        [11.0, 0.0, 100.0]
     """
     x, _, value = _array_and_value("add_at", x, key, value)
     if is_basic(_as_tuple(key)):
