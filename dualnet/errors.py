@@ -79,7 +79,7 @@ class BackendError(DualnetError):
         >>> from dualnet.models import MLP
         >>> dn.fit(MLP(width=10**7), (np.eye(4), np.arange(4)), quiet=True)
         Traceback (most recent call last):
-        dualnet.errors.BackendError: model='mlp' ...: 100,000,000,000,004 parameters and their
+        dualnet.errors.BackendError: model='mlp' ...: 100,000,100,000,004 parameters and their
         gradient take 800 TB at least, this machine has ...
     """
 
