@@ -242,11 +242,11 @@ TABLES: Tables = {
 _BARS = {
     # part of the picture: its title, and its bars: rule, peers, color
     "backprop": (
-        "backpropagation by torch, over ours",
+        "backpropagation: torch / ours",
         {"bp": "#0072b2", "fg-a": "#e69f00", "fdfa": "#56b4e9"},
     ),
     "tangents": (
-        "16 tangents by the faster of torch and JAX, over ours",
+        "16 tangents: torch or JAX / ours",
         {FORWARD[0]: "#009e73", FORWARD[1]: "#cc79a7"},
     ),
 }
@@ -271,7 +271,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     rows = [row for row in rows if row["seconds"]]
     threads = min((row["threads"] for row in rows), default=1)
     names = list(dict.fromkeys(row["network"] for row in rows))
-    figure = Figure(figsize=(10, 1.2 + 0.55 * len(names)), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(8.3, 1.4 + 0.6 * len(names)), layout="constrained", facecolor="white")
     parts = figure.subplots(1, 2, sharey=True)
     for part, (section, (title, bars)) in zip(parts, _BARS.items(), strict=True):
         by_name = {r["network"]: r for r in rows if kind_of(r) == (section, threads)}
@@ -285,15 +285,15 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                     y = place + (i - (len(bars) - 1) / 2) * thick
                     label = _LABELS.get(rule, rule) if name == next(iter(by_name)) else None
                     part.barh(y, x, thick, color=color, label=label)
-                    part.text(x, y, f" {x:.2f}", va="center", fontsize=7)
+                    part.text(x, y, f" {x:.2f}", va="center", fontsize=9)
         part.axvline(1.0, color="black", linewidth=1)
-        part.set_title(title, fontsize=10)
-        part.set_yticks(range(len(names)), names, fontsize=9)
+        part.set_title(title, fontsize=11)
+        part.set_yticks(range(len(names)), names, fontsize=10)
         part.margins(x=0.12)
         part.spines[["top", "right"]].set_visible(False)
         if by_name:
             part.legend(
-                fontsize=8, ncols=len(bars), loc="upper center", bbox_to_anchor=(0.5, -0.06)
+                fontsize=10, ncols=len(bars), loc="upper center", bbox_to_anchor=(0.5, -0.05)
             )
     parts[0].invert_yaxis()  # for both, as they share it
     with_threads = "one thread each" if threads == 1 else f"{threads} threads each"

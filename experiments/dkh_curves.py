@@ -79,7 +79,7 @@ def curves(
         return "\n".join(text)
 
     def picture(rows: list[dict]) -> Any:
-        return draw(by_recipe(rows), lines, columns)
+        return draw(by_recipe(rows), lines)
 
     return Experiment(
         name=name,
@@ -117,8 +117,8 @@ def cell(results: list[dict]) -> str:
     return "; ".join(parts)
 
 
-def draw(found: dict[str, list[dict]], lines: Sequence[Line], columns: Sequence[str]) -> Any:
-    """Draw a part for each line: the training loss of each epoch, a color for each column."""
+def draw(found: dict[str, list[dict]], lines: Sequence[Line]) -> Any:
+    """Draw a part for each line: the training loss of each epoch, a color for each rule."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -133,7 +133,7 @@ def draw(found: dict[str, list[dict]], lines: Sequence[Line], columns: Sequence[
         axes.set_axis_off()
     for axes, line in zip(parts.flat, shown, strict=False):
         for column, recipe in line.recipes.items():
-            color, label = f"C{columns.index(column)}", column
+            color, label = "C0" if column == "bp" else "C1", column
             for result in found.get(recipe, []):
                 losses = result["curves"]["train_loss"]
                 when = diverged(result)

@@ -78,7 +78,7 @@ def test_all_recipes_of_dkh_are_in_an_experiment():
 def test_a_run_lost_in_its_first_epoch_has_a_cross_at_the_top():
     line = dkh_curves.Line("rate 1", {"bp": "a", "fg-w": "b"}, "collapses")
     lost = run((), (), diverged=ALONE)
-    figure = dkh_curves.draw({"a": [run()], "b": [lost]}, [line], ["bp", "fg-w"])
+    figure = dkh_curves.draw({"a": [run()], "b": [lost]}, [line])
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["bp", "fg-w, diverged at step 18"]
     axes = figure.axes[0]

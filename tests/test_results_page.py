@@ -23,7 +23,7 @@ import accuracy  # noqa: E402
 
 
 def test_the_picture_of_accuracies_is_the_committed_results():
-    """Run `python docs/figures/accuracy.py` after measuring."""
+    """Run `python docs/figures/make.py` after measuring."""
     drawn = (ROOT / "docs/figures/accuracy.svg").read_text(encoding="utf-8")
     assert drawn == accuracy.picture()
     rows = json.loads((RESULTS / "rules.json").read_text(encoding="utf-8"))

@@ -1,6 +1,4 @@
-"""Draw the test accuracy of every rule on MNIST: docs/figures/accuracy.svg.
-
-    python docs/figures/accuracy.py
+"""The test accuracy of every rule on MNIST: docs/figures/accuracy.svg.
 
 The numbers are those of benchmarks/results/rules.json, and a test holds the picture to them.  The
 picture has a ground and colors of its own for light and for dark pages.
@@ -13,8 +11,7 @@ import math
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # so that `experiments` is found
 
 from experiments.rules import PUBLISHED, options_of  # noqa: E402
@@ -160,7 +157,3 @@ def picture() -> str:
             "</svg>\n",
         ]
     )
-
-
-if __name__ == "__main__":
-    (HERE / "accuracy.svg").write_text(picture(), encoding="utf-8")
