@@ -1,0 +1,72 @@
+"""A rule at a point of training, and the exact gradient that it estimates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualnet.backends import Backend
+from dualnet.learning import (
+    Backprop,
+    Batch,
+    GreedyBackprop,
+    LearnerState,
+    LocalBackprop,
+    Plan,
+    Rule,
+    estimate_gradient,
+)
+from dualnet.random import Key
+from dualnet.tree import Tree
+from dualnet.types import Array
+
+EXACT: dict[str, Rule] = {
+    "global": Backprop(),
+    "local": LocalBackprop(),
+    "greedy": GreedyBackprop(),
+}
+"""Locality of a rule → the rule whose gradient it estimates."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A rule, and where in training it is looked at.
+
+    Attributes:
+        rule: estimates the gradient.
+        plan: of the task whose gradient it is.
+        learner: where training stands; the rule state stays as it is here.
+        backend: draws the directions.
+        shards: pieces a batch is split into.
+
+    Examples:
+        >>> from dualnet import analysis, learning, nn
+        >>> x, y, params = np.eye(2), np.array([[1.0], [2.0]]), {"w": np.zeros((2, 1))}
+        >>> task = learning.Task(nn.Linear(1, bias=False), nn.mean_squared_error)
+        >>> plan = learning.Plan.of(task, params, {}, x)
+        >>> learner, backend = learning.LearnerState(params, {}, {}), dn.backends.get("numpy")
+        >>> point = analysis.Point(learning.WeightPerturbation(), plan, learner, backend)
+        >>> point.exact(x, y, dn.Key(0))["w"].tolist()  # 2 xᵀ (x w - y) / N
+        [[-1.0], [-2.0]]
+    """
+
+    rule: Rule
+    plan: Plan
+    learner: LearnerState
+    backend: Backend
+    shards: int = 1
+
+    def estimate(self, inputs: Array, targets: Array, key: Key) -> Tree:
+        """Return the rule's gradient of the mean loss over a batch."""
+        return self._gradients(self.rule, self.learner, Batch(inputs, targets), key)
+
+    def exact(self, inputs: Array, targets: Array, key: Key) -> Tree:
+        """Return the gradient that the rule estimates.
+
+        The key decides what the network itself draws (dropout), as it does in `estimate`.
+        """
+        exact, learner = EXACT[self.rule.locality], self.learner._replace(rule_state={})
+        return self._gradients(exact, learner, Batch(inputs, targets), key)
+
+    def _gradients(self, rule: Rule, learner: LearnerState, batch: Batch, key: Key) -> Tree:
+        done = estimate_gradient(rule, self.plan, learner, batch, key, self.backend, self.shards)
+        return done.gradients
