@@ -6,17 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from derived_numbers import DERIVED, SAID
+from derived_numbers import DERIVED, SAID, added, by
 from prose_numbers import numbers_in, prose, unheld
 
 import experiments
 from benchmarks.pages import filled
 from dualnet.training.recipes import RECIPES
-from experiments.page import PAGE, TABLES
+from experiments.page import PAGE, TABLES, results
 from experiments.rules import PUBLISHED
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks/results"
 sys.path.insert(0, str(ROOT / "docs/figures"))
 
 import accuracy  # noqa: E402
@@ -26,7 +25,7 @@ def test_the_picture_of_accuracies_is_the_committed_results():
     """Run `python docs/figures/make.py` after measuring."""
     drawn = (ROOT / "docs/figures/accuracy.svg").read_text(encoding="utf-8")
     assert drawn == accuracy.picture()
-    rows = json.loads((RESULTS / "rules.json").read_text(encoding="utf-8"))
+    rows = results("rules")
     shown = re.findall(r">(\d\d\.\d\d)(?: ± \d\.\d\d)?</text>", drawn)
     expected = [100 * row["test_accuracy"] for row in rows] + [*PUBLISHED.values()]
     assert sorted(shown) == sorted(f"{x:.2f}" for x in expected)
@@ -61,7 +60,7 @@ def section(name):
 
 def published(name):
     """Return what the file of an experiment quotes, and its settings, as texts."""
-    found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    found = results(name)
     if isinstance(found, list):  # an older one
         settings = [{n: v for n, v in row.items() if not isinstance(v, float)} for row in found]
         return "", json.dumps(settings)
@@ -98,3 +97,27 @@ def test_the_opening_says_what_the_sections_say():
 def test_no_other_part_of_the_page_has_numbers():
     assert not unheld(prose(REST), set(), set())
     assert not unheld(prose(OPENING), set(), set())
+
+
+def test_what_the_opening_says_in_words_holds():
+    """Its verdicts that stand on an order or a bound, and on no single number."""
+    for result in by("ren-variance", "method", "batch").values():
+        off = abs(result["measured"]["mean"] - result["theory"]["mean"])
+        assert off < 4 * result["measured"]["error"]
+    for result in by("ren-mask", "network").values():
+        assert all(found["mean"] > 1 for found in result.values())
+    contrastive = {rule: r["test_accuracy"] for rule, r in by("ren-contrastive", "rule").items()}
+    without = {r: a for r, a in contrastive.items() if r not in ("bp", "l-bp", "lg-bp")}
+    assert max(without, key=without.get) == "lg-fg-a"
+    for name in ("dkh-rates", "dkh-width", "dkh-cifar"):
+        diverged = [recipe for recipe, r in by(name, "recipe").items() if "diverged" in r]
+        assert diverged and all(r.endswith("fg-w") and "sgd" in r for r in diverged)
+    noise = by("fdfa-noise", "noise", "rule")
+    assert noise[None, "fdfa"]["loss"]["mean"] < noise[0.0, None]["loss"]["mean"]
+    for place, of_weights in added("fg-w").items():
+        assert of_weights > 100 * added("fg-a")[place] > 0 == added("fdfa")[place]
+    local = by("ren-sites", "losses")
+    assert all(local["the output alone"]["added"] > r["added"] for r in list(local.values())[1:])
+    functions = by("frog-functions", "function", "n", "k")
+    one, many = (functions["sphere", 1024, k][f"mean-{k}"]["best"] for k in (1, 16))
+    assert max(many) < min(one)
