@@ -27,7 +27,6 @@ OF_READERS = {
     "docs/programs.md": {"smooth.py", "signs.py"},
     "docs/training.md": {"mine.py"},
     "docs/verification.md": {"mine.py"},
-    "README.md": {"mine.py"},
 }
 """Page → files that it has its reader write."""
 OF_OTHERS = {"SQLITE_BUSY", "REINDEX", "weights_only", "require-hashes", "trusted-host"}
