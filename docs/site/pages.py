@@ -26,13 +26,14 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 MARKDOWN = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "dualnet/**/*.md", "benchmarks/**/*.md")
 COPIED = ("docs/**/*", "benchmarks/results/*")
+COPIED_AS_IT_IS = (".svg", ".png", ".json", ".ipynb", ".js", ".css")
 SHOWN_AS_CODE = {".py": "python", ".cu": "cuda", ".toml": "toml", ".yml": "yaml"}
 """Ending of a file → the language by which its text is colored."""
 
 FENCED = re.compile(r"^( *)(```+).*?^\1\2", re.M | re.S)
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)[^)]*\)")
-NAMED = re.compile(r"(?<![\[`])`([\w./-]+\.(?:py|cu|md|toml|yml))`(?![\]`])")
-"""A code span that is a path and nothing else, and is not a link yet."""
+SPAN = re.compile(r"(?<![\[`])`([\w./-]+)`(?![\]`])")
+"""A code span that may be a path or a name, and is not a link yet."""
 
 
 class Code(File):
@@ -70,7 +71,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page in pages:
         add(page.relative_to(ROOT).as_posix())
     for path in {path for pattern in COPIED for path in ROOT.glob(pattern) if path.is_file()}:
-        if path.suffix not in (".md", ".jinja", *SHOWN_AS_CODE):
+        if path.suffix in COPIED_AS_IT_IS:
             add(path.relative_to(ROOT).as_posix())
     for path in sorted({path for page in pages for path in code_of(page)}):
         add(path, as_markdown(path), Code)
@@ -79,21 +80,29 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Make links of the paths that a page names."""
-    if isinstance(page.file, Code):
+    """Make links of the files and the public names, such as `dn.jvp`, that a page names."""
+    if isinstance(page.file, Code) or page.file.src_uri.startswith("reference/"):
         return markdown
 
-    def link(named: re.Match) -> str:
-        path = found(page.file.src_uri, named[1])
+    def link(span: re.Match) -> str:
+        entry = entry_of(span[1])
+        if entry is not None:
+            return f"[{span[0]}][{entry}]"
+        path = found(page.file.src_uri, span[1])
         if path is None or path == page.file.src_uri or path not in files.src_uris:
-            return named[0]
-        return f"[`{named[1]}`]({posixpath.relpath(path, posixpath.dirname(page.file.src_uri))})"
+            return span[0]
+        return f"[{span[0]}]({posixpath.relpath(path, posixpath.dirname(page.file.src_uri))})"
 
     parts, end = [], 0
     for block in FENCED.finditer(markdown):
-        parts += [NAMED.sub(link, markdown[end : block.start()]), block[0]]
+        parts += [SPAN.sub(link, markdown[end : block.start()]), block[0]]
         end = block.end()
-    return "".join([*parts, NAMED.sub(link, markdown[end:])])
+    return "".join([*parts, SPAN.sub(link, markdown[end:])])
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Mark short names in text, which `style.css` keeps on one line."""
+    return re.sub(r"<code>([^\s<]{1,40})</code>", r'<code class="name">\1</code>', html)
 
 
 # --- files of the repository ---
@@ -107,7 +116,7 @@ def code_of(page: Path) -> set[str]:
         posixpath.normpath(posixpath.join(posixpath.dirname(here), x[1]))
         for x in LINK.finditer(text)
     )
-    named = (found(here, x[1]) for x in NAMED.finditer(text))
+    named = (found(here, x[1]) for x in SPAN.finditer(text))
     return {
         path
         for path in (*linked, *named)
@@ -119,7 +128,7 @@ def found(page: str, name: str) -> str | None:
     """The file that a page means by a name: beside the page, in the repository or the package."""
     for folder in (posixpath.dirname(page), "", "dualnet"):
         path = posixpath.normpath(posixpath.join(folder, name))
-        if (ROOT / path).is_file():
+        if "." in name and (ROOT / path).is_file():
             return path
     return None
 
@@ -152,23 +161,42 @@ def public() -> dict[str, griffe.Module]:
     return {"dualnet": package(), **{name: package()[name] for name in sorted([*names, "models"])}}
 
 
+@cache
+def entries(name: str) -> dict[str, str]:
+    """What a module lists and has itself, without what is NumPy's, each with its full path."""
+    module, found = public()[name], {}
+    for member in map(str, module.exports):
+        if member in module.members and member not in public():
+            found[member] = f"{module.path}.{member}"
+            # A function may have the name of the file that it is in, which hides it.
+            if module.members[member].is_module and member in module[member].members:
+                found[member] += f".{member}"
+    return found
+
+
+def entry_of(name: str) -> str | None:
+    """The entry to which a name like `dn.nn.Linear.features` leads; None if there is none."""
+    package_name, *path = name.split(".")
+    if package_name != "dn" or not path:
+        return None
+    module = path.pop(0) if path[0] in public() else "dualnet"
+    return entries(module).get(path[0]) if path else public()[module].path
+
+
 def uri(name: str) -> str:
     return f"reference/{name}.md"
 
 
 def reference(name: str) -> str:
-    """The page of a module: what it lists and has itself, which leaves out what is NumPy's."""
-    module = public()[name]
-    names = [name for name in map(str, module.exports) if name in module.members]
-    # A function may have the name of the file that it is in, which hides it.
-    inside = {name: module[name].members for name in names if module.members[name].is_module}
-    hidden = [name for name in inside if isinstance(inside[name].get(name), griffe.Function)]
-    listed = [name for name in names if name not in (*hidden, *public())]
-    page = f"::: {module.path}\n    options:\n      members:\n"
-    page += "".join(f"      - {name}\n" for name in listed)
-    for name in hidden:
-        page += f"\n::: {module.path}.{name}.{name}\n    options:\n      heading_level: 2\n"
-    return page + (modules() if module is package() else "")
+    """The page of a module, for mkdocstrings to fill."""
+    module = public()[name].path
+    listed = [member for member, path in entries(name).items() if path == f"{module}.{member}"]
+    hidden = [path for path in entries(name).values() if path.count(".") > module.count(".") + 1]
+    page = f"::: {module}\n    options:\n      members:\n"
+    page += "".join(f"      - {member}\n" for member in listed)
+    for path in hidden:
+        page += f"\n::: {path}\n    options:\n      heading_level: 2\n"
+    return page + (modules() if name == "dualnet" else "")
 
 
 def modules() -> str:
@@ -176,6 +204,6 @@ def modules() -> str:
     rows = [
         f"| [`{module.path}`]({name}.md) | {module.docstring.value.partition(chr(10))[0]} |\n"
         for name, module in public().items()
-        if module is not package()
+        if name != "dualnet"
     ]
     return "\n## Modules\n\n| module | what it is for |\n| --- | --- |\n" + "".join(rows)
