@@ -26,7 +26,8 @@ def elements(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_picture_is_as_its_script_makes_it(name):
-    assert (FOLDER / name).read_text(encoding="utf-8") == make.FIGURES[name]()
+    same = (FOLDER / name).read_text(encoding="utf-8") == make.FIGURES[name]()
+    assert same, "run `python docs/figures/make.py`, and look at the picture"
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -25,4 +25,4 @@ FIGURES = {
 
 if __name__ == "__main__":
     for name, draw in FIGURES.items():
-        (Path(__file__).parent / name).write_text(draw(), encoding="utf-8")
+        (Path(__file__).parent / name).write_text(draw(), encoding="utf-8", newline="\n")
