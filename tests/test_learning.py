@@ -245,6 +245,8 @@ def test_a_start_is_what_the_network_and_the_rule_begin_with(dtype, rng, key):
         assert {leaf.dtype for leaf in tree.leaves(made)} <= {np.dtype(dtype)}
         tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(dtype)), made, by_hand)
     assert tree.leaves(learner.model_state) and tree.leaves(learner.rule_state)
+    with pytest.raises(UsageError, match=r"DirectFeedback.start: expected a Key, got 0; "):
+        rule.start(p.task, p.x, 0)
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)

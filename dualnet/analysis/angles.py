@@ -11,7 +11,8 @@ from dualnet.analysis.point import Point
 from dualnet.analysis.rows import Moments, ratio, require_at_least, sums_by_leaf
 from dualnet.core.transforms import vjp
 from dualnet.errors import UsageError
-from dualnet.learning.direct_feedback import DirectErrors, project_error
+from dualnet.learning.direct_feedback import DirectErrors
+from dualnet.learning.feedback import project_error
 from dualnet.nn.context import Context
 from dualnet.random import Key
 from dualnet.tree import Tree

@@ -45,6 +45,7 @@ RULES: dict[str, type[Rule]] = {
     "ap": ActivityDifferences,
     "fg-a-cv": ControlVariate,
 }
+"""Name on the command line → learning rule; a rule that is put in here is there to choose, too."""
 
 __all__ = [
     "RULES",

@@ -33,8 +33,24 @@ class ActivityDifferences(Differences, ActivityPerturbation):
     Args:
         difference: ε, above 0.
 
+    Raises:
+        UsageError: an option is out of its range; the network or the loss stops gradients; with
+            `independent=False`, examples move each other's losses.
+
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", their published code
     (`perturb_activations`).
+
+    Examples:
+        >>> layers = {"hidden": dn.nn.Linear(4), "output": dn.nn.Linear(2)}
+        >>> task = dn.learning.Task(dn.nn.Sequential(layers), dn.nn.softmax_cross_entropy)
+        >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+        >>> backend, gradients = dn.backends.get("numpy"), []
+        >>> for rule in (dn.learning.ActivityDifferences(), dn.learning.ActivityPerturbation()):
+        ...     start = rule.start(task, batch.inputs, dn.Key(0))
+        ...     done = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend)
+        ...     gradients.append(done.gradients["hidden"]["w"])
+        >>> bool(np.abs(gradients[0] - gradients[1]).max() < 1e-3)  # along the same directions
+        True
     """
 
     name: ClassVar[str] = "ap"

@@ -68,11 +68,28 @@ class ActivityPerturbation(DrawsActivities):
         output_layers: whether the layer that makes the outputs gets its `exact` gradient, or is
             `perturbed` as all others.
 
+    Raises:
+        UsageError: an option is out of its range; with `independent=False`, examples move each
+            other's losses.
+
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", Eq. 3 and §3.6,
     shared directions: Table 1;
     Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
     Momentum", Eq. 4-5; projection: Flügel et al. 2024, "Beyond Backpropagation", Eq. 8-9,
     perturbed outputs: their published code.
+
+    Examples:
+        >>> layers = {"hidden": dn.nn.Linear(4), "relu": dn.nn.Activation(dn.nn.relu)}
+        >>> network = dn.nn.Sequential({**layers, "output": dn.nn.Linear(2)})
+        >>> task = dn.learning.Task(network, dn.nn.softmax_cross_entropy)
+        >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+        >>> rule, backend = dn.learning.ActivityPerturbation(), dn.backends.get("numpy")
+        >>> start = rule.start(task, batch.inputs, dn.Key(0))
+        >>> done = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend)
+        >>> print(done.gradients["hidden"]["w"].round(3))  # a row is d u of one example
+        [[ 0.    -0.164  0.    -0.164]
+         [ 0.     0.     0.193  0.   ]
+         [ 0.     0.     0.447  0.447]]
     """
 
     name: ClassVar[str] = "fg-a"
@@ -149,7 +166,24 @@ class GreedyActivityPerturbation(ActivityPerturbation):
     Args:
         losses: `replicated`, or `one` for one loss at every head.  `projection` always takes one.
 
+    Raises:
+        UsageError: an option is out of its range; `init` finds a local head that cannot cut the
+            network where it is.
+
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", §4.
+
+    Examples:
+        >>> head = dn.nn.LocalHead(2, groups=2)  # with a replica of its loss for each group
+        >>> layers = {"hidden": dn.nn.Linear(4), "head": head, "output": dn.nn.Linear(2)}
+        >>> task = dn.learning.Task(dn.nn.Sequential(layers), dn.nn.softmax_cross_entropy)
+        >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+        >>> rule, backend = dn.learning.GreedyActivityPerturbation(), dn.backends.get("numpy")
+        >>> start = rule.start(task, batch.inputs, dn.Key(0))
+        >>> done = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend)
+        >>> print(done.gradients["hidden"]["w"].round(3))  # each group of channels has its own d
+        [[-0.023 -0.023  0.021 -0.021]
+         [-0.101  0.101 -0.047  0.047]
+         [ 0.134  0.134 -0.039 -0.039]]
     """
 
     losses: str = "replicated"

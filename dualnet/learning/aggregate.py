@@ -166,3 +166,4 @@ WEIGHT_AGGREGATIONS: dict[str, Aggregation] = {
     "corrected-mean": corrected_mean,
     "corrected-projection": corrected_projection,
 }
+"""Name → how k directional derivatives become one gradient; the functions give their sources."""

@@ -75,6 +75,21 @@ class Backprop(Rule):
     Args:
         checkpointing: whether parts of the network, if it is a chain, are evaluated again on the
             way back, which takes more time and less memory; see `learning.checkpointing`.
+
+    Sources: Rumelhart, Hinton & Williams 1986, "Learning representations by back-propagating
+    errors"; reverse mode as a transpose: Radul et al. 2022, "You Only Linearize Once";
+    checkpointing: Chen et al. 2016, "Training deep nets with sublinear memory cost", section 4.
+
+    Examples:
+        >>> task = dn.learning.Task(dn.nn.Linear(2, weights="zeros"), dn.nn.mean_squared_error)
+        >>> batch = dn.learning.Batch(np.eye(3), np.ones((3, 2)))
+        >>> rule, backend = dn.learning.Backprop(), dn.backends.get("numpy")
+        >>> start = rule.start(task, batch.inputs, dn.Key(0))
+        >>> done = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend)
+        >>> done.gradients["b"].tolist()  # the mean of 2 (0 - 1) / 2 over the examples
+        [-1.0, -1.0]
+        >>> done.gradients["w"].round(3).tolist()  # each weight sees one of three examples
+        [[-0.333, -0.333], [-0.333, -0.333], [-0.333, -0.333]]
     """
 
     checkpointing: bool = False
@@ -93,6 +108,19 @@ class LocalBackprop(Rule):
     """`l-bp`: with the local heads' losses added; the gradient still flows between blocks.
 
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 6.
+
+    Examples:
+        >>> head = dn.nn.LocalHead(2, weights="zeros")  # it sends nothing back yet
+        >>> layers = {"hidden": dn.nn.Linear(4), "head": head, "output": dn.nn.Linear(2)}
+        >>> task = dn.learning.Task(dn.nn.Sequential(layers), dn.nn.softmax_cross_entropy)
+        >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+        >>> rule, backend = dn.learning.LocalBackprop(), dn.backends.get("numpy")
+        >>> start = rule.start(task, batch.inputs, dn.Key(0))
+        >>> done = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend)
+        >>> done.gradients["head"]["linear"]["b"].round(3).tolist()  # of its own loss
+        [0.167, -0.167]
+        >>> bool(np.any(done.gradients["hidden"]["w"]))  # the output's loss comes through the head
+        True
     """
 
     locality: ClassVar[str] = "local"
@@ -105,7 +133,24 @@ class LocalBackprop(Rule):
 
 @dataclass(frozen=True)
 class GreedyBackprop(LocalBackprop):
-    """`lg-bp`: every block answers to its local head alone."""
+    """`lg-bp`: every block answers to its local head alone, whose input passes no gradient on.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 6.
+
+    Raises:
+        UsageError: `init` finds a local head that cannot cut the network where it is.
+
+    Examples:
+        >>> head = dn.nn.LocalHead(2, weights="zeros")  # it sends nothing back yet
+        >>> layers = {"hidden": dn.nn.Linear(4), "head": head, "output": dn.nn.Linear(2)}
+        >>> task = dn.learning.Task(dn.nn.Sequential(layers), dn.nn.softmax_cross_entropy)
+        >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+        >>> rule, backend = dn.learning.GreedyBackprop(), dn.backends.get("numpy")
+        >>> start = rule.start(task, batch.inputs, dn.Key(0))
+        >>> done = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend)
+        >>> bool(np.any(done.gradients["hidden"]["w"]))  # the output's loss ends at the head
+        False
+    """
 
     locality: ClassVar[str] = "greedy"
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from dualnet.learning.activity_perturbation import ACTIVITY_AGGREGATIONS, weighted_directions
 from dualnet.learning.cut_pass import Cut, Segment, measure_with_cuts
-from dualnet.learning.direct_feedback import Feedback, project_error
 from dualnet.learning.directions.activities import (
     ActivityDirections,
     DrawsActivities,
     require_sampler,
 )
+from dualnet.learning.feedback import Feedback, project_error
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement
 from dualnet.learning.task import LearnerState, Shard
@@ -119,6 +119,26 @@ class ControlVariate(DrawsActivities):
         shrink: λ; 1 is unbiased, about k / (q + k) has the least squared error for q activities.
         aggregate: `mean` or `projection`, of what the guess leaves.
         feedback_rate: β of the guess's moving average; `dfa` has none.
+
+    Source: this project's own.  The parts are `fg-a`, `fdfa` and `dfa`; see their sources.
+
+    Raises:
+        UsageError: an option is out of its range; `init` finds outputs that are not `(N, outputs)`.
+
+    Examples:
+        >>> layers = {"hidden": dn.nn.Linear(4), "output": dn.nn.Linear(2)}
+        >>> task = dn.learning.Task(dn.nn.Sequential(layers), dn.nn.softmax_cross_entropy)
+        >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+        >>> rule, backend = dn.learning.ControlVariate(), dn.backends.get("numpy")
+        >>> plan, learner = rule.start(task, batch.inputs, dn.Key(0))
+        >>> jacobian = learner.params["output"]["w"].T  # B for a guess that leaves nothing
+        >>> learner = learner._replace(rule_state={"hidden": jacobian})
+        >>> exact, estimate = (
+        ...     dn.learning.estimate_gradient(each, plan, learner, batch, dn.Key(1), backend)
+        ...     for each in (dn.learning.Backprop(), rule)
+        ... )
+        >>> bool(np.allclose(estimate.gradients["hidden"]["w"], exact.gradients["hidden"]["w"]))
+        True
     """
 
     guess: str = "fdfa"

@@ -36,9 +36,24 @@ from dualnet.types import Array
 class FeedbackAlignment(Rule):
     """`fa`: B stays as drawn, from the distribution of the weights' start.
 
+    Between linear layers the error of layer l is δ_l = (δ_{l+1} B_{l+1}ᵀ) ⊙ σ'(z_l), with B as
+    `(p, q)` as the weights are, and the gradient of the weights is h_{l-1}ᵀ δ_l.
+
     Source: Lillicrap et al. 2016, "Random synaptic feedback weights support error
     backpropagation for deep learning"; local losses: Ren et al. 2023, "Scaling Forward Gradient
     With Local Losses", section 6.
+
+    Examples:
+        >>> layers = {"hidden": dn.nn.Linear(4), "output": dn.nn.Linear(2, weights="zeros")}
+        >>> task = dn.learning.Task(dn.nn.Sequential(layers), dn.nn.softmax_cross_entropy)
+        >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+        >>> rule, backend = dn.learning.FeedbackAlignment(), dn.backends.get("numpy")
+        >>> start = rule.start(task, batch.inputs, dn.Key(0))
+        >>> done = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend)
+        >>> b = done.rule_state["output"]["w"]  # it stands for the output's weights, which are 0
+        >>> error = np.array([[-0.5, 0.5], [0.5, -0.5], [0.5, -0.5]])  # softmax less the label
+        >>> bool(np.allclose(done.gradients["hidden"]["w"], error @ b.T / 3))
+        True
     """
 
     def init(self, key: Key, plan: Plan, params: Tree) -> Tree:
@@ -72,14 +87,44 @@ class FeedbackAlignment(Rule):
 
 @dataclass(frozen=True)
 class LocalFeedbackAlignment(FeedbackAlignment):
-    """`l-fa`: with the local heads' losses added."""
+    """`l-fa`: with the local heads' losses added.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 6.
+
+    Examples:
+        >>> head = dn.nn.LocalHead(2)
+        >>> layers = {"hidden": dn.nn.Linear(4), "head": head, "output": dn.nn.Linear(2)}
+        >>> task = dn.learning.Task(dn.nn.Sequential(layers), dn.nn.softmax_cross_entropy)
+        >>> _, learner = dn.learning.LocalFeedbackAlignment().start(task, np.eye(3), dn.Key(0))
+        >>> {path: b["w"].shape for path, b in learner.rule_state.items()}  # the head has a B, too
+        {'hidden': (3, 4), 'head/linear': (4, 2), 'output': (4, 2)}
+    """
 
     locality: ClassVar[str] = "local"
 
 
 @dataclass(frozen=True)
 class GreedyFeedbackAlignment(FeedbackAlignment):
-    """`lg-fa`: every block answers to its local head alone."""
+    """`lg-fa`: every block answers to its local head alone.
+
+    Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 6.
+
+    Raises:
+        UsageError: `init` finds a local head that cannot cut the network where it is.
+
+    Examples:
+        >>> head = dn.nn.LocalHead(2, weights="zeros")
+        >>> layers = {"hidden": dn.nn.Linear(4), "head": head, "output": dn.nn.Linear(2)}
+        >>> task = dn.learning.Task(dn.nn.Sequential(layers), dn.nn.softmax_cross_entropy)
+        >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+        >>> rule, backend = dn.learning.GreedyFeedbackAlignment(), dn.backends.get("numpy")
+        >>> start = rule.start(task, batch.inputs, dn.Key(0))
+        >>> done = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend)
+        >>> b = done.rule_state["head/linear"]["w"]  # nothing else reaches the hidden layer
+        >>> error = np.array([[-0.5, 0.5], [0.5, -0.5], [0.5, -0.5]])  # of the head
+        >>> bool(np.allclose(done.gradients["hidden"]["w"], error @ b.T / 3))
+        True
+    """
 
     locality: ClassVar[str] = "greedy"
 
@@ -100,8 +145,24 @@ class LearnedFeedbackAlignment(FeedbackAlignment):
     Args:
         feedback_rate: rate, below 1.
 
+    Raises:
+        UsageError: an option is out of its range.
+
     Source: the extension that Bacho and Chu suggest in "Low-Variance Forward Gradients using
     Direct Feedback Alignment and Momentum", section 5.
+
+    Examples:
+        >>> layers = {"hidden": dn.nn.Linear(4), "output": dn.nn.Linear(2)}
+        >>> task = dn.learning.Task(dn.nn.Sequential(layers), dn.nn.softmax_cross_entropy)
+        >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+        >>> rule, backend = dn.learning.LearnedFeedbackAlignment(), dn.backends.get("numpy")
+        >>> plan, learner = rule.start(task, batch.inputs, dn.Key(0))
+        >>> for i in range(300):  # B learns, the weights stay
+        ...     done = dn.learning.estimate_gradient(rule, plan, learner, batch, dn.Key(i), backend)
+        ...     learner = learner._replace(rule_state=done.rule_state)
+        >>> b, w = learner.rule_state["output"]["w"], learner.params["output"]["w"]
+        >>> bool(np.abs(b - w).max() < 1e-6)
+        True
     """
 
     feedback_rate: float = 0.5

@@ -72,6 +72,16 @@ class Plan:
             example.
         activation_bytes: bytes that a pass holds of each example for one direction.  That is the
             input and the output of some layer, so twice the largest output.
+
+    Examples:
+        >>> from dualnet.models import MLP
+        >>> network = MLP(width=16, depth=2, batch_norm=True).network((28, 28, 1), 10)
+        >>> task = dn.learning.Task(network, dn.nn.softmax_cross_entropy)
+        >>> plan, _ = dn.learning.Backprop().start(task, np.zeros((1, 28, 28, 1)), dn.Key(0))
+        >>> [(unit.before, unit.after) for unit in plan.units]
+        [('norm1', 'relu1'), ('norm2', 'relu2')]
+        >>> plan.shapes["relu2"], plan.outputs.shape
+        ((16,), (1, 10))
     """
 
     task: Task

@@ -46,6 +46,16 @@ class Measurement(NamedTuple):
         total: adds up over shards; holds at least `loss` (the sum of the examples' losses) and
             `correct` (the number of examples classified correctly).
         model_state: the network's new state, as of this shard.
+
+    Examples:
+        >>> task = dn.learning.Task(dn.nn.Linear(2, weights="zeros"), dn.nn.softmax_cross_entropy)
+        >>> rule, shard = dn.learning.Backprop(), dn.learning.Shard(np.eye(3), np.array([0, 1, 1]))
+        >>> plan, learner = rule.start(task, shard.inputs, dn.Key(0))
+        >>> total = rule.measure(plan, learner, None, shard).total
+        >>> float(total["loss"].round(4)), int(total["correct"])  # 3 log 2; ties are class 0
+        (2.0794, 1)
+        >>> total["gradients"]["w"].tolist()  # sums over examples, not means
+        [[-0.5, 0.5], [0.5, -0.5], [0.5, -0.5]]
     """
 
     total: dict[str, Any]
@@ -57,6 +67,23 @@ class Rule(Options, ABC):
 
     Attributes:
         locality: what local heads mean to the rule, one of `LOCALITIES`.
+
+    Raises:
+        UsageError: an option has no such name or is of another type; `start` and `init`: the rule
+            cannot learn on the network.
+
+    Examples:
+        >>> class SignDescent(dn.learning.Backprop):
+        ...     def estimate(self, total, directions, learner, n):
+        ...         gradients, rule_state = super().estimate(total, directions, learner, n)
+        ...         return dn.tree.map(np.sign, gradients), rule_state
+        >>> task = dn.learning.Task(dn.nn.Linear(1, weights="zeros"), dn.nn.mean_squared_error)
+        >>> batch = dn.learning.Batch(np.array([[2.0, -3.0]]), np.array([[1.0]]))
+        >>> rule, backend = SignDescent(), dn.backends.get("numpy")
+        >>> start = rule.start(task, batch.inputs, dn.Key(0))
+        >>> done = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend)
+        >>> done.gradients["w"].tolist()
+        [[-1.0], [1.0]]
     """
 
     locality: ClassVar[str] = "global"
@@ -71,8 +98,10 @@ class Rule(Options, ABC):
             key: of everything that starts at random.
 
         Raises:
-            UsageError: the network does not fit the inputs, or the rule cannot learn on it.
+            UsageError: the network does not fit the inputs, the rule cannot learn on it, or `key`
+                is no `Key`.
         """
+        require_key(f"{type(self).__name__}.start", key)
         params, model_state, _ = task.network.init(key.fold_in("init"), inputs.shape[1:])
         params, model_state = (
             tree.map(lambda a: np.asarray(a, inputs.dtype, like=inputs), each)
@@ -126,6 +155,15 @@ class Estimate(NamedTuple):
         rule_state: what the rule learns, updated.
         loss: mean loss over the batch.
         correct: how many examples were classified correctly.
+
+    Examples:
+        >>> task = dn.learning.Task(dn.nn.Linear(2, weights="zeros"), dn.nn.softmax_cross_entropy)
+        >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+        >>> rule, backend = dn.learning.Backprop(), dn.backends.get("numpy")
+        >>> start = rule.start(task, batch.inputs, dn.Key(0))
+        >>> done = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend)
+        >>> float(done.loss.round(4)), int(done.correct), done.rule_state  # log 2
+        (0.6931, 1, {})
     """
 
     gradients: Tree
@@ -157,8 +195,21 @@ def estimate_gradient(
             A network or a loss that couples examples (batch norm) gets the batch in one piece,
             and so does a loss that needs the whole batch.
 
+    Returns:
+        The gradients, the new states, and the figures of the step.
+
     Raises:
         UsageError: what `measure` or `estimate` returns is not what a rule's should.
+
+    Examples:
+        >>> task = dn.learning.Task(dn.nn.Linear(2), dn.nn.softmax_cross_entropy)
+        >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+        >>> rule, backend = dn.learning.WeightPerturbation(tangents=4), dn.backends.get("numpy")
+        >>> start = rule.start(task, batch.inputs, dn.Key(0))  # a plan and a learner
+        >>> done = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend)
+        >>> split = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend, shards=3)
+        >>> bool(np.allclose(done.gradients["w"], split.gradients["w"]))
+        True
     """
     require_key("estimate_gradient", key)
     with threads_for(plan.largest_product * len(batch.inputs)):

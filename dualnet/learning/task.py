@@ -23,6 +23,12 @@ class Batch(NamedTuple):
     Attributes:
         inputs: `(N, *in_shape)`.
         targets: `(N, ...)`.
+
+    Examples:
+        >>> batch = dn.learning.Batch(inputs=np.zeros((64, 28, 28, 1)), targets=np.zeros(64, int))
+        >>> inputs, targets = batch
+        >>> len(batch.inputs), targets.shape
+        (64, (64,))
     """
 
     inputs: Array
@@ -36,6 +42,16 @@ class LearnerState(NamedTuple):
         params: the network's parameters.
         model_state: the network's state, such as running statistics.
         rule_state: what the learning rule itself learns; {} if it learns nothing.
+
+    Examples:
+        >>> rule = dn.learning.DirectFeedback()
+        >>> network = dn.nn.Sequential({"hidden": dn.nn.Linear(4), "output": dn.nn.Linear(2)})
+        >>> task = dn.learning.Task(network, dn.nn.softmax_cross_entropy)
+        >>> _, learner = rule.start(task, np.eye(3), dn.Key(0))
+        >>> dn.tree.map(np.shape, learner.rule_state)  # a feedback matrix for the hidden layer
+        {'hidden': (2, 4)}
+        >>> learner._replace(params={}).params  # a new one; the old one stays as it is
+        {}
     """
 
     params: Tree
@@ -52,6 +68,11 @@ class Shard:
         targets: `(n, ...)`.
         context: what the network's layers are told, among it the index in the batch of the
             first example.  A rule that taps the network replaces its `tap`.
+
+    Examples:
+        >>> shard = dn.learning.Shard(np.zeros((8, 3)), np.zeros(8, int))
+        >>> shard.context.train, shard.context.start
+        (True, 0)
     """
 
     inputs: Array
@@ -67,6 +88,15 @@ def split_batch(batch: Batch, pieces: int, context: Context | None = None) -> li
         pieces: how many shards.
         context: of the whole batch; each shard gets it with its own `start`.  Training without
             randomness if None.
+
+    Returns:
+        The shards in order; none is empty, so there are fewer where the batch has fewer examples.
+
+    Examples:
+        >>> batch = dn.learning.Batch(np.arange(10.0).reshape(10, 1), np.arange(10))
+        >>> shards = dn.learning.split_batch(batch, pieces=3)
+        >>> [(shard.context.start, shard.targets.tolist()) for shard in shards]
+        [(0, [0, 1, 2]), (3, [3, 4, 5]), (6, [6, 7, 8, 9])]
     """
     inputs, targets = batch
     context = context or Context(train=True)
@@ -88,6 +118,20 @@ class Task:
         network: a layer, usually a `Sequential`.
         loss: `loss(outputs, targets)`, one value for each example, `(N,)`.  A loss that looks at
             several examples at once derives from `Loss`, and says there what it does.
+
+    Raises:
+        UsageError: `network` does not derive from `Layer`; `losses` finds that the loss does not
+            give one value for each example.
+
+    Examples:
+        >>> task = dn.learning.Task(dn.nn.Linear(4, weights="zeros"), dn.nn.softmax_cross_entropy)
+        >>> params, state, _ = task.network.init(dn.Key(0), (3,))
+        >>> shard = dn.learning.Shard(np.eye(3), np.array([0, 1, 3]))
+        >>> losses, (outputs, _) = task.losses(params, state, shard, shard.context)
+        >>> np.exp(losses).round(6).tolist(), outputs.shape  # four classes, alike so far
+        ([4.0, 4.0, 4.0], (3, 4))
+        >>> task.needs_whole_batch
+        False
     """
 
     network: Layer
@@ -134,7 +178,22 @@ class Task:
 
 
 def correct(outputs: Array, targets: Array) -> Array:
-    """Count the examples whose largest output is at the label; 0 where targets are no labels."""
+    """Count the examples whose largest output is at the label; 0 where targets are no labels.
+
+    Args:
+        outputs: `(N, classes)`.
+        targets: `(N,)`, integers; or real targets of any shape.
+
+    Returns:
+        An integer of no axes, on the device of the outputs; of ties the first counts.
+
+    Examples:
+        >>> outputs = np.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
+        >>> int(dn.learning.correct(outputs, np.array([1, 0, 0])))
+        2
+        >>> dn.learning.correct(outputs, outputs)  # real targets are no labels
+        0
+    """
     if targets.dtype.kind not in "iu":
         return 0
     return np.sum(np.equal(np.argmax(outputs, axis=-1), targets))

@@ -71,9 +71,21 @@ class WeightPerturbation(Rule):
             `perturbed` as all others, or get their `exact` gradient, which the same pass gives, and
             no directions.  Then these are no noise to the others.
 
+    Raises:
+        UsageError: an option is out of its range, or two do not go together.
+
     Source: Baydin et al. 2022, "Gradients without Backpropagation", Algorithm 1; k tangents:
     Flügel et al. 2024, "Beyond Backpropagation", section 3; independent: Ren et al. 2023, "Scaling
     Forward Gradient With Local Losses", Table 1; exact output layers: their published code.
+
+    Examples:
+        >>> task = dn.learning.Task(dn.nn.Linear(2, weights="zeros"), dn.nn.mean_squared_error)
+        >>> batch = dn.learning.Batch(np.eye(3), np.ones((3, 2)))  # ∇f is -1/3 everywhere
+        >>> rule = dn.learning.WeightPerturbation(sampler="rademacher")
+        >>> start, backend = rule.start(task, batch.inputs, dn.Key(0)), dn.backends.get("numpy")
+        >>> done = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend)
+        >>> done.gradients["w"].round(3).tolist()  # (∇f·v) v with v of random signs
+        [[-1.333, 1.333], [1.333, 1.333], [1.333, -1.333]]
     """
 
     name: ClassVar[str] = "fg-w"
@@ -266,8 +278,28 @@ class GreedyWeightPerturbation(WeightPerturbation):
             scalar.  `one` is one loss at every head.
         output_layers: `exact` or `perturbed`.
 
+    Raises:
+        UsageError: an option is out of its range, or two do not go together; `init` finds a local
+            head that cannot cut the network where it is.
+
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", section 4; published code
     for what groups and output layers get.
+
+    Examples:
+        >>> head = dn.nn.LocalHead(2)
+        >>> layers = {"hidden": dn.nn.Linear(4), "head": head, "output": dn.nn.Linear(2)}
+        >>> task = dn.learning.Task(dn.nn.Sequential(layers), dn.nn.softmax_cross_entropy)
+        >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+        >>> rule, backend = dn.learning.GreedyWeightPerturbation(), dn.backends.get("numpy")
+        >>> start = rule.start(task, batch.inputs, dn.Key(0))
+        >>> first, second = (
+        ...     dn.learning.estimate_gradient(rule, *start, batch, dn.Key(i), backend).gradients
+        ...     for i in range(2)
+        ... )
+        >>> bool(np.allclose(first["hidden"]["w"], second["hidden"]["w"]))  # along other directions
+        False
+        >>> bool(np.allclose(first["output"]["w"], second["output"]["w"]))  # exact
+        True
     """
 
     losses: str = "replicated"
@@ -299,7 +331,21 @@ class FiniteDifferences(Differences, WeightPerturbation):
     Args:
         difference: ε, above 0.
 
+    Raises:
+        UsageError: an option is out of its range; the network or the loss stops gradients.
+
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", their published code.
+
+    Examples:
+        >>> task = dn.learning.Task(dn.nn.Linear(2), dn.nn.softmax_cross_entropy)
+        >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+        >>> backend, gradients = dn.backends.get("numpy"), []
+        >>> for rule in (dn.learning.FiniteDifferences(), dn.learning.WeightPerturbation()):
+        ...     start = rule.start(task, batch.inputs, dn.Key(0))
+        ...     done = dn.learning.estimate_gradient(rule, *start, batch, dn.Key(1), backend)
+        ...     gradients.append(done.gradients["w"])
+        >>> bool(np.abs(gradients[0] - gradients[1]).max() < 0.01)  # along the same directions
+        True
     """
 
     name: ClassVar[str] = "wp"
