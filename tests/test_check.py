@@ -847,6 +847,21 @@ def test_arguments_of_the_checks(check, how):
         check(np.sin, **arguments)
 
 
+def test_checks_ask_for_floats():
+    with pytest.raises(UsageError, match=r"floats among the primals, got \(int64\(2,\)\); convert"):
+        dn.check_jvp(np.sin, (np.array([1, 2]),))
+    with pytest.raises(TangentError, match=r"check_vjp: only float arrays .* got int; write 1.0"):
+        dn.check_vjp(np.sin, (1,))
+
+
+@pytest.mark.parametrize("threads", [0, 1.5, "2"])
+def test_a_backend_asks_for_a_count_of_threads(threads):
+    with pytest.raises(
+        UsageError, match=f"^threads: expected an int of at least 1, got {threads!r}"
+    ):
+        backends.get("numpy", threads)
+
+
 def test_patterns_do_not_mind_case(capsys):
     assert command.main(["--only", "BATCHNORM"]) == 0
     assert "BatchNorm" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from dualnet.backends.protocol import Backend
 from dualnet.console import say
 from dualnet.errors import BackendError, UsageError
 from dualnet.naming import assigned, named
-from dualnet.options import require_choice
+from dualnet.options import require_choice, require_count
 
 __all__ = ["MATMUL_PRECISIONS", "NAMES", "Backend", "NumpyBackend", "get"]
 
@@ -36,8 +36,17 @@ def get(name: str, threads: int = 1, matmul_precision: str = "full") -> Backend:
     Raises:
         BackendError: the backend cannot be used here; the message says why.
         UsageError: there is no backend of this name, or an argument is of no use to it.
+
+    Examples:
+        >>> backend = dn.backends.get("numpy", threads=2)
+        >>> backend.name, backend.threads
+        ('numpy', 2)
+        >>> dn.backends.get("numpy", matmul_precision="tf32")
+        Traceback (most recent call last):
+        dualnet.errors.UsageError: tf32 is of no use to backend='numpy'; it is for cupy
     """
     require_choice("", named("backend"), name, NAMES)
+    require_count("", named("threads"), threads)
     require_choice("", "matmul_precision", matmul_precision, MATMUL_PRECISIONS)
     if name == "numpy":
         if matmul_precision != "full":

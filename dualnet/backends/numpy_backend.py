@@ -35,6 +35,14 @@ class NumpyBackend:
     Args:
         threads: how many pieces of work `map` runs at once.  While it does, BLAS is limited to one
             thread, because it would spread each piece over all cores again (see `blas`).
+
+    Examples:
+        >>> backend = dn.backends.NumpyBackend(threads=2)
+        >>> backend.map(np.sum, [np.ones(3), np.ones(4)])
+        [np.float64(3.0), np.float64(4.0)]
+        >>> signs = backend.signs(dn.Key(0), (1000,), np.float32)
+        >>> np.unique(signs).tolist(), bool(abs(signs.mean()) < 0.2)
+        ([-1.0, 1.0], True)
     """
 
     name = "numpy"

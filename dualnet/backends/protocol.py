@@ -25,6 +25,14 @@ class Backend(Protocol):
         threads: how many shards of a batch run at once.
         read_every: how many training steps are made before their losses are read.  Where a device
             computes while the host goes on, each reading makes the host wait.
+
+    Examples:
+        >>> backend: dn.backends.Backend = dn.backends.get("numpy")
+        >>> key = dn.Key(0)
+        >>> whole = backend.normal(key, (6,), np.float64)
+        >>> part = backend.normal(key, (2,), np.float64, start=4)  # of the same sequence
+        >>> bool((part == whole[4:]).all())
+        True
     """
 
     name: str

@@ -31,7 +31,20 @@ AGAINST_SAME = 1e-12
 
 
 class DerivativeError(DualnetError, AssertionError):
-    """A derivative differs from what it should be by more than the allowed error."""
+    """A derivative differs from what it should be by more than the allowed error.
+
+    It is an AssertionError too, so that a test that calls a check fails and is no error.
+
+    Examples:
+        >>> @dn.custom_jvp
+        ... def cube(x):
+        ...     return x**3
+        >>> cube.defjvps(lambda t, out, x: t * (2.0 * x**2))  # 3 is right
+        >>> dn.check_jvp(cube, (np.array([1.0, 2.0]),))
+        Traceback (most recent call last):
+        dualnet.checking.comparison.DerivativeError: jvp[1] is -3.92209658, expected -5.88314487
+        (central difference, ...): ... All entries are off by the factor 0.666667
+    """
 
 
 # --- differences ---------------------------------------------------------------------------------

@@ -95,6 +95,15 @@ def fit(
         DataError: files of the data set or of the run are missing or damaged.
         DivergedError: the loss, a parameter or the optimizer's state is NaN or infinite.
         BackendError: the backend cannot be used, or memory does not suffice.
+
+    Examples:
+        >>> x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+        >>> y = np.where(x[:, 0] > 0.0, "right", "left")
+        >>> run = dn.fit("mlp", (x, y), rule="bp", epochs=20, quiet=True)
+        >>> run.predict(np.array([[2.0, 0.0], [-2.0, 0.0]], np.float32)).tolist()
+        ['right', 'left']
+        >>> len(run.history), run.evaluate((x, y)).accuracy > 0.9
+        (20, True)
     """
     _require_callbacks(callbacks)
     folder = _folder(run_dir, data_dir, checkpoint_every)

@@ -313,7 +313,15 @@ def load_run(
     Raises:
         UsageError: there is no network, or it has layers that are neither dualnet's nor `own`.
         DataError: a file is damaged, or does not fit the other.
-        BackendError: the network takes more memory than there is, or there is no such backend.
+        BackendError: the network takes more memory than there is, or the backend cannot be used.
+
+    Examples:
+        >>> x, y = np.eye(4, dtype=np.float32), np.arange(4)
+        >>> run = dn.fit("mlp", (x, y), rule="bp", epochs=1, quiet=True)
+        >>> run.save("network")
+        >>> again = dn.load_run("network")
+        >>> bool((again.outputs(x) == run.outputs(x)).all())
+        True
     """
     kept = RunFolder(folder)
     file = kept.path / NETWORK
