@@ -26,7 +26,7 @@ FLOORS = {
     3: ("nn", "optim", "schedules"),
     4: ("learning", "models"),
     5: ("analysis", "data", "training"),
-    6: ("check",),
+    6: ("check", "tour"),
     7: ("command", "__main__"),
 }
 """Floor → what is on it, as the table of floors in docs/design.md has it, too."""

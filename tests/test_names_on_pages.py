@@ -25,6 +25,7 @@ PAGES = sorted(
 OF_READERS = {
     "docs/own.md": {"FILE.py", "wide.py", "signs.py", "shapes.py", "mine.py"},
     "docs/programs.md": {"smooth.py", "signs.py"},
+    "docs/tour.md": {"mine.py"},
     "docs/training.md": {"mine.py"},
     "docs/verification.md": {"mine.py"},
 }

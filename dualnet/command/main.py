@@ -32,6 +32,7 @@ COMMANDS = {
     "compare": Command("dualnet.command.compare", "set runs beside one another, with curves"),
     "list": Command("dualnet.command.listing", "list models, rules, data sets, recipes, …"),
     "check": Command("dualnet.check.__main__", "verify every derivative"),
+    "tour": Command("dualnet.tour.__main__", "see a derivative happen, hop by hop"),
 }
 """Name → command."""
 
