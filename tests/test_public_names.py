@@ -111,6 +111,16 @@ def test_the_examples_of_a_public_name_print_what_they_show(name, tmp_path, monk
     assert not report, "".join(report)
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_a_module_print_what_they_show(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    finder = doctest.DocTestFinder(recurse=False)
+    report = []
+    for test in finder.find(MODULES[name], name, globs={"np": np, "dn": dn}):
+        doctest.DocTestRunner(verbose=False).run(test, out=report.append)
+    assert not report, "".join(report)
+
+
 def test_the_names_that_are_walked_are_there():
     assert len(NAMES) > 200
     assert {"dn.jvp", "dn.nn.Linear", "dn.linear.scale", "dn.numpy.put_at", "dn.models.MLP"} < set(

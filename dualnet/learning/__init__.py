@@ -1,4 +1,25 @@
-"""Learning rules: how a gradient is estimated.  Start with `rule`, which says what a rule is."""
+"""Learning rules: how a gradient is estimated.  Start with `rule`, which says what a rule is.
+
+A run of learning by hand, without the loop of `dualnet.training`:
+
+Examples:
+    >>> layers = {"hidden": dn.nn.Linear(4), "output": dn.nn.Linear(2)}
+    >>> task = dn.learning.Task(dn.nn.Sequential(layers), dn.nn.softmax_cross_entropy)
+    >>> batch = dn.learning.Batch(np.eye(3), np.array([0, 1, 1]))
+    >>> rule, backend = dn.learning.RULES["fg-a"](), dn.backends.get("numpy")
+    >>> plan, learner = rule.start(task, batch.inputs, dn.Key(0))
+    >>> optimizer = dn.optim.SGD()
+    >>> opt_state = optimizer.init(learner.params)
+    >>> for i in range(100):
+    ...     done = dn.learning.estimate_gradient(rule, plan, learner, batch, dn.Key(i), backend)
+    ...     params, opt_state = optimizer.update(done.gradients, opt_state, learner.params, lr=0.3)
+    ...     learner = dn.learning.LearnerState(params, done.model_state, done.rule_state)
+    >>> int(done.correct), bool(done.loss < 0.1)
+    (3, True)
+
+The examples of the rules are one such step.  Their inputs are the identity, so that row n of the
+gradient of the first layer's weights is what example n says, divided by the number of examples.
+"""
 
 from dualnet.learning.activity_differences import ActivityDifferences
 from dualnet.learning.activity_perturbation import ActivityPerturbation, GreedyActivityPerturbation
