@@ -13,7 +13,7 @@ import shutil
 import sys
 
 from dualnet.console import answer, exit_code
-from dualnet.errors import UsageError
+from dualnet.errors import DualnetError, UsageError
 from dualnet.learning import RULES
 from dualnet.naming import as_flags, did_you_mean
 from dualnet.random import Key
@@ -128,8 +128,10 @@ def main(argv: list[str], program: str = "dualnet.tour") -> None:
         answer("\n".join(lines(subject, learning, args.rule, args.seed, width)))
         return
     subject = own.subject(args.function, args.at or [])
-    with own.blamed(f"FUNCTION {args.function}"):
+    try:
         text = lines(subject, own.learning(subject), args.rule, args.seed, width)
+    except DualnetError as error:
+        raise UsageError(f"FUNCTION {args.function}: {error}") from error
     answer("\n".join(text))
 
 

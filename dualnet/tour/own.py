@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -33,12 +34,12 @@ _EXAMPLE = '--at "[0.5, 1.0]"'
 
 @contextmanager
 def blamed(on: str) -> Iterator[None]:
-    """Let every error that arises in the reader's code be a UsageError that names it."""
+    """Let every error that arises in the reader's code be a UsageError that begins with a text."""
     try:
         yield
     except (Exception, SystemExit) as error:
         kind = "" if isinstance(error, DualnetError) else f"{type(error).__name__}: "
-        raise UsageError(f"{on}: {_line(error)}{kind}{error}") from error
+        raise UsageError(f"{on}{_line(error)}{kind}{error}") from error
 
 
 def _line(error: BaseException) -> str:
@@ -54,6 +55,18 @@ def _line(error: BaseException) -> str:
     return where
 
 
+def _guarded(function: Callable) -> Callable:
+    """Make the reader's function one whose errors are ours; mistakes of the tour stay as they
+    are."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any) -> Any:
+        with blamed(""):
+            return function(*args)
+
+    return guarded
+
+
 def load(text: str) -> Callable:
     """Return the function that `MODULE:function` or `FILE.py:function` names.
 
@@ -65,7 +78,7 @@ def load(text: str) -> Callable:
         raise UsageError(
             f"FUNCTION: expected MODULE:function or FILE.py:function, got {shortened(text, 60)!r}"
         )
-    with blamed(f"FUNCTION {where}"):
+    with blamed(f"FUNCTION {where}: "):
         module = _run_file(Path(where)) if where.endswith(".py") else _import(where)
     functions = [n for n, x in vars(module).items() if callable(x) and not n.startswith("_")]
     if not callable(getattr(module, name, None)):
@@ -114,7 +127,7 @@ def subject(text: str, at: Sequence[str]) -> Subject:
         )
     introduction = f"""Your function {text}. To a learning rule its arguments are parameters, here
         {", ".join(arguments)}, and its value is the loss."""
-    return Subject(introduction, (), function, arguments, _constants(function))
+    return Subject(introduction, (), _guarded(function), arguments, _constants(function))
 
 
 def _arguments(text: str, function: Callable, given: list[Any]) -> dict[str, Any]:
