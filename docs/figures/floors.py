@@ -9,7 +9,7 @@ from drawing import WIDTH, Drawing
 HOUSE = Path(__file__).parent.parent.parent / "tests/test_house.py"
 OWNS = {
     7: "commands",
-    6: "verification",
+    6: "verification, tour",
     5: "training, data",
     4: "rules, networks",
     3: "layers, optimizers",
