@@ -42,6 +42,8 @@ class AlexNet(Options):
         width: how many units each hidden linear layer has.
         linear_norm: whether batch norm also follows each hidden linear layer.
 
+    The network maps images `(N, H, W, C)` to outputs `(N, classes)`.
+
     Raises:
         UsageError: an option is out of its range; `network` gets examples that do not fit.
 

@@ -48,6 +48,8 @@ class CNN(Options):
             layer of 128 units.  Linear layers come last.  The output layer is not written.
         batch_norm: whether there is a batch norm between each hidden layer and its ReLU.
 
+    The network maps images `(N, H, W, C)` to outputs `(N, classes)`.
+
     Raises:
         UsageError: `plan` is not written so; `init` of the network gets images that are too small.
 

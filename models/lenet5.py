@@ -33,6 +33,8 @@ SMALLEST = 16
 class LeNet5(Options):
     """Two 5×5 convolutions with batch norm and max pools, then three linear layers.
 
+    The network maps images `(N, H, W, C)` to outputs `(N, classes)`.
+
     Raises:
         UsageError: `network` gets examples that do not fit.
 

@@ -64,6 +64,8 @@ class LocalMixer(Options):
             average the tokens.
         output_norm: whether the averaged tokens are normalized before the output.
 
+    The network maps images `(N, H, W, C)` to outputs `(N, classes)`.
+
     Raises:
         UsageError: an option is out of its range; `network` gets examples that do not fit.
 

@@ -43,6 +43,8 @@ class MLP(Options):
         weights: how weights start, a name in `dualnet.nn.INITIALIZERS`: `kaiming`, as [FDFA] say,
             or `torch`, as PyTorch starts them, for which [FROG] tuned their rates.
 
+    The network maps examples `(N, ...)` to outputs `(N, classes)`.
+
     Raises:
         UsageError: an option is out of its range, or names nothing.
 

@@ -36,6 +36,8 @@ class MLPMixer(Options):
         patch: height and width of a patch in pixels.  None takes 4 for images of less than 64
             pixels, and 16 for larger ones.
 
+    The network maps images `(N, H, W, C)` to outputs `(N, classes)`.
+
     Raises:
         UsageError: an option is out of its range; `network` gets images that do not divide into
             patches.

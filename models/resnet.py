@@ -47,6 +47,8 @@ class ResNet(Options):
         depth: the number of residual blocks.
         batch_norm: whether a batch norm follows each convolution.
 
+    The network maps images `(N, H, W, C)` to outputs `(N, classes)`.
+
     Raises:
         UsageError: an option is out of its range; `init` of the network gets no images.
 
@@ -94,6 +96,8 @@ class ResNet18(Options):
     Args:
         width: the number of channels of the first stage; each further stage has twice as many.
         stem: `large`; `small`; or `auto`, which is large for images of 64 pixels and more.
+
+    The network maps images `(N, H, W, C)` to outputs `(N, classes)`.
 
     Raises:
         UsageError: an option is out of its range; `init` of the network gets no images.

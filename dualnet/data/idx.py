@@ -53,6 +53,9 @@ def read_idx(
         DataError: the file cannot be read, is no IDX file of unsigned bytes, has another shape, or
             is truncated, corrupted or too long.
 
+    Source: LeCun, Cortes and Burges, "The MNIST Database of Handwritten Digits", which says what
+    the format is.
+
     Examples:
         >>> header = bytes([0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 3])  # unsigned bytes, 2 axes: 1 and 3
         >>> with open("three.idx", "wb") as file:

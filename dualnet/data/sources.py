@@ -260,7 +260,14 @@ SOURCES = {
         page="https://image-net.org/download",
     ),
 }
-"""Name → data set; `load` takes the name."""
+"""Name → data set; `load` takes the name.
+
+Sources: digits: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits"; MNIST: LeCun
+et al. 1998, "Gradient-Based Learning Applied to Document Recognition"; Fashion-MNIST: Xiao et al.
+2017, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms"; CIFAR:
+Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"; ImageNet: Deng et al.
+2009, "ImageNet: A Large-Scale Hierarchical Image Database".
+"""
 
 NAMES = tuple(SOURCES)
 """The names of dualnet's own data sets; a plugin adds to `SOURCES` alone."""

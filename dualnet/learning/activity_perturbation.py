@@ -68,6 +68,9 @@ class ActivityPerturbation(DrawsActivities):
         output_layers: whether the layer that makes the outputs gets its `exact` gradient, or is
             `perturbed` as all others.
 
+    For a pre-activation `(N, *S)` the directions u are `(k, N, *S)`, and d is `(k, N)`.  The rule
+    learns nothing beside.
+
     Raises:
         UsageError: an option is out of its range; with `independent=False`, examples move each
             other's losses.

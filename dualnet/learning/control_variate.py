@@ -120,6 +120,9 @@ class ControlVariate(DrawsActivities):
         aggregate: `mean` or `projection`, of what the guess leaves.
         feedback_rate: β of the guess's moving average; `dfa` has none.
 
+    Rule state: by the path of each pre-activation `(N, *S)` its B `(outputs, *S)`; for `last` its
+    mean estimate `(*S)`.
+
     Source: this project's own.  The parts are `fg-a`, `fdfa` and `dfa`; see their sources.
 
     Raises:

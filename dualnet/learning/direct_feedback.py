@@ -126,6 +126,9 @@ class DirectFeedback(DirectErrors):
         feedback_tokens: whether tokens have their `own` part of B, or a `shared` one.
         feedback_error: of the `outputs`, or the layer's `own`.
 
+    Rule state: by the path of each hidden activity `(N, *S)` its B `(outputs, *S)`, or
+    `(outputs, C)` with shared tokens.
+
     Raises:
         UsageError: an option is out of its range; `init` finds outputs that are not `(N, outputs)`.
 
@@ -190,6 +193,9 @@ class DirectKolenPollack(DirectErrors):
         feedback_start: how B starts, one of `STARTS`.
         feedback_optimizer: one of `FEEDBACK_OPTIMIZERS`.
 
+    Rule state: by the path of each hidden activity `(N, *S)` its B `(outputs, *S)`; with `adam`
+    this is `matrices`, beside Adam's state.
+
     Raises:
         UsageError: an option is out of its range; `init` finds outputs that are not `(N, outputs)`.
 
@@ -243,6 +249,9 @@ class ForwardDirectFeedback(DrawsActivities, DirectErrors):
     Args:
         feedback_rate: β of the moving average, or Adam's rate.
         feedback_optimizer: one of `FEEDBACK_OPTIMIZERS`; `sgd` is the moving average.
+
+    Rule state: by the path of each hidden activity `(N, *S)` its B `(outputs, *S)`; with `adam`
+    this is `matrices`, beside Adam's state.
 
     Raises:
         UsageError: an option is out of its range; `init` finds outputs that are not `(N, outputs)`.

@@ -39,6 +39,8 @@ class FeedbackAlignment(Rule):
     Between linear layers the error of layer l is δ_l = (δ_{l+1} B_{l+1}ᵀ) ⊙ σ'(z_l), with B as
     `(p, q)` as the weights are, and the gradient of the weights is h_{l-1}ᵀ δ_l.
 
+    Rule state: by the path of each layer with weights `{"w": B}`, B of the shape of these weights.
+
     Source: Lillicrap et al. 2016, "Random synaptic feedback weights support error
     backpropagation for deep learning"; local losses: Ren et al. 2023, "Scaling Forward Gradient
     With Local Losses", section 6.
@@ -144,6 +146,8 @@ class LearnedFeedbackAlignment(FeedbackAlignment):
 
     Args:
         feedback_rate: rate, below 1.
+
+    Rule state: as that of `FeedbackAlignment`.
 
     Raises:
         UsageError: an option is out of its range.

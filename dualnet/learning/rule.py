@@ -150,11 +150,11 @@ class Estimate(NamedTuple):
     """The outcome of one step.
 
     Attributes:
-        gradients: of the mean loss, a tree like the parameters.
+        gradients: of the mean loss, a tree like the parameters, of the same shapes and dtypes.
         model_state: the network's new state.
         rule_state: what the rule learns, updated.
-        loss: mean loss over the batch.
-        correct: how many examples were classified correctly.
+        loss: mean loss over the batch, in the loss's own unit; an array of no axes.
+        correct: how many examples were classified correctly; an integer of no axes.
 
     Examples:
         >>> task = dn.learning.Task(dn.nn.Linear(2, weights="zeros"), dn.nn.softmax_cross_entropy)

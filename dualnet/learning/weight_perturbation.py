@@ -71,6 +71,9 @@ class WeightPerturbation(Rule):
             `perturbed` as all others, or get their `exact` gradient, which the same pass gives, and
             no directions.  Then these are no noise to the others.
 
+    A direction of a parameter `(*S)` is one of a stack `(k, *S)`, or its factors; d is `(k,)`, and
+    `(k, N)` where directions are independent.  The rule learns nothing beside.
+
     Raises:
         UsageError: an option is out of its range, or two do not go together.
 

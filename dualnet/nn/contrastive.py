@@ -40,6 +40,8 @@ class InfoNCE(Loss):
         stop: whether there is the stop-gradient.
         negatives: `one-view` or `both-views`.
 
+    Losses are in nats.
+
     Raises:
         UsageError: an option is out of its range, or projections are not of an even number of
             views.

@@ -155,6 +155,8 @@ class GroupedLinear(Layer):
 class Flatten(Layer):
     """Joins all axes of an example: `(N, ...)` to `(N, p)`.
 
+    It has no parameters.
+
     Examples:
         >>> layer = dn.nn.Flatten()
         >>> layer.init(dn.Key(0), (28, 28, 1))[2]
@@ -173,6 +175,8 @@ class Flatten(Layer):
 @dataclass(frozen=True)
 class StopGradient(Layer):
     """Passes values on and no derivatives: a loss behind it has gradient 0 before it.
+
+    Maps `(N, ...)` to the same shape, and has no parameters.
 
     Examples:
         >>> layer, context = dn.nn.StopGradient(), dn.nn.Context()
@@ -200,6 +204,8 @@ class Dropout(Layer):
 
     Args:
         rate: in [0, 1).
+
+    Maps `(N, ...)` to the same shape.
 
     Raises:
         UsageError: `rate` is outside [0, 1); in training the context has no key, or x is neither

@@ -56,7 +56,7 @@ class Loss(Options, ABC):
 
     @abstractmethod
     def __call__(self, outputs: Array, targets: Array) -> Array:
-        """Return the losses `(N,)`."""
+        """Return the losses `(N,)` of outputs `(N, ...)` and targets `(N, ...)`."""
 
     @staticmethod
     def of(function: LossFunction) -> Loss:

@@ -41,7 +41,7 @@ def normalize(x: Array, axes: Sequence[int], epsilon: float = 1e-5) -> Array:
     """Return (x - mean) / sqrt(variance + ε), mean and (biased) variance over the axes.
 
     Args:
-        x: float array.
+        x: float array of any shape.
         axes: over which to take mean and variance, different ones of x.
         epsilon: ε > 0, so that equal entries give 0.
 

@@ -26,6 +26,8 @@ class Adam(Optimizer):
             be representable in the dtype of the parameters (1e-8 is 0 in half precision).
         weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
 
+    State: `first_moment`, m, and `second_moment`, v, each of the shape and dtype of its parameter.
+
     Raises:
         UsageError: an option is out of its range.
 
@@ -67,6 +69,8 @@ class AdamW(Optimizer):
         weight_decay: wd, the share of a parameter that is removed in one update of rate 1.
             It is scaled by the whole learning rate, as in PyTorch; the source scales it by
             the schedule's factor alone, so its weight decay is lr wd here.
+
+    State: `first_moment`, m, and `second_moment`, v, each of the shape and dtype of its parameter.
 
     Raises:
         UsageError: an option is out of its range.

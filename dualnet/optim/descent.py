@@ -16,6 +16,8 @@ class SGD(Optimizer):
     Args:
         weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
 
+    It has no state but the count of updates.
+
     Raises:
         UsageError: an option is out of its range.
 
@@ -47,6 +49,8 @@ class Momentum(Optimizer):
     Args:
         momentum: share of the velocity that is kept, at least 0 and below 1.
         weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
+
+    State: `velocity`, v, of the shape and dtype of its parameter.
 
     Raises:
         UsageError: an option is out of its range.
@@ -88,6 +92,8 @@ class Nesterov(Optimizer):
     Args:
         momentum: share of the velocity that is kept, at least 0 and below 1.
         weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
+
+    State: `velocity`, v, of the shape and dtype of its parameter.
 
     Raises:
         UsageError: an option is out of its range.

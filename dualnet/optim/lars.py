@@ -27,6 +27,8 @@ class LARS(Optimizer):
         trust: how far an array may move in one update of rate 1, as a share of its length.
         weight_decay: wd, weight of the L2 penalty wd/2 |p|^2 that is added to the objective.
 
+    State: `velocity`, v, of the shape and dtype of its parameter.
+
     Raises:
         UsageError: an option is out of its range.
 
