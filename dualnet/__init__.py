@@ -44,12 +44,8 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for editors and type checkers
     from dualnet.training.trained import load_run
 
     __version__: str
+    """The version, as pyproject.toml has it in a checkout, and else as it was installed."""
 
-_MODULES = (
-    *("analysis", "backends", "checking", "data", "errors", "images", "learning", "linear", "nn"),
-    *("numpy", "optim", "schedules", "scipy", "special", "tree"),
-)
-"""Without `scipy` in `__all__`, because SciPy may be missing."""
 _FUNCTIONS = {
     **dict.fromkeys(("check_jvp", "check_vjp"), "checking"),
     "custom_jvp": "core.custom",
@@ -63,7 +59,9 @@ _FUNCTIONS = {
     "fit": "training.fit",
     "load_run": "training.trained",
 }
-"""Name → the module that has it."""
+"""Name → the module that has it.  All other names of `__all__` are modules."""
+_SCIPY = "scipy"
+"""A module that is not in `__all__`, because SciPy may be missing."""
 
 
 def __getattr__(name: str) -> Any:
@@ -73,14 +71,14 @@ def __getattr__(name: str) -> Any:
     if name in _FUNCTIONS:
         globals()[name] = getattr(import_module(f"dualnet.{_FUNCTIONS[name]}"), name)
         return globals()[name]
-    if name in _MODULES:
+    if name in __all__ or name == _SCIPY:
         return import_module(f"dualnet.{name}")
     raise AttributeError(f"module 'dualnet' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     """Return what there is to use, whether or not it has been imported yet."""
-    return sorted({*__all__, *_MODULES, *(name for name in globals() if name.startswith("__"))})
+    return sorted({*__all__, _SCIPY, *(name for name in globals() if name.startswith("__"))})
 
 
 __all__ = [
@@ -123,4 +121,4 @@ __all__ = [
 _HERE = os.path.dirname(__file__)
 if not os.path.isdir(os.path.join(_HERE, "models")):
     # An installed package has `dualnet.models` inside; a checkout has `models/` beside the package.
-    __path__.append(os.path.dirname(_HERE))
+    import_module("dualnet.checkout").find_models_in(os.path.dirname(_HERE))

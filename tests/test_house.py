@@ -1,7 +1,9 @@
 """The house's own rules: imports go down, the story stays short, calls go the way the pages say."""
 
 import ast
+import importlib
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -18,8 +20,8 @@ PACKAGE = ROOT / "dualnet"
 
 FLOORS = {
     0: (
-        *("console", "depth", "errors", "files", "locks", "naming", "nodes", "options"),
-        *("progress", "random", "rebuilding", "tree", "types", "version"),
+        *("checkout", "console", "depth", "errors", "files", "locks", "naming", "nodes"),
+        *("options", "progress", "random", "rebuilding", "tree", "types", "version"),
     ),
     1: ("backends",),
     2: ("core", "images", "linear", "numpy", "checking", "recording", "scipy", "special"),
@@ -153,6 +155,40 @@ def test_every_public_module_lists_what_it_has():
         assert module.__all__, name
         missing = [n for n in module.__all__ if not hasattr(module, n)]
         assert not missing, f"{name}: {missing}"
+
+
+def test_type_checkers_find_what_python_finds():
+    """Names that come when they are asked for are imported once more, for type checkers alone."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (n for n in tree.body if isinstance(n, ast.If) and "TYPE" in ast.unparse(n.test))
+    said = {a.name: n.module for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    for name, home in said.items():
+        assert getattr(dn, name) is getattr(importlib.import_module(home), name)
+    assert {*said, "__version__"} == set(dn.__all__)
+
+
+def test_a_checkout_holds_no_package_but_its_own():
+    """`dualnet.models` is found beside the package, and what else is there is not `dualnet.` it."""
+    program = (
+        "import dualnet, pkgutil, dualnet.models.mlp as mlp\n"
+        "from importlib.util import find_spec\n"
+        "assert dualnet.models.MLP is mlp.MLP\n"
+        "walked = [m.name for m in pkgutil.walk_packages(dualnet.__path__, 'dualnet.')]\n"
+        "outside = ('dualnet', 'experiments', 'tests', 'train')\n"
+        "assert not [name for name in outside if find_spec(f'dualnet.{name}')]\n"
+        "print(len(walked), mlp.__file__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    number, _, file = done.stdout.strip().partition(" ")
+    assert int(number) < len(MODULES) and Path(file) == ROOT / "models" / "mlp.py"
 
 
 def test_modules_come_when_they_are_asked_for():

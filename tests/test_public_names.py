@@ -45,9 +45,7 @@ NAMES = dict(names())
 NEEDED = {"dn.special.register": ("scipy", "scipy")}
 """Name → the package that its example needs, and the extra that brings it."""
 
-WITHOUT_CORE = {
-    "dn.__version__",
-}
+WITHOUT_CORE = {}
 """Names that have no example, or no docstring, yet."""
 
 

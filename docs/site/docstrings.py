@@ -15,7 +15,7 @@ class Dualnet(griffe.Extension):
     """Show the package as it is in a checkout, and its docstrings as they are written."""
 
     def on_package(self, *, pkg: griffe.Module, loader: griffe.GriffeLoader, **_: Any) -> None:
-        """Put `models/` where the `__path__` of a checkout's package finds it."""
+        """Put `models/` where a checkout's package finds it (`dualnet/checkout.py`)."""
         if pkg.name == "dualnet":
             pkg.set_member("models", loader.load("models"))
 
