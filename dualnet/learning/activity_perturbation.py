@@ -40,7 +40,7 @@ ACTIVITY_AGGREGATIONS = ("mean", "projection")
 
 @dataclass(frozen=True, kw_only=True)
 class ActivityPerturbation(DrawsActivities):
-    """g(z) = Σ_i c_i u_i for each example, then the unit's own weight gradient from g(z).
+    """`fg-a`: g(z) = Σ_i c_i u_i for each example, then the unit's own weight gradient from g(z).
 
     Every hidden site gets k random directions u for each example, all in one pass; d_i is the
     derivative of that example's loss along the i-th direction of all sites together.  Units
@@ -160,7 +160,7 @@ class ActivityPerturbation(DrawsActivities):
 
 @dataclass(frozen=True, kw_only=True)
 class GreedyActivityPerturbation(ActivityPerturbation):
-    """`fg-a` in which every block answers to its own local head alone.
+    """`lg-fg-a`: `fg-a` in which every block answers to its own local head alone.
 
     Local heads cut the network: a perturbation's effect ends at the next head, so that fewer
     directions share one scalar.  Where the layers up to the head keep tokens or groups of channels

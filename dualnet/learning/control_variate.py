@@ -108,7 +108,7 @@ class LastEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlVariate(DrawsActivities):
-    """g = ĝ + λ Σ_i c_i u_i, where c follows from what the guess ĝ leaves: d_i - ⟨ĝ, u_i⟩.
+    """`fg-a-cv`: g = ĝ + λ Σ_i c_i u_i; c follows from what the guess ĝ leaves, d_i - ⟨ĝ, u_i⟩.
 
     `fg-a` with a control variate.  As E[u uᵀ] = I, g is unbiased for every guess that does not
     depend on the present directions (λ = 1, mean), and its variance is that of a forward gradient

@@ -63,7 +63,11 @@ class Measurement(NamedTuple):
 
 
 class Rule(Options, ABC):
-    """See the head of this file.  A rule needs `measure`; the others have defaults.
+    """How a gradient is estimated: a map over shards of the batch, and a reduce.
+
+    `init` makes what the rule itself learns, `sample` draws random directions, `measure` says what
+    a shard contributes, and `estimate` makes gradients of the sum over shards.  A rule is a frozen
+    dataclass of options.  It needs `measure`; the others have defaults.
 
     Attributes:
         locality: what local heads mean to the rule, one of `LOCALITIES`.

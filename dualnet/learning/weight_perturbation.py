@@ -45,7 +45,7 @@ LOSSES = ("replicated", "through-norms", "one")
 
 @dataclass(frozen=True)
 class WeightPerturbation(Rule):
-    """g = Σ c_i v_i with random directions v_i of all weights and d_i = ∇f·v_i.
+    """`fg-w`: g = Σ c_i v_i with random directions v_i of all weights and d_i = ∇f·v_i.
 
     One forward pass carries all k tangents; nothing flows backward and no activation is kept.
     A shard contributes k numbers (for each loss), whatever the size of the network.

@@ -66,7 +66,14 @@ def _checked(init: Callable[..., Any]) -> Callable[..., tuple[Tree, Tree, Shape]
 
 
 class Layer(Options, ABC):
-    """See the head of this file.  The attributes tell learning rules what a layer does.
+    """Two pure functions, `init` and `apply`, and what learning rules must know of them.
+
+        init(key, in_shape)              -> (params, state, out_shape)
+        apply(params, state, x, context) -> (y, state)
+
+    `in_shape` and `out_shape` are those of one example; x is a batch `(N, *in_shape)`.  `params`
+    and `state` are trees of arrays, {} where there is nothing.  The attributes tell learning rules
+    what a layer does.
 
     A layer for which a default is not true has a class attribute of that name; where it depends on
     the layer's fields, `__post_init__` sets it.

@@ -264,7 +264,7 @@ WEIGHT_SAMPLERS: dict[str, Sampler] = {
     "orthogonal-lengths": Sampler(normal, of_many_lengths),
     "basis": Sampler(basis),
 }
-"""name → sampler; `sampler_of` knows some with a number, and scales any to length 1."""
+"""Name → sampler; `sampler_of` knows some with a number, and scales any to length 1."""
 
 
 def sampler_of(name: str) -> Sampler:
