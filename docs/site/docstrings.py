@@ -15,9 +15,15 @@ class Dualnet(griffe.Extension):
     """Show the package as it is in a checkout, and its docstrings as they are written."""
 
     def on_package(self, *, pkg: griffe.Module, loader: griffe.GriffeLoader, **_: Any) -> None:
-        """Put `models/` where a checkout's package finds it (`dualnet/checkout.py`)."""
-        if pkg.name == "dualnet":
-            pkg.set_member("models", loader.load("models"))
+        """Put `models/` where a checkout's package finds it (`dualnet/checkout.py`), and say of
+        NumPy's functions, which have their docstrings from NumPy, what they are here."""
+        if pkg.name != "dualnet":
+            return
+        pkg.set_member("models", loader.load("models"))
+        for name, function in pkg["numpy.making"].members.items():
+            if name in pkg["numpy"].exports and not function.docstring:
+                text = f"NumPy's `np.{name}`, which takes duals too."
+                function.docstring = griffe.Docstring(text, parent=function)
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Give each of several names its own line, as each has a type of its own."""
