@@ -382,6 +382,8 @@ def test_cut_keeps_every_example_once_and_in_order(pieces):
     assert [s.context.start for s in shards] == [int(s.targets[0]) for s in shards]
     lengths = [len(s.inputs) for s in shards]
     assert len(shards) == min(pieces, 7) and max(lengths) - min(lengths) <= 1
+    with pytest.raises(UsageError, match="split_batch: pieces: expected an int of at least 1"):
+        split_batch(Batch(x, labels), 0)
 
 
 # --- what a newcomer adds ----------------------------------------------------------------------

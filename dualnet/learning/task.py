@@ -13,6 +13,7 @@ from dualnet.errors import UsageError
 from dualnet.nn.context import Context
 from dualnet.nn.losses import Loss, LossFunction
 from dualnet.nn.network import Layer, couples_examples, require_layer
+from dualnet.options import require_count
 from dualnet.tree import Tree
 from dualnet.types import Array
 
@@ -92,12 +93,16 @@ def split_batch(batch: Batch, pieces: int, context: Context | None = None) -> li
     Returns:
         The shards in order; none is empty, so there are fewer where the batch has fewer examples.
 
+    Raises:
+        UsageError: `pieces` is no int of at least 1.
+
     Examples:
         >>> batch = dn.learning.Batch(np.arange(10.0).reshape(10, 1), np.arange(10))
         >>> shards = dn.learning.split_batch(batch, pieces=3)
         >>> [(shard.context.start, shard.targets.tolist()) for shard in shards]
         [(0, [0, 1, 2]), (3, [3, 4, 5]), (6, [6, 7, 8, 9])]
     """
+    require_count("split_batch", "pieces", pieces)
     inputs, targets = batch
     context = context or Context(train=True)
     if pieces == 1 and len(inputs) and context.start == 0:
