@@ -57,6 +57,11 @@ def outcome_text(summary: dict[str, Any]) -> str:
         for one in runs
         if one.get("skipped_steps")
     ]
+    if summary.get("bytes_per_step") is not None:
+        lines.append(
+            f"processes     {summary['processes']}; each gave the others "
+            f"{summary['bytes_per_step']:,.0f} bytes a step"
+        )
     lines.append(f"run folder    {summary['run_dir']}")
     if "recipe" in summary:
         recipe = summary["recipe"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dualnet import data
+from dualnet.backends.processes import Processes
 from dualnet.command.describe import describe
 from dualnet.command.listing import list_text
 from dualnet.command.outcome import conclude
@@ -38,6 +39,7 @@ from dualnet.training.run import Callback, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.seeds import run_seeds, settings_to_resume
 from dualnet.training.settings import Settings
+from dualnet.training.shared_run import first_goes_ahead, processes_called
 from dualnet.training.tensorboard import TensorBoard
 
 
@@ -58,11 +60,17 @@ def main(argv: list[str], program: str = "dualnet train") -> None:
     try:
         if args.list:
             answer(list_text())
-        elif args.resume is not None:
-            require_resumable(argv)
-            conclude(resumed(args), args.json)
-        else:
-            start(args)
+            return
+        processes = processes_called(args.processes, args.share)
+        with processes.ending_together():
+            require_one_run(args, processes)
+            if args.resume is not None:
+                require_resumable(argv)
+                resume(args, processes)
+            elif processes.rank:
+                fit(**given(args, TABLES), **how_of(args))
+            else:
+                start(args)
     except KeyboardInterrupt:
         raise Interrupted("interrupted before training began") from None
 
@@ -131,25 +139,49 @@ def trained(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> 
     boards = callbacks_of(args)
     with where_to_go_on(folder, args), progress_beside(args.json):
         if args.seeds is None:
-            how = {"data_dir": args.data_dir, "run_dir": folder, "quiet": args.quiet}
-            return fit(**given(args, TABLES), **how, callbacks=boards(folder)).summary
+            how = {**how_of(args), "run_dir": folder, "callbacks": boards(folder)}
+            return fit(**given(args, TABLES), **how).summary
         settings, network, dataset = with_network(settings, args)
         how = {"callbacks": boards, "quiet": args.quiet}
         return run_seeds(settings, network, dataset, folder, args.seeds, **how)
 
 
-def resumed(args: argparse.Namespace) -> dict[str, Any]:
-    """Go on with the run, or the runs, in the folder `--resume`, and return the summary."""
+def how_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what flags say of how `fit` is to go about it."""
+    together = {"processes": args.processes, "share": args.share}
+    return {"data_dir": args.data_dir, "quiet": args.quiet, **together}
+
+
+def require_one_run(args: argparse.Namespace, processes: Processes) -> None:
+    """Raise a UsageError if flags ask several processes for anything but one run."""
+    for flag, value in (("--seeds", args.seeds), ("--rates", args.rates)):
+        if value is not None and processes.size > 1:
+            raise UsageError(f"{flag} is of no use to --processes, which share one run")
+
+
+def resume(args: argparse.Namespace, processes: Processes) -> None:
+    """Go on with the run, or the runs, in the folder `--resume`, and print the summary."""
     folder = found_again(RunFolder(args.resume), args)
     settings = settings_to_resume(folder, check_settings, args.epochs)
+    if processes.rank:
+        with first_goes_ahead(processes):
+            settings, network, dataset = with_network(settings, args)
+        run(settings, network, dataset, quiet=True, processes=processes)
+        return
     seeds = folder.seeds()
+    if seeds is not None and processes.size > 1:
+        raise UsageError(f"--processes is of no use to --resume {folder.path}: it has several runs")
     boards = callbacks_of(args)
     how: dict[str, Any] = {"resume": True, "quiet": args.quiet}
     with folder.claimed(), where_to_go_on(folder, args), progress_beside(args.json):
-        settings, network, dataset = with_network(settings, args)
+        with first_goes_ahead(processes):
+            settings, network, dataset = with_network(settings, args)
         if seeds is None:
-            return run(settings, network, dataset, folder, callbacks=boards(folder), **how).summary
-        return run_seeds(settings, network, dataset, folder, seeds, callbacks=boards, **how)
+            how |= {"callbacks": boards(folder), "processes": processes}
+            summary = run(settings, network, dataset, folder, **how).summary
+        else:
+            summary = run_seeds(settings, network, dataset, folder, seeds, callbacks=boards, **how)
+    conclude(summary, args.json)
 
 
 def callbacks_of(args: argparse.Namespace) -> Callable[[RunFolder], list[Callback]]:
@@ -257,7 +289,7 @@ def require_use(data_dir: str | None, settings: Settings) -> None:
 
 FREE_ON_RESUME = (
     *("--epochs", "--data-dir", "--plugin", "--checkpoint-every", "--tensorboard", "--json"),
-    "--quiet",
+    *("--processes", "--share", "--quiet"),
 )
 """Flags that may be given beside `--resume`."""
 

@@ -79,7 +79,7 @@ class ActivityDifferences(Differences, ActivityPerturbation):
                 cuts.append(replace(cut, directions=u))
                 sites.append((cut.path, visits[cut.path]))
             differences = []
-            for i in range(self.tangents):
+            for i in range(directions.k):
                 moves = {
                     site: self.difference * cut.directions[i]
                     for site, cut in zip(sites, cuts, strict=True)

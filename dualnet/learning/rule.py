@@ -13,8 +13,8 @@ the command line too.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -22,9 +22,11 @@ import numpy as np
 from dualnet import tree
 from dualnet.backends import Backend
 from dualnet.backends.blas import threads_for
+from dualnet.backends.processes import ALONE, Processes
 from dualnet.errors import UsageError
 from dualnet.learning.plan import Plan
 from dualnet.learning.task import Batch, LearnerState, Shard, Task, split_batch
+from dualnet.naming import assigned
 from dualnet.nn.context import Context
 from dualnet.options import Options
 from dualnet.random import Key, require_key
@@ -134,6 +136,26 @@ class Rule(Options, ABC):
     ) -> Measurement:
         """Return what one shard contributes."""
 
+    def measure_along(
+        self, plan: Plan, learner: LearnerState, directions: Any, shard: Shard, part: range
+    ) -> Measurement:
+        """Return what one shard contributes along some of the directions.
+
+        Over parts that have every direction once, totals add up to that of `measure`, but for
+        rounding.
+
+        Args:
+            part: which of the `tangents` directions; at least one.
+
+        Raises:
+            UsageError: the rule has no directions to share, or needs all of them at once; it does
+                by default.
+        """
+        raise UsageError(
+            f"{type(self).__name__} has no directions that processes could share; let them share "
+            f"the batch: {assigned('share', 'batch')}"
+        )
+
     def estimate(
         self, total: dict[str, Any], directions: Any, learner: LearnerState, n: int
     ) -> tuple[Tree, Tree]:
@@ -185,6 +207,7 @@ def estimate_gradient(
     key: Key,
     backend: Backend,
     shards: int = 1,
+    processes: Processes = ALONE,
 ) -> Estimate:
     """Estimate the gradient of the mean loss over a batch.
 
@@ -198,12 +221,17 @@ def estimate_gradient(
         shards: pieces the batch is split into; the result does not depend on it but for rounding.
             A network or a loss that couples examples (batch norm) gets the batch in one piece,
             and so does a loss that needs the whole batch.
+        processes: that share the batch, each with so many shards, or the directions.  All give the
+            same arguments, and get the same estimate.  Where they share the batch, a network that
+            couples examples couples those of a process alone, and its state becomes that of the
+            first process.
 
     Returns:
         The gradients, the new states, and the figures of the step.
 
     Raises:
-        UsageError: what `measure` or `estimate` returns is not what a rule's should.
+        UsageError: what `measure` or `estimate` returns is not what a rule's should; or several
+            processes share a batch whose loss needs all of it.
 
     Examples:
         >>> task = dn.learning.Task(dn.nn.Linear(2), dn.nn.softmax_cross_entropy)
@@ -217,7 +245,7 @@ def estimate_gradient(
     """
     require_key("estimate_gradient", key)
     with threads_for(plan.largest_product * len(batch.inputs)):
-        return _estimate(rule, plan, learner, batch, key, backend, shards)
+        return _estimate(rule, plan, learner, batch, key, backend, shards, processes)
 
 
 def _estimate(
@@ -228,20 +256,36 @@ def _estimate(
     key: Key,
     backend: Backend,
     shards: int,
+    processes: Processes,
 ) -> Estimate:
     """Do what `estimate_gradient` says, on BLAS's threads as they are."""
     n = len(batch.inputs)
+    if processes.size > 1 and processes.shares == "batch":
+        require_sum_of_losses(plan.task)
     context = Context(train=True, key=key.fold_in("network"), backend=backend)
     pieces = 1 if plan.task.needs_whole_batch else shards
     directions = rule.sample(key, plan, learner.params, backend, n)
     measure: Callable[[Shard], Measurement] = lambda shard: rule.measure(  # noqa: E731
         plan, learner, directions, shard
     )
-    measurements = backend.map(measure, split_batch(batch, pieces, context))
+    if processes.shares == "tangents":
+        of_all: Sequence = range(getattr(rule, "tangents", 1))
+        of_this = processes.part(of_all)
+        measure = partial(_along, rule, plan, learner, directions, of_this or of_all[:1])
+        measurements = backend.map(measure, split_batch(batch, pieces, context))
+    else:
+        of_all = split_batch(batch, pieces * processes.size, context)
+        of_this = processes.part(of_all)
+        measurements = backend.map(measure, of_this or of_all[:1])
     for m in measurements:
         if not isinstance(m, Measurement) or not _NEEDED <= m.total.keys():
             raise _no_measurement(rule, m)
     total = reduce(tree.add, (m.total for m in measurements))
+    if not of_this:  # there are more processes: this one adds nothing, in the others' shapes
+        total = tree.map(np.zeros_like, total)
+    total = processes.add(total)
+    if processes.shares == "tangents":
+        total = {**total, "correct": np.rint(total["correct"]).astype(np.int64)}
     estimated = rule.estimate(total, directions, learner, n)
     if not isinstance(estimated, tuple) or len(estimated) != 2:
         raise UsageError(
@@ -251,7 +295,31 @@ def _estimate(
         )
     gradients, rule_state = estimated
     model_state = measurements[-1].model_state
+    if plan.task.couples_examples and processes.shares == "batch":
+        model_state = processes.of_first(model_state)
     return Estimate(gradients, model_state, rule_state, total["loss"] / n, total["correct"])
+
+
+def _along(
+    rule: Rule, plan: Plan, learner: LearnerState, directions: Any, part: Any, shard: Shard
+) -> Measurement:
+    """Do what `measure_along` does; the shard comes last."""
+    return rule.measure_along(plan, learner, directions, shard, part)
+
+
+def scaled(total: dict[str, Any], factor: float) -> dict[str, Any]:
+    """Return what a measurement adds up, so many times."""
+    return tree.map(lambda x: x * factor, total)
+
+
+def require_sum_of_losses(task: Task) -> None:
+    """Raise a UsageError if the loss of a batch cannot be shared by several processes."""
+    if not task.losses_add_up:
+        raise UsageError(
+            "processes share a batch, whose loss must be a sum over examples; "
+            f"{type(task.declared_loss).__name__} needs the whole batch; let them share directions "
+            f"({assigned('share', 'tangents')}), or use one process"
+        )
 
 
 def _no_measurement(rule: Rule, got: Any) -> UsageError:

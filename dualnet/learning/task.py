@@ -160,6 +160,11 @@ class Task:
         """Whether a batch must not be split."""
         return self.couples_examples or self.declared_loss.needs_whole_batch
 
+    @property
+    def losses_add_up(self) -> bool:
+        """Whether the loss of a batch is the sum of losses that need no other example's outputs."""
+        return not (self.declared_loss.couples_examples or self.declared_loss.needs_whole_batch)
+
     def losses(
         self, params: Tree, model_state: Tree, shard: Shard, context: Context
     ) -> tuple[Array, tuple[Array, Tree]]:

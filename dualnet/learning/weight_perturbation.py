@@ -25,11 +25,12 @@ from dualnet.learning.directions.samplers import sampler_of
 from dualnet.learning.directions.weights import (
     IndependentDirections,
     SharedDirections,
+    SomeDirections,
     direction_bytes,
     directions_that_fit,
 )
 from dualnet.learning.plan import Plan
-from dualnet.learning.rule import Measurement, Rule
+from dualnet.learning.rule import Measurement, Rule, scaled
 from dualnet.learning.sites import OUTPUT_LAYERS
 from dualnet.learning.task import LearnerState, Shard, correct
 from dualnet.options import require_choice, require_count
@@ -145,7 +146,7 @@ class WeightPerturbation(Rule):
         self,
         plan: Plan,
         learner: LearnerState,
-        directions: SharedDirections | IndependentDirections,
+        directions: SharedDirections | SomeDirections | IndependentDirections,
         shard: Shard,
     ) -> Measurement:
         perturbed = self.perturbed(plan, learner.params)
@@ -181,6 +182,21 @@ class WeightPerturbation(Rule):
             **exact,
         }
         return Measurement(total, new_state)
+
+    def measure_along(
+        self,
+        plan: Plan,
+        learner: LearnerState,
+        directions: SharedDirections | IndependentDirections,
+        shard: Shard,
+        part: range,
+    ) -> Measurement:
+        """Do as of `Rule`: slopes stand for themselves, and what no direction moves counts once."""
+        measured = self.measure(plan, learner, directions.along(part), shard)
+        of_directions = {n: x for n, x in measured.total.items() if n in ("derivatives", "sums")}
+        others = {n: x for n, x in measured.total.items() if n not in of_directions}
+        total = {**scaled(others, len(part) / self.tangents), **of_directions}
+        return measured._replace(total=total)
 
     def along(
         self, losses: Callable, params: Tree, tangents: Tree

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from dualnet import backends
+from dualnet.backends.processes import ALONE, Processes
 from dualnet.data import AUGMENTATIONS, SOURCES, Dataset
 from dualnet.errors import UsageError
 from dualnet.learning import RULES, Task
@@ -104,7 +105,9 @@ def _with_outputs(model: Model, in_shape: Shape, outputs: int) -> Layer:
     return network
 
 
-def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Trainer:
+def make_trainer(
+    settings: Settings, network: Layer, dataset: Dataset, processes: Processes = ALONE
+) -> Trainer:
     """Return the trainer that the settings describe, with its data on the device if they fit."""
     objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
     backend = backends.get(settings.backend, settings.threads_so_far, settings.matmul_precision)
@@ -136,4 +139,5 @@ def make_trainer(settings: Settings, network: Layer, dataset: Dataset) -> Traine
         output_lr=settings.output_lr,
         clip_norm=settings.clip_norm,
         on_nan=settings.on_nan,
+        processes=processes,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dualnet import tree
+from dualnet.backends.processes import ALONE
 from dualnet.errors import DivergedError
 from dualnet.learning import Batch, LearnerState, estimate_gradient
 from dualnet.learning.task import split_batch
@@ -82,7 +83,8 @@ def diverged(trainer: Trainer, now: TrainState, last: int, what: str) -> Diverge
         last: the number of the last step that was made, from 0.
         what: where it was noticed.
     """
-    began = where_it_began(trainer, now, last)
+    alone = replace(trainer, processes=ALONE)  # each process of several finds the same
+    began = where_it_began(alone, now, last)
     return DivergedError(
         f"diverged {what}; {began and began + '; '}lower {named('lr')} (now {trainer.lr:g}) or "
         f"raise {named('tangents')} if the rule has it; the last good checkpoint is kept"

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from dualnet.backends import Backend
+from dualnet.backends.processes import ALONE, Processes
 from dualnet.data import Dataset
 from dualnet.learning import correct
 from dualnet.nn import Layer
@@ -33,6 +34,7 @@ class Evaluation:
         prepare: turns images as they are in the data set into what the network gets.
         backend: runs the work.
         graph: whether a device may record the work on a batch, and repeat the recording.
+        processes: that share the test images.
     """
 
     network: Layer
@@ -41,6 +43,7 @@ class Evaluation:
     prepare: Callable[[Array], Array]
     backend: Backend
     graph: bool
+    processes: Processes = ALONE
 
     def __call__(self, at: Carried) -> tuple[float, float]:
         """Return mean loss (in nats) and accuracy of the network `at` a state, in evaluation mode.
@@ -51,19 +54,19 @@ class Evaluation:
         n = len(self.dataset.test_images)
         at_once = batch_that_fits(self.dataset.in_shape)
         judged = []
-        for start in range(0, n, at_once):
+        for start in self.processes.part(range(0, n, at_once)):
             part = slice(start, start + at_once)
             images = self.backend.asarray(self.dataset.test_images[part])
             labels = self.backend.asarray(self.dataset.test_labels[part])
             batch = (at.params, at.model_state, at.readout, images, labels)
             judged.append(self._judge_batch((), batch, None, {})[1])
-        losses, hits = (
-            self.backend.to_host(np.stack(x)).tolist() for x in zip(*judged, strict=True)
-        )
+        on_host = [self.backend.to_host(np.stack(x)).tolist() for x in zip(*judged, strict=True)]
+        losses, hits = on_host or ([], [])  # more processes than batches
         total = 0.0
         for loss in losses:
             total += loss  # by `sum`, Python would add with another rounding from version 3.12 on
-        return total / n, sum(hits) / n if self.objective.classifies else math.nan
+        total, right = map(float, self.processes.add((total, sum(hits))))
+        return total / n, right / n if self.objective.classifies else math.nan
 
     @cached_property
     def _judge_batch(self) -> Callable:

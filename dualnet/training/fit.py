@@ -26,6 +26,7 @@ from dualnet.training.resolve import resolve
 from dualnet.training.run import Callback, run
 from dualnet.training.run_folder import RunFolder
 from dualnet.training.settings import AUTO, Settings, build
+from dualnet.training.shared_run import first_goes_ahead, processes_called
 from dualnet.training.trained import FittedNetwork
 from dualnet.types import Shape
 
@@ -60,6 +61,8 @@ def fit(
     resume: bool = False,
     checkpoint_every: str | int | None = None,
     quiet: bool = False,
+    processes: str | None = None,
+    share: str | None = None,
     **settings: Any,
 ) -> FittedNetwork:
     """Train a network, and return it with its history.
@@ -82,6 +85,10 @@ def fit(
         checkpoint_every: how often `run_dir` gets a checkpoint beside that of each epoch, in steps,
             as 100, or minutes, as `"5m"`; None for five minutes, or what it was before.
         quiet: whether the header, progress bars and the lines of epochs are left out.
+        processes: `mpi` to share every batch with the other processes that `mpiexec` has started,
+            each of which calls `fit` with the same arguments; None for this process alone.
+        share: what these have a part of: the examples of each `batch`, or the `tangents`, the
+            directions; None for `batch`.
         **settings: all other settings and options by the names that their flags have on the command
             line, with `_` for `-`: `epochs`, `lr`, `batch_size`, `tangents`, `optimizer`, `seed`,
             `backend`, `recipe`, …
@@ -106,7 +113,8 @@ def fit(
         (20, True)
     """
     _require_callbacks(callbacks)
-    folder = _folder(run_dir, data_dir, checkpoint_every)
+    together = processes_called(processes, share)
+    folder = None if together.rank else _folder(run_dir, data_dir, checkpoint_every)
     named, options = _name_and_options(model)
     _require_said_once(model, examples, options, data_dir, settings)
     choices = {"model": named, "rule": rule, "dataset": _name_of(examples)}
@@ -115,7 +123,8 @@ def fit(
     with nullcontext() if folder is None else folder.claimed():
         if examples is None or isinstance(examples, str):
             # What nobody can do is refused before files are looked for.
-            chosen, dataset = loaded(resolve(given, tables), data_dir, quiet)
+            with first_goes_ahead(together):
+                chosen, dataset = loaded(resolve(given, tables), data_dir, quiet)
         else:
             dataset = _given(examples, {key: settings.get(key) for key in _OF_DATA})
             if not dataset.classes:
@@ -125,9 +134,13 @@ def fit(
         with out_of_memory_explained(chosen):
             network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
         require_memory(chosen, network, dataset.in_shape, len(dataset.train_images))
-        if begun := resume and _holds_the_same_run(folder, chosen):
+        begun = resume and not together.rank and _holds_the_same_run(folder, chosen)
+        if begun:
             chosen = _with_threads_of(folder, chosen)
-        return run(chosen, network, dataset, folder, resume=begun, callbacks=callbacks, quiet=quiet)
+        how: dict[str, Any] = {"resume": begun, "quiet": quiet, "processes": together}
+        if together.rank:
+            how |= {"quiet": True, "callbacks": ()}
+        return run(chosen, network, dataset, folder, **{"callbacks": callbacks, **how})
 
 
 def loaded(settings: Settings, data_dir: str | None, quiet: bool) -> tuple[Settings, Dataset]:

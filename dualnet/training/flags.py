@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from dualnet import backends, data
+from dualnet.backends.processes import SHARES
 from dualnet.errors import UsageError
 from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
 from dualnet.naming import flag, shown
@@ -130,6 +131,16 @@ WHERE_AND_HOW_TO_REPORT: Flags = {
     },
     "--shards": _INT
     | {"help": "pieces that a batch is cut into, to bound memory; default one for each thread"},
+    "--processes": {
+        "metavar": "NAME",
+        "help": "share every batch with the other processes that mpiexec has started: mpi; default "
+        "this process alone",
+    },
+    "--share": _one_of(SHARES)
+    | {
+        "help": "what processes have a part of: batch, the examples of each batch; tangents, the "
+        "directions; default batch"
+    },
     "--no-graph": {
         "dest": "graph",
         "action": "store_false",

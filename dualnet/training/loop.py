@@ -15,6 +15,7 @@ from dualnet import tree
 from dualnet.analysis import Point, compare
 from dualnet.backends import Backend
 from dualnet.backends.blas import threads_for
+from dualnet.backends.processes import ALONE, Processes
 from dualnet.data import Dataset, batches
 from dualnet.data.augment import Augmentation
 from dualnet.learning import (
@@ -77,6 +78,7 @@ class Trainer:
         head_lr, output_lr: factors of the learning rate; see `rates.rate_factors`.
         clip_norm: the norm to which larger gradients are scaled down; None to leave them.
         on_nan: what a number that is not finite does: `stop` the run, or `skip` its step.
+        processes: that share each batch and each evaluation; every one makes all steps.
     """
 
     task: Task
@@ -101,6 +103,7 @@ class Trainer:
     output_lr: float = 1.0
     clip_norm: float | None = None
     on_nan: str = "stop"
+    processes: Processes = ALONE
 
     @cached_property
     def plan(self) -> Plan:
@@ -277,7 +280,8 @@ class Trainer:
         inputs, targets = self.inputs_of(batch, key)
         learner = LearnerState(carried.params, carried.model_state, carried.rule_state)
         done = estimate_gradient(
-            self.rule, self.plan, learner, Batch(inputs, targets), key, self.backend, self.pieces
+            *(self.rule, self.plan, learner, Batch(inputs, targets), key),
+            *(self.backend, self.pieces, self.processes),
         )
         lr = self.lr * now.lr_factor
         params, opt_state = self.optimizer.apply(
@@ -382,12 +386,8 @@ class Trainer:
     def _evaluation(self) -> Evaluation:
         """The evaluation of all states of the run."""
         return Evaluation(
-            self.task.network,
-            self.objective,
-            self.dataset,
-            self.prepare,
-            self.backend,
-            self.graph,
+            *(self.task.network, self.objective, self.dataset, self.prepare),
+            *(self.backend, self.graph, self.processes),
         )
 
     def prepare(self, images: Array, key: Key | None = None) -> Array:

@@ -131,6 +131,10 @@ class Report:
         }
         if chosen.objective not in ("supervised", "regression"):
             lines["objective"] = _with_options(chosen.objective, chosen.objective_options)
+        if trainer.processes.size > 1:
+            lines["processes"] = (
+                f"{trainer.processes.size}, which share the {trainer.processes.shares}"
+            )
         if self._threads:
             lines["threads"] = self._threads
         if len(start.history):

@@ -12,6 +12,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.analysis import TOTAL
+from dualnet.backends.processes import ALONE, Processes
 from dualnet.console import say
 from dualnet.data import Dataset
 from dualnet.data.fingerprint import fingerprint
@@ -33,6 +34,7 @@ from dualnet.training.restored import of_best, read_best, require_fitting, resto
 from dualnet.training.run_folder import BEST, DIVERGED, NETWORK, SUMMARY, RunFolder
 from dualnet.training.same_network import require_same_run
 from dualnet.training.settings import Settings
+from dualnet.training.shared_run import begun_alike, require_alike, require_sharable
 from dualnet.training.state import Carried, TrainState
 from dualnet.training.thread_choice import with_threads
 from dualnet.training.trained import FittedNetwork, Trained, parts_of
@@ -55,6 +57,7 @@ def run(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     quiet: bool = False,
+    processes: Processes = ALONE,
 ) -> FittedNetwork:
     """Train and evaluate, and fill the run folder if there is one.
 
@@ -66,18 +69,24 @@ def run(
         resume: whether the folder holds a checkpoint to go on from.
         callbacks: called after each epoch.
         quiet: whether header, progress bars and the lines of epochs are left out.
+        processes: that train together; the first one has folder and callbacks, the others neither.
 
     Raises:
         DivergedError, DataError, UsageError, BackendError: see `dualnet.errors`.
     """
     with nullcontext() if folder is None else folder.claimed(), out_of_memory_explained(settings):
-        trainer = make_trainer(settings, network, dataset)
+        trainer = make_trainer(settings, network, dataset, processes)
+        require_sharable(settings, trainer)
         settings, trainer, threads = with_threads(settings, trainer)
         if folder is None:
             one = Run(settings, trainer, callbacks)
         else:
             data = fingerprint(dataset, trainer.backend.to_host)
             one = KeptRun(settings, trainer, folder, data, resume, callbacks)
+        one.start = begun_alike(one.start, processes)
+        one.given_before = processes.bytes_given
+        if one.done is None and trainer.is_over(one.start):  # as the first process knows already
+            one.finish(one.start, [])
         if one.done is not None:
             return one.fitted(one.start)
         report = Report(
@@ -86,9 +95,10 @@ def run(
         report.begin(one.start)
 
         def on_epoch(state: TrainState) -> bool:
+            require_alike(state.carried, processes)
             one.save_epoch(state)
             report.epoch([state])
-            return one.call_back(state)
+            return bool(processes.of_first(one.call_back(state)))
 
         try:
             now, step_seconds = trainer.train(one.start, on_epoch, one.save, one.is_due, quiet)
@@ -110,9 +120,11 @@ class Run:
         start: the state from which the run goes on.
         done: the summary of a run that has reached its end; None before.
         differs: what is not as it was when the run began; see `surroundings.what_differs`.
+        given_before: how many bytes its process had given to others when the steps began.
     """
 
     differs = ""
+    given_before = 0
 
     def __init__(self, settings: Settings, trainer: Trainer, callbacks: Sequence[Callback] = ()):
         self._began = time.perf_counter()
@@ -167,8 +179,17 @@ class Run:
             **last_cosine(now.comparisons),
             **({"skipped_steps": int(now.skipped)} if settings.on_nan == "skip" else {}),
             **published(settings),
+            **self._shared(len(step_seconds)),
         }
         return self.done
+
+    def _shared(self, steps: int) -> dict[str, Any]:
+        """Return how many processes have shared the run, and what that took; none for one."""
+        processes = self.trainer.processes
+        if processes.size == 1:
+            return {}
+        given = processes.bytes_given - self.given_before
+        return {"processes": processes.size, "bytes_per_step": given / steps if steps else None}
 
     def fitted(self, now: TrainState) -> FittedNetwork:
         """Return the network at the end of the run, which has a summary."""

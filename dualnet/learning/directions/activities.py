@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from dualnet.backends.overridable import stack
 from dualnet.errors import UsageError
 from dualnet.learning.cut_pass import DrawAtSite
 from dualnet.learning.plan import Plan
-from dualnet.learning.rule import Rule
-from dualnet.learning.task import Shard
-from dualnet.naming import did_you_mean
+from dualnet.learning.rule import Measurement, Rule, scaled
+from dualnet.learning.task import LearnerState, Shard
+from dualnet.naming import assigned, did_you_mean
 from dualnet.options import require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -33,12 +33,14 @@ class ActivityDirections:
         draw_array: the backend's `normal` or `signs`.
         k: how many directions.
         shared: whether all examples of the batch have the same.
+        first: the number of the first of them, as some of more directions.
     """
 
     key: Key
     draw_array: Callable[..., Array]
     k: int
     shared: bool = False
+    first: int = 0
 
     @classmethod
     def by_name(cls, sampler: str, key: Key, backend: Backend, k: int) -> ActivityDirections:
@@ -57,7 +59,10 @@ class ActivityDirections:
             shape, first = z.shape, shard.context.start * (z.size // max(1, len(z)))
             if self.shared:
                 shape, first = (1, *z.shape[1:]), 0
-            drawn = [self.draw_array(site.fold_in(i), shape, z.dtype, first) for i in range(self.k)]
+            drawn = [
+                self.draw_array(site.fold_in(self.first + i), shape, z.dtype, first)
+                for i in range(self.k)
+            ]
             u = stack(drawn) if self.k > 1 else drawn[0][None]
             if self.shared:
                 u = np.repeat(u, len(z), axis=1)
@@ -84,6 +89,29 @@ class DrawsActivities(Rule):
         self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int
     ) -> ActivityDirections:
         return ActivityDirections.by_name(self.sampler, key, backend, self.tangents)
+
+    def measure_along(
+        self,
+        plan: Plan,
+        learner: LearnerState,
+        directions: ActivityDirections,
+        shard: Shard,
+        part: range,
+    ) -> Measurement:
+        """Do as of `Rule`: what each direction gives is averaged, and so are the parts.
+
+        Raises:
+            UsageError: the rule does not take the mean over directions.
+        """
+        aggregate = getattr(self, "aggregate", "mean")
+        if aggregate != "mean":
+            raise UsageError(
+                f"{assigned('aggregate', aggregate)} needs all directions of an activity in one "
+                f"process; let processes share the batch: {assigned('share', 'batch')}"
+            )
+        some = replace(directions, k=len(part), first=part.start)
+        measured = self.measure(plan, learner, some, shard)
+        return measured._replace(total=scaled(measured.total, len(part) / directions.k))
 
 
 def require_sampler(rule: str, tangents: int, sampler: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,6 +159,10 @@ class SharedDirections:
         several = len(contributions) > 1
         return {"derivatives": concatenate(contributions) if several else contributions[0]}
 
+    def along(self, part: range) -> SomeDirections:
+        """Return some of the directions."""
+        return SomeDirections(self, part)
+
     def gradients(self, total: dict[str, Any], n: int, aggregate: Aggregation) -> Tree:
         """Return the estimate from what all shards measured.
 
@@ -268,6 +272,46 @@ class SharedDirections:
 
 
 @dataclass(frozen=True)
+class SomeDirections:
+    """Some of k directions; what they measure adds up with what the others do.
+
+    Attributes:
+        every: all k directions.
+        part: which of them.
+    """
+
+    every: SharedDirections
+    part: range
+
+    @property
+    def examples(self) -> int:
+        """How many examples the batch has."""
+        return self.every.examples
+
+    def passes(self, most: int, shard: Shard) -> Iterator[Tree]:
+        """Yield the directions for one shard, at most so many at once."""
+        most = min(most, self.every.chunk)
+        for start in range(self.part.start, self.part.stop, most):
+            stop = min(start + most, self.part.stop)
+            if self.every.whole is None:
+                yield self.every.draw(start, stop)
+            else:
+                which = slice(start, stop)
+                yield tree.map(lambda t: directions_at(t, which), self.every.whole)  # noqa: B023
+
+    def contribution(self, d: Array, tangents: Tree) -> Array:
+        """Return what a pass adds to the measurement; see `SharedDirections`."""
+        return self.every.contribution(d, tangents)
+
+    def together(self, contributions: list) -> dict[str, Any]:
+        """Return the derivatives along all k directions, 0 along the others."""
+        own = concatenate(contributions)
+        all_k = np.zeros_like(own, shape=(self.every.k, *own.shape[1:]))
+        all_k[self.part.start : self.part.stop] = own
+        return {"derivatives": all_k}
+
+
+@dataclass(frozen=True)
 class IndependentDirections:
     """k random directions of a tree of parameters for every example of a batch.
 
@@ -275,6 +319,7 @@ class IndependentDirections:
         key: names all draws; direction i of example j depends on it, the leaf's path, i and j.
         params, sampler, k, examples, answers: as in `SharedDirections`.
         coupled: whether examples move each other's losses, so that each answers to their sum.
+        part: which of the k directions; None for all.
     """
 
     key: Key
@@ -285,14 +330,20 @@ class IndependentDirections:
     examples: int
     answers: Answers
     coupled: bool
+    part: range | None = None
+
+    def along(self, part: range) -> IndependentDirections:
+        """Return some of the directions."""
+        return replace(self, part=part)
 
     def passes(self, most: int, shard: Shard) -> Iterator[Tree]:
         """Yield those of a shard's examples, at most so many of each at once."""
         first, n = shard.context.start, len(shard.inputs)
-        for start in range(0, self.k, most):
+        part = self.part or range(self.k)
+        for start in range(0, len(part), most):
             drawn = [
                 self.sampler.draw(self.backend, self.key.fold_in(i), self.params, first, first + n)
-                for i in range(start, min(start + most, self.k))
+                for i in part[start : start + most]
             ]
             yield tree.map(lambda *ts: PerExample(join_directions(ts), n), *drawn)
 

@@ -1,0 +1,197 @@
+"""Several processes by MPI, the Message Passing Interface, which every cluster has.
+
+Nothing is pickled: arrays go as their bytes, and what describes them as JSON.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from functools import cache, reduce
+from typing import Any, TypeVar
+
+import numpy as np
+
+from dualnet import tree
+from dualnet.backends.processes import Processes, part_of
+from dualnet.errors import BackendError, DualnetError, UsageError
+from dualnet.tree import Tree
+
+T = TypeVar("T")
+
+FEW = 1 << 16
+"""Up to so many bytes, each process gets the numbers of all others, and adds them up itself."""
+
+
+PATIENCE = 5.0
+"""For how many seconds a process that has met an error lets the first one speak of its own."""
+
+
+class MpiProcesses:
+    """The processes that `mpiexec` has started.
+
+    Few numbers are gathered, and every process adds them up in the order of the processes: the sum
+    is then, bit for bit, that of one process with as many shards.  Many are added up by MPI on the
+    way, so that none has to hold those of all others.
+
+    While it waits, a process asks again and again whether the others have come, and does not sit in
+    a call of the library: so Ctrl-C reaches it.
+
+    Args:
+        communicator: of `mpi4py`, with all processes.
+        shares: one of `SHARES`.
+
+    Attributes:
+        shares, rank, size, bytes_given: see `Processes`.
+        seconds_waited: how long this process has waited for others so far.
+    """
+
+    def __init__(self, communicator: Any, shares: str = "batch"):
+        self._communicator = communicator
+        self.shares = shares
+        self.rank: int = communicator.rank
+        self.size: int = communicator.size
+        self.bytes_given = 0
+        self.seconds_waited = 0.0
+        self._failed: int | None = None
+        atexit.register(self._end_all_if_failed)
+
+    def part(self, items: Sequence[T]) -> Sequence[T]:
+        return part_of(items, self.rank, self.size)
+
+    def add(self, one: Tree) -> Tree:
+        leaves = _arrays_in(one)
+        if sum([leaf.nbytes for leaf in leaves]) <= FEW:
+            return _put_back(one, reduce(_added, self._gathered(leaves)))
+        return _put_back(one, self._reduced(leaves))
+
+    def of_first(self, one: Tree) -> Tree:
+        leaves = _arrays_in(one)
+        shapes = self._described(leaves)
+        if len(shapes) != len(leaves):
+            raise UsageError(
+                f"processes: expected a tree of {len(shapes)} leaves as the first process has it, "
+                f"got {len(leaves)} in process {self.rank}; give all processes the same settings"
+            )
+        if self.rank:
+            leaves = [np.empty(shape, dtype) for dtype, shape in shapes]
+        sent = _bytes_of(leaves)
+        self._wait(self._communicator.Ibcast(sent))
+        self._count(len(sent) if self.rank == 0 else 0)
+        return _put_back(one, _arrays_from(sent, leaves))
+
+    def _described(self, leaves: list[np.ndarray]) -> list[tuple[str, list[int]]]:
+        """Return dtype and shape of each leaf of the first process."""
+        text = json.dumps([[leaf.dtype.str, leaf.shape] for leaf in leaves]).encode()
+        length = np.array(len(text))
+        self._wait(self._communicator.Ibcast(length))
+        sent = (
+            np.frombuffer(text, np.uint8).copy() if self.rank == 0 else np.empty(length, np.uint8)
+        )
+        self._wait(self._communicator.Ibcast(sent))
+        return json.loads(sent.tobytes())
+
+    def _gathered(self, leaves: list[np.ndarray]) -> list[list[np.ndarray]]:
+        """Return the leaves of every process."""
+        sent = _bytes_of(leaves)
+        received = np.empty((self.size, len(sent)), np.uint8)
+        self._count(len(sent))
+        self._wait(self._communicator.Iallgather(sent, received))
+        return [_arrays_from(row, leaves) for row in received]
+
+    def _reduced(self, leaves: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the sums of leaves over all processes, added up by MPI, a dtype at a time."""
+        sums: list[np.ndarray] = list(leaves)
+        # In the order of the tree, which all share; that of a set depends on the process.
+        for dtype in dict.fromkeys([leaf.dtype for leaf in leaves]):
+            which = [i for i, leaf in enumerate(leaves) if leaf.dtype == dtype]
+            sent = np.concatenate([leaves[i].ravel() for i in which])
+            received = np.empty_like(sent)
+            self._count(sent.nbytes)
+            self._wait(self._communicator.Iallreduce(sent, received))
+            ends = np.cumsum([leaves[i].size for i in which])[:-1]
+            for i, part in zip(which, np.split(received, ends), strict=True):
+                sums[i] = part.reshape(leaves[i].shape)
+        return sums
+
+    def _count(self, given: int) -> None:
+        self.bytes_given += given
+
+    def _wait(self, request: Any) -> None:
+        """Wait until all processes have come to the same exchange."""
+        began = time.perf_counter()
+        while not request.Test():
+            time.sleep(0)  # others may need the core
+        self.seconds_waited += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def ending_together(self) -> Iterator[None]:
+        """End all processes if an error leaves the block, once this one has said why.
+
+        Where all have met the same error, the first one says so, and writes what it has to, while
+        the others hold their peace.
+        """
+        try:
+            yield
+        except BaseException as error:
+            self._failed = error.exit_code if isinstance(error, DualnetError) else 1
+            if self.rank:
+                time.sleep(PATIENCE)
+            raise
+
+    def _end_all_if_failed(self) -> None:
+        if self._failed is not None:
+            self._communicator.Abort(self._failed)
+
+
+def _arrays_in(one: Tree) -> list[np.ndarray]:
+    """Return the leaves of a tree as arrays, but those that are None."""
+    return [np.asarray(leaf) for leaf in tree.leaves(one) if leaf is not None]
+
+
+def _put_back(one: Tree, arrays: list[np.ndarray]) -> Tree:
+    """Return the tree with other arrays, where its leaves are not None."""
+    others = iter(arrays)
+    return tree.map(lambda leaf: None if leaf is None else next(others), one)
+
+
+def _added(one: list[np.ndarray], other: list[np.ndarray]) -> list[np.ndarray]:
+    return [a + b for a, b in zip(one, other, strict=True)]
+
+
+def _bytes_of(leaves: list[np.ndarray]) -> np.ndarray:
+    """Return the bytes of arrays, one after the other."""
+    return np.frombuffer(b"".join([leaf.tobytes() for leaf in leaves]), np.uint8).copy()
+
+
+def _arrays_from(row: np.ndarray, like: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the arrays whose bytes these are, of the dtypes and shapes of some others."""
+    arrays, at = [], 0
+    for leaf in like:
+        part = row[at : at + leaf.nbytes].tobytes()
+        arrays.append(np.frombuffer(part, leaf.dtype).reshape(leaf.shape).copy())
+        at += leaf.nbytes
+    return arrays
+
+
+@cache
+def world(shares: str = "batch") -> Processes:
+    """Return all processes that `mpiexec` has started, of which this is one.
+
+    Args:
+        shares: one of `SHARES`.
+
+    Raises:
+        BackendError: mpi4py is not installed, or finds no MPI.
+    """
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no library
+        raise BackendError(
+            "processes mpi needs mpi4py and an MPI library, which pip install "
+            f'"dualnet[mpi]" brings ({error}); then start it by mpiexec -n 4 dualnet train …'
+        ) from error
+    return MpiProcesses(MPI.COMM_WORLD, shares)

@@ -1,0 +1,107 @@
+"""A run that several processes share: how it begins alike in all of them, and stays alike.
+
+Every process makes every step, from the same sums, so that each has all parameters.  Only the first
+one has a folder, prints and calls callbacks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from dualnet import tree
+from dualnet.backends import mpi
+from dualnet.backends.processes import ALONE, SHARES, Processes
+from dualnet.errors import DualnetError, UsageError
+from dualnet.learning.rule import require_sum_of_losses
+from dualnet.naming import assigned, named
+from dualnet.options import require_choice
+from dualnet.training.loop import Trainer
+from dualnet.training.settings import AUTO, Settings
+from dualnet.training.state import Carried, TrainState
+
+NAMES = ("mpi",)
+"""The names that `processes_called` knows."""
+
+
+def processes_called(name: str | None, share: str | None) -> Processes:
+    """Return the processes that train together, by the name of what has started them.
+
+    Args:
+        name: `mpi`, for those of `mpiexec`; None for this one alone.
+        share: what they have a part of, one of `SHARES`; None for `batch`.
+
+    Raises:
+        UsageError: there is no such name, or nobody to share with.
+        BackendError: MPI is not there.
+    """
+    if share is not None:
+        require_choice("", named("share"), share, SHARES)
+    if name is None:
+        if share is not None:
+            raise UsageError(
+                f"{assigned('share', share)} is of no use to one process; "
+                f"add {assigned('processes', 'mpi')}"
+            )
+        return ALONE
+    require_choice("", named("processes"), name, NAMES)
+    return mpi.world(share or "batch")
+
+
+def require_sharable(settings: Settings, trainer: Trainer) -> None:
+    """Raise a UsageError if several processes are to share a run and cannot."""
+    if trainer.processes.size == 1:
+        return
+    if trainer.processes.shares == "batch":
+        require_sum_of_losses(trainer.task)
+    if settings.backend != "numpy":
+        raise UsageError(
+            f"{assigned('backend', settings.backend)} is not there for several processes yet; "
+            f"use {assigned('backend', 'numpy')}, or one process"
+        )
+    if settings.threads == AUTO:
+        raise UsageError(
+            f"{assigned('threads', AUTO)}: several processes would choose differently; give a "
+            "number of threads"
+        )
+
+
+@contextmanager
+def first_goes_ahead(processes: Processes) -> Iterator[None]:
+    """Let the first process do something before the others, which then find what it leaves.
+
+    So files are downloaded once, and decoded once.
+    """
+    if processes.rank:
+        processes.of_first(())
+    yield
+    if not processes.rank:
+        processes.of_first(())
+
+
+def begun_alike(start: TrainState, processes: Processes) -> TrainState:
+    """Return the state from which all processes go on, that of the first one."""
+    return TrainState.from_trees(processes.of_first(start.as_trees()))
+
+
+def require_alike(carried: Carried, processes: Processes) -> None:
+    """Raise an error if a process has other parameters than the first one.
+
+    All of them compute the same from the same sums.  Processors of different kinds may round
+    differently; then parameters would drift apart without a word.
+    """
+    if processes.size == 1:
+        return
+    digest = hashlib.blake2b(digest_size=8)
+    for leaf in tree.leaves(carried.params):
+        digest.update(leaf.tobytes())
+    own = np.frombuffer(digest.digest(), np.uint64)
+    if own != processes.of_first(own):
+        raise DualnetError(
+            f"processes: expected in process {processes.rank} the parameters of the first one, got "
+            "others; processors of different kinds round differently: start all processes on "
+            "machines of one kind"
+        )

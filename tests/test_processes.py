@@ -1,0 +1,389 @@
+"""Several processes that share a run: what they sum up, by threads that stand for them, and by MPI.
+
+The tests of MPI start `mpiexec`; they skip where the extra `mpi` is not installed.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import peers
+import pytest
+from learning_problems import EVERY_RULE, assert_close, problem
+
+from dualnet import tree
+from dualnet.backends import NumpyBackend, mpi
+from dualnet.backends.processes import ALONE, part_of
+from dualnet.command import train
+from dualnet.console import exit_code
+from dualnet.errors import UsageError
+from dualnet.learning import (
+    WEIGHT_AGGREGATIONS,
+    Backprop,
+    Batch,
+    ControlVariate,
+    GreedyWeightPerturbation,
+    LearnerState,
+    Plan,
+    Task,
+    WeightPerturbation,
+    estimate_gradient,
+)
+from dualnet.nn import Activation, BatchNorm, InfoNCE, Linear, Sequential, tanh
+
+ROOT = Path(__file__).parent.parent
+SIZES = (2, 3, 4)
+WITH_NORM = (
+    ("hidden", Linear(5)),
+    ("norm", BatchNorm()),
+    ("tanh", Activation(tanh)),
+    ("output", Linear(3)),
+)
+
+
+class Pretended:
+    """One of several threads that stand for processes, and meet at a barrier."""
+
+    def __init__(self, rank, size, shares, barrier, table):
+        self.shares, self.rank, self.size, self._barrier, self._table = (
+            shares,
+            rank,
+            size,
+            barrier,
+            table,
+        )
+        self.bytes_given = 0
+
+    def part(self, items):
+        return part_of(items, self.rank, self.size)
+
+    def _of_all(self, one):
+        self._table[self.rank] = one
+        self._barrier.wait(60)
+        of_all = [self._table[rank] for rank in range(self.size)]
+        self._barrier.wait(60)
+        return of_all
+
+    def add(self, one):
+        first, *others = self._of_all(one)
+        for other in others:
+            first = tree.add(first, other)
+        return first
+
+    def of_first(self, one):
+        return self._of_all(one)[0]
+
+
+def together(size, f, shares="batch"):
+    """What `f(processes)` returns in each of so many pretended processes."""
+    barrier, table, results = threading.Barrier(size), {}, {}
+
+    def one(rank):
+        try:
+            results[rank] = f(Pretended(rank, size, shares, barrier, table))
+        except BaseException as error:
+            results[rank] = error
+            barrier.abort()
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results.values():
+        if isinstance(result, BaseException):
+            raise result
+    return [results[rank] for rank in range(size)]
+
+
+def test_parts_are_consecutive_of_nearly_equal_length_and_together_all():
+    for size in range(1, 6):
+        for n in range(9):
+            parts = [part_of(range(n), rank, size) for rank in range(size)]
+            assert [i for part in parts for i in part] == list(range(n))
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def estimated(p, rule, key, processes=ALONE):
+    """One step of the whole batch, shared by processes."""
+    at = p.plan, p.learner(p.rule_state(rule)), p.batch, key, NumpyBackend()
+    return estimate_gradient(rule, *at, processes=processes)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
+def test_processes_estimate_together_what_one_does(rule, size, rng, key):
+    p = problem(rng, key, n=7)
+    alone = estimated(p, rule, key)
+    for done in together(size, lambda processes: estimated(p, rule, key, processes)):
+        assert_close(done.gradients, alone.gradients, 1e-12)
+        if tree.leaves(alone.rule_state):
+            assert_close(done.rule_state, alone.rule_state, 1e-12)
+        assert np.isclose(done.loss, alone.loss, rtol=1e-12, atol=0)
+        assert done.correct == alone.correct
+
+
+SHARING_TANGENTS = [
+    *(rule for rule in EVERY_RULE if getattr(rule, "tangents", 1) > 1),
+    *(WeightPerturbation(5, aggregate=name) for name in WEIGHT_AGGREGATIONS),
+    WeightPerturbation(5, tangent_chunk=2),
+    WeightPerturbation(5, sampler="rank-one", tangent_chunk=2, aggregate="projection"),
+    GreedyWeightPerturbation(5, aggregate="projection"),
+    ControlVariate(tangents=3, guess="last", feedback_rate=0.5),
+]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("rule", SHARING_TANGENTS, ids=str)
+def test_processes_that_share_directions_estimate_what_one_does(rule, size, rng, key):
+    p = problem(rng, key, *WITH_NORM, n=7)
+    alone = estimated(p, rule, key)
+    share = lambda: together(  # noqa: E731
+        size, lambda processes: estimated(p, rule, key, processes), "tangents"
+    )
+    if getattr(rule, "aggregate", "") == "projection" and not isinstance(rule, WeightPerturbation):
+        with pytest.raises(UsageError, match="aggregate='projection' needs all directions"):
+            share()
+        return
+    for done in share():
+        assert_close(done.gradients, alone.gradients, 1e-11)
+        assert_close(done.model_state, alone.model_state, 1e-15)
+        if tree.leaves(alone.rule_state):
+            assert_close(done.rule_state, alone.rule_state, 1e-11)
+        assert np.isclose(done.loss, alone.loss, rtol=1e-12, atol=0)
+        assert done.correct == alone.correct
+
+
+def test_a_rule_without_directions_shares_the_batch_alone(rng, key):
+    p = problem(rng, key)
+    with pytest.raises(UsageError, match="Backprop has no directions that processes could share"):
+        together(2, lambda processes: estimated(p, Backprop(), key, processes), "tangents")
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
+def test_a_process_without_examples_adds_nothing(rule, rng, key):
+    p = problem(rng, key, n=2)
+    alone = estimated(p, rule, key)
+    for done in together(4, lambda processes: estimated(p, rule, key, processes)):
+        assert_close(done.gradients, alone.gradients, 1e-12)
+        assert done.correct == alone.correct
+
+
+def test_each_process_normalizes_by_its_own_examples_and_has_the_first_one_s_statistics(rng, key):
+    p = problem(rng, key, *WITH_NORM, n=6)
+    halves = [replace(p, x=p.x[part], labels=p.labels[part]) for part in (slice(0, 3), slice(3, 6))]
+    one, other = (estimated(half, Backprop(), key) for half in halves)
+    for done in together(2, lambda processes: estimated(p, Backprop(), key, processes)):
+        mean = tree.map(lambda a, b: (a + b) / 2, one.gradients, other.gradients)
+        assert_close(done.gradients, mean, 1e-12)
+        assert_close(done.model_state, one.model_state, 1e-15)
+
+
+def test_a_loss_that_needs_the_whole_batch_is_not_shared(rng, key):
+    network = Sequential({"output": Linear(3)})
+    params, state, _ = network.init(key, (4,))
+    x = rng.normal(size=(6, 4)).astype(np.float32)
+    plan = Plan.of(Task(network, InfoNCE()), params, state, x)
+    at = plan, LearnerState(params, state, {}), Batch(x, np.arange(6)), key, NumpyBackend()
+    with pytest.raises(UsageError, match="InfoNCE needs the whole batch; let them share dir"):
+        together(2, lambda processes: estimate_gradient(Backprop(), *at, processes=processes))
+
+
+# --- by MPI ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mpiexec():
+    """`mpiexec(size, *words)` starts so many processes of Python, and returns what they did."""
+    peers.peer("mpi4py", "mpi")
+    beside = Path(sys.executable).with_name("mpiexec")
+    program = str(beside) if beside.exists() else shutil.which("mpiexec")
+    assert program, "mpi4py is here and mpiexec is not"
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+    def start(size, *words, wait=True):
+        command = [program, "-n", str(size), sys.executable, *map(str, words)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+        if not wait:
+            return process
+        try:
+            out, err = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return start
+
+
+SHORT = ("--epochs", 2, "--limit-train", 300, "--limit-test", 100, "--width", 16, "--quiet")
+SHARED = ("-m", "dualnet", "train", "--processes", "mpi", *SHORT)
+
+
+def kept(folder):
+    """The arrays of a run's checkpoint, but for its times."""
+    with np.load(folder / "checkpoint.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays["history"] = arrays.pop("history:")[:, :-1]  # the last column is seconds
+    del arrays["sums:"]
+    return arrays
+
+
+RUNS = {
+    "fg-w": ("--rule", "fg-w", "--tangents", 4, "--sampler", "rank-one"),
+    "fg-a": ("--rule", "fg-a", "--dtype", "float64"),
+    "fdfa, batch of 7": ("--rule", "fdfa", "--dtype", "float64", "--batch-size", 7),
+    "fg-a, shared tangents": (
+        *("--rule", "fg-a", "--tangents", 5, "--dtype", "float64", "--share", "tangents"),
+    ),
+    "bp, large sums": ("--rule", "bp", "--dtype", "float64", "--width", 128),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_that_processes_share_is_that_of_one(name, mpiexec, tmp_path):
+    """To rounding, which a whole run enlarges.  Few numbers are added as by shards: bit for bit."""
+    flags = RUNS[name]
+    of_one = flags[: flags.index("--share")] if "--share" in flags else flags
+    train.main([*map(str, (*SHORT, *of_one, "--run-dir", tmp_path / "one"))])
+    alone = kept(tmp_path / "one")
+    for size in (2, 3):
+        folder = tmp_path / str(size)
+        done = mpiexec(size, *SHARED, *flags, "--run-dir", folder)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("accuracy") == 1  # the first process alone prints
+        for path, x in kept(folder).items():
+            bound = 1e-4 if "float64" not in flags else 1e-9
+            np.testing.assert_allclose(x, alone[path], rtol=bound, atol=bound, err_msg=path)
+    if name == "fg-w":
+        shards = tmp_path / "shards"
+        train.main([*map(str, (*SHORT, *flags, "--shards", 3, "--run-dir", shards))])
+        for path, x in kept(shards).items():
+            assert np.array_equal(x, kept(tmp_path / "3")[path]), path
+
+
+def test_fg_w_gives_k_slopes_a_loss_and_a_count(mpiexec, tmp_path):
+    flags = ("--rule", "fg-w", "--tangents", 64, "--run-dir", tmp_path / "run", "--json")
+    summary = json.loads(mpiexec(2, *SHARED, *flags).stdout)
+    assert summary["processes"] == 2
+    slopes_loss_and_count = 64 * 4 + 4 + 8
+    of_evaluation_and_names = 8 + 8 + 100  # once an epoch
+    steps = 10  # of 32 examples
+    assert 0 <= summary["bytes_per_step"] - slopes_loss_and_count < of_evaluation_and_names / steps
+
+
+def test_a_run_goes_on_with_another_number_of_processes(mpiexec, tmp_path):
+    flags = ("--rule", "fg-a", "--dtype", "float64", "--schedule", "constant")
+    half, whole = tmp_path / "half", tmp_path / "whole"
+    assert mpiexec(3, *SHARED, *flags, "--run-dir", half).returncode == 0
+    resume = ("-m", "dualnet", "train", "--resume", half, "--epochs", 3, "--quiet")
+    done = mpiexec(2, *resume, "--processes", "mpi")
+    assert done.returncode == 0, done.stderr
+    again = mpiexec(2, *resume, "--processes", "mpi")  # it has reached its end
+    assert again.returncode == 0 and "after 3 epochs" in again.stdout, again.stderr
+    train.main([*map(str, (*SHORT, *flags, "--epochs", 3, "--run-dir", whole))])
+    for path, x in kept(half).items():
+        np.testing.assert_allclose(x, kept(whole)[path], rtol=1e-9, atol=1e-9, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "says"),
+    [
+        (("--rule", "nope"), 2, "--rule: expected one of"),
+        (("--seeds", 1, 2), 2, "--seeds is of no use to --processes"),
+        (("--rule", "bp", "--share", "tangents"), 2, "Backprop has no directions"),
+        (("--threads", "auto"), 2, "several processes would choose differently"),
+        (("--objective", "contrastive"), 2, "InfoNCE needs the whole batch"),
+        (("--rule", "bp", "--optimizer", "sgd", "--lr", 1e6), 4, "diverged"),
+    ],
+    ids=lambda x: str(x)[:30],
+)
+def test_an_error_ends_all_processes_and_is_said_once(flags, code, says, mpiexec, tmp_path):
+    done = mpiexec(3, *SHARED, *flags, "--run-dir", tmp_path / "run")
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count(says) == 1
+
+
+def pids_of(folder):
+    """The processes of Python that have a folder in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:  # it has ended
+                continue
+            if str(folder).encode() in words and b"-n" not in words:
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/cmdline").exists(), reason="it looks for processes in /proc"
+)
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_run_which_goes_on_to_the_same_numbers(victim, mpiexec, tmp_path):
+    flags = ("--rule", "fg-w", "--tangents", 4, "--epochs", 40, "--checkpoint-every", 5)
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    process = mpiexec(2, *SHARED, *flags, "--run-dir", folder, wait=False)
+    while not (folder / "metrics.csv").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    os.kill(pids_of(folder)[victim], signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert process.returncode != 0 and not pids_of(folder)
+    resume = ("-m", "dualnet", "train", "--resume", folder, "--quiet", "--processes", "mpi")
+    done = mpiexec(2, *resume)
+    assert done.returncode == 0, done.stderr
+    assert mpiexec(2, *SHARED, *flags, "--run-dir", whole).returncode == 0
+    for path, x in kept(folder).items():
+        assert np.array_equal(x, kept(whole)[path]), path
+
+
+def test_parameters_that_drift_apart_are_noticed(mpiexec, tmp_path):
+    program = tmp_path / "drift.py"
+    program.write_text(
+        "import numpy as np\n"
+        "from dualnet.backends import mpi\n"
+        "from dualnet.training.shared_run import require_alike\n"
+        "from dualnet.training.state import Carried\n"
+        "world = mpi.world()\n"
+        "with world.ending_together():\n"
+        "    params = {'w': np.full(3, 1.0 + 1e-16 + world.rank * 2**-52)}\n"
+        "    require_alike(Carried(params, {}, {}, {}, {}), world)\n"
+    )
+    done = mpiexec(2, program)
+    assert done.returncode == 1
+    assert "expected in process 1 the parameters of the first one" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--processes", "mpi", "--share", "halves"), "expected one of batch, tangents, got 'hal"),
+        (("--share", "tangents"), "--share tangents is of no use to one process; add --processes"),
+        (("--processes", "threads"), "--processes: expected one of mpi, got 'threads'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_shared_is_refused(flags, says, capsys):
+    assert exit_code("dualnet train", train.main, flags) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_without_mpi_the_flag_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    mpi.world.cache_clear()
+    code = exit_code("dualnet train", train.main, ["--processes", "mpi"])
+    assert code == 5
+    said = capsys.readouterr().err
+    assert 'pip install "dualnet[mpi]"' in said and "mpiexec -n 4 dualnet train" in said
