@@ -87,6 +87,9 @@ class Keys:
     Args:
         keys: the keys.
 
+    Raises:
+        IndexError: by `fold_in`, where there is no such key.
+
     Examples:
         >>> from dualnet.random import Keys
         >>> left, right = dn.Key(0).split(2)

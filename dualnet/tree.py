@@ -77,6 +77,10 @@ def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
 def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
     """Like `map`, but `f` gets the leaf's path first, as in `"hidden1/w"`.
 
+    Args:
+        f: takes a path and one leaf of each tree, and returns a leaf.
+        tree, rest: as for `map`.
+
     Raises:
         TreeError: the structures differ.
 
@@ -92,6 +96,13 @@ def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
 
 def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Iterate over `(path, leaf)` of every leaf, depth first; a path joins keys with `/`.
+
+    Args:
+        tree: the tree.
+        prefix: what all paths begin with, before a `/`.
+
+    Raises:
+        TreeError: the tree has more levels than Python can recurse, or contains itself.
 
     Examples:
         >>> list(dn.tree.items({"hidden": {"w": 1.0}, "scales": [2.0, 3.0]}))
@@ -119,6 +130,9 @@ def is_leaf(tree: Tree) -> bool:
 
 def leaves(tree: Tree) -> list[Any]:
     """List the leaves of a tree, depth first.
+
+    Raises:
+        TreeError: the tree has more levels than Python can recurse, or contains itself.
 
     Examples:
         >>> dn.tree.leaves({"w": 1.0, "b": [2.0, None]})
@@ -156,6 +170,10 @@ def leaves_like(like: Tree, tree: Tree) -> list[Any]:
 def unflatten(like: Tree, new_leaves: list[Any]) -> Tree:
     """Build a tree with the structure of `like` from leaves in the order of `leaves`.
 
+    Args:
+        like: the tree; its own leaves do not matter.
+        new_leaves: as many leaves as it has.
+
     Raises:
         TreeError: there are too few or too many leaves.
 
@@ -184,6 +202,9 @@ def outline(tree: Tree, leaf: Callable[[Any], Hashable]) -> Hashable:
     Args:
         tree: the tree.
         leaf: makes a hashable value of a leaf, such as its shape.
+
+    Raises:
+        TreeError: the tree has more levels than Python can recurse, or contains itself.
 
     Examples:
         >>> a = {"w": np.ones((3, 2)), "b": np.ones(2)}

@@ -47,6 +47,9 @@ def compare(estimate: Tree, exact: Tree) -> list[Comparison]:
     Args:
         estimate, exact: trees of arrays of equal shapes.
 
+    Returns:
+        A row for each leaf, and `total`.
+
     Raises:
         TreeError: the trees differ in structure.
 

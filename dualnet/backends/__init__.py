@@ -12,7 +12,7 @@ from dualnet.backends.protocol import Backend
 from dualnet.console import say
 from dualnet.errors import BackendError, UsageError
 from dualnet.naming import assigned, named
-from dualnet.options import require_choice, require_count
+from dualnet.options import require_choice
 
 __all__ = ["MATMUL_PRECISIONS", "NAMES", "Backend", "NumpyBackend", "get"]
 
@@ -46,7 +46,6 @@ def get(name: str, threads: int = 1, matmul_precision: str = "full") -> Backend:
         dualnet.errors.UsageError: tf32 is of no use to backend='numpy'; it is for cupy
     """
     require_choice("", named("backend"), name, NAMES)
-    require_count("", named("threads"), threads)
     require_choice("", "matmul_precision", matmul_precision, MATMUL_PRECISIONS)
     if name == "numpy":
         if matmul_precision != "full":

@@ -15,6 +15,8 @@ from numpy.typing import DTypeLike
 from dualnet.backends.blas import one_thread
 from dualnet.backends.freed_memory import keep_freed_memory
 from dualnet.backends.threads import Threads
+from dualnet.naming import named
+from dualnet.options import require_count
 from dualnet.random import Key
 from dualnet.types import Array, Shape
 
@@ -36,6 +38,9 @@ class NumpyBackend:
         threads: how many pieces of work `map` runs at once.  While it does, BLAS is limited to one
             thread, because it would spread each piece over all cores again (see `blas`).
 
+    Raises:
+        UsageError: threads is no count.
+
     Examples:
         >>> backend = dn.backends.NumpyBackend(threads=2)
         >>> backend.map(np.sum, [np.ones(3), np.ones(4)])
@@ -49,6 +54,7 @@ class NumpyBackend:
     read_every = 1
 
     def __init__(self, threads: int = 1):
+        require_count("", named("threads"), threads)
         keep_freed_memory()
         self.threads = threads
         self._draws = Threads(os.cpu_count() or 1)

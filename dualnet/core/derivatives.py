@@ -61,9 +61,14 @@ def value_and_grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> 
 
 
 def grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Tree]:
-    """Make a function that returns the gradient of the scalar function `f`; see `value_and_grad`.
+    """Make a function that returns the gradient of the scalar function `f`.
 
-    With has_aux it returns `(gradient, aux)`.
+    Args:
+        f, argnums, has_aux: as for `value_and_grad`.
+
+    Returns:
+        A function of f's arguments that returns the gradient, a tree like the argument; with
+        has_aux `(gradient, aux)`.
 
     Raises:
         TangentError: as for `value_and_grad`.

@@ -52,6 +52,8 @@ def jvp(
         TangentError: a tangent's shape, dtype or k does not fit; both sides are shown.
         TreeError: a tangent's structure does not fit.
 
+    Source: Wengert 1964, "A simple automatic derivative evaluation program".
+
     Examples:
         >>> x, v = np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.0, 10.0])
         >>> out, out_tangent = dn.jvp(np.square, (x,), (v,))
