@@ -1,4 +1,4 @@
-"""Links and pictures of the Markdown pages: each leads to a file, and to a heading in it."""
+"""What the Markdown pages link to, show or name: each file is there, and each heading in it."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,8 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/**/*.md", "dualnet/**/*.md", "benchmarks/**/*.md")
     for path in ROOT.glob(pattern)
 )
-CODE = re.compile(r"^( *)(```+)[^\n]*\n.*?^\1\2 *$|(`+).+?\3", re.M | re.S)
+FENCED = re.compile(r"^( *)(```+)[^\n]*\n.*?^\1\2 *$", re.M | re.S)
+CODE = re.compile(rf"{FENCED.pattern}|(`+).+?\3", re.M | re.S)
 """Fenced blocks, and spans of code: what looks like a link in them is none."""
 LINKS = re.compile(
     r"\]\(<?([^)\s>]*)>?(?:\s+\"[^\"]*\")?\)"  # [text](link "title")
@@ -20,6 +21,10 @@ LINKS = re.compile(
     r"|<(?:a|img|source)\b[^>]*?\b(?:href|src|srcset)=\"([^\"]*)\"",  # the same in HTML
     re.M,
 )
+
+
+NAMED = re.compile(r"(?<!`)`([\w./-]+/[\w.-]+\.(?:py|cu|md|json|png|svg|toml))`")
+"""A code span that is the path of a file."""
 
 
 def links(text):
@@ -30,8 +35,7 @@ def links(text):
 def anchors(text):
     """The names of a page's headings, as code hosts make them of their words."""
     names = []
-    fenced = re.compile(r"^( *)(```+)[^\n]*\n.*?^\1\2 *$", re.M | re.S)
-    for heading in re.findall(r"^#+ +(.*?) *#*$", fenced.sub("", text), re.M):
+    for heading in re.findall(r"^#+ +(.*?) *#*$", FENCED.sub("", text), re.M):
         words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
         name = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
         again = sum(1 for other in names if re.fullmatch(rf"{re.escape(name)}(-\d+)?", other))
@@ -60,6 +64,15 @@ def wrong(page, link):
 def test_every_link_of_a_page_leads_somewhere(page):
     found = links((ROOT / page).read_text(encoding="utf-8"))
     assert not {link: reason for link in found if (reason := wrong(page, link))}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_names_is_there(page):
+    """Its path counts from the page, from the repository or from the package; NAME is any name."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    names = [name for name in NAMED.findall(FENCED.sub("", text)) if "NAME" not in name]
+    folders = (ROOT / page).parent, ROOT, ROOT / "dualnet"
+    assert not [n for n in names if not any((folder / n).is_file() for folder in folders)]
 
 
 def test_links_are_found():
