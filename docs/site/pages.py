@@ -134,8 +134,9 @@ def found(page: str, name: str) -> str | None:
 
 
 def as_markdown(path: str) -> str:
-    """The page of a file or folder of code; the search leaves it out."""
-    head = f"---\nsearch:\n  exclude: true\n---\n\n# `{path}`\n\n"
+    """The page of a file or folder of code, as wide as the window; the search leaves it out."""
+    head = "---\nsearch: {exclude: true}\nhide: [navigation, toc]\n---\n\n"
+    head += f"# `{path}`\n\n"
     if (ROOT / path).is_dir():
         names = sorted(entry.name for entry in (ROOT / path).iterdir() if entry.name[0] not in "._")
         return head + "".join(
