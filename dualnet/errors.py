@@ -38,6 +38,8 @@ class DualnetError(Exception):
 class UsageError(DualnetError, ValueError):
     """An argument or flag has a wrong value, or is of no use to what was chosen beside it.
 
+    The exit code is 2.
+
     Examples:
         >>> dn.schedules.StepDecay(factor=2.0)
         Traceback (most recent call last):
@@ -49,6 +51,8 @@ class UsageError(DualnetError, ValueError):
 
 class DataError(DualnetError):
     """A data file is missing, truncated, corrupted or of the wrong kind.
+
+    The exit code is 3.
 
     Examples:
         >>> dn.data.read_idx("labels.gz")
@@ -62,6 +66,8 @@ class DataError(DualnetError):
 class DivergedError(DualnetError, ArithmeticError):
     """Training computed a NaN or an infinity.
 
+    The exit code is 4.
+
     Examples:
         >>> examples = np.eye(4, dtype=np.float32), np.arange(4)
         >>> dn.fit("mlp", examples, rule="bp", optimizer="sgd", lr=1e38, epochs=1, quiet=True)
@@ -74,6 +80,8 @@ class DivergedError(DualnetError, ArithmeticError):
 
 class BackendError(DualnetError):
     """The chosen array backend cannot be used on this machine, or memory does not suffice.
+
+    The exit code is 5.
 
     Examples:
         >>> from dualnet.models import MLP

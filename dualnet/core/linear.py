@@ -40,6 +40,10 @@ class LinearMap:
         >>> reversed_rows.transposed(lambda ct, shape: reversed_rows(ct))
         >>> reversed_rows(np.array([[1.0, 2.0, 3.0]])).tolist()  # k = 1
         [[3.0, 2.0, 1.0]]
+        >>> reverse = dn.custom_jvp(lambda x: x[::-1])
+        >>> reverse.defjvps(lambda t, out, x: reversed_rows(t))
+        >>> dn.grad(lambda x: reverse(x) @ np.array([1.0, 2.0, 4.0]))(np.zeros(3)).tolist()
+        [4.0, 2.0, 1.0]
     """
 
     def __init__(self, forward: Callable[..., Stack]):
