@@ -65,7 +65,19 @@ def _(a: Array, axis: Axis, keepdims: bool) -> Any:
 
 
 def logsumexp(a: Array, axis: Axis = None, b: Any = None, keepdims: bool = False) -> Array:
-    """Evaluate log Σ b exp(a), as `scipy.special.logsumexp` (without return_sign)."""
+    """Evaluate log Σ b exp(a), as `scipy.special.logsumexp` (without return_sign).
+
+    Args:
+        a: array.
+        axis: over which axes the sum goes; None for all.
+        b: weights that broadcast against a; None for 1.
+        keepdims: whether the axes stay, with length 1.
+
+    Examples:
+        >>> from dualnet.scipy import logsumexp
+        >>> dn.grad(logsumexp)(np.full(4, 1000.0)).tolist()  # exp(1000) would overflow
+        [0.25, 0.25, 0.25, 0.25]
+    """
     a = _array(a)
     if b is None:
         return _log_sum_exp(a, axis, keepdims)
@@ -78,14 +90,37 @@ def logsumexp(a: Array, axis: Axis = None, b: Any = None, keepdims: bool = False
 
 
 def softmax(x: Array, axis: Axis = None) -> Array:
-    """Evaluate exp(x) / Σ exp(x), as `scipy.special.softmax`."""
+    """Evaluate exp(x) / Σ exp(x), as `scipy.special.softmax`.
+
+    Args:
+        x: array.
+        axis: over which axes the sum goes; None for all.
+
+    Examples:
+        >>> from dualnet.scipy import softmax
+        >>> x = np.log(np.array([1.0, 2.0, 5.0]))
+        >>> np.round(softmax(x), 3).tolist()
+        [0.125, 0.25, 0.625]
+        >>> shifted = dn.jvp(softmax, (x,), (np.ones(3),))[1]
+        >>> bool(np.abs(shifted).max() < 1e-12)  # a shift of all moves nothing
+        True
+    """
     x = _array(x)
     shares = np.exp(x - _finite_top(x, axis))
     return shares / np.sum(shares, axis=axis, keepdims=True)
 
 
 def log_softmax(x: Array, axis: Axis = None) -> Array:
-    """Evaluate x - log Σ exp(x), as `scipy.special.log_softmax`."""
+    """Evaluate x - log Σ exp(x), as `scipy.special.log_softmax`.
+
+    Args:
+        x, axis: as for `softmax`.
+
+    Examples:
+        >>> from dualnet.scipy import log_softmax
+        >>> np.round(dn.jacrev(log_softmax)(np.zeros(2)), 3).tolist()
+        [[0.5, -0.5], [-0.5, 0.5]]
+    """
     x = _array(x)
     shifted = x - _finite_top(x, axis)
     return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
@@ -107,6 +142,22 @@ def solve_triangular(
 
     The entries of a on the other side of the diagonal (with unit_diagonal those on it too) are not
     read, so their derivatives are 0.
+
+    Args:
+        a: `(..., n, n)`.
+        b: `(n,)` or `(..., n, m)`.
+        trans: 0 or "N" for a x = b; 1, 2, "T" or "C" for aᵀ x = b.
+        lower: whether a is a lower triangle.
+        unit_diagonal: whether its diagonal counts as ones.
+
+    Raises:
+        UsageError: trans is something else.
+
+    Examples:
+        >>> from dualnet.scipy import solve_triangular
+        >>> a, b = np.array([[2.0, 0.0], [1.0, 4.0]]), np.array([2.0, 9.0])
+        >>> solve_triangular(a, b, lower=True).tolist()  # 2 x = 2, x + 4 y = 9
+        [1.0, 2.0]
     """
     if trans not in (0, 1, 2, "N", "T", "C"):
         raise UsageError(
@@ -121,7 +172,18 @@ def solve_triangular(
 
 
 def cho_solve(c_and_lower: tuple, b: Array) -> Array:
-    """Solve a x = b where `(c, lower)` is the Cholesky factor of a, as `scipy.linalg.cho_solve`."""
+    """Solve a x = b where `(c, lower)` is the Cholesky factor of a, as `scipy.linalg.cho_solve`.
+
+    Args:
+        c_and_lower: the factor `(n, n)`, and whether it is the lower triangle.
+        b: `(n,)` or `(n, m)`.
+
+    Examples:
+        >>> from dualnet.scipy import cho_solve
+        >>> a, b = np.array([[4.0, 2.0], [2.0, 10.0]]), np.array([6.0, 12.0])
+        >>> np.round(cho_solve((np.linalg.cholesky(a), True), b), 6).tolist()
+        [1.0, 1.0]
+    """
     c, lower = c_and_lower
     first, second = ("N", "T") if lower else ("T", "N")
     y = solve_triangular(c, b, trans=first, lower=lower)
@@ -130,7 +192,17 @@ def cho_solve(c_and_lower: tuple, b: Array) -> Array:
 
 @primitive
 def expm(a: Array) -> Array:
-    """Evaluate the matrix exponential of a `(..., n, n)`, as `scipy.linalg.expm`."""
+    """Evaluate the matrix exponential of a `(..., n, n)`, as `scipy.linalg.expm`.
+
+    Source of the derivative: Higham 2008, "Functions of Matrices", Eq. 3.16.
+
+    Examples:
+        >>> from dualnet.scipy import expm
+        >>> turning = np.array([[0.0, -1.0], [1.0, 0.0]])
+        >>> point = lambda angle: expm(angle * turning) @ np.array([1.0, 0.0])
+        >>> np.round(dn.jvp(point, (np.pi / 4,), (1.0,))[1], 4).tolist()  # (-sin, cos)
+        [-0.7071, 0.7071]
+    """
     return scipy.linalg.expm(a)
 
 
@@ -165,11 +237,22 @@ _LOG_2PI = math.log(2.0 * math.pi)
 
 
 class norm:
-    """The normal distribution, as `scipy.stats.norm`."""
+    """The normal distribution, as `scipy.stats.norm`.
+
+    Examples:
+        >>> from dualnet.scipy import norm
+        >>> float(dn.grad(norm.logpdf)(2.0))  # -x
+        -2.0
+    """
 
     @staticmethod
     def logpdf(x: Array, loc: Any = 0.0, scale: Any = 1.0) -> Array:
-        """Evaluate the logarithm of the density."""
+        """Evaluate the logarithm of the density, in nats.
+
+        Args:
+            x: array.
+            loc, scale: the mean and the standard deviation; they broadcast against x.
+        """
         x = _array(x)
         z = (x - loc) / scale
         # The logarithm of a Python number stays one, which does not widen float32.
@@ -179,13 +262,28 @@ class norm:
 
 
 class multivariate_normal:
-    """The normal distribution in several dimensions, as `scipy.stats.multivariate_normal`."""
+    """The normal distribution in several dimensions, as `scipy.stats.multivariate_normal`.
+
+    Examples:
+        >>> from dualnet.scipy import multivariate_normal
+        >>> x, mean, cov = np.array([1.0, 2.0]), np.zeros(2), np.diag([1.0, 4.0])
+        >>> dn.grad(multivariate_normal.logpdf)(x, mean, cov).tolist()  # -cov⁻¹ (x - mean)
+        [-1.0, -0.5]
+    """
 
     @staticmethod
     def logpdf(x: Array, mean: Any = None, cov: Any = 1.0) -> Array:
         """Evaluate the logarithm of the density at x `(..., n)`, for an invertible covariance.
 
         The derivative by cov is that of the symmetric part of cov, and so it is symmetric.
+
+        Args:
+            x: `(..., n)`.
+            mean: `(n,)`; None for zeros.
+            cov: `(n, n)`.
+
+        Raises:
+            MissingRuleError: cov is no matrix, or x has no axis of its size.
         """
         x, cov = _array(x), _array(cov)
         if np.ndim(cov) != 2:

@@ -11,7 +11,7 @@ assigned: a string on the line after it.
 
 import ast
 import doctest
-import importlib
+import importlib.util
 import inspect
 import re
 from types import ModuleType
@@ -28,7 +28,9 @@ MODULES = {
     "dn.models": importlib.import_module("dualnet.models"),
     "dn.random": importlib.import_module("dualnet.random"),
 }
-"""All that users import, but for `dualnet.scipy`, because SciPy may be missing."""
+"""All that users import."""
+if importlib.util.find_spec("scipy"):
+    MODULES["dn.scipy"] = importlib.import_module("dualnet.scipy")
 
 
 def names():
