@@ -59,7 +59,7 @@ class WithoutMask(DrawsActivities):
         drawn = super().sample(key, plan, *others)
         layers = walk(plan.task.network, containers=True)
         sums = frozenset(path for path, layer in layers if isinstance(layer, Residual))
-        return Unmasked(drawn.key, drawn.draw_array, drawn.k, drawn.shared, sums)
+        return Unmasked(**vars(drawn), sums=sums)
 
 
 class ActivityWithoutMask(WithoutMask, ActivityPerturbation):
