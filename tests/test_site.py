@@ -56,7 +56,8 @@ def own_names(module):
 
 
 def test_every_public_name_has_an_entry(site):
-    modules = {"dualnet": dn, "models": importlib.import_module("dualnet.models")}
+    unlisted = {name: importlib.import_module(f"dualnet.{name}") for name in ("models", "scipy")}
+    modules = {"dualnet": dn, **unlisted}
     listed = {name: getattr(dn, name) for name in dn.__all__}
     modules |= {name: value for name, value in listed.items() if isinstance(value, ModuleType)}
     own_pages = list(modules.values())

@@ -157,9 +157,10 @@ def package() -> griffe.Module:
 
 
 def public() -> dict[str, griffe.Module]:
-    """The package, the modules that it lists, and the models, by their names."""
-    names = [name for name in map(str, package().exports) if package()[name].is_module]
-    return {"dualnet": package(), **{name: package()[name] for name in sorted([*names, "models"])}}
+    """The package, the modules that it lists, and two that it does not, by their names."""
+    listed = [name for name in map(str, package().exports) if package()[name].is_module]
+    names = sorted([*listed, "models", "scipy"])
+    return {"dualnet": package(), **{name: package()[name] for name in names}}
 
 
 @cache
