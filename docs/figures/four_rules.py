@@ -91,6 +91,6 @@ def draw() -> str:
             back(d, x, y, NODES[1:3], ("d", "d") if name == "fg-a" else ("B₁", "B₂"))
     for line, words in enumerate(("symbols", *SYMBOLS)):
         d.text(320, 601 + 25.5 * line, words, "soft start" if line else "ink bold start")
-    last = "But for fg-w, the last layer has its exact gradient, from e"
+    last = "Except in fg-w, the last layer has its exact gradient, from e"
     d.text(WIDTH / 2, 856, last, "soft")
     return str(d)
