@@ -57,6 +57,14 @@ def softplus(x): return np.logaddexp(x, 0.0)
 softplus.defjvps(lambda t, out, x: t * (1.0 - np.exp(-out)))
 def custom(x): return softplus(x).sum()
 def kink(x): return np.clip(x, 0.0, 1.0)
+def into_its_argument(x):
+    x[0] = 5 * x[1]
+    return (x * x).sum()
+def counting(x, calls=[]):
+    calls.append(x)
+    return x * len(calls)
+def one_by_one(x): return sum(one * one for one in x)
+def over(x): return np.exp(1000 * x)
 
 def array(x): return 2 * x
 def constant(x): return 3.0
@@ -66,6 +74,14 @@ def by_math(x):
     import math
     return math.tanh(x)
 def flags(n=3): return n
+def asserts(x): assert x < 0
+def elsewhere(x):
+    from threading import Thread
+    found = []
+    thread = Thread(target=lambda: found.append(x * x))
+    thread.start()
+    thread.join()
+    return found[0]
 """
 POINTS = {
     "h": ["[0.5, 1.0, -2.0]"],
@@ -82,6 +98,8 @@ POINTS = {
     "unused": ["3"],
     "loop": ["0.3"],
     "custom": ["[0.5, -1.0]"],
+    "into_its_argument": ["[0.5, 1.0]"],
+    "one_by_one": ["[0.5, 1.0]"],
 }
 """Function of `MINE` → what is given to --at."""
 
@@ -184,6 +202,12 @@ def test_a_function_has_the_slope_and_the_gradient_of_the_transforms(mine, name)
     assert all(len(line) <= 80 for line in lines(subject, shown, "bp", 3, 80))
 
 
+def test_a_function_that_writes_into_its_argument_leaves_ours_as_it_is(mine):
+    subject = own.subject("mine.py:into_its_argument", ["[0.5, 1.0]"])
+    lines(subject, own.learning(subject), "wp", 0, 80)
+    np.testing.assert_array_equal(subject.named()["x"], [0.5, 1.0])
+
+
 @pytest.mark.parametrize("name", POINTS)
 def test_what_arrives_at_a_value_adds_up_to_its_cotangent(mine, name):
     """The parts that are printed for an input are all of its gradient."""
@@ -227,6 +251,13 @@ def test_a_pass_says_what_is_a_part_of_what_and_where_a_difference_misleads(mine
     assert out.count("... 540 functions more ...") == 2 and len(out.splitlines()) < 600
     out = tour("mine.py:large")[1]
     assert "..." in out and len(out.splitlines()) < 150
+    out = tour("mine.py:counting", "--at", "3")[1]
+    assert "They differ." in out and "another one each time" in " ".join(out.split())
+    out = tour("mine.py:one_by_one", "--at", "[0.5, 1.0]")[1]
+    assert "t(#2) = t(#1) * #1 + t(#1) * #1" in out
+    with np.errstate(all="ignore"):
+        out = tour("mine.py:over", "--at", "1")[1]
+    assert "One of the two gradients is not finite" in out
     out = tour("mine.py:unused", "--at", "3")[1]
     assert "c(y), all together\n    0\n" in out and "#1 = x + 1, transposed" not in out
 
@@ -354,6 +385,8 @@ def test_weight_rules_show_the_slope_and_the_direction(rule):
             ["mine.py:constant", "--at", "1"],
             r"constant: its value does not move with its arguments",
         ),
+        (["mine.py:elsewhere", "--at", "1"], r"its value came about unseen; let it compute in one"),
+        (["mine.py:asserts", "--at", "1"], r"asserts: line \d+ of mine.py: AssertionError$"),
         (["mine.py:fails", "--at", "1"], r"fails: line \d+ of mine.py: KeyError: 'no such key'"),
         (["mine.py:by_math", "--at", "1"], r"line \d+ of mine.py: a Dual cannot .* np\.tanh"),
         (["mine.py:h", "--at", "1", "--rule", "fg-a"], r"one of bp, fg-w, wp for a function, got"),

@@ -170,13 +170,14 @@ def _constant(p: Any, hop: Hop, constants: Mapping[str, Array]) -> str:
 
     Arguments that move arrive at a map as they are, or as a view; the others may be copied.
     """
+    own = [value for value in (*hop.moving, hop.out) if p is value.primal]
+    if own:
+        return own[0].name
     if isinstance(p, (bool, int, float, tuple)) or p is None:
         return number(p) if isinstance(p, float) else str(p)
     array = np.asarray(_plain(p))
     for value in (*hop.moving, hop.out):
-        if p is value.primal or (
-            _equal(array, value.primal) and np.shares_memory(array, value.primal)
-        ):
+        if _equal(array, value.primal) and np.shares_memory(array, value.primal):
             return value.name
     for x in hop.arguments:
         if isinstance(x, np.ndarray) and x.ndim and _equal(array, x):

@@ -39,7 +39,7 @@ def blamed(on: str) -> Iterator[None]:
         yield
     except (Exception, SystemExit) as error:
         kind = "" if isinstance(error, DualnetError) else f"{type(error).__name__}: "
-        raise UsageError(f"{on}{_line(error)}{kind}{error}") from error
+        raise UsageError(f"{on}{_line(error)}{kind}{error}".rstrip(": ")) from error
 
 
 def _line(error: BaseException) -> str:

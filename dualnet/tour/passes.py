@@ -24,7 +24,8 @@ from dualnet.types import Array
 STEP = 1e-5
 """The step of the central difference."""
 _WHY_APART = """They differ. Near this point the function may have a kink, a jump or a pole; or it
-    computes with too few digits for such a difference, as float32 has."""
+    computes with too few digits for such a difference, as float32 has; or its value is another one
+    each time, for the same arguments."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def push(subject: Subject, direction: Mapping[str, Array]) -> Pass:
     """Push a direction through the function of a subject, by `jvp`, and look on.
 
     Raises:
-        UsageError: the value does not move.
+        UsageError: the value does not move, or Python did not tell of the calls that made it.
     """
     primals = subject.named()
     tangents = {name: Shown.along(v) for name, v in direction.items()}
@@ -73,7 +74,11 @@ def push(subject: Subject, direction: Mapping[str, Array]) -> Pass:
     inputs = [Value(name, primals[name], tangents[name]) for name in primals]
     hops = hops_of(calls, inputs)
     every = [*inputs, *(hop.out for hop in hops)]
-    end = next(value for value in reversed(every) if value.tangent is last[0].tangent)
+    end = next((value for value in reversed(every) if value.tangent is last[0].tangent), None)
+    if end is None:
+        raise UsageError(
+            "its value came about unseen; let it compute in one thread, and use no sys.setprofile"
+        )
     return Pass(inputs, hops, float(value), float(slopes[0]), end)
 
 

@@ -59,7 +59,7 @@ class Step(NamedTuple):
 
     @property
     def cosine(self) -> float:
-        """The cosine of the angle between the two gradients; NaN where one is zero."""
+        """The cosine of the angle between the two gradients; NaN if one is zero or not finite."""
         squares = [
             sum(float(np.square(g).sum()) for g in gradient.values())
             for gradient in (self.estimate, self.exact)
@@ -148,7 +148,8 @@ def step_part(name: str, shown: Learning, step: Step, width: int) -> list[str]:
 
 def _summary(name: str, step: Step) -> str:
     """Say how good the estimate is, and what the step has brought."""
-    angle = "One of the two gradients is zero, so there is no angle between them."
+    which = "zero" if np.isfinite(step.product) else "not finite"
+    angle = f"One of the two gradients is {which}, so there is no angle between them."
     if np.isfinite(step.cosine):
         angle = f"""The cosine of the angle between estimate and exact gradient is
             {number(step.cosine)}; it is 1 for the same direction, and 0 for a right angle."""

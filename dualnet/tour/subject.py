@@ -40,11 +40,13 @@ class Subject:
     def value(self, arrays: Mapping[str, Any]) -> Any:
         """Evaluate the function where the named arrays have other values, or are duals.
 
+        It gets copies of plain arrays, as it may write into its arguments.
+
         Raises:
             UsageError: its value is not one number.
         """
         arguments = tree.map_with_path(
-            lambda name, leaf: arrays.get(name, leaf), dict(self.arguments)
+            lambda name, leaf: _copied(arrays.get(name, leaf)), dict(self.arguments)
         )
         value = self.function(*arguments.values())
         shape = getattr(value, "shape", None if not isinstance(value, (int, float)) else ())
@@ -77,6 +79,10 @@ class Learning:
     def label(self, path: str) -> str:
         """Return how the tour names what is at a path."""
         return self.labels.get(path, path)
+
+
+def _copied(x: Any) -> Any:
+    return x.copy() if isinstance(x, np.ndarray) else x
 
 
 def moves(leaf: Any) -> bool:
