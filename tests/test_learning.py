@@ -247,6 +247,9 @@ def test_a_start_is_what_the_network_and_the_rule_begin_with(dtype, rng, key):
     assert tree.leaves(learner.model_state) and tree.leaves(learner.rule_state)
     with pytest.raises(UsageError, match=r"DirectFeedback.start: expected a Key, got 0; "):
         rule.start(p.task, p.x, 0)
+    for inputs, got in ((p.x.astype(int), r"int64\("), (p.x.tolist(), r"\[")):
+        with pytest.raises(UsageError, match=r"start: inputs must be an array of floats .*" + got):
+            rule.start(p.task, inputs, key)
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)

@@ -34,8 +34,8 @@ class ActivityDifferences(Differences, ActivityPerturbation):
         difference: ε, above 0.
 
     Raises:
-        UsageError: an option is out of its range; the network or the loss stops gradients; with
-            `independent=False`, examples move each other's losses.
+        UsageError: an option is out of its range; the network has a layer `StopGradient`, or the
+            loss stops gradients; with `independent=False`, examples move each other's losses.
 
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", their published code
     (`perturb_activations`).

@@ -145,7 +145,7 @@ class LearnedFeedbackAlignment(FeedbackAlignment):
     out, and nothing is sent back but errors through B.
 
     Args:
-        feedback_rate: rate, below 1.
+        feedback_rate: rate, from 0 to 1.
 
     Rule state: as that of `FeedbackAlignment`.
 

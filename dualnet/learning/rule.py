@@ -26,7 +26,7 @@ from dualnet.backends.processes import ALONE, Processes
 from dualnet.errors import UsageError
 from dualnet.learning.plan import Plan
 from dualnet.learning.task import Batch, LearnerState, Shard, Task, split_batch
-from dualnet.naming import assigned
+from dualnet.naming import assigned, shortened
 from dualnet.nn.context import Context
 from dualnet.options import Options
 from dualnet.random import Key, require_key
@@ -99,15 +99,21 @@ class Rule(Options, ABC):
 
         Args:
             task: a network and its loss.
-            inputs: examples `(n, *in_shape)`, one or more, of the dtype that the network shall
-                have; only shape and dtype count.
+            inputs: examples `(n, *in_shape)`, one or more, of the floating-point dtype that the
+                network shall have; only shape and dtype count.
             key: of everything that starts at random.
 
         Raises:
-            UsageError: the network does not fit the inputs, the rule cannot learn on it, or `key`
-                is no `Key`.
+            UsageError: `inputs` is no array of floats, the network does not fit it, the rule
+                cannot learn on the network, or `key` is no `Key`.
         """
-        require_key(f"{type(self).__name__}.start", key)
+        where = f"{type(self).__name__}.start"
+        require_key(where, key)
+        if np.ndim(inputs) == 0 or getattr(inputs, "dtype", np.dtype(int)).kind != "f":
+            raise UsageError(
+                f"{where}: inputs must be an array of floats (n, *in_shape), as the network gets "
+                f"their dtype; got {shortened(tree.describe(inputs), 60)}"
+            )
         params, model_state, _ = task.network.init(key.fold_in("init"), inputs.shape[1:])
         params, model_state = (
             tree.map(lambda a: np.asarray(a, inputs.dtype, like=inputs), each)

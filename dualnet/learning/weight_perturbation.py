@@ -351,7 +351,8 @@ class FiniteDifferences(Differences, WeightPerturbation):
         difference: ε, above 0.
 
     Raises:
-        UsageError: an option is out of its range; the network or the loss stops gradients.
+        UsageError: an option is out of its range; the network has a layer `StopGradient`, or the
+            loss stops gradients.
 
     Source: Ren et al. 2023, "Scaling Forward Gradient With Local Losses", their published code.
 
