@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dualnet import backends, tree
+from dualnet.analysis import EXACT, compare
 from dualnet.core.spaces import dense
 from dualnet.learning import (
     RULES,
@@ -60,12 +61,7 @@ class Step(NamedTuple):
     @property
     def cosine(self) -> float:
         """The cosine of the angle between the two gradients; NaN if one is zero or not finite."""
-        squares = [
-            sum(float(np.square(g).sum()) for g in gradient.values())
-            for gradient in (self.estimate, self.exact)
-        ]
-        length = float(np.sqrt(squares[0] * squares[1]))
-        return self.product / length if length else float("nan")
+        return compare(self.estimate, self.exact)[-1].cosine
 
 
 def drawn(shown: Learning, key: Key) -> dict[str, Array]:
@@ -82,7 +78,7 @@ def take_step(name: str, shown: Learning, key: Key) -> Step:
     learner, known = _learner(rule, shown, key), drawn(shown, key)
     with watch(*functions_of(rule)) as calls:
         found = _estimate(rule, shown, learner, key)
-    baseline = RULES[{"global": "bp", "local": "l-bp", "greedy": "lg-bp"}[rule.locality]]()
+    baseline = EXACT[rule.locality]
     exact = _estimate(baseline, shown, _learner(baseline, shown, key), key)
     after = tree.map(lambda p, g: p - LEARNING_RATE * g, shown.params, found.gradients)
     then = _estimate(baseline, shown, LearnerState(after, shown.state, {}), key)
