@@ -1,4 +1,4 @@
-"""What the Markdown pages link to, show or name: each file is there, and each heading in it."""
+"""Links and pictures of the Markdown pages: each leads to a file, and to a heading in it."""
 
 import re
 from pathlib import Path
@@ -21,10 +21,6 @@ LINKS = re.compile(
     r"|<(?:a|img|source)\b[^>]*?\b(?:href|src|srcset)=\"([^\"]*)\"",  # the same in HTML
     re.M,
 )
-
-
-NAMED = re.compile(r"(?<!`)`([\w./-]+/[\w.-]+\.(?:py|cu|md|json|png|svg|toml))`")
-"""A code span that is the path of a file."""
 
 
 def links(text):
@@ -64,15 +60,6 @@ def wrong(page, link):
 def test_every_link_of_a_page_leads_somewhere(page):
     found = links((ROOT / page).read_text(encoding="utf-8"))
     assert not {link: reason for link in found if (reason := wrong(page, link))}
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_file_that_a_page_names_is_there(page):
-    """Its path counts from the page, from the repository or from the package; NAME is any name."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    names = [name for name in NAMED.findall(FENCED.sub("", text)) if "NAME" not in name]
-    folders = (ROOT / page).parent, ROOT, ROOT / "dualnet"
-    assert not [n for n in names if not any((folder / n).is_file() for folder in folders)]
 
 
 def test_links_are_found():

@@ -140,7 +140,7 @@ def missing_paths(page, span):
         if re.search(r"NAME|FILE|CLASS", whole):  # stands for any
             continue
         ours = whole.partition("/")[0] in FOLDERS and "/" in path
-        if not (ours or re.search(r"\w\.(py|cu|md)$", whole)):
+        if not (ours or re.search(r"\w\.(py|cu|md)$|/.*\w\.(json|png|svg|toml)$", whole)):
             continue
         if whole in OF_READERS.get(page, ()) or (ROOT / page).parent.joinpath(whole).exists():
             continue
@@ -224,6 +224,7 @@ def test_what_a_page_names_is_there(page):
         ("dualnet/nowhere/", "dualnet/nowhere/"),
         ("python -m pytest tests/test_nowhere.py -k some", "tests/test_nowhere.py"),
         ("benchmarks/results/nowhere.json", "benchmarks/results/nowhere.json"),
+        ("figures/nowhere.svg", "figures/nowhere.svg"),
         ("checkpoint.npz", None),
         ("dn.nowhere", "dn.nowhere"),
         ("dn.linear.matmul(t, x)", None),
