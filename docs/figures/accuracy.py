@@ -11,6 +11,8 @@ import math
 import sys
 from pathlib import Path
 
+import drawing
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # so that `experiments` is found
 
@@ -29,9 +31,7 @@ TICKS = (60, 80, 90, 95, 98, 99)
 WORST, BEST = 45, 0.95
 """The ends of the axis, as errors in %."""
 COLORS = {
-    "paper": ("#ffffff", "#15181e"),
-    "ink": ("#1f2328", "#e6e9ee"),
-    "soft": ("#57606a", "#a3acb8"),
+    **{name: drawing.COLORS[name] for name in ("paper", "ink", "soft")},
     "exact": ("#0a5aa8", "#74b9ff"),
     "feedback": ("#7a4fb5", "#c3a6f0"),
     "guess": ("#b3154f", "#ff8fb3"),
@@ -115,7 +115,7 @@ def line(row: dict, y: float, color: str) -> list[str]:
     return drawn
 
 
-def picture() -> str:
+def draw() -> str:
     """Return the picture as the text of an SVG file."""
     drawn, y = [], float(TOP)
     for family, (color, rules) in FAMILIES.items():

@@ -12,7 +12,7 @@ import three_operations
 import variance
 
 FIGURES = {
-    "accuracy.svg": accuracy.picture,
+    "accuracy.svg": accuracy.draw,
     "forward-pass.svg": forward_pass.draw,
     "recorded-step.svg": recorded_step.draw,
     "shapes.svg": shapes.draw,
