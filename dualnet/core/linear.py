@@ -9,8 +9,8 @@ end, so that one line serves every kind of tangent.  An array, or a `Dual` of an
 (nesting), is acted on directly.  A `StructuredTangent` answers for itself: `symbolic.Symbolic`
 records what was done, and `spaces.RankOne` does something cheaper than a dense stack would.
 
-These are the maps that the story needs.  `core.tables.linear_maps` has the rest, and users find all
-of them in `dn.linear`.
+These are the maps that the core's six files need.  `core.tables.linear_maps` has the rest, and
+users find all of them in `dn.linear`.
 """
 
 from __future__ import annotations
