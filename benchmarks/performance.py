@@ -260,10 +260,15 @@ def faster_peer(row: dict[str, Any]) -> float | None:
     return min((row["seconds"][name] for name in found), default=None)
 
 
+_DARK = "@media (prefers-color-scheme: dark) {svg {filter: invert(0.9) hue-rotate(180deg)}}"
+"""Black and white are exchanged, and hues kept, where the viewer wants a dark page."""
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw the ratios of the rows with one thread, or of all if there are none with one.
 
-    The picture has a white ground, so that it is readable on a dark page, too.
+    The picture has a ground of its own.  As SVG it is light, or dark with the same hues, by the
+    viewer's setting.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -302,6 +307,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dualnet"}):
         dateless = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
         figure.savefig(path, dpi=120, **dateless)
+    if path.suffix == ".svg":
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("</style>", f"{_DARK}</style>", 1), encoding="utf-8")
 
 
 def kind_of(row: dict[str, Any]) -> tuple[str, int]:
