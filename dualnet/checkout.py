@@ -24,11 +24,11 @@ def find_models_in(top: str) -> None:
         def find_spec(
             name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
         ) -> ModuleSpec | None:
-            if name != _NAME:
+            file = os.path.join(folder, "__init__.py")
+            if name != _NAME or not os.path.isfile(file):
                 return None
             from importlib.util import spec_from_file_location  # here, as starting is to be fast
 
-            file = os.path.join(folder, "__init__.py")
             return spec_from_file_location(name, file, submodule_search_locations=[folder])
 
     sys.meta_path.insert(0, Models)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import dualnet as dn
+from dualnet.checkout import find_models_in
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dualnet"
@@ -189,6 +190,15 @@ def test_a_checkout_holds_no_package_but_its_own():
     assert done.returncode == 0, done.stderr
     number, _, file = done.stdout.strip().partition(" ")
     assert int(number) < len(MODULES) and Path(file) == ROOT / "models" / "mlp.py"
+
+
+def test_models_that_are_not_there_are_not_found(tmp_path, monkeypatch):
+    """So that Python says `No module named 'dualnet.models'`, and names no file inside."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    find_models_in(str(tmp_path))
+    assert sys.meta_path[0].find_spec("dualnet.models") is None
+    find_models_in(str(ROOT))
+    assert sys.meta_path[0].find_spec("dualnet.models").origin == str(ROOT / "models/__init__.py")
 
 
 def test_modules_come_when_they_are_asked_for():
