@@ -157,10 +157,10 @@ def rebuild(like: Tree, remaining: Iterator[Any]) -> Tree:
         for child in like:
             built.append(rebuild(child, remaining) if isinstance(child, NODES) else next(remaining))
         return built if type(like) is list else node_like(like, built)
-    rebuilt = {}
+    by_key = {}
     for key, child in like.items() if isinstance(like, dict) else children_of(like):
-        rebuilt[key] = rebuild(child, remaining) if isinstance(child, NODES) else next(remaining)
-    return rebuilt if type(like) is dict else node_like(like, rebuilt)
+        by_key[key] = rebuild(child, remaining) if isinstance(child, NODES) else next(remaining)
+    return by_key if type(like) is dict else node_like(like, by_key)
 
 
 def node_like(like: Tree, children: Any) -> Tree:

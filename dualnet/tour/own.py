@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
-import importlib.util
 import inspect
 import json
 import os
@@ -26,6 +25,7 @@ from dualnet.naming import did_you_mean, shortened
 from dualnet.nn import Context, Layer
 from dualnet.random import Key
 from dualnet.tour.subject import Learning, Subject, moves
+from dualnet.training.own_files import run_file
 from dualnet.tree import Tree
 from dualnet.types import Array, Shape
 
@@ -79,7 +79,7 @@ def load(text: str) -> Callable:
             f"FUNCTION: expected MODULE:function or FILE.py:function, got {shortened(text, 60)!r}"
         )
     with blamed(f"FUNCTION {where}: "):
-        module = _run_file(Path(where)) if where.endswith(".py") else _import(where)
+        module = _of_file(Path(where)) if where.endswith(".py") else _import(where)
     functions = [n for n, x in vars(module).items() if callable(x) and not n.startswith("_")]
     if not callable(getattr(module, name, None)):
         got = f"{name!r}, which is none" if hasattr(module, name) else f"{name!r}"
@@ -89,15 +89,10 @@ def load(text: str) -> Callable:
     return getattr(module, name)
 
 
-def _run_file(file: Path) -> ModuleType:
+def _of_file(file: Path) -> ModuleType:
     if not file.is_file():
         raise UsageError("expected a Python file, found none")
-    spec = importlib.util.spec_from_file_location(f"dualnet_tour_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return run_file(file, f"dualnet_tour_{file.stem}")
 
 
 def _import(name: str) -> ModuleType:

@@ -6,9 +6,7 @@ line gives it, for instance `RULES["signs"] = Signs`.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +18,7 @@ from dualnet.learning import Rule
 from dualnet.nn import Layer
 from dualnet.optim import Optimizer
 from dualnet.schedules import Schedule
+from dualnet.training.own_files import run_file
 from dualnet.training.settings import options_of
 
 FAMILIES = {"rule": Rule, "optimizer": Optimizer, "schedule": Schedule}
@@ -84,20 +83,18 @@ def _parts(module: ModuleType) -> list[Any]:
 
 
 def _run(file: Path, path: str) -> ModuleType:
-    """Import a file as a module of its own."""
-    name = f"dualnet_plugin_{file.stem}_{len(_loaded)}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if not file.is_file() or spec is None or spec.loader is None:
+    """Run a plugin.
+
+    Raises:
+        UsageError: there is no such file, or it raises an error.
+    """
+    if not file.is_file() or inspect.getmodulename(file.name) is None:
         raise UsageError(f"--plugin {path}: expected a Python file, FILE.py, found none")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
     try:
-        spec.loader.exec_module(module)
+        return run_file(file, f"dualnet_plugin_{file.stem}_{len(_loaded)}")
     except Exception as error:
-        del sys.modules[name]
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise UsageError(f"--plugin {path}: {_line(error, file)}{what}") from error
-    return module
 
 
 def _line(error: BaseException, file: Path) -> str:
