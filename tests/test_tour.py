@@ -412,6 +412,15 @@ def test_a_module_is_found_in_the_present_folder_as_well(mine, tour):
     assert (code, err) == (0, "") and "#3 = sum(#2)" in out
 
 
+def test_a_file_finds_the_modules_beside_it(mine, tour):
+    Path("folder").mkdir()
+    Path("folder/beside_it.py").write_text("two = 2.0\n", encoding="utf-8")
+    text = "def twice(x):\n    from beside_it import two\n    return two * x\n"
+    Path("folder/of_mine.py").write_text(text, encoding="utf-8")
+    code, out, err = tour("folder/of_mine.py:twice", "--at", "3")
+    assert (code, err) == (0, "") and "#1 = 2 * x" in out
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_a_console_without_unicode_shows_the_same(encoding):
     done = subprocess.run(

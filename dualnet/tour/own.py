@@ -78,8 +78,11 @@ def load(text: str) -> Callable:
         raise UsageError(
             f"FUNCTION: expected MODULE:function or FILE.py:function, got {shortened(text, 60)!r}"
         )
+    of_file = where.endswith(".py")
+    folder = Path(where).parent if of_file else Path()
+    sys.path.insert(0, str(folder.absolute()))  # as Python has it for what it runs itself
     with blamed(f"FUNCTION {where}: "):
-        module = _of_file(Path(where)) if where.endswith(".py") else _import(where)
+        module = _of_file(Path(where)) if of_file else importlib.import_module(where)
     functions = [n for n, x in vars(module).items() if callable(x) and not n.startswith("_")]
     if not callable(getattr(module, name, None)):
         got = f"{name!r}, which is none" if hasattr(module, name) else f"{name!r}"
@@ -93,14 +96,6 @@ def _of_file(file: Path) -> ModuleType:
     if not file.is_file():
         raise UsageError("expected a Python file, found none")
     return run_file(file, f"dualnet_tour_{file.stem}")
-
-
-def _import(name: str) -> ModuleType:
-    sys.path.insert(0, os.getcwd())  # as `python -m` has it
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
 
 
 def subject(text: str, at: Sequence[str]) -> Subject:
