@@ -69,13 +69,13 @@ def exit_code(program: str, main: Main, argv: Sequence[str]) -> int:
             code = main(list(argv), program) or 0
             _flush_answer()
     except DualnetError as error:
-        code, why = error.exit_code, str(error)
+        code, why = code_of(error), str(error)
     except MemoryError as error:
-        code, why = BackendError.exit_code, f"out of memory: {error}".rstrip(": ")
-    except KeyboardInterrupt:
-        code, why = Interrupted.exit_code, "interrupted"
-    except BrokenPipeError:  # the reader of the output has gone
-        code, why = 1, ""
+        code, why = code_of(error), f"out of memory: {error}".rstrip(": ")
+    except KeyboardInterrupt as error:
+        code, why = code_of(error), "interrupted"
+    except BrokenPipeError as error:  # the reader of the output has gone
+        code, why = code_of(error), ""
     else:
         why = ""
     if why:
@@ -83,6 +83,15 @@ def exit_code(program: str, main: Main, argv: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         _give_up_unless_flushed(stream)
     return code
+
+
+def code_of(error: BaseException) -> int:
+    """Return the exit code of a command that an error ends."""
+    if isinstance(error, DualnetError):
+        return error.exit_code
+    if isinstance(error, MemoryError):
+        return BackendError.exit_code
+    return Interrupted.exit_code if isinstance(error, KeyboardInterrupt) else 1
 
 
 def in_one_line(text: str) -> str:

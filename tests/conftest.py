@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from data_files import DEAD
 from https_server import make_certificate
+from mpi_runs import Mpiexec
 
 from dualnet import Key, backends
 from dualnet.command import train
@@ -116,6 +117,12 @@ def cupy_backend(request):
         kernels = importlib.import_module("dualnet.backends.kernels")
         kernels._SYMMETRIC.threads = 64  # which take turns here
         yield backend
+
+
+@pytest.fixture(scope="session")
+def mpiexec():
+    """What starts several processes; the test skips where the extra `mpi` is not installed."""
+    return Mpiexec()
 
 
 @pytest.fixture(autouse=True)

@@ -4,22 +4,16 @@ The tests of MPI start `mpiexec`; they skip where the extra `mpi` is not install
 """
 
 import json
-import os
-import shutil
-import signal
-import subprocess
 import sys
 import threading
-import time
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
-import peers
 import pytest
 from learning_problems import EVERY_RULE, assert_close, problem
+from mpi_runs import SHARED, SHORT, kept
 
-from dualnet import tree
+from dualnet import console, stop_gradient, tree
 from dualnet.backends import NumpyBackend, mpi
 from dualnet.backends.processes import ALONE, part_of
 from dualnet.command import train
@@ -37,9 +31,8 @@ from dualnet.learning import (
     WeightPerturbation,
     estimate_gradient,
 )
-from dualnet.nn import Activation, BatchNorm, InfoNCE, Linear, Sequential, tanh
+from dualnet.nn import Activation, BatchNorm, InfoNCE, Layer, Linear, Sequential, tanh
 
-ROOT = Path(__file__).parent.parent
 SIZES = (2, 3, 4)
 WITH_NORM = (
     ("hidden", Linear(5)),
@@ -187,6 +180,30 @@ def test_each_process_normalizes_by_its_own_examples_and_has_the_first_one_s_sta
         assert_close(done.model_state, one.model_state, 1e-15)
 
 
+@dataclass(frozen=True)
+class Remembers(Layer):
+    """A layer whose state depends on the examples, although no example moves another's output."""
+
+    def init(self, key, in_shape):
+        return {}, {"last": np.zeros(in_shape)}, in_shape
+
+    def apply(self, params, state, x, context=None):
+        return x, {"last": stop_gradient(x)[-1]}
+
+
+def test_all_processes_have_the_first_one_s_state_of_a_network(rng, key):
+    p = problem(rng, key, ("remembers", Remembers()), ("output", Linear(3)), n=6)
+    for done in together(2, lambda processes: estimated(p, Backprop(), key, processes)):
+        assert np.array_equal(done.model_state["remembers"]["last"], p.x[2])
+
+
+def test_other_processes_do_not_say_that_they_are_at_work(monkeypatch):
+    late = threading.Timer(1000.0, print)
+    monkeypatch.setattr(console, "_late", late)
+    train.answer_to(["--list"], "dualnet train", Pretended(1, 2, "batch", None, {}))
+    assert late.finished.is_set()
+
+
 def test_a_loss_that_needs_the_whole_batch_is_not_shared(rng, key):
     network = Sequential({"output": Linear(3)})
     params, state, _ = network.init(key, (4,))
@@ -198,44 +215,6 @@ def test_a_loss_that_needs_the_whole_batch_is_not_shared(rng, key):
 
 
 # --- by MPI ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def mpiexec():
-    """`mpiexec(size, *words)` starts so many processes of Python, and returns what they did."""
-    peers.peer("mpi4py", "mpi")
-    beside = Path(sys.executable).with_name("mpiexec")
-    program = str(beside) if beside.exists() else shutil.which("mpiexec")
-    assert program, "mpi4py is here and mpiexec is not"
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-    def start(size, *words, wait=True):
-        command = [program, "-n", str(size), sys.executable, *map(str, words)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
-        if not wait:
-            return process
-        try:
-            out, err = process.communicate(timeout=120)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        return subprocess.CompletedProcess(command, process.returncode, out, err)
-
-    return start
-
-
-SHORT = ("--epochs", 2, "--limit-train", 300, "--limit-test", 100, "--width", 16, "--quiet")
-SHARED = ("-m", "dualnet", "train", "--processes", "mpi", *SHORT)
-
-
-def kept(folder):
-    """The arrays of a run's checkpoint, but for its times."""
-    with np.load(folder / "checkpoint.npz") as file:
-        arrays = {name: file[name] for name in file.files}
-    arrays["history"] = arrays.pop("history:")[:, :-1]  # the last column is seconds
-    del arrays["sums:"]
-    return arrays
 
 
 RUNS = {
@@ -293,77 +272,6 @@ def test_a_run_goes_on_with_another_number_of_processes(mpiexec, tmp_path):
     train.main([*map(str, (*SHORT, *flags, "--epochs", 3, "--run-dir", whole))])
     for path, x in kept(half).items():
         np.testing.assert_allclose(x, kept(whole)[path], rtol=1e-9, atol=1e-9, err_msg=path)
-
-
-@pytest.mark.parametrize(
-    ("flags", "code", "says"),
-    [
-        (("--rule", "nope"), 2, "--rule: expected one of"),
-        (("--seeds", 1, 2), 2, "--seeds is of no use to --processes"),
-        (("--rule", "bp", "--share", "tangents"), 2, "Backprop has no directions"),
-        (("--threads", "auto"), 2, "several processes would choose differently"),
-        (("--objective", "contrastive"), 2, "InfoNCE needs the whole batch"),
-        (("--rule", "bp", "--optimizer", "sgd", "--lr", 1e6), 4, "diverged"),
-    ],
-    ids=lambda x: str(x)[:30],
-)
-def test_an_error_ends_all_processes_and_is_said_once(flags, code, says, mpiexec, tmp_path):
-    done = mpiexec(3, *SHARED, *flags, "--run-dir", tmp_path / "run")
-    assert done.returncode == code, done.stderr
-    assert done.stderr.count(says) == 1
-
-
-def pids_of(folder):
-    """The processes of Python that have a folder in their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:  # it has ended
-                continue
-            if str(folder).encode() in words and b"-n" not in words:
-                found.append(int(entry.name))
-    return sorted(found)
-
-
-@pytest.mark.skipif(
-    not Path("/proc/self/cmdline").exists(), reason="it looks for processes in /proc"
-)
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_run_which_goes_on_to_the_same_numbers(victim, mpiexec, tmp_path):
-    flags = ("--rule", "fg-w", "--tangents", 4, "--epochs", 40, "--checkpoint-every", 5)
-    folder, whole = tmp_path / "run", tmp_path / "whole"
-    process = mpiexec(2, *SHARED, *flags, "--run-dir", folder, wait=False)
-    while not (folder / "metrics.csv").exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    os.kill(pids_of(folder)[victim], signal.SIGKILL)
-    process.communicate(timeout=30)
-    assert process.returncode != 0 and not pids_of(folder)
-    resume = ("-m", "dualnet", "train", "--resume", folder, "--quiet", "--processes", "mpi")
-    done = mpiexec(2, *resume)
-    assert done.returncode == 0, done.stderr
-    assert mpiexec(2, *SHARED, *flags, "--run-dir", whole).returncode == 0
-    for path, x in kept(folder).items():
-        assert np.array_equal(x, kept(whole)[path]), path
-
-
-def test_parameters_that_drift_apart_are_noticed(mpiexec, tmp_path):
-    program = tmp_path / "drift.py"
-    program.write_text(
-        "import numpy as np\n"
-        "from dualnet.backends import mpi\n"
-        "from dualnet.training.shared_run import require_alike\n"
-        "from dualnet.training.state import Carried\n"
-        "world = mpi.world()\n"
-        "with world.ending_together():\n"
-        "    params = {'w': np.full(3, 1.0 + 1e-16 + world.rank * 2**-52)}\n"
-        "    require_alike(Carried(params, {}, {}, {}, {}), world)\n"
-    )
-    done = mpiexec(2, program)
-    assert done.returncode == 1
-    assert "expected in process 1 the parameters of the first one" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from functools import cache, reduce
@@ -16,8 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dualnet import tree
+from dualnet.backends.farewells import Farewells
 from dualnet.backends.processes import Processes, part_of
-from dualnet.errors import BackendError, DualnetError, UsageError
+from dualnet.console import code_of
+from dualnet.errors import BackendError, UsageError
 from dualnet.tree import Tree
 
 T = TypeVar("T")
@@ -25,9 +28,12 @@ T = TypeVar("T")
 FEW = 1 << 16
 """Up to so many bytes, each process gets the numbers of all others, and adds them up itself."""
 
-
 PATIENCE = 5.0
 """For how many seconds a process that has met an error lets the first one speak of its own."""
+
+PASSING_ON = 0.5
+"""After how many seconds a process that has said its error ends all; mpiexec, which passes on what
+processes say, drops at the end what it has not read yet."""
 
 
 class MpiProcesses:
@@ -38,10 +44,11 @@ class MpiProcesses:
     way, so that none has to hold those of all others.
 
     While it waits, a process asks again and again whether the others have come, and does not sit in
-    a call of the library: so Ctrl-C reaches it.
+    a call of the library: so Ctrl-C reaches it, and word of processes that have ended.
 
     Args:
         communicator: of `mpi4py`, with all processes.
+        farewells: of the same processes.
         shares: one of `SHARES`.
 
     Attributes:
@@ -49,8 +56,9 @@ class MpiProcesses:
         seconds_waited: how long this process has waited for others so far.
     """
 
-    def __init__(self, communicator: Any, shares: str = "batch"):
+    def __init__(self, communicator: Any, farewells: Farewells, shares: str = "batch"):
         self._communicator = communicator
+        self._farewells = farewells
         self.shares = shares
         self.rank: int = communicator.rank
         self.size: int = communicator.size
@@ -64,7 +72,8 @@ class MpiProcesses:
 
     def add(self, one: Tree) -> Tree:
         leaves = _arrays_in(one)
-        if sum([leaf.nbytes for leaf in leaves]) <= FEW:
+        truths = any([leaf.dtype == bool for leaf in leaves])  # which MPI does not add up
+        if truths or sum([leaf.nbytes for leaf in leaves]) <= FEW:
             return _put_back(one, reduce(_added, self._gathered(leaves)))
         return _put_back(one, self._reduced(leaves))
 
@@ -79,26 +88,30 @@ class MpiProcesses:
         if self.rank:
             leaves = [np.empty(shape, dtype) for dtype, shape in shapes]
         sent = _bytes_of(leaves)
-        self._wait(self._communicator.Ibcast(sent))
-        self._count(len(sent) if self.rank == 0 else 0)
+        self._broadcast(sent)
         return _put_back(one, _arrays_from(sent, leaves))
 
     def _described(self, leaves: list[np.ndarray]) -> list[tuple[str, list[int]]]:
         """Return dtype and shape of each leaf of the first process."""
         text = json.dumps([[leaf.dtype.str, leaf.shape] for leaf in leaves]).encode()
         length = np.array(len(text))
-        self._wait(self._communicator.Ibcast(length))
+        self._broadcast(length)
         sent = (
             np.frombuffer(text, np.uint8).copy() if self.rank == 0 else np.empty(length, np.uint8)
         )
-        self._wait(self._communicator.Ibcast(sent))
+        self._broadcast(sent)
         return json.loads(sent.tobytes())
+
+    def _broadcast(self, numbers: np.ndarray) -> None:
+        """Give the numbers of the first process to all others, which get them in place."""
+        self.bytes_given += 0 if self.rank else numbers.nbytes
+        self._wait(self._communicator.Ibcast(numbers))
 
     def _gathered(self, leaves: list[np.ndarray]) -> list[list[np.ndarray]]:
         """Return the leaves of every process."""
         sent = _bytes_of(leaves)
         received = np.empty((self.size, len(sent)), np.uint8)
-        self._count(len(sent))
+        self.bytes_given += len(sent)
         self._wait(self._communicator.Iallgather(sent, received))
         return [_arrays_from(row, leaves) for row in received]
 
@@ -110,20 +123,23 @@ class MpiProcesses:
             which = [i for i, leaf in enumerate(leaves) if leaf.dtype == dtype]
             sent = np.concatenate([leaves[i].ravel() for i in which])
             received = np.empty_like(sent)
-            self._count(sent.nbytes)
+            self.bytes_given += sent.nbytes
             self._wait(self._communicator.Iallreduce(sent, received))
             ends = np.cumsum([leaves[i].size for i in which])[:-1]
             for i, part in zip(which, np.split(received, ends), strict=True):
                 sums[i] = part.reshape(leaves[i].shape)
         return sums
 
-    def _count(self, given: int) -> None:
-        self.bytes_given += given
-
     def _wait(self, request: Any) -> None:
-        """Wait until all processes have come to the same exchange."""
+        """Wait until all processes have come to the same exchange.
+
+        Raises:
+            DualnetError: one has ended before.
+        """
+        self._farewells.begin_exchange()
         began = time.perf_counter()
         while not request.Test():
+            self._farewells.require_all()
             time.sleep(0)  # others may need the core
         self.seconds_waited += time.perf_counter() - began
 
@@ -136,15 +152,17 @@ class MpiProcesses:
         """
         try:
             yield
-        except BaseException as error:
-            self._failed = error.exit_code if isinstance(error, DualnetError) else 1
+        except Exception as error:
+            self._failed = code_of(error)
             if self.rank:
                 time.sleep(PATIENCE)
             raise
 
     def _end_all_if_failed(self) -> None:
         if self._failed is not None:
+            time.sleep(PASSING_ON)
             self._communicator.Abort(self._failed)
+            os._exit(self._failed)  # MPICH returns from there, while it ends the others
 
 
 def _arrays_in(one: Tree) -> list[np.ndarray]:
@@ -187,6 +205,12 @@ def world(shares: str = "batch") -> Processes:
     Raises:
         BackendError: mpi4py is not installed, or finds no MPI.
     """
+    return MpiProcesses(*_all_of_mpi(), shares)
+
+
+@cache
+def _all_of_mpi() -> tuple[Any, Farewells]:
+    """Return mpi4py's communicator of all processes, and their farewells."""
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no library
@@ -194,4 +218,4 @@ def world(shares: str = "batch") -> Processes:
             "processes mpi needs mpi4py and an MPI library, which pip install "
             f'"dualnet[mpi]" brings ({error}); then start it by mpiexec -n 4 dualnet train …'
         ) from error
-    return MpiProcesses(MPI.COMM_WORLD, shares)
+    return MPI.COMM_WORLD, Farewells(MPI.COMM_WORLD)

@@ -28,7 +28,7 @@ from dualnet.training.assemble import OPEN_TABLES, TABLES, network_of
 from dualnet.training.checkpoint_interval import USUAL_INTERVAL, CheckpointInterval
 from dualnet.training.config_file import checked, overruled, plugins_in, read_toml
 from dualnet.training.fit import fit, loaded
-from dualnet.training.flags import files_named, given, make_parser
+from dualnet.training.flags import files_named, given, make_parser, processes_named
 from dualnet.training.memory import out_of_memory_explained, require_memory
 from dualnet.training.pictures.drawing import costing_no_run
 from dualnet.training.pictures.rates import PICTURE, draw_rates
@@ -54,25 +54,34 @@ def main(argv: list[str], program: str = "dualnet train") -> None:
     Raises:
         UsageError, DataError, DivergedError, BackendError, Interrupted: see `dualnet.errors`.
     """
+    processes = processes_called(*processes_named(argv))  # first, so that each error is said once
+    with processes.ending_together():
+        try:
+            answer_to(argv, program, processes)
+        except KeyboardInterrupt:
+            if processes.rank:
+                raise Interrupted(f"process {processes.rank} was interrupted") from None
+            raise Interrupted("interrupted before training began") from None
+
+
+def answer_to(argv: list[str], program: str, processes: Processes) -> None:
+    """Do what `main` says, in one of the processes that train together."""
     args = parse(argv, program)
-    if args.quiet:
+    if args.quiet or processes.rank:
         stay_silent()
-    try:
-        if args.list:
-            answer(list_text())
-            return
-        processes = processes_called(args.processes, args.share)
-        with processes.ending_together():
-            require_one_run(args, processes)
-            if args.resume is not None:
-                require_resumable(argv)
-                resume(args, processes)
-            elif processes.rank:
-                fit(**given(args, TABLES), **how_of(args))
-            else:
-                start(args)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted before training began") from None
+    if processes.rank and (args.list or args.describe):
+        return
+    if args.list:
+        answer(list_text())
+        return
+    require_one_run(args, processes)
+    if args.resume is not None:
+        require_resumable(argv)
+        resume(args, processes)
+    elif processes.rank:
+        fit(**given(args, TABLES), **how_of(args))
+    else:
+        start(args)
 
 
 def parse(argv: list[str], program: str = "dualnet train") -> argparse.Namespace:

@@ -229,8 +229,8 @@ def estimate_gradient(
             and so does a loss that needs the whole batch.
         processes: that share the batch, each with so many shards, or the directions.  All give the
             same arguments, and get the same estimate.  Where they share the batch, a network that
-            couples examples couples those of a process alone, and its state becomes that of the
-            first process.
+            couples examples couples those of a process alone, and a network's state becomes that of
+            the first process.
 
     Returns:
         The gradients, the new states, and the figures of the step.
@@ -301,7 +301,7 @@ def _estimate(
         )
     gradients, rule_state = estimated
     model_state = measurements[-1].model_state
-    if plan.task.couples_examples and processes.shares == "batch":
+    if processes.shares == "batch" and tree.leaves(model_state):
         model_state = processes.of_first(model_state)
     return Estimate(gradients, model_state, rule_state, total["loss"] / n, total["correct"])
 

@@ -266,6 +266,15 @@ def files_named(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     return args.config, args.plugin or []
 
 
+def processes_named(argv: Sequence[str]) -> tuple[str | None, str | None]:
+    """Return what `--processes` and `--share` say, which is known before all other flags are."""
+    parser = Parser(add_help=False, allow_abbrev=False)
+    for name in ("--processes", "--share"):
+        parser.add_argument(name, metavar="NAME")
+    args, _ = parser.parse_known_args(argv)
+    return args.processes, args.share
+
+
 def make_parser(tables: Tables, program: str) -> Parser:
     """Return the parser of the command line.
 

@@ -147,8 +147,9 @@ class Trainer:
         _ = self._rate_factors  # refused here, before a run has a folder
         trained = TrainedNetwork(self.task.network, params, model_state)
         x = self.prepare(self.dataset.train_images[:1])
-        images = len(self.dataset.train_images)
-        require_whole_batches(self.objective, self.task, trained, x, images, self.batch_size)
+        parts = self.processes.size if self.processes.shares == "batch" else 1
+        sizes = len(self.dataset.train_images), self.batch_size, parts
+        require_whole_batches(self.objective, self.task, trained, x, *sizes)
         classes = self.dataset.outputs
         carried = Carried(
             params,

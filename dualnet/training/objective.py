@@ -290,17 +290,19 @@ def require_whole_batches(
     x: Array,
     images: int,
     batch_size: int,
+    parts: int = 1,
 ) -> None:
     """Refuse a last batch from which nothing could be learned at the end of an epoch.
 
-    That is a batch in which the objective has too little to tell apart, or a batch of one example
-    under batch norm, which refuses what has no variance.
+    That is a batch in which the objective has too little to tell apart, or of which a process has
+    one example under batch norm, which refuses what has no variance.
 
     Args:
         objective, task, trained: what is learned.
         x: an input, `(1, *in_shape)`.
         images: how many there are to train on.
         batch_size: how many of them make a batch.
+        parts: how many processes share a batch.
 
     Raises:
         UsageError: the last batch is such a one.
@@ -312,16 +314,18 @@ def require_whole_batches(
             f"images, and the {type(objective).__name__.lower()} loss tells {objective.min_batch} "
             "or more apart"
         )
-    if last > 1 or not task.couples_examples:
+    if last // parts > 1 or not task.couples_examples:
         return
     inputs, _ = objective.combine([x] * objective.views_per_image, np.zeros(1))
     context = Context(train=True, key=Key(0))
     try:
         trained.network.apply(trained.params, trained.model_state, inputs, context)
     except UsageError as error:
+        whole = f"one of {images} images"
+        shared = f"{last} of {images} images, and one to each of some processes"
         raise UsageError(
-            f"{assigned('batch_size', batch_size)} leaves a last batch of one of {images} "
-            f"images: {error}"
+            f"{assigned('batch_size', batch_size)} leaves a last batch of "
+            f"{whole if parts == 1 else shared}: {error}"
         ) from None
 
 

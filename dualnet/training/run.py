@@ -34,7 +34,12 @@ from dualnet.training.restored import of_best, read_best, require_fitting, resto
 from dualnet.training.run_folder import BEST, DIVERGED, NETWORK, SUMMARY, RunFolder
 from dualnet.training.same_network import require_same_run
 from dualnet.training.settings import Settings
-from dualnet.training.shared_run import begun_alike, require_alike, require_sharable
+from dualnet.training.shared_run import (
+    begun_alike,
+    require_alike,
+    require_same_task,
+    require_sharable,
+)
 from dualnet.training.state import Carried, TrainState
 from dualnet.training.thread_choice import with_threads
 from dualnet.training.trained import FittedNetwork, Trained, parts_of
@@ -43,7 +48,10 @@ from dualnet.tree import Tree
 Callback = Callable[[Row], Any]
 """It gets an epoch's figures by their names in `COLUMNS`; if it returns True, training ends."""
 
-MEASURED = ("seconds", "seconds_per_step", "peak_memory_bytes")
+MEASURED = (
+    *("seconds", "seconds_per_step", "peak_memory_bytes"),
+    *("processes", "bytes_per_step"),
+)
 """What a summary has measured, which no checkpoint tells."""
 _WARM_UP_STEPS = 5
 
@@ -77,13 +85,14 @@ def run(
     with nullcontext() if folder is None else folder.claimed(), out_of_memory_explained(settings):
         trainer = make_trainer(settings, network, dataset, processes)
         require_sharable(settings, trainer)
+        require_same_task(settings, dataset, processes)
         settings, trainer, threads = with_threads(settings, trainer)
         if folder is None:
             one = Run(settings, trainer, callbacks)
         else:
             data = fingerprint(dataset, trainer.backend.to_host)
             one = KeptRun(settings, trainer, folder, data, resume, callbacks)
-        one.start = begun_alike(one.start, processes)
+        one.start, one.best = begun_alike(one.start, one.best, processes)
         one.given_before = processes.bytes_given
         if one.done is None and trainer.is_over(one.start):  # as the first process knows already
             one.finish(one.start, [])
@@ -118,6 +127,7 @@ class Run:
 
     Attributes:
         start: the state from which the run goes on.
+        best: the best network so far; None where it is lost.
         done: the summary of a run that has reached its end; None before.
         differs: what is not as it was when the run began; see `surroundings.what_differs`.
         given_before: how many bytes its process had given to others when the steps began.
@@ -133,7 +143,7 @@ class Run:
         self._memory: dict[str, int] = {}
         self.start = trainer.start()
         self.done: dict[str, Any] | None = None
-        self._best: Carried | None = self.start.carried
+        self.best: Carried | None = self.start.carried
 
     def save(self, state: TrainState) -> None:
         """Keep a state, from which the run can go on."""
@@ -145,7 +155,7 @@ class Run:
     def save_epoch(self, state: TrainState) -> None:
         """Keep a state after an epoch, and its network if it is the best one so far."""
         if best_epoch(state.history) == len(state.history):
-            self._best = _with_arrays_of_its_own(state.carried)
+            self.best = _with_arrays_of_its_own(state.carried)
         self._memory = self.trainer.backend.memory()  # a recorded step still holds its memory
 
     def lose(self, error: DivergedError) -> None:
@@ -198,7 +208,7 @@ class Run:
         return FittedNetwork(
             **parts_of(self.trainer, self.settings, last),
             history=rows(now.history),
-            best=Trained(**parts_of(self.trainer, self.settings, self._best or last)),
+            best=Trained(**parts_of(self.trainer, self.settings, self.best or last)),
             settings=self.settings,
             summary=self.done,
         )
@@ -251,7 +261,7 @@ class KeptRun(Run):
         if not begun:
             self.save(self.start)
             return
-        self._best = self._best_so_far()
+        self.best = self._best_so_far()
         self._write_tables(self.start)  # a run that was killed may have written some of its files
         if trainer.is_over(self.start):
             self.finish(self.start, [])

@@ -7,6 +7,7 @@ one has a folder, prints and calls callbacks.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,8 @@ import numpy as np
 from dualnet import tree
 from dualnet.backends import mpi
 from dualnet.backends.processes import ALONE, SHARES, Processes
+from dualnet.data import Dataset
+from dualnet.data.fingerprint import fingerprint
 from dualnet.errors import DualnetError, UsageError
 from dualnet.learning.rule import require_sum_of_losses
 from dualnet.naming import assigned, named
@@ -82,26 +85,55 @@ def first_goes_ahead(processes: Processes) -> Iterator[None]:
         processes.of_first(())
 
 
-def begun_alike(start: TrainState, processes: Processes) -> TrainState:
-    """Return the state from which all processes go on, that of the first one."""
-    return TrainState.from_trees(processes.of_first(start.as_trees()))
+def begun_alike(
+    start: TrainState, best: Carried | None, processes: Processes
+) -> tuple[TrainState, Carried | None]:
+    """Return the state from which all processes go on, and the best one so far, of the first."""
+    if processes.size == 1:
+        return start, best
+    own = start.as_trees(), start.carried if best is None else best, best is not None
+    trees, best, is_there = processes.of_first(own)
+    return TrainState.from_trees(trees), best if is_there else None
+
+
+def require_same_task(settings: Settings, dataset: Dataset, processes: Processes) -> None:
+    """Raise an error if a process was given other settings or examples than the first one.
+
+    Each would measure its part of another batch, and the sum would be of no use.  Machines may have
+    other numbers of threads.
+    """
+    if processes.size == 1:
+        return
+    chosen = {name: value for name, value in settings.as_json().items() if name != "threads"}
+    chosen["share"] = processes.shares
+    texts = {"settings": json.dumps(chosen, sort_keys=True), "examples": fingerprint(dataset)}
+    for what, text in texts.items():
+        own = _digest(text.encode())
+        if own != processes.of_first(own):
+            raise UsageError(
+                f"processes: expected in process {processes.rank} the {what} of the first one, got "
+                f"others; give all processes the same {what}"
+            )
 
 
 def require_alike(carried: Carried, processes: Processes) -> None:
-    """Raise an error if a process has other parameters than the first one.
+    """Raise an error if a process carries other numbers from step to step than the first one.
 
     All of them compute the same from the same sums.  Processors of different kinds may round
     differently; then parameters would drift apart without a word.
     """
     if processes.size == 1:
         return
-    digest = hashlib.blake2b(digest_size=8)
-    for leaf in tree.leaves(carried.params):
-        digest.update(leaf.tobytes())
-    own = np.frombuffer(digest.digest(), np.uint64)
+    leaves = [leaf for leaf in tree.leaves(carried) if leaf is not None]
+    own = _digest(b"".join([np.asarray(leaf).tobytes() for leaf in leaves]))
     if own != processes.of_first(own):
         raise DualnetError(
-            f"processes: expected in process {processes.rank} the parameters of the first one, got "
-            "others; processors of different kinds round differently: start all processes on "
-            "machines of one kind"
+            f"processes: expected in process {processes.rank} the parameters and states of the "
+            "first one, got others; processors of different kinds round differently: start all "
+            "processes on machines of one kind"
         )
+
+
+def _digest(content: bytes) -> np.ndarray:
+    """Return a number by which contents are told apart."""
+    return np.frombuffer(hashlib.blake2b(content, digest_size=8).digest(), np.uint64)
