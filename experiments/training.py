@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import json
@@ -17,7 +16,6 @@ from dualnet.command import train as command
 from dualnet.errors import DivergedError
 from dualnet.naming import as_flags
 from dualnet.training.run_folder import RunFolder
-from dualnet.training.seeds import run_seeds, settings_to_resume
 from dualnet.training.settings import Settings
 from experiments.experiment import Form
 
@@ -66,22 +64,13 @@ def trained(flags: str, form: Form) -> list[dict[str, Any]]:
             args.seeds = list(form.seeds)
             summary = command.trained(settings, folder, args)
         else:
-            summary = _resumed(folder, command.parse(["--resume", str(folder.path), *how]))
+            go_on = ["--resume", str(folder.path), *how]
+            summary = command.resumed(command.parse(go_on))
     except DivergedError as error:  # all runs have
         summary = {"runs": [], "diverged": dict.fromkeys(form.seeds, str(error))}
     found = {one["seed"]: _reached(one) for one in summary["runs"]}
     found |= {seed: {"diverged": why} for seed, why in summary["diverged"].items()}
     return [{**found[seed], **_epochs(folder.of_seed(seed))} for seed in form.seeds]
-
-
-def _resumed(folder: RunFolder, args: argparse.Namespace) -> dict[str, Any]:
-    """Go on with the runs in a folder, as `--resume` does, and return the summary."""
-    folder = command.found_again(folder, args)
-    settings = settings_to_resume(folder, command.check_settings, args.epochs)
-    how = {"resume": True, "quiet": args.quiet, "callbacks": command.callbacks_of(args)}
-    with folder.claimed(), command.where_to_go_on(folder, args), command.progress_beside(True):
-        given = command.with_network(settings, args)
-        return run_seeds(*given, folder, folder.seeds(), **how)
 
 
 def _folder_name(flags: str, settings: Settings, seeds: Sequence[int]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dualnet import data
-from dualnet.backends.processes import Processes
+from dualnet.backends.processes import ALONE, Processes
 from dualnet.command.describe import describe
 from dualnet.command.listing import list_text
 from dualnet.command.outcome import conclude
@@ -77,7 +77,9 @@ def answer_to(argv: list[str], program: str, processes: Processes) -> None:
     require_one_run(args, processes)
     if args.resume is not None:
         require_resumable(argv)
-        resume(args, processes)
+        summary = resumed(args, processes)
+        if not processes.rank:
+            conclude(summary, args.json)
     elif processes.rank:
         fit(**given(args, TABLES), **how_of(args))
     else:
@@ -168,15 +170,14 @@ def require_one_run(args: argparse.Namespace, processes: Processes) -> None:
             raise UsageError(f"{flag} is of no use to --processes, which share one run")
 
 
-def resume(args: argparse.Namespace, processes: Processes) -> None:
-    """Go on with the run, or the runs, in the folder `--resume`, and print the summary."""
+def resumed(args: argparse.Namespace, processes: Processes = ALONE) -> dict[str, Any]:
+    """Go on with the run, or the runs, in the folder `--resume`, and return the summary."""
     folder = found_again(RunFolder(args.resume), args)
     settings = settings_to_resume(folder, check_settings, args.epochs)
     if processes.rank:
         with first_goes_ahead(processes):
             settings, network, dataset = with_network(settings, args)
-        run(settings, network, dataset, quiet=True, processes=processes)
-        return
+        return run(settings, network, dataset, quiet=True, processes=processes).summary
     seeds = folder.seeds()
     if seeds is not None and processes.size > 1:
         raise UsageError(f"--processes is of no use to --resume {folder.path}: it has several runs")
@@ -187,10 +188,8 @@ def resume(args: argparse.Namespace, processes: Processes) -> None:
             settings, network, dataset = with_network(settings, args)
         if seeds is None:
             how |= {"callbacks": boards(folder), "processes": processes}
-            summary = run(settings, network, dataset, folder, **how).summary
-        else:
-            summary = run_seeds(settings, network, dataset, folder, seeds, callbacks=boards, **how)
-    conclude(summary, args.json)
+            return run(settings, network, dataset, folder, **how).summary
+        return run_seeds(settings, network, dataset, folder, seeds, callbacks=boards, **how)
 
 
 def callbacks_of(args: argparse.Namespace) -> Callable[[RunFolder], list[Callback]]:
