@@ -137,10 +137,10 @@ def fit(
         begun = resume and not together.rank and _holds_the_same_run(folder, chosen)
         if begun:
             chosen = _with_threads_of(folder, chosen)
-        how: dict[str, Any] = {"resume": begun, "quiet": quiet, "processes": together}
         if together.rank:
-            how |= {"quiet": True, "callbacks": ()}
-        return run(chosen, network, dataset, folder, **{"callbacks": callbacks, **how})
+            callbacks, quiet = (), True
+        how: dict[str, Any] = {"resume": begun, "callbacks": callbacks, "quiet": quiet}
+        return run(chosen, network, dataset, folder, processes=together, **how)
 
 
 def loaded(settings: Settings, data_dir: str | None, quiet: bool) -> tuple[Settings, Dataset]:

@@ -48,10 +48,7 @@ from dualnet.tree import Tree
 Callback = Callable[[Row], Any]
 """It gets an epoch's figures by their names in `COLUMNS`; if it returns True, training ends."""
 
-MEASURED = (
-    *("seconds", "seconds_per_step", "peak_memory_bytes"),
-    *("processes", "bytes_per_step"),
-)
+MEASURED = ("seconds", "seconds_per_step", "peak_memory_bytes", "processes", "bytes_per_step")
 """What a summary has measured, which no checkpoint tells."""
 _WARM_UP_STEPS = 5
 
