@@ -45,7 +45,14 @@ from experiments import (
     ren_stop,
     ren_variance,
 )
-from experiments.experiment import BACKENDS, Experiment, file_of, run_experiment, save_picture
+from experiments.experiment import (
+    BACKENDS,
+    Experiment,
+    file_of,
+    known_rows,
+    run_experiment,
+    save_picture,
+)
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
@@ -130,7 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     print(experiment.table(rows))
     path = file_of(experiment, form, args.out)
-    if save_picture(experiment, rows, path.with_suffix(".png")):
+    # The file may have more rows than `--only` names, and the picture beside it shows them all.
+    if save_picture(experiment, known_rows(experiment, form, args.out), path.with_suffix(".png")):
         print(f"{path}, {path.with_suffix('.png')}", file=sys.stderr)
     return 0
 

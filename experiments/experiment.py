@@ -157,6 +157,14 @@ def missing_rows(experiment: Experiment, form: Form, out: Path) -> list[dict]:
     ]
 
 
+def known_rows(experiment: Experiment, form: Form, out: Path) -> list[dict]:
+    """Return all measured rows of a form, also those that `form.only` leaves out."""
+    rows = read_rows(experiment, file_of(experiment, form, out))
+    known = {_identity(experiment, row): row for row in rows}
+    wanted = _wanted_rows(experiment, replace(form, only=""))
+    return [known[i] for row in wanted if (i := _identity(experiment, row)) in known]
+
+
 def _wanted_rows(experiment: Experiment, form: Form) -> list[dict]:
     """Return the rows of a form, without results."""
     chosen = [s for s in experiment.settings(form) if form.only in _words(s)]

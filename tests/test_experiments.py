@@ -178,6 +178,16 @@ def test_the_quick_form_of_every_experiment_runs(name, tmp_path, capsys, data_di
     assert drawn == [(EXPERIMENTS[name], json.loads(before)["rows"], picture)]
 
 
+def test_the_picture_shows_all_rows_of_the_file_whatever_only_names(tmp_path, monkeypatch):
+    drawn = []
+    counts = replace(counting(lambda settings, _: settings["number"]), table=str, picture=len)
+    monkeypatch.setitem(EXPERIMENTS, "counting", counts)
+    monkeypatch.setattr("experiments.__main__.save_picture", lambda _, rows, __: drawn.append(rows))
+    for number in 1, 2:
+        assert main(["counting", "--only", f"number={number}", "--out", str(tmp_path)]) == 0
+    assert [[row["settings"]["number"] for row in rows] for rows in drawn] == [[1], [1, 2]]
+
+
 def test_the_experiments_are_listed(capsys):
     assert main(["--list"]) == 0
     listed = capsys.readouterr().out
