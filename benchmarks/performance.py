@@ -2,9 +2,9 @@
 
     python -m benchmarks.performance
 
-It measures nothing.  On docs/performance.md, a table stands between `<!-- NAME -->` and
-`<!-- end of NAME -->`.  A test holds the page to the results.  The picture needs matplotlib (the
-extra `plot`).
+It measures nothing.  On docs/performance.md and docs/scale.md, a table stands between
+`<!-- NAME -->` and `<!-- end of NAME -->`.  Tests hold both to the results.  The picture needs
+matplotlib (the extra `plot`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from benchmarks.pages import Tables, filled
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 PAGE = ROOT / "docs/performance.md"
+PAGES = PAGE, ROOT / "docs/scale.md"
 PICTURE = RESULTS / "speed-networks.svg"
 NOT_YET = "Not measured yet."
 
@@ -221,6 +222,17 @@ def memory() -> str:
     return table(head, shown)
 
 
+def processes() -> str:
+    """Return the table of bytes that a process gives to the others in a step, and of times."""
+    shown = []
+    for row in results("processes")["rows"]:
+        counts = (f"{row[name]:,}" for name in ("parameters", "bytes"))
+        times = (f"{row[name]:.1f}" for name in ("ms", "ms_simulated_link"))
+        shown.append([row["network"], f"`{row['rule']}`", row["share"], *counts, *times])
+    head = ["network", "rule", "shared", "parameters", "bytes a step", "ms a step"]
+    return table([*head, "ms, simulated link"], shown)
+
+
 TABLES: Tables = {
     "where": where,
     "backprop, one thread": lambda: backprop(1),
@@ -234,6 +246,7 @@ TABLES: Tables = {
     "small_steps": small_steps,
     "start": start,
     "memory": memory,
+    "processes": processes,
 }
 
 
@@ -320,7 +333,8 @@ def kind_of(row: dict[str, Any]) -> tuple[str, int]:
 def main() -> None:
     """Write the page's tables and the picture."""
     argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), TABLES), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8"), TABLES), encoding="utf-8")
     if rows := (results("speed-networks") or {}).get("rows"):
         draw(rows, PICTURE)
 

@@ -14,6 +14,7 @@ import json
 import statistics
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from dualnet.nn import softmax_cross_entropy
 from dualnet.random import Key
 from dualnet.training.settings import build
 from dualnet.tree import Tree
+from experiments.experiment import machine
 
 BYTES_A_SECOND = 1e9 / 8
 """Of the simulated link: 1 Gbit/s."""
@@ -84,12 +86,12 @@ def measured(flags: str, rule: str, world: Processes, steps: int) -> dict[str, A
 
     before = world.bytes_given
     by_memory = seconds(world)
-    given = (world.bytes_given - before) / (steps + 1)
+    given = (world.bytes_given - before) // (steps + 1)  # the same in every step
     return {
         "parameters": tree.size(learner.params),
         "bytes": given,
-        "ms": 1e3 * by_memory,
-        "ms_simulated_link": 1e3 * seconds(Linked(world)),
+        "ms": round(1e3 * by_memory, 1),
+        "ms_simulated_link": round(1e3 * seconds(Linked(world)), 1),
     }
 
 
@@ -114,7 +116,8 @@ def main() -> None:
                     flush=True,
                 )
     if args.json and not mpi.world("batch").rank:
-        args.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
+        told = {"machine": machine(), "date": f"{datetime.now(timezone.utc):%Y-%m-%d}"}
+        args.json.write_text(json.dumps({**told, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

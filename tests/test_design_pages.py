@@ -40,6 +40,11 @@ def test_there_are_as_many_linear_maps_as_the_pages_say():
     assert "transposes of 17 linear maps" in page("decisions.md")
 
 
+def test_the_readme_counts_the_rules():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f" {len(learning.RULES)} learning rules " in readme
+
+
 def test_the_table_of_rules_has_all_of_them():
     rows = re.findall(r"^\| (`.*?`) \|.*\| \[(.*?)\]\((.*?)\) \|$", page("rules/README.md"), re.M)
     told = {name: file for names, _, file in rows for name in re.findall(r"`(.*?)`", names)}

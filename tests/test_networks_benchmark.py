@@ -90,7 +90,7 @@ def test_the_tables_of_the_page_are_the_committed_results():
 
 
 def test_every_table_has_a_place():
-    text = performance.PAGE.read_text(encoding="utf-8")
+    text = "".join(page.read_text(encoding="utf-8") for page in performance.PAGES)
     assert re.findall("<!-- end of (.*) -->", text) == list(performance.TABLES)
 
 

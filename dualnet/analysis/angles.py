@@ -100,11 +100,10 @@ def alignment(
 
     Examples:
         >>> from dualnet import analysis, learning, nn
-        >>> x, y, params = np.eye(8), np.ones((8, 1)), {"w": np.zeros((8, 1)), "b": np.zeros(1)}
-        >>> task = learning.Task(nn.Linear(1), nn.mean_squared_error)
-        >>> plan = learning.Plan.of(task, params, {}, x)
-        >>> learner, backend = learning.LearnerState(params, {}, {}), dn.backends.get("numpy")
-        >>> point = analysis.Point(learning.WeightPerturbation(), plan, learner, backend)
+        >>> x, y, backend = np.eye(8), np.ones((8, 1)), dn.backends.get("numpy")
+        >>> task = learning.Task(nn.Linear(1, weights="zeros"), nn.mean_squared_error)
+        >>> rule = learning.WeightPerturbation()
+        >>> point = analysis.Point(rule, *rule.start(task, x, dn.Key(0)), backend)
         >>> one, many = (analysis.alignment(point, x, y, dn.Key(0), n)[-1] for n in (1, 500))
         >>> one.angle > 30.0, many.angle < 15.0
         (True, True)

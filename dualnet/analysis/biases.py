@@ -56,12 +56,10 @@ def bias(point: Point, inputs: Array, targets: Array, key: Key, draws: int = 100
 
     Examples:
         >>> from dualnet import analysis, learning, nn
-        >>> x, y, params = np.eye(3), np.ones((3, 1)), {"w": np.zeros((3, 1)), "b": np.zeros(1)}
-        >>> task = learning.Task(nn.Linear(1), nn.mean_squared_error)
-        >>> plan = learning.Plan.of(task, params, {}, x)
-        >>> learner, backend = learning.LearnerState(params, {}, {}), dn.backends.get("numpy")
+        >>> x, y, backend = np.eye(3), np.ones((3, 1)), dn.backends.get("numpy")
+        >>> task = learning.Task(nn.Linear(1, weights="zeros"), nn.mean_squared_error)
         >>> for rule in learning.Backprop(), learning.WeightPerturbation():
-        ...     point = analysis.Point(rule, plan, learner, backend)
+        ...     point = analysis.Point(rule, *rule.start(task, x, dn.Key(0)), backend)
         ...     *_, total = analysis.bias(point, x, y, dn.Key(0), draws=200)
         ...     print(total.distance == 0.0, total.deviations < 4.0)
         True True

@@ -40,11 +40,10 @@ class Point:
 
     Examples:
         >>> from dualnet import analysis, learning, nn
-        >>> x, y, params = np.eye(2), np.array([[1.0], [2.0]]), {"w": np.zeros((2, 1))}
-        >>> task = learning.Task(nn.Linear(1, bias=False), nn.mean_squared_error)
-        >>> plan = learning.Plan.of(task, params, {}, x)
-        >>> learner, backend = learning.LearnerState(params, {}, {}), dn.backends.get("numpy")
-        >>> point = analysis.Point(learning.WeightPerturbation(), plan, learner, backend)
+        >>> x, y, backend = np.eye(2), np.array([[1.0], [2.0]]), dn.backends.get("numpy")
+        >>> task = learning.Task(nn.Linear(1, bias=False, weights="zeros"), nn.mean_squared_error)
+        >>> rule = learning.WeightPerturbation()
+        >>> point = analysis.Point(rule, *rule.start(task, x, dn.Key(0)), backend)
         >>> point.exact(x, y, dn.Key(0))["w"].tolist()  # 2 xᵀ (x w - y) / N
         [[-1.0], [-2.0]]
     """

@@ -53,7 +53,6 @@ class MpiProcesses:
 
     Attributes:
         shares, rank, size, bytes_given: see `Processes`.
-        seconds_waited: how long this process has waited for others so far.
     """
 
     def __init__(self, communicator: Any, farewells: Farewells, shares: str = "batch"):
@@ -63,7 +62,6 @@ class MpiProcesses:
         self.rank: int = communicator.rank
         self.size: int = communicator.size
         self.bytes_given = 0
-        self.seconds_waited = 0.0
         self._failed: int | None = None
         atexit.register(self._end_all_if_failed)
 
@@ -137,11 +135,9 @@ class MpiProcesses:
             DualnetError: one has ended before.
         """
         self._farewells.begin_exchange()
-        began = time.perf_counter()
         while not request.Test():
             self._farewells.require_all()
             time.sleep(0)  # others may need the core
-        self.seconds_waited += time.perf_counter() - began
 
     @contextlib.contextmanager
     def ending_together(self) -> Iterator[None]:

@@ -13,8 +13,8 @@ the command line too.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -271,18 +271,23 @@ def _estimate(
     context = Context(train=True, key=key.fold_in("network"), backend=backend)
     pieces = 1 if plan.task.needs_whole_batch else shards
     directions = rule.sample(key, plan, learner.params, backend, n)
-    measure: Callable[[Shard], Measurement] = lambda shard: rule.measure(  # noqa: E731
-        plan, learner, directions, shard
-    )
     if processes.shares == "tangents":
-        of_all: Sequence = range(getattr(rule, "tangents", 1))
+        shards_of_this: Sequence[Shard] = split_batch(batch, pieces, context)
+        of_all: Sequence[Any] = range(getattr(rule, "tangents", 1))
         of_this = processes.part(of_all)
-        measure = partial(_along, rule, plan, learner, directions, of_this or of_all[:1])
-        measurements = backend.map(measure, split_batch(batch, pieces, context))
+        part: Any = of_this or of_all[:1]  # a range, as a part of one is
+
+        def measure(shard: Shard) -> Measurement:
+            return rule.measure_along(plan, learner, directions, shard, part)
     else:
         of_all = split_batch(batch, pieces * processes.size, context)
         of_this = processes.part(of_all)
-        measurements = backend.map(measure, of_this or of_all[:1])
+        shards_of_this = of_this or of_all[:1]
+
+        def measure(shard: Shard) -> Measurement:
+            return rule.measure(plan, learner, directions, shard)
+
+    measurements = backend.map(measure, shards_of_this)
     for m in measurements:
         if not isinstance(m, Measurement) or not _NEEDED <= m.total.keys():
             raise _no_measurement(rule, m)
@@ -304,13 +309,6 @@ def _estimate(
     if processes.shares == "batch" and tree.leaves(model_state):
         model_state = processes.of_first(model_state)
     return Estimate(gradients, model_state, rule_state, total["loss"] / n, total["correct"])
-
-
-def _along(
-    rule: Rule, plan: Plan, learner: LearnerState, directions: Any, part: Any, shard: Shard
-) -> Measurement:
-    """Do what `measure_along` does; the shard comes last."""
-    return rule.measure_along(plan, learner, directions, shard, part)
 
 
 def scaled(total: dict[str, Any], factor: float) -> dict[str, Any]:
