@@ -74,6 +74,7 @@ def raise_(what):
         ("settings = {}\nif rank: sys.exit(0)", "process 1 has ended, and process 0 waits for"),
         ("settings = dict(seed=rank)", "expected in process 1 the settings of the first one"),
         ("settings = dict(share=['batch', 'tangents'][rank], rule='fg-w')", "the settings of the"),
+        ("settings = dict(profile=rank > 0)", "expected in process 1 the settings of the first"),
         ("settings = {}; x += rank", "expected in process 1 the examples of the first one"),
         ("settings = {}; x, y = x[rank:], y[rank:]", "give all processes the same examples"),
     ],

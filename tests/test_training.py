@@ -23,7 +23,8 @@ from dualnet.training import evaluation, run_folder
 from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course
 from dualnet.training.loop import Trainer
-from dualnet.training.run import run, seconds_per_step
+from dualnet.training.measured import seconds_per_step
+from dualnet.training.run import run
 from dualnet.training.run_folder import COLUMNS, RunFolder
 from dualnet.training.settings import Settings, build
 

@@ -68,6 +68,9 @@ class MpiProcesses:
     def part(self, items: Sequence[T]) -> Sequence[T]:
         return part_of(items, self.rank, self.size)
 
+    def wait_for_all(self) -> None:
+        self._wait(self._communicator.Ibarrier())
+
     def add(self, one: Tree) -> Tree:
         leaves = _arrays_in(one)
         truths = any([leaf.dtype == bool for leaf in leaves])  # which MPI does not add up

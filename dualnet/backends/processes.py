@@ -35,11 +35,17 @@ class Processes(Protocol):
     shares: str
     rank: int
     size: int
-    bytes_given: int
+
+    @property
+    def bytes_given(self) -> int: ...
 
     def part(self, items: Sequence[T]) -> Sequence[T]:
         """Return the items of this process: consecutive ones, as many as the others have or one
         less; none for some, where there are fewer items than processes."""
+        ...
+
+    def wait_for_all(self) -> None:
+        """Return once all processes have come here."""
         ...
 
     def add(self, one: Tree) -> Tree:
@@ -71,6 +77,9 @@ class Alone:
 
     def part(self, items: Sequence[T]) -> Sequence[T]:
         return items
+
+    def wait_for_all(self) -> None:
+        pass
 
     def add(self, one: Tree) -> Tree:
         return one

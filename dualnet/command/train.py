@@ -159,14 +159,14 @@ def trained(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> 
 
 def how_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return what flags say of how `fit` is to go about it."""
-    together = {"processes": args.processes, "share": args.share}
+    together = {"processes": args.processes, "share": args.share, "profile": args.profile}
     return {"data_dir": args.data_dir, "quiet": args.quiet, **together}
 
 
 def require_one_run(args: argparse.Namespace, processes: Processes) -> None:
     """Raise a UsageError if flags ask several processes for anything but one run."""
     for flag, value in (("--seeds", args.seeds), ("--rates", args.rates)):
-        if value is not None and processes.size > 1:
+        if value is not None and (processes.size > 1 or args.profile):
             raise UsageError(f"{flag} is of no use to --processes, which share one run")
 
 
@@ -174,12 +174,13 @@ def resumed(args: argparse.Namespace, processes: Processes = ALONE) -> dict[str,
     """Go on with the run, or the runs, in the folder `--resume`, and return the summary."""
     folder = found_again(RunFolder(args.resume), args)
     settings = settings_to_resume(folder, check_settings, args.epochs)
+    together: dict[str, Any] = {"processes": processes, "profile": args.profile}
     if processes.rank:
         with first_goes_ahead(processes):
             settings, network, dataset = with_network(settings, args)
-        return run(settings, network, dataset, quiet=True, processes=processes).summary
+        return run(settings, network, dataset, quiet=True, **together).summary
     seeds = folder.seeds()
-    if seeds is not None and processes.size > 1:
+    if seeds is not None and (processes.size > 1 or args.profile):
         raise UsageError(f"--processes is of no use to --resume {folder.path}: it has several runs")
     boards = callbacks_of(args)
     how: dict[str, Any] = {"resume": True, "quiet": args.quiet}
@@ -187,7 +188,7 @@ def resumed(args: argparse.Namespace, processes: Processes = ALONE) -> dict[str,
         with first_goes_ahead(processes):
             settings, network, dataset = with_network(settings, args)
         if seeds is None:
-            how |= {"callbacks": boards(folder), "processes": processes}
+            how |= {"callbacks": boards(folder), **together}
             return run(settings, network, dataset, folder, **how).summary
         return run_seeds(settings, network, dataset, folder, seeds, callbacks=boards, **how)
 
@@ -297,7 +298,7 @@ def require_use(data_dir: str | None, settings: Settings) -> None:
 
 FREE_ON_RESUME = (
     *("--epochs", "--data-dir", "--plugin", "--checkpoint-every", "--tensorboard", "--json"),
-    *("--processes", "--share", "--quiet"),
+    *("--processes", "--share", "--profile", "--quiet"),
 )
 """Flags that may be given beside `--resume`."""
 

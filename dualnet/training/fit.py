@@ -63,6 +63,7 @@ def fit(
     quiet: bool = False,
     processes: str | None = None,
     share: str | None = None,
+    profile: bool = False,
     **settings: Any,
 ) -> FittedNetwork:
     """Train a network, and return it with its history.
@@ -89,6 +90,8 @@ def fit(
             each of which calls `fit` with the same arguments; None for this process alone.
         share: what these have a part of: the examples of each `batch`, or the `tangents`, the
             directions; None for `batch`.
+        profile: whether the first of them says after each epoch what a step takes in compute, wait
+            and communication, and which process is slow; the summary then has `profile`.
         **settings: all other settings and options by the names that their flags have on the command
             line, with `_` for `-`: `epochs`, `lr`, `batch_size`, `tangents`, `optimizer`, `seed`,
             `backend`, `recipe`, …
@@ -113,7 +116,7 @@ def fit(
         (20, True)
     """
     _require_callbacks(callbacks)
-    together = processes_called(processes, share)
+    together = processes_called(processes, share, profile)
     folder = None if together.rank else _folder(run_dir, data_dir, checkpoint_every)
     named, options = _name_and_options(model)
     _require_said_once(model, examples, options, data_dir, settings)
@@ -140,7 +143,8 @@ def fit(
         if together.rank:
             callbacks, quiet = (), True
         how: dict[str, Any] = {"resume": begun, "callbacks": callbacks, "quiet": quiet}
-        return run(chosen, network, dataset, folder, processes=together, **how)
+        how |= {"processes": together, "profile": profile}
+        return run(chosen, network, dataset, folder, **how)
 
 
 def loaded(settings: Settings, data_dir: str | None, quiet: bool) -> tuple[Settings, Dataset]:

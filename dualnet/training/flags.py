@@ -141,6 +141,8 @@ WHERE_AND_HOW_TO_REPORT: Flags = {
         "help": "what processes have a part of: batch, the examples of each batch; tangents, the "
         "directions; default batch"
     },
+    "--profile": _SWITCH
+    | {"help": "after each epoch, tell what a step of the processes takes, and which one is slow"},
     "--no-graph": {
         "dest": "graph",
         "action": "store_false",
@@ -266,13 +268,14 @@ def files_named(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     return args.config, args.plugin or []
 
 
-def processes_named(argv: Sequence[str]) -> tuple[str | None, str | None]:
-    """Return what `--processes` and `--share` say, which is known before all other flags are."""
+def processes_named(argv: Sequence[str]) -> tuple[str | None, str | None, bool]:
+    """Return what `--processes`, `--share` and `--profile` say, known before all others."""
     parser = Parser(add_help=False, allow_abbrev=False)
     for name in ("--processes", "--share"):
         parser.add_argument(name, metavar="NAME")
+    parser.add_argument("--profile", **_SWITCH)
     args, _ = parser.parse_known_args(argv)
-    return args.processes, args.share
+    return args.processes, args.share, args.profile
 
 
 def make_parser(tables: Tables, program: str) -> Parser:

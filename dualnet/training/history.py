@@ -1,4 +1,4 @@
-"""What the history of a run says: its last epoch, and its best one."""
+"""What the history of a run says: its last epoch, its best one, its last comparison."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dualnet.training.run_folder import COLUMNS
+from dualnet.tree import Tree
 
 FIGURES = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
 """The figures of the last epoch that a summary has, under the names of their columns."""
@@ -48,6 +49,17 @@ def best_epoch(history: np.ndarray) -> int:
         history: a row for each epoch, at least one, in the order of `COLUMNS`.
     """
     return int(np.argmin(history[:, COLUMNS.index("test_loss")])) + 1
+
+
+def last_cosine(comparisons: Tree) -> dict[str, float | None]:
+    """Return the total cosine of the last comparison by its name in a summary.
+
+    Nothing is returned if no gradients are compared; the cosine is None where it is undefined.
+    """
+    if not len(comparisons):
+        return {}
+    cosine = float(comparisons[-1, -1, 0])
+    return {"gradient_cosine": cosine if np.isfinite(cosine) else None}
 
 
 def fault_of(history: np.ndarray, classifies: bool, finite: bool = True) -> str | None:

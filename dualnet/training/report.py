@@ -45,6 +45,7 @@ class Report:
         quiet: whether nothing is shown.
         differs: what is not as it was when the run began.
         threads: what `auto` chose, and why; "" where nothing was chosen.
+        profile: whether `times` are shown.
     """
 
     def __init__(
@@ -57,10 +58,11 @@ class Report:
         quiet: bool = False,
         differs: str = "",
         threads: str = "",
+        profile: bool = False,
     ):
         self._trainer, self._settings, self._quiet = trainer, settings, quiet
         self._seeds, self._folder, self._differs = tuple(seeds), folder, differs
-        self._threads = threads
+        self._threads, self._profile = threads, profile
         self._began, self._done = time.perf_counter(), 0
 
     def begin(self, start: TrainState) -> None:
@@ -90,6 +92,11 @@ class Report:
         left = duration(seconds * (epochs - number)) if number < epochs else ""
         cells += [f"{duration(seconds):>10}", f"{left:>10}"]
         say("".join(cells).rstrip())
+
+    def times(self, line: str) -> None:
+        """Show what the steps of this epoch took, as `StepTimes.epoch` tells."""
+        if line and not self._quiet:
+            say(line)
 
     @property
     def _classifies(self) -> bool:
@@ -135,6 +142,8 @@ class Report:
             lines["processes"] = (
                 f"{trainer.processes.size}, which share the {trainer.processes.shares}"
             )
+        if self._profile:
+            lines["profile"] = "after each epoch, what a step took on average"
         if self._threads:
             lines["threads"] = self._threads
         if len(start.history):

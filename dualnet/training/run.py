@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,18 @@ import numpy as np
 from dualnet import tree
 from dualnet.analysis import TOTAL
 from dualnet.backends.processes import ALONE, Processes
+from dualnet.backends.timed_processes import TimedProcesses
 from dualnet.console import say
 from dualnet.data import Dataset
 from dualnet.data.fingerprint import fingerprint
 from dualnet.errors import DivergedError, UsageError
 from dualnet.nn import Layer
-from dualnet.options import is_number
 from dualnet.training.assemble import make_trainer
 from dualnet.training.checkpoint_interval import CheckpointInterval
 from dualnet.training.divergence import all_finite
-from dualnet.training.history import Row, best, best_epoch, outcome, rows
+from dualnet.training.history import Row, best, best_epoch, last_cosine, outcome, rows
 from dualnet.training.loop import Trainer
+from dualnet.training.measured import measured_in, seconds_per_step
 from dualnet.training.memory import out_of_memory_explained, peak_memory_bytes
 from dualnet.training.pictures.curve import draw_curve
 from dualnet.training.pictures.drawing import costing_no_run
@@ -41,16 +42,13 @@ from dualnet.training.shared_run import (
     require_sharable,
 )
 from dualnet.training.state import Carried, TrainState
+from dualnet.training.step_times import StepTimes
 from dualnet.training.thread_choice import with_threads
 from dualnet.training.trained import FittedNetwork, Trained, parts_of
 from dualnet.tree import Tree
 
 Callback = Callable[[Row], Any]
 """It gets an epoch's figures by their names in `COLUMNS`; if it returns True, training ends."""
-
-MEASURED = ("seconds", "seconds_per_step", "peak_memory_bytes", "processes", "bytes_per_step")
-"""What a summary has measured, which no checkpoint tells."""
-_WARM_UP_STEPS = 5
 
 
 def run(
@@ -63,6 +61,7 @@ def run(
     callbacks: Sequence[Callback] = (),
     quiet: bool = False,
     processes: Processes = ALONE,
+    profile: bool = False,
 ) -> FittedNetwork:
     """Train and evaluate, and fill the run folder if there is one.
 
@@ -75,6 +74,7 @@ def run(
         callbacks: called after each epoch.
         quiet: whether header, progress bars and the lines of epochs are left out.
         processes: that train together; the first one has folder and callbacks, the others neither.
+        profile: whether it is told what a step of each of these takes; see `StepTimes`.
 
     Raises:
         DivergedError, DataError, UsageError, BackendError: see `dualnet.errors`.
@@ -82,8 +82,11 @@ def run(
     with nullcontext() if folder is None else folder.claimed(), out_of_memory_explained(settings):
         trainer = make_trainer(settings, network, dataset, processes)
         require_sharable(settings, trainer)
-        require_same_task(settings, dataset, processes)
+        require_same_task(settings, dataset, processes, profile)
         settings, trainer, threads = with_threads(settings, trainer)
+        if profile:
+            timed = TimedProcesses(processes, trainer.backend.synchronize)
+            trainer = replace(trainer, processes=timed)
         if folder is None:
             one = Run(settings, trainer, callbacks)
         else:
@@ -95,19 +98,29 @@ def run(
             one.finish(one.start, [])
         if one.done is not None:
             return one.fitted(one.start)
-        report = Report(
-            trainer, settings, folder=folder, quiet=quiet, differs=one.differs, threads=threads
-        )
+        about: dict[str, Any] = {"differs": one.differs, "threads": threads, "profile": profile}
+        report = Report(trainer, settings, folder=folder, quiet=quiet, **about)
         report.begin(one.start)
+        times = one.times = StepTimes(timed) if profile else None
 
         def on_epoch(state: TrainState) -> bool:
             require_alike(state.carried, processes)
             one.save_epoch(state)
             report.epoch([state])
-            return bool(processes.of_first(one.call_back(state)))
+            if times:
+                report.times(times.epoch())
+            ends = bool(processes.of_first(one.call_back(state)))
+            if times:
+                times.begin()
+            return ends
+
+        def on_step() -> bool:
+            if times:
+                times.step()
+            return one.is_due()
 
         try:
-            now, step_seconds = trainer.train(one.start, on_epoch, one.save, one.is_due, quiet)
+            now, step_seconds = trainer.train(one.start, on_epoch, one.save, on_step, quiet)
         except DivergedError as error:
             one.lose(error)
             raise
@@ -128,10 +141,12 @@ class Run:
         done: the summary of a run that has reached its end; None before.
         differs: what is not as it was when the run began; see `surroundings.what_differs`.
         given_before: how many bytes its process had given to others when the steps began.
+        times: of the steps of several processes; None where nobody asks for them.
     """
 
     differs = ""
     given_before = 0
+    times: StepTimes | None = None
 
     def __init__(self, settings: Settings, trainer: Trainer, callbacks: Sequence[Callback] = ()):
         self._began = time.perf_counter()
@@ -192,11 +207,13 @@ class Run:
 
     def _shared(self, steps: int) -> dict[str, Any]:
         """Return how many processes have shared the run, and what that took; none for one."""
-        processes = self.trainer.processes
+        processes, times = self.trainer.processes, self.times
+        profile = {} if times is None else times.summary()
         if processes.size == 1:
-            return {}
-        given = processes.bytes_given - self.given_before
-        return {"processes": processes.size, "bytes_per_step": given / steps if steps else None}
+            return profile
+        given = processes.bytes_given - self.given_before - (times.bytes_given if times else 0)
+        per_step = given / steps if steps else None
+        return {"processes": processes.size, "bytes_per_step": per_step, **profile}
 
     def fitted(self, now: TrainState) -> FittedNetwork:
         """Return the network at the end of the run, which has a summary."""
@@ -343,8 +360,7 @@ class KeptRun(Run):
         if not step_seconds:  # it had reached its end before, which was measured then
             summary |= {"seconds": float(now.history[:, -1].sum())}
             if before.get("epochs") == summary["epochs"]:
-                known = {name: before[name] for name in MEASURED if is_number(before.get(name))}
-                summary |= {name: x for name, x in known.items() if 0 <= x < np.inf}
+                summary |= measured_in(before)
         summary["run_dir"] = str(self.folder.path)
         self.folder.write_json(SUMMARY, summary)
         self._draw(now)
@@ -374,20 +390,3 @@ def _with_arrays_of_its_own(carried: Carried) -> Carried:
         model_state=own(carried.model_state),
         readout=own(carried.readout),
     )
-
-
-def seconds_per_step(step_seconds: list[float]) -> float | None:
-    """Return the median of all steps but the first five; None if there were no more."""
-    after = step_seconds[_WARM_UP_STEPS:]
-    return statistics.median(after) if after else None
-
-
-def last_cosine(comparisons: Tree) -> dict[str, float | None]:
-    """Return the total cosine of the last comparison by its name in a summary.
-
-    Nothing is returned if no gradients are compared; the cosine is None where it is undefined.
-    """
-    if not len(comparisons):
-        return {}
-    cosine = float(comparisons[-1, -1, 0])
-    return {"gradient_cosine": cosine if np.isfinite(cosine) else None}

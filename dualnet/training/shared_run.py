@@ -30,12 +30,13 @@ NAMES = ("mpi",)
 """The names that `processes_called` knows."""
 
 
-def processes_called(name: str | None, share: str | None) -> Processes:
+def processes_called(name: str | None, share: str | None, profile: bool = False) -> Processes:
     """Return the processes that train together, by the name of what has started them.
 
     Args:
         name: `mpi`, for those of `mpiexec`; None for this one alone.
         share: what they have a part of, one of `SHARES`; None for `batch`.
+        profile: whether the time of their steps is told.
 
     Raises:
         UsageError: there is no such name, or nobody to share with.
@@ -44,11 +45,12 @@ def processes_called(name: str | None, share: str | None) -> Processes:
     if share is not None:
         require_choice("", named("share"), share, SHARES)
     if name is None:
-        if share is not None:
-            raise UsageError(
-                f"{assigned('share', share)} is of no use to one process; "
-                f"add {assigned('processes', 'mpi')}"
-            )
+        for of_several, value in (("share", share), ("profile", profile or None)):
+            if value is not None:
+                raise UsageError(
+                    f"{assigned(of_several, value)} is of no use to one process; "
+                    f"add {assigned('processes', 'mpi')}"
+                )
         return ALONE
     require_choice("", named("processes"), name, NAMES)
     return mpi.world(share or "batch")
@@ -96,7 +98,9 @@ def begun_alike(
     return TrainState.from_trees(trees), best if is_there else None
 
 
-def require_same_task(settings: Settings, dataset: Dataset, processes: Processes) -> None:
+def require_same_task(
+    settings: Settings, dataset: Dataset, processes: Processes, profile: bool = False
+) -> None:
     """Raise an error if a process was given other settings or examples than the first one.
 
     Each would measure its part of another batch, and the sum would be of no use.  Machines may have
@@ -105,7 +109,7 @@ def require_same_task(settings: Settings, dataset: Dataset, processes: Processes
     if processes.size == 1:
         return
     chosen = {name: value for name, value in settings.as_json().items() if name != "threads"}
-    chosen["share"] = processes.shares
+    chosen |= {"share": processes.shares, "profile": profile}  # both decide what is exchanged
     texts = {"settings": json.dumps(chosen, sort_keys=True), "examples": fingerprint(dataset)}
     for what, text in texts.items():
         own = _digest(text.encode())

@@ -1,0 +1,75 @@
+"""Processes whose exchanges are timed: how long one waits for the others, and what comes after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
+
+from dualnet.backends.processes import Processes
+from dualnet.tree import Tree
+
+T = TypeVar("T")
+
+
+class TimedProcesses:
+    """Processes that wait for one another before each exchange, so that waiting is told apart.
+
+    A sum needs the numbers of all, so whoever comes early waits inside of it, and its duration
+    alone would not say why.  Behind a barrier all begin at once.  The barrier itself, some
+    microseconds, counts as waiting.
+
+    Args:
+        processes: those that exchange.
+        finish: returns when all work that this process has started is done, as
+            `Backend.synchronize` does; a device may still be computing what an exchange gives.
+        clock: the time in seconds.
+
+    Attributes:
+        shares, rank, size, bytes_given: see `Processes`.
+        waiting: seconds so far in which this process has waited for others.
+        exchanging: seconds so far in which it has exchanged numbers, and packed and added them.
+    """
+
+    def __init__(
+        self,
+        processes: Processes,
+        finish: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self._processes, self._finish, self.clock = processes, finish, clock
+        self.shares, self.rank, self.size = processes.shares, processes.rank, processes.size
+        self.waiting = self.exchanging = 0.0
+
+    @property
+    def bytes_given(self) -> int:
+        return self._processes.bytes_given
+
+    def part(self, items: Sequence[T]) -> Sequence[T]:
+        return self._processes.part(items)
+
+    def wait_for_all(self) -> None:
+        self._processes.wait_for_all()
+
+    def add(self, one: Tree) -> Tree:
+        with self._timed():
+            return self._processes.add(one)
+
+    def of_first(self, one: Tree) -> Tree:
+        with self._timed():
+            return self._processes.of_first(one)
+
+    def ending_together(self) -> AbstractContextManager:
+        return self._processes.ending_together()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Wait for all, then count what the block takes."""
+        self._finish()
+        came = self.clock()
+        self._processes.wait_for_all()
+        met = self.clock()
+        yield
+        self.waiting += met - came
+        self.exchanging += self.clock() - met
