@@ -68,8 +68,7 @@ class StepTimes:
         return np.array([processes.clock(), processes.waiting, processes.exchanging])
 
     def epoch(self) -> str:
-        """Give the times of this epoch to all others, and return what they say; ""
-        if it had no step here.
+        """Give the times of this epoch to all others, and return what they say; "" without a step.
 
         All processes call it together, after the epoch's last step.
         """
@@ -114,8 +113,8 @@ def told(seconds: np.ndarray, errors: np.ndarray) -> str:
         )
     else:
         line = (
-            f"none is clearly slow: compute {_span(compute)} ms, wait {_span(wait)}, "
-            f"communication {_span(communication)}"
+            f"none stands out: compute {_span(compute)} ms, wait up to {_ms(wait.max())}, "
+            f"communication up to {_ms(communication.max())}"
         )
     return textwrap.fill(line, WIDTH)
 
@@ -137,12 +136,13 @@ def is_slow(compute: np.ndarray, errors: np.ndarray) -> bool:
 
 
 def _span(milliseconds: np.ndarray) -> str:
-    """Return from what to what some times are, to two digits."""
-    least, most = (
-        f"{x:.0f}" if x >= 9.95 else f"{x:.1f}" if x >= 0.995 else f"{x:.2f}"
-        for x in (milliseconds.min(), milliseconds.max())
-    )
+    """Return from what to what some times are."""
+    least, most = _ms(milliseconds.min()), _ms(milliseconds.max())
     return least if least == most else f"{least} to {most}"
+
+
+def _ms(x: float) -> str:
+    return f"{x:.0f}" if x >= 9.95 else f"{x:.1f}" if x >= 0.995 else f"{x:.2f}"
 
 
 def profile_in(summary: dict[str, Any]) -> dict[str, Any]:
