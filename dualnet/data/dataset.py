@@ -173,7 +173,8 @@ class Dataset:
         numbers of a channel are equal, 1 stands for the deviation, so that it can divide.
         """
         if self.white is None:
-            return _of_floats(np.asarray(self.train_images[:]))
+            examples = self.train_images[:]
+            return _of_floats(np.asarray(examples, like=examples))
         n, height, width, channels = self.train_images.shape
         total = np.zeros((2, height * width * channels), like=self.train_images[:1])
         for start in range(0, n, _EXACT_BATCH):

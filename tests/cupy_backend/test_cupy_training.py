@@ -18,6 +18,7 @@ from dualnet.models import MODELS
 from dualnet.optim import OPTIMIZERS
 from dualnet.training.assemble import make_trainer
 from dualnet.training.epoch import course
+from dualnet.training.fit import fit
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.restored import restored
 from dualnet.training.run import run
@@ -170,6 +171,15 @@ def test_rows_of_a_set_go_to_the_device(cupy_backend, digits, network):
     np.testing.assert_array_equal(cupy_backend.to_host(trainer.dataset.train_images), kept[:])
     mean, std = trainer.dataset.training_mean_and_std
     assert_same((mean, std), some.training_mean_and_std, cupy_backend, 1e-12)
+
+
+def test_arrays_of_floats_are_learned_and_predicted(cupy_backend, rng):
+    x = rng.normal(3.0, 2.0, size=(60, 5)).astype(np.float32)
+    run_there = fit("mlp", (x, np.where(x[:, 0] > 3.0, "high", "low")), backend="cupy", quiet=True)
+    assert set(run_there.predict(x)) <= {"high", "low"}
+    whole = data.from_arrays(x, np.zeros(60, int))
+    there = replace(whole, train_images=cupy_backend.keep_on_device(x)).training_mean_and_std
+    assert_same(there, whole.training_mean_and_std, cupy_backend, 1e-12)
 
 
 @pytest.mark.parametrize("rule", ("bp", "fa"))
