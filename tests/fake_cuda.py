@@ -39,6 +39,26 @@ def counted():
     during.update({kind: n - before[kind] for kind, n in counts.items() if n != before[kind]})
 
 
+devices = types.SimpleNamespace(count=1, current=0, used=set())
+"""`count`: how many there are; `used`: the numbers of those on which memory was taken."""
+
+
+class Device:
+    """CuPy's, of which one is current."""
+
+    def __init__(self, number):
+        assert 0 <= number < devices.count
+        self.id = number
+
+    def use(self):
+        devices.current = self.id
+
+
+def use_memory():
+    """Something lies on the current device now, or asks for its memory."""
+    devices.used.add(devices.current)
+
+
 class Stream:
     """CuPy's, of which the null stream cannot capture.
 
@@ -47,6 +67,7 @@ class Stream:
     """
 
     def __init__(self, non_blocking=False):
+        use_memory()
         self._can_capture = non_blocking
         self.ptr = id(self) if non_blocking else 0
         self.moved = 0
@@ -81,6 +102,7 @@ class Stream:
 
 
 streams = types.SimpleNamespace(current=[Stream()], waited=[])
+devices.used.clear()
 """`current`: the null stream, and those entered since."""
 
 

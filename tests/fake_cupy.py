@@ -27,6 +27,7 @@ def asarray(x, dtype=None):
     if isinstance(x, ndarray):
         return x if dtype is None or x.dtype == dtype else x.astype(dtype)
     fake_cuda.count("to_device")
+    fake_cuda.use_memory()
     fake_cuda.streams.current[-1].moved += 1
     return ndarray(np.array(x, dtype))
 
@@ -51,9 +52,13 @@ class RawModule:
 
 
 def _on_arrays(function):
-    return lambda *args, **kwargs: done(
-        lambda: function(*map(inside, args), **{k: inside(v) for k, v in kwargs.items()})
-    )
+    def on_arrays(*args, **kwargs):
+        fake_cuda.use_memory()
+        return done(
+            lambda: function(*map(inside, args), **{k: inside(v) for k, v in kwargs.items()})
+        )
+
+    return on_arrays
 
 
 def _copyto(there, here):
@@ -63,6 +68,7 @@ def _copyto(there, here):
 
 def _empty(shape, dtype):
     """What is not set by a kernel must not be right by chance."""
+    fake_cuda.use_memory()
     array = done(lambda: np.full(shape, 99, dtype))
     if fake_cuda.recorder.tape is not None:  # no kernel sets it now, and it may become an index
         inside(array)[...] = 0
@@ -85,15 +91,16 @@ def modules():
     tricks = types.SimpleNamespace(as_strided=_on_arrays(np.lib.stride_tricks.as_strided))
     cupy.lib = types.SimpleNamespace(stride_tricks=tricks)
     runtime = types.SimpleNamespace(
-        memGetInfo=lambda: (1 << 30, 1 << 31),
-        getDevice=lambda: 0,
-        getDeviceCount=lambda: 1,
+        memGetInfo=lambda: fake_cuda.use_memory() or (1 << 30, 1 << 31),
+        getDevice=lambda: fake_cuda.devices.current,
+        getDeviceCount=lambda: fake_cuda.devices.count,
         CUDARuntimeError=fake_cuda.CUDARuntimeError,
     )
     cupy.cuda = types.SimpleNamespace(
         runtime=runtime,
         get_current_stream=lambda: fake_cuda.streams.current[-1],
         get_cublas_handle=lambda: fake_cublas.HANDLE,
+        Device=fake_cuda.Device,
         Stream=fake_cuda.Stream,
         MemoryPool=fake_cuda.MemoryPool,
         Memory=lambda size: size,
@@ -131,7 +138,7 @@ _OURS = tuple(
     f"dualnet.backends.{name}"
     for name in (
         *("blocks", "computing", "convolutions", "cublas", "cupy_backend", "draws", "fused"),
-        *("fused_text", "graphs", "kernels", "launching", "lazy", "lazy_array"),
+        *("fused_text", "graphs", "host_copies", "kernels", "launching", "lazy", "lazy_array"),
         *("lazy_functions", "norm_kernels", "placeholders", "products", "recorded_calls"),
         *("reductions",),
     )

@@ -45,6 +45,8 @@ WITH_NORM = (
 class Pretended:
     """One of several threads that stand for processes, and meet at a barrier."""
 
+    local_rank = None
+
     def __init__(self, rank, size, shares, barrier, table):
         self.shares, self.rank, self.size, self._barrier, self._table = (
             shares,
@@ -221,6 +223,7 @@ RUNS = {
     "fg-w": ("--rule", "fg-w", "--tangents", 4, "--sampler", "rank-one"),
     "fg-a": ("--rule", "fg-a", "--dtype", "float64"),
     "fdfa, batch of 7": ("--rule", "fdfa", "--dtype", "float64", "--batch-size", 7),
+    "dkp, whose sums have numbers of Python's": ("--rule", "dkp"),
     "fg-a, shared tangents": (
         *("--rule", "fg-a", "--tangents", 5, "--dtype", "float64", "--share", "tangents"),
     ),
@@ -242,6 +245,7 @@ def test_a_run_that_processes_share_is_that_of_one(name, mpiexec, tmp_path):
         assert done.stdout.count("accuracy") == 1  # the first process alone prints
         for path, x in kept(folder).items():
             bound = 1e-4 if "float64" not in flags else 1e-9
+            assert x.dtype == alone[path].dtype, path
             np.testing.assert_allclose(x, alone[path], rtol=bound, atol=bound, err_msg=path)
     if name == "fg-w":
         shards = tmp_path / "shards"

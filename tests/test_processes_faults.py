@@ -138,9 +138,13 @@ def test_all_kinds_of_leaves_are_added_up(mpiexec, tmp_path):
         "for n in (3, 100_000):\n"
         "    for dtype in ('float16', 'float32', 'float64', 'bool', 'int8', 'int64'):\n"
         "        one = {'many': np.ones((2, n), dtype).T, 'one': 1, 'none': None, 'empty': []}\n"
+        "        one['half'] = 0.5\n"
         "        two = world.add(one)\n"
         "        assert np.array_equal(two['many'], one['many'] + one['many']), (n, dtype)\n"
         "        assert two['many'].dtype == dtype and two['one'] == 2 and two['none'] is None\n"
+        "        assert type(two['one']) is int and type(two['half']) is float, dtype\n"
+        "        assert two['half'] == 1.0\n"
+        "assert world.local_rank == world.rank\n"
     )
     done = mpiexec(2, program)
     assert done.returncode == 0, done.stderr

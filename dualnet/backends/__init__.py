@@ -24,7 +24,9 @@ MATMUL_PRECISIONS = ("full", "tf32", "bf16")
 significant bits of TF32, or to the 8 bits of bfloat16.  Sums are always in float32."""
 
 
-def get(name: str, threads: int = 1, matmul_precision: str = "full") -> Backend:
+def get(
+    name: str, threads: int = 1, matmul_precision: str = "full", local_rank: int | None = None
+) -> Backend:
     """Make the backend called `name`.
 
     Args:
@@ -32,6 +34,9 @@ def get(name: str, threads: int = 1, matmul_precision: str = "full") -> Backend:
             there is none, a message on standard error says so and NumPy is taken.
         threads: how many threads share the work of a step; more than one is for NumPy only.
         matmul_precision: one of `MATMUL_PRECISIONS`; those other than `full` are for CuPy only.
+        local_rank: of several processes, the number of this one among those of its machine: it
+            takes the CUDA device of this number, counted from the first one again where devices
+            are fewer.  None for the device that is current.
 
     Raises:
         BackendError: the backend cannot be used here; the message says why.
@@ -59,9 +64,9 @@ def get(name: str, threads: int = 1, matmul_precision: str = "full") -> Backend:
     )
 
     if name == "cupy":
-        return CupyBackend(threads, matmul_precision)
+        return CupyBackend(threads, matmul_precision, local_rank)
     try:
-        return CupyBackend(matmul_precision=matmul_precision)
+        return CupyBackend(matmul_precision=matmul_precision, local_rank=local_rank)
     except BackendError as error:
         say(f"backend auto: NumPy it is, as {error}", aside=True)
         return NumpyBackend(threads)

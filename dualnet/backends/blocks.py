@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import cupy
@@ -84,6 +84,34 @@ def _is_in(x: Any, memory: list[Array]) -> bool:
     return on_device and any(cupy.may_share_memory(x, piece) for piece in memory)
 
 
+class Layout:
+    """How arrays lie side by side in a piece of memory, on the device or on the host.
+
+    Args:
+        like: arrays of any kind, which say the shapes and dtypes.
+
+    Attributes:
+        size: how many bytes the piece of memory has.
+    """
+
+    def __init__(self, like: Sequence[Any]):
+        bytes_of_each = [math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in like]
+        starts = np.cumsum([0, *(-(-n // _ALIGNMENT) * _ALIGNMENT for n in bytes_of_each)]).tolist()
+        self.size: int = starts[-1]
+        self._parts = [
+            (slice(start, start + n), x.dtype, x.shape)
+            for start, n, x in zip(starts[:-1], bytes_of_each, like, strict=True)
+        ]
+
+    def arrays_in(self, memory: Any) -> list[Any]:
+        """Return the arrays that lie in a piece of memory, as parts of it.
+
+        Args:
+            memory: bytes, `(size,)`, of NumPy or of CuPy.
+        """
+        return [memory[part].view(dtype).reshape(shape) for part, dtype, shape in self._parts]
+
+
 class Block:
     """Arrays that lie side by side in one piece of memory, so that one copy moves all of them.
 
@@ -98,16 +126,11 @@ class Block:
 
     def __init__(self, like: Tree):
         arrays = arrays_of(like)
-        bytes_of_each = [math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in arrays]
-        starts = np.cumsum([0, *(-(-n // _ALIGNMENT) * _ALIGNMENT for n in bytes_of_each)]).tolist()
-        self._parts = [
-            (slice(start, start + n), x.dtype, x.shape)
-            for start, n, x in zip(starts[:-1], bytes_of_each, arrays, strict=True)
-        ]
+        self._layout = Layout(arrays)
         self._like = tree.map(lambda x: _ARRAY if hasattr(x, "dtype") else x, like)
         self._others = None if len(arrays) == len(tree.leaves(like)) else tree.leaves(self._like)
-        self.memory = cupy.empty((starts[-1],), np.uint8)
-        self.leaves = self._in(self.memory)
+        self.memory = cupy.empty((self._layout.size,), np.uint8)
+        self.leaves = self._layout.arrays_in(self.memory)
         self._handed_out = _HandedOut(self._tree(self.leaves))
 
     def tree(self) -> Tree:
@@ -124,11 +147,7 @@ class Block:
         """Return a tree of the arrays' present values, in memory of its own."""
         memory = cupy.empty(self.memory.shape, np.uint8)
         move(memory, self.memory)
-        return self._tree(self._in(memory))
-
-    def _in(self, memory: Array) -> list[Array]:
-        """Return the arrays that lie in a piece of memory as in this block."""
-        return [memory[part].view(dtype).reshape(shape) for part, dtype, shape in self._parts]
+        return self._tree(self._layout.arrays_in(memory))
 
     def _tree(self, arrays: list[Array]) -> Tree:
         """Return a new tree of such arrays as are in this block."""

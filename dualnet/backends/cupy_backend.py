@@ -45,6 +45,7 @@ class CupyBackend:
             `overridable.matmul` rounds so.  Products of two matrices by CuPy's own
             functions may round to 11 bits under `tf32` and under `bf16`.  The last backend that is
             made decides for the whole process.
+        local_rank: see `backends.get`.
 
     Raises:
         BackendError: CuPy, a driver or a device is missing; the message says which.
@@ -54,7 +55,9 @@ class CupyBackend:
     name = "cupy"
     read_every = 50
 
-    def __init__(self, threads: int = 1, matmul_precision: str = "full"):
+    def __init__(
+        self, threads: int = 1, matmul_precision: str = "full", local_rank: int | None = None
+    ):
         if threads != 1:
             raise UsageError(
                 f"{named('threads')} is of no use to {assigned('backend', 'cupy')}, which takes a "
@@ -62,12 +65,13 @@ class CupyBackend:
             )
         self.threads = 1
         self._cupy = _import_cupy()
-        _require_device(self._cupy)
+        self.device = _require_device(self._cupy, local_rank)
         _choose_precision(matmul_precision)
         from dualnet.backends import (  # here, because all of them import CuPy
             cublas,
             draws,
             graphs,
+            host_copies,
             kernels,  # noqa: F401 (its import registers kernels)
             launching,
             lazy,
@@ -86,6 +90,9 @@ class CupyBackend:
         on_lazy = {name: lazy.with_plain_arrays(k, name in writing) for name, k in own.items()}
         put_kernels(lazy.LazyArray, on_lazy)
         put_kernels(self._cupy.ndarray, {"call_recorded": recorded_calls.call})
+        copies = {f.__name__: f for f in (host_copies.to_host, host_copies.back_from_host)}
+        for kind in (self._cupy.ndarray, lazy.LazyArray):
+            put_kernels(kind, copies)
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)
         self._lanes: list[Any] = []
@@ -274,28 +281,41 @@ def driver_version() -> int | None:
     return None if failed else version.value
 
 
-def _require_device(cupy: ModuleType) -> None:
+def _require_device(cupy: ModuleType, local_rank: int | None) -> str:
     """Raise a BackendError unless the device can compute.
 
     It does on the device what every run does, so that what is missing shows now and not later.
+
+    Args:
+        cupy: the module.
+        local_rank: chooses the device, before anything else takes memory on another one; None for
+            the current one.
+
+    Returns:
+        Which device `local_rank` has chosen, in words; "" if there is none.
     """
+    device = ""
     try:
         count = cupy.cuda.runtime.getDeviceCount()
         if not count:
             raise RuntimeError("no CUDA device")
+        if local_rank is not None:
+            device = f"CUDA device {local_rank % count} of {count}"
+            cupy.cuda.Device(local_rank % count).use()
         square = cupy.ones((2, 2), np.float32)
         total = float((square @ square + square).sum())
     except Exception as error:  # of the driver, the device, or a library that CuPy loads
         found = driver_version()
         driver = "none was found" if found is None else f"for CUDA {found // 1000} at most"
         raise BackendError(
-            f"backend cupy: CuPy {cupy.__version__} cannot use a CUDA device here "
+            f"backend cupy: CuPy {cupy.__version__} cannot use {device or 'a CUDA device'} here "
             f"({type(error).__name__}: {error}); it needs an NVIDIA driver ({driver}), a device "
             "and the CUDA libraries of the extra cuda12 or cuda13; or use "
             f"{assigned('backend', 'numpy')}"
         ) from error
     if total != 12.0:
         raise BackendError(f"backend cupy: the device computes {total} where 12 is right")
+    return device
 
 
 def _require_products(cupy: ModuleType) -> None:

@@ -1,6 +1,7 @@
 """Several processes by MPI, the Message Passing Interface, which every cluster has.
 
-Nothing is pickled: arrays go as their bytes, and what describes them as JSON.
+Nothing is pickled: arrays go as their bytes, and what describes them as JSON.  Those of a device go
+by way of the host's memory, which every MPI can read.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends.farewells import Farewells
+from dualnet.backends.overridable import back_from_host, to_host
 from dualnet.backends.processes import Processes, part_of
 from dualnet.console import code_of
 from dualnet.errors import BackendError, UsageError
@@ -49,18 +51,22 @@ class MpiProcesses:
     Args:
         communicator: of `mpi4py`, with all processes.
         farewells: of the same processes.
+        local_rank: the number of this process among those of its machine.
         shares: one of `SHARES`.
 
     Attributes:
-        shares, rank, size, bytes_given: see `Processes`.
+        shares, rank, size, local_rank, bytes_given: see `Processes`.
     """
 
-    def __init__(self, communicator: Any, farewells: Farewells, shares: str = "batch"):
+    def __init__(
+        self, communicator: Any, farewells: Farewells, local_rank: int, shares: str = "batch"
+    ):
         self._communicator = communicator
         self._farewells = farewells
         self.shares = shares
         self.rank: int = communicator.rank
         self.size: int = communicator.size
+        self.local_rank: int | None = local_rank
         self.bytes_given = 0
         self._failed: int | None = None
         atexit.register(self._end_all_if_failed)
@@ -165,14 +171,23 @@ class MpiProcesses:
 
 
 def _arrays_in(one: Tree) -> list[np.ndarray]:
-    """Return the leaves of a tree as arrays, but those that are None."""
-    return [np.asarray(leaf) for leaf in tree.leaves(one) if leaf is not None]
+    """Return the leaves of a tree as arrays on the host, but those that are None."""
+    return to_host([leaf for leaf in tree.leaves(one) if leaf is not None])
 
 
 def _put_back(one: Tree, arrays: list[np.ndarray]) -> Tree:
-    """Return the tree with other arrays, where its leaves are not None."""
-    others = iter(arrays)
-    return tree.map(lambda leaf: None if leaf is None else next(others), one)
+    """Return the tree with other numbers where its leaves are not None, each of the kind of its
+    leaf: a number of Python's, which widens no array; an array of the host's; one of a device."""
+    here = [leaf for leaf in tree.leaves(one) if leaf is not None]
+    others = iter(back_from_host(arrays, here))
+
+    def other(leaf: Any) -> Any:
+        if leaf is None:
+            return None
+        found = next(others)
+        return found if hasattr(leaf, "dtype") else found.item()
+
+    return tree.map(other, one)
 
 
 def _added(one: list[np.ndarray], other: list[np.ndarray]) -> list[np.ndarray]:
@@ -208,8 +223,9 @@ def world(shares: str = "batch") -> Processes:
 
 
 @cache
-def _all_of_mpi() -> tuple[Any, Farewells]:
-    """Return mpi4py's communicator of all processes, and their farewells."""
+def _all_of_mpi() -> tuple[Any, Farewells, int]:
+    """Return mpi4py's communicator of all processes, their farewells, and the number of this one
+    among those of its machine."""
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no library
@@ -217,4 +233,5 @@ def _all_of_mpi() -> tuple[Any, Farewells]:
             "processes mpi needs mpi4py and an MPI library, which pip install "
             f'"dualnet[mpi]" brings ({error}); then start it by mpiexec -n 4 dualnet train …'
         ) from error
-    return MPI.COMM_WORLD, Farewells(MPI.COMM_WORLD)
+    of_machine = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED)
+    return MPI.COMM_WORLD, Farewells(MPI.COMM_WORLD), of_machine.rank

@@ -51,6 +51,7 @@ class NumpyBackend:
     """
 
     name = "numpy"
+    device = ""
     read_every = 1
 
     def __init__(self, threads: int = 1):

@@ -12,7 +12,7 @@ not have.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,3 +139,15 @@ def bytes_at_a_time(like: Array, in_cache: int) -> int:
     A device gives a larger number, because each piece of work takes a launch of its own.
     """
     return in_cache
+
+
+@overridable
+def to_host(arrays: Sequence[Any]) -> list[np.ndarray]:
+    """Return numbers and arrays as NumPy arrays; those of a device are moved, all at once."""
+    return [np.asarray(x) for x in arrays]
+
+
+@overridable
+def back_from_host(arrays: Sequence[np.ndarray], like: Sequence[Any]) -> Sequence[Array]:
+    """Return NumPy arrays, each moved to a device if the one in its place in `like` is there."""
+    return arrays

@@ -29,12 +29,15 @@ class Processes(Protocol):
         shares: what each has a part of, one of `SHARES`.
         rank: the number of this process, from 0; the first one writes and reports.
         size: how many there are.
+        local_rank: the number of this process among those of its machine, from 0, by which it takes
+            a device of its own; None for a process alone.
         bytes_given: how many bytes this process has given to the others so far.
     """
 
     shares: str
     rank: int
     size: int
+    local_rank: int | None
 
     @property
     def bytes_given(self) -> int: ...
@@ -51,7 +54,7 @@ class Processes(Protocol):
     def add(self, one: Tree) -> Tree:
         """Return the sum over all processes of trees of the same structure and shapes.
 
-        All processes get the same bits.
+        All processes get the same bits, where their own arrays are: on the host or on a device.
         """
         ...
 
@@ -73,6 +76,7 @@ class Alone:
     shares = "batch"
     rank = 0
     size = 1
+    local_rank: int | None = None
     bytes_given = 0
 
     def part(self, items: Sequence[T]) -> Sequence[T]:

@@ -23,6 +23,8 @@ class Backend(Protocol):
     Attributes:
         name: a name in `backends.NAMES`.
         threads: how many shards of a batch run at once.
+        device: which of how many devices it is, in words, where that was chosen for one of several
+            processes; else "".
         read_every: how many training steps are made before their losses are read.  Where a device
             computes while the host goes on, each reading makes the host wait.
 
@@ -37,6 +39,7 @@ class Backend(Protocol):
 
     name: str
     threads: int
+    device: str
     read_every: int
 
     def asarray(self, x: Any, dtype: DTypeLike | None = None) -> Array:

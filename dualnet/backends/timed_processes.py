@@ -27,7 +27,7 @@ class TimedProcesses:
         clock: the time in seconds.
 
     Attributes:
-        shares, rank, size, bytes_given: see `Processes`.
+        shares, rank, size, local_rank, bytes_given: see `Processes`.
         waiting: seconds so far in which this process has waited for others.
         exchanging: seconds so far in which it has exchanged numbers, and packed and added them.
     """
@@ -40,6 +40,7 @@ class TimedProcesses:
     ):
         self._processes, self._finish, self.clock = processes, finish, clock
         self.shares, self.rank, self.size = processes.shares, processes.rank, processes.size
+        self.local_rank = processes.local_rank
         self.waiting = self.exchanging = 0.0
 
     @property

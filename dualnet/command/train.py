@@ -135,9 +135,11 @@ def start(args: argparse.Namespace) -> None:
             conclude(trained(settings, folder, args), args.json)
 
 
-def with_network(settings: Settings, args: argparse.Namespace) -> tuple[Settings, Layer, Dataset]:
+def with_network(
+    settings: Settings, args: argparse.Namespace, processes: Processes = ALONE
+) -> tuple[Settings, Layer, Dataset]:
     """Return the settings, as `loaded` has them, the network that they name, and the data set."""
-    settings, dataset = loaded(settings, args.data_dir, args.quiet)
+    settings, dataset = loaded(settings, args.data_dir, args.quiet, processes)
     with out_of_memory_explained(settings):
         network = network_of(settings, dataset.in_shape, dataset.outputs)
     images, seeds = len(dataset.train_images), len(args.seeds or (settings.seed,))
@@ -177,7 +179,7 @@ def resumed(args: argparse.Namespace, processes: Processes = ALONE) -> dict[str,
     together: dict[str, Any] = {"processes": processes, "profile": args.profile}
     if processes.rank:
         with first_goes_ahead(processes):
-            settings, network, dataset = with_network(settings, args)
+            settings, network, dataset = with_network(settings, args, processes)
         return run(settings, network, dataset, quiet=True, **together).summary
     seeds = folder.seeds()
     if seeds is not None and (processes.size > 1 or args.profile):
@@ -186,7 +188,7 @@ def resumed(args: argparse.Namespace, processes: Processes = ALONE) -> dict[str,
     how: dict[str, Any] = {"resume": True, "quiet": args.quiet}
     with folder.claimed(), where_to_go_on(folder, args), progress_beside(args.json):
         with first_goes_ahead(processes):
-            settings, network, dataset = with_network(settings, args)
+            settings, network, dataset = with_network(settings, args, processes)
         if seeds is None:
             how |= {"callbacks": boards(folder), **together}
             return run(settings, network, dataset, folder, **how).summary

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from dualnet import backends
+from dualnet.backends import Backend
 from dualnet.backends.processes import ALONE, Processes
 from dualnet.data import AUGMENTATIONS, SOURCES, Dataset
 from dualnet.errors import UsageError
@@ -105,12 +106,18 @@ def _with_outputs(model: Model, in_shape: Shape, outputs: int) -> Layer:
     return network
 
 
+def backend_of(settings: Settings, processes: Processes = ALONE) -> Backend:
+    """Return the backend that the settings name, on the device of this process."""
+    how = settings.threads_so_far, settings.matmul_precision, processes.local_rank
+    return backends.get(settings.backend, *how)
+
+
 def make_trainer(
     settings: Settings, network: Layer, dataset: Dataset, processes: Processes = ALONE
 ) -> Trainer:
     """Return the trainer that the settings describe, with its data on the device if they fit."""
     objective = build(OBJECTIVES, "objective", settings.objective, settings.objective_options)
-    backend = backends.get(settings.backend, settings.threads_so_far, settings.matmul_precision)
+    backend = backend_of(settings, processes)
     if not dataset.on_disk:
         arrays = ("train_images", "train_labels", "test_images", "test_labels")
         dataset = replace(

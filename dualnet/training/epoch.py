@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from dualnet.backends import Backend
+from dualnet.backends.processes import Processes
 from dualnet.data import Dataset
 from dualnet.progress import progress_bar
 from dualnet.training.examples import Examples
@@ -46,7 +47,7 @@ class Stepper(Protocol[S]):
     """What makes the steps of a run, or of several at once.
 
     Attributes:
-        backend, dataset, epochs, graph: as in a `Trainer`.
+        backend, dataset, epochs, graph, processes: as in a `Trainer`.
         label: what the progress bar says after the number of the epoch.
         advance: a step as a pure function of arrays; see `Trainer.advance`.
     """
@@ -59,6 +60,8 @@ class Stepper(Protocol[S]):
     def epochs(self) -> int: ...
     @property
     def graph(self) -> bool: ...
+    @property
+    def processes(self) -> Processes: ...
     @property
     def label(self) -> str: ...
     @property
@@ -107,7 +110,8 @@ def course(
         The last state.
     """
     recorded = stepper.backend.recorded
-    advance = recorded(stepper.advance, stepper.graph)
+    # Several processes exchange numbers within a step, by way of the host: no recording can do so.
+    advance = recorded(stepper.advance, stepper.graph and stepper.processes.size == 1)
     first_advance = recorded(partial(stepper.advance, check=True), False)
     while not stepper.is_over(now):
         now = yield from _epoch(stepper, now, first_advance, advance, step_seconds, quiet)

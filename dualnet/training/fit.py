@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from dualnet import backends, data, naming
+from dualnet import data, naming
+from dualnet.backends.processes import ALONE, Processes
 from dualnet.data import Dataset, from_arrays
 from dualnet.data.arrays import FORMS
 from dualnet.data.arrays import NAME as ARRAYS
@@ -18,7 +19,7 @@ from dualnet.errors import UsageError
 from dualnet.models import MODELS
 from dualnet.nn import Layer
 from dualnet.options import of_kind
-from dualnet.training.assemble import TABLES, Model, network_of
+from dualnet.training.assemble import TABLES, Model, backend_of, network_of
 from dualnet.training.checkpoint_interval import CheckpointInterval
 from dualnet.training.memory import out_of_memory_explained, require_memory
 from dualnet.training.objective import OBJECTIVES
@@ -127,12 +128,12 @@ def fit(
         if examples is None or isinstance(examples, str):
             # What nobody can do is refused before files are looked for.
             with first_goes_ahead(together):
-                chosen, dataset = loaded(resolve(given, tables), data_dir, quiet)
+                chosen, dataset = loaded(resolve(given, tables), data_dir, quiet, together)
         else:
             dataset = _given(examples, {key: settings.get(key) for key in _OF_DATA})
             if not dataset.classes:
                 given.setdefault("objective", "regression")
-            chosen = resolve(given, tables)
+            chosen = with_backend(resolve(given, tables), together)
         _require_targets(chosen, dataset)
         with out_of_memory_explained(chosen):
             network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
@@ -147,17 +148,27 @@ def fit(
         return run(chosen, network, dataset, folder, **how)
 
 
-def loaded(settings: Settings, data_dir: str | None, quiet: bool) -> tuple[Settings, Dataset]:
+def loaded(
+    settings: Settings, data_dir: str | None, quiet: bool, processes: Processes = ALONE
+) -> tuple[Settings, Dataset]:
     """Return the settings, with the backend that `auto` finds, and the data set that they name."""
     # The backend comes first, to say at once if it cannot be used.
-    backend = backends.get(settings.backend, settings.threads_so_far, settings.matmul_precision)
+    settings = with_backend(settings, processes)
+    of_data = {name: getattr(settings, name) for name in _OF_DATA}
+    return settings, data.load(settings.dataset, data_dir, quiet=quiet, **of_data)
+
+
+def with_backend(settings: Settings, processes: Processes) -> Settings:
+    """Return the settings with the backend that `auto` finds, once it was seen to work.
+
+    Nothing has used a device before, so that each process uses its own alone.
+    """
+    backend = backend_of(settings, processes)
     # Where `auto` chooses NumPy, settings for CuPy are dropped.
     of_cupy: dict[str, Any] = {"matmul_precision": "full", "graph": True}
     dropped = {} if backend.name == "cupy" else of_cupy
     threads = AUTO if settings.threads == AUTO else backend.threads
-    settings = replace(settings, backend=backend.name, threads=threads, **dropped)
-    of_data = {name: getattr(settings, name) for name in _OF_DATA}
-    return settings, data.load(settings.dataset, data_dir, quiet=quiet, **of_data)
+    return replace(settings, backend=backend.name, threads=threads, **dropped)
 
 
 def _folder(

@@ -133,8 +133,8 @@ WHERE_AND_HOW_TO_REPORT: Flags = {
     | {"help": "pieces that a batch is cut into, to bound memory; default one for each thread"},
     "--processes": {
         "metavar": "NAME",
-        "help": "share every batch with the other processes that mpiexec has started: mpi; default "
-        "this process alone",
+        "help": "share every batch with the other processes that mpiexec has started, each with a "
+        "device of its own on cupy: mpi; default this process alone",
     },
     "--share": _one_of(SHARES)
     | {
@@ -147,7 +147,8 @@ WHERE_AND_HOW_TO_REPORT: Flags = {
         "dest": "graph",
         "action": "store_false",
         "default": None,
-        "help": "do not record steps and evaluations to repeat them as a whole (cupy)",
+        "help": "do not record steps and evaluations to repeat them as a whole (cupy); several "
+        "processes never record steps",
     },
     "--dtype": _one_of(DTYPES) | {"help": "{}; default float32"},
     "--run-dir": {"metavar": "DIR", "help": "default runs/DATASET-MODEL-RULE-TIME"},

@@ -123,6 +123,7 @@ class Report:
         seeds = self._seeds or (chosen.seed,)
         per_epoch = -(-n // chosen.batch_size)
         parameters = tree.size(start.carried.params)
+        device = trainer.backend.device
         lines = {
             "data": f"{dataset.name}, {examples}",
             "shapes": f"inputs {'×'.join(map(str, dataset.in_shape))}, {dataset.outputs} {kind}",
@@ -134,7 +135,7 @@ class Report:
             "epochs": f"{counted(chosen.epochs, 'epoch')} of {counted(per_epoch, 'step')} of "
             f"{counted(chosen.batch_size, 'example')}, "
             f"seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}",
-            "on": f"{trainer.backend.name}, {chosen.dtype}",
+            "on": ", ".join(filter(None, (trainer.backend.name, device, chosen.dtype))),
         }
         if chosen.objective not in ("supervised", "regression"):
             lines["objective"] = _with_options(chosen.objective, chosen.objective_options)

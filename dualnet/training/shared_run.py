@@ -15,6 +15,7 @@ import numpy as np
 
 from dualnet import tree
 from dualnet.backends import mpi
+from dualnet.backends.overridable import to_host
 from dualnet.backends.processes import ALONE, SHARES, Processes
 from dualnet.data import Dataset
 from dualnet.data.fingerprint import fingerprint
@@ -62,11 +63,6 @@ def require_sharable(settings: Settings, trainer: Trainer) -> None:
         return
     if trainer.processes.shares == "batch":
         require_sum_of_losses(trainer.task)
-    if settings.backend != "numpy":
-        raise UsageError(
-            f"{assigned('backend', settings.backend)} is not there for several processes yet; "
-            f"use {assigned('backend', 'numpy')}, or one process"
-        )
     if settings.threads == AUTO:
         raise UsageError(
             f"{assigned('threads', AUTO)}: several processes would choose differently; give a "
@@ -123,18 +119,18 @@ def require_same_task(
 def require_alike(carried: Carried, processes: Processes) -> None:
     """Raise an error if a process carries other numbers from step to step than the first one.
 
-    All of them compute the same from the same sums.  Processors of different kinds may round
-    differently; then parameters would drift apart without a word.
+    All of them compute the same from the same sums.  Processors or devices of different kinds may
+    round differently; then parameters would drift apart without a word.
     """
     if processes.size == 1:
         return
-    leaves = [leaf for leaf in tree.leaves(carried) if leaf is not None]
-    own = _digest(b"".join([np.asarray(leaf).tobytes() for leaf in leaves]))
+    leaves = to_host([leaf for leaf in tree.leaves(carried) if leaf is not None])
+    own = _digest(b"".join([leaf.tobytes() for leaf in leaves]))
     if own != processes.of_first(own):
         raise DualnetError(
             f"processes: expected in process {processes.rank} the parameters and states of the "
-            "first one, got others; processors of different kinds round differently: start all "
-            "processes on machines of one kind"
+            "first one, got others; processors and devices of different kinds round differently: "
+            "start all processes on machines of one kind"
         )
 
 

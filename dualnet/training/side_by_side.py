@@ -152,6 +152,7 @@ class _Group:
         self._trainers = tuple(trainers)
         self._one = one = trainers[0]  # stands for all in what does not depend on the seed
         self.backend, self.dataset, self.graph = one.backend, one.dataset, one.graph
+        self.processes = one.processes
         seeds = [str(trainer.seed) for trainer in trainers]
         names = " ".join(seeds) if len(seeds) <= 3 else f"{seeds[0]} … {seeds[-1]}"
         self.epochs, self.label = one.epochs, f", seeds {names}"

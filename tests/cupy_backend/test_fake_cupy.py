@@ -291,6 +291,7 @@ def test_cupy_has_what_recordings_ask_for():
     for name in ("Stream", "MemoryPool"):
         own = [n for n, f in vars(getattr(here, name)).items() if callable(f)]
         assert all(callable(getattr(getattr(there, name), n)) for n in own), name
+    assert callable(there.Device.use) and callable(here.Device.use)
     for name in ("Memory", "MemoryPointer", "using_allocator", "get_current_stream"):
         assert callable(getattr(there, name)) and callable(getattr(here, name))
     assert callable(there.Graph.launch) and callable(cupy.copyto) and callable(cupy.empty_like)

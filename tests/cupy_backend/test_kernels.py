@@ -88,3 +88,11 @@ def test_convolution_compiles_as_it_is_used(tensor, threads, arch, nvrtc):
 
 def test_a_mistake_is_seen(nvrtc):
     assert "error" in compiled(nvrtc, "__global__ void f() { undeclared(); }", ())
+
+
+def test_one_kernel_alone_adds_in_an_order_that_is_left_open():
+    """As `docs/scale.md` says; processes that share a run depend on it."""
+    folder = files("dualnet.backends") / "cuda"
+    kernels = [kernel for name in SOURCES for kernel in (folder / name).read_text().split("extern")]
+    (found,) = [kernel for kernel in kernels if "atomic" in kernel]
+    assert "void scatter(" in found
