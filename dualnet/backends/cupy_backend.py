@@ -197,7 +197,9 @@ class CupyBackend:
         return self._draw("uniform", key, shape, dtype, start)
 
     def synchronize(self) -> None:
-        """Wait until all work that was started is done."""
+        """Wait until all work that was started or noted is done."""
+        if self._lazy.is_running():
+            self._lazy.compute_all()
         self._cupy.cuda.get_current_stream().synchronize()
 
     def memory(self) -> dict[str, int]:

@@ -111,6 +111,23 @@ def test_what_is_lazy_comes_back_so(cupy_backend, rng):
     assert kinds == ["LazyArray", "LazyArray", "ndarray"]
 
 
+def test_an_exchange_is_timed_without_what_was_noted_before(cupy_backend, rng):
+    """`--profile` synchronizes, and then looks at the clock."""
+    seen = []
+
+    def step(_carried, batch, _key, _numbers):
+        product = 2 * batch
+        seen.append(repr(product))
+        cupy_backend.synchronize()
+        seen.append(repr(product))
+        return (), product
+
+    cupy_backend.recorded(step, record=False)(
+        (), cupy_backend.asarray(rng.normal(size=3)), None, {}
+    )
+    assert ["not computed yet" in text for text in seen] == [True, False]
+
+
 # --- runs that processes share --------------------------------------------------------------------
 
 
