@@ -215,3 +215,15 @@ def test_arrays_are_learned_on_the_device_of_each_process(words, mpiexec, tmp_pa
     assert first == second
     if on_stand_in:
         assert sorted(re.findall("devices used: (.*)", done.stderr)) == ["0", "1"]
+
+
+def test_a_process_that_finds_no_device_does_not_join_one_that_has_one(mpiexec, tmp_path):
+    if cuda_on_cpu.COMPILER is None:
+        pytest.skip(cuda_on_cpu.NO_COMPILER)
+    uneven = "import fake_cuda\nfrom dualnet.backends import mpi\n"
+    uneven += "fake_cuda.devices.count = 1 - mpi.world().rank\n"
+    (tmp_path / "program.py").write_text(uneven + PROGRAM)
+    done = mpiexec(2, STAND_IN, 1, tmp_path / "program.py")
+    assert done.returncode != 0
+    assert "backend auto: NumPy it is" in done.stderr
+    assert "expected in process 1 the settings of the first one, got others" in done.stderr
