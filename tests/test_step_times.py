@@ -139,20 +139,6 @@ def test_the_line_is_short(rng):
                 assert max(map(len, told(seconds, errors).splitlines())) <= 80
 
 
-def test_a_device_is_done_before_the_others_are_waited_for():
-    def one(pretended):
-        processes = OnClocks(pretended)
-
-        def finish():
-            processes.now += 5.0 * processes.rank
-
-        timed = TimedProcesses(processes, finish, lambda: processes.now)
-        timed.add(np.zeros(1))
-        return timed.waiting, timed.exchanging
-
-    assert together(2, one) == [pytest.approx((wait, COMMUNICATION)) for wait in (5.0, 0.0)]
-
-
 def test_a_run_is_profiled_step_by_step(monkeypatch, rng, capsys):
     """By threads: 8 steps in each of 2 epochs of 60 examples, and what their clocks say of them."""
     x = rng.normal(size=(60, 5)).astype(np.float32)
@@ -175,7 +161,7 @@ def test_a_run_is_profiled_step_by_step(monkeypatch, rng, capsys):
 
     measured = Backprop.measure
     monkeypatch.setattr(Backprop, "measure", measure)
-    by_its_clock = lambda one, finish: TimedProcesses(one, finish, lambda: one.now)  # noqa: E731
+    by_its_clock = lambda one: TimedProcesses(one, lambda: one.now)  # noqa: E731
     monkeypatch.setattr(run, "TimedProcesses", by_its_clock)
     ran = together(2, one)
     assert capsys.readouterr().out.count("process 1 is slow: compute 500 ms, the other 250") == 2

@@ -90,9 +90,9 @@ class CupyBackend:
         on_lazy = {name: lazy.with_plain_arrays(k, name in writing) for name, k in own.items()}
         put_kernels(lazy.LazyArray, on_lazy)
         put_kernels(self._cupy.ndarray, {"call_recorded": recorded_calls.call})
-        copies = {f.__name__: f for f in (host_copies.to_host, host_copies.back_from_host)}
+        copies = (host_copies.to_host, host_copies.finish, host_copies.back_from_host)
         for kind in (self._cupy.ndarray, lazy.LazyArray):
-            put_kernels(kind, copies)
+            put_kernels(kind, {f.__name__: f for f in copies})
         _require_products(self._cupy)
         self._moving = self._cupy.cuda.Stream(non_blocking=True)
         self._lanes: list[Any] = []
@@ -197,9 +197,7 @@ class CupyBackend:
         return self._draw("uniform", key, shape, dtype, start)
 
     def synchronize(self) -> None:
-        """Wait until all work that was started or noted is done."""
-        if self._lazy.is_running():
-            self._lazy.compute_all()
+        """Wait until all work that was started is done."""
         self._cupy.cuda.get_current_stream().synchronize()
 
     def memory(self) -> dict[str, int]:

@@ -1,4 +1,5 @@
-"""Copies of many arrays from the device to the host and back, each time by one transfer.
+"""Copies of many arrays from the device to the host and back, each time by one transfer; and
+waiting for them.
 
 A transfer makes the host wait, however little it moves.  So the arrays lie side by side while they
 are moved.
@@ -25,6 +26,12 @@ def to_host(arrays: Sequence[Any]) -> list[np.ndarray]:
     lazy.store(there, layout.arrays_in(memory))
     moved = iter(layout.arrays_in(cupy.asnumpy(memory)))
     return [next(moved) if _is_on_device(x) else np.asarray(x) for x in arrays]
+
+
+def finish(arrays: Sequence[Any]) -> None:
+    """Compute arrays, and wait for them; see `overridable.finish`."""
+    lazy.force(list(arrays))
+    cupy.cuda.get_current_stream().synchronize()
 
 
 def back_from_host(arrays: Sequence[np.ndarray], like: Sequence[Any]) -> list[Array]:

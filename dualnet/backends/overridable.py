@@ -148,6 +148,11 @@ def to_host(arrays: Sequence[Any]) -> list[np.ndarray]:
 
 
 @overridable
+def finish(arrays: Sequence[Any]) -> None:
+    """Return when arrays are computed, for which a device may need a while.  Timers need this."""
+
+
+@overridable
 def back_from_host(arrays: Sequence[np.ndarray], like: Sequence[Any]) -> Sequence[Array]:
     """Return NumPy arrays, each moved to a device if the one in its place in `like` is there."""
     return arrays

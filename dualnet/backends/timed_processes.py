@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
+from dualnet import tree
+from dualnet.backends.overridable import finish
 from dualnet.backends.processes import Processes
 from dualnet.tree import Tree
 
@@ -22,8 +24,6 @@ class TimedProcesses:
 
     Args:
         processes: those that exchange.
-        finish: returns when all work that this process has started is done, as
-            `Backend.synchronize` does; a device may still be computing what an exchange gives.
         clock: the time in seconds.
 
     Attributes:
@@ -32,13 +32,8 @@ class TimedProcesses:
         exchanging: seconds so far in which it has exchanged numbers, and packed and added them.
     """
 
-    def __init__(
-        self,
-        processes: Processes,
-        finish: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.perf_counter,
-    ):
-        self._processes, self._finish, self.clock = processes, finish, clock
+    def __init__(self, processes: Processes, clock: Callable[[], float] = time.perf_counter):
+        self._processes, self.clock = processes, clock
         self.shares, self.rank, self.size = processes.shares, processes.rank, processes.size
         self.local_rank = processes.local_rank
         self.waiting = self.exchanging = 0.0
@@ -54,20 +49,20 @@ class TimedProcesses:
         self._processes.wait_for_all()
 
     def add(self, one: Tree) -> Tree:
-        with self._timed():
+        with self._timed(one):
             return self._processes.add(one)
 
     def of_first(self, one: Tree) -> Tree:
-        with self._timed():
+        with self._timed(one):
             return self._processes.of_first(one)
 
     def ending_together(self) -> AbstractContextManager:
         return self._processes.ending_together()
 
     @contextmanager
-    def _timed(self) -> Iterator[None]:
-        """Wait for all, then count what the block takes."""
-        self._finish()
+    def _timed(self, one: Tree) -> Iterator[None]:
+        """Wait for all, once this one's numbers are computed; then count what the block takes."""
+        finish(tree.leaves(one))
         came = self.clock()
         self._processes.wait_for_all()
         met = self.clock()

@@ -85,7 +85,7 @@ def run(
         require_same_task(settings, dataset, processes, profile)
         settings, trainer, threads = with_threads(settings, trainer)
         if profile:
-            timed = TimedProcesses(processes, trainer.backend.synchronize)
+            timed = TimedProcesses(processes)
             trainer = replace(trainer, processes=timed)
         if folder is None:
             one = Run(settings, trainer, callbacks)

@@ -6,6 +6,7 @@ then have in common.
 """
 
 import contextlib
+import json
 import re
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from mpi_runs import SHORT, kept
 
 from dualnet import backends
 from dualnet.backends.overridable import back_from_host, to_host
+from dualnet.backends.processes import Alone
+from dualnet.backends.timed_processes import TimedProcesses
 from dualnet.errors import BackendError
 
 STAND_IN = Path(__file__).parent.parent / "on_stand_in.py"
@@ -111,21 +114,31 @@ def test_what_is_lazy_comes_back_so(cupy_backend, rng):
     assert kinds == ["LazyArray", "LazyArray", "ndarray"]
 
 
-def test_an_exchange_is_timed_without_what_was_noted_before(cupy_backend, rng):
-    """`--profile` synchronizes, and then looks at the clock."""
-    seen = []
+class Looks(Alone):
+    """A process alone, which looks at an array when it waits for all."""
 
-    def step(_carried, batch, _key, _numbers):
-        product = 2 * batch
-        seen.append(repr(product))
-        cupy_backend.synchronize()
-        seen.append(repr(product))
-        return (), product
+    def wait_for_all(self):
+        self.computed = self.looks_at.node.array is not None
+        self.waits = fake_cuda.counts["waits"]
 
-    cupy_backend.recorded(step, record=False)(
-        (), cupy_backend.asarray(rng.normal(size=3)), None, {}
-    )
-    assert ["not computed yet" in text for text in seen] == [True, False]
+
+def test_what_is_exchanged_is_computed_before_others_are_waited_for(cupy_backend, rng):
+    looks = Looks()
+    timed = TimedProcesses(looks)
+
+    def exchanged(_carried, batch, _key, _numbers):
+        looks.looks_at = 2 * batch + 1
+        assert looks.looks_at.node.array is None
+        return (), timed.add({"sum": looks.looks_at, "number": 1, "none": None})["sum"]
+
+    x = cupy_backend.asarray(rng.normal(size=3))
+    before = fake_cuda.counts["waits"]
+    step = cupy_backend.recorded(exchanged, record=False)
+    found = cupy_backend.to_host(step((), x, None, {})[1])
+    np.testing.assert_array_equal(found, cupy_backend.to_host(2 * x + 1))
+    assert looks.computed
+    if fake_cupy.is_stand_in(cupy_backend):
+        assert looks.waits == before + 1
 
 
 # --- runs that processes share --------------------------------------------------------------------
@@ -192,6 +205,17 @@ def test_a_run_goes_on_to_the_same_numbers_and_says_which_device_it_has(words, m
     assert undisturbed.returncode == 0, undisturbed.stderr
     for path, x in kept(half).items():
         assert np.array_equal(x, kept(whole)[path]), path
+
+
+def test_a_profile_changes_no_numbers(words, mpiexec, tmp_path):
+    how = (*TRAIN, "--rule", "fdfa", "--batch-norm", "--processes", "mpi", "--run-dir")
+    for name, flags in (("plain", ()), ("profiled", ("--profile",))):
+        done = mpiexec(2, *words(1), *how, tmp_path / name, *flags)
+        assert done.returncode == 0, done.stderr
+    profile = json.loads((tmp_path / "profiled/summary.json").read_text())["profile"]
+    assert [min(row.values()) > 0 for row in profile] == [True, True]
+    for path, x in kept(tmp_path / "profiled").items():
+        assert np.array_equal(x, kept(tmp_path / "plain")[path]), path
 
 
 PROGRAM = """
