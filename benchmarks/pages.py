@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
 
 Tables = Mapping[str, Callable[[], str]]
 """The name of a table → what makes it, as Markdown."""
@@ -22,3 +27,16 @@ def filled(text: str, tables: Tables) -> str:
         _, after = rest.split(f"<!-- end of {name} -->", 1)
         text = f"{before}<!-- {name} -->\n\n{tables[name]()}\n\n<!-- end of {name} -->{after}"
     return text
+
+
+def results(name: str) -> Any:
+    """Return what a file of results holds; None if there is none."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Format a table; what a cell lacks is left empty."""
+    head = tuple(head)
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

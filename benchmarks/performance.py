@@ -2,41 +2,26 @@
 
     python -m benchmarks.performance
 
-It measures nothing.  On docs/performance.md and docs/scale.md, a table stands between
-`<!-- NAME -->` and `<!-- end of NAME -->`.  Tests hold both to the results.  The picture needs
-matplotlib (the extra `plot`).
+It measures nothing.  On docs/performance.md, docs/scale.md and docs/scale-model.md, a table stands
+between `<!-- NAME -->` and `<!-- end of NAME -->`.  Tests hold all to the results.  The picture
+needs matplotlib (the extra `plot`).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import scale_page
 from benchmarks.networks import FORWARD, fastest, ratio, ratios
-from benchmarks.pages import Tables, filled
+from benchmarks.pages import RESULTS, Tables, filled, results, table
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks/results"
 PAGE = ROOT / "docs/performance.md"
-PAGES = PAGE, ROOT / "docs/scale.md"
+PAGES = PAGE, ROOT / "docs/scale.md", ROOT / "docs/scale-model.md"
 PICTURE = RESULTS / "speed-networks.svg"
 NOT_YET = "Not measured yet."
-
-
-def results(name: str) -> Any:
-    """Return what a file of results holds; None if there is none."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Format a table; what a cell lacks is left empty."""
-    head = tuple(head)
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def ms(seconds: float | None) -> str:
@@ -247,6 +232,7 @@ TABLES: Tables = {
     "start": start,
     "memory": memory,
     "processes": processes,
+    **scale_page.TABLES,
 }
 
 

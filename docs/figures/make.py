@@ -9,6 +9,7 @@ import four_rules
 import recorded_step
 import shapes
 import three_operations
+import time_to_variance
 import variance
 
 FIGURES = {
@@ -19,6 +20,7 @@ FIGURES = {
     "floors.svg": floors.draw,
     "four-rules.svg": four_rules.draw,
     "three-operations.svg": three_operations.draw,
+    "time-to-variance.svg": time_to_variance.draw,
     "variance.svg": variance.draw,
 }
 """File → what draws it."""
