@@ -79,7 +79,7 @@ def answer() -> str:
             cells.append("never" if smallest is None else f"{smallest:,}")
             rows.append([network.name, name, *cells])
     head = ["network", "link", "V = 1", "V = 100", "V = 10,000"]
-    return table([*head, "backpropagation on as many as is fastest, any V"], rows)
+    return table([*head, "as many as is fastest, any V"], rows)
 
 
 def assumptions() -> str:

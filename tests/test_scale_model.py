@@ -284,10 +284,12 @@ def test_backpropagation_on_as_many_workers_as_is_fastest_wins_everywhere():
         assert scale_model.overtaken(WORKER, link, network, *of, True) is None
 
 
-def test_only_the_mlp_is_overtaken_and_only_where_a_step_is_mostly_noise():
+def test_only_the_mlp_is_overtaken_where_a_step_is_mostly_noise_and_one_worker_is_faster():
     for network, link, (noise, wanted) in itertools.product(NETWORKS, LINKS.values(), EVERYWHERE):
-        if scale_model.overtaken(WORKER, link, network, noise, wanted, False):
+        if p := scale_model.overtaken(WORKER, link, network, noise, wanted, False):
             assert network is MLP and wanted > 1
+            at = WORKER, link, network, p, noise, wanted
+            assert scale_model.fastest_backprop(*at, True).workers == 1
 
 
 def test_against_one_worker_alone_it_takes_a_third_as_many_workers_as_parameters_or_more():
