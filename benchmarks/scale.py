@@ -163,17 +163,28 @@ def fitted(times: np.ndarray, left: np.ndarray, parts: np.ndarray) -> np.ndarray
 
 
 def fitted_link(rows: list[dict[str, Any]], p: int) -> Link:
-    """Return α and β of exchanges among p processes."""
+    """Return α and β of exchanges among p processes.
+
+    Which algorithm is the faster one depends on the costs.  So each size is tried as the first for
+    which halving is, or none, and the costs count with which the model is nearest.
+    """
     times = np.array([row["seconds"] for row in rows])
-    link = Link(1e-4, 1e-9)
-    for _ in range(20):  # which algorithm is the faster one depends on the costs
+    tried = []
+    for first in (*(row["bytes"] for row in rows), math.inf):
         parts = []
-        for row in rows:
-            ways = scale_model.ways_to_add(row["bytes"])
-            way = min(ways, key=lambda way: way(link, row["bytes"], p))
-            parts.append([way(unit, row["bytes"], p) for unit in (Link(1, 0), Link(0, 1))])
+        for nbytes in (row["bytes"] for row in rows):
+            way = scale_model.ways_to_add(nbytes)[-1 if nbytes >= first else 0]
+            parts.append([way(unit, nbytes, p) for unit in (Link(1, 0), Link(0, 1))])
         link = Link(*map(float, fitted(times, times, np.array(parts))))
-    return link
+        off = [exchange_seconds(link, row) / row["seconds"] - 1 for row in rows]
+        tried.append((float(np.sum(np.square(off))), link))
+    return min(tried, key=lambda pair: pair[0])[1]
+
+
+def exchange_seconds(link: Link, row: dict[str, Any]) -> float:
+    """Return what the model says of a row of `exchanges`."""
+    p, nbytes = row["processes"], row["bytes"]
+    return min(float(way(link, nbytes, p)) for way in scale_model.ways_to_add(nbytes))
 
 
 FREE = Link(0, 0)

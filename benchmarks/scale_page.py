@@ -195,8 +195,7 @@ def of_exchanges() -> dict[int, dict[int, tuple[float, float]]]:
     pairs: dict[int, dict[int, tuple[float, float]]] = {}
     for row in found["exchanges"]:
         p, nbytes = row["processes"], row["bytes"]
-        says = min(float(way(links[p], nbytes, p)) for way in scale_model.ways_to_add(nbytes))
-        pairs.setdefault(p, {})[nbytes] = row["seconds"], says
+        pairs.setdefault(p, {})[nbytes] = row["seconds"], scale.exchange_seconds(links[p], row)
     return pairs
 
 
