@@ -16,7 +16,15 @@ import fake_cupy
 from dualnet.command.main import script
 
 fake_cuda.devices.count = int(sys.argv.pop(1))
-atexit.register(lambda: print("devices used:", *fake_cuda.devices.used, file=sys.stderr))
+
+
+def tell():
+    """Say it in one piece, beside which other processes say the same."""
+    used = " ".join(map(str, fake_cuda.devices.used))
+    sys.stderr.write(f"devices used: {used}\n")
+
+
+atexit.register(tell)
 with fake_cupy.installed():
     if sys.argv[1].endswith(".py"):
         runpy.run_path(sys.argv[1], run_name="__main__")

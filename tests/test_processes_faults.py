@@ -57,7 +57,8 @@ x = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
 y = (x[:, 0] > 0).astype(int)
 {before}
 run = dn.fit("mlp", (x, y), processes="mpi", width=8, lr=0.1, epochs=2, quiet=True, **settings)
-print("best of", rank, float(np.sum(run.best.params["output"]["w"])))
+best = float(np.sum(run.best.params["output"]["w"]))
+print(f"best of {{rank}} {{best}}\\n", end="")  # in one piece, as all say it
 """
 
 

@@ -225,7 +225,8 @@ import dualnet as dn
 x = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
 how = dict(processes="mpi", backend="auto", width=8, lr=0.1, epochs=2, quiet=True)
 run = dn.fit("mlp", (x, (x[:, 0] > 0).astype(int)), **how)
-print("on", run.settings.backend, "best", float(np.sum(run.predict(x))))
+best = float(np.sum(run.predict(x)))
+print(f"on {run.settings.backend} best {best}\\n", end="")  # in one piece, as two say it
 """
 
 
