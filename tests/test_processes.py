@@ -40,6 +40,8 @@ WITH_NORM = (
     ("tanh", Activation(tanh)),
     ("output", Linear(3)),
 )
+NORM_BEHIND = (WITH_NORM[0], WITH_NORM[2], WITH_NORM[1], WITH_NORM[3])
+"""A perturbed unit before a norm, where each example answers to the losses of all."""
 
 
 class Pretended:
@@ -47,14 +49,9 @@ class Pretended:
 
     local_rank = None
 
-    def __init__(self, rank, size, shares, barrier, table):
-        self.shares, self.rank, self.size, self._barrier, self._table = (
-            shares,
-            rank,
-            size,
-            barrier,
-            table,
-        )
+    def __init__(self, rank, size, barrier, table, shares="batch", statistics="process"):
+        self.rank, self.size, self._barrier, self._table = rank, size, barrier, table
+        self.shares, self.statistics = shares, statistics
         self.bytes_given = 0
 
     def part(self, items):
@@ -77,13 +74,13 @@ class Pretended:
         return self._of_all(one)[0]
 
 
-def together(size, f, shares="batch"):
+def together(size, f, shares="batch", statistics="process"):
     """What `f(processes)` returns in each of so many pretended processes."""
     barrier, table, results = threading.Barrier(size), {}, {}
 
     def one(rank):
         try:
-            results[rank] = f(Pretended(rank, size, shares, barrier, table))
+            results[rank] = f(Pretended(rank, size, barrier, table, shares, statistics))
         except BaseException as error:
             results[rank] = error
             barrier.abort()
@@ -137,17 +134,14 @@ SHARING_TANGENTS = [
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("layers", [WITH_NORM, NORM_BEHIND], ids=["norm first", "norm behind"])
 @pytest.mark.parametrize("rule", SHARING_TANGENTS, ids=str)
-def test_processes_that_share_directions_estimate_what_one_does(rule, size, rng, key):
-    p = problem(rng, key, *WITH_NORM, n=7)
+def test_processes_that_share_directions_estimate_what_one_does(rule, layers, size, rng, key):
+    p = problem(rng, key, *layers, n=7)
     alone = estimated(p, rule, key)
     share = lambda: together(  # noqa: E731
         size, lambda processes: estimated(p, rule, key, processes), "tangents"
     )
-    if getattr(rule, "aggregate", "") == "projection" and not isinstance(rule, WeightPerturbation):
-        with pytest.raises(UsageError, match="aggregate='projection' needs all directions"):
-            share()
-        return
     for done in share():
         assert_close(done.gradients, alone.gradients, 1e-11)
         assert_close(done.model_state, alone.model_state, 1e-15)
@@ -169,6 +163,22 @@ def test_a_process_without_examples_adds_nothing(rule, rng, key):
     alone = estimated(p, rule, key)
     for done in together(4, lambda processes: estimated(p, rule, key, processes)):
         assert_close(done.gradients, alone.gradients, 1e-12)
+        assert done.correct == alone.correct
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("layers", [WITH_NORM, NORM_BEHIND], ids=["norm first", "norm behind"])
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
+def test_statistics_of_all_processes_are_those_of_the_whole_batch(rule, layers, size, rng, key):
+    p = problem(rng, key, *layers, n=7)
+    alone = estimated(p, rule, key)
+    share = lambda processes: estimated(p, rule, key, processes)  # noqa: E731
+    for done in together(size, share, statistics="all"):
+        assert_close(done.gradients, alone.gradients, 1e-11)
+        assert_close(done.model_state, alone.model_state, 1e-14)
+        if tree.leaves(alone.rule_state):
+            assert_close(done.rule_state, alone.rule_state, 1e-11)
+        assert np.isclose(done.loss, alone.loss, rtol=1e-12, atol=0)
         assert done.correct == alone.correct
 
 
@@ -202,7 +212,7 @@ def test_all_processes_have_the_first_one_s_state_of_a_network(rng, key):
 def test_other_processes_do_not_say_that_they_are_at_work(monkeypatch):
     late = threading.Timer(1000.0, print)
     monkeypatch.setattr(console, "_late", late)
-    train.answer_to(["--list"], "dualnet train", Pretended(1, 2, "batch", None, {}))
+    train.answer_to(["--list"], "dualnet train", Pretended(1, 2, None, {}))
     assert late.finished.is_set()
 
 

@@ -11,9 +11,9 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache, reduce
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +24,6 @@ from dualnet.backends.processes import Processes, part_of
 from dualnet.console import code_of
 from dualnet.errors import BackendError, UsageError
 from dualnet.tree import Tree
-
-T = TypeVar("T")
 
 FEW = 1 << 16
 """Up to so many bytes, each process gets the numbers of all others, and adds them up itself."""
@@ -52,18 +50,24 @@ class MpiProcesses:
         communicator: of `mpi4py`, with all processes.
         farewells: of the same processes.
         local_rank: the number of this process among those of its machine.
-        shares: one of `SHARES`.
+        shares, statistics: see `Processes`.
 
     Attributes:
-        shares, rank, size, local_rank, bytes_given: see `Processes`.
+        shares, statistics, rank, size, local_rank, bytes_given: see `Processes`.
     """
 
     def __init__(
-        self, communicator: Any, farewells: Farewells, local_rank: int, shares: str = "batch"
+        self,
+        communicator: Any,
+        farewells: Farewells,
+        local_rank: int,
+        shares: str = "batch",
+        statistics: str = "process",
     ):
         self._communicator = communicator
         self._farewells = farewells
         self.shares = shares
+        self.statistics = statistics
         self.rank: int = communicator.rank
         self.size: int = communicator.size
         self.local_rank: int | None = local_rank
@@ -71,7 +75,7 @@ class MpiProcesses:
         self._failed: int | None = None
         atexit.register(self._end_all_if_failed)
 
-    def part(self, items: Sequence[T]) -> Sequence[T]:
+    def part(self, items: range) -> range:
         return part_of(items, self.rank, self.size)
 
     def wait_for_all(self) -> None:
@@ -210,16 +214,16 @@ def _arrays_from(row: np.ndarray, like: list[np.ndarray]) -> list[np.ndarray]:
 
 
 @cache
-def world(shares: str = "batch") -> Processes:
+def world(shares: str = "batch", statistics: str = "process") -> Processes:
     """Return all processes that `mpiexec` has started, of which this is one.
 
     Args:
-        shares: one of `SHARES`.
+        shares, statistics: see `Processes`.
 
     Raises:
         BackendError: mpi4py is not installed, or finds no MPI.
     """
-    return MpiProcesses(*_all_of_mpi(), shares)
+    return MpiProcesses(*_all_of_mpi(), shares, statistics)
 
 
 @cache

@@ -7,17 +7,18 @@ one process; `backends/mpi.py` has several.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from dualnet.tree import Tree
-
-T = TypeVar("T")
 
 SHARES = ("batch", "tangents")
 """What processes share: the examples of each batch, all of whose directions every process takes; or
 the directions, along which every process takes the whole batch."""
+
+STATISTICS = ("process", "all")
+"""Of whose examples batch norm takes its statistics, where the batch is shared: of each process's
+own, or of those of all."""
 
 
 class Processes(Protocol):
@@ -27,6 +28,7 @@ class Processes(Protocol):
 
     Attributes:
         shares: what each has a part of, one of `SHARES`.
+        statistics: of whose examples batch norm takes its statistics, one of `STATISTICS`.
         rank: the number of this process, from 0; the first one writes and reports.
         size: how many there are.
         local_rank: the number of this process among those of its machine, from 0, by which it takes
@@ -35,6 +37,7 @@ class Processes(Protocol):
     """
 
     shares: str
+    statistics: str
     rank: int
     size: int
     local_rank: int | None
@@ -42,7 +45,7 @@ class Processes(Protocol):
     @property
     def bytes_given(self) -> int: ...
 
-    def part(self, items: Sequence[T]) -> Sequence[T]:
+    def part(self, items: range) -> range:
         """Return the items of this process: consecutive ones, as many as the others have or one
         less; none for some, where there are fewer items than processes."""
         ...
@@ -74,12 +77,13 @@ class Alone:
     """One process, which has nobody to share with."""
 
     shares = "batch"
+    statistics = "process"
     rank = 0
     size = 1
     local_rank: int | None = None
     bytes_given = 0
 
-    def part(self, items: Sequence[T]) -> Sequence[T]:
+    def part(self, items: range) -> range:
         return items
 
     def wait_for_all(self) -> None:
@@ -99,7 +103,7 @@ ALONE: Processes = Alone()
 """The processes of a training that has one."""
 
 
-def part_of(items: Sequence[T], rank: int, size: int) -> Sequence[T]:
+def part_of(items: range, rank: int, size: int) -> range:
     """Return the items of one process; see `Processes.part`."""
     first, after = (len(items) * i // size for i in (rank, rank + 1))
     return items[first:after]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
 
 from dualnet import tree
 from dualnet.backends.overridable import finish
 from dualnet.backends.processes import Processes
 from dualnet.tree import Tree
-
-T = TypeVar("T")
 
 
 class TimedProcesses:
@@ -27,7 +24,7 @@ class TimedProcesses:
         clock: the time in seconds.
 
     Attributes:
-        shares, rank, size, local_rank, bytes_given: see `Processes`.
+        shares, statistics, rank, size, local_rank, bytes_given: see `Processes`.
         waiting: seconds so far in which this process has waited for others.
         exchanging: seconds so far in which it has exchanged numbers, and packed and added them.
     """
@@ -35,14 +32,14 @@ class TimedProcesses:
     def __init__(self, processes: Processes, clock: Callable[[], float] = time.perf_counter):
         self._processes, self.clock = processes, clock
         self.shares, self.rank, self.size = processes.shares, processes.rank, processes.size
-        self.local_rank = processes.local_rank
+        self.statistics, self.local_rank = processes.statistics, processes.local_rank
         self.waiting = self.exchanging = 0.0
 
     @property
     def bytes_given(self) -> int:
         return self._processes.bytes_given
 
-    def part(self, items: Sequence[T]) -> Sequence[T]:
+    def part(self, items: range) -> range:
         return self._processes.part(items)
 
     def wait_for_all(self) -> None:

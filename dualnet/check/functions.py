@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dualnet.backends.processes import Alone
 from dualnet.check import references
 from dualnet.check.table import Row, adder, distinct, far_apart
 from dualnet.images.windows import Geometry
@@ -21,12 +22,23 @@ from dualnet.nn import (
 )
 from dualnet.nn.affine import add_bias, affine
 from dualnet.nn.normalization import _fused
+from dualnet.nn.over_processes import sum_over_processes
 from dualnet.nn.pooling import _largest
 from dualnet.nn.scaling import scaled
 
 ROWS: list[Row] = []
 
 # --- activations ---------------------------------------------------------------------------------
+
+
+class Mirrored(Alone):
+    """Two processes, of which the other one has the same arrays as this one."""
+
+    size = 2
+
+    def add(self, one: Any) -> Any:
+        return 2.0 * one
+
 
 row = adder(ROWS, "elementwise")
 row(
@@ -116,6 +128,13 @@ row(
     lambda _xp, x: normalize(x, (-1,), 0.5),
     distinct(3, 4),
     composed=lambda xp, x: references.normalize(xp, x, (-1,), 0.5),
+)
+row(
+    sum_over_processes,
+    "two of equal arrays",
+    lambda _xp, x: sum_over_processes(x, Mirrored()),
+    (2, 3),
+    composed=lambda _xp, x: 2.0 * x,
 )
 # what the second derivative of normalize is made of
 row(

@@ -161,7 +161,8 @@ def trained(settings: Settings, folder: RunFolder, args: argparse.Namespace) -> 
 
 def how_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return what flags say of how `fit` is to go about it."""
-    together = {"processes": args.processes, "share": args.share, "profile": args.profile}
+    names = ("processes", "share", "statistics", "profile")
+    together = {name: getattr(args, name) for name in names}
     return {"data_dir": args.data_dir, "quiet": args.quiet, **together}
 
 
@@ -300,7 +301,7 @@ def require_use(data_dir: str | None, settings: Settings) -> None:
 
 FREE_ON_RESUME = (
     *("--epochs", "--data-dir", "--plugin", "--checkpoint-every", "--tensorboard", "--json"),
-    *("--processes", "--share", "--profile", "--quiet"),
+    *("--processes", "--share", "--statistics", "--profile", "--quiet"),
 )
 """Flags that may be given beside `--resume`."""
 

@@ -87,7 +87,7 @@ class ActivityDifferences(Differences, ActivityPerturbation):
                 moved = losses_of_moved(plan, learner, shard, moves)
                 differences.append((moved - segment.losses) / self.difference)
             d = stack(differences)[:, :, None, None]
-            return weighted_directions(d, cuts, self.aggregate, independence), {}
+            return weighted_directions(d, cuts, self.aggregate, independence, directions, shard), {}
 
         sites = self.sites(plan)
         return measure_with_cuts(plan, learner, shard, sites, None, self.locality, respond)

@@ -138,7 +138,8 @@ class ActivityPerturbation(DrawsActivities):
             if not segment.cuts:
                 return [], {}
             d = self.answered(segment.derivatives)
-            return weighted_directions(d, segment.cuts, self.aggregate, independence), {}
+            cuts = segment.cuts
+            return weighted_directions(d, cuts, self.aggregate, independence, directions, shard), {}
 
         sites, draw = self.sites(plan), directions.drawer(shard)
         return measure_with_cuts(plan, learner, shard, sites, draw, self.locality, respond)
@@ -213,7 +214,12 @@ class GreedyActivityPerturbation(ActivityPerturbation):
 
 
 def weighted_directions(
-    d: Array, cuts: list[Cut], aggregate: str, independence: Mapping[str, Independence]
+    d: Array,
+    cuts: list[Cut],
+    aggregate: str,
+    independence: Mapping[str, Independence],
+    directions: ActivityDirections,
+    shard: Shard,
 ) -> Iterator[Array]:
     """Return Σ_i c_i u_i at every cut, `(n, *S)`, each when it is asked for.
 
@@ -222,16 +228,23 @@ def weighted_directions(
         cuts: where directions u were put in.
         aggregate: how c follows from d, one of `ACTIVITY_AGGREGATIONS`.
         independence: by site; it says to which derivatives the parts of an activity answer.
+        directions, shard: as for `Rule.measure`.
     """
+    processes = shard.context.processes
     if aggregate == "mean":
         mean = d / len(d)
-        return (weighted_sum(mean, cut.directions, independence[cut.path]) for cut in cuts)
-    of_examples = np.sum(d, axis=(2, 3))
+        return (
+            weighted_sum(mean, cut.directions, independence[cut.path], processes) for cut in cuts
+        )
+    of_examples = directions.along_all(np.sum(d, axis=(2, 3)))
     coupled = not all(independence[cut.path].examples for cut in cuts)
     if coupled:
-        of_batch = np.sum(of_examples, axis=1, keepdims=True)
+        of_batch = processes.add(np.sum(of_examples, axis=1, keepdims=True))
         of_examples = np.broadcast_to(of_batch, of_examples.shape)
-    c = projection_coefficients(of_examples, cuts, coupled)
+    gram = inner_products(directions.all_at(cuts, shard))
+    if coupled:
+        gram = processes.add(gram.sum(0, keepdims=True))
+    c = directions.own(projection_coefficients(of_examples, gram))
     return (_weighted_alike(c, cut.directions) for cut in cuts)
 
 
@@ -242,24 +255,31 @@ def _weighted_alike(c: Array, u: Stack) -> Array:
     return np.reshape(sums, u.shape[1:])
 
 
-def projection_coefficients(d: Array, cuts: list[Cut], coupled: bool) -> Array:
-    """Return c `(k, n)` of least norm with G c = d, in double precision.
+def inner_products(stacks: list[Stack]) -> Array:
+    """Return G `(n, k, k)`, the inner products of each example's directions over all sites.
+
+    Args:
+        stacks: the directions of each site, `(k, n, *S)`.
+
+    Returns:
+        In double precision.
+    """
+    k, n = stacks[0].shape[:2]
+    by_example = [np.reshape(np.swapaxes(u, 0, 1), (n, k, -1)).astype(np.float64) for u in stacks]
+    u = concatenate(by_example, axis=-1)
+    return exact_matmul(u, np.swapaxes(u, 1, 2))
+
+
+def projection_coefficients(d: Array, gram: Array) -> Array:
+    """Return c `(k, n)` of least norm with G c = d, computed in double precision.
 
     What rounding leaves of a singular G counts as 0: k may exceed the number of live units.
 
     Args:
         d: derivatives along the directions of all cuts together, `(k, n)`.
-        cuts: where the directions were put in; G holds their inner products.
-        coupled: whether all examples of the batch share one G.
+        gram: G, the inner products of the directions of all cuts together: `(n, k, k)`, or
+            `(1, k, k)` if all examples of the batch share one.
     """
-    stacks = [
-        np.reshape(np.swapaxes(c.directions, 0, 1), (d.shape[1], len(d), -1)).astype(np.float64)
-        for c in cuts
-    ]
-    u = concatenate(stacks, axis=-1)
-    gram = exact_matmul(u, np.swapaxes(u, 1, 2))  # (n, k, k)
-    if coupled:
-        gram = gram.sum(0, keepdims=True)
     rounding = max(float(np.finfo(d.dtype).eps), len(d) * float(np.finfo(np.float64).eps))
     c = solution_by_eigenvectors(gram, d.T.astype(np.float64), rounding)
     return np.swapaxes(c, 0, 1).astype(d.dtype)

@@ -184,7 +184,9 @@ class ControlVariate(DrawsActivities):
                 for g, cut in zip(guesses, segment.cuts, strict=True)
             )
             left = segment.derivatives - expected[:, :, None, None]
-            parts = weighted_directions(left, segment.cuts, self.aggregate, independence)
+            parts = weighted_directions(
+                left, segment.cuts, self.aggregate, independence, directions, shard
+            )
             errors = [g + self.shrink * c for g, c in zip(guesses, parts, strict=True)]
             return errors, guesser.statistics(segment, errors)
 

@@ -16,6 +16,7 @@ from math import prod
 import numpy as np
 
 from dualnet.backends.overridable import overridable
+from dualnet.backends.processes import ALONE, Processes
 from dualnet.learning.task import Task
 from dualnet.nn.blocks import Residual, TokenMixing
 from dualnet.nn.heads import LocalHead
@@ -110,7 +111,9 @@ def _before_one_layer(layer: Layer, after: Independence, through_norms: bool) ->
     return replace(after, examples=examples, groups=groups)
 
 
-def weighted_sum(d: Array, u: Stack, independence: Independence) -> Array:
+def weighted_sum(
+    d: Array, u: Stack, independence: Independence, processes: Processes = ALONE
+) -> Array:
     """Return Σ_i d_i u_i, every part of u times the derivative of what it can reach.
 
     Args:
@@ -118,12 +121,13 @@ def weighted_sum(d: Array, u: Stack, independence: Independence) -> Array:
             taken for all.
         u: directions of an activity, `(k, n, *S)`.
         independence: of the activity's parts.
+        processes: that have the other examples, if these examples move their losses, too.
 
     Returns:
         `(n, *S)`.
     """
     if not independence.examples:
-        d = np.broadcast_to(np.sum(d, axis=1, keepdims=True), d.shape)
+        d = np.broadcast_to(processes.add(np.sum(d, axis=1, keepdims=True)), d.shape)
     if independence.groups == 1:
         d = np.sum(d, axis=3, keepdims=True)
     if not independence.tokens:

@@ -13,7 +13,7 @@ the command line too.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any, ClassVar, NamedTuple
 
@@ -143,7 +143,13 @@ class Rule(Options, ABC):
         """Return what one shard contributes."""
 
     def measure_along(
-        self, plan: Plan, learner: LearnerState, directions: Any, shard: Shard, part: range
+        self,
+        plan: Plan,
+        learner: LearnerState,
+        directions: Any,
+        shard: Shard,
+        part: range,
+        processes: Processes,
     ) -> Measurement:
         """Return what one shard contributes along some of the directions.
 
@@ -152,10 +158,11 @@ class Rule(Options, ABC):
 
         Args:
             part: which of the `tangents` directions; at least one.
+            processes: that have a part each, with which the rule may exchange what it needs of all
+                directions.
 
         Raises:
-            UsageError: the rule has no directions to share, or needs all of them at once; it does
-                by default.
+            UsageError: the rule has no directions to share, as by default.
         """
         raise UsageError(
             f"{type(self).__name__} has no directions that processes could share; let them share "
@@ -214,6 +221,7 @@ def estimate_gradient(
     backend: Backend,
     shards: int = 1,
     processes: Processes = ALONE,
+    examples: int | None = None,
 ) -> Estimate:
     """Estimate the gradient of the mean loss over a batch.
 
@@ -228,16 +236,19 @@ def estimate_gradient(
             A network or a loss that couples examples (batch norm) gets the batch in one piece,
             and so does a loss that needs the whole batch.
         processes: that share the batch, each with so many shards, or the directions.  All give the
-            same arguments, and get the same estimate.  Where they share the batch, a network that
-            couples examples couples those of a process alone, and a network's state becomes that of
-            the first process.
+            same arguments, and get the same estimate.  Where they share the batch, batch norm takes
+            its statistics as `processes.statistics` says, and a network's state becomes that of the
+            first process.
+        examples: N, where processes share the batch and `batch` is a process's own part of it, as
+            `processes.part(range(N))` tells; any one example for a process that has none.
 
     Returns:
         The gradients, the new states, and the figures of the step.
 
     Raises:
-        UsageError: what `measure` or `estimate` returns is not what a rule's should; or several
-            processes share a batch whose loss needs all of it.
+        UsageError: what `measure` or `estimate` returns is not what a rule's should; several
+            processes share a batch whose loss needs all of it; or one has no example for the
+            statistics of batch norm.
 
     Examples:
         >>> task = dn.learning.Task(dn.nn.Linear(2), dn.nn.softmax_cross_entropy)
@@ -251,7 +262,7 @@ def estimate_gradient(
     """
     require_key("estimate_gradient", key)
     with threads_for(plan.largest_product * len(batch.inputs)):
-        return _estimate(rule, plan, learner, batch, key, backend, shards, processes)
+        return _estimate(rule, plan, learner, batch, key, backend, shards, processes, examples)
 
 
 def _estimate(
@@ -263,36 +274,36 @@ def _estimate(
     backend: Backend,
     shards: int,
     processes: Processes,
+    examples: int | None,
 ) -> Estimate:
     """Do what `estimate_gradient` says, on BLAS's threads as they are."""
-    n = len(batch.inputs)
-    if processes.size > 1 and processes.shares == "batch":
-        require_sum_of_losses(plan.task)
+    n = len(batch.inputs) if examples is None else examples
     context = Context(train=True, key=key.fold_in("network"), backend=backend)
     pieces = 1 if plan.task.needs_whole_batch else shards
     directions = rule.sample(key, plan, learner.params, backend, n)
     if processes.shares == "tangents":
-        shards_of_this: Sequence[Shard] = split_batch(batch, pieces, context)
-        of_all: Sequence[Any] = range(getattr(rule, "tangents", 1))
-        of_this = processes.part(of_all)
-        part: Any = of_this or of_all[:1]  # a range, as a part of one is
-
-        def measure(shard: Shard) -> Measurement:
-            return rule.measure_along(plan, learner, directions, shard, part)
+        k = getattr(rule, "tangents", 1)
+        of_this = processes.part(range(k))
+        # One shard after the other, as the rule may exchange something in each.
+        measurements = [
+            rule.measure_along(plan, learner, directions, shard, of_this or range(1), processes)
+            for shard in split_batch(batch, pieces, context)
+        ]
     else:
-        of_all = split_batch(batch, pieces * processes.size, context)
-        of_this = processes.part(of_all)
-        shards_of_this = of_this or of_all[:1]
-
-        def measure(shard: Shard) -> Measurement:
-            return rule.measure(plan, learner, directions, shard)
-
-    measurements = backend.map(measure, shards_of_this)
+        of_this = processes.part(range(n))
+        context = replace(context, start=of_this.start, processes=_coupled(plan.task, processes, n))
+        if examples is None and processes.size > 1:
+            some = of_this or range(1)
+            batch = Batch(*(x[some.start : some.stop] for x in batch))
+        measurements = backend.map(
+            lambda shard: rule.measure(plan, learner, directions, shard),
+            split_batch(batch, pieces, context),
+        )
     for m in measurements:
         if not isinstance(m, Measurement) or not _NEEDED <= m.total.keys():
             raise _no_measurement(rule, m)
     total = reduce(tree.add, (m.total for m in measurements))
-    if not of_this:  # there are more processes: this one adds nothing, in the others' shapes
+    if not of_this:  # this process has no part, and adds nothing, in the others' shapes
         total = tree.map(np.zeros_like, total)
     total = processes.add(total)
     if processes.shares == "tangents":
@@ -309,6 +320,26 @@ def _estimate(
     if processes.shares == "batch" and tree.leaves(model_state):
         model_state = processes.of_first(model_state)
     return Estimate(gradients, model_state, rule_state, total["loss"] / n, total["correct"])
+
+
+def _coupled(task: Task, processes: Processes, n: int) -> Processes:
+    """Return the processes of whose examples batch norm takes its statistics.
+
+    Raises:
+        UsageError: the loss of a batch of n examples cannot be shared, or one of these processes
+            has no example.
+    """
+    if processes.size > 1:
+        require_sum_of_losses(task)
+    if processes.statistics == "process" or not task.couples_examples:
+        return ALONE
+    if n < processes.size:
+        raise UsageError(
+            f"estimate_gradient: batch norm takes its statistics of the examples of all "
+            f"{processes.size} processes, and a batch has {n}; use larger batches, or "
+            f"{assigned('statistics', 'process')}"
+        )
+    return processes
 
 
 def scaled(total: dict[str, Any], factor: float) -> dict[str, Any]:

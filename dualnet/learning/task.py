@@ -87,8 +87,8 @@ def split_batch(batch: Batch, pieces: int, context: Context | None = None) -> li
     Args:
         batch: inputs and targets, `(N, ...)`.
         pieces: how many shards.
-        context: of the whole batch; each shard gets it with its own `start`.  Training without
-            randomness if None.
+        context: of the whole batch, or of a part that begins at its `start`; each shard gets it
+            with its own `start`.  Training without randomness if None.
 
     Returns:
         The shards in order; none is empty, so there are fewer where the batch has fewer examples.
@@ -105,11 +105,11 @@ def split_batch(batch: Batch, pieces: int, context: Context | None = None) -> li
     require_count("split_batch", "pieces", pieces)
     inputs, targets = batch
     context = context or Context(train=True)
-    if pieces == 1 and len(inputs) and context.start == 0:
+    if pieces == 1 and len(inputs):
         return [Shard(inputs, targets, context)]
     bounds = [len(inputs) * i // pieces for i in range(pieces + 1)]
     return [
-        Shard(inputs[a:b], targets[a:b], replace(context, start=a))
+        Shard(inputs[a:b], targets[a:b], replace(context, start=context.start + a))
         for a, b in pairwise(bounds)
         if b > a
     ]

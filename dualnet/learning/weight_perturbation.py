@@ -13,6 +13,7 @@ import numpy as np
 from dualnet import tree
 from dualnet.backends import Backend
 from dualnet.backends.overridable import concatenate, stack
+from dualnet.backends.processes import Processes
 from dualnet.core.derivatives import value_and_grad
 from dualnet.core.spaces import dense
 from dualnet.core.transforms import jvp
@@ -174,7 +175,7 @@ class WeightPerturbation(Rule):
                 values, d, (outputs, new_state), exact["exact"] = self.along_and_exact(
                     losses, learner.params, perturbed, tangents
                 )
-            contributions.append(directions.contribution(d, tangents))
+            contributions.append(directions.contribution(d, tangents, shard))
         total = {
             "loss": values[-1].sum(),
             "correct": correct(outputs, shard.targets),
@@ -190,6 +191,7 @@ class WeightPerturbation(Rule):
         directions: SharedDirections | IndependentDirections,
         shard: Shard,
         part: range,
+        processes: Processes,
     ) -> Measurement:
         """Do as of `Rule`: slopes stand for themselves, and what no direction moves counts once."""
         measured = self.measure(plan, learner, directions.along(part), shard)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dualnet.backends import Backend, NumpyBackend
+from dualnet.backends.processes import ALONE, Processes
 from dualnet.errors import UsageError
 from dualnet.nn.located import locate
 from dualnet.random import Key
@@ -45,6 +46,8 @@ class Context:
         backend: draws the random numbers that layers need; NumPy's if not given.
         start: index in the batch of the first example, so that shards of a batch draw their
             parts of one mask.
+        processes: that have the other examples of the batch, if batch norm is to take its
+            statistics of them, too.
 
     Examples:
         >>> shapes = {}
@@ -65,6 +68,7 @@ class Context:
     path: str = ""
     backend: Backend = field(default_factory=_host)
     start: int = 0
+    processes: Processes = ALONE
 
     def child(
         self, name: str, layer: Layer, params: Tree, state: Tree, x: Array
@@ -74,7 +78,9 @@ class Context:
         path = f"{self.path}/{name}" if self.path else name
         if key is not None:
             key = key.fold_in(name)
-        context = Context(self.train, key, tap, around, path, self.backend, self.start)
+        context = Context(
+            self.train, key, tap, around, path, self.backend, self.start, self.processes
+        )
         try:
             if around is None:
                 result = layer.apply(params, state, x, context)

@@ -27,6 +27,7 @@ from dualnet.nn import normalization_kernels as kernels
 from dualnet.nn.context import Context
 from dualnet.nn.initial import filled
 from dualnet.nn.network import Layer
+from dualnet.nn.over_processes import normalize_over_processes
 from dualnet.nn.scaling import scaled
 from dualnet.options import is_int, make_tuples, require_count
 from dualnet.random import Key
@@ -265,7 +266,8 @@ class BatchNorm(Layer):
 
     In training it uses mean and variance of the batch, whose running averages are the state; in
     evaluation it uses the state.  The outputs of one example depend on the others, so the batch
-    is not split into shards.
+    is not split into shards.  Where processes share the batch, mean and variance are those of a
+    process's own examples, or of all (`Context.processes`).
 
     Args:
         momentum: how far a training step moves the state toward the batch.
@@ -315,20 +317,24 @@ class BatchNorm(Layer):
         if not context.train:
             y = (x - state["mean"]) / np.sqrt(state["variance"] + self.epsilon)
             return _scaled(y, params), state
-        rows = math.prod(x.shape[:-1])
+        axes, together = tuple(range(-x.ndim, -1)), context.processes
+        rows = int(together.add(math.prod(x.shape[:-1])))
         if rows < 2:
             raise UsageError(
                 f"BatchNorm: training needs at least 2 values for each "
                 f"channel, got inputs {x.shape}; use a batch size that leaves no single example"
             )
-        axes = tuple(range(-x.ndim, -1))
-        mean, variance = kernels.moments(primal_of(x), axes)
+        if together.size == 1:
+            mean, variance = kernels.moments(primal_of(x), axes)
+            y = _normalize_by(x, mean, variance, axes, self.epsilon)
+        else:
+            y, mean, variance = normalize_over_processes(x, rows, self.epsilon, together)
         moved = {
             "mean": state["mean"] + self.momentum * (mean - state["mean"]),
             "variance": state["variance"]
             + self.momentum * (variance * (rows / (rows - 1)) - state["variance"]),
         }
-        return _scaled(_normalize_by(x, mean, variance, axes, self.epsilon), params), moved
+        return _scaled(y, params), moved
 
 
 def _normalize_groups(x: Array, axes: Axes, groups: int, epsilon: float) -> Array:

@@ -64,6 +64,7 @@ def fit(
     quiet: bool = False,
     processes: str | None = None,
     share: str | None = None,
+    statistics: str | None = None,
     profile: bool = False,
     **settings: Any,
 ) -> FittedNetwork:
@@ -91,6 +92,8 @@ def fit(
             each of which calls `fit` with the same arguments; None for this process alone.
         share: what these have a part of: the examples of each `batch`, or the `tangents`, the
             directions; None for `batch`.
+        statistics: of whose examples batch norm takes mean and variance where a batch is shared: of
+            each `process`'s own, or of `all`; None for `process`.
         profile: whether the first of them says after each epoch what a step takes in compute, wait
             and communication, and which process is slow; the summary then has `profile`.
         **settings: all other settings and options by the names that their flags have on the command
@@ -117,7 +120,7 @@ def fit(
         (20, True)
     """
     _require_callbacks(callbacks)
-    together = processes_called(processes, share, profile)
+    together = processes_called(processes, share, statistics, profile)
     folder = None if together.rank else _folder(run_dir, data_dir, checkpoint_every)
     named, options = _name_and_options(model)
     _require_said_once(model, examples, options, data_dir, settings)

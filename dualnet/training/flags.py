@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from dualnet import backends, data
-from dualnet.backends.processes import SHARES
+from dualnet.backends.processes import SHARES, STATISTICS
 from dualnet.errors import UsageError
 from dualnet.learning import WEIGHT_AGGREGATIONS, WEIGHT_SAMPLERS
 from dualnet.naming import flag, shown
@@ -141,6 +141,11 @@ WHERE_AND_HOW_TO_REPORT: Flags = {
         "help": "what processes have a part of: batch, the examples of each batch; tangents, the "
         "directions; default batch"
     },
+    "--statistics": _one_of(STATISTICS)
+    | {
+        "help": "of whose examples batch norm takes mean and variance, where processes share a "
+        "batch: of each process's own, or of all; default process"
+    },
     "--profile": _SWITCH
     | {"help": "after each epoch, tell what a step of the processes takes, and which one is slow"},
     "--no-graph": {
@@ -269,14 +274,17 @@ def files_named(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     return args.config, args.plugin or []
 
 
-def processes_named(argv: Sequence[str]) -> tuple[str | None, str | None, bool]:
-    """Return what `--processes`, `--share` and `--profile` say, known before all others."""
+def processes_named(argv: Sequence[str]) -> tuple[str | None, str | None, str | None, bool]:
+    """Return what `--processes`, `--share`, `--statistics` and `--profile` say.
+
+    It is known before all other flags are.
+    """
     parser = Parser(add_help=False, allow_abbrev=False)
-    for name in ("--processes", "--share"):
+    for name in ("--processes", "--share", "--statistics"):
         parser.add_argument(name, metavar="NAME")
     parser.add_argument("--profile", **_SWITCH)
     args, _ = parser.parse_known_args(argv)
-    return args.processes, args.share, args.profile
+    return args.processes, args.share, args.statistics, args.profile
 
 
 def make_parser(tables: Tables, program: str) -> Parser:

@@ -16,7 +16,7 @@ import numpy as np
 from dualnet import tree
 from dualnet.backends import mpi
 from dualnet.backends.overridable import to_host
-from dualnet.backends.processes import ALONE, SHARES, Processes
+from dualnet.backends.processes import ALONE, SHARES, STATISTICS, Processes
 from dualnet.data import Dataset
 from dualnet.data.fingerprint import fingerprint
 from dualnet.errors import DualnetError, UsageError
@@ -31,30 +31,42 @@ NAMES = ("mpi",)
 """The names that `processes_called` knows."""
 
 
-def processes_called(name: str | None, share: str | None, profile: bool = False) -> Processes:
+def processes_called(
+    name: str | None, share: str | None, statistics: str | None = None, profile: bool = False
+) -> Processes:
     """Return the processes that train together, by the name of what has started them.
 
     Args:
         name: `mpi`, for those of `mpiexec`; None for this one alone.
         share: what they have a part of, one of `SHARES`; None for `batch`.
+        statistics: of whose examples batch norm takes its statistics, one of `STATISTICS`; None for
+            `process`.
         profile: whether the time of their steps is told.
 
     Raises:
-        UsageError: there is no such name, or nobody to share with.
+        UsageError: there is no such name, nobody to share with, or nothing to take statistics of.
         BackendError: MPI is not there.
     """
     if share is not None:
         require_choice("", named("share"), share, SHARES)
+    if statistics is not None:
+        require_choice("", named("statistics"), statistics, STATISTICS)
     if name is None:
-        for of_several, value in (("share", share), ("profile", profile or None)):
+        of_several = {"share": share, "statistics": statistics, "profile": profile or None}
+        for flag, value in of_several.items():
             if value is not None:
                 raise UsageError(
-                    f"{assigned(of_several, value)} is of no use to one process; "
+                    f"{assigned(flag, value)} is of no use to one process; "
                     f"add {assigned('processes', 'mpi')}"
                 )
         return ALONE
     require_choice("", named("processes"), name, NAMES)
-    return mpi.world(share or "batch")
+    if share == "tangents" and statistics is not None:
+        raise UsageError(
+            f"{assigned('statistics', statistics)} is of no use to {assigned('share', 'tangents')},"
+            " where every process has all examples of a batch"
+        )
+    return mpi.world(share or "batch", statistics or "process")
 
 
 def require_sharable(settings: Settings, trainer: Trainer) -> None:
@@ -105,7 +117,8 @@ def require_same_task(
     if processes.size == 1:
         return
     chosen = {name: value for name, value in settings.as_json().items() if name != "threads"}
-    chosen |= {"share": processes.shares, "profile": profile}  # both decide what is exchanged
+    # These decide what is exchanged.
+    chosen |= {"share": processes.shares, "statistics": processes.statistics, "profile": profile}
     texts = {"settings": json.dumps(chosen, sort_keys=True), "examples": fingerprint(dataset)}
     for what, text in texts.items():
         own = _digest(text.encode())

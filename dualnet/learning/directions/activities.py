@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 
@@ -9,12 +10,13 @@ import numpy as np
 
 from dualnet.backends import Backend
 from dualnet.backends.overridable import stack
+from dualnet.backends.processes import ALONE, Processes
 from dualnet.errors import UsageError
-from dualnet.learning.cut_pass import DrawAtSite
+from dualnet.learning.cut_pass import Cut, DrawAtSite
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement, Rule, scaled
 from dualnet.learning.task import LearnerState, Shard
-from dualnet.naming import assigned, did_you_mean
+from dualnet.naming import did_you_mean
 from dualnet.options import require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
@@ -34,6 +36,8 @@ class ActivityDirections:
         k: how many directions.
         shared: whether all examples of the batch have the same.
         first: the number of the first of them, as some of more directions.
+        every: how many directions there are, if these are a process's part of them.
+        processes: that have a part each.
     """
 
     key: Key
@@ -41,6 +45,8 @@ class ActivityDirections:
     k: int
     shared: bool = False
     first: int = 0
+    every: int | None = None
+    processes: Processes = ALONE
 
     @classmethod
     def by_name(cls, sampler: str, key: Key, backend: Backend, k: int) -> ActivityDirections:
@@ -70,6 +76,38 @@ class ActivityDirections:
 
         return draw
 
+    def along_all(self, d: Array) -> Array:
+        """Return derivatives along all directions `(every, n)`, given those along these `(k, n)`.
+
+        A process that has no direction of its own gives those along one of another's.
+        """
+        if self.every is None:
+            return d
+        these = slice(self.first, self.first + self.k)
+        sums, given = np.zeros_like(d, shape=(self.every, *d.shape[1:])), np.zeros((self.every, 1))
+        sums[these], given[these] = d, 1.0
+        sums, given = self.processes.add((sums, given))
+        return sums / np.asarray(given, d.dtype, like=d)
+
+    def all_at(self, cuts: list[Cut], shard: Shard) -> list[Stack]:
+        """Return all directions at each cut, of which these are some."""
+        if self.every is None:
+            return [cut.directions for cut in cuts]
+        draw = replace(self, k=self.every, first=0).drawer(shard)
+        visits: Counter[str] = Counter()
+        stacks = []
+        for cut in cuts:
+            visits[cut.path] += 1
+            stacks.append(draw(cut.path, visits[cut.path], cut.activity, cut.slope))
+        return stacks
+
+    def own(self, c: Array) -> Array:
+        """Return the coefficients of these directions `(k, n)`, given those of all, so that a mean
+        over directions, each of which has as much weight, is the sum of all."""
+        if self.every is None:
+            return c
+        return c[self.first : self.first + self.k] * (self.every / self.k)
+
 
 @dataclass(frozen=True)
 class DrawsActivities(Rule):
@@ -97,19 +135,12 @@ class DrawsActivities(Rule):
         directions: ActivityDirections,
         shard: Shard,
         part: range,
+        processes: Processes,
     ) -> Measurement:
-        """Do as of `Rule`: what each direction gives is averaged, and so are the parts.
-
-        Raises:
-            UsageError: the rule does not take the mean over directions.
-        """
-        aggregate = getattr(self, "aggregate", "mean")
-        if aggregate != "mean":
-            raise UsageError(
-                f"{assigned('aggregate', aggregate)} needs all directions of an activity in one "
-                f"process; let processes share the batch: {assigned('share', 'batch')}"
-            )
-        some = replace(directions, k=len(part), first=part.start)
+        """Do as of `Rule`: what each direction gives is averaged, and so are the parts."""
+        some = replace(
+            directions, k=len(part), first=part.start, every=directions.k, processes=processes
+        )
         measured = self.measure(plan, learner, some, shard)
         return measured._replace(total=scaled(measured.total, len(part) / directions.k))
 

@@ -142,12 +142,13 @@ class SharedDirections:
                 which = slice(a, a + most)
                 yield tree.map(lambda t: directions_at(t, which), tangents)  # noqa: B023
 
-    def contribution(self, d: Array, tangents: Tree) -> Array:
+    def contribution(self, d: Array, tangents: Tree, shard: Shard) -> Array:
         """Return what a pass adds to the measurement: derivatives of the summed losses.
 
         Args:
             d: the derivatives of all examples' losses `(k, derivatives, n)`, see `Answers`.
             tangents: the directions.
+            shard: whose losses they are.
 
         Returns:
             `(k, derivatives)`.
@@ -299,9 +300,9 @@ class SomeDirections:
                 which = slice(start, stop)
                 yield tree.map(lambda t: directions_at(t, which), self.every.whole)  # noqa: B023
 
-    def contribution(self, d: Array, tangents: Tree) -> Array:
+    def contribution(self, d: Array, tangents: Tree, shard: Shard) -> Array:
         """Return what a pass adds to the measurement; see `SharedDirections`."""
-        return self.every.contribution(d, tangents)
+        return self.every.contribution(d, tangents, shard)
 
     def together(self, contributions: list) -> dict[str, Any]:
         """Return the derivatives along all k directions, 0 along the others."""
@@ -347,15 +348,17 @@ class IndependentDirections:
             ]
             yield tree.map(lambda *ts: PerExample(join_directions(ts), n), *drawn)
 
-    def contribution(self, d: Array, tangents: Tree) -> Tree:
+    def contribution(self, d: Array, tangents: Tree, shard: Shard) -> Tree:
         """Return what a pass adds to the measurement: Σ d_i v_i over directions and examples.
 
         Args:
             d: the derivatives of all examples' losses `(k, derivatives, n)`, see `Answers`.
             tangents: the directions.
+            shard: whose losses they are.
         """
         if self.coupled:
-            d = np.broadcast_to(d.sum(-1, keepdims=True), d.shape)
+            of_batch = shard.context.processes.add(d.sum(-1, keepdims=True))
+            d = np.broadcast_to(of_batch, d.shape)
         by_loss = []
         for of_loss in self.answers.by_loss(d):
             k, groups, n = of_loss.shape
