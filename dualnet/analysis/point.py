@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualnet.backends import Backend
+from dualnet.backends.processes import ALONE, Processes
 from dualnet.learning import (
     Backprop,
     Batch,
@@ -58,14 +59,33 @@ class Point:
         """Return the rule's gradient of the mean loss over a batch."""
         return self._gradients(self.rule, self.learner, Batch(inputs, targets), key)
 
-    def exact(self, inputs: Array, targets: Array, key: Key) -> Tree:
+    def exact(
+        self,
+        inputs: Array,
+        targets: Array,
+        key: Key,
+        processes: Processes = ALONE,
+        examples: int | None = None,
+    ) -> Tree:
         """Return the gradient that the rule estimates.
 
-        The key decides what the network itself draws (dropout), as it does in `estimate`.
+        Args:
+            inputs, targets: of a batch, `(N, ...)`.
+            key: decides what the network itself draws (dropout), as it does in `estimate`.
+            processes, examples: that share the batch, as in `estimate_gradient`.
         """
         exact, learner = EXACT[self.rule.locality], self.learner._replace(rule_state={})
-        return self._gradients(exact, learner, Batch(inputs, targets), key)
+        shared = processes, examples
+        return self._gradients(exact, learner, Batch(inputs, targets), key, *shared)
 
-    def _gradients(self, rule: Rule, learner: LearnerState, batch: Batch, key: Key) -> Tree:
-        done = estimate_gradient(rule, self.plan, learner, batch, key, self.backend, self.shards)
-        return done.gradients
+    def _gradients(
+        self,
+        rule: Rule,
+        learner: LearnerState,
+        batch: Batch,
+        key: Key,
+        processes: Processes = ALONE,
+        examples: int | None = None,
+    ) -> Tree:
+        at = self.plan, learner, batch, key, self.backend, self.shards
+        return estimate_gradient(rule, *at, processes, examples).gradients

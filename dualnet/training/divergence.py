@@ -105,6 +105,8 @@ def where_it_began(trainer: Trainer, now: TrainState, last: int) -> str:
     """
     if not now.starts:
         return ""
+    if trainer.processes.size > 1:  # each looks for it in whole batches, and waits for nobody
+        trainer = replace(trainer, processes=ALONE)
     first, carried = now.starts[0]
     plain = trainer.backend.recorded(trainer.advance, False)
     per_epoch = len(trainer.order(0))

@@ -47,7 +47,7 @@ class Stepper(Protocol[S]):
     """What makes the steps of a run, or of several at once.
 
     Attributes:
-        backend, dataset, epochs, graph, processes: as in a `Trainer`.
+        backend, dataset, epochs, examples, graph, processes: as in a `Trainer`.
         label: what the progress bar says after the number of the epoch.
         advance: a step as a pure function of arrays; see `Trainer.advance`.
     """
@@ -58,6 +58,8 @@ class Stepper(Protocol[S]):
     def dataset(self) -> Dataset: ...
     @property
     def epochs(self) -> int: ...
+    @property
+    def examples(self) -> Examples: ...
     @property
     def graph(self) -> bool: ...
     @property
@@ -156,7 +158,7 @@ def _epoch(
         leave=False,
         quiet=quiet,
     )
-    read = Examples(dataset, backend).batches(order[first:])
+    read = stepper.examples.batches(order[first:])
     with bar, closing(read), closing(backend.prefetch(read)) as examples:
         for batch in range(first, len(order)):
             if not now.unread:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dualnet.backends import Backend
+from dualnet.backends.processes import ALONE, Processes
 from dualnet.data import Dataset
 from dualnet.types import Array
 
@@ -16,23 +17,39 @@ from dualnet.types import Array
 class Examples:
     """Hands out the batches of an epoch.
 
+    Where processes share batches, each reads its own part alone.
+
     Of a data set on a device, a batch is the indices of its examples alone.  The step picks the
     examples itself, so that this is a part of its recording.
 
     Attributes:
         dataset: the examples.
         backend: runs the work.
+        processes: that share the batches.
     """
 
     dataset: Dataset
     backend: Backend
+    processes: Processes = ALONE
+
+    def part(self, n: int) -> range:
+        """Return which examples of a batch of n this process reads.
+
+        A process without any example reads one, of which it takes shapes.
+        """
+        whole = range(n)
+        if self.processes.shares == "tangents":
+            return whole
+        return self.processes.part(whole) or whole[:1]
 
     def batches(self, order: list[np.ndarray]) -> Generator[tuple[Array, ...], None, None]:
         """Yield each batch of an epoch: its images and labels, or on a device its indices.
 
         Args:
-            order: int64 index arrays, `(batch size,)`.
+            order: int64 index arrays of whole batches, `(batch size,)`.
         """
+        parts = [self.part(len(chosen)) for chosen in order]
+        order = [c[part.start : part.stop] for c, part in zip(order, parts, strict=True)]
         if not self._on_device:
             yield from self.dataset.training_batches(order)
         elif order:

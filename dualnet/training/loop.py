@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from dualnet import tree
-from dualnet.analysis import Point, compare
 from dualnet.backends import Backend
 from dualnet.backends.blas import threads_for
 from dualnet.backends.processes import ALONE, Processes
@@ -29,10 +28,11 @@ from dualnet.learning import (
 from dualnet.optim import Optimizer
 from dualnet.random import Key
 from dualnet.schedules import Schedule
-from dualnet.training.divergence import all_finite, diverged, left_out_unless_finite, noting_start
+from dualnet.training.divergence import left_out_unless_finite, noting_start
 from dualnet.training.epoch import course, step_number
 from dualnet.training.evaluation import Evaluation
 from dualnet.training.examples import Examples
+from dualnet.training.figures import collected, compared, finished
 from dualnet.training.history import best_epoch
 from dualnet.training.objective import (
     Objective,
@@ -113,7 +113,7 @@ class Trainer:
     @cached_property
     def examples(self) -> Examples:
         """What the steps take of the data set."""
-        return Examples(self.dataset, self.backend)
+        return Examples(self.dataset, self.backend, self.processes)
 
     @cached_property
     def _step_key(self) -> Key:
@@ -147,9 +147,8 @@ class Trainer:
         _ = self._rate_factors  # refused here, before a run has a folder
         trained = TrainedNetwork(self.task.network, params, model_state)
         x = self.prepare(self.dataset.train_images[:1])
-        parts = self.processes.size if self.processes.shares == "batch" else 1
-        sizes = len(self.dataset.train_images), self.batch_size, parts
-        require_whole_batches(self.objective, self.task, trained, x, *sizes)
+        sizes = len(self.dataset.train_images), self.batch_size
+        require_whole_batches(self.objective, self.task, trained, x, *sizes, self.processes)
         classes = self.dataset.outputs
         carried = Carried(
             params,
@@ -236,16 +235,20 @@ class Trainer:
         key, numbers = self.of_step(number, per_epoch)
         now = noting_start(self, now, now.carried, number, per_epoch)
         carried, seen = advance(now.carried, batch, key, numbers)
-        unread = Unread(number, seen["loss"], seen["correct"], len(batch[-1]))
+        unread = Unread(number, seen["loss"], seen["correct"], self.size_of(number))
         return replace(
             now,
             carried=carried,
             position=np.add(now.position, (0, 1)),
-            comparisons=self.compared(now, number, seen, key)
-            if self.grad_stats
-            else now.comparisons,
+            comparisons=compared(self, now, number, seen, key),
             unread=(*now.unread, unread),
         )
+
+    def size_of(self, number: int) -> int:
+        """Return how many images the batch of a step has, in all processes; steps count from 0."""
+        images = len(self.dataset.train_images)
+        first = number * self.batch_size % (-(-images // self.batch_size) * self.batch_size)
+        return min(self.batch_size, images - first)
 
     def of_step(self, number: int, per_epoch: int) -> tuple[Key, dict[str, Any]]:
         """Return the key of a step, numbered from 0, and the fields of its `StepNumbers`."""
@@ -278,11 +281,12 @@ class Trainer:
         """
         now = StepNumbers(**numbers)
         trained = TrainedNetwork(self.task.network, carried.params, carried.model_state)
-        inputs, targets = self.inputs_of(batch, key)
+        examples = None if self.processes.size == 1 else self.size_of(int(now.step) - 1)
+        inputs, targets = self.inputs_of(batch, key, examples)
         learner = LearnerState(carried.params, carried.model_state, carried.rule_state)
         done = estimate_gradient(
             *(self.rule, self.plan, learner, Batch(inputs, targets), key),
-            *(self.backend, self.pieces, self.processes),
+            *(self.backend, self.pieces, self.processes, examples),
         )
         lr = self.lr * now.lr_factor
         params, opt_state = self.optimizer.apply(
@@ -308,75 +312,41 @@ class Trainer:
             seen |= {"gradients": done.gradients, "inputs": inputs, "targets": targets}
         return new, seen
 
-    def inputs_of(self, batch: tuple[Array, ...], key: Key) -> tuple[Array, Array]:
-        """Return what the network gets in a step with this batch and key, and the targets."""
+    def inputs_of(
+        self, batch: tuple[Array, ...], key: Key, examples: int | None = None
+    ) -> tuple[Array, Array]:
+        """Return what the network gets in a step with this batch and key, and the targets.
+
+        Args:
+            batch: as `Examples.batches` yields it.
+            key: all randomness of the step.
+            examples: how many the batch has in all processes; None if it is whole here.
+        """
         view_keys = self.objective.view_keys(key.fold_in("augment"))
         images, labels = self.examples.of(batch)
-        views = [self.prepare(images, view_key) for view_key in view_keys]
+        start = 0 if examples is None else self.examples.part(examples).start
+        views = [self.prepare(images, view_key, start) for view_key in view_keys]
         return self.objective.combine(views, labels)
 
     @property
     def pieces(self) -> int:
-        """How many pieces a batch is cut into."""
-        return self.shards or self.backend.threads
+        """How many pieces a batch is cut into.
+
+        Processes that share directions cut it alike, however many threads each of them has.
+        """
+        return self.shards or (1 if self.processes.shares == "tangents" else self.backend.threads)
 
     def collect_losses(self, now: TrainState) -> TrainState:
-        """Bring the losses of the unread steps to the host, and return the state with their sums.
-
-        Raises:
-            DivergedError: a loss is NaN or infinite.
-        """
-        if not now.unread:
-            return now
-        steps, losses, hits, examples = zip(*now.unread, strict=True)
-        on_host = (self.backend.to_host(np.stack(x)).tolist() for x in (losses, hits))
-        sums, skipped = now.sums, now.skipped
-        for number, loss, right, n in zip(steps, *on_host, examples, strict=True):
-            if not np.isfinite(loss):
-                if self.on_nan == "skip":
-                    skipped = skipped + 1
-                    continue
-                raise diverged(self, now, number, f"at step {number + 1}: the loss is {loss}")
-            sums = np.add(sums, (loss * n, right / self.objective.views_per_image, n, 0))
-        return replace(now, sums=sums, skipped=skipped, unread=())
-
-    def compared(self, now: TrainState, number: int, seen: dict[str, Tree], key: Key) -> Tree:
-        """Return the comparisons, with that of this step's gradient if it is the step's turn."""
-        if self.grad_stats is None or number % self.grad_stats != 0:
-            return now.comparisons
-        at = now.carried
-        learner = LearnerState(at.params, at.model_state, at.rule_state)
-        point = Point(self.rule, self.plan, learner, self.backend, self.pieces)
-        rows = compare(seen["gradients"], point.exact(seen["inputs"], seen["targets"], key))
-        new = [[row.cosine, row.angle, row.norm_ratio] for row in rows]
-        return np.concatenate([now.comparisons, [new]])
+        """Return the state with the losses of the unread steps; see `figures.collected`."""
+        return collected(self, now)
 
     def later(self, now: TrainState, seconds: float) -> TrainState:
         """Return the state after so many more seconds of its epoch."""
         return replace(now, sums=np.add(now.sums, (0, 0, 0, seconds)))
 
     def finish_epoch(self, now: TrainState, per_epoch: int) -> TrainState:
-        """Evaluate, add the epoch's row to the history, and go to the start of the next epoch."""
-        epoch = int(now.position[0])
-        last = (epoch + 1) * per_epoch - 1
-        loss, hits, examples, seconds = now.sums
-        if not examples:
-            raise diverged(self, now, last, f"in epoch {epoch + 1}: all its steps were left out")
-        test_loss, test_accuracy = self.evaluate(now)
-        if not np.isfinite(test_loss):
-            what = f"in epoch {epoch + 1}: the test loss is {test_loss}"
-            raise diverged(self, now, last, what)
-        if not all_finite(self, now.carried):
-            raise diverged(self, now, last, f"in epoch {epoch + 1}, although the loss is finite")
-        lr = self.lr * self.schedule(last, self.epochs * per_epoch, per_epoch)
-        accuracy = hits / examples if self.objective.classifies else np.nan
-        row = [epoch + 1, loss / examples, accuracy, test_loss, test_accuracy, lr, seconds]
-        return replace(
-            now,
-            position=np.array([epoch + 1, 0]),
-            sums=np.zeros(4),
-            history=np.concatenate([now.history, [row]]),
-        )
+        """Return the state at the start of the next epoch; see `figures.finished`."""
+        return finished(self, now, per_epoch)
 
     def evaluate(self, now: TrainState) -> tuple[float, float]:
         """Return mean loss (in nats) and accuracy on the test images, in evaluation mode."""
@@ -391,10 +361,16 @@ class Trainer:
             *(self.backend, self.graph, self.processes),
         )
 
-    def prepare(self, images: Array, key: Key | None = None) -> Array:
-        """Return images as the network gets them, changed at random if a key is given."""
+    def prepare(self, images: Array, key: Key | None = None, start: int = 0) -> Array:
+        """Return images as the network gets them, changed at random if a key is given.
+
+        Args:
+            images: as they are in the data set.
+            key: all randomness of the changes.
+            start: index of the first image in its batch.
+        """
         change = None
         if key is not None and self.augment is not None:
-            change = partial(self.augment, key, backend=self.backend)
+            change = partial(self.augment, key, backend=self.backend, start=start)
         raw = self.backend.asarray(images)  # moved as bytes, a quarter of what floats would be
         return self.dataset.pixels(raw, self.dtype, self.pixels, change)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from dualnet.backends.processes import ALONE, Processes
 from dualnet.core.derivatives import value_and_grad
 from dualnet.errors import UsageError
 from dualnet.learning import Task, correct
@@ -290,19 +291,20 @@ def require_whole_batches(
     x: Array,
     images: int,
     batch_size: int,
-    parts: int = 1,
+    processes: Processes = ALONE,
 ) -> None:
     """Refuse a last batch from which nothing could be learned at the end of an epoch.
 
     That is a batch in which the objective has too little to tell apart, or of which a process has
-    one example under batch norm, which refuses what has no variance.
+    too few examples for batch norm.  Of its own alone, it needs two, as it refuses what has no
+    variance; of those of all, one.
 
     Args:
         objective, task, trained: what is learned.
         x: an input, `(1, *in_shape)`.
         images: how many there are to train on.
         batch_size: how many of them make a batch.
-        parts: how many processes share a batch.
+        processes: that share a batch, or its directions.
 
     Raises:
         UsageError: the last batch is such a one.
@@ -314,8 +316,17 @@ def require_whole_batches(
             f"images, and the {type(objective).__name__.lower()} loss tells {objective.min_batch} "
             "or more apart"
         )
+    parts = processes.size if processes.shares == "batch" else 1
     if last // parts > 1 or not task.couples_examples:
         return
+    if processes.statistics == "all" and last > 1:
+        if last >= parts:
+            return
+        raise UsageError(
+            f"{assigned('batch_size', batch_size)} leaves a last batch of {last} of {images} "
+            f"images, and none to some of {parts} processes, of all of which batch norm takes its "
+            f"statistics; use another batch size, or {assigned('statistics', 'process')}"
+        )
     inputs, _ = objective.combine([x] * objective.views_per_image, np.zeros(1))
     context = Context(train=True, key=Key(0))
     try:

@@ -21,6 +21,7 @@ from dualnet.errors import DivergedError, UsageError
 from dualnet.random import Key, Keys
 from dualnet.training.divergence import noting_start
 from dualnet.training.epoch import course, step_number
+from dualnet.training.figures import compared
 from dualnet.training.loop import Trainer
 from dualnet.training.state import Carried, TrainState, Unread
 from dualnet.tree import Tree
@@ -152,7 +153,7 @@ class _Group:
         self._trainers = tuple(trainers)
         self._one = one = trainers[0]  # stands for all in what does not depend on the seed
         self.backend, self.dataset, self.graph = one.backend, one.dataset, one.graph
-        self.processes = one.processes
+        self.examples, self.processes = one.examples, one.processes
         seeds = [str(trainer.seed) for trainer in trainers]
         names = " ".join(seeds) if len(seeds) <= 3 else f"{seeds[0]} … {seeds[-1]}"
         self.epochs, self.label = one.epochs, f", seeds {names}"
@@ -245,7 +246,7 @@ class _Group:
     ) -> TrainState:
         """Return the state of run i with the comparison of its gradient in a step."""
         before, key = replace(run, carried=carried), self._keys[i].fold_in(number)
-        return replace(run, comparisons=self._trainers[i].compared(before, number, seen, key))
+        return replace(run, comparisons=compared(self._trainers[i], before, number, seen, key))
 
     def collect_losses(self, now: _Together) -> _Together:
         """Bring the losses of the unread steps to the host, and note which runs have diverged."""
