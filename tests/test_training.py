@@ -406,10 +406,10 @@ def test_large_images_are_judged_in_smaller_batches(train, monkeypatch, digits):
     whole = train("whole", epochs=1)
     counts, inputs = [], Trainer.prepare
 
-    def counted(self, images, key=None):
+    def counted(self, images, key=None, start=0):
         if key is None:
             counts.append(len(images))
-        return inputs(self, images, key)
+        return inputs(self, images, key, start)
 
     monkeypatch.setattr(Trainer, "prepare", counted)
     monkeypatch.setattr(evaluation, "_PIXELS", 7 * 64)
