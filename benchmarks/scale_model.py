@@ -324,7 +324,7 @@ def overtaken(
     return first
 
 
-def slowest_link(
+def tie_speed(
     worker: Worker, alpha: float, network: Network, p: int, noise: float, wanted: float
 ) -> float | None:
     """Return below how many bit/s `fg-w` is faster, if all workers work; None for none at all."""

@@ -144,7 +144,7 @@ def links() -> str:
         for noise, wanted in SLOW:
             cells = [network.name, f"{noise:,}", f"{wanted:,.0f}"]
             for p in SHOWN:
-                speed = scale_model.slowest_link(WORKER, alpha, network, p, noise, wanted)
+                speed = scale_model.tie_speed(WORKER, alpha, network, p, noise, wanted)
                 cells.append("never" if speed is None else f"{short(speed)}bit/s")
             rows.append(cells)
     return table(["network", "S", "V", *(f"{p:,} workers" for p in SHOWN)], rows)

@@ -276,7 +276,7 @@ def test_every_number_of_the_page_is_in_a_table_or_a_setting():
 def test_at_a_variance_of_one_or_less_backpropagation_wins_on_every_link():
     for network, p, (noise, wanted) in itertools.product(NETWORKS, scale_model.WORKERS, EVERYWHERE):
         if wanted <= 1:
-            assert scale_model.slowest_link(WORKER, 20e-6, network, p, noise, wanted) is None
+            assert scale_model.tie_speed(WORKER, 20e-6, network, p, noise, wanted) is None
 
 
 def test_backpropagation_on_as_many_workers_as_is_fastest_wins_everywhere():
