@@ -55,7 +55,8 @@ class Linked:
 
     def __init__(self, processes: Processes):
         self._processes = processes
-        self.rank, self.size, self.shares = processes.rank, processes.size, processes.shares
+        self.rank, self.size = processes.rank, processes.size
+        self.shares, self.statistics = processes.shares, processes.statistics
         self.part, self.of_first = processes.part, processes.of_first
 
     def add(self, one: Tree) -> Tree:

@@ -144,7 +144,7 @@ def test_a_run_is_profiled_step_by_step(monkeypatch, rng, capsys):
     x = rng.normal(size=(60, 5)).astype(np.float32)
     examples = x, (x[:, 0] > 0).astype(int)
     here = threading.local()
-    monkeypatch.setattr(mpi, "world", lambda share: here.processes)
+    monkeypatch.setattr(mpi, "world", lambda *_: here.processes)
     how = {"width": 8, "rule": "bp", "epochs": 2, "batch_size": 8, "seed": 3}
 
     def one(pretended):
