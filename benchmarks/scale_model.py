@@ -189,17 +189,11 @@ def backprop_exchange(link: Link, network: Network, p: Array | float) -> Array |
     return reduced(link, numbers, p) + reduced(link, COUNT, p)
 
 
-def forward_exchange(
-    link: Link, k: Array | float, p: Array | float, few: float = FEW
-) -> Array | float:
-    """Return the seconds in which k slopes and the loss are added up, and the counts.
-
-    Args:
-        few: up to so many bytes are gathered.
-    """
+def forward_exchange(link: Link, k: Array | float, p: Array | float) -> Array | float:
+    """Return the seconds in which k slopes and the loss are added up, and the counts."""
     numbers = NUMBER * np.add(k, 1)
     apart = reduced(link, numbers, p) + reduced(link, COUNT, p)
-    return np.where(numbers + COUNT <= few, gathered(link, numbers + COUNT, p), apart)
+    return np.where(numbers + COUNT <= FEW, gathered(link, numbers + COUNT, p), apart)
 
 
 # --- variance -------------------------------------------------------------------------------------
@@ -275,7 +269,6 @@ def fastest_forward(
     noise: float,
     wanted: float,
     some: bool,
-    few: float = FEW,
 ) -> Way:
     """Return the fastest way of `fg-w` with rank-one directions.
 
@@ -287,7 +280,6 @@ def fastest_forward(
         noise: S.
         wanted: V.
         some: whether as many of the workers work as is fastest; else all do.
-        few: up to so many bytes are gathered.
     """
     n = network.parameters
     steps = 4.0 ** np.arange(max(0.0, math.log(n / wanted, 4)) + 1)[:, None]
@@ -297,7 +289,7 @@ def fastest_forward(
     batch = examples_needed(noise, steps * wanted, SPREADS["rank-one"](n, k))
     at = worker, network, workers, batch, k
     compute = np.minimum(forward_step(*at, "batch"), forward_step(*at, "tangents"))
-    seconds = steps * (compute + forward_exchange(link, k, workers, few))
+    seconds = steps * (compute + forward_exchange(link, k, workers))
     i, j, w = np.unravel_index(np.argmin(seconds), seconds.shape)
     return Way(
         float(seconds[i, j, w]),

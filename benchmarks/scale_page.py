@@ -12,9 +12,10 @@ from benchmarks import scale, scale_model
 from benchmarks.pages import Tables, results, table
 from benchmarks.scale_model import LINKS, NETWORKS, WORKER, Link, Network, Worker
 
-NOT_YET = "Not measured yet."
 SHOWN = 8, 128, 1_024, 10_000
 """For how many workers the page shows times."""
+SHOWN_VARIANCES = scale_model.VARIANCES[1:]
+"""V for which the page answers."""
 CASES = (1_000, 1.0), (10_000, 100.0)
 """S and V of these times."""
 SLOW = (1_000, 1.0), (10_000, 100.0), (1_000_000, 10_000.0)
@@ -61,25 +62,12 @@ def answer() -> str:
     for network in NETWORKS:
         for name, link in LINKS.items():
             cells = []
-            for wanted in scale_model.VARIANCES[1:]:
-                found = list(overtakings(network, link, wanted))
-                if any(p for _, p in found):
-                    told = (f"{p:,} at S = {noise:,}" for noise, p in found if p)
-                    never = [f"S = {noise:,}" for noise, p in found if p is None]
-                    cells.append("<br>".join([*told, *(f"never at {s}" for s in never)]))
-                else:
-                    cells.append("never")
-            best = [
-                scale_model.overtaken(WORKER, link, network, noise, wanted, True)
-                for wanted in scale_model.VARIANCES
-                for noise in scale_model.NOISE_SCALES
-                if noise >= 2 * wanted
-            ]
-            smallest = min((p for p in best if p), default=None)
-            cells.append("never" if smallest is None else f"{smallest:,}")
+            for wanted in SHOWN_VARIANCES:
+                found = dict(overtakings(network, link, wanted))
+                told = [f"{f'{p:,}' if p else 'never'} at S = {s:,}" for s, p in found.items()]
+                cells.append("<br>".join(told) if any(found.values()) else "never")
             rows.append([network.name, name, *cells])
-    head = ["network", "link", "V = 1", "V = 100", "V = 10,000"]
-    return table([*head, "as many as is fastest, any V"], rows)
+    return table(["network", "link", *(f"V = {v:,g}" for v in SHOWN_VARIANCES)], rows)
 
 
 def assumptions() -> str:
@@ -160,21 +148,6 @@ def alone() -> str:
             cells.append("never" if p is None else two_digits(p))
         rows.append([network.name, *cells])
     return table(["network", *(f"S = {s:,}" for s in scale_model.NOISE_SCALES[1:])], rows)
-
-
-def gathers() -> str:
-    """Return what gathering and reducing 64 slopes takes."""
-    rows = []
-    for p in SHOWN:
-        cells = [f"{p:,}"]
-        for link in LINKS.values():
-            for few in math.inf, 0:
-                cells.append(time(float(scale_model.forward_exchange(link, 64, p, few))))
-        rows.append(cells)
-    head = ["workers"]
-    for name in LINKS:
-        head += [f"{name}: gathered", "reduced"]
-    return table(head, rows)
 
 
 # --- measurements ---------------------------------------------------------------------------------
@@ -269,7 +242,6 @@ def when() -> str:
 TABLES: Tables = {
     "scale answer": answer,
     "scale numbers": numbers,
-    "scale gathers": gathers,
     "scale assumptions": assumptions,
     "scale times": times,
     "scale links": links,

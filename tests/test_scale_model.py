@@ -298,13 +298,14 @@ def test_against_one_worker_alone_it_takes_a_third_as_many_workers_as_parameters
         for noise in scale_model.NOISE_SCALES:
             p = scale_model.workers_to_beat_one(WORKER, network, noise, 1.0)
             if p is not None:
-                assert p >= (n - 1) * (a - first) / (3 * a - first)
+                assert p >= (n - 1) * (a - first) / (3 * a - first) and 3 * p >= n
                 assert 2 * n * (n - 1) < noise * (3 * a - first)
 
 
 def test_with_ten_thousand_workers_gathering_takes_longer_than_an_allreduce():
     for link in LINKS.values():
-        gathered, reduced = (
-            scale_model.forward_exchange(link, 64, 10_000, few) for few in (math.inf, 0)
-        )
-        assert gathered > reduced
+        numbers, count = scale_model.NUMBER * 65, scale_model.COUNT
+        gathered = scale_model.forward_exchange(link, 64, 10_000)
+        assert gathered == scale_model.gathered(link, numbers + count, 10_000)
+        apart = (scale_model.reduced(link, nbytes, 10_000) for nbytes in (numbers, count))
+        assert gathered > sum(apart)
