@@ -142,7 +142,7 @@ def steps() -> tuple[list[dict[str, Any]], dict[str, Network]]:
 # --- the fit --------------------------------------------------------------------------------------
 
 
-def fitted(times: np.ndarray, left: np.ndarray, parts: np.ndarray) -> np.ndarray:
+def least_squares(times: np.ndarray, left: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Return the costs c ≥ 0 with the least sum of squares of (parts c - left) / times.
 
     Args:
@@ -175,7 +175,7 @@ def fitted_link(rows: list[dict[str, Any]], p: int) -> Link:
         for nbytes in (row["bytes"] for row in rows):
             way = scale_model.ways_to_add(nbytes)[-1 if nbytes >= first else 0]
             parts.append([way(unit, nbytes, p) for unit in (Link(1, 0), Link(0, 1))])
-        link = Link(*map(float, fitted(times, times, np.array(parts))))
+        link = Link(*map(float, least_squares(times, times, np.array(parts))))
         off = [exchange_seconds(link, row) / row["seconds"] - 1 for row in rows]
         tried.append((float(np.sum(np.square(off))), link))
     return min(tried, key=lambda pair: pair[0])[1]
@@ -220,13 +220,13 @@ def fitted_worker(
     rows: list[dict[str, Any]], links: dict[int, Link], networks: dict[str, Network], cores: int
 ) -> Worker:
     """Return the costs of a process with a core of its own, once those of the links are known."""
-    parts, exchanges = [], []
+    parts, sent = [], []
     for row in rows:
         at = networks[row["network"]], row, cores
         parts.append([step_seconds(unit, FREE, *at) for unit in UNITS])
-        exchanges.append(step_seconds(Worker(math.inf), links[row["processes"]], *at))
+        sent.append(step_seconds(Worker(math.inf), links[row["processes"]], *at))
     times = np.array([row["seconds"] for row in rows])
-    slowness, *others = map(float, fitted(times, times - exchanges, np.array(parts)))
+    slowness, *others = map(float, least_squares(times, times - sent, np.array(parts)))
     return Worker(1 / slowness, *others)
 
 

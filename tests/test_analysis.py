@@ -40,6 +40,7 @@ from dualnet.learning import (
 from dualnet.models import MLP
 from dualnet.nn import Activation, Dropout, Linear, Sequential, mean_squared_error, tanh
 from dualnet.training.assemble import make_trainer
+from dualnet.training.history import last_cosine
 from dualnet.training.run import run
 from dualnet.training.run_folder import GRADIENT_COLUMNS, RunFolder
 from dualnet.training.settings import Settings
@@ -432,8 +433,8 @@ def test_comparisons_of_another_run_do_not_fit(array, train, tmp_path):
 
 
 def test_a_cosine_that_is_undefined_is_none():
-    assert run_module.last_cosine(np.full((1, 7, 3), np.nan)) == {"gradient_cosine": None}
-    assert run_module.last_cosine({}) == {}
+    assert last_cosine(np.full((1, 7, 3), np.nan)) == {"gradient_cosine": None}
+    assert last_cosine({}) == {}
 
 
 def test_how_often_to_look_is_at_least_every_step():

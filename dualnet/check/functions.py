@@ -28,8 +28,6 @@ from dualnet.nn.scaling import scaled
 
 ROWS: list[Row] = []
 
-# --- activations ---------------------------------------------------------------------------------
-
 
 class Mirrored(Alone):
     """Two processes, of which the other one has the same arrays as this one."""
@@ -39,6 +37,8 @@ class Mirrored(Alone):
     def add(self, one: Any) -> Any:
         return 2.0 * one
 
+
+# --- activations ---------------------------------------------------------------------------------
 
 row = adder(ROWS, "elementwise")
 row(

@@ -236,11 +236,11 @@ def estimate_gradient(
             A network or a loss that couples examples (batch norm) gets the batch in one piece,
             and so does a loss that needs the whole batch.
         processes: that share the batch, each with so many shards, or the directions.  All give the
-            same arguments, and get the same estimate.  Where they share the batch, batch norm takes
-            its statistics as `processes.statistics` says, and a network's state becomes that of the
-            first process.
+            same arguments, but for parts of a batch, and get the same estimate.  Where they share
+            the batch, batch norm takes its statistics as `processes.statistics` says, and a
+            network's state becomes that of the first process.
         examples: N, where processes share the batch and `batch` is a process's own part of it, as
-            `processes.part(range(N))` tells; any one example for a process that has none.
+            `processes.part(range(N))` tells; any one example of it for a process that has none.
 
     Returns:
         The gradients, the new states, and the figures of the step.
@@ -290,8 +290,11 @@ def _estimate(
             for shard in split_batch(batch, pieces, context)
         ]
     else:
+        if processes.size > 1:
+            require_sum_of_losses(plan.task)
         of_this = processes.part(range(n))
-        context = replace(context, start=of_this.start, processes=_coupled(plan.task, processes, n))
+        together = _normalizing_together(plan.task, processes, n)
+        context = replace(context, start=of_this.start, processes=together)
         if examples is None and processes.size > 1:
             some = of_this or range(1)
             batch = Batch(*(x[some.start : some.stop] for x in batch))
@@ -322,15 +325,12 @@ def _estimate(
     return Estimate(gradients, model_state, rule_state, total["loss"] / n, total["correct"])
 
 
-def _coupled(task: Task, processes: Processes, n: int) -> Processes:
+def _normalizing_together(task: Task, processes: Processes, n: int) -> Processes:
     """Return the processes of whose examples batch norm takes its statistics.
 
     Raises:
-        UsageError: the loss of a batch of n examples cannot be shared, or one of these processes
-            has no example.
+        UsageError: of n examples, one of these processes has none.
     """
-    if processes.size > 1:
-        require_sum_of_losses(task)
     if processes.statistics == "process" or not task.couples_examples:
         return ALONE
     if n < processes.size:

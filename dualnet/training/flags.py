@@ -130,7 +130,10 @@ WHERE_AND_HOW_TO_REPORT: Flags = {
         "core is quicker than one piece; default 1",
     },
     "--shards": _INT
-    | {"help": "pieces that a batch is cut into, to bound memory; default one for each thread"},
+    | {
+        "help": "pieces that a batch is cut into, to bound memory; default one for each thread, "
+        "or one with --share tangents"
+    },
     "--processes": {
         "metavar": "NAME",
         "help": "share every batch with the other processes that mpiexec has started, each with a "

@@ -69,7 +69,7 @@ class Trainer:
         backend: draws random numbers and runs the work.
         objective: what batches are made into, and how answers are judged.
         augment: what changes training images at random in every step; None for nothing.
-        shards: pieces that a batch is cut into; None for `backend.threads`.
+        shards: pieces that a batch is cut into; None for as many as `pieces` says.
         early_stop: after how many epochs in a row without a lower test loss the run ends; None for
             never.
         grad_stats: after how many steps the gradient is compared with the exact one again,
@@ -330,9 +330,10 @@ class Trainer:
 
     @property
     def pieces(self) -> int:
-        """How many pieces a batch is cut into.
+        """How many pieces a batch is cut into: by default one for each thread.
 
-        Processes that share directions cut it alike, however many threads each of them has.
+        Processes that share directions exchange numbers in each piece.  So they cut a batch alike,
+        however many threads each of them has: by default they leave it whole.
         """
         return self.shards or (1 if self.processes.shares == "tangents" else self.backend.threads)
 

@@ -23,6 +23,6 @@ def seconds_per_step(step_seconds: list[float]) -> float | None:
 
 
 def measured_in(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return what a summary has measured, but for what cannot have been."""
+    """Return the measurements in a summary, but for those that cannot be any."""
     numbers = {name: summary[name] for name in MEASURED if is_number(summary.get(name))}
     return {name: x for name, x in numbers.items() if 0 <= x < np.inf} | profile_in(summary)

@@ -206,7 +206,8 @@ class Run:
         return self.done
 
     def _shared(self, steps: int) -> dict[str, Any]:
-        """Return how many processes have shared the run, and what that took; none for one."""
+        """Return how many processes have shared the run, and what that took; for one, its profile
+        alone, if there is one."""
         processes, times = self.trainer.processes, self.times
         profile = {} if times is None else times.summary()
         if processes.size == 1:

@@ -36,7 +36,7 @@ class ActivityDirections:
         k: how many directions.
         shared: whether all examples of the batch have the same.
         first: the number of the first of them, as some of more directions.
-        every: how many directions there are, if these are a process's part of them.
+        k_of_all: how many directions there are, if these are a process's part of them.
         processes: that have a part each.
     """
 
@@ -45,7 +45,7 @@ class ActivityDirections:
     k: int
     shared: bool = False
     first: int = 0
-    every: int | None = None
+    k_of_all: int | None = None
     processes: Processes = ALONE
 
     @classmethod
@@ -77,23 +77,28 @@ class ActivityDirections:
         return draw
 
     def along_all(self, d: Array) -> Array:
-        """Return derivatives along all directions `(every, n)`, given those along these `(k, n)`.
+        """Return derivatives along all directions `(k_of_all, n)`.
 
-        A process that has no direction of its own gives those along one of another's.
+        A process that has no direction of its own gives those along one of another's, so what
+        several give is averaged.
+
+        Args:
+            d: those along these directions, `(k, n)`.
         """
-        if self.every is None:
+        if self.k_of_all is None:
             return d
         these = slice(self.first, self.first + self.k)
-        sums, given = np.zeros_like(d, shape=(self.every, *d.shape[1:])), np.zeros((self.every, 1))
+        sums = np.zeros_like(d, shape=(self.k_of_all, *d.shape[1:]))
+        given = np.zeros((self.k_of_all, 1))
         sums[these], given[these] = d, 1.0
         sums, given = self.processes.add((sums, given))
         return sums / np.asarray(given, d.dtype, like=d)
 
     def all_at(self, cuts: list[Cut], shard: Shard) -> list[Stack]:
         """Return all directions at each cut, of which these are some."""
-        if self.every is None:
+        if self.k_of_all is None:
             return [cut.directions for cut in cuts]
-        draw = replace(self, k=self.every, first=0).drawer(shard)
+        draw = replace(self, k=self.k_of_all, first=0).drawer(shard)
         visits: Counter[str] = Counter()
         stacks = []
         for cut in cuts:
@@ -102,11 +107,14 @@ class ActivityDirections:
         return stacks
 
     def own(self, c: Array) -> Array:
-        """Return the coefficients of these directions `(k, n)`, given those of all, so that a mean
-        over directions, each of which has as much weight, is the sum of all."""
-        if self.every is None:
+        """Return the coefficients of these directions `(k, n)`, given those of all.
+
+        `measure_along` scales what k directions give as a part of a mean, by `k / k_of_all`.  Here
+        all coefficients make a sum, so this is undone beforehand.
+        """
+        if self.k_of_all is None:
             return c
-        return c[self.first : self.first + self.k] * (self.every / self.k)
+        return c[self.first : self.first + self.k] * (self.k_of_all / self.k)
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ class DrawsActivities(Rule):
     ) -> Measurement:
         """Do as of `Rule`: what each direction gives is averaged, and so are the parts."""
         some = replace(
-            directions, k=len(part), first=part.start, every=directions.k, processes=processes
+            directions, k=len(part), first=part.start, k_of_all=directions.k, processes=processes
         )
         measured = self.measure(plan, learner, some, shard)
         return measured._replace(total=scaled(measured.total, len(part) / directions.k))
