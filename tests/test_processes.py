@@ -293,6 +293,10 @@ RUNS = {
         # Adam makes steps of what rounding leaves of the gradient of a bias before a norm.
         *("--statistics", "all", "--optimizer", "sgd"),
     ),
+    "two views of each image, shared tangents": (
+        *("--objective", "contrastive", "--augment", "flip-crop", "--batch-size", 47),
+        *("--rule", "fg-w", "--tangents", 4, "--dtype", "float64", "--share", "tangents"),
+    ),
     "bp, large sums": ("--rule", "bp", "--dtype", "float64", "--width", 128),
 }
 

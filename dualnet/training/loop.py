@@ -281,7 +281,8 @@ class Trainer:
         """
         now = StepNumbers(**numbers)
         trained = TrainedNetwork(self.task.network, carried.params, carried.model_state)
-        examples = None if self.processes.size == 1 else self.size_of(int(now.step) - 1)
+        part = self.processes.size > 1 and self.processes.shares == "batch"
+        examples = self.size_of(int(now.step) - 1) if part else None
         inputs, targets = self.inputs_of(batch, key, examples)
         learner = LearnerState(carried.params, carried.model_state, carried.rule_state)
         done = estimate_gradient(
