@@ -32,8 +32,20 @@ from dualnet.learning import (
     WeightPerturbation,
     estimate_gradient,
 )
-from dualnet.nn import Activation, BatchNorm, InfoNCE, Layer, Linear, Sequential, tanh
+from dualnet.nn import (
+    Activation,
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    InfoNCE,
+    Layer,
+    Linear,
+    Sequential,
+    softmax_cross_entropy,
+    tanh,
+)
 from dualnet.training.examples import Examples
+from dualnet.training.objective import Supervised, TrainedNetwork, require_whole_batches
 
 SIZES = (2, 3, 4)
 WITH_NORM = (
@@ -235,6 +247,18 @@ def test_statistics_of_all_need_an_example_in_each_process(rng, key):
         together(4, share, statistics="all")
 
 
+@pytest.mark.parametrize(("images", "last"), [(41, 1), (43, 3)])
+def test_a_last_batch_without_an_example_for_each_process_is_refused_at_once(images, last, key):
+    """Also where a norm has many values of one example."""
+    layers = {"convolution": Conv2d(2, 2), "norm": BatchNorm(), "flatten": Flatten()}
+    network, x = Sequential(layers), np.zeros((1, 4, 4, 1))
+    trained = TrainedNetwork(network, *network.init(key, x.shape[1:])[:2])
+    at = Supervised(), Task(network, softmax_cross_entropy), trained, x, images, 10
+    with pytest.raises(UsageError, match=f"last batch of {last} of {images} images, and none to"):
+        require_whole_batches(*at, Pretended(0, 4, None, {}, statistics="all"))
+    require_whole_batches(*at, Pretended(0, 4, None, {}))  # each normalizes by its own
+
+
 class Read:
     """A data set that notes which examples are read of it."""
 
@@ -272,6 +296,25 @@ def test_a_part_of_a_batch_is_estimated_as_within_it(rng, key):
     for size in (2, 3, 8):
         for done in together(size, estimated_of_part):
             assert_close(done.gradients, alone.gradients, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shares", "examples", "says"),
+    [
+        ("batch", 7, "expected 3 of 7 examples in process 0, got 7; give it its own part"),
+        ("batch", 1, "expected 1 of 1 examples in process 0, got 7"),
+        ("tangents", 14, "expected 14 of 14 examples in process 0, got 7"),
+    ],
+)
+def test_a_batch_that_is_no_part_of_so_many_examples_is_refused(shares, examples, says, rng, key):
+    p = problem(rng, key, n=7)
+    at = p.plan, p.learner({}), p.batch, key, NumpyBackend()
+    with pytest.raises(UsageError, match=says):
+        estimate_gradient(
+            *(WeightPerturbation(2), *at),
+            processes=Pretended(0, 2, None, {}, shares),
+            examples=examples,
+        )
 
 
 # --- by MPI ---------------------------------------------------------------------------------------

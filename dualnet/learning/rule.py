@@ -247,8 +247,8 @@ def estimate_gradient(
 
     Raises:
         UsageError: what `measure` or `estimate` returns is not what a rule's should; several
-            processes share a batch whose loss needs all of it; or one has no example for the
-            statistics of batch norm.
+            processes share a batch whose loss needs all of it; one has no example for the
+            statistics of batch norm; or `batch` is no part of so many `examples`.
 
     Examples:
         >>> task = dn.learning.Task(dn.nn.Linear(2), dn.nn.softmax_cross_entropy)
@@ -277,7 +277,7 @@ def _estimate(
     examples: int | None,
 ) -> Estimate:
     """Do what `estimate_gradient` says, on BLAS's threads as they are."""
-    n = len(batch.inputs) if examples is None else examples
+    n = len(batch.inputs) if examples is None else _with_own_part(batch, processes, examples)
     context = Context(train=True, key=key.fold_in("network"), backend=backend)
     pieces = 1 if plan.task.needs_whole_batch else shards
     directions = rule.sample(key, plan, learner.params, backend, n)
@@ -323,6 +323,23 @@ def _estimate(
     if processes.shares == "batch" and tree.leaves(model_state):
         model_state = processes.of_first(model_state)
     return Estimate(gradients, model_state, rule_state, total["loss"] / n, total["correct"])
+
+
+def _with_own_part(batch: Batch, processes: Processes, examples: int) -> int:
+    """Return how many examples there are, of which a batch has those of this process.
+
+    Raises:
+        UsageError: it has more or fewer.
+    """
+    whole = range(examples)
+    own = len(whole if processes.shares == "tangents" else processes.part(whole) or whole[:1])
+    if len(batch.inputs) != own:
+        raise UsageError(
+            f"estimate_gradient: expected {own} of {examples} examples in process "
+            f"{processes.rank}, got {len(batch.inputs)}; give it its own part, or leave out "
+            "examples where the batch is whole"
+        )
+    return examples
 
 
 def _normalizing_together(task: Task, processes: Processes, n: int) -> Processes:

@@ -319,7 +319,7 @@ def require_whole_batches(
     parts = processes.size if processes.shares == "batch" else 1
     if last // parts > 1 or not task.couples_examples:
         return
-    if processes.statistics == "all" and last > 1:
+    if processes.statistics == "all" and parts > 1:
         if last >= parts:
             return
         raise UsageError(
