@@ -25,6 +25,11 @@ from dualnet.backends.blas import threads_for
 from dualnet.backends.processes import ALONE, Processes
 from dualnet.errors import UsageError
 from dualnet.learning.plan import Plan
+from dualnet.learning.sharing import (
+    examples_in_all,
+    normalizing_together,
+    require_sum_of_losses,
+)
 from dualnet.learning.task import Batch, LearnerState, Shard, Task, split_batch
 from dualnet.naming import assigned, shortened
 from dualnet.nn.context import Context
@@ -277,7 +282,7 @@ def _estimate(
     examples: int | None,
 ) -> Estimate:
     """Do what `estimate_gradient` says, on BLAS's threads as they are."""
-    n = len(batch.inputs) if examples is None else _with_own_part(batch, processes, examples)
+    n = len(batch.inputs) if examples is None else examples_in_all(batch, processes, examples)
     context = Context(train=True, key=key.fold_in("network"), backend=backend)
     pieces = 1 if plan.task.needs_whole_batch else shards
     directions = rule.sample(key, plan, learner.params, backend, n)
@@ -293,7 +298,7 @@ def _estimate(
         if processes.size > 1:
             require_sum_of_losses(plan.task)
         of_this = processes.part(range(n))
-        together = _normalizing_together(plan.task, processes, n)
+        together = normalizing_together(plan.task, processes, n)
         context = replace(context, start=of_this.start, processes=together)
         if examples is None and processes.size > 1:
             some = of_this or range(1)
@@ -325,53 +330,9 @@ def _estimate(
     return Estimate(gradients, model_state, rule_state, total["loss"] / n, total["correct"])
 
 
-def _with_own_part(batch: Batch, processes: Processes, examples: int) -> int:
-    """Return how many examples there are, of which a batch has those of this process.
-
-    Raises:
-        UsageError: it has more or fewer.
-    """
-    whole = range(examples)
-    own = len(whole if processes.shares == "tangents" else processes.part(whole) or whole[:1])
-    if len(batch.inputs) != own:
-        raise UsageError(
-            f"estimate_gradient: expected {own} of {examples} examples in process "
-            f"{processes.rank}, got {len(batch.inputs)}; give it its own part, or leave out "
-            "examples where the batch is whole"
-        )
-    return examples
-
-
-def _normalizing_together(task: Task, processes: Processes, n: int) -> Processes:
-    """Return the processes of whose examples batch norm takes its statistics.
-
-    Raises:
-        UsageError: of n examples, one of these processes has none.
-    """
-    if processes.statistics == "process" or not task.couples_examples:
-        return ALONE
-    if n < processes.size:
-        raise UsageError(
-            f"estimate_gradient: batch norm takes its statistics of the examples of all "
-            f"{processes.size} processes, and a batch has {n}; use larger batches, or "
-            f"{assigned('statistics', 'process')}"
-        )
-    return processes
-
-
 def scaled(total: dict[str, Any], factor: float) -> dict[str, Any]:
     """Return what a measurement adds up, so many times."""
     return tree.map(lambda x: x * factor, total)
-
-
-def require_sum_of_losses(task: Task) -> None:
-    """Raise a UsageError if the loss of a batch cannot be shared by several processes."""
-    if not task.losses_add_up:
-        raise UsageError(
-            "processes share a batch, whose loss must be a sum over examples; "
-            f"{type(task.declared_loss).__name__} needs the whole batch; let them share directions "
-            f"({assigned('share', 'tangents')}), or use one process"
-        )
 
 
 def _no_measurement(rule: Rule, got: Any) -> UsageError:

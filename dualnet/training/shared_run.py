@@ -20,7 +20,7 @@ from dualnet.backends.processes import ALONE, SHARES, STATISTICS, Processes
 from dualnet.data import Dataset
 from dualnet.data.fingerprint import fingerprint
 from dualnet.errors import DualnetError, UsageError
-from dualnet.learning.rule import require_sum_of_losses
+from dualnet.learning.sharing import require_batch_norm_alone, require_sum_of_losses
 from dualnet.naming import assigned, named
 from dualnet.options import require_choice
 from dualnet.training.loop import Trainer
@@ -75,6 +75,8 @@ def require_sharable(settings: Settings, trainer: Trainer) -> None:
         return
     if trainer.processes.shares == "batch":
         require_sum_of_losses(trainer.task)
+    if trainer.processes.statistics == "all":
+        require_batch_norm_alone(trainer.task)
     if settings.threads == AUTO:
         raise UsageError(
             f"{assigned('threads', AUTO)}: several processes would choose differently; give a "
