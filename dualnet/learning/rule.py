@@ -28,6 +28,7 @@ from dualnet.learning.plan import Plan
 from dualnet.learning.sharing import (
     examples_in_all,
     normalizing_together,
+    part_of_batch,
     require_sum_of_losses,
 )
 from dualnet.learning.task import Batch, LearnerState, Shard, Task, split_batch
@@ -301,7 +302,7 @@ def _estimate(
         together = normalizing_together(plan.task, processes, n)
         context = replace(context, start=of_this.start, processes=together)
         if examples is None and processes.size > 1:
-            some = of_this or range(1)
+            some = part_of_batch(processes, n)
             batch = Batch(*(x[some.start : some.stop] for x in batch))
         measurements = backend.map(
             lambda shard: rule.measure(plan, learner, directions, shard),

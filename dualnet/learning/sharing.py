@@ -10,14 +10,22 @@ from dualnet.nn.network import couples_examples, walk
 from dualnet.nn.normalization import BatchNorm
 
 
+def part_of_batch(processes: Processes, n: int) -> range:
+    """Return which of the n examples of a batch this process measures.
+
+    A process without any takes the first one for its shapes, and adds nothing.
+    """
+    whole = range(n)
+    return whole if processes.shares == "tangents" else processes.part(whole) or whole[:1]
+
+
 def examples_in_all(batch: Batch, processes: Processes, examples: int) -> int:
     """Return how many examples there are, of which a batch has those of this process.
 
     Raises:
         UsageError: it has more or fewer.
     """
-    whole = range(examples)
-    own = len(whole if processes.shares == "tangents" else processes.part(whole) or whole[:1])
+    own = len(part_of_batch(processes, examples))
     if len(batch.inputs) != own:
         raise UsageError(
             f"estimate_gradient: expected {own} of {examples} examples in process "

@@ -83,7 +83,8 @@ def diverged(trainer: Trainer, now: TrainState, last: int, what: str) -> Diverge
         last: the number of the last step that was made, from 0.
         what: where it was noticed.
     """
-    alone = replace(trainer, processes=ALONE)  # each process of several finds the same
+    # Each process of several looks for it in whole batches, waits for nobody, and finds the same.
+    alone = replace(trainer, processes=ALONE)
     began = where_it_began(alone, now, last)
     return DivergedError(
         f"diverged {what}; {began and began + '; '}lower {named('lr')} (now {trainer.lr:g}) or "
@@ -105,8 +106,6 @@ def where_it_began(trainer: Trainer, now: TrainState, last: int) -> str:
     """
     if not now.starts:
         return ""
-    if trainer.processes.size > 1:  # each looks for it in whole batches, and waits for nobody
-        trainer = replace(trainer, processes=ALONE)
     first, carried = now.starts[0]
     plain = trainer.backend.recorded(trainer.advance, False)
     per_epoch = len(trainer.order(0))

@@ -10,6 +10,7 @@ import numpy as np
 from dualnet.backends import Backend
 from dualnet.backends.processes import ALONE, Processes
 from dualnet.data import Dataset
+from dualnet.learning.sharing import part_of_batch
 from dualnet.types import Array
 
 
@@ -32,23 +33,13 @@ class Examples:
     backend: Backend
     processes: Processes = ALONE
 
-    def part(self, n: int) -> range:
-        """Return which examples of a batch of n this process reads.
-
-        A process without any example reads one, of which it takes shapes.
-        """
-        whole = range(n)
-        if self.processes.shares == "tangents":
-            return whole
-        return self.processes.part(whole) or whole[:1]
-
     def batches(self, order: list[np.ndarray]) -> Generator[tuple[Array, ...], None, None]:
         """Yield each batch of an epoch: its images and labels, or on a device its indices.
 
         Args:
             order: int64 index arrays of whole batches, `(batch size,)`.
         """
-        parts = [self.part(len(chosen)) for chosen in order]
+        parts = [part_of_batch(self.processes, len(chosen)) for chosen in order]
         order = [c[part.start : part.stop] for c, part in zip(order, parts, strict=True)]
         if not self._on_device:
             yield from self.dataset.training_batches(order)

@@ -25,6 +25,7 @@ from dualnet.learning import (
     Task,
     estimate_gradient,
 )
+from dualnet.learning.sharing import part_of_batch
 from dualnet.optim import Optimizer
 from dualnet.random import Key
 from dualnet.schedules import Schedule
@@ -325,7 +326,7 @@ class Trainer:
         """
         view_keys = self.objective.view_keys(key.fold_in("augment"))
         images, labels = self.examples.of(batch)
-        start = 0 if examples is None else self.examples.part(examples).start
+        start = 0 if examples is None else part_of_batch(self.processes, examples).start
         views = [self.prepare(images, view_key, start) for view_key in view_keys]
         return self.objective.combine(views, labels)
 
