@@ -241,9 +241,9 @@ class Way(NamedTuple):
     steps: float = 1
 
 
-def choices(p: int, alone: bool) -> np.ndarray:
+def choices(p: int, some: bool) -> np.ndarray:
     """Return how many of p workers may work: all, or also 1, 2, 4, … of them."""
-    return np.unique([*(2.0 ** np.arange(math.log2(p))), p]) if alone else np.array([float(p)])
+    return np.unique([*(2.0 ** np.arange(math.log2(p))), p]) if some else np.array([float(p)])
 
 
 def fastest_backprop(
@@ -306,7 +306,10 @@ def fastest_forward(
 def overtaken(
     worker: Worker, link: Link, network: Network, noise: float, wanted: float, some: bool
 ) -> int | None:
-    """Return from which of `WORKERS` on `fg-w` is faster than backpropagation; None for never."""
+    """Return from which of `WORKERS` on `fg-w` is faster than backpropagation; None for never.
+
+    See `fastest_forward` for the arguments.
+    """
     first = None
     for p in reversed(WORKERS):
         at = worker, link, network, p, noise, wanted, some

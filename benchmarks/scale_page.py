@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 import numpy as np
@@ -184,7 +184,7 @@ def of_steps() -> dict[tuple[str, str, str], dict[int, tuple[float, float]]]:
     return pairs
 
 
-def errors(pairs: Iterator[tuple[float, float]]) -> tuple[float, float]:
+def errors(pairs: Iterable[tuple[float, float]]) -> tuple[float, float]:
     """Return the root of the mean square of relative errors, and the largest."""
     relative = np.array([abs(says / took - 1) for took, says in pairs])
     return float(np.sqrt(np.mean(relative**2))), float(relative.max())
@@ -195,7 +195,7 @@ def fitted() -> str:
     _, links, worker, _ = measured()
     rows = []
     for p, pairs in of_exchanges().items():
-        usual, most = errors(iter(pairs.values()))
+        usual, most = errors(pairs.values())
         told = f"α = {1e6 * links[p].alpha:.0f} µs, β = {1e9 * links[p].beta:.2f} ns"
         rows.append([f"exchanges of {p} processes", told, f"{usual:.0%}", f"{most:.0%}"])
     usual, most = errors(pair for by_p in of_steps().values() for pair in by_p.values())

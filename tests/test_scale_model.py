@@ -221,9 +221,9 @@ def test_the_committed_costs_are_the_fit_to_the_committed_rows():
 def test_the_model_is_as_near_to_what_was_measured_as_the_page_says():
     assert scale_page.of_exchanges().keys() == {2, 3, 4}
     for by_size in scale_page.of_exchanges().values():
-        assert scale_page.errors(iter(by_size.values()))[0] < 0.3
+        assert scale_page.errors(by_size.values())[0] < 0.3
     pairs = [pair for by_p in scale_page.of_steps().values() for pair in by_p.values()]
-    assert scale_page.errors(iter(pairs))[0] < 0.2
+    assert scale_page.errors(pairs)[0] < 0.2
     assert {p for by_p in scale_page.of_steps().values() for p in by_p} == {1, 2, 3, 4}
 
 

@@ -68,6 +68,7 @@ def draw() -> str:
             x, y = 16 + 290 * bool(dashed), BOTTOM + 88 + 28 * row
             d.line((x, y - 6), (x + 40, y - 6), look=look + dashed)
             d.text(x + 50, y, f"{rule}, {name}", f"{look} start")
+    # by itself, a worker sends nothing over any link
     alone = fastest_backprop(WORKER, link, MLP, 1, NOISE, WANTED, False).seconds
     d.line((LEFT, up(alone)), (RIGHT, up(alone)), look="primal")
     d.text(RIGHT, up(alone) - 10, "one worker by bp, alone", "primal end")
