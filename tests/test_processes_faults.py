@@ -86,7 +86,7 @@ def test_a_program_of_which_one_process_fails_ends(before, says, mpiexec, tmp_pa
     done = mpiexec(2, tmp_path / "program.py")
     assert done.returncode != 0
     assert says in done.stderr
-    assert "has ended, and process" in done.stderr
+    assert re.search("has (ended|met an error), and process", done.stderr)
     assert "best of" not in done.stdout
 
 
@@ -97,6 +97,19 @@ def test_a_program_goes_on_after_an_error_of_all_processes(mpiexec, tmp_path):
     done = mpiexec(2, tmp_path / "program.py")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best of") == 2
+
+
+def test_a_process_that_catches_an_error_of_its_own_does_not_go_on_alone(mpiexec, tmp_path):
+    """Its next exchange would be taken for the one in which the others wait."""
+    failing = f"callbacks=[lambda row: {raise_('ValueError')}]"
+    caught = f"try: dn.fit('mlp', (x, y), processes='mpi', quiet=True, epochs=1, {failing})"
+    program = PROGRAM.format(before=f"settings = {{}}\n{caught}\nexcept ValueError: pass")
+    (tmp_path / "program.py").write_text(program)
+    done = mpiexec(2, tmp_path / "program.py")
+    assert done.returncode != 0
+    assert "process 0 has met an error, and process 1 waits for its part" in done.stderr
+    assert "process 0 has met an error that not all others have met" in done.stderr
+    assert "best of" not in done.stdout
 
 
 def test_all_processes_have_the_best_network_of_a_run_that_goes_on(mpiexec, tmp_path):

@@ -73,15 +73,18 @@ class MpiProcesses:
         self.local_rank: int | None = local_rank
         self.bytes_given = 0
         self._failed: int | None = None
+        self._ends_all = False
         atexit.register(self._end_all_if_failed)
 
     def part(self, items: range) -> range:
         return part_of(items, self.rank, self.size)
 
     def wait_for_all(self) -> None:
+        self._farewells.meet_again()
         self._wait(self._communicator.Ibarrier())
 
     def add(self, one: Tree) -> Tree:
+        self._farewells.meet_again()
         leaves = _arrays_in(one)
         truths = any([leaf.dtype == bool for leaf in leaves])  # which MPI does not add up
         if truths or sum([leaf.nbytes for leaf in leaves]) <= FEW:
@@ -89,6 +92,7 @@ class MpiProcesses:
         return _put_back(one, self._reduced(leaves))
 
     def of_first(self, one: Tree) -> Tree:
+        self._farewells.meet_again()
         leaves = _arrays_in(one)
         shapes = self._described(leaves)
         if len(shapes) != len(leaves):
@@ -145,7 +149,7 @@ class MpiProcesses:
         """Wait until all processes have come to the same exchange.
 
         Raises:
-            DualnetError: one has ended before.
+            DualnetError: one has ended or met an error before.
         """
         self._farewells.begin_exchange()
         while not request.Test():
@@ -159,12 +163,22 @@ class MpiProcesses:
         Where all have met the same error, the first one says so, and writes what it has to, while
         the others hold their peace.
         """
+        self._ends_all = True
         try:
             yield
         except Exception as error:
             self._failed = code_of(error)
             if self.rank:
                 time.sleep(PATIENCE)
+            raise
+
+    @contextlib.contextmanager
+    def telling_of_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            if not self._ends_all:  # else it ends the others once it has said why
+                self._farewells.fail()
             raise
 
     def _end_all_if_failed(self) -> None:

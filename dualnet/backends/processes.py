@@ -72,6 +72,13 @@ class Processes(Protocol):
         """
         ...
 
+    def telling_of_errors(self) -> AbstractContextManager:
+        """Return a context of which the others are told if an error leaves it.
+
+        Those that wait for this process then get an error, too.
+        """
+        ...
+
 
 class Alone:
     """One process, which has nobody to share with."""
@@ -96,6 +103,9 @@ class Alone:
         return one
 
     def ending_together(self) -> AbstractContextManager:
+        return nullcontext()
+
+    def telling_of_errors(self) -> AbstractContextManager:
         return nullcontext()
 
 

@@ -56,6 +56,9 @@ class TimedProcesses:
     def ending_together(self) -> AbstractContextManager:
         return self._processes.ending_together()
 
+    def telling_of_errors(self) -> AbstractContextManager:
+        return self._processes.telling_of_errors()
+
     @contextmanager
     def _timed(self, one: Tree) -> Iterator[None]:
         """Wait for all, once this one's numbers are computed; then count what the block takes."""

@@ -121,34 +121,35 @@ def fit(
     """
     _require_callbacks(callbacks)
     together = processes_called(processes, share, statistics, profile)
-    folder = None if together.rank else _folder(run_dir, data_dir, checkpoint_every)
-    named, options = _name_and_options(model)
-    _require_said_once(model, examples, options, data_dir, settings)
-    choices = {"model": named, "rule": rule, "dataset": _name_of(examples)}
-    given = {**settings, **{n: v for n, v in choices.items() if v is not None}, **options}
-    tables = {**TABLES, "model": {**MODELS, GIVEN: Given}}
-    with nullcontext() if folder is None else folder.claimed():
-        if examples is None or isinstance(examples, str):
-            # What nobody can do is refused before files are looked for.
-            with first_goes_ahead(together):
-                chosen, dataset = loaded(resolve(given, tables), data_dir, quiet, together)
-        else:
-            dataset = _given(examples, {key: settings.get(key) for key in _OF_DATA})
-            if not dataset.classes:
-                given.setdefault("objective", "regression")
-            chosen = with_backend(resolve(given, tables), together)
-        _require_targets(chosen, dataset)
-        with out_of_memory_explained(chosen):
-            network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
-        require_memory(chosen, network, dataset.in_shape, len(dataset.train_images))
-        begun = resume and not together.rank and _holds_the_same_run(folder, chosen)
-        if begun:
-            chosen = _with_threads_of(folder, chosen)
-        if together.rank:
-            callbacks, quiet = (), True
-        how: dict[str, Any] = {"resume": begun, "callbacks": callbacks, "quiet": quiet}
-        how |= {"processes": together, "profile": profile}
-        return run(chosen, network, dataset, folder, **how)
+    with together.telling_of_errors():
+        folder = None if together.rank else _folder(run_dir, data_dir, checkpoint_every)
+        named, options = _name_and_options(model)
+        _require_said_once(model, examples, options, data_dir, settings)
+        choices = {"model": named, "rule": rule, "dataset": _name_of(examples)}
+        given = {**settings, **{n: v for n, v in choices.items() if v is not None}, **options}
+        tables = {**TABLES, "model": {**MODELS, GIVEN: Given}}
+        with nullcontext() if folder is None else folder.claimed():
+            if examples is None or isinstance(examples, str):
+                # What nobody can do is refused before files are looked for.
+                with first_goes_ahead(together):
+                    chosen, dataset = loaded(resolve(given, tables), data_dir, quiet, together)
+            else:
+                dataset = _given(examples, {key: settings.get(key) for key in _OF_DATA})
+                if not dataset.classes:
+                    given.setdefault("objective", "regression")
+                chosen = with_backend(resolve(given, tables), together)
+            _require_targets(chosen, dataset)
+            with out_of_memory_explained(chosen):
+                network = network_of(chosen, dataset.in_shape, dataset.outputs, _model(model))
+            require_memory(chosen, network, dataset.in_shape, len(dataset.train_images))
+            begun = resume and not together.rank and _holds_the_same_run(folder, chosen)
+            if begun:
+                chosen = _with_threads_of(folder, chosen)
+            if together.rank:
+                callbacks, quiet = (), True
+            how: dict[str, Any] = {"resume": begun, "callbacks": callbacks, "quiet": quiet}
+            how |= {"processes": together, "profile": profile}
+            return run(chosen, network, dataset, folder, **how)
 
 
 def loaded(
