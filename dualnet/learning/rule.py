@@ -26,9 +26,9 @@ from dualnet.backends.processes import ALONE, Processes
 from dualnet.errors import UsageError
 from dualnet.learning.plan import Plan
 from dualnet.learning.sharing import (
-    examples_in_all,
     normalizing_together,
     part_of_batch,
+    require_own_part,
     require_sum_of_losses,
 )
 from dualnet.learning.task import Batch, LearnerState, Shard, Task, split_batch
@@ -283,7 +283,9 @@ def _estimate(
     examples: int | None,
 ) -> Estimate:
     """Do what `estimate_gradient` says, on BLAS's threads as they are."""
-    n = len(batch.inputs) if examples is None else examples_in_all(batch, processes, examples)
+    if examples is not None:
+        require_own_part(batch, processes, examples)
+    n = len(batch.inputs) if examples is None else examples
     context = Context(train=True, key=key.fold_in("network"), backend=backend)
     pieces = 1 if plan.task.needs_whole_batch else shards
     directions = rule.sample(key, plan, learner.params, backend, n)

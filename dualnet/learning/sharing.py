@@ -19,12 +19,8 @@ def part_of_batch(processes: Processes, n: int) -> range:
     return whole if processes.shares == "tangents" else processes.part(whole) or whole[:1]
 
 
-def examples_in_all(batch: Batch, processes: Processes, examples: int) -> int:
-    """Return how many examples there are, of which a batch has those of this process.
-
-    Raises:
-        UsageError: it has more or fewer.
-    """
+def require_own_part(batch: Batch, processes: Processes, examples: int) -> None:
+    """Raise a UsageError unless a batch has the examples of this process, of so many in all."""
     own = len(part_of_batch(processes, examples))
     if len(batch.inputs) != own:
         raise UsageError(
@@ -32,7 +28,6 @@ def examples_in_all(batch: Batch, processes: Processes, examples: int) -> int:
             f"{processes.rank}, got {len(batch.inputs)}; give it its own part, or leave out "
             "examples where the batch is whole"
         )
-    return examples
 
 
 def normalizing_together(task: Task, processes: Processes, n: int) -> Processes:
