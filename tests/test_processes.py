@@ -3,6 +3,7 @@
 The tests of MPI start `mpiexec`; they skip where the extra `mpi` is not installed.
 """
 
+import contextlib
 import json
 import sys
 import threading
@@ -48,6 +49,7 @@ from dualnet.nn import (
 )
 from dualnet.training.examples import Examples
 from dualnet.training.objective import Supervised, TrainedNetwork, require_whole_batches
+from dualnet.training.shared_run import first_goes_ahead
 
 SIZES = (2, 3, 4)
 WITH_NORM = (
@@ -231,6 +233,17 @@ def test_all_processes_have_the_first_one_s_state_of_a_network(rng, key):
     p = problem(rng, key, ("remembers", Remembers()), ("output", Linear(3)), n=6)
     for done in together(2, lambda processes: estimated(p, Backprop(), key, processes)):
         assert np.array_equal(done.model_state["remembers"]["last"], p.x[2])
+
+
+def test_where_the_first_process_fails_the_others_go_on():
+    def read(processes):
+        with contextlib.suppress(ValueError), first_goes_ahead(processes):
+            if not processes.rank:
+                raise ValueError("no file")
+        with first_goes_ahead(processes):  # which all of them come to
+            return "read"
+
+    assert together(3, read) == ["read"] * 3
 
 
 def test_other_processes_do_not_say_that_they_are_at_work(monkeypatch):

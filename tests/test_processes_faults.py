@@ -28,6 +28,7 @@ HAS_PROC = pytest.mark.skipif(
         (("--rule", "bp", "--share", "tangents"), 2, "Backprop has no directions"),
         (("--threads", "auto"), 2, "several processes would choose differently"),
         (("--objective", "contrastive"), 2, "InfoNCE needs the whole batch"),
+        (("--statistics", "all"), 2, "--statistics all is of no use to a network without batch"),
         (("--batch-norm", "--limit-train", 290), 2, "leaves a last batch of 2 of 290 images, and "),
         (("--rule", "bp", "--optimizer", "sgd", "--lr", 1e6), 4, "diverged"),
     ],

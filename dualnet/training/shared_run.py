@@ -76,6 +76,10 @@ def require_sharable(settings: Settings, trainer: Trainer) -> None:
     if trainer.processes.shares == "batch":
         require_sum_of_losses(trainer.task)
     if trainer.processes.statistics == "all":
+        if not trainer.task.couples_examples:
+            raise UsageError(
+                f"{assigned('statistics', 'all')} is of no use to a network without batch norm"
+            )
         require_batch_norm_alone(trainer.task)
     if settings.threads == AUTO:
         raise UsageError(
@@ -88,13 +92,19 @@ def require_sharable(settings: Settings, trainer: Trainer) -> None:
 def first_goes_ahead(processes: Processes) -> Iterator[None]:
     """Let the first process do something before the others, which then find what it leaves.
 
-    So files are downloaded once, and decoded once.
+    So files are downloaded once, and decoded once.  Where the first one fails, the others go on,
+    too, and may meet the same error.
     """
     if processes.rank:
         processes.of_first(())
-    yield
-    if not processes.rank:
+        yield
+        return
+    try:
+        yield
+    except Exception:
         processes.of_first(())
+        raise
+    processes.of_first(())
 
 
 def begun_alike(
