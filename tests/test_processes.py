@@ -149,6 +149,17 @@ def test_processes_estimate_together_what_one_does(rule, size, rng, key):
         assert done.correct == alone.correct
 
 
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
+def test_processes_keep_float32(rule, rng, key):
+    p = problem(rng, key, n=7, dtype=np.float32)
+    alone = estimated(p, rule, key)
+    for done in together(3, lambda processes: estimated(p, rule, key, processes)):
+        assert_close(done.gradients, alone.gradients, rounding(rule, 1e-5))
+        for ours, its in ((done, alone), (done.gradients, p.params)):
+            dtypes = [[leaf.dtype for leaf in tree.leaves(one)] for one in (ours, its)]
+            assert dtypes[0] == dtypes[1]
+
+
 SHARING_TANGENTS = [
     *(rule for rule in EVERY_RULE if getattr(rule, "tangents", 1) > 1),
     *(WeightPerturbation(5, aggregate=name) for name in WEIGHT_AGGREGATIONS),
