@@ -57,7 +57,7 @@ def compared(
     learner = LearnerState(at.params, at.model_state, at.rule_state)
     point = Point(trainer.rule, trainer.plan, learner, trainer.backend, trainer.pieces)
     inputs, targets = seen["inputs"], seen["targets"]
-    if trainer.processes.shares == "batch":
+    if trainer.processes.size > 1 and trainer.processes.shares == "batch":
         size = trainer.size_of(number)
         exact = point.exact(inputs, targets, key, trainer.processes, size)
     else:

@@ -236,12 +236,15 @@ class Trainer:
         key, numbers = self.of_step(number, per_epoch)
         now = noting_start(self, now, now.carried, number, per_epoch)
         carried, seen = advance(now.carried, batch, key, numbers)
-        unread = Unread(number, seen["loss"], seen["correct"], self.size_of(number))
+        images = len(batch[-1]) if self.processes.size == 1 else self.size_of(number)
+        unread = Unread(number, seen["loss"], seen["correct"], images)
         return replace(
             now,
             carried=carried,
             position=np.add(now.position, (0, 1)),
-            comparisons=compared(self, now, number, seen, key),
+            comparisons=compared(self, now, number, seen, key)
+            if self.grad_stats
+            else now.comparisons,
             unread=(*now.unread, unread),
         )
 
