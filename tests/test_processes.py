@@ -131,6 +131,14 @@ def estimated(p, rule, key, processes=ALONE):
     return estimate_gradient(rule, *at, processes=processes)
 
 
+def assert_alike(done, alone, bound):
+    """The same rule state to a relative error, and the same figures."""
+    if tree.leaves(alone.rule_state):
+        assert_close(done.rule_state, alone.rule_state, bound)
+    assert np.isclose(done.loss, alone.loss, rtol=1e-12, atol=0)
+    assert done.correct == alone.correct
+
+
 def rounding(rule, bound):
     """A bound on relative errors; a difference by ε has lost the digits of ε."""
     return bound / rule.difference if isinstance(rule, Differences) else bound
@@ -143,10 +151,7 @@ def test_processes_estimate_together_what_one_does(rule, size, rng, key):
     alone = estimated(p, rule, key)
     for done in together(size, lambda processes: estimated(p, rule, key, processes)):
         assert_close(done.gradients, alone.gradients, rounding(rule, 1e-12))
-        if tree.leaves(alone.rule_state):
-            assert_close(done.rule_state, alone.rule_state, 1e-12)
-        assert np.isclose(done.loss, alone.loss, rtol=1e-12, atol=0)
-        assert done.correct == alone.correct
+        assert_alike(done, alone, 1e-12)
 
 
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=str)
@@ -182,10 +187,7 @@ def test_processes_that_share_directions_estimate_what_one_does(rule, layers, si
     for done in share():
         assert_close(done.gradients, alone.gradients, rounding(rule, 1e-11))
         assert_close(done.model_state, alone.model_state, 1e-15)
-        if tree.leaves(alone.rule_state):
-            assert_close(done.rule_state, alone.rule_state, 1e-11)
-        assert np.isclose(done.loss, alone.loss, rtol=1e-12, atol=0)
-        assert done.correct == alone.correct
+        assert_alike(done, alone, 1e-11)
 
 
 def test_a_rule_without_directions_shares_the_batch_alone(rng, key):
@@ -213,10 +215,7 @@ def test_statistics_of_all_processes_are_those_of_the_whole_batch(rule, layers, 
     for done in together(size, share, statistics="all"):
         assert_close(done.gradients, alone.gradients, rounding(rule, 1e-11))
         assert_close(done.model_state, alone.model_state, 1e-14)
-        if tree.leaves(alone.rule_state):
-            assert_close(done.rule_state, alone.rule_state, 1e-11)
-        assert np.isclose(done.loss, alone.loss, rtol=1e-12, atol=0)
-        assert done.correct == alone.correct
+        assert_alike(done, alone, 1e-11)
 
 
 def test_each_process_normalizes_by_its_own_examples_and_has_the_first_one_s_statistics(rng, key):

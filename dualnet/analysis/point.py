@@ -57,7 +57,8 @@ class Point:
 
     def estimate(self, inputs: Array, targets: Array, key: Key) -> Tree:
         """Return the rule's gradient of the mean loss over a batch."""
-        return self._gradients(self.rule, self.learner, Batch(inputs, targets), key)
+        at = self.plan, self.learner, Batch(inputs, targets), key, self.backend, self.shards
+        return estimate_gradient(self.rule, *at).gradients
 
     def exact(
         self,
@@ -75,17 +76,5 @@ class Point:
             processes, examples: that share the batch, as in `estimate_gradient`.
         """
         exact, learner = EXACT[self.rule.locality], self.learner._replace(rule_state={})
-        shared = processes, examples
-        return self._gradients(exact, learner, Batch(inputs, targets), key, *shared)
-
-    def _gradients(
-        self,
-        rule: Rule,
-        learner: LearnerState,
-        batch: Batch,
-        key: Key,
-        processes: Processes = ALONE,
-        examples: int | None = None,
-    ) -> Tree:
-        at = self.plan, learner, batch, key, self.backend, self.shards
-        return estimate_gradient(rule, *at, processes, examples).gradients
+        at = self.plan, learner, Batch(inputs, targets), key, self.backend, self.shards
+        return estimate_gradient(exact, *at, processes, examples).gradients
