@@ -77,6 +77,12 @@ def test_all_rows_are_there():
         for rule in rules
         if (network, rule) != ("mlp2", "lg-fg-a")  # the one that the paper does not have
     }
+    rows |= {  # the rules that the published code has
+        f"fdfa-mlp{depth}-code-{dataset}-{rule}"
+        for depth in (2, 3, 4)
+        for dataset in small
+        for rule in ("bp", "fg-w", "dfa", "dkp", "fdfa")
+    }
     large = ("cifar100", "tiny-imagenet")
     rows |= {f"fdfa-alexnet-{dataset}-{rule}" for dataset in large for rule in rules}
     chained = {"bp", "l-bp", "lg-bp", "fa", "l-fa", "lg-fa", "dfa"}
@@ -145,6 +151,15 @@ def test_only_what_the_source_says_is_called_published(name):
         assert ours == {"augment", "weight_decay", "output_lr", *start}
     else:
         assert ours >= {"optimizer", "lr", "schedule", "epochs", "batch_size", "weight_decay"}
+
+
+def test_the_code_of_fdfa_has_norms_but_for_weight_perturbation_whose_rate_is_its_own():
+    for network in ("mlp2-code-mnist", "mlp4-code-cifar10", "cnn-code-mnist"):
+        for rule in ("bp", "fg-w", "fdfa"):
+            settings = by_name(resolve("--recipe", f"fdfa-{network}-{rule}"), train.TABLES)
+            assert settings["lr"] == (1e-3 if rule == "fg-w" else 1e-4)
+            assert settings["batch_norm"] == ("cnn" in network or rule != "fg-w")
+            assert settings.get("weights", "torch") == "torch"
 
 
 def test_the_rate_falls_as_published():
@@ -266,6 +281,8 @@ PARAMETERS = {
     "fdfa-mlp4-mnist": 1_917_610,
     "fdfa-mlp4-fashion-mnist": 1_917_610,
     "fdfa-mlp4-cifar10": 5_085_010,
+    "fdfa-mlp4-code-mnist": 1_917_610 + 3 * 2 * 800,
+    "fdfa-mlp4-code-mnist-fg-w": 1_917_610,
     **{f"dkh-mlp512-sgd-2e-{i}": 669_706 for i in (3, 4, 5)},
     "dkh-mlp512-adam-2e-4": 669_706,
     **{f"dkh-mlp512-norm-{optimizer}-2e-4": 671_754 for optimizer in ("sgd", "adam")},
@@ -316,7 +333,7 @@ def test_every_network_is_the_published_one(name, no_numbers):
         assert all(head.reads == "all" for head in heads.values())
         count -= sum(tree.size(params[head]) for head in heads)
     if group in PARAMETERS:
-        assert count == PARAMETERS[group]
+        assert count == PARAMETERS.get(name, PARAMETERS[group])
     if "alexnet" in name:
         assert in_shape == (224, 224, 3)
         assert params["conv1"]["w"].shape == (11, 11, 3, 64)
