@@ -5,7 +5,7 @@ heads read averages over tokens behind a layer norm, and only the output starts 
 Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and Momentum", appendix A:
 local outputs are linear maps of a whole layer.  Here heads are made in these ways and others, in a
 small LocalMixer on images of CIFAR-10, and on MNIST in the network of convolutions of the second
-paper's code, without its norms.
+paper's code.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def measure(row: Settings, form: Form) -> dict[str, Any]:
         network = changed(ren_sites.mixer(row, images, rule), OF_MIXER[row["heads"]])
     else:
         reads, losses = OF_CNN[row["heads"]]
-        rule = GreedyActivityPerturbation(sampler="normal", perturb="after", losses=losses)
+        rule = GreedyActivityPerturbation(
+            sampler="normal", perturb="after", batch_loss="own", losses=losses
+        )
         network = with_heads(row, images, reads)
     params, _, _ = network.init(dn.Key(0), images.in_shape)
     found = ren_sites.learned(images, rule, network, row, seed)
@@ -91,7 +93,7 @@ def changed(network: Sequential, change: Change) -> Sequential:
 
 def with_heads(row: Settings, images: Images, reads: str) -> Layer:
     """Return the network of convolutions of a row, with local heads that read so."""
-    network = CNN(row["plan"]).network(images.in_shape, 10)
+    network = CNN(row["plan"], batch_norm=True).network(images.in_shape, 10)
     params, _, _ = network.init(dn.Key(0), images.in_shape)
     return with_local_heads(network, params, 10, reads=reads)
 
@@ -117,7 +119,7 @@ def picture(rows: list[dict]) -> Any:
         names = [row["settings"]["heads"].replace(", ", ",\n") for row in of_network]
         axes.barh(names, [row["results"]["added"] for row in of_network])
         axes.invert_yaxis()
-        axes.set(title=network, xscale="log", xlabel="added variance / mean |gradient|²")
+        axes.set(title=network, xlabel="added variance / mean |gradient|²")
     return figure
 
 

@@ -48,6 +48,7 @@ from experiments import (
     fdfa_estimates,
     fdfa_noise,
     fdfa_variance,
+    heads,
     ren_groups,
     ren_norms,
     ren_sites,
@@ -196,6 +197,18 @@ def test_each_kind_of_local_loss_takes_variance_away():
     alone, blocks, groups, patches, all_of_them = (rows[s]["added"] for s in ren_sites.SITES)
     assert alone > 3 * blocks > 6 * groups and blocks > 10 * patches and alone > 100 * all_of_them
     assert rows["blocks, patches, groups"]["loss"] < rows["blocks"]["loss"] - 0.05
+
+
+def test_norms_before_heads_and_output_help_although_they_add_variance():
+    rows = {r["settings"]["heads"]: r["results"] for r in committed(heads.EXPERIMENT)}
+    published, none = rows["as published"], rows["no norm before heads and output"]
+    assert published["added"] > 1.5 * none["added"]
+    assert published["test_accuracy"] > none["test_accuracy"] + 0.03  # of 2,000 images
+    assert rows["heads start at 0"]["added"] < published["added"] / 5
+    everything, *averages = (rows[name] for name in heads.OF_CNN)
+    for average in averages:
+        assert everything["parameters"] > average["parameters"]
+        assert everything["added"] < average["added"] / 1.2
 
 
 def test_groups_take_variance_away_unless_they_are_tiny():
