@@ -1,9 +1,11 @@
 """Keys, and the numbers that a backend draws from them."""
 
+import math
+
 import numpy as np
 import pytest
 
-from dualnet.backends import NumpyBackend, get
+from dualnet.backends import NumpyBackend, get, normal_numbers
 from dualnet.errors import UsageError
 from dualnet.random import Key
 
@@ -85,7 +87,25 @@ def assert_parts_are_of_the_whole(backend, draw, dtype, key, shape, parts):
 def test_parts_of_a_draw(draw, dtype, key, rng):
     block = BLOCKS[draw]
     n = 2 * block + 1000
-    edges = [0, 1, 63, 64, 65, block - 1, block, block + 1, 2 * block - 1, 2 * block, n]
+    edges = [
+        0,
+        1,
+        63,
+        64,
+        65,
+        2047,
+        2048,
+        2049,
+        2050,
+        18_431,
+        18_433,
+        block - 1,
+        block,
+        block + 1,
+        2 * block - 1,
+        2 * block,
+        n,
+    ]
     parts = [(a, b) for a in edges for b in edges if a <= b]
     parts += [sorted(rng.integers(0, n + 1, 2)) for _ in range(20)]
     assert_parts_are_of_the_whole(NumpyBackend(), draw, dtype, key, (n,), parts)
@@ -108,6 +128,50 @@ def assert_moments(backend, key, dtype, n, lags):
 def test_moments_of_draws(dtype, key):
     lags = (1, 7, 8, 64, BLOCK)  # bits of a byte, a word, and two blocks
     assert_moments(NumpyBackend(), key, dtype, 1_000_000, lags)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_normal_numbers_are_spread_as_the_normal_distribution_is(dtype, key):
+    """By equally likely bins, by the tails, and by how the squares of neighbors go together.
+
+    Where two numbers are made of the same bits, these would say what their products hide.
+    """
+    x = NumpyBackend().normal(key, (1 << 20,), dtype).astype(np.float64)
+    bins = 256
+    share = np.array([0.5 * math.erfc(-value / 2**0.5) for value in x[:: 1 << 4]])  # of numbers < x
+    counts, _ = np.histogram(share, bins, (0.0, 1.0))
+    expected = len(share) / bins
+    chi_square = np.sum(np.square(counts - expected)) / expected
+    assert abs(chi_square - (bins - 1)) < 6 * (2 * (bins - 1)) ** 0.5
+    for bound in (2, 3, 4):
+        p = math.erfc(bound / 2**0.5)
+        assert abs(np.sum(np.abs(x) > bound) - p * len(x)) < 6 * (p * len(x)) ** 0.5
+    for half in (x[::2], x[1::2]):
+        assert abs(half.mean()) < 6 / len(half) ** 0.5
+    for lag in (1, 2):
+        # E x⁴ = 3, so the product varies by 9 - 1, and by 3 - 1 together with each neighbor.
+        product = np.square(x[lag:]) * np.square(x[:-lag])
+        assert abs(product.mean() - 1) < 6 * (12 / len(product)) ** 0.5
+
+
+@pytest.mark.parametrize("bits", [0, 1, 2**31, 2**32 - 1])
+def test_no_bits_give_a_number_that_is_not_finite(bits):
+    class Bits:
+        """A generator whose bits are all known."""
+
+        def standard_normal(self, *size, out=None, dtype=None):
+            if out is not None:
+                out[:] = 0
+
+        def integers(self, low, high, size, dtype):
+            return np.full(2 * size, bits, np.uint32).view(np.uint64)
+
+    out = np.empty(normal_numbers.FEW + 10, np.float32)
+    normal_numbers.normal_block(Bits(), 0, out)
+    made = out[normal_numbers.FEW :].astype(np.float64)
+    assert np.isfinite(made).all() and np.abs(made).max() < 6.8
+    radius = math.sqrt(-2 * math.log((bits + 0.5) / 2**32))
+    assert np.allclose(np.hypot(made[::2], made[1::2]), radius, rtol=1e-5, atol=3e-3)
 
 
 @pytest.mark.parametrize("draw", DRAWS)

@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 
 from dualnet.backends.blas import one_thread
 from dualnet.backends.freed_memory import keep_freed_memory
+from dualnet.backends.normal_numbers import normal_block
 from dualnet.backends.threads import Threads
 from dualnet.naming import named
 from dualnet.options import require_count
@@ -101,12 +102,9 @@ class NumpyBackend:
             return self._work.map(lambda x: here.copy().run(f, x), items)
 
     def normal(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
-        """Draw independent standard normal numbers; see `Backend.normal`.
-
-        The sequence is the same on every machine with the same version of NumPy.
-        """
+        """Draw independent standard normal numbers; see `Backend.normal` and `normal_block`."""
         out = np.empty(math.prod(shape), dtype)
-        self._in_blocks(key, start, out, _normal_block)
+        self._in_blocks(key, start, out, normal_block)
         return out.reshape(shape)
 
     def signs(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
@@ -154,13 +152,6 @@ class NumpyBackend:
         else:
             for block in blocks:
                 fill_block(block)
-
-
-def _normal_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> None:
-    """Fill `out` with the normal numbers of a block from entry `skip` on."""
-    if skip:  # each number takes a varying number of bits, so the entries before must be drawn
-        generator.standard_normal(skip, dtype=out.dtype)
-    generator.standard_normal(out=out, dtype=out.dtype)
 
 
 def _sign_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> None:
