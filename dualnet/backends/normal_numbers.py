@@ -1,12 +1,14 @@
-"""Standard normal numbers on the host: a few by NumPy's ziggurat, many by the Box-Muller transform.
+"""Standard normal numbers on the host: few by NumPy's ziggurat, many by the Box-Muller transform.
 
 NumPy draws normal numbers one after the other.  The transform makes two of two uniform ones
 
     r = √(-2 ln u),   θ uniform in [0, 2π)  →  r cos θ, r sin θ
 
 by functions that NumPy computes for many numbers at once.  In float32 it takes less than half the
-time, but a dozen calls, so the first numbers of a block, which are all that a small array needs,
-are drawn without it.  In float64, which is for checking, precision counts more than time.
+time, but a dozen calls.  So the first numbers of a block, which are all that a small array needs,
+are drawn by the ziggurat.  After them come runs, each as long as all numbers before it up to a
+limit, whose first half are cosines and whose second half are sines.  In float64, which is for
+checking, precision counts more than time, and all are drawn by the ziggurat.
 
 Source: Box and Muller 1958, "A Note on the Generation of Random Normal Deviates".
 """
@@ -20,8 +22,9 @@ import numpy as np
 
 FEW = 2048
 """How many numbers of a block are drawn by the ziggurat."""
-_PAIRS = 8192
-"""How many pairs are made at once: so many that calls take little time, and fit into a cache."""
+MOST = 1 << 16
+"""How many numbers a run has at most: so many that threads seldom wait for one another between
+calls, and that fit into a cache."""
 _TO_SHARE, _HALF_A_STEP = np.float32(2.0**-32), np.float32(2.0**-33)
 """What makes 32 bits a number in (0, 1]; the steps between these are the smallest near 0."""
 _TO_ANGLE = np.float32(math.pi * 2.0**-31)
@@ -55,32 +58,32 @@ def normal_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> 
         generator.standard_normal(min(skip, few), dtype=out.dtype)
     if skip < few:
         generator.standard_normal(out=out[: few - skip], dtype=out.dtype)
-    if count > few:
-        _write_pairs(generator, max(skip - few, 0), out[max(few - skip, 0) :])
+    start = few
+    while start < count:
+        size = min(start, MOST)  # each run is as long as all numbers before it
+        words = generator.integers(0, 2**64, size=size // 2, dtype=np.uint64)
+        a, b = max(skip, start), min(count, start + size)
+        if b - a == size:
+            _transform(words, out[a - skip : b - skip])
+        elif a < b:
+            run = np.empty(size, np.float32)
+            _transform(words, run)
+            out[a - skip : b - skip] = run[a - start : b - start]
+        start += size
 
 
-def _write_pairs(generator: np.random.Generator, skip: int, out: np.ndarray) -> None:
-    """Write normal numbers that are made in pairs, those after the first `skip` of a generator."""
-    count, odd = skip + out.size, skip % 2
-    words = generator.integers(0, 2**64, size=-(-count // 2), dtype=np.uint64)[skip // 2 :]
-    whole = out if not odd and not count % 2 else np.empty(2 * len(words), np.float32)
-    uniform = words.view(np.uint32).reshape(-1, 2)
-    pairs = whole.reshape(-1, 2)
-    for start in range(0, len(words), _PAIRS):
-        _transform(uniform[start : start + _PAIRS], pairs[start : start + _PAIRS])
-    if whole is not out:
-        out[:] = whole[odd : odd + out.size]
-
-
-def _transform(uniform: np.ndarray, pairs: np.ndarray) -> None:
-    """Write the pairs of normal numbers `(m, 2)` that come of pairs of 32 random bits `(m, 2)`."""
-    radius = np.empty(len(uniform), np.float32)
-    np.multiply(uniform[:, 0], _TO_SHARE, out=radius, **_IN_FLOAT32)
+def _transform(words: np.ndarray, out: np.ndarray) -> None:
+    """Write two normal numbers for each word of 64 random bits, cosines before sines."""
+    count = len(words)
+    bits, cosines, sines = words.view(np.uint32), out[:count], out[count:]
+    radius = np.empty(count, np.float32)
+    np.multiply(bits[:count], _TO_SHARE, out=radius, **_IN_FLOAT32)
     radius += _HALF_A_STEP
     np.log(radius, out=radius)
     radius *= _MINUS_TWO
     np.sqrt(radius, out=radius)
-    angle = np.empty_like(radius)
-    np.multiply(uniform[:, 1], _TO_ANGLE, out=angle, **_IN_FLOAT32)
-    np.multiply(radius, np.cos(angle), out=pairs[:, 0])
-    np.multiply(radius, np.sin(angle, out=angle), out=pairs[:, 1])
+    np.multiply(bits[count:], _TO_ANGLE, out=sines, **_IN_FLOAT32)
+    np.cos(sines, out=cosines)
+    np.sin(sines, out=sines)
+    cosines *= radius
+    sines *= radius

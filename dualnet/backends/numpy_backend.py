@@ -23,6 +23,8 @@ from dualnet.types import Array, Shape
 
 _BLOCK = 1 << 16
 """How many entries of a random sequence one generator draws."""
+_BLOCK_OF_NORMALS = 1 << 18
+"""How many normal numbers: smaller blocks would have shorter runs, see `normal_numbers`."""
 _BLOCK_OF_SIGNS = 1 << 20
 """How many signs: those of a smaller block would be drawn sooner than its generator is made."""
 
@@ -104,7 +106,7 @@ class NumpyBackend:
     def normal(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
         """Draw independent standard normal numbers; see `Backend.normal` and `normal_block`."""
         out = np.empty(math.prod(shape), dtype)
-        self._in_blocks(key, start, out, normal_block)
+        self._in_blocks(key, start, out, normal_block, _BLOCK_OF_NORMALS)
         return out.reshape(shape)
 
     def signs(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
