@@ -25,7 +25,7 @@ from dualnet.core.transforms import jvp, stop_gradient, vjp
 from dualnet.learning.plan import Plan
 from dualnet.learning.rule import Measurement
 from dualnet.learning.sites import Sites
-from dualnet.learning.task import LearnerState, Shard, Task, correct
+from dualnet.learning.task import LearnerState, Shard, correct
 from dualnet.nn.activations import ACTIVATIONS, Activation
 from dualnet.nn.context import Context
 from dualnet.nn.heads import LocalHead
@@ -112,56 +112,17 @@ def measure_with_cuts(
         Sums of `loss`, `correct`, `gradients`, and whatever `respond` adds.
     """
     params = learner.params
-    closer = _Closer(plan.task, params, shard.targets)
-    heads, readouts = plan.heads(locality), plan.readouts(locality)
-    segments: list[Segment] = []
-    cuts: list[Cut] = []
-    visits: Counter[str] = Counter()
-    readout: Array = None  # of the head whose own tap comes next
-    ahead: _Ahead | None = None  # at the last site where a slope was asked for
-
     with CutPass(params) as cut_pass:
-
-        def tap(path: str, z: Array) -> Array:
-            nonlocal cuts, readout, ahead
-            if path in readouts:
-                readout = z
-                return z
-            if path in heads:
-                segments.append(closer.at_head(cut_pass, cuts, path, heads[path], z, readout))
-                cuts = []
-                return cut_pass.value(z)
-            dependence = cut_pass.dependence(z)
-            if path not in sites or dependence is None:
-                return z
-            visits[path] += 1  # a layer may be applied several times
-            value, activation, slope = cut_pass.value(z), sites[path], None
-            if activation is not None:
-                output, slope = jvp(activation.function, (value,), (np.ones_like(value),))
-            directions = draw(path, visits[path], value, slope) if draw else None
-            cuts.append(Cut(path, dependence, value, directions, slope))
-            z = cut_pass.cut(z, directions)
-            if activation is not None:
-                ahead = _Ahead(z, activation.function, output, slope)
-            return z
-
-        def around(
-            path: str, layer: Layer, own: Tree, state: Tree, x: Array, context: Context
-        ) -> tuple[Array, Tree]:
-            if ahead is None or not ahead.is_of(layer, x):
-                return layer.apply(own, state, x, context)
-            effect = cut_pass.effect(x)
-            moved = None if effect is None else linear.scale(effect, ahead.slope)
-            return cut_pass.cut(ahead.output, moved), state
-
+        course = _Course(cut_pass, plan, params, shard, sites, draw, locality)
         slopes = any(activation is not None for activation in sites.values())
-        context = replace(shard.context, tap=tap, around=around if slopes else None)
+        around = course.around if slopes else None
         outputs, new_state = plan.task.network.apply(
-            cut_pass.params, learner.model_state, shard.inputs, context
+            cut_pass.params,
+            learner.model_state,
+            shard.inputs,
+            replace(shard.context, tap=course.tap, around=around),
         )
-        if "" in sites:  # the network is a single layer, which no container taps
-            outputs = tap("", outputs)
-        segments.append(closer.at_outputs(cut_pass, cuts, outputs))
+        segments = course.end(outputs)
 
     gradients, sums = _Gradients(cut_pass, params), {}
     for segment in segments:
@@ -178,6 +139,122 @@ def measure_with_cuts(
         **sums,
     }
     return Measurement(total, stop_gradient(new_state))
+
+
+class _Course:
+    """What one pass does as values come by: it cuts at sites, and closes segments at heads.
+
+    Args:
+        cut_pass: the pass.
+        plan, params, shard, sites, draw, locality: as for `measure_with_cuts`.
+    """
+
+    def __init__(
+        self,
+        cut_pass: CutPass,
+        plan: Plan,
+        params: Tree,
+        shard: Shard,
+        sites: Sites,
+        draw: DrawAtSite | None,
+        locality: str,
+    ):
+        self._pass, self._params, self._sites, self._draw = cut_pass, params, sites, draw
+        self._task, self._targets = plan.task, shard.targets
+        self._heads, self._readouts = plan.heads(locality), plan.readouts(locality)
+        self._segments: list[Segment] = []  # closed so far
+        self._cuts: list[Cut] = []  # of the segment that is open
+        self._visits: Counter[str] = Counter()
+        self._readout: Array = None  # of the head whose own tap comes next
+        self._ahead: _Ahead | None = None  # at the last site where a slope was asked for
+
+    def tap(self, path: str, z: Array) -> Array:
+        """Take what a layer gives, and return what the next one gets."""
+        if path in self._readouts:
+            self._readout = z
+            return z
+        if path in self._heads:
+            self._close_at_head(path, self._heads[path], z)
+            return self._pass.value(z)
+        dependence = self._pass.dependence(z)
+        if path not in self._sites or dependence is None:
+            return z
+        return self._cut(path, dependence, z)
+
+    def around(
+        self, path: str, layer: Layer, own: Tree, state: Tree, x: Array, context: Context
+    ) -> tuple[Array, Tree]:
+        """Apply a layer, or take what is known of it ahead."""
+        ahead = self._ahead
+        if ahead is None or not ahead.is_of(layer, x):
+            return layer.apply(own, state, x, context)
+        effect = self._pass.effect(x)
+        moved = None if effect is None else linear.scale(effect, ahead.slope)
+        return self._pass.cut(ahead.output, moved), state
+
+    def end(self, outputs: Array) -> list[Segment]:
+        """Close the last segment by the network's own loss, and return all."""
+        if "" in self._sites:  # the network is a single layer, which no container taps
+            outputs = self.tap("", outputs)
+        value, effect = stop_gradient(outputs), self._pass.effect(outputs)
+        losses, error = self._losses_and_error(value)
+        derivatives = None
+        if self._perturbed():
+            effect = self._zeros(value) if effect is None else effect
+            of_examples = np.sum(effect * error, axis=tuple(range(2, effect.ndim)))
+            derivatives = of_examples[:, :, None, None]
+        dependence = self._pass.dependence(outputs)
+        self._close(Segment(self._cuts, value, dependence, losses, error, effect, derivatives))
+        return self._segments
+
+    def _cut(self, path: str, dependence: Dependence, z: Array) -> Array:
+        """Cut the pass at a site, and return z with directions put in if there are any."""
+        self._visits[path] += 1  # a layer may be applied several times
+        value, activation, slope = self._pass.value(z), self._sites[path], None
+        if activation is not None:
+            output, slope = jvp(activation.function, (value,), (np.ones_like(value),))
+        directions = self._draw(path, self._visits[path], value, slope) if self._draw else None
+        self._cuts.append(Cut(path, dependence, value, directions, slope))
+        z = self._pass.cut(z, directions)
+        if activation is not None:
+            self._ahead = _Ahead(z, activation.function, output, slope)
+        return z
+
+    def _close_at_head(self, path: str, head: LocalHead, x: Array) -> None:
+        """Close a segment by the loss of a local head with input x."""
+        value, effect, x = stop_gradient(self._readout), self._pass.effect(x), self._pass.value(x)
+        losses, error = self._losses_and_error(value)
+        derivatives = None
+        if self._perturbed():
+            params = tree.subtree(self._params, path)
+
+            def replicas(x: Array) -> Array:
+                return head.replicas(params, x, lambda y: self._task.losses_of(y, self._targets))
+
+            effect = self._zeros(x) if effect is None else effect
+            _, derivatives = jvp(replicas, (x,), (effect,))
+        dependence = self._pass.dependence(self._readout)
+        self._close(Segment(self._cuts, value, dependence, losses, error, None, derivatives))
+
+    def _close(self, segment: Segment) -> None:
+        self._segments.append(segment)
+        self._cuts = []
+
+    def _losses_and_error(self, outputs: Array) -> tuple[Array, Array]:
+        """Return the losses `(n,)`, and their derivatives by the outputs."""
+        losses, pull = vjp(lambda outputs: self._task.losses_of(outputs, self._targets), outputs)
+        return losses, pull(np.ones_like(losses))[0]
+
+    def _perturbed(self) -> bool:
+        """Whether directions were put in at the cuts of the segment that is open."""
+        return bool(self._cuts) and self._cuts[0].directions is not None
+
+    def _zeros(self, x: Array) -> Stack:
+        """Return the effect on x of directions that do not reach it, `(k, *x.shape)`.
+
+        Behind a stop-gradient, directions may reach no loss.
+        """
+        return np.zeros_like(x, shape=(len(self._cuts[0].directions), *x.shape))
 
 
 @dataclass(frozen=True)
@@ -227,59 +304,3 @@ class _Gradients:
             self._params,
             [np.zeros_like(p) if g is None else g.astype(p.dtype, copy=False) for p, g in pairs],
         )
-
-
-@dataclass(frozen=True)
-class _Closer:
-    """Closes segments by the loss of a local head, or of the network's outputs.
-
-    Behind a stop-gradient, directions may reach no loss; their derivatives are zeros then.
-    """
-
-    task: Task
-    params: Tree
-    targets: Array
-
-    def at_outputs(self, cut_pass: CutPass, cuts: list[Cut], outputs: Array) -> Segment:
-        """Close the last segment by the network's own loss."""
-        value, effect = stop_gradient(outputs), cut_pass.effect(outputs)
-        losses, error = self._losses_and_error(value)
-        derivatives = None
-        if _perturbed(cuts):
-            effect = _zeros(cuts, value) if effect is None else effect
-            of_examples = np.sum(effect * error, axis=tuple(range(2, effect.ndim)))
-            derivatives = of_examples[:, :, None, None]
-        dependence = cut_pass.dependence(outputs)
-        return Segment(cuts, value, dependence, losses, error, effect, derivatives)
-
-    def at_head(
-        self, cut_pass: CutPass, cuts: list[Cut], path: str, head: LocalHead, x: Array, y: Array
-    ) -> Segment:
-        """Close a segment by the loss of a local head with input x and readout y."""
-        value, effect, x = stop_gradient(y), cut_pass.effect(x), cut_pass.value(x)
-        losses, error = self._losses_and_error(value)
-        derivatives = None
-        if _perturbed(cuts):
-            params = tree.subtree(self.params, path)
-
-            def replicas(x: Array) -> Array:
-                return head.replicas(params, x, lambda y: self.task.losses_of(y, self.targets))
-
-            effect = _zeros(cuts, x) if effect is None else effect
-            _, derivatives = jvp(replicas, (x,), (effect,))
-        return Segment(cuts, value, cut_pass.dependence(y), losses, error, None, derivatives)
-
-    def _losses_and_error(self, outputs: Array) -> tuple[Array, Array]:
-        """Return the losses `(n,)`, and their derivatives by the outputs."""
-        losses, pull = vjp(lambda outputs: self.task.losses_of(outputs, self.targets), outputs)
-        return losses, pull(np.ones_like(losses))[0]
-
-
-def _perturbed(cuts: list[Cut]) -> bool:
-    """Whether directions were put in at the cuts of a segment."""
-    return bool(cuts) and cuts[0].directions is not None
-
-
-def _zeros(cuts: list[Cut], x: Array) -> Stack:
-    """Return the effect on x of directions that do not reach it, `(k, *x.shape)`."""
-    return np.zeros_like(x, shape=(len(cuts[0].directions), *x.shape))
