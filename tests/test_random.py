@@ -10,7 +10,7 @@ from dualnet.errors import UsageError
 from dualnet.random import Key
 
 BLOCK = 65_536
-BLOCKS = {"normal": 1 << 18, "uniform": BLOCK, "signs": 1 << 20}
+BLOCKS = {"normal": 1 << 19, "uniform": BLOCK, "signs": 1 << 20}
 """Entries per generator of `NumpyBackend`: the places where a draw could come apart."""
 
 MOMENTS = {
@@ -126,7 +126,7 @@ def assert_moments(backend, key, dtype, n, lags):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_moments_of_draws(dtype, key):
-    lags = (1, 7, 8, 64, 1024, 1 << 15, BLOCK, 1 << 18)  # of a byte, a word, a run, blocks
+    lags = (1, 7, 8, 64, 1024, BLOCK, 1 << 19)  # of a byte, a word, a run, blocks
     assert_moments(NumpyBackend(), key, dtype, 1_000_000, lags)
 
 
@@ -146,9 +146,9 @@ def test_normal_numbers_are_spread_as_the_normal_distribution_is(dtype, key):
     for bound in (2, 3, 4):
         p = math.erfc(bound / 2**0.5)
         assert abs(np.sum(np.abs(x) > bound) - p * len(x)) < 6 * (p * len(x)) ** 0.5
-    for part in (x[2048:3072], x[3072:4096], x[1 << 17 : 5 << 15], x[5 << 15 : 3 << 16]):
+    for part in (x[2048:3072], x[3072:4096], x[1 << 17 : 3 << 16], x[3 << 16 : 1 << 18]):
         assert abs(part.mean()) < 6 / len(part) ** 0.5  # cosines, and sines, of a run
-    for lag in (1, 1024, 1 << 15):
+    for lag in (1, 1024, 1 << 16):
         # E x⁴ = 3, so the product varies by 9 - 1, and by 3 - 1 together with each neighbor.
         product = np.square(x[lag:]) * np.square(x[:-lag])
         assert abs(product.mean() - 1) < 6 * (12 / len(product)) ** 0.5

@@ -22,7 +22,7 @@ import numpy as np
 
 FEW = 2048
 """How many numbers of a block are drawn by the ziggurat."""
-MOST = 1 << 16
+MOST = 1 << 17
 """How many numbers a run has at most: so many that threads seldom wait for one another between
 calls, and that fit into a cache."""
 _TO_SHARE, _HALF_A_STEP = np.float32(2.0**-32), np.float32(2.0**-33)

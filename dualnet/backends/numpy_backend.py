@@ -23,7 +23,7 @@ from dualnet.types import Array, Shape
 
 _BLOCK = 1 << 16
 """How many entries of a random sequence one generator draws."""
-_BLOCK_OF_NORMALS = 1 << 18
+_BLOCK_OF_NORMALS = 1 << 19
 """How many normal numbers: smaller blocks would have shorter runs, see `normal_numbers`."""
 _BLOCK_OF_SIGNS = 1 << 20
 """How many signs: those of a smaller block would be drawn sooner than its generator is made."""
