@@ -41,6 +41,8 @@ QUEUE = (
     Part("fdfa-mlp", "mlp4-mnist-"),
     Part("fdfa-mlp", "mlp2-fashion-"),
     Part("fdfa-mlp", "mlp4-fashion-"),
+    Part("fdfa-mlp", "code-mnist-fg-w"),
+    Part("fdfa-mlp", "code-fashion-mnist-fg-w"),
     Part("beyond-bp", "=mnist", THREE),
     Part("beyond-bp", "=fashion-mnist", THREE),
     Part("ren-mnist", "ren-"),

@@ -39,7 +39,7 @@ def tries(monkeypatch):
             return pretended
 
         monkeypatch.setattr(thread_choice, "_step_of", step_of)
-        monkeypatch.setattr(thread_choice, "_cores", lambda: cores)
+        monkeypatch.setattr(thread_choice, "cores", lambda: cores)
         monkeypatch.setattr(thread_choice, "FEWEST_STEPS", 10)
         return made
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import functools
 import math
-import os
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
@@ -15,7 +14,7 @@ from numpy.typing import DTypeLike
 from dualnet.backends.blas import one_thread
 from dualnet.backends.freed_memory import keep_freed_memory
 from dualnet.backends.normal_numbers import normal_block
-from dualnet.backends.threads import Threads
+from dualnet.backends.threads import Threads, cores
 from dualnet.naming import named
 from dualnet.options import require_count
 from dualnet.random import Key
@@ -61,7 +60,7 @@ class NumpyBackend:
         require_count("", named("threads"), threads)
         keep_freed_memory()
         self.threads = threads
-        self._draws = Threads(os.cpu_count() or 1)
+        self._draws = Threads(cores())
         self._work = Threads(threads)
 
     def asarray(self, x: Any, dtype: DTypeLike | None = None) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dualnet.backends.threads import cores
 from dualnet.data.promised_pixels import load_all
 from dualnet.data.streams import bad
 from dualnet.errors import DataError
@@ -55,7 +55,7 @@ def decode(
     _need_pillow()
     read = partial(read_image, side=side, resize=resize)
     with (
-        ThreadPoolExecutor(os.cpu_count()) as threads,
+        ThreadPoolExecutor(cores()) as threads,
         progress_bar(total=len(files), desc="decoding images", unit="img", quiet=quiet) as bar,
     ):
         for start in range(0, len(files), _AT_ONCE):

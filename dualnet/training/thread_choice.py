@@ -8,7 +8,6 @@ a run that goes on rounds as before.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dualnet import backends
+from dualnet.backends.threads import cores
 from dualnet.training.loop import Trainer
 from dualnet.training.settings import AUTO, MOST_THREADS, Settings
 
@@ -56,7 +56,7 @@ def with_threads(settings: Settings, trainer: Trainer) -> tuple[Settings, Traine
 
 def _chosen(trainer: Trainer) -> tuple[int, str]:
     """Return how many threads a run is to have, and why."""
-    count = min(_cores(), trainer.shards or trainer.batch_size, MOST_THREADS)
+    count = min(cores(), trainer.shards or trainer.batch_size, MOST_THREADS)
     steps = trainer.epochs * len(trainer.order(0))
     if trainer.backend.name != "numpy":
         return 1, f"as {trainer.backend.name} has its own"
@@ -81,13 +81,6 @@ def _chosen(trainer: Trainer) -> tuple[int, str]:
         f"{1e3 * best[1]:.1f} ms a step, {1e3 * best[count]:.1f} ms with {count} shards at a time"
     )
     return (count if best[count] < CLEARLY * best[1] else 1), told
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _step_of(trainer: Trainer, threads: int) -> Callable[[], float]:
