@@ -53,11 +53,13 @@ QUEUE = (
     Part("fdfa-mlp", "mlp3-mnist-"),
     Part("fdfa-mlp", "mlp3-fashion-"),
     Part("beyond-bp", "=cifar10", THREE),
-    Part("fdfa-mlp", "cifar10"),
+    *(Part("fdfa-mlp", f"mlp{depth}-cifar10-") for depth in (2, 4, 3)),
     Part("fdfa-cnn", "cifar10"),
-    Part("fdfa-mlp", "mnist", THREE),
+    *(Part("fdfa-mlp", f"mlp{depth}-mnist-", THREE) for depth in (2, 4, 3)),
+    *(Part("fdfa-mlp", f"mlp{depth}-fashion-", THREE) for depth in (2, 4, 3)),
     Part("fdfa-cnn", "mnist", THREE),
     Part("ren-mnist", "ren-", THREE),
+    Part("fdfa-mlp", "code-"),
 )
 """What is measured, in this order."""
 

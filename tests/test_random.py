@@ -10,8 +10,12 @@ from dualnet.errors import UsageError
 from dualnet.random import Key
 
 BLOCK = 65_536
-BLOCKS = {"normal": 1 << 19, "uniform": BLOCK, "signs": 1 << 20}
-"""Entries per generator of `NumpyBackend`: the places where a draw could come apart."""
+BLOCKS = {"normal": 1 << 17, "uniform": BLOCK, "signs": 1 << 20}
+"""Entries per generator of `NumpyBackend`: the places where a draw could come apart.
+
+Normal numbers of float64 have blocks of 1 << 16, and those of float32 runs in the first block.
+"""
+RUNS = [normal_numbers.FEW << i for i in range(5)]  # the last one begins the second block
 
 MOMENTS = {
     "normal": (0, 1, {1: (0, 1), 2: (1, 2**0.5), 3: (0, 15**0.5), 4: (3, 96**0.5)}),
@@ -87,25 +91,9 @@ def assert_parts_are_of_the_whole(backend, draw, dtype, key, shape, parts):
 def test_parts_of_a_draw(draw, dtype, key, rng):
     block = BLOCKS[draw]
     n = 2 * block + 1000
-    edges = [
-        0,
-        1,
-        63,
-        64,
-        65,
-        2047,
-        2048,
-        2049,
-        2050,
-        18_431,
-        18_433,
-        block - 1,
-        block,
-        block + 1,
-        2 * block - 1,
-        2 * block,
-        n,
-    ]
+    inner = [edge + i for edge in (*RUNS, *(3 * run // 2 for run in RUNS)) for i in (-1, 0, 1)]
+    edges = [0, 1, 63, 64, 65, BLOCK, block - 1, block, block + 1, 2 * block - 1, 2 * block, n]
+    edges += [edge for edge in inner if draw == "normal"]
     parts = [(a, b) for a in edges for b in edges if a <= b]
     parts += [sorted(rng.integers(0, n + 1, 2)) for _ in range(20)]
     assert_parts_are_of_the_whole(NumpyBackend(), draw, dtype, key, (n,), parts)
@@ -126,7 +114,7 @@ def assert_moments(backend, key, dtype, n, lags):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_moments_of_draws(dtype, key):
-    lags = (1, 7, 8, 64, 1024, BLOCK, 1 << 19)  # of a byte, a word, a run, blocks
+    lags = (1, 7, 8, 64, BLOCK, 1 << 17)  # bits of a byte, a word, partners in a run, blocks
     assert_moments(NumpyBackend(), key, dtype, 1_000_000, lags)
 
 
@@ -146,12 +134,19 @@ def test_normal_numbers_are_spread_as_the_normal_distribution_is(dtype, key):
     for bound in (2, 3, 4):
         p = math.erfc(bound / 2**0.5)
         assert abs(np.sum(np.abs(x) > bound) - p * len(x)) < 6 * (p * len(x)) ** 0.5
-    for part in (x[2048:3072], x[3072:4096], x[1 << 17 : 3 << 16], x[3 << 16 : 1 << 18]):
-        assert abs(part.mean()) < 6 / len(part) ** 0.5  # cosines, and sines, of a run
-    for lag in (1, 1024, 1 << 16):
-        # E x⁴ = 3, so the product varies by 9 - 1, and by 3 - 1 together with each neighbor.
-        product = np.square(x[lag:]) * np.square(x[:-lag])
-        assert abs(product.mean() - 1) < 6 * (12 / len(product)) ** 0.5
+    first = normal_numbers.FEW
+    runs = [x[first : 2 * first], x[2 * first : 4 * first], x[1 << 17 : 1 << 18]]
+    for run in runs:
+        cosines, sines = np.split(run, 2)
+        for part in (cosines, sines):
+            assert abs(part.mean()) < 6 / len(part) ** 0.5
+        assert abs((cosines * sines).mean()) < 6 / len(sines) ** 0.5
+        # E x⁴ = 3, so the product of two squares varies by 9 - 1.
+        squares = np.square(cosines) * np.square(sines)
+        assert abs(squares.mean() - 1) < 8 * (8 / len(squares)) ** 0.5
+    # Neighbors go together: by 3 - 1, on either side.
+    squares = np.square(x[1:]) * np.square(x[:-1])
+    assert abs(squares.mean() - 1) < 6 * (12 / len(squares)) ** 0.5
 
 
 @pytest.mark.parametrize("bits", [0, 1, 2**31, 2**32 - 1])
@@ -163,11 +158,13 @@ def test_no_bits_give_a_number_that_is_not_finite(bits):
             if out is not None:
                 out[:] = 0
 
-        def integers(self, low, high, size, dtype):
+        def random_raw(self, size):
             return np.full(2 * size, bits, np.uint32).view(np.uint64)
 
+        bit_generator = property(lambda self: self)
+
     out = np.empty(2 * normal_numbers.FEW, np.float32)
-    normal_numbers.normal_block(Bits(), 0, out)
+    normal_numbers.normal_block(Bits(), 0, 0, out)
     made = out[normal_numbers.FEW :].astype(np.float64)
     cosines, sines = np.split(made, 2)
     assert np.isfinite(made).all() and np.abs(made).max() < 6.8

@@ -136,7 +136,8 @@ def test_only_what_the_source_says_is_called_published(name):
     paper, *_ = name.split("-")
     if paper == "fdfa":
         network = name.split("-")[1]
-        assert ours == {"cnn": {"plan"}, "alexnet": {"augment"}}.get(network, set())
+        rate = {"lr"} if "-code-" in name and name.endswith("-fg-w") else set()
+        assert ours == {"cnn": {"plan"}, "alexnet": {"augment"}}.get(network, set()) | rate
     elif paper == "frog":
         assert ours >= {"validation", "early_stop"}
         assert ours <= {*"validation early_stop lr perturb batch_loss independent".split()}
@@ -153,13 +154,19 @@ def test_only_what_the_source_says_is_called_published(name):
         assert ours >= {"optimizer", "lr", "schedule", "epochs", "batch_size", "weight_decay"}
 
 
-def test_the_code_of_fdfa_has_norms_but_for_weight_perturbation_whose_rate_is_its_own():
-    for network in ("mlp2-code-mnist", "mlp4-code-cifar10", "cnn-code-mnist"):
+def test_the_code_of_fdfa_has_norms_and_a_rate_of_its_own_for_weight_perturbation():
+    for network, without in (
+        ("mlp2-code-mnist", ("fg-w",)),
+        ("mlp3-code-fashion-mnist", ("fg-w",)),
+        ("mlp4-code-cifar10", ()),
+        ("cnn-code-mnist", ()),
+    ):
         for rule in ("bp", "fg-w", "fdfa"):
             settings = by_name(resolve("--recipe", f"fdfa-{network}-{rule}"), train.TABLES)
             assert settings["lr"] == (1e-3 if rule == "fg-w" else 1e-4)
-            assert settings["batch_norm"] == ("cnn" in network or rule != "fg-w")
-            assert settings.get("weights", "torch") == "torch"
+            assert settings["batch_norm"] == (rule not in without)
+            if settings["model"] == "mlp":
+                assert settings["weights"] == "torch"
 
 
 def test_the_rate_falls_as_published():

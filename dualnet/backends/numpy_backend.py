@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from dualnet.backends.blas import one_thread
 from dualnet.backends.freed_memory import keep_freed_memory
-from dualnet.backends.normal_numbers import normal_block
+from dualnet.backends.normal_numbers import block_of, normal_block
 from dualnet.backends.threads import Threads, cores
 from dualnet.naming import named
 from dualnet.options import require_count
@@ -21,9 +21,7 @@ from dualnet.random import Key
 from dualnet.types import Array, Shape
 
 _BLOCK = 1 << 16
-"""How many entries of a random sequence one generator draws."""
-_BLOCK_OF_NORMALS = 1 << 19
-"""How many normal numbers: smaller blocks would have shorter runs, see `normal_numbers`."""
+"""How many uniform numbers of a sequence one generator draws."""
 _BLOCK_OF_SIGNS = 1 << 20
 """How many signs: those of a smaller block would be drawn sooner than its generator is made."""
 
@@ -105,7 +103,7 @@ class NumpyBackend:
     def normal(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
         """Draw independent standard normal numbers; see `Backend.normal` and `normal_block`."""
         out = np.empty(math.prod(shape), dtype)
-        self._in_blocks(key, start, out, normal_block, _BLOCK_OF_NORMALS)
+        self._in_blocks(key, start, out, normal_block, block_of(out.dtype))
         return out.reshape(shape)
 
     def signs(self, key: Key, shape: Shape, dtype: DTypeLike, start: int = 0) -> np.ndarray:
@@ -135,7 +133,8 @@ class NumpyBackend:
             key: names the sequence; each block has a generator seeded by a child key.
             start: the index of the first entry.
             out: a vector.
-            fill: `fill(generator, skip, out)` writes entries [skip, skip + out.size) of a block.
+            fill: `fill(generator, block, skip, out)` writes entries [skip, skip + out.size) of a
+                block, given its number.
             size: of a block.
             on_threads: whether blocks take longer to fill than to hand to a thread.
         """
@@ -145,7 +144,7 @@ class NumpyBackend:
             first = block * size
             a, b = max(start, first), min(stop, first + size)
             generator = np.random.Generator(np.random.SFC64(key.fold_in(block).bits))
-            fill(generator, a - first, out[a - start : b - start])
+            fill(generator, block, a - first, out[a - start : b - start])
 
         blocks = range(start // size, -(-stop // size))
         if on_threads and len(blocks) > 1:
@@ -155,7 +154,7 @@ class NumpyBackend:
                 fill_block(block)
 
 
-def _sign_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> None:
+def _sign_block(generator: np.random.Generator, _: int, skip: int, out: np.ndarray) -> None:
     """Fill `out` with the signs of a block from entry `skip` on."""
     count = skip + out.size
     words = generator.integers(0, 2**64, size=-(-count // 64), dtype=np.uint64)
@@ -174,7 +173,7 @@ def _signs_as(dtype: np.dtype) -> np.ndarray:
     return _SIGNS.astype(dtype)
 
 
-def _uniform_block(generator: np.random.Generator, skip: int, out: np.ndarray) -> None:
+def _uniform_block(generator: np.random.Generator, _: int, skip: int, out: np.ndarray) -> None:
     """Fill `out` with the uniform numbers of a block from entry `skip` on."""
     generator.random(skip, dtype=out.dtype)
     generator.random(out=out, dtype=out.dtype)
