@@ -66,10 +66,13 @@ def behind_of_weights():
     return -above_published("fdfa-mlp")["fdfa-mlp2-mnist-fg-w"]
 
 
+RULES_OF_MIXERS = ("bp", "lg-bp", "fg-a", "lg-fg-w", "lg-fg-a")
+
+
 def above_of_mixers():
-    """Return how far four rules are above the published accuracies, in points."""
+    """Return how far the rules are above the published accuracies, in points."""
     found = above_published("ren-mnist")
-    return tuple(found[f"ren-s-1-1-mnist-{rule}"] for rule in ("bp", "lg-bp", "fg-a", "lg-fg-a"))
+    return tuple(found[f"ren-s-1-1-mnist-{rule}"] for rule in RULES_OF_MIXERS)
 
 
 def nearer(layer):
@@ -205,7 +208,9 @@ DERIVED = {
         "is −{:.2f} n": lambda: -results(F)["published"]["least value of styblinski-tang / n"],
     },
     "networks": {"the test accuracies {} %": last_curve},
-    "ren-mnist": {"by {:.2f} points, by {:.2f}, by {:.2f} and by {:.2f}": above_of_mixers},
+    "ren-mnist": {
+        "by {:.2f} points, by {:.2f}, by {:.2f}, by {:.2f} and by {:.2f}": above_of_mixers
+    },
     "ren-contrastive": {
         "No more than {:.1f} points": lambda: apart("fg-w", "fg-a", "lg-fg-w"),
     },
