@@ -94,10 +94,12 @@ _ACCURACIES: dict[str, tuple[tuple[str, ...], str, dict[str, tuple[float, ...]]]
 """Network to data sets, table, and the test accuracies in % of each rule."""
 _ACCURACIES["cnn-code"] = _ACCURACIES["cnn"]
 _MLPS = ("mlp2", "mlp3", "mlp4")
-for _mlp in _MLPS:
-    _datasets, _table, _of_rules = _ACCURACIES[_mlp]
-    _of_code = {rule: _of_rules[rule] for rule in ("bp", "fg-w", "dfa", "dkp", "fdfa")}
-    _ACCURACIES[f"{_mlp}-code"] = (_datasets, _table, _of_code)
+_RULES_OF_CODE = ("bp", "fg-w", "dfa", "dkp", "fdfa")
+_ACCURACIES |= {
+    f"{mlp}-code": (datasets, table, {rule: percents[rule] for rule in _RULES_OF_CODE})
+    for mlp, (datasets, table, percents) in _ACCURACIES.items()
+    if mlp in _MLPS
+}
 
 _COMMON: dict[str, Any] = {
     "objective": "supervised",
