@@ -10,7 +10,6 @@ paper's code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,27 +17,18 @@ import dualnet as dn
 from dualnet import tree
 from dualnet.learning import GreedyActivityPerturbation
 from dualnet.models.cnn import CNN
-from dualnet.nn import Layer, LayerNorm, LocalHead, Sequential, with_local_heads
+from dualnet.nn import Layer, LocalHead, Sequential, with_local_heads
 from experiments import ren_sites
 from experiments.experiment import Experiment, Form, Settings
 from experiments.steps import Images
 
-Change = Callable[[Layer], Layer | None]
-"""`change(layer)`: what stands for a head or for the norm before the output; None for nothing."""
-
-OF_MIXER: dict[str, Change] = {
-    "as published": lambda layer: layer,
-    "heads start at 0": lambda layer: (
-        replace(layer, weights="zeros") if isinstance(layer, LocalHead) else layer
-    ),
-    "no norm before heads": lambda layer: (
-        replace(layer, norm=False) if isinstance(layer, LocalHead) else layer
-    ),
-    "no norm before heads and output": lambda layer: (
-        replace(layer, norm=False) if isinstance(layer, LocalHead) else None
-    ),
+OF_MIXER: dict[str, dict[str, bool]] = {
+    "as published": {},
+    "heads start at 0": {},
+    "no norm before heads": {"head_norm": False},
+    "no norm before heads and output": {"head_norm": False, "output_norm": False},
 }
-"""Heads of the LocalMixer."""
+"""Heads of the LocalMixer → its options."""
 
 OF_CNN: dict[str, tuple[str, str]] = {
     "all of a layer": ("all", "replicated"),
@@ -70,7 +60,9 @@ def measure(row: Settings, form: Form) -> dict[str, Any]:
     images = Images(row["dataset"], form, row["images"])
     if row["network"] == "LocalMixer":
         rule = GreedyActivityPerturbation(sampler="normal")
-        network = changed(ren_sites.mixer(row, images, rule), OF_MIXER[row["heads"]])
+        network = ren_sites.mixer(row, images, rule, **OF_MIXER[row["heads"]])
+        if row["heads"] == "heads start at 0":
+            network = from_zero(network)
     else:
         reads, losses = OF_CNN[row["heads"]]
         rule = GreedyActivityPerturbation(
@@ -82,13 +74,13 @@ def measure(row: Settings, form: Form) -> dict[str, Any]:
     return {"parameters": tree.size(params), **found}
 
 
-def changed(network: Sequential, change: Change) -> Sequential:
-    """Return a LocalMixer in which its heads and the norm before its output are changed."""
+def from_zero(network: Sequential) -> Sequential:
+    """Return a LocalMixer whose heads start at 0."""
     layers = [
-        (name, change(layer) if isinstance(layer, (LocalHead, LayerNorm)) else layer)
+        (name, replace(layer, weights="zeros") if isinstance(layer, LocalHead) else layer)
         for name, layer in network.layers
     ]
-    return Sequential(tuple((name, layer) for name, layer in layers if layer is not None))
+    return Sequential(tuple(layers))
 
 
 def with_heads(row: Settings, images: Images, reads: str) -> Layer:

@@ -15,7 +15,7 @@ import numpy as np
 from dualnet.analysis import EXACT, Point, variance
 from dualnet.learning import ActivityPerturbation, GreedyActivityPerturbation, Rule
 from dualnet.models.local_mixer import LocalMixer
-from dualnet.nn import Layer
+from dualnet.nn import Layer, Sequential
 from dualnet.types import Array
 from experiments.experiment import Experiment, Form, Settings
 from experiments.fdfa_variance import square
@@ -73,14 +73,18 @@ def measure(row: Settings, form: Form) -> dict[str, Any]:
     return learned(images, rule, mixer(row, images, rule), row, seed)
 
 
-def mixer(row: Settings, images: Images, rule: Rule) -> Layer:
-    """Return the LocalMixer of a row, whose output only reads if the rule has local losses."""
+def mixer(row: Settings, images: Images, rule: Rule, **options: bool) -> Sequential:
+    """Return the LocalMixer of a row, whose output only reads if the rule has local losses.
+
+    `options` are others of `LocalMixer`.
+    """
     model = LocalMixer(
         width=row["width"],
         patches=row["patches"],
         groups=row["groups"],
         depth=row["depth"],
         readout=rule.locality != "global",
+        **options,
     )
     return model.network(images.in_shape, 10)
 

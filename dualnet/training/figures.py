@@ -42,7 +42,7 @@ def collected(trainer: Trainer, now: TrainState) -> TrainState:
 def compared(
     trainer: Trainer, now: TrainState, number: int, seen: dict[str, Tree], key: Key
 ) -> Tree:
-    """Return the comparisons, with that of a step's gradient if it is the step's turn.
+    """Return the comparisons, with that of a step's gradient.
 
     Args:
         trainer: of the run.
@@ -51,8 +51,6 @@ def compared(
         seen: as `Trainer.advance` returns it.
         key: all randomness of the step.
     """
-    if trainer.grad_stats is None or number % trainer.grad_stats != 0:
-        return now.comparisons
     at = now.carried
     learner = LearnerState(at.params, at.model_state, at.rule_state)
     point = Point(trainer.rule, trainer.plan, learner, trainer.backend, trainer.pieces)

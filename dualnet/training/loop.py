@@ -237,14 +237,13 @@ class Trainer:
         now = noting_start(self, now, now.carried, number, per_epoch)
         carried, seen = advance(now.carried, batch, key, numbers)
         images = len(batch[-1]) if self.processes.size == 1 else self.size_of(number)
+        due = self.grad_stats is not None and number % self.grad_stats == 0
         unread = Unread(number, seen["loss"], seen["correct"], images)
         return replace(
             now,
             carried=carried,
             position=np.add(now.position, (0, 1)),
-            comparisons=compared(self, now, number, seen, key)
-            if self.grad_stats
-            else now.comparisons,
+            comparisons=compared(self, now, number, seen, key) if due else now.comparisons,
             unread=(*now.unread, unread),
         )
 

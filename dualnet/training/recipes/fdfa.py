@@ -147,6 +147,7 @@ _RULES: dict[str, dict[str, Any]] = {
     "dkp": {**_FEEDBACK_BY_ADAM, "feedback_decay": 1e-6, "feedback_start": "zeros"},
     "fdfa": {**_ONE_TANGENT, **_FEEDBACK_BY_ADAM},
 }
+
 _OURS: dict[str, dict[str, str]] = {
     "dfa": {"initial weights": "the source's start at 0, here they are Kaiming-uniform"},
     "lg-fg-a": {
