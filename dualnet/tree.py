@@ -253,9 +253,12 @@ def subtree(tree: Tree, path: str) -> Tree:
         >>> dn.tree.subtree({"block": {"hidden": {"w": 1.0}}}, "block/hidden")
         {'w': 1.0}
     """
+    part = tree
     for name in path.split("/") if path else ():
-        tree = tree[name]
-    return tree
+        if not isinstance(part, dict) or name not in part:
+            raise KeyError(f"tree.subtree: {name!r} of {path!r} is not in {describe(part, 1)}")
+        part = part[name]
+    return part
 
 
 def describe(tree: Tree, levels: int = 20) -> str:

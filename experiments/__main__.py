@@ -7,12 +7,12 @@ python -m experiments --list
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dualnet.errors import DualnetError, Interrupted, UsageError
+from dualnet.console import answer, exit_code, say
+from dualnet.errors import Interrupted
 from dualnet.options import require_choice
 from experiments import (
     beyond_bp,
@@ -94,10 +94,10 @@ OLDER = ("mnist", "rules", "networks", "contrastive", "alignment")
 """Tables that are commands of their own: `python -m experiments.mnist`, and so on."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "python -m experiments") -> int:
     """Run the command line and return its exit code."""
     summary = __doc__.partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m experiments", description=summary)
+    parser = argparse.ArgumentParser(prog=program, description=summary)
     parser.add_argument("name", nargs="?", metavar="NAME", help="see --list")
     parser.add_argument("--list", action="store_true", help="list the experiments")
     parser.add_argument("--quick", action="store_true", help="a small form, in seconds")
@@ -114,12 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.list:
         for experiment in EXPERIMENTS.values():
-            print(f"{experiment.name:18} {experiment.shows}  [{experiment.source}]")
-        print(f"of their own, as python -m experiments.NAME: {', '.join(OLDER)}")
+            answer(f"{experiment.name:18} {experiment.shows}  [{experiment.source}]")
+        answer(f"of their own, as python -m experiments.NAME: {', '.join(OLDER)}")
         return 0
+    require_choice("", "NAME", args.name, EXPERIMENTS)
+    experiment = EXPERIMENTS[args.name]
     try:
-        require_choice("", "NAME", args.name, EXPERIMENTS)
-        experiment = EXPERIMENTS[args.name]
         form = experiment.form(
             args.quick,
             args.seeds,
@@ -129,23 +129,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             work=args.out / args.name,
         )
         rows = run_experiment(experiment, form, args.out)
-    except UsageError as error:
-        parser.error(str(error))
     except (KeyboardInterrupt, Interrupted):
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    except DualnetError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return error.exit_code
-    print(experiment.table(rows))
+        raise Interrupted("interrupted; the same command goes on") from None
     path = file_of(experiment, form, args.out)
+    answer(experiment.table(rows), kept=str(path))
     # The file may have more rows than `--only` names, and the picture beside it shows them all.
     if save_picture(experiment, known_rows(experiment, form, args.out), path.with_suffix(".png")):
-        print(f"{path}, {path.with_suffix('.png')}", file=sys.stderr)
+        say(f"{path}, {path.with_suffix('.png')}", aside=True)
     return 0
 
 
 if __name__ == "__main__":
-    # After SIGTERM a training writes a checkpoint, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    sys.exit(exit_code("python -m experiments", main, sys.argv[1:]))

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dualnet.errors import DualnetError, Interrupted
+from dualnet.console import answer, exit_code, say
+from dualnet.errors import Interrupted
 from experiments.__main__ import EXPERIMENTS
 from experiments.experiment import BACKENDS, Form, missing_rows, run_experiment
 
@@ -64,11 +65,11 @@ QUEUE = (
 """What is measured, in this order."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, program: str = "python -m experiments.device"
+) -> int:
     """Measure what is missing until the time is over, and return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.device", description=__doc__.partition("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog=program, description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=4.0, help="default 4")
     parser.add_argument("--backend", choices=BACKENDS, default="cupy", help="default cupy")
     parser.add_argument("--data-dir", help="the folder of the data sets")
@@ -82,10 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for part in QUEUE:
             measure(part, args)
     except (KeyboardInterrupt, Interrupted):
-        print("interrupted; the same command goes on", file=sys.stderr)
-    except DualnetError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return error.exit_code
+        say("interrupted; the same command goes on", aside=True)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     return 0
@@ -98,10 +96,10 @@ def measure(part: Part, args: argparse.Namespace) -> None:
     form = Form(False, part.seeds, args.backend, part.only, args.data_dir, work)
     missing = len(missing_rows(experiment, form, args.out))
     seeds = f"seed{'s' if len(part.seeds) > 1 else ''} {', '.join(map(str, part.seeds))}"
-    print(f"{part.name} --only {part.only}, {seeds}: {missing} rows are missing", flush=True)
+    answer(f"{part.name} --only {part.only}, {seeds}: {missing} rows are missing")
     if missing and not args.list:
         run_experiment(experiment, form, args.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("python -m experiments.device", main, sys.argv[1:]))

@@ -12,6 +12,7 @@ import pytest
 from data_files import REAL, write
 
 import dualnet as dn
+from dualnet.console import exit_code
 from dualnet.errors import Interrupted, UsageError
 from dualnet.learning import WEIGHT_AGGREGATIONS
 from dualnet.training.run import KeptRun
@@ -206,9 +207,8 @@ def test_the_experiments_are_listed(capsys):
     ],
 )
 def test_mistakes_on_the_command_line_are_named(command, message, capsys, tmp_path):
-    with pytest.raises(SystemExit) as ended:
-        main([*command, "--out", str(tmp_path)])
-    assert ended.value.code == 2 and re.search(message, capsys.readouterr().err)
+    assert exit_code("experiments", main, [*command, "--out", str(tmp_path)]) == 2
+    assert re.match(f"experiments: {message}", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

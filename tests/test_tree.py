@@ -379,3 +379,9 @@ def test_only_dataclasses_and_their_fields_can_be_registered():
         tree.register_dataclass(Dense, static=("size",))
     with pytest.raises(UsageError, match="got 'w'"):
         tree.register_dataclass(Dense, static="w")
+
+
+@pytest.mark.parametrize("path", ["a/b", "b", "a/", "c/d"])
+def test_a_path_that_leads_nowhere_is_named(path):
+    with pytest.raises(KeyError, match=f"tree.subtree: .* of '{path}' is not in"):
+        tree.subtree({"a": np.ones(2), "c": {}}, path)
