@@ -13,6 +13,7 @@ __all__ = [
     "Array",
     "Axes",
     "Cotangent",
+    "Linearized",
     "Shape",
     "Stack",
     "Tangent",
@@ -35,3 +36,6 @@ Tangent: TypeAlias = Any
 
 Cotangent: TypeAlias = Any
 """A stack `(k, *S)` of derivatives of k scalars by an array of shape `S`."""
+
+Linearized: TypeAlias = tuple[Any, Any]
+"""What a linearizer returns: the value, and its linear map, or one for each argument in a tuple."""

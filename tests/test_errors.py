@@ -193,6 +193,8 @@ def by_hand(vector, _pad_width, _iaxis, _how):
             r"np\.concatenate: pass arrays that carry tangents by position.*",
             lambda x: np.concatenate(arrays=[x, x]),
         ),
+        (r"np\.sum: pass arrays that carry tangents by position.*", lambda x: np.sum(a=x)),
+        (r"np\.diff: pass arrays that carry tangents by position.*", lambda x: np.diff(a=x)),
         (
             r"np\.isclose: pass arrays that carry tangents by position.*",
             lambda x: np.isclose(x, X, atol=x),

@@ -526,3 +526,18 @@ def test_the_second_derivative_is_that_of_jax(row, rng):
         got = tree.leaves(list(dn.jvp(lambda *a: dn.jvp(row, a, vs)[1], xs, vs)))
         for a, b in zip(got, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+KEYWORDS = {
+    "pad": lambda x: np.pad(array=x, pad_width=1),
+    "block": lambda x: np.block(arrays=[x, x]),
+    "trapezoid": lambda x: np.trapezoid(y=x),
+    "interp": lambda x: np.interp(x=x, xp=[0.0, 1.0, 2.0], fp=[1.0, 2.0, 4.0]),
+    "polyval": lambda x: np.polyval(p=x, x=2.0),
+    "select": lambda x: np.select(condlist=[np.arange(4) > 1], choicelist=[x]),
+}
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_functions_that_pass_duals_on_take_all_by_keyword(name):
+    dn.check_jvp(KEYWORDS[name], (np.array([0.3, 1.2, 0.7, 1.9]),))

@@ -12,6 +12,7 @@ not have.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -101,6 +102,11 @@ def matmul_of_rows(x: Array, y: Array) -> Array:
     ):
         return np.ascontiguousarray(np.matmul(y.T, x.T).T)
     return matmul(x, y)
+
+
+def as_rows(x: Array) -> Array:
+    """Return x `(..., n)` as a matrix, so that a product with it is one and not a stack of many."""
+    return x if x.ndim == 2 else np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
 concatenate = overridable(np.concatenate)

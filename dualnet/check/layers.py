@@ -242,7 +242,7 @@ def _mean_readout(xp: Any, here: Tree) -> list:
 
 row(
     LocalHead,
-    "and its readout",
+    "and its read-out",
     _readout,
     example(LocalHead(2), (2, 3, 4), 3),
     composed=_mean_readout,

@@ -16,7 +16,7 @@ from dualnet import tree
 from dualnet.core.arguments import argument_numbers, float_array, is_float
 from dualnet.core.arrays import arange_like
 from dualnet.core.dual import primal_of
-from dualnet.core.transforms import Record, jvp
+from dualnet.core.transforms import Recording, jvp
 from dualnet.errors import TangentError
 from dualnet.tree import Tree
 from dualnet.types import Stack
@@ -173,14 +173,14 @@ def linear_transpose(f: Callable, *examples: Tree) -> Callable[..., tuple[Tree, 
         >>> differences_transposed(np.array([1.0, 10.0]))[0].tolist()
         [-1.0, -9.0, 10.0]
     """
-    record = Record("linear_transpose", f, tree.map(np.zeros_like, examples))
-    for path, leaf in tree.items(record.out):
+    recording = Recording("linear_transpose", f, tree.map(np.zeros_like, examples))
+    for path, leaf in tree.items(recording.out):
         if np.any(np.not_equal(primal_of(leaf), 0)):
             raise TangentError(
                 f"linear_transpose: f is not linear, f(0) is not 0 at {path or 'its result'}; "
                 "vjp transposes the derivative of any function"
             )
-    return record.pull
+    return recording.pull
 
 
 # --- parts ---------------------------------------------------------------------------------------
@@ -190,16 +190,16 @@ def _value_and_gradient(
     f: Callable, argnums: Argnums, has_aux: bool, /, *args: Any, **kwargs: Any
 ) -> Any:
     chosen, of_chosen, single = _by_chosen_arguments(f, argnums, args, kwargs)
-    record = Record("grad", of_chosen, chosen, has_aux)
-    value = record.out
+    recording = Recording("grad", of_chosen, chosen, has_aux)
+    value = recording.out
     if not is_float(value) or getattr(value, "shape", ()) != ():
         raise TangentError(
             f"grad: the function must return one float, got {tree.describe(value)}; sum it, or "
             "use vjp or jacrev"
         )
-    gradients = record.pull(np.ones_like(primal_of(value)))
+    gradients = recording.pull(np.ones_like(primal_of(value)))
     gradient = gradients[0] if single else gradients
-    return ((value, record.aux), gradient) if has_aux else (value, gradient)
+    return ((value, recording.aux), gradient) if has_aux else (value, gradient)
 
 
 def _gradient(f: Callable, argnums: Argnums, has_aux: bool, /, *args: Any, **kwargs: Any) -> Any:
@@ -228,11 +228,11 @@ def _jacobian_reverse(
     f: Callable, argnums: Argnums, tangent_chunk: int | None, /, *args: Any, **kwargs: Any
 ) -> Any:
     chosen, of_chosen, single = _by_chosen_arguments(f, argnums, args, kwargs)
-    record = Record("jacrev", of_chosen, chosen)
-    out, leaves = record.out, record.values
+    recording = Recording("jacrev", of_chosen, chosen)
+    out, leaves = recording.out, recording.values
     rows = []
     for position, leaf in enumerate(leaves):
-        pieces = map(record.pull, _basis(out, leaves, position, tangent_chunk))
+        pieces = map(recording.pull, _basis(out, leaves, position, tangent_chunk))
         row = [np.reshape(r, (*np.shape(leaf), *r.shape[1:])) for r in _joined(pieces)]
         rows.append(tree.unflatten(chosen, row))
     return _jacobian_tree(out, rows, single)

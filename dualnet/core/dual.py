@@ -86,13 +86,15 @@ def evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
         raise refusals.out_of_place(fn)
     unknown = kwargs and rule.keywords is not None and not kwargs.keys() <= rule.keywords
     if unknown or len(args) > rule.positional:
+        if by_keyword:
+            raise refusals.out_of_place(fn)
         raise refusals.missing_argument(fn, rule.positional, rule.keywords, args, kwargs)
     if level is not None and not level.open:
         raise refusals.escaped(fn)
     out = rule.evaluate(level, args, kwargs)
     if isinstance(out, Dual):
-        primal = out.primal
-        if getattr(primal, "base", out) is not None or primal is getattr(args[0], "primal", out):
+        primal, first = out.primal, args[0] if args else None
+        if getattr(primal, "base", out) is not None or primal is getattr(first, "primal", out):
             aliasing.note_view(out, args, args[1] if fn is getitem else None)
     return out
 

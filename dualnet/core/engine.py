@@ -56,8 +56,8 @@ def elementwise(fn: Callable, *by_argument: Callable | None) -> None:
     """Register a function that broadcasts its arguments, otherwise as `rule` does.
 
     Every t arrives with the rank of the result, so that a map can be written with operators, as in
-    `lambda t, out, x, y: t * y`.  A map must give the shape of the result; where none of its
-    operands does, `moves_alike` stretches t.
+    `lambda t, out, x, y: t * y`.  A map must give the shape of the result: where neither t nor
+    another operand has it, the map is `moves_alike`, which stretches t.
     """
     rule(fn, *(None if m is None else aligned(m) for m in by_argument))
 
@@ -136,7 +136,8 @@ def register(
 ) -> None:
     """Give `fn` its rule, for the arguments that all `parts` take; a second rule is refused.
 
-    `more` are fields of `Rule`.
+    Of what a part takes, so many arguments as `leading` come before those of `fn` itself: with 2,
+    t and out.  `more` are fields of `Rule`.
     """
     rules = getattr(fn, "own_rules", RULES)  # a function of the user's takes its rule along
     if fn in rules:

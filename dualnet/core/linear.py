@@ -15,7 +15,6 @@ users find all of them in `dn.linear`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -209,7 +208,8 @@ def matmul(t: Stack, y: Array) -> Stack:
         [[[31.0, 42.0]]]
     """
     if y.ndim == 2:  # one product for all directions
-        return np.reshape(overridable.matmul_of_rows(_rows(t), y), (*t.shape[:-1], y.shape[1]))
+        rows = overridable.matmul_of_rows(overridable.as_rows(t), y)
+        return np.reshape(rows, (*t.shape[:-1], y.shape[1]))
     return overridable.matmul(align(t, y.ndim), y)
 
 
@@ -223,21 +223,17 @@ def matmul_from_left(t: Stack, x: Array) -> Stack:
         [[[21.0], [43.0]]]
     """
     if t.ndim == 3 and x.ndim > 2:  # t is a stack of plain matrices: all rows of x at once
-        return np.reshape(overridable.matmul(_rows(x), t), (t.shape[0], *x.shape[:-1], t.shape[-1]))
+        rows = overridable.matmul(overridable.as_rows(x), t)
+        return np.reshape(rows, (t.shape[0], *x.shape[:-1], t.shape[-1]))
     return overridable.matmul(x, align(t, x.ndim))
 
 
 @matmul_from_left.transposed
 def _(ct: Cotangent, shape: Shape, x: Array) -> Cotangent:
     if len(shape) == 2 and x.ndim > 2:
-        x = _rows(x)
+        x = overridable.as_rows(x)
         ct = reshape(ct, (x.shape[0], shape[-1]))
     return unbroadcast(matmul_from_left(ct, x.swapaxes(-1, -2)), shape)
-
-
-def _rows(x: Array) -> Array:
-    """Reshape x `(..., n)` to a matrix `(rows, n)`."""
-    return np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
 # --- shapes ------------------------------------------------------------------------------------

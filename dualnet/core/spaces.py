@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 
-from dualnet.backends.overridable import matmul
+from dualnet.backends.overridable import as_rows, matmul
 from dualnet.core import linear, refusals
 from dualnet.core.linear import LinearMap, StructuredTangent, add
 from dualnet.types import Array, Stack, Tangent
@@ -80,8 +79,7 @@ def _(t: RankOne, x: Array) -> Tangent | None:
     """Use x @ (left ⊗ right) = (x left) ⊗ right, for all k at once."""
     if len(t.shape) == 2:
         k, q = t.right.shape
-        rows = np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-        inner = matmul(t.left, np.swapaxes(rows, 0, 1))  # (k, rows), as it lies in memory
+        inner = matmul(t.left, np.swapaxes(as_rows(x), 0, 1))  # (k, rows), as it lies in memory
         return np.reshape(inner[:, :, None] * t.right[:, None, :], (k, *x.shape[:-1], q))
     if x.shape[:-2] != t.shape[:-2]:
         return None

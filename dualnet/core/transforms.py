@@ -88,8 +88,8 @@ def linearize(f: Callable, *primals: Tree) -> tuple[Tree, Callable[..., Tree]]:
         >>> float(out), float(f_jvp(1.0)), float(f_jvp(-3.0))  # the slope at 0 is 2
         (1.0, 2.0, -6.0)
     """
-    record = Record("linearize", f, tree.map(aliasing.own, primals))
-    return tree.map(aliasing.own, record.out), record.push
+    recording = Recording("linearize", f, tree.map(aliasing.own, primals))
+    return tree.map(aliasing.own, recording.out), recording.push
 
 
 def vjp(f: Callable, *primals: Tree, has_aux: bool = False) -> tuple[Any, ...]:
@@ -117,9 +117,9 @@ def vjp(f: Callable, *primals: Tree, has_aux: bool = False) -> tuple[Any, ...]:
         >>> [c.tolist() for c in f_vjp(np.array([[10.0]]))]  # 10 wᵀ and 10 xᵀ
         [[[30.0, 40.0]], [[10.0], [20.0]]]
     """
-    record = Record("vjp", f, tree.map(aliasing.own, primals), has_aux)
-    out, aux = tree.map(aliasing.own, (record.out, record.aux))
-    return (out, record.pull, aux) if has_aux else (out, record.pull)
+    recording = Recording("vjp", f, tree.map(aliasing.own, primals), has_aux)
+    out, aux = tree.map(aliasing.own, (recording.out, recording.aux))
+    return (out, recording.pull, aux) if has_aux else (out, recording.pull)
 
 
 def stop_gradient(x: Tree) -> Tree:
@@ -140,7 +140,7 @@ def is_constant(x: Array) -> bool:
 # --- parts ---------------------------------------------------------------------------------------
 
 
-class Record:
+class Recording:
     """One evaluation of f with symbolic tangents: its value and its derivative, recorded.
 
     Attributes:

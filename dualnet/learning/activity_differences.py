@@ -71,19 +71,13 @@ class ActivityDifferences(Differences, ActivityPerturbation):
         def respond(segment: Segment) -> tuple[Iterable, dict]:
             if not segment.cuts:
                 return [], {}
-            visits: Counter[str] = Counter()
-            cuts, sites = [], []
-            for cut in segment.cuts:
-                visits[cut.path] += 1
-                u = draw(cut.path, visits[cut.path], cut.activity, cut.slope)
-                cuts.append(replace(cut, directions=u))
-                sites.append((cut.path, visits[cut.path]))
+            cuts = [
+                replace(cut, directions=draw(cut.path, cut.visit, cut.activity, cut.slope))
+                for cut in segment.cuts
+            ]
             differences = []
             for i in range(directions.k):
-                moves = {
-                    site: self.difference * cut.directions[i]
-                    for site, cut in zip(sites, cuts, strict=True)
-                }
+                moves = {(cut.path, cut.visit): self.difference * cut.directions[i] for cut in cuts}
                 moved = losses_of_moved(plan, learner, shard, moves)
                 differences.append((moved - segment.losses) / self.difference)
             d = stack(differences)[:, :, None, None]

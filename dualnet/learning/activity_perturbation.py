@@ -43,7 +43,7 @@ class ActivityPerturbation(DrawsActivities):
     """`fg-a`: g(z) = Σ_i c_i u_i for each example, then the unit's own weight gradient from g(z).
 
     Every hidden site gets k random directions u for each example, all in one pass; d_i is the
-    derivative of that example's loss along the i-th direction of all sites together.  Units
+    derivative of that example's loss along the i-th direction of all sites together.  Entries
     where the activation function is flat (a ReLU that is off) have no gradient, and get no
     direction either.  The output layer gets its true error, unless it is perturbed, too.
 
@@ -58,8 +58,8 @@ class ActivityPerturbation(DrawsActivities):
     far less variance, as the directions of the other examples are no noise then.
 
     Args:
-        perturb: `before` or `after` the non-linearity; before means after the norm that follows the
-            linear map, which g then goes back through exactly.
+        perturb: `before` or `after` the activation function; before means after the norm that
+            follows the linear map, which g then goes back through exactly.
         aggregate: `mean` or `projection`.
         batch_loss: `total` or `own`.
         independent: whether every example has directions of its own.  If not, the batch has the

@@ -51,7 +51,7 @@ class Answers:
 
     Attributes:
         groups: of each loss.
-        of: the answer of each parameter, by its path; {} where all answer to a single loss.
+        of: the answer of each parameter, by its path; None where all answer to a single loss.
     """
 
     groups: tuple[int, ...] = (1,)
@@ -59,7 +59,7 @@ class Answers:
 
     def at(self, path: str) -> Answer:
         """Return the answer of the parameter at a path."""
-        return self.of[path] if self.of else Answer(0, None)
+        return self.of[path] if self.of is not None else Answer(0, None)
 
     def by_loss(self, d: Array) -> list[Array]:
         """Cut derivatives `(k, derivatives, ...)` into those of each loss, `(k, groups, ...)`."""

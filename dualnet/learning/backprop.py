@@ -50,22 +50,19 @@ def segment_losses(
     if heads := plan.heads(locality):
         readouts = plan.readouts(locality)
 
+        def losses_of(y: Array) -> Array:
+            return plan.task.losses_of(y, shard.targets)
+
         def tap(path: str, y: Array) -> Array:
             if path in readouts and not replicas:
-                losses.append(plan.task.losses_of(y, shard.targets))
+                losses.append(losses_of(y))
             if path in heads and replicas:
-                losses.append(_replicas(plan, params, path, y, shard.targets))
+                losses.append(heads[path].replicas(tree.subtree(params, path), y, losses_of))
             return stop_gradient(y) if path in heads and locality == "greedy" else y
 
         context = replace(context, tap=tap)
     own, (outputs, new_state) = plan.task.losses(params, model_state, shard, context)
     return [*losses, own], outputs, new_state
-
-
-def _replicas(plan: Plan, params: Tree, path: str, x: Array, targets: Array) -> Array:
-    """Return the replicas of the loss of the local head at a path that x `(n, *T, C)` reaches."""
-    head, of_head = plan.heads("greedy")[path], tree.subtree(params, path)
-    return head.replicas(of_head, x, lambda y: plan.task.losses_of(y, targets))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,9 +82,8 @@ class LastEstimate:
     rate: float
 
     def init(self, key: Key, plan: Plan) -> Tree:
-        before = {unit.before for unit in plan.units}
-        matrices = Feedback("forward-gradient").init(key, plan, before)
-        return {path: matrix[0] for path, matrix in matrices.items()}  # zeros for each activity
+        shapes = {unit.before: plan.shapes[unit.before] for unit in plan.units}
+        return {path: np.zeros_like(plan.outputs, shape=s) for path, s in shapes.items()}
 
     def at(self, site_state: Array, segment: Segment, cut: Cut) -> Array:
         guess = np.broadcast_to(site_state, cut.activity.shape)

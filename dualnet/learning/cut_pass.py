@@ -46,6 +46,7 @@ class Cut:
 
     Attributes:
         path: which site.
+        visit: how often the pass has come to the site, from 1.
         dependence: of its activity on its own unit's weights.
         activity: `(n, *S)`.
         directions: put in there, `(k, n, *S)`; None in a pass without.
@@ -53,6 +54,7 @@ class Cut:
     """
 
     path: str
+    visit: int
     dependence: Dependence
     activity: Array
     directions: Stack
@@ -210,11 +212,12 @@ class _Course:
     def _cut(self, path: str, dependence: Dependence, z: Array) -> Array:
         """Cut the pass at a site, and return z with directions put in if there are any."""
         self._visits[path] += 1  # a layer may be applied several times
+        visit = self._visits[path]
         value, activation, slope = self._pass.value(z), self._sites[path], None
         if activation is not None:
             output, slope = jvp(activation.function, (value,), (np.ones_like(value),))
-        directions = self._draw(path, self._visits[path], value, slope) if self._draw else None
-        self._cuts.append(Cut(path, dependence, value, directions, slope))
+        directions = self._draw(path, visit, value, slope) if self._draw else None
+        self._cuts.append(Cut(path, visit, dependence, value, directions, slope))
         z = self._pass.cut(z, directions)
         if activation is not None:
             self._ahead = _Ahead(z, activation.function, output, slope)

@@ -239,10 +239,10 @@ class DirectKolenPollack(DirectErrors):
 class ForwardDirectFeedback(DrawsActivities, DirectErrors):
     """`fdfa`: `dfa` whose B_l tends to the outputs' mean Jacobian, estimated forward.
 
-    One pass carries k random directions u at every hidden activity together.  With d the tangent of
-    the outputs, E[dᵀ u] is their Jacobian:
+    One pass carries k random directions u at every hidden activity together.  With ẏ the tangent of
+    the outputs, E[ẏᵀ u] is their Jacobian:
 
-        B_l ← (1 - β) B_l + β · mean(dᵀ u_l)
+        B_l ← (1 - β) B_l + β · mean(ẏᵀ u_l)
 
     B_l starts at 0, and δ_l uses the B_l of before the step.
 

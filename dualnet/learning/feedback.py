@@ -51,10 +51,10 @@ class Feedback:
     * `outer-product`: B follows eᵀ h, the gradient that a weight from h to the outputs would have:
       B ← B - rate · (mean(eᵀ h) + decay · B).
     * `forward-gradient`: B tends to the mean Jacobian of the outputs by h, which one jvp estimates:
-      with directions u at all sites and d the outputs' tangent, E[dᵀ u] is that Jacobian.
-      B ← (1 - rate) B + rate · mean(dᵀ u), over examples and directions; starts at 0.
+      with directions u at all sites and ẏ the outputs' tangent, E[ẏᵀ u] is that Jacobian.
+      B ← (1 - rate) B + rate · mean(ẏᵀ u), over examples and directions; starts at 0.
       Directions put in before the activation reach h times its slope s, and say more where s is
-      large: B ← B + rate · mean(dᵀ (s u) - s² B).
+      large: B ← B + rate · mean(ẏᵀ (s u) - s² B).
 
     With the optimizer `adam`, what a formula adds to B, without its rate, is minus the gradient
     that Adam gets, and `rate` is Adam's.  The published code of Bacho and Chu does so.

@@ -149,7 +149,7 @@ class Plan:
         return self._cutting_heads if locality == "greedy" else self._local_heads
 
     def readouts(self, locality: str) -> frozenset[str]:
-        """Return the paths of the readouts of the heads that a rule of this locality sees."""
+        """Return the paths of the read-outs of the heads that a rule of this locality sees."""
         return self._readouts if self.heads(locality) else frozenset()
 
     def independence(

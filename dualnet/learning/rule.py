@@ -5,9 +5,9 @@
     measure   says what one shard of the batch contributes, as a tree that adds up over shards
     estimate  turns the sum into gradients, and updates what the rule itself learns
 
-The sum over shards is the only place where shards meet, so the same rule runs on a whole batch,
-on micro-batches, or on threads.  A rule is a frozen dataclass; its fields are its options, on
-the command line too.
+The sum over shards is the only place where shards meet, but for two options of several processes,
+so the same rule runs on a whole batch, on micro-batches, or on threads.  A rule is a frozen
+dataclass; its fields are its options, on the command line too.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Rule(Options, ABC):
         Raises:
             UsageError: the rule cannot learn on this network.
         """
-        plan.heads(self.locality)
+        plan.heads(self.locality)  # which raises where a head cannot cut
         return {}
 
     def sample(self, key: Key, plan: Plan, params: Tree, backend: Backend, n: int) -> Any:
@@ -318,6 +318,7 @@ def _estimate(
         total = tree.map(np.zeros_like, total)
     total = processes.add(total)
     if processes.shares == "tangents":
+        # Each process gave the share of the count that its directions are of all.
         total = {**total, "correct": np.rint(total["correct"]).astype(np.int64)}
     estimated = rule.estimate(total, directions, learner, n)
     if not isinstance(estimated, tuple) or len(estimated) != 2:

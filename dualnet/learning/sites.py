@@ -44,7 +44,7 @@ class Unit:
 def hidden_units(network: Layer, params: Tree) -> list[Unit]:
     """List all units but the last, which makes the outputs and gets their true error.
 
-    What belongs to local heads is no unit: a head's readout gets its own true error.
+    What belongs to local heads is no unit: a head's read-out gets its own true error.
     """
     return list(_units(network, params))[:-1]
 

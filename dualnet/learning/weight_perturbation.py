@@ -53,10 +53,11 @@ class WeightPerturbation(Rule):
     A shard contributes k numbers (for each loss), whatever the size of the network.
 
     With `independent` every example n has directions v_ni of its own, d_ni = ∇f_n·v_ni, and g is
-    the mean over n of Σ c_i v_ni, which is as unbiased.  With V the variance of examples'
-    gradients and S the square of their mean, the variance of one entry of a p × q layer is
-    pq/N V + (pq - 1)/N S at k = 1, and pq/N V + (pq - 1) S for shared directions (Ren et al.,
-    Table 1, have pq + 2 and pq + 1 in these places, for normal entries; these are signs).
+    the mean over n of Σ c_i v_ni, which is as unbiased.  Let σ² be the variance of the examples'
+    gradients and m² the square of their mean, both averaged over a p × q layer, the only one that
+    is perturbed.  Then an entry of g has in the mean the variance pq/N σ² + (pq - 1)/N m² at k = 1,
+    and pq/N σ² + (pq - 1) m² with shared directions (Ren et al., Table 1, have pq + 2 and pq + 1
+    in these places, for normal entries; these are signs).
     Batch norm lets every example move the others' losses; then d_n is the derivative of the batch's
     total loss along all v_n at once, the same for all n.  That is as unbiased, and has more
     variance.
@@ -156,9 +157,9 @@ class WeightPerturbation(Rule):
 
         def losses(some: Tree) -> tuple[list[Array], tuple[Array, Tree]]:
             params = some if self.output_layers == "perturbed" else put(learner.params, some)
+            context, replicas = shard.context, self.losses_at_heads() != "one"
             of_segments, outputs, new_state = segment_losses(
-                *(plan, params, learner.model_state, shard, shard.context, self.locality),
-                replicas=self.losses_at_heads() != "one",
+                plan, params, learner.model_state, shard, context, self.locality, replicas=replicas
             )
             return of_segments, (outputs, new_state)
 
@@ -193,7 +194,7 @@ class WeightPerturbation(Rule):
         part: range,
         processes: Processes,
     ) -> Measurement:
-        """Do as of `Rule`: slopes stand for themselves, and what no direction moves counts once."""
+        """Measure as in `Rule`; what no direction moves counts by the share that `part` has."""
         measured = self.measure(plan, learner, directions.along(part), shard)
         of_directions = {n: x for n, x in measured.total.items() if n in ("derivatives", "sums")}
         others = {n: x for n, x in measured.total.items() if n not in of_directions}

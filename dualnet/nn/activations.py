@@ -21,7 +21,7 @@ from dualnet.nn.context import Context
 from dualnet.nn.network import Layer
 from dualnet.random import Key
 from dualnet.tree import Tree
-from dualnet.types import Array, Shape, Tangent
+from dualnet.types import Array, Linearized, Shape, Tangent
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,7 +89,7 @@ def relu(x: Array) -> Array:
 
 
 @linearizer(relu)
-def _relu(x: Array) -> Array:
+def _relu(x: Array) -> Linearized:
     slope = np.greater(x, 0).astype(x.dtype)
     return relu(x), lambda t: linear.scale(t, slope)
 
@@ -112,7 +112,7 @@ def sigmoid(x: Array) -> Array:
 
 
 @linearizer(sigmoid)
-def _sigmoid(x: Array) -> Array:
+def _sigmoid(x: Array) -> Linearized:
     out = sigmoid(x)
     return out, lambda t: linear.scale(t, out * (1.0 - out))
 
@@ -172,7 +172,7 @@ def _gelu_and_slope(x: Array) -> tuple[Array, Array]:
 
 
 @linearizer(gelu)
-def _gelu(x: Array) -> Array:
+def _gelu(x: Array) -> Linearized:
     single = in_single(x)
     out, slope = by_pieces(_gelu_and_slope, single)
     return (out if single is x else gelu(x)), lambda t: linear.scale(t, slope)
@@ -230,7 +230,7 @@ def _softmax_along(x: Array, axis: int) -> Array:
 
 
 @linearizer(softmax)
-def _softmax(x: Array, axis: int = -1) -> Array:
+def _softmax(x: Array, axis: int = -1) -> Linearized:
     p = softmax(x, axis)
     from_end = axis if axis < 0 else axis - x.ndim
     return p, lambda t: tangent_of_softmax(t, p, from_end)

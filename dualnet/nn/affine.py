@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from dualnet.backends.host import are_of_host
-from dualnet.backends.overridable import matmul
+from dualnet.backends.overridable import as_rows, matmul
 from dualnet.core import linear
 from dualnet.core.dual import Dual, Level, primitive
 from dualnet.core.engine import register, take_apart, with_tangent
@@ -54,11 +53,6 @@ _BIAS_MAPS = (
     lambda t, out, y, b: linear.stretch(t, out.shape),
 )
 register(add_bias, _evaluate_bias, _BIAS_MAPS, leading=2)
-
-
-def as_rows(x: Array) -> Array:
-    """Return x `(..., n)` as a matrix, so that a product with it is one and not a stack of many."""
-    return x if x.ndim == 2 else np.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
 _MAPS = (

@@ -116,8 +116,9 @@ def mixer_block(*, tokens: int, channels: int, groups: int) -> Sequential:
 
     It mixes tokens, then channels, then maps groups of channels; a residual and a ReLU follow.
 
-    Every linear layer stands between two layer norms without gain and bias, which are over the
-    channels of a token, also before and after tokens are mixed; those of groups are over one group.
+    Every linear layer stands between two layer norms without gain and bias.  They are over the
+    channels of a token, those around the mixing of tokens too; those around the grouped map are
+    over one group.
 
     Args:
         tokens: P.

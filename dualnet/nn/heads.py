@@ -89,18 +89,18 @@ def with_local_heads(
 
 @dataclass(frozen=True)
 class LocalHead(Layer):
-    """Passes x on unchanged, and makes a linear readout beside it that only a tap gets to see.
+    """Passes x on unchanged, and makes a linear read-out beside it that only a tap gets to see.
 
-    The readout is the child `linear`, from x averaged over all axes between batch and channels, or
+    The read-out is the child `linear`, from x averaged over all axes between batch and channels, or
     from all of x, to `(N, features)`.  A learning rule with local losses taps its path; to other
     rules it has no derivative, because it is no part of the result.  For greedy rules a head stands
     where a block ends, not on one of the ways through a `Residual`.
 
     Args:
-        features: how many numbers the readout has, for example the classes.
+        features: how many numbers the read-out has, for example the classes.
         groups: G, runs of neighboring channels; forward gradients may have a replica of the loss
             for each and for each token, see `replicated`.  Divides the channels.
-        weights: how the readout's weights start, a name in `initial.INITIALIZERS`.
+        weights: how the read-out's weights start, a name in `initial.INITIALIZERS`.
         reads: `average` over tokens or pixels, or `all`: x as one long row.  Then there is one loss
             and no replica of it, and groups must be 1.
         norm: whether the channels of each group of each token are normalized before they are read,
@@ -172,12 +172,12 @@ class LocalHead(Layer):
         return x, {name: new_state}
 
     def replicas(self, params: Tree, x: Array, loss: Loss) -> Array:
-        """Return the replicas of a loss of the readout, outside the network.
+        """Return the replicas of a loss of the read-out, outside the network.
 
         Args:
             params: of the head.
             x: what comes into the head, `(N, *T, C)`.
-            loss: of readouts, `(N, features)` to `(N,)`, as in `replicated`.
+            loss: of read-outs, `(N, features)` to `(N,)`, as in `replicated`.
 
         Returns:
             `(N, P, groups)`, for each of the P tokens and each group of channels; `(N, 1, 1)` for a

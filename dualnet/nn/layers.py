@@ -7,10 +7,10 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from dualnet.backends.overridable import matmul
+from dualnet.backends.overridable import as_rows, matmul
 from dualnet.core.transforms import stop_gradient
 from dualnet.errors import UsageError
-from dualnet.nn.affine import affine, as_rows
+from dualnet.nn.affine import affine
 from dualnet.nn.context import Context
 from dualnet.nn.initial import initial, initial_bias, require_initializer
 from dualnet.nn.network import Layer

@@ -17,7 +17,7 @@ from dualnet.core.dual import primitive
 from dualnet.core.engine import linearizer
 from dualnet.errors import UsageError
 from dualnet.options import Options
-from dualnet.types import Array
+from dualnet.types import Array, Linearized
 
 _UNSIGNED = {
     np.dtype(f"{order}{kind}{size}"): f"{order}u{size}"
@@ -154,7 +154,7 @@ def _losses_and_errors(logits: Array, labels: Array) -> tuple[Array, Array]:
 
 
 @linearizer(softmax_cross_entropy)
-def _softmax_cross_entropy(logits: Array, labels: Array) -> Array:
+def _softmax_cross_entropy(logits: Array, labels: Array) -> Linearized:
     _require_labels(logits, labels)
     out, error = _losses_and_errors(logits, labels)
     return out, lambda t: linear.sum(linear.scale(t, error), (-1,))
@@ -195,7 +195,7 @@ def _squared_error_parts(outputs: Array, targets: Array) -> tuple[Array, Array, 
 
 
 @linearizer(mean_squared_error)
-def _mean_squared_error(outputs: Array, targets: Array) -> Array:
+def _mean_squared_error(outputs: Array, targets: Array) -> Linearized:
     out, difference, axes = _squared_error_parts(outputs, targets)
     factor = difference * (2.0 * outputs.shape[0] / outputs.size)
     return out, (

@@ -32,7 +32,7 @@ from dualnet.nn.scaling import scaled
 from dualnet.options import is_int, make_tuples, require_count
 from dualnet.random import Key
 from dualnet.tree import Tree
-from dualnet.types import Array, Axes, Shape, Tangent
+from dualnet.types import Array, Axes, Linearized, Shape, Tangent
 
 # --- the primitive ---------------------------------------------------------------------------
 
@@ -62,7 +62,7 @@ def normalize(x: Array, axes: Sequence[int], epsilon: float = 1e-5) -> Array:
 
 
 @linearizer(normalize)
-def _normalize(x: Array, axes: Sequence[int], epsilon: float = 1e-5) -> Array:
+def _normalize(x: Array, axes: Sequence[int], epsilon: float = 1e-5) -> Linearized:
     axes = _checked(axes, x)
     if not is_constant(x):  # an outer transform differentiates s by x too
         y = normalize(x, axes, epsilon)
@@ -83,7 +83,7 @@ def _normalize_by(x: Array, mean: Array, variance: Array, axes: Axes, epsilon: f
 
 
 @linearizer(_normalize_by)
-def _(x: Array, mean: Array, variance: Array, axes: Axes, epsilon: float) -> Array:
+def _(x: Array, mean: Array, variance: Array, axes: Axes, epsilon: float) -> Linearized:
     if not is_constant(x):
         return _normalize(x, axes, epsilon)
     y, s = kernels.normalized_by(x, mean, variance, axes, epsilon)
@@ -120,7 +120,7 @@ def _fused(t: Array, y: Array, s: Array, axes: Axes) -> Array:
 
 
 @linearizer(_fused)
-def _(t: Array, y: Array, s: Array, axes: Axes) -> Array:
+def _(t: Array, y: Array, s: Array, axes: Axes) -> Linearized:
     mean, slope = (np.mean(part, axis=axes, keepdims=True) for part in (t, y * t))
 
     def by_y(v: Array) -> Array:

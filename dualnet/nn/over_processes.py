@@ -15,7 +15,7 @@ from dualnet.backends.processes import Processes
 from dualnet.core.dual import primal_of, primitive
 from dualnet.core.engine import linearizer
 from dualnet.core.linear import LinearMap
-from dualnet.types import Array, Shape, Tangent
+from dualnet.types import Array, Linearized, Shape, Tangent
 
 
 @primitive
@@ -48,7 +48,7 @@ def _(ct: Tangent, _shape: Shape, processes: Processes) -> Tangent:
 
 
 @linearizer(sum_over_processes)
-def _(x: Array, processes: Processes) -> Array:
+def _(x: Array, processes: Processes) -> Linearized:
     return sum_over_processes(x, processes), lambda t: sum_of_tangent(t, processes)
 
 

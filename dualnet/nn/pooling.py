@@ -19,7 +19,7 @@ from dualnet.nn.network import Layer
 from dualnet.options import make_tuples
 from dualnet.random import Key
 from dualnet.tree import Tree
-from dualnet.types import Array, Shape
+from dualnet.types import Array, Linearized, Shape
 
 
 def max_pool(
@@ -76,7 +76,7 @@ def _largest(x: Array, geometry: Geometry) -> Array:
 
 
 @linearizer(_largest)
-def _(x: Array, geometry: Geometry) -> Array:
+def _(x: Array, geometry: Geometry) -> Linearized:
     """The tangent of the largest entry is a weighted sum of the window's tangents, of weight 1
     for the largest, or 1/n for each of n that tie."""
     out = _largest(x, geometry)

@@ -207,7 +207,7 @@ OPTION_HELP = {
     "varying:MAX, angle:DEG, orthogonal-angle:DEG; :unit behind any of them for length 1 (of "
     "activities: rademacher, the default there, or normal)",
     "independent": "each example has directions of its own",
-    "perturb": "where activities are perturbed: before or after the non-linearity",
+    "perturb": "where activities are perturbed: before or after the activation function",
     "batch_loss": "before a batch norm, directions answer to the batch's total loss (unbiased) or "
     "to the example's own (less variance)",
     "guess": "where the guess comes from: fdfa, dfa or last (the last estimate)",

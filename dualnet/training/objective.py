@@ -68,7 +68,7 @@ class StepNumbers(NamedTuple):
 class Objective(Protocol):
     """See the head of this file.
 
-    A readout is what the objective learns beside the network: a tree of its parameters and of its
+    A read-out is what the objective learns beside the network: a tree of its parameters and of its
     optimizer's state, {} if it learns nothing.
 
     Attributes:
@@ -107,13 +107,13 @@ class Objective(Protocol):
         ...
 
     def init_readout(self, key: Key, trained: TrainedNetwork, x: Array, classes: int) -> Tree:
-        """Return the readout before the first step; x `(1, *in_shape)` is an input."""
+        """Return the read-out before the first step; x `(1, *in_shape)` is an input."""
         ...
 
     def learn_readout(
         self, readout: Tree, trained: TrainedNetwork, x: Array, labels: Array, now: StepNumbers
     ) -> tuple[Tree, Any]:
-        """Update the readout on the inputs of a step.
+        """Update the read-out on the inputs of a step.
 
         Args:
             readout: as `init_readout` or the last step returned it.
@@ -122,7 +122,7 @@ class Objective(Protocol):
             now: factor of the readout's own learning rate, and number of the step.
 
         Returns:
-            The new readout; and how many of x the old one classified correctly, None if the
+            The new read-out; and how many of x the old one classified correctly, None if the
             network's own outputs are the answer.
         """
         ...

@@ -3,7 +3,7 @@
 | file | what |
 | --- | --- |
 | `network.json` | the layers, how examples become numbers, the classes, versions |
-| `checkpoint.npz` | arrays only: parameters, the network's state, the objective's readout |
+| `checkpoint.npz` | arrays only: parameters, the network's state, the objective's read-out |
 
 Nothing else is needed to predict, neither the data set nor the settings of the run.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 
@@ -99,12 +98,7 @@ class ActivityDirections:
         if self.k_of_all is None:
             return [cut.directions for cut in cuts]
         draw = replace(self, k=self.k_of_all, first=0).drawer(shard)
-        visits: Counter[str] = Counter()
-        stacks = []
-        for cut in cuts:
-            visits[cut.path] += 1
-            stacks.append(draw(cut.path, visits[cut.path], cut.activity, cut.slope))
-        return stacks
+        return [draw(cut.path, cut.visit, cut.activity, cut.slope) for cut in cuts]
 
     def own(self, c: Array) -> Array:
         """Return the coefficients of these directions `(k, n)`, given those of all.

@@ -189,7 +189,7 @@ class SharedDirections:
         that answer to the whole loss.  So the inner products for its coefficients are over these.
 
         Args:
-            d: the derivatives of the loss along the independent directions, `(k, groups)`.
+            d: the derivatives of the loss along the directions as drawn, `(k, groups)`.
             aggregate: what is made of the derivatives along the mixed ones.
             loss: which loss.
         """
@@ -249,26 +249,24 @@ class SharedDirections:
         groups = self.answers.groups[loss]
         shape = (1 if groups == 1 else 1 + groups, self.k, self.k)
         result = np.zeros_like(tree.leaves(self.params)[0], np.float64, shape=shape)
-        for (a, b), rows in zip(self.bounds, self.chunks(), strict=True):
-            for (c, d), columns in zip(self.bounds, self.chunks(), strict=True):
-                if c > a:
+        answers = [self.answers.at(path) for path, _ in tree.items(self.params)]
+        for (top, bottom), rows in zip(self.bounds, self.chunks(), strict=True):
+            for (left, right), columns in zip(self.bounds, self.chunks(), strict=True):
+                if left > top:
                     continue
-                own = [
-                    (t, u, axis)
-                    for (path, t), u in zip(tree.items(rows), tree.leaves(columns), strict=True)
-                    for of_loss, axis in (self.answers.at(path),)
-                    if of_loss == loss
-                ]
-                result[0, a:b, c:d] = sum(
-                    inner_products(t, u) for t, u, axis in own if axis is None
+                leaves = zip(answers, tree.leaves(rows), tree.leaves(columns), strict=True)
+                own = [(a.axis, t, u) for a, t, u in leaves if a.loss == loss]
+                result[0, top:bottom, left:right] = sum(
+                    inner_products(t, u) for axis, t, u in own if axis is None
                 )
                 if groups > 1:
-                    result[1:, a:b, c:d] = sum(
+                    result[1:, top:bottom, left:right] = sum(
                         inner_products_of_parts(t, u, axis, groups)
-                        for t, u, axis in own
+                        for axis, t, u in own
                         if axis is not None
                     )
-                result[:, c:d, a:b] = np.swapaxes(result[:, a:b, c:d], 1, 2)
+                block = result[:, top:bottom, left:right]
+                result[:, left:right, top:bottom] = np.swapaxes(block, 1, 2)
         return result
 
 
