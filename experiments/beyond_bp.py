@@ -22,7 +22,8 @@ NETWORKS = {"mnist": MLP, "fashion-mnist": MLP, "cifar10": CNN}
 COMMON = "--batch-size 128 --optimizer adam --schedule cosine"
 _RATES = ("2e-4", "5e-4", "1e-3", "2e-3", "3e-3", "5e-3")
 TRIALS: dict[str, tuple[str, ...]] = {
-    **{rule: tuple(f"--lr {lr}" for lr in _RATES) for rule in ("bp", "fdfa", "dkp", "dfa")},
+    **{rule: tuple(f"--lr {lr}" for lr in _RATES) for rule in ("bp", "dkp", "dfa")},
+    "fdfa": tuple(f"--lr {lr} --tangents {k}" for lr in _RATES[1:4] for k in (1, 4)),
     "fg-a-cv": tuple(
         f"--lr {lr} --shrink {shrink}" for lr in _RATES[1:4] for shrink in ("0.1", "0.3")
     ),
@@ -42,7 +43,7 @@ def measure(row: Settings, form: Form) -> list[dict[str, Any]]:
     """Return for each seed what the rule has reached, the `best` trial, and all of the `trials`."""
     dataset, rule = row["dataset"], row["rule"]
     flags = f"--dataset {dataset} {NETWORKS[dataset]} {COMMON} --rule {rule}"
-    if rule in ("fdfa", "fg-a-cv"):
+    if rule == "fg-a-cv":
         flags += " --sampler normal"
     held_out = 16 if form.quick else HELD_OUT
     trials = {}
