@@ -1,7 +1,8 @@
 """Chains of convolutions, pools and linear layers, written as the papers write them.
 
     [FDFA]  CNN("15C5-P2-40C5-P2-128"), the paper's; 98,768 parameters on MNIST
-            CNN("15C5-40C5-P2-128", batch_norm=True), that of the published code; 529,214 parameters
+            CNN("15C5-40C5-P2-128", batch_norm=True, weights="torch"), that of the published code;
+            529,214 parameters
     [BAY]   CNN4(); 1,171,274 parameters
 
 [DKH] has the last network too.  Neither paper says where its two pools are, and whether images are
@@ -21,6 +22,7 @@ from dataclasses import KW_ONLY, dataclass
 from dualnet.errors import UsageError
 from dualnet.naming import shortened
 from dualnet.nn import (
+    INITIALIZERS,
     Activation,
     BatchNorm,
     Conv2d,
@@ -31,7 +33,7 @@ from dualnet.nn import (
     Sequential,
     relu,
 )
-from dualnet.options import Options, require_depth
+from dualnet.options import Options, require_choice, require_depth
 from dualnet.types import Shape
 
 _NUMBER = r"[1-9]\d{0,17}"
@@ -47,11 +49,14 @@ class CNN(Options):
             and no padding, `P2` is a max pool over 2 by 2 pixels, and `128` is a hidden linear
             layer of 128 units.  Linear layers come last.  The output layer is not written.
         batch_norm: whether there is a batch norm between each hidden layer and its ReLU.
+        weights: how weights start, a name in `dualnet.nn.INITIALIZERS`: `kaiming`, as [FDFA] say,
+            or `torch`, as PyTorch starts them, and with it their code.
 
     The network maps images `(N, H, W, C)` to outputs `(N, classes)`.
 
     Raises:
-        UsageError: `plan` is not written so; `init` of the network gets images that are too small.
+        UsageError: `plan` is not written so; `weights` is no such name; `init` of the network gets
+            images that are too small.
 
     Source: Bacho and Chu, "Low-Variance Forward Gradients using Direct Feedback Alignment and
     Momentum".
@@ -67,6 +72,7 @@ class CNN(Options):
     plan: str = "15C5-P2-40C5-P2-128"
     _: KW_ONLY
     batch_norm: bool = False
+    weights: str = "kaiming"
 
     def __post_init__(self) -> None:
         items = self.plan.split("-") if self.plan else []
@@ -77,6 +83,7 @@ class CNN(Options):
                 f"15C5-P2-40C5-P2-128, got {shortened(repr(self.plan), 60)}"
             )
         require_depth("cnn", "number of layers in plan", len(items))
+        require_choice("cnn", "weights", self.weights, INITIALIZERS)
 
     def network(self, in_shape: Shape, classes: int) -> Sequential:
         """Build the layers for examples of shape `in_shape` and `classes` outputs."""
@@ -88,12 +95,13 @@ class CNN(Options):
             if match["pool"]:
                 images.append((f"pool{i}", MaxPool(int(match["pool"]))))
             elif match["filters"]:
-                images.append((f"conv{i}", Conv2d(int(match["filters"]), int(match["kernel"]))))
+                filters, kernel = int(match["filters"]), int(match["kernel"])
+                images.append((f"conv{i}", Conv2d(filters, kernel, weights=self.weights)))
                 images += self._norm_and_relu(i)
             else:
-                features.append((f"hidden{i}", Linear(int(item))))
+                features.append((f"hidden{i}", Linear(int(item), weights=self.weights)))
                 features += self._norm_and_relu(i)
-        return Sequential((*images, *features, ("output", Linear(classes))))
+        return Sequential((*images, *features, ("output", Linear(classes, weights=self.weights))))
 
     def _norm_and_relu(self, i: int) -> list[tuple[str, Layer]]:
         """Return the layers that follow hidden layer i."""
