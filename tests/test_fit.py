@@ -243,6 +243,43 @@ def test_a_network_that_was_saved_is_not_trained_over(elsewhere, rng):
     np.testing.assert_array_equal(load_run("kept").outputs(examples[0]), run.outputs(examples[0]))
 
 
+def test_a_network_is_not_saved_over_a_run(elsewhere, rng):
+    examples = flowers(rng)
+    # A run whose network cannot be written as text has no network.json.
+    network = nn.Sequential({"f": nn.Activation(lambda x: x), "out": nn.Linear(3)})
+    fit(network, examples, rule="bp", run_dir="run", **FEW)
+    kept = {file: file.read_bytes() for file in Path("run").iterdir()}
+    small = fit(SMALL, examples, **FEW)
+    with pytest.raises(UsageError, match="save: run holds a run already; choose another folder"):
+        small.save("run")
+    assert kept == {file: file.read_bytes() for file in Path("run").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        (
+            "seeds.json",
+            "runs of several seeds already; go on with them by dualnet train --resume w",
+        ),
+        ("rates.json", "a search for a learning rate already; choose another folder"),
+        ("checkpoint.npz", "a network already; choose another folder"),
+    ],
+)
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_something_else_has_is_not_used(file, words, resume, elsewhere, rng):
+    examples = flowers(rng)
+    small = fit(SMALL, examples, **FEW)
+    Path("w").mkdir()
+    Path("w", file).write_text("{}")
+    with pytest.raises(UsageError, match=f"save: w holds {words.partition(';')[0]}"):
+        small.save("w")
+    if (file, resume) != ("checkpoint.npz", True):  # of which it says that no run is there
+        with pytest.raises(UsageError, match=f"run_dir='w' holds {words}"):
+            fit(SMALL, examples, run_dir="w", resume=resume, **FEW)
+    assert Path("w", file).read_text() == "{}"
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"network": ' + "[" * 600 + "]" * 600 + "}"])
 def test_files_that_are_nested_deeply_are_damaged(text, elsewhere, rng):
     fit(SMALL, flowers(rng), run_dir="run", **FEW)
@@ -356,6 +393,43 @@ def test_an_own_function_is_never_taken_for_ours(rng, tmp_path):
         load_run(tmp_path)
 
 
+@pytest.mark.parametrize("own", [Doubled, "x", [nn.Linear(3)], ["Doubled"], 3])
+def test_own_parts_are_a_list_of_classes_and_functions(own, rng, tmp_path):
+    fit(SMALL, flowers(rng), rule="bp", **FEW).save(tmp_path)
+    with pytest.raises(UsageError, match="load_run: own: expected a list of classes of layers and"):
+        load_run(tmp_path, own=own)
+
+
+def test_a_network_that_was_saved_has_no_best_one(rng, tmp_path):
+    fit(SMALL, flowers(rng), rule="bp", **FEW).save(tmp_path)
+    with pytest.raises(UsageError, match=r"load_run: best: .* one network alone \(no best\.npz\);"):
+        load_run(tmp_path, best=True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "dtype"),
+    [
+        (np.array([3, -5, 7], np.int8), np.int64),
+        (np.array([3, 5, 7], np.uint64), np.int64),
+        (np.array([12, 2**63 + 7, 2**63 + 8], np.uint64), np.uint64),
+        (np.array([2**53, 2**53 + 1, 2**64 - 1], np.uint64), np.uint64),
+    ],
+)
+def test_labels_are_kept_exactly(labels, dtype, rng, tmp_path):
+    x, y = flowers(rng, kinds=labels)
+    run = fit("mlp", (x, y), rule="bp", lr=0.1, epochs=20, batch_size=16, quiet=True)
+    run.save(tmp_path)
+    for one in (run, load_run(tmp_path)):
+        found = one.predict(x)
+        assert found.dtype == dtype and one.labels.tolist() == sorted(labels.tolist())
+        assert (found == y).mean() == one.evaluate((x, y)).accuracy > 0.9
+    few = slice(1, None, 3)  # a class alone, in the dtype that it has then
+    assert run.evaluate((x[few], y[few])).accuracy == (run.predict(x[few]) == y[few]).mean()
+    small = y < 2**62  # these are in int64
+    if dtype == np.uint64 and small.any():
+        assert run.evaluate((x[small], y[small])).accuracy == (found == y)[small].mean()
+
+
 def test_what_cannot_be_written_is_refused(rng, tmp_path):
     network = nn.Sequential((("own", nn.Activation(lambda x: x)), ("out", nn.Linear(3))))
     run = fit(network, flowers(rng), rule="bp", **FEW)
@@ -374,6 +448,8 @@ def test_what_cannot_be_written_is_refused(rng, tmp_path):
         ),
         (lambda d: d["network"].update(fields={"x": 1}), "layer Sequential"),
         (lambda d: d.update(network=3), "expected a layer"),
+        (lambda d: d.update(classes=["rose"] * 3), "its classes cannot be ..rose', 'rose"),
+        (lambda d: d.update(labels=[-1, 3, 2**63]), "network.json is damaged: "),
         (lambda d: d["preparation"].pop("mean"), "network.json is damaged: it has no 'mean'"),
         (lambda d: d["network"]["fields"]["layers"][1][1]["fields"].update(features=9), "expected"),
     ],

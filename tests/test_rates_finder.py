@@ -139,6 +139,10 @@ def test_the_command_prints_a_table_and_writes_both(ask):
     assert why.startswith("take --lr 0.01: ") and where == "folder        found"
     written = json.loads(Path("found/rates.json").read_text())
     assert written["lr"] == 0.01 and written["settings"]["rule"] == "bp"
+    for flags in (["--rates", "1e-4", "1e-2"], []):  # neither a search nor a run replaces it
+        code, _, err = ask(*FLAGS, *flags, "--run-dir", "found")
+        assert code == 2 and "--run-dir found holds a search for a learning rate already" in err
+    assert json.loads(Path("found/rates.json").read_text()) == written
     code, out, _ = ask(*FLAGS, "--rates", "1e-4", "1e-2", "--rate-steps", 2, "--json")
     assert code == 0 and json.loads(out)["steps"] == 2
 

@@ -10,7 +10,7 @@ from dualnet.training.assemble import OPEN_TABLES
 from dualnet.training.flags import WHAT_TO_LEARN
 from dualnet.training.parser import Parser
 from dualnet.training.plugins import load_plugins, own_parts
-from dualnet.training.run_folder import BEST, NETWORK, RunFolder
+from dualnet.training.run_folder import NETWORK, RunFolder
 from dualnet.training.trained import Trained, load_run
 
 
@@ -73,9 +73,5 @@ def network_in(folder: RunFolder, args: Any) -> Trained:
         raise UsageError(
             f"{folder.path}: expected the folder of a run, got one without {NETWORK}; no epoch was "
             "finished there, or it is of an earlier version"
-        )
-    if args.best and not folder.holds(BEST):
-        raise UsageError(
-            f"--best: {folder.path} has one network alone (no {BEST}); leave --best out"
         )
     return load_run(folder.path, own=own_parts(), backend=args.backend, best=args.best)

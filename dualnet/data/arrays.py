@@ -189,8 +189,8 @@ def _targets(name: str, given: Any, examples: int) -> tuple[np.ndarray, np.ndarr
     if y.dtype.kind == "O" and not all(isinstance(label, str) for label in y):
         raise UsageError(f"data: {name}: expected numbers or strings, got {_words(y)}")
     labels, numbers = np.unique(y.astype(str) if y.dtype.kind == "O" else y, return_inverse=True)
-    if labels.dtype.kind in "iu" and labels.dtype != np.uint64:
-        labels = labels.astype(np.int64)
+    if labels.dtype.kind in "iu" and labels[-1] <= np.iinfo(np.int64).max:
+        labels = labels.astype(np.int64)  # others stay in uint64
     return labels, numbers.astype(np.int64).reshape(examples)
 
 
@@ -220,7 +220,8 @@ def _renumbered(
             f"data: {name}: expected the classes that were trained on, {labels.tolist()[0]!r} to "
             f"{labels.tolist()[-1]!r}, got {unknown[0]!r}"
         )
-    return np.searchsorted(labels, found)[y]
+    # Of two dtypes of whole numbers, NumPy would make float64, in which large ones are merged.
+    return np.searchsorted(labels, found.astype(labels.dtype))[y]
 
 
 def _array(name: str, given: Any) -> np.ndarray:

@@ -128,7 +128,10 @@ def _targets(labels: Any, classes: Any, outputs: Any) -> dict[str, Any]:
     """Return what targets are called, or how many real ones an example has."""
     _require("labels", labels, isinstance(labels, list) and len({*map(type, labels)}) <= 1)
     _require("classes", classes, isinstance(classes, list) and {*map(type, classes)} <= {str})
-    names = np.asarray(labels) if labels else np.zeros(0, np.int64)
+    _require("classes", classes, len(set(classes)) == len(classes))
+    # NumPy would take whole numbers of which some are too large for int64 for float64.
+    large = {*map(type, labels)} == {int} and max(labels) > np.iinfo(np.int64).max
+    names = np.asarray(labels, np.uint64 if large else None) if labels else np.zeros(0, np.int64)
     plain = names.dtype.kind in "biuU" and len(np.unique(names)) == len(labels)
     _require("labels", labels, plain and len(labels) == len(classes))
     if outputs is None:

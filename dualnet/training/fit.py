@@ -25,7 +25,7 @@ from dualnet.training.memory import out_of_memory_explained, require_memory
 from dualnet.training.objective import OBJECTIVES
 from dualnet.training.resolve import resolve
 from dualnet.training.run import Callback, run
-from dualnet.training.run_folder import RunFolder
+from dualnet.training.run_folder import NETWORK, RunFolder
 from dualnet.training.settings import AUTO, Settings, build
 from dualnet.training.shared_run import first_goes_ahead, processes_called
 from dualnet.training.trained import FittedNetwork
@@ -206,7 +206,8 @@ def _holds_the_same_run(folder: RunFolder | None, chosen: Settings) -> bool:
         raise UsageError("fit: resume: expected run_dir with it, the folder of the run; got none")
     if not folder.has_begun():
         if folder.holds("config.json"):  # of a run that was killed before its first checkpoint
-            folder.remove("config.json")
+            for name in filter(folder.holds, (NETWORK, "config.json")):
+                folder.remove(name)
         return False
     # As JSON has them: there a tuple is a list.
     before, now = (json.loads(json.dumps(one.as_json())) for one in (folder.settings(), chosen))

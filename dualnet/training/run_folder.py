@@ -47,7 +47,7 @@ from dualnet.console import say
 from dualnet.errors import DataError, UsageError
 from dualnet.files import make_names_durable, sweep, write_file
 from dualnet.locks import FolderLock
-from dualnet.naming import assigned, resumed
+from dualnet.naming import assigned, command_line_calls, resumed
 from dualnet.options import of_kind
 from dualnet.training.bad_files import damaged
 from dualnet.training.checkpoint import read_checkpoint, write_checkpoint
@@ -69,6 +69,16 @@ WHERE: dict[str, tuple[str, Any]] = {
     "checkpoint_every": ("str", USUAL_INTERVAL),
 }
 """What a folder remembers beside settings → what it holds, and what it is if nothing was said."""
+
+_RUN, _RUNS = "a run", "runs of several seeds"
+_HELD = {
+    "config.json": _RUN,
+    "seeds.json": _RUNS,
+    "rates.json": "a search for a learning rate",
+    NETWORK: "a network",
+    CHECKPOINT: "a network",
+}
+"""A file that says that a folder is used → what is in such a folder."""
 
 _NEW_RUN = "start the run anew"
 _START_ANEW = "start the run anew in another folder"
@@ -191,23 +201,28 @@ class RunFolder:
             raise damaged(file, "it holds a seed twice", remedy)
         return seeds
 
-    def require_unused(self) -> None:
-        """Raise a UsageError if the folder holds a run already, or cannot be read."""
+    def held(self) -> str | None:
+        """Return what the folder holds that nothing may replace; None for nothing.
+
+        Raises:
+            UsageError: the folder cannot be read.
+        """
         with self._errors_named():
-            for name, what, them in (
-                ("config.json", "a run", "it"),
-                ("seeds.json", "runs of several seeds", "them"),
-            ):
-                if (self.path / name).exists():
-                    raise UsageError(
-                        f"{assigned('run_dir', self.path)} holds {what} already; go on with "
-                        f"{them} by {resumed(self.path)}, or choose another folder"
-                    )
-            if (self.path / CHECKPOINT).exists():
-                raise UsageError(
-                    f"{assigned('run_dir', self.path)} holds a network already; choose another "
-                    "folder"
-                )
+            return next((what for name, what in _HELD.items() if (self.path / name).exists()), None)
+
+    def require_unused(self) -> None:
+        """Raise a UsageError if the folder holds a run or the like already, or cannot be read."""
+        if (held := self.held()) is None:
+            return
+        go_on = ""
+        if held == _RUN:
+            go_on = f"go on with it by {resumed(self.path)}, or "
+        if held == _RUNS:  # which only the command line goes on with
+            command = "" if command_line_calls() else "dualnet train "
+            go_on = f"go on with them by {command}--resume {self.path}, or "
+        raise UsageError(
+            f"{assigned('run_dir', self.path)} holds {held} already; {go_on}choose another folder"
+        )
 
     def has_begun(self) -> bool:
         """Whether a run was made here, so that it goes on from its checkpoint.

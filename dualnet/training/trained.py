@@ -23,6 +23,7 @@ from dualnet.backends import Backend
 from dualnet.data import ArrayDataset, Dataset, Preparation
 from dualnet.data.arrays import inputs_like, targets_like
 from dualnet.errors import BackendError, DivergedError, UsageError
+from dualnet.naming import named
 from dualnet.nn import Layer, softmax
 from dualnet.nn.written import written_network
 from dualnet.random import Key
@@ -90,7 +91,8 @@ class Trained:
             x: examples `(n, ...)`, as those that were trained on.
 
         Returns:
-            `(n,)`, of the dtype of the training targets; for real targets `(n, outputs)`.
+            `(n,)`, whole numbers in int64 (in uint64 where int64 has no room for one of them),
+            booleans or strings; for real targets `(n, outputs)` in the dtype of the network.
 
         Raises:
             UsageError: the examples are not of the shape or kind that was trained on.
@@ -173,16 +175,14 @@ class Trained:
         """Write the network into a folder, which is made if it is not there.
 
         Raises:
-            UsageError: the folder holds a network already or cannot be written to, or a layer
-                cannot be written as text.
+            UsageError: the folder holds a network or a run already or cannot be written to, or a
+                layer cannot be written as text.
         """
         description = self.description
         kept = RunFolder(folder)
         with kept.claimed():
-            if kept.holds(NETWORK):
-                raise UsageError(
-                    f"save: {kept.path} holds a network already; choose another folder"
-                )
+            if (held := kept.held()) is not None:
+                raise UsageError(f"save: {kept.path} holds {held} already; choose another folder")
             on_host = tree.map(self.backend.to_host, self._trees)
             kept.write_checkpoint(on_host)
             kept.write_json(NETWORK, description)
@@ -298,6 +298,17 @@ def _parts(n: int, at_once: int) -> Iterator[slice]:
         yield slice(start, start + at_once)
 
 
+def _require_own(own: Any) -> None:
+    """Raise a UsageError unless `own` of `load_run` is what it says."""
+    if not isinstance(own, (list, tuple)) or not all(
+        callable(one) and isinstance(getattr(one, "__name__", None), str) for one in own
+    ):
+        raise UsageError(
+            "load_run: own: expected a list of classes of layers and of functions, as in "
+            f"own=[MyLayer, my_function], got {in_message(repr(own))}"
+        )
+
+
 def load_run(
     folder: str | Path, own: Sequence[Any] = (), backend: str = "numpy", best: bool = False
 ) -> Trained:
@@ -305,13 +316,14 @@ def load_run(
 
     Args:
         folder: the folder.
-        own: the classes of layers, and functions of activations, that are not dualnet's own.
+        own: a list of the classes of layers, and functions of activations, that are not dualnet's.
         backend: the name of the backend that predicts.
         best: whether it is the network after the epoch of the lowest test loss, and not the last
             one; the folder of a run has both.
 
     Raises:
-        UsageError: there is no network, or it has layers that are neither dualnet's nor `own`.
+        UsageError: there is no network, or it has layers that are neither dualnet's nor `own`,
+            which is something else; or there is no `best` one.
         DataError: a file is damaged, or does not fit the other.
         BackendError: the network takes more memory than there is, or the backend cannot be used.
 
@@ -323,10 +335,16 @@ def load_run(
         >>> bool((again.outputs(x) == run.outputs(x)).all())
         True
     """
+    _require_own(own)
     kept = RunFolder(folder)
     file = kept.path / NETWORK
     if (data := read_json(file, finite=False)) is None:
         raise UsageError(f"load_run: {in_message(folder)}: no network there (no {NETWORK})")
+    if best and not kept.holds(BEST):
+        raise UsageError(
+            f"{named('best', 'load_run')}: {in_message(folder)} has one network alone (no {BEST}); "
+            f"leave {named('best')} out"
+        )
     found = described(file, data, own)
     runs_on, preparation, dtype = backends.get(backend), found["preparation"], found["dtype"]
     name = BEST if best else CHECKPOINT
