@@ -494,6 +494,50 @@ def test_scores_by_hand():
 
 
 @pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda d: {"train_labels": d.train_labels[:9]},
+            r"train_labels: expected int\(32,\), one ",
+        ),
+        (lambda d: {"test_labels": np.tile(d.test_labels, 2)}, r"test_labels: expected int\(16,\)"),
+        (
+            lambda d: {"train_labels": d.train_labels + 1},
+            "train_labels: expected 0 to 9, .* 1 to 10",
+        ),
+        (lambda d: {"test_labels": d.test_labels - 1}, "test_labels: expected 0 to 9, .* -1 to "),
+        (lambda d: {"train_labels": d.train_labels.tolist()}, "train_labels: expected an array"),
+        (
+            lambda d: {"train_images": d.train_images * 15},
+            "train_images: expected pixels from 0 to",
+        ),
+        (
+            lambda d: {"test_images": d.test_images * 15},
+            "test_images: expected pixels from 0 to 16",
+        ),
+        (lambda d: {"test_images": d.test_images[:, 1:]}, r"expected one or more \('N', 8, 8, 1\)"),
+        (
+            lambda d: {"train_images": d.train_images / 16},
+            r"expected uint8\('N', 8, 8, 1\), got fl",
+        ),
+        (lambda d: {"white": 256}, "white: expected a whole number from 1 to 255, got 256"),
+        (lambda d: {"white": None}, r"train_images: expected floats\('N', 8, 8, 1\), got uint8"),
+        (lambda d: {"classes": ("a", *d.classes[1:-1], "a")}, "classes: .*, got 'a' twice"),
+        (lambda d: {"classes": d.classes[:-1]}, "train_labels: expected 0 to 8, "),
+        (lambda d: {"classes": ()}, "train_labels: expected float"),
+    ],
+)
+def test_a_data_set_must_fit_together(change, said):
+    digits = data.load("digits", limit_train=32, limit_test=16)
+    changed = replace(digits, **change(digits))
+    with pytest.raises(UsageError, match=f"fit: examples: .*{said}"):
+        fit(SMALL, changed, **FEW)
+    if "test" in said:
+        with pytest.raises(UsageError, match=f"evaluate: .*{said}"):
+            fit(SMALL, digits, **FEW).evaluate(changed)
+
+
+@pytest.mark.parametrize(
     ("examples", "words"),
     [
         (lambda x, y: x, r"expected the name of a data set, a data set, or \(inputs, targets\) or"),

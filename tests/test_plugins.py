@@ -197,6 +197,8 @@ def test_a_data_set_of_ones_own_trains(ask):
         ("(300, 8, 8, 1)", "(300, 7, 8, 1)"),
         ("integers(0, 2, 300)", "integers(0, 3, 300)"),
         ("labels[:200])", "labels[:199])"),
+        ("(images[:200], labels[:200])", "(images[:0], labels[:0])"),
+        ("(images[200:], labels[200:])", "(images[:0], labels[:0])"),
     ],
 )
 def test_a_data_set_of_ones_own_is_checked(old, new, ask):
@@ -204,6 +206,29 @@ def test_a_data_set_of_ones_own_is_checked(old, new, ask):
     Path("shapes.py").write_text(SHAPES.replace(old, new), "utf-8")
     code, _, err = ask("--plugin", "shapes.py", "--dataset", "squares", "--quiet")
     assert code == 3 and "squares: expected images uint8 ('N', 8, 8, 1) and labels int" in err, err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("white=255", "white=300", "white: expected a whole number from 1 to 255, got 300"),
+        ("white=255", "white=0", "white: expected a whole number from 1 to 255, got 0"),
+        ("white=255", "white=16", "train_images: expected pixels from 0 to 16, which is white, "),
+        ('"square"', '"none"', "classes: expected a name of its own for each, got 'none' twice"),
+        ('"square"', "2", "classes: expected a tuple of names, got ('none', 2)"),
+        (
+            "return (",
+            "return None and (",
+            "expected make to return ((images, labels), (test images",
+        ),
+        ("return (", "return 1, 2, 3, (", "(test images, test labels)), got (int, int, int, ("),
+    ],
+)
+def test_a_data_set_that_could_not_be_loaded_again_is_refused(old, new, said, ask):
+    assert old in SHAPES
+    Path("shapes.py").write_text(SHAPES.replace(old, new), "utf-8")
+    code, _, err = ask("--plugin", "shapes.py", "--dataset", "squares", "--quiet")
+    assert code == 3 and err.startswith("train.py: squares: ") and said in err, err
 
 
 def test_the_checks_of_the_page_pass():

@@ -8,6 +8,7 @@ import numpy as np
 
 from dualnet.data.cache import IMAGES, LABELS, cached
 from dualnet.data.cifar import read_cifar
+from dualnet.data.consistency import fault_of
 from dualnet.data.dataset import Dataset, Pair, Rows
 from dualnet.data.folders import Listing, list_classes, list_set, write_decoded
 from dualnet.data.idx_sets import read_digits, read_idx_set
@@ -109,11 +110,13 @@ def load(
         train_labels=train[1][:limit_train],
         test_images=_first(test[0], limit_test),
         test_labels=test[1][:limit_test],
-        classes=classes,
+        classes=tuple(classes),
         white=source.white,
         on_disk=source.kept == "folders",
         image_size=None if name == _SCALED else image_size,
     )
+    if (fault := fault_of(dataset)) is not None:
+        raise DataError(f"{name}: {fault}")
     if validation is None:
         return dataset
     _check_number("validation", validation, len(dataset.train_labels) - 1)
@@ -202,21 +205,28 @@ def _made(name: str, source: Source) -> tuple[Pair, Pair]:
     if source.make is None:
         raise UsageError(f"{name}: expected a function make in its Source, got None")
     parts = source.make()
+    try:
+        (train, train_labels), (test, test_labels) = parts
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{name}: expected make to return ((images, labels), (test images, test labels)), got "
+            f"{describe(parts)}"
+        ) from None
     shape = (source.side, source.side, source.channels)
-    for images, labels in parts:
+    for images, labels in ((train, train_labels), (test, test_labels)):
         if not (
             isinstance(images, np.ndarray)
             and (images.dtype, images.shape[1:]) == (np.uint8, shape)
             and isinstance(labels, np.ndarray)
             and labels.dtype.kind in "iu"
             and labels.shape == (len(images),)
+            and len(images) > 0
             and set(np.unique(labels)) <= set(range(len(source.classes)))
         ):
             raise DataError(
                 f"{name}: expected images uint8 {('N', *shape)} and labels int (N,) from 0 to "
-                f"{len(source.classes) - 1}, got {describe((images, labels))}"
+                f"{len(source.classes) - 1}, N from 1 up, got {describe((images, labels))}"
             )
-    (train, train_labels), (test, test_labels) = parts
     return (train, train_labels.astype(np.int64)), (test, test_labels.astype(np.int64))
 
 

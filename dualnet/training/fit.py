@@ -15,6 +15,7 @@ from dualnet.backends.processes import ALONE, Processes
 from dualnet.data import Dataset, from_arrays
 from dualnet.data.arrays import FORMS
 from dualnet.data.arrays import NAME as ARRAYS
+from dualnet.data.consistency import fault_of
 from dualnet.errors import UsageError
 from dualnet.models import MODELS
 from dualnet.nn import Layer
@@ -284,6 +285,8 @@ def _given(examples: Any, given: dict[str, Any]) -> Dataset:
     if refused:
         raise UsageError(f"fit: {refused[0]} is of no use to arrays; take a part of the arrays")
     if isinstance(examples, Dataset):
+        if (fault := fault_of(examples)) is not None:
+            raise UsageError(f"fit: examples: {fault}")
         return examples if validation is None else examples.validating(validation)
     if isinstance(examples, (tuple, list)) and len(examples) in (2, 4):
         return from_arrays(*examples, validation=validation)

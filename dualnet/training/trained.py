@@ -22,6 +22,7 @@ from dualnet import backends, data, tree
 from dualnet.backends import Backend
 from dualnet.data import ArrayDataset, Dataset, Preparation
 from dualnet.data.arrays import inputs_like, targets_like
+from dualnet.data.consistency import fault_of
 from dualnet.errors import BackendError, DivergedError, UsageError
 from dualnet.naming import named
 from dualnet.nn import Layer, softmax
@@ -200,7 +201,7 @@ class Trained:
                 "mean": mean,
                 "std": std,
                 "shape": list(how.shape),
-                "white": how.white,
+                "white": None if how.white is None else int(how.white),
                 "image_size": how.image_size,
             },
             "labels": self.labels.tolist(),
@@ -238,6 +239,8 @@ class Trained:
                     f"evaluate: expected a data set of {_classes(self.classes)}, got "
                     f"{examples.name}, which has {_classes(examples.classes)}"
                 )
+            if (fault := fault_of(examples)) is not None:
+                raise UsageError(f"evaluate: {fault}")
             return inputs_like(self.preparation, examples.test_images[:]), examples.test_labels
         if not isinstance(examples, (tuple, list)) or len(examples) != 2:
             raise UsageError(
