@@ -490,7 +490,53 @@ def test_scores_by_hand():
     ]
 
 
+def test_small_errors_of_large_targets_are_seen(rng):
+    x = rng.standard_normal((64, 3)).astype(np.float32)
+    layers = {"out": nn.Linear(1), "large": nn.Activation(lambda x: 1e12 + 0.0 * x)}
+    run = fit(nn.Sequential(layers), (x, np.full(64, 1e12)), rule="bp", **FEW)
+    predicted = run.predict(x)
+    assert predicted.dtype == np.float32 and (predicted > 9e11).all()
+    assert run.evaluate((x, predicted.astype(np.float64) + 1.0)).loss == 1.0
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 1e12), (1e-60, 0.0), (1e50, 0.0)])
+def test_targets_that_would_be_rounded_away_are_refused(scale, shift, rng):
+    x, target = rng.standard_normal((64, 3)), rng.standard_normal(64)
+    with pytest.raises(UsageError, match=r"fit: targets: float32 rounds some by .* apart at"):
+        fit(SMALL, (x, scale * target + shift), rule="bp", **FEW)
+    fit(SMALL, (x, np.full(64, 1e12 + 1.0)), rule="bp", **FEW)  # nothing is told apart
+    if scale == 1.0:
+        fit(SMALL, (x, scale * target + shift), rule="bp", dtype="float64", **FEW)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-165, 1e160, 1e307])
+def test_features_of_any_size_are_standardized(scale, rng):
+    x, y = flowers(rng)
+    near_one = data.from_arrays(x, y).preparation()(x, np.float64)
+    dataset = data.from_arrays(np.hstack([x * scale, x]), y)
+    scaled = dataset.preparation()(dataset.train_images, np.float64)
+    np.testing.assert_allclose(scaled[:, :4], near_one, rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(scaled[:, 4:], near_one)  # others are as they were
+
+
 # --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrap", [list, tuple, lambda x: [list(x)], lambda x: [*map(list, x)]])
+def test_masked_rows_are_refused(wrap):
+    rows = np.ma.masked_greater(np.arange(12.0).reshape(4, 3), 9.5)
+    with pytest.raises(UsageError, match="inputs: expected no masked numbers, got 2; leave"):
+        data.from_arrays(wrap(rows), np.arange(4))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_whole_numbers_are_not_merged(dtype):
+    large = (np.arange(4)[:, None] + 2**53).astype(dtype)
+    with pytest.raises(UsageError, match=f"float64 has exactly, .* got {2**53 + 1}; subtract"):
+        data.from_arrays(large, np.arange(4))
+    even = large + np.arange(4, dtype=dtype)[:, None]  # these it has
+    kept = data.from_arrays(even, np.arange(4)).train_images
+    assert [int(n) for n in kept.ravel()] == even.ravel().tolist()
 
 
 @pytest.mark.parametrize(

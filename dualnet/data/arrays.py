@@ -149,6 +149,7 @@ def _inputs(name: str, given: Any) -> tuple[np.ndarray, int | None]:
         )
     if x.dtype == np.uint8 and x.ndim in (3, 4):
         return (x if x.ndim == 4 else x[..., None]), 255
+    _require_exact(name, x)
     x = x.astype(np.float32 if x.dtype.itemsize <= 4 and x.dtype.kind == "f" else np.float64)
     if not np.isfinite(x).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
@@ -157,6 +158,19 @@ def _inputs(name: str, given: Any) -> tuple[np.ndarray, int | None]:
             "numbers, for example by the mean of the column"
         )
     return (x if x.ndim > 1 else x[:, None]), None
+
+
+def _require_exact(name: str, x: np.ndarray) -> None:
+    """Raise a UsageError if whole numbers are so large that float64 does not have all of them."""
+    if x.dtype.kind not in "iu" or x.dtype.itemsize < 8:
+        return
+    large = x[(x > 2**53) | (x < -(2**53))].tolist()
+    if (rounded := next((n for n in large if n != float(n)), None)) is not None:
+        raise UsageError(
+            f"data: {name}: expected whole numbers that float64 has exactly, as all are up to "
+            f"2**53, got {rounded}; subtract what all have in common, or write "
+            "x.astype(np.float64), which rounds them"
+        )
 
 
 def _targets(name: str, given: Any, examples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -230,7 +244,7 @@ def _array(name: str, given: Any) -> np.ndarray:
     Raises:
         UsageError: it is none, or some of it is masked.
     """
-    if isinstance(given, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(given).sum())):
+    if masked := _masked(given):
         raise UsageError(
             f"data: {name}: expected no masked numbers, got {masked}; leave "
             "these examples out, or fill them, as in x.filled(0)"
@@ -239,6 +253,17 @@ def _array(name: str, given: Any) -> np.ndarray:
         return np.asarray(given)
     except (ValueError, TypeError) as error:
         raise UsageError(f"data: {name}: expected an array, got what makes none: {error}") from None
+
+
+def _masked(given: Any) -> int:
+    """Return how many numbers are masked in an array, or in a list of arrays or lists."""
+    if isinstance(given, np.ma.MaskedArray):
+        return int(np.ma.getmaskarray(given).sum())
+    if not isinstance(given, (list, tuple)):
+        return 0
+    kinds = set(map(type, given))  # a list of numbers is not walked through
+    inside = any(issubclass(one, (list, tuple, np.ma.MaskedArray)) for one in kinds)
+    return sum(map(_masked, given)) if inside else 0
 
 
 def _words(x: np.ndarray) -> str:

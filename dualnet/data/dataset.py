@@ -223,8 +223,35 @@ _ZERO, _ONE = np.zeros(1), np.ones(1)
 def _of_floats(examples: Array) -> tuple[Array, Array]:
     """Return mean and deviation along the last axis of examples that are floats."""
     axes = tuple(range(examples.ndim - 1))
-    mean = np.mean(examples, axes, dtype=np.float64)
-    std = np.sqrt(np.mean(np.square(examples - mean), axes))
+    with np.errstate(over="ignore", invalid="ignore"):  # where it happens is looked for below
+        mean: Array = np.mean(examples, axes, dtype=np.float64)
+        std: Array = np.sqrt(np.mean(np.square(examples - mean), axes))
     # A mean is rounded, so that equal numbers may have a tiny deviation, which must divide no test.
     constant = examples.min(axes) == examples.max(axes)
+    in_range = np.isfinite(mean) & (constant | (np.isfinite(std) & (std > _SQUARES_UNDERFLOW)))
+    if not in_range.all():
+        mean[~in_range], std[~in_range] = _of_extremes(examples[..., ~in_range])
     return mean, np.where(constant | (std == 0.0), 1.0, std)
+
+
+_SQUARES_UNDERFLOW = 1e-146
+"""Squares of numbers that are smaller lose digits in float64, or all of them."""
+
+
+def _of_extremes(examples: Array) -> tuple[Array, Array]:
+    """Return mean and deviation of numbers whose sum or squares are out of the range of float64.
+
+    They are scaled by powers of two, which changes no digit.
+    """
+    axes = tuple(range(examples.ndim - 1))
+    x, of_numbers = _near_one(examples, axes)
+    mean = np.mean(x, axes, dtype=np.float64)
+    away, of_deviations = _near_one(x - mean, axes)
+    std = np.sqrt(np.mean(np.square(away), axes))
+    return np.ldexp(mean, of_numbers), np.ldexp(std, of_numbers + of_deviations)
+
+
+def _near_one(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """Return numbers of which the largest is near 1, and the power of two that they lack."""
+    _, power = np.frexp(np.abs(x).max(axes))
+    return np.ldexp(x, -power), power

@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dualnet import data, naming
 from dualnet.backends.processes import ALONE, Processes
 from dualnet.data import Dataset, from_arrays
@@ -235,6 +237,21 @@ def _require_targets(chosen: Settings, dataset: Dataset) -> None:
         kind = "classes" if dataset.classes else "real targets"
         where = naming.named("objective", "fit")
         raise UsageError(f"{where}: {chosen.objective} is of no use to {kind}")
+    if not dataset.classes:
+        _require_told_apart(dataset.train_labels, chosen.dtype)
+
+
+def _require_told_apart(targets: np.ndarray, dtype: str) -> None:
+    """Raise a UsageError if a dtype rounds real targets by more than a hundredth of their range."""
+    with np.errstate(over="ignore"):
+        rounding = np.abs(targets.astype(dtype) - targets).max(0)
+        apart = targets.max(0) - targets.min(0)
+    for by, most in zip(rounding.tolist(), apart.tolist(), strict=True):
+        if most > 0 and not by <= most / 100:
+            raise UsageError(
+                f"fit: targets: {dtype} rounds some by {by:.3g}, and they lie {most:.3g} apart at "
+                "most; subtract their mean and divide by their deviation first"
+            )
 
 
 def _require_callbacks(callbacks: Any) -> None:

@@ -188,7 +188,8 @@ class Regression(Supervised):
         return x, labels.astype(x.dtype)  # targets in float64 would widen what is learned
 
     def test_losses(self, logits: Array, targets: Array) -> Array:
-        return mean_squared_error(logits, targets.astype(logits.dtype))
+        # In float32, an error that is small beside the target would be rounded away.
+        return mean_squared_error(logits.astype(np.float64), targets.astype(np.float64))
 
 
 @dataclass(frozen=True)
