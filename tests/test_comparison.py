@@ -35,12 +35,12 @@ def history(*accuracies, loss=None):
     return rows
 
 
-def write(path, rows, finished=True, seed=0, tested_on="test", **given):
+def write(path, rows, finished=True, seed=0, tested_on="test", of="of these data", **given):
     """Write the folder of a run, and return its summary."""
     settings = resolve({"epochs": max(len(rows), 1), "rule": "bp", **given}, TABLES)
     folder = RunFolder(path)
     folder.make()
-    folder.write_settings(replace(settings, seed=seed), "of these data")
+    folder.write_settings(replace(settings, seed=seed), of)
     if len(rows):
         folder.write_metrics(rows)
     if not finished:
@@ -205,6 +205,10 @@ def test_runs_that_differ_by_seed_or_folder_alone():
     ("given", "said"),
     [
         ({"dataset": "mnist"}, "Not ranked: the data sets differ (digits, mnist)."),
+        (
+            {"of": "others"},
+            "Not ranked: the runs learned from different data, as their fingerprints say.",
+        ),
         ({"limit_test": 50}, "Not ranked: the runs were tested on different images."),
         ({"validation": 50}, "Not ranked: the runs were tested on different images."),
         ({"tested_on": "training"}, "Not ranked: the runs were tested on different images."),
@@ -223,6 +227,20 @@ def test_runs_that_cannot_be_ranked_keep_their_order(given, said):
     assert said in comparison.table() and "Best first" not in comparison.table()
 
 
+def test_runs_with_less_to_learn_from_are_ranked():
+    write("all", history(0.25))
+    write("some", history(0.75), of="some of these data", limit_train=50)
+    assert [one.folder for one in compare_runs(["all", "some"]).runs] == ["some", "all"]
+
+
+def test_arrays_without_a_fingerprint_are_taken_to_be_the_same():
+    """As are those of earlier versions."""
+    for name, of in (("a", "these"), ("b", None)):
+        write(name, history(0.5), dataset="arrays", of=of)
+    (note,) = compare_runs(["a", "b"]).notes
+    assert note == "The runs learned from arrays, which are taken to be the same for all."
+
+
 def test_real_targets_are_ranked_by_their_loss():
     nan = (math.nan, math.nan)
     real = {"dataset": "arrays", "objective": "regression"}
@@ -233,7 +251,7 @@ def test_real_targets_are_ranked_by_their_loss():
     assert comparison.ranked_by == "test_loss"
     heading, first = comparison.table().splitlines()[2:4]
     assert heading.split()[:3] == ["run", "test", "loss"] and first.split()[:2] == ["fg-a", "1"]
-    assert "taken to be the same" in comparison.notes[0]
+    assert comparison.notes == ()  # as fingerprints say, they learned from the same
     assert comparison.as_json()["runs"][0]["test_accuracy"] == {"mean": None, "std": None}
 
 

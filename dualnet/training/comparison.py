@@ -73,6 +73,18 @@ class ComparedRun:
         return (self.tested_on, one.limit_test)
 
     @property
+    def part_of_data(self) -> tuple[Any, ...]:
+        """Which part of its data set it has, and how large images are: settings that change what
+        the fingerprint of one data set is."""
+        one = self.settings
+        return (one.limit_train, one.limit_test, one.validation, one.image_size)
+
+    @property
+    def data(self) -> str | None:
+        """The fingerprint of its data; None if no file says it."""
+        return next((one.data for one in self.seeds if one.data is not None), None)
+
+    @property
     def tested_on(self) -> str:
         """What it is tested on: `test`, `validation` or `training` images."""
         told = next((one.tested_on for one in self.seeds if one.tested_on), None)
@@ -214,12 +226,17 @@ def _ranked_by(runs: Sequence[ComparedRun]) -> tuple[list[str], str | None]:
     datasets = list(dict.fromkeys(one.settings.dataset for one in runs))
     if len(datasets) > 1:
         return [f"Not ranked: the data sets differ ({', '.join(datasets)})."], None
+    known = {(one.part_of_data, one.data) for one in runs if one.data is not None}
+    if len(known) > len({part for part, _ in known}):
+        return [
+            "Not ranked: the runs learned from different data, as their fingerprints say."
+        ], None
     if len({one.test_images for one in runs}) > 1:
         return ["Not ranked: the runs were tested on different images."], None
     if len({one.of_classes for one in runs}) > 1:
         return ["Not ranked: some learn classes, others real targets."], None
     notes = []
-    if datasets == [ARRAYS] and len(runs) > 1:
+    if datasets == [ARRAYS] and None in {one.data for one in runs} and len(runs) > 1:
         notes = ["The runs learned from arrays, which are taken to be the same for all."]
     return notes, "test_accuracy" if runs[0].of_classes else "test_loss"
 

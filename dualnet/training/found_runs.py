@@ -42,6 +42,7 @@ class FoundRun:
         finished: whether it has reached its last epoch.
         tested_on: `test`, `validation` or `training`; None if no file says it.
         diverged: why it has diverged, if a file says so.
+        data: the fingerprint of the data; None if no file says it.
     """
 
     settings: Settings
@@ -49,6 +50,7 @@ class FoundRun:
     finished: bool = False
     tested_on: str | None = None
     diverged: str | None = None
+    data: str | None = None
 
     def column(self, name: str) -> np.ndarray:
         """Return a column of the history, `(epochs,)`."""
@@ -65,28 +67,28 @@ def found_runs(path: Path) -> tuple[FoundRun, ...]:
     folder = RunFolder(path)
     seeds = folder.seeds()
     if seeds is None:
-        settings = _settings(path)
-        if settings is None:
+        if (config := _config(path)) is None:
             raise UsageError(f"{path}: no run there ({_what_is_there(path)})")
-        return (_found_run(path, settings),)
-    settings_of = {seed: _settings(folder.of_seed(seed).path) for seed in seeds}
-    begun = next((one for one in settings_of.values() if one is not None), None)
+        return (_found_run(path, *config),)
+    config_of = {seed: _config(folder.of_seed(seed).path) for seed in seeds}
+    begun = next((one for one in config_of.values() if one is not None), None)
     if begun is None:
         raise UsageError(f"{path}: none of its seeds has begun")
+    settings, _ = begun
     return tuple(
-        FoundRun(replace(begun, seed=seed), np.zeros((0, len(COLUMNS))))
+        FoundRun(replace(settings, seed=seed), np.zeros((0, len(COLUMNS))))
         if one is None
-        else _found_run(folder.of_seed(seed).path, one)
-        for seed, one in settings_of.items()
+        else _found_run(folder.of_seed(seed).path, *one)
+        for seed, one in config_of.items()
     )
 
 
-def _found_run(path: Path, settings: Settings) -> FoundRun:
+def _found_run(path: Path, settings: Settings, data: str | None) -> FoundRun:
     history = _history(path, settings)
     file = path / "summary.json"
     summary = read_json(file, finite=False)
     if summary is None:
-        return FoundRun(settings, history, diverged=_diverged(path / DIVERGED))
+        return FoundRun(settings, history, diverged=_diverged(path / DIVERGED), data=data)
     if not is_int(epochs := summary.get("epochs")):
         raise damaged(file, f"epochs: expected an int, got {epochs!r}")
     # A run that was given more epochs and goes on has the summary of fewer.
@@ -95,18 +97,20 @@ def _found_run(path: Path, settings: Settings) -> FoundRun:
     if tested_on not in (None, *_TESTED_ON):
         expected = f"expected one of {', '.join(_TESTED_ON)}, got {tested_on!r}"
         raise damaged(file, f"tested_on: {expected}")
-    return FoundRun(settings, history, finished, tested_on, _diverged(path / DIVERGED))
+    return FoundRun(settings, history, finished, tested_on, _diverged(path / DIVERGED), data)
 
 
-def _settings(path: Path) -> Settings | None:
-    """Return the settings in `config.json`; None if there is no such file."""
+def _config(path: Path) -> tuple[Settings, str | None] | None:
+    """Return settings and fingerprint of the data in `config.json`; None if there is no file."""
     file = path / "config.json"
     if (data := read_json(file)) is None:
         return None
     try:
         if not isinstance(data.get("settings"), dict):
             raise ValueError("it holds no settings")
-        return Settings.from_json(data["settings"])
+        if not isinstance(of_data := data.get("data"), (str, type(None))):
+            raise ValueError("data: expected the fingerprint of the data")
+        return Settings.from_json(data["settings"]), of_data
     except (ValueError, TypeError) as error:
         raise damaged(file, error) from error
 
