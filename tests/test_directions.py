@@ -229,6 +229,19 @@ def test_directions_of_no_length_do_no_harm(sampler, aggregate, rng, key):
     assert np.isfinite(moved).all() and moved[:3].any() and not moved[3:].any()
 
 
+@pytest.mark.parametrize("aggregate", WEIGHT_AGGREGATIONS)
+@pytest.mark.parametrize("sampler", [*EVERY_SAMPLER, "basis:unit"])
+def test_where_nothing_is_perturbed_gradients_are_exact(sampler, aggregate, rng, key):
+    p = problem(rng, key, ("output", Linear(2)))
+    how = {"sampler": sampler, "aggregate": aggregate, "output_layers": "exact"}
+    if sampler.startswith("varying"):
+        with pytest.raises(UsageError, match="at most 0 directions of 0 parameters, not 3"):
+            p.step(WeightPerturbation(3, **how), key)
+        return
+    for rule in (WeightPerturbation(3, **how), GreedyWeightPerturbation(3, **how)):
+        assert_close(flat(p.step(rule, key).gradients), flat(p.exact()), 1e-12)
+
+
 def test_varying_directions_each_move_another_parameter_by_a_random_length(rng, key):
     p = problem(rng, key)
     n = tree.size(p.params)

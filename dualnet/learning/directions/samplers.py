@@ -135,8 +135,10 @@ def basis(backend: Backend, key: Key, params: Tree, start: int, stop: int) -> Tr
     aggregation says anything about the other parameters.
     Source: Flügel et al. 2024, "Beyond Backpropagation", published code.
     """
-    like = tree.leaves(params)[0]
-    return one_each(params, np.arange(stop - start, like=like) + start)
+    leaves = tree.leaves(params)
+    if not leaves:  # all parameters get exact gradients
+        return params
+    return one_each(params, np.arange(stop - start, like=leaves[0]) + start)
 
 
 def varying(longest: float) -> DrawWeights:
