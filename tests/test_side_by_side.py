@@ -353,6 +353,14 @@ def test_runs_that_no_longer_belong_together_go_on_alone(ask):
     assert all(Path(f"all/seed-{seed}/summary.json").exists() for seed in SEEDS)
 
 
+def test_seeds_that_have_done_more_epochs_say_so(ask):
+    assert ask(*FLAGS, "--epochs", 2, "--seeds", 0, 1, "--run-dir", "all")[0] == 0
+    kept = {file: file.read_bytes() for file in Path("all").rglob("*") if file.is_file()}
+    code, _, err = ask("--resume", "all", "--epochs", 1)
+    assert code == 2 and err.endswith("--epochs 1: the run has done 2 epochs already\n")
+    assert kept == {file: file.read_bytes() for file in Path("all").rglob("*") if file.is_file()}
+
+
 def test_a_seed_whose_folder_is_taken(ask):
     ask(*FLAGS, "--run-dir", "all/seed-0")
     code, _, err = ask(*FLAGS, "--seeds", *SEEDS, "--run-dir", "all")

@@ -52,9 +52,7 @@ def restored(trainer: Trainer, start: TrainState, folder: RunFolder) -> TrainSta
     if epoch < 0 or not 0 <= batch <= per_epoch or steps > _MOST_STEPS:
         why = f"it is at step {batch} of epoch {epoch + 1}, and epochs have {per_epoch} steps"
         raise folder.damaged(CHECKPOINT, why)
-    if trainer.epochs * per_epoch < steps:
-        done = counted(epoch, "epoch") + (f" and {counted(batch, 'step')}" if batch else "")
-        raise UsageError(f"{assigned('epochs', trainer.epochs)}: the run has done {done} already")
+    _require_no_more(epoch, batch, trainer.epochs)
     like = {**start.as_trees(), "history": _history_of(epoch)}
     if trainer.grad_stats is not None:
         compared = -(-steps // trainer.grad_stats)
@@ -64,6 +62,21 @@ def restored(trainer: Trainer, start: TrainState, folder: RunFolder) -> TrainSta
     for fault in _faults(trainer, now, min(batch * trainer.batch_size, images), steps):
         raise folder.damaged(CHECKPOINT, fault)
     return now
+
+
+def require_no_more(folder: RunFolder, epochs: int) -> None:
+    """Raise a UsageError if a run has made more epochs than it is to have.
+
+    Raises:
+        DataError: the checkpoint is damaged.
+    """
+    _require_no_more(*_position(folder), epochs)
+
+
+def _require_no_more(epoch: int, batch: int, epochs: int) -> None:
+    if (epoch, batch) > (epochs, 0):
+        done = counted(epoch, "epoch") + (f" and {counted(batch, 'step')}" if batch else "")
+        raise UsageError(f"{assigned('epochs', epochs)}: the run has done {done} already")
 
 
 def history_in(folder: RunFolder, epochs: int) -> np.ndarray:

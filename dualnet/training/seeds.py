@@ -16,8 +16,9 @@ from dualnet.training.assemble import make_trainer
 from dualnet.training.history import FIGURES
 from dualnet.training.memory import out_of_memory_explained
 from dualnet.training.report import Report
+from dualnet.training.restored import require_no_more
 from dualnet.training.run import Callback, KeptRun
-from dualnet.training.run_folder import SUMMARY, RunFolder
+from dualnet.training.run_folder import CHECKPOINT, SUMMARY, RunFolder
 from dualnet.training.settings import Settings
 from dualnet.training.side_by_side import train_side_by_side
 from dualnet.training.spread import Spread
@@ -114,25 +115,29 @@ def settings_to_resume(
         epochs: how many the runs are to have; None for as many as they were to have.
 
     Raises:
-        UsageError: there is no such run, or several differ in more than their seeds.
+        UsageError: there is no such run, or several differ in more than their seeds or have made
+            more epochs.
         DataError: a file is damaged.
     """
     seeds = folder.seeds()
     settings = folder.settings(check)
-    if epochs is not None:
-        settings = replace(settings, epochs=epochs)
+    to_have = settings.epochs if epochs is None else epochs
     if seeds is not None:
+        # Runs that are given more epochs may be killed before all of them know it.
+        most = max(settings.epochs, to_have)
+        may_differ: dict[str, Any] = {"seed": settings.seed, "epochs": most}
         begun = [one for one in map(folder.of_seed, seeds) if one.holds("config.json")]
         for one in begun:
             its = one.settings(check)
-            # Runs that are given more epochs may be killed before all of them know it.
-            epochs_now = max(its.epochs, settings.epochs)
-            if replace(its, seed=settings.seed, epochs=epochs_now) != settings:
+            alike = replace(its, **may_differ) == replace(settings, **may_differ)
+            if its.epochs > most or not alike:
                 raise UsageError(
                     f"--resume {folder.path}: its runs differ in more than their seeds; go on with "
                     f"each alone, as in --resume {begun[0].path}"
                 )
-    return settings
+            if one.holds(CHECKPOINT):
+                require_no_more(one, to_have)
+    return replace(settings, epochs=to_have)
 
 
 def _by_position(runs: Sequence[KeptRun]) -> list[list[KeptRun]]:
