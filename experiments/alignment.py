@@ -19,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-from experiments.runs import run
+from experiments.runs import results_file, run
 
 EPOCHS, BATCHES = 3, 938
 NETWORK = f"--dataset mnist --epochs {EPOCHS} --schedule constant --grad-stats 10 --rule "
@@ -46,7 +46,7 @@ def main() -> None:
     """Train by every rule and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", help="the folder of MNIST's files")
-    parser.add_argument("--out", type=Path, help="also write the angles here, as JSON")
+    parser.add_argument("--out", type=results_file, help="also write the angles here, as JSON")
     args = parser.parse_args()
     rows = []
     print("| `--rule …` | layer | " + " | ".join(f"epoch {i + 1}" for i in range(EPOCHS)) + " |")

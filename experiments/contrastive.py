@@ -11,9 +11,8 @@ the read-out does on random features.  Rows that FILE has already are not run ag
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from experiments.runs import column, rows, run
+from experiments.runs import column, results_file, rows, run
 
 NETWORK = (
     "--dataset cifar10 --limit-train 5000 --objective contrastive "
@@ -44,7 +43,7 @@ def main() -> None:
     """Make the rows that are missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", help="the folder of CIFAR-10's files")
-    parser.add_argument("--out", type=Path, help="also write the summaries here, as JSON")
+    parser.add_argument("--out", type=results_file, help="also write the summaries here, as JSON")
     args = parser.parse_args()
 
     def make(command: str) -> dict:

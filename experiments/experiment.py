@@ -24,11 +24,15 @@ import numpy as np
 from tqdm import tqdm
 
 from dualnet.errors import UsageError
+from experiments.runs import require_writable
 
 ROOT = Path(__file__).parent.parent
 BACKENDS = ("numpy", "cupy")
 SOURCE = ("dualnet", "experiments", "models", "train.py")
 """What results depend on."""
+
+_ROW = {"settings", "seeds", "backend", "results"}
+"""What every row has."""
 
 Settings = dict[str, Any]
 """What tells a row from the others of its experiment: names and JSON values."""
@@ -118,12 +122,15 @@ def run_experiment(experiment: Experiment, form: Form, out: Path) -> list[dict]:
         out: the folder of its file, which may exist already.  Rows of other forms stay in the file.
 
     Raises:
-        UsageError: no row's settings contain `form.only`, or the file is not this experiment's.
+        UsageError: no row's settings contain `form.only`, the file is not this experiment's, or
+            nothing can be written there.
     """
     path = file_of(experiment, form, out)
     known = {_identity(experiment, row): row for row in read_rows(experiment, path)}
     wanted = _wanted_rows(experiment, form)
     missing = [row for row in wanted if _identity(experiment, row) not in known]
+    if missing:
+        require_writable(path.parent)
     # Where standard error is a terminal, a bar shows how far the rows are.
     bar = tqdm(initial=len(wanted) - len(missing), total=len(wanted), disable=None)
     made_by = {"machine": machine(), "commit": commit()}
@@ -210,10 +217,12 @@ def read_rows(experiment: Experiment, path: Path) -> list[dict]:
         return []
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["experiment"] == experiment.name:
+        if content["experiment"] == experiment.name and all(map(_ROW.issubset, content["rows"])):
             return content["rows"]
     except (ValueError, KeyError, TypeError):
         pass  # it is no JSON, or none of ours
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
     raise UsageError(
         f"{path} does not hold rows of {experiment.name}; move it away or choose another --out"
     )

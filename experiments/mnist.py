@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from experiments.runs import run
+from experiments.runs import results_file, run
 
 COMMANDS = (
     "--dataset mnist --rule bp --epochs 5",
@@ -36,7 +35,7 @@ def main() -> None:
     """Run the commands and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", help="the folder of MNIST's files")
-    parser.add_argument("--out", type=Path, help="also write the summaries here, as JSON")
+    parser.add_argument("--out", type=results_file, help="also write the summaries here, as JSON")
     args = parser.parse_args()
     rows = []
     print(HEAD)

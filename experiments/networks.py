@@ -10,9 +10,8 @@ last row.  Rows that FILE has already are not run again.  DIR, or DUALNET_DATA, 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from experiments.runs import column, rows, run
+from experiments.runs import column, results_file, rows, run
 
 MIXER = "--model local-mixer --batch-size 128 "
 PUBLISHED = {
@@ -55,7 +54,7 @@ def main() -> None:
     """Make the rows that are missing and print the table, then the curves."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", help="the folder of the data sets")
-    parser.add_argument("--out", type=Path, help="also write the summaries here, as JSON")
+    parser.add_argument("--out", type=results_file, help="also write the summaries here, as JSON")
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="only rows whose command contains this"
     )

@@ -11,9 +11,8 @@ step takes in every row, in short runs one after the other; nothing else should 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from experiments.runs import rows, run
+from experiments.runs import results_file, rows, run
 
 NETWORK = "--dataset mnist --width 800 --depth 1 --epochs 5 "
 PUBLISHED = {
@@ -71,7 +70,7 @@ def main() -> None:
     """Make the rows that are missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data-dir", help="the folder of MNIST's files")
-    parser.add_argument("--out", type=Path, help="also write the summaries here, as JSON")
+    parser.add_argument("--out", type=results_file, help="also write the summaries here, as JSON")
     parser.add_argument("--times", action="store_true", help="measure the seconds of a step anew")
     args = parser.parse_args()
 

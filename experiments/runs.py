@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+from dualnet.errors import UsageError
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 
@@ -37,6 +41,33 @@ def column(summary: dict, name: str) -> list[float]:
     head, *lines = (Path(summary["run_dir"]) / "metrics.csv").read_text().splitlines()
     place = head.split(",").index(name)
     return [float(line.split(",")[place]) for line in lines]
+
+
+def require_writable(folder: Path) -> None:
+    """Raise a UsageError unless files can be written to a folder; make it if it is not there.
+
+    It is asked before anything is measured, which would be lost.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: no results can be written there ({error.strerror}); choose another --out"
+        ) from error
+
+
+def results_file(text: str) -> Path:
+    """Return the file of `--out`, which can be written; a type for `argparse`."""
+    path = Path(text)
+    try:
+        require_writable(path.parent)
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path}: expected a file of results, found something else")
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
 
 
 def rows(

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,13 +128,33 @@ def test_an_experiment_goes_on_where_it_was_interrupted(tmp_path):
     assert len(read_rows(experiment, tmp_path / "counting.json")) == 6
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"experiment": "another", "rows": []}', "{}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", '{"experiment": "another", "rows": []}', "{}"),
+        *(f'{{"experiment": "counting", "rows": {rows}}}' for rows in ("[{}]", "null", "3", "[3]")),
+    ],
+)
 def test_a_file_of_something_else_is_left_alone(content, tmp_path):
     path = tmp_path / "counting.json"
     path.write_text(content)
     with pytest.raises(UsageError, match=r"does not hold rows of counting; move it away or choose"):
         run_experiment(counting(lambda row, form: {}), FORM, tmp_path)
     assert path.read_text() == content
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "/proc/nowhere"])
+def test_where_nothing_can_be_written_nothing_is_measured(out, elsewhere, capsys, monkeypatch):
+    Path("file").write_text("of the user")
+    with pytest.raises(UsageError, match=rf"{out}: no results can be written there \("):
+        run_experiment(counting(lambda row, form: pytest.fail("measured")), FORM, Path(out))
+    monkeypatch.setattr("sys.argv", ["rules", "--out", f"{out}/rows.json"])
+    with pytest.raises(SystemExit):
+        rules.main()
+    assert f"argument --out: {out}: no results can be written there" in capsys.readouterr().err
+    Path("counting.json").mkdir()
+    with pytest.raises(UsageError, match=r"counting\.json: Is a directory"):
+        run_experiment(counting(lambda row, form: {}), FORM, Path())
 
 
 def test_names_of_seeds_tell_them_apart():
