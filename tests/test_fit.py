@@ -393,6 +393,12 @@ def test_an_own_function_is_never_taken_for_ours(rng, tmp_path):
         load_run(tmp_path)
 
 
+def test_examples_of_many_axes_are_loaded_again(rng, tmp_path):
+    x, y = flowers(rng)
+    fit(SMALL, (x.reshape(60, *[1] * 20, 4), y), rule="bp", run_dir=tmp_path, **FEW)
+    assert load_run(tmp_path).preparation.shape == (*[1] * 20, 4)
+
+
 @pytest.mark.parametrize("own", [Doubled, "x", [nn.Linear(3)], ["Doubled"], 3])
 def test_own_parts_are_a_list_of_classes_and_functions(own, rng, tmp_path):
     fit(SMALL, flowers(rng), rule="bp", **FEW).save(tmp_path)

@@ -33,6 +33,8 @@ from dualnet.types import Shape
 MOST_NUMBERS = 1 << 26
 """Of an example, and of what a layer makes of it: an image of 4,096 by 4,096 pixels has so many in
 four channels."""
+_MOST_AXES = 30
+"""Of an example: NumPy has 32 or more, and examples and directions have one each."""
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What constructors raise that get what nobody can have meant."""
 
@@ -110,7 +112,9 @@ def _preparation(data: dict[str, Any]) -> Preparation:
     """Return how examples become numbers; raise an error for what is no preparation."""
     found = dict(data)
     shape = tuple(found.pop("shape"))
-    _require("shape", shape, all(is_int(n) and n > 0 for n in shape) and 0 < len(shape) <= 8)
+    _require(
+        "shape", shape, all(is_int(n) and n > 0 for n in shape) and 0 < len(shape) <= _MOST_AXES
+    )
     white, size = found.get("white"), found.get("image_size")
     _require("white", white, white is None or (is_int(white) and 0 < white <= 255))
     images = len(shape) == 3
