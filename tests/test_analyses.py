@@ -377,7 +377,7 @@ def test_norms_in_blocks_are_changed_as_named(variant, left):
 
 def test_convergence_takes_the_curves_of_trainings_that_are_there(tmp_path, monkeypatch):
     curves = {"train_loss": [2.0, 1.0], "test_accuracy": [0.5, 0.97]}
-    row = {"settings": {"recipe": "fdfa-mlp2-mnist-fdfa"}, "seeds": "0"}
+    row = {"settings": {"recipe": "fdfa-mlp2-mnist-fdfa"}, "seeds": "0", "backend": "numpy"}
     content = {"experiment": "fdfa-mlp", "rows": [{**row, "results": {"curves": curves}}]}
     (tmp_path / "fdfa-mlp.json").write_text(json.dumps(content))
     trained = []

@@ -464,8 +464,8 @@ def test_a_run_folder_that_cannot_be_one(place, mistake):
 
 def test_a_run_folder_that_cannot_be_written_to(mistake):
     mistake(2, "--run-dir a+: File name too long", *TINY, "--run-dir", 300 * "a")
-    Path("run/metrics.csv").mkdir(parents=True)  # stands for any refusal, to root as well
-    mistake(2, "--run-dir run: ", *TINY, "--run-dir", "run")
+    Path("run/gradients.csv").mkdir(parents=True)  # stands for any refusal, to root as well
+    mistake(2, "--run-dir run: ", *TINY, "--grad-stats", 1, "--run-dir", "run")
 
 
 def test_a_model_that_does_not_fit_into_memory_cannot_be_described(mistake):

@@ -264,6 +264,9 @@ def test_a_network_is_not_saved_over_a_run(elsewhere, rng):
         ),
         ("rates.json", "a search for a learning rate already; choose another folder"),
         ("checkpoint.npz", "a network already; choose another folder"),
+        ("best.npz", "a network already; choose another folder"),
+        ("metrics.csv", "figures already; choose another folder"),
+        ("summary.json", "a summary already; choose another folder"),
     ],
 )
 @pytest.mark.parametrize("resume", [False, True])
@@ -274,7 +277,8 @@ def test_a_folder_that_something_else_has_is_not_used(file, words, resume, elsew
     Path("w", file).write_text("{}")
     with pytest.raises(UsageError, match=f"save: w holds {words.partition(';')[0]}"):
         small.save("w")
-    if (file, resume) != ("checkpoint.npz", True):  # of which it says that no run is there
+    # Of files that a run goes on from, it says that no run is there.
+    if not resume or file not in ("checkpoint.npz", "metrics.csv"):
         with pytest.raises(UsageError, match=f"run_dir='w' holds {words}"):
             fit(SMALL, examples, run_dir="w", resume=resume, **FEW)
     assert Path("w", file).read_text() == "{}"

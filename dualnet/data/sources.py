@@ -54,7 +54,7 @@ class Source:
     Args:
         description: one line for a reader.
         side: height and width of an image in pixels.
-        white: the pixel value of full intensity.
+        white: the pixel value of full intensity, from 1 to 255.
         classes: the name of each label; empty if the folders of the classes give the names.
         channels: 1 for gray, 3 for red, green and blue.
         class_count: how many classes there must be, where folders name them; None for any number.

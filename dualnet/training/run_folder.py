@@ -77,8 +77,11 @@ _HELD = {
     "rates.json": "a search for a learning rate",
     NETWORK: "a network",
     CHECKPOINT: "a network",
+    BEST: "a network",
+    "metrics.csv": "figures",
+    SUMMARY: "a summary",
 }
-"""A file that says that a folder is used → what is in such a folder."""
+"""A file that would be replaced, or says that a folder is used → what such a folder holds."""
 
 _NEW_RUN = "start the run anew"
 _START_ANEW = "start the run anew in another folder"
