@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dualnet.console import say
 from dualnet.errors import UsageError
 from experiments.runs import require_writable
 
@@ -92,6 +93,18 @@ class Experiment:
     published: dict[str, Any] = field(default_factory=dict)
     backends: tuple[str, ...] = ("numpy",)
     each_seed: bool = False
+
+    def __post_init__(self) -> None:
+        # The module that describes an experiment does nothing where it is itself what is run.
+        run = getattr(sys.modules["__main__"], "__spec__", None)
+        if run is not None and run.name == self.module:
+            say(f"an experiment is run by its name: python -m experiments {self.name}", aside=True)
+            sys.exit(UsageError.exit_code)
+
+    @property
+    def module(self) -> str:
+        """The name of the module that describes it."""
+        return f"experiments.{self.name.replace('-', '_')}"
 
     def form(self, quick: bool, seeds: Sequence[int] | None, backend: str, **more: Any) -> Form:
         """Return the form that the command line asks for; `more` are other fields of it.

@@ -4,6 +4,8 @@ import gzip
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -208,6 +210,15 @@ def test_the_picture_shows_all_rows_of_the_file_whatever_only_names(tmp_path, mo
     for number in 1, 2:
         assert main(["counting", "--only", f"number={number}", "--out", str(tmp_path)]) == 0
     assert [[row["settings"]["number"] for row in rows] for rows in drawn] == [[1], [1, 2]]
+
+
+def test_an_experiment_is_run_by_its_name():
+    for name, experiment in EXPERIMENTS.items():
+        assert sys.modules[experiment.module].EXPERIMENT is experiment, name
+    command = [sys.executable, "-m", "experiments.fdfa_mlp", "--quick"]
+    done = subprocess.run(command, cwd=runs.TRAIN.parent, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "an experiment is run by its name: python -m experiments fdfa-mlp\n"
 
 
 def test_the_experiments_are_listed(capsys):
