@@ -143,6 +143,10 @@ class ArrayMethods:
         """Partition in place; `np.partition` returns a copy."""
         aliasing.write(self, np.partition(self, kth, axis, kind), np.partition)
 
+    def clip(self: Any, min: Any = None, max: Any = None, **out: Any) -> Any:
+        """Clip at one bound, too, where the function wants both."""
+        return np.clip(self, min, max, **out)
+
     def compress(self: Any, condition: Any, axis: int | None = None) -> Any:
         return np.compress(condition, self, axis)
 
@@ -169,7 +173,7 @@ class ArrayMethods:
     sum, mean, prod = _method(np.sum), _method(np.mean), _method(np.prod)
     max, min, var, std = _method(np.max), _method(np.min), _method(np.var), _method(np.std)
     cumsum, cumprod, trace = _method(np.cumsum), _method(np.cumprod), _method(np.trace)
-    dot, clip, round, take = _method(np.dot), _method(np.clip), _method(np.round), _method(np.take)
+    dot, round, take = _method(np.dot), _method(np.round), _method(np.take)
     ravel, squeeze = _method(np.ravel), _method(np.squeeze)
     swapaxes, repeat, diagonal = _method(np.swapaxes), _method(np.repeat), _method(np.diagonal)
     argmax, argmin, argsort = _method(np.argmax), _method(np.argmin), _method(np.argsort)

@@ -70,6 +70,13 @@ def join_lists(args: Sequence, sequences: Container[int]) -> Sequence:
     return args
 
 
+def operand_like(x: Any, like: Array) -> Array:
+    """Turn numbers, and lists of them, into an array that lives where `like` does."""
+    array = operand(x)
+    plain = isinstance(x, (bool, int, float, list, tuple)) and innermost_level((x,)) is None
+    return asarray_like(np.asarray(array), like) if plain else array
+
+
 def operand(x: Any) -> Any:
     """Turn a list of numbers into an array, where a function expects an array."""
     if not isinstance(x, (list, tuple)):

@@ -26,8 +26,9 @@ from dualnet.core import linear, refusals
 from dualnet.core.aliasing import own
 from dualnet.core.arguments import known_arguments
 from dualnet.core.arrays import join_lists, operand
-from dualnet.core.dual import RULES, Dual, Level, Rule, innermost_level, primal_of
+from dualnet.core.dual import RULES, Dual, Level, Rule, innermost_level
 from dualnet.core.half import wide_enough
+from dualnet.core.plain import plain, require_accepted
 from dualnet.core.symbolic import Symbolic
 from dualnet.types import Array, Tangent
 
@@ -109,11 +110,16 @@ def composed(*fns: Callable, sequences: Container[int] = (), anywhere: bool = Fa
     """
 
     def decorate(function: Callable) -> Callable:
-        def evaluate(_level: Level, args: tuple, kwargs: dict) -> Any:
-            return function(*(args if anywhere else join_lists(args, sequences)), **kwargs)
+        def evaluate(fn: Callable, _level: Level, args: tuple, kwargs: dict) -> Any:
+            try:
+                return function(*(args if anywhere else join_lists(args, sequences)), **kwargs)
+            except Exception as error:
+                require_accepted(fn, args, kwargs, error)
+                raise
 
         for fn in fns:
-            register(fn, evaluate, [function], anywhere=anywhere, composed=True)
+            one = functools.partial(evaluate, fn)
+            register(fn, one, [function], anywhere=anywhere, composed=True)
         return function
 
     return decorate
@@ -125,7 +131,7 @@ def zero_derivative(*fns: Callable) -> None:
     Comparisons, floor, sign, argmax and their like do not move with small changes.
     """
     for fn in fns:
-        register(fn, lambda _level, args, kwargs, fn=fn: fn(*map(_plain, args), **kwargs))
+        register(fn, lambda _level, args, kwargs, fn=fn: fn(*map(plain, args), **kwargs))
 
 
 # --- parts ---------------------------------------------------------------------------------------
@@ -211,9 +217,3 @@ def with_tangent(
     if total.dtype != out.dtype:  # the result's dtype decides, as in NumPy
         total = linear.cast(total, out.dtype)
     return Dual(out, total, level)
-
-
-def _plain(x: Any) -> Any:
-    if isinstance(x, (list, tuple)) and any(isinstance(item, Dual) for item in x):
-        return [_plain(item) for item in x]
-    return primal_of(x)

@@ -23,6 +23,7 @@ from dualnet.core.tables import (
     shaping,
     signals,
     statistics,
+    ufunc_methods,
     without_nan,
     writing,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "shaping",
     "signals",
     "statistics",
+    "ufunc_methods",
     "without_nan",
     "writing",
 ]

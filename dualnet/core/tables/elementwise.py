@@ -217,11 +217,14 @@ for _choose in (np.maximum, np.minimum, np.fmax, np.fmin):
 
 
 @linearizer(np.clip)
-def _clip(
-    x: Array, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None
-) -> Any:
+def _clip(x: Array, a_min: Any = ..., a_max: Any = ..., *, min: Any = ..., max: Any = ...) -> Any:
     """Inside the bounds (both included) the tangent of x passes, outside that of the bound hit."""
-    lower, upper = (a_min if min is None else min), (a_max if max is None else max)
+    if (a_min is ...) != (a_max is ...):
+        raise TypeError("np.clip: expected a_min and a_max; write None where there is no bound")
+    if a_min is not ... and (min is not ... or max is not ...):
+        raise ValueError("np.clip: expected a_min and a_max, or min= and max=, and got both")
+    bounds = (min, max) if a_min is ... else (a_min, a_max)
+    lower, upper = (None if bound is ... else bound for bound in bounds)
     out = np.clip(x, lower, upper)
     below = False if lower is None else x < lower
     # The lower bound is applied first, so where the bounds cross the upper one is the result.

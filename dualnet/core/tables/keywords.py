@@ -1,31 +1,26 @@
-"""`where=`, `dtype=` and `initial=` of reductions, and the reductions and products of ufuncs.
+"""`where=`, `dtype=` and `initial=` of reductions.
 
 Everything here is written with functions that have rules of their own:
 
     sum(x, where=mask)       sum(where(mask, x, 0))
     sum(x, dtype=d)          sum(x.astype(d))
     sum(x, initial=c)        sum(x) + c
-    add.reduce, .accumulate  sum and cumsum; for other ufuncs, the ufunc entry after entry
-    add.outer(x, y)          x[..., None] + y
-    add.at(x, key, v)        x[key] += v where entries that are named twice are added twice
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from dualnet.core import aliasing, linear, refusals
-from dualnet.core.arrays import as_array, asarray_like, operand, scatter_add_zeros
-from dualnet.core.dual import RULES, Rule, astype, getitem, primal_of
+from dualnet.core import linear, refusals
+from dualnet.core.arrays import asarray_like, operand, scatter_add_zeros
+from dualnet.core.dual import RULES, Rule, astype, primal_of
 from dualnet.core.engine import composed, elementwise, moves_alike, rule, zero_derivative
 from dualnet.core.tables.elementwise import valued
-from dualnet.core.tables.reductions import Axis, axes_from_end
-from dualnet.core.tables.shaping import positions_of
+from dualnet.core.tables.reductions import Axis, axes_from_end, one_of
 from dualnet.types import Array
 
 # --- keywords of reductions ----------------------------------------------------------------------
@@ -56,7 +51,7 @@ def _masked(x: Array, where: Any, filler: float) -> Array:
     return x if where is True else np.where(where, x, filler)
 
 
-def _of_dtype(x: Array, dtype: Any) -> Array:
+def of_dtype(x: Array, dtype: Any) -> Array:
     return x if dtype is None else astype(x, dtype)
 
 
@@ -94,7 +89,7 @@ def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callab
             )
         infinite = -np.inf if combine is np.maximum else np.inf  # it ties with no entry
         filler = infinite if neutral is None else neutral
-        kept = _masked(_of_dtype(x, dtype), where, filler)
+        kept = _masked(of_dtype(x, dtype), where, filler)
         if neutral is None and initial is not None and 0 in kept.shape:
             return np.sum(kept, axis, keepdims=keepdims) + initial  # no entries are left
         result = fn(kept, axis=axis, keepdims=keepdims)
@@ -147,7 +142,7 @@ def mean_with(
 ) -> Any:
     """Evaluate np.mean with NumPy's arguments."""
     refusals.require_no_out(np.mean, out)
-    given, x = x, _of_dtype(x, dtype)
+    given, x = x, of_dtype(x, dtype)
     if where is True:
         result = np.mean(x, axis=axis, keepdims=keepdims)
     else:
@@ -184,12 +179,12 @@ def spread_with(fn: Callable) -> Callable:
         keepdims: bool = False,
         *,
         where: Any = True,
-        correction: float = 0,
+        correction: Any = ...,
         mean: Any = None,
     ) -> Any:
         refusals.require_no_out(fn, out)
-        given, ddof = x, correction or ddof
-        x = _of_dtype(x, dtype)
+        given, ddof = x, one_of(ddof, correction)
+        x = of_dtype(x, dtype)
         how = {"axis": axis, "dtype": dtype, "keepdims": keepdims, "ddof": ddof, "where": where}
         if where is True and mean is None:
             return as_numpy(fn(x, axis=axis, ddof=ddof, keepdims=keepdims), fn, given, **how)
@@ -215,7 +210,7 @@ def running_with(fn: Callable) -> Callable:
 
     def running(x: Array, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
         refusals.require_no_out(fn, out)
-        return fn(_of_dtype(x, dtype), axis=axis)
+        return fn(of_dtype(x, dtype), axis=axis)
 
     return running
 
@@ -224,138 +219,27 @@ def _trace(
     x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: None = None
 ) -> Any:
     refusals.require_no_out(np.trace, out)
-    return np.trace(_of_dtype(x, dtype), offset, axis1, axis2)
+    return np.trace(of_dtype(x, dtype), offset, axis1, axis2)
 
 
 extended(np.trace, _trace)
 extended(
     np.linalg.trace,
-    lambda x, *, offset=0, dtype=None: np.linalg.trace(_of_dtype(x, dtype), offset=offset),
+    lambda x, *, offset=0, dtype=None: np.linalg.trace(of_dtype(x, dtype), offset=offset),
 )
 extended(np.cumsum, running_with(np.cumsum))
 extended(np.cumprod, running_with(np.cumprod))
 
-# --- methods of ufuncs ---------------------------------------------------------------------------
-
-
-def _entries(x: Array, axis: int) -> list:
-    """List the parts of x along an axis."""
-    before = (slice(None),) * (axis % x.ndim)
-    return [getitem(x, (*before, i)) for i in range(x.shape[axis])]
-
-
-def _reduce(ufunc: np.ufunc) -> Callable:
-    def reduce(x: Array, axis: Any = 0, dtype: Any = None, *, keepdims: bool = False) -> Any:
-        x = _of_dtype(operand(x), dtype)
-        axes = (axis,) if isinstance(axis, int) else range(x.ndim) if axis is None else axis
-        for a in sorted((a % x.ndim for a in axes), reverse=True):
-            if not x.shape[a]:
-                raise ValueError(f"{refusals.name_of(ufunc)}.reduce: no entries along axis {a}")
-            x = functools.reduce(ufunc, _entries(x, a))
-            x = np.expand_dims(x, a) if keepdims else x
-        return x
-
-    return reduce
-
-
-def _accumulate(ufunc: np.ufunc) -> Callable:
-    def accumulate(x: Array, axis: int = 0, dtype: Any = None) -> Any:
-        first, *others = _entries(_of_dtype(x, dtype), axis)
-        results = [first]
-        for entry in others:
-            results.append(ufunc(results[-1], entry))
-        return np.stack(results, axis)
-
-    return accumulate
-
-
-def _reduceat(ufunc: np.ufunc) -> Callable:
-    def reduceat(x: Array, indices: Any, axis: int = 0, dtype: Any = None) -> Any:
-        x = np.moveaxis(_of_dtype(x, dtype), axis, 0)
-        starts = [int(i) for i in indices]
-        ends = [*starts[1:], x.shape[0]]
-        # NumPy takes the one entry at the start where the next start does not lie behind it.
-        parts = [
-            ufunc.reduce(getitem(x, slice(start, max(end, start + 1))), axis=0)
-            for start, end in zip(starts, ends, strict=True)
-        ]
-        return np.stack(parts, axis)
-
-    return reduceat
-
-
-def _outer(ufunc: np.ufunc) -> Callable:
-    def outer(x: Array, y: Array) -> Any:
-        return ufunc(np.reshape(operand(x), np.shape(x) + (1,) * np.ndim(y)), operand(y))
-
-    return outer
-
-
-_DIRECT: dict[Any, Callable] = {
-    np.add: sum_with,
-    np.multiply: prod_with,
-    np.maximum: max_with,
-    np.minimum: min_with,
-}
-_RUNNING: dict[Any, Callable] = {np.add: np.cumsum, np.multiply: np.cumprod}
-
-
-def _from_axis_0(reduction: Callable) -> Callable:
-    """Make the method `reduce` of a reduction; it reduces the first axis unless it is told."""
-
-    def reduce(
-        x: Array,
-        axis: Any = 0,
-        dtype: Any = None,
-        out: None = None,
-        keepdims: bool = False,
-        initial: Any = None,
-        where: Any = True,
-    ) -> Any:
-        return reduction(operand(x), axis, dtype, out, keepdims, initial, where)
-
-    return reduce
-
-
-def _from_axis_0_on(fn: Callable) -> Callable:
-    return lambda x, axis=0, dtype=None, out=None: running_with(fn)(operand(x), axis, dtype, out)
-
-
-for _ufunc in [fn for fn in RULES if isinstance(fn, np.ufunc) and (fn.nin, fn.nout) == (2, 1)]:
-    if _ufunc.signature is None:
-        _sums = _ufunc in _DIRECT
-        _one = _from_axis_0(_DIRECT[_ufunc]) if _sums else _reduce(_ufunc)
-        _runs = _ufunc in _RUNNING
-        composed(_ufunc.reduce)(_one)
-        composed(_ufunc.accumulate)(
-            _from_axis_0_on(_RUNNING[_ufunc]) if _runs else _accumulate(_ufunc)
-        )
-        composed(_ufunc.reduceat)(_reduceat(_ufunc))
-        composed(_ufunc.outer)(_outer(_ufunc))
-
-
-def _at(ufunc: np.ufunc) -> None:
-    @composed(ufunc.at)
-    def at(x: Array, key: Any, value: Array) -> None:
-        if not hasattr(x, "tangent"):
-            raise refusals.in_place(f"{refusals.name_of(ufunc)}.at")
-        positions = as_array(positions_of(primal_of(x))[key])
-        if not hasattr(value, "tangent"):
-            value = asarray_like(np.asarray(value), x)
-        value = np.broadcast_to(astype(value, x.dtype), positions.shape)
-        added = scatter_add_zeros(np.expand_dims(value, 0), positions, x.shape)[0]
-        aliasing.write(x, ufunc(x, added), ufunc)
-
-
-_at(np.add)
-_at(np.subtract)
-
 
 @composed(np.bincount, anywhere=True)
 def _bincount(x: Array, weights: Array, minlength: int = 0) -> Any:
-    x = x if hasattr(x, "__array_function__") else np.asarray(x)
-    size = max(int(np.max(x)) + 1 if x.size else 0, minlength)
-    return scatter_add_zeros(np.expand_dims(astype(weights, np.float64), 0), x, (size,))[0]
+    weights = operand(weights)
+    if isinstance(x, (list, tuple)):
+        x = asarray_like(np.asarray(x, None if len(x) else np.int64), weights)
+    places = primal_of(x)
+    size = np.bincount(places, primal_of(weights), minlength).size
+    added = np.expand_dims(astype(weights, np.float64), 0)
+    return scatter_add_zeros(added, places.astype(np.int64), (size,))[0]
 
 
 # --- ufuncs that take numbers apart --------------------------------------------------------------

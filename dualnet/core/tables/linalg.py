@@ -10,7 +10,7 @@ import numpy as np
 
 from dualnet.backends.overridable import matmul
 from dualnet.core import linear
-from dualnet.core.arrays import operand
+from dualnet.core.arrays import operand, operand_like
 from dualnet.core.dual import astype
 from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.tables import linear_maps
@@ -91,12 +91,22 @@ def _vdot(x: Array, y: Array) -> Any:
     return np.vdot(x, y), (by(y), by(x))
 
 
-composed(np.outer, np.linalg.outer)(lambda x, y: np.ravel(x)[:, None] * np.ravel(y)[None, :])
+composed(np.outer)(lambda x, y: np.ravel(x)[:, None] * np.ravel(y)[None, :])
+
+
+@composed(np.linalg.outer)
+def _linalg_outer(x1: Array, x2: Array) -> Any:
+    if np.ndim(x1) != 1 or np.ndim(x2) != 1:
+        raise ValueError(
+            f"np.linalg.outer: expected two vectors, got {np.ndim(x1)} and {np.ndim(x2)} axes; "
+            "np.outer flattens what it gets"
+        )
+    return np.outer(x1, x2)
 
 
 @composed(np.kron)
 def _kron(x: Array, y: Array) -> Any:
-    x, y = operand(x), operand(y)
+    x, y = operand_like(x, y), operand_like(y, x)
     ndim = max(x.ndim, y.ndim)
     x, y = (np.reshape(a, (1,) * (ndim - a.ndim) + a.shape) for a in (x, y))
     behind, before = tuple(range(1, 2 * ndim, 2)), tuple(range(0, 2 * ndim, 2))

@@ -62,8 +62,8 @@ def _in_order(axis: Any, ndim: int) -> tuple[int, ...]:
 
 def _of_vectors(norm: Callable, x: Array, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     """Evaluate a norm of vectors; `norm(x, ord)` is NumPy's, for what has no rule by itself."""
-    if ord == 0:
-        return norm(primal_of(x), ord)  # it counts entries, and does not move with small changes
+    if ord == 0 or not x.size:  # it counts entries, and does not move with small changes
+        return norm(primal_of(x), ord)
     if ord in (np.inf, -np.inf):
         largest = np.max if ord > 0 else np.min
         return largest(np.absolute(x), axis=axes, keepdims=keepdims)
@@ -73,6 +73,8 @@ def _of_vectors(norm: Callable, x: Array, ord: Any, axes: tuple[int, ...], keepd
 def _of_matrices(norm: Callable, x: Array, ord: Any, axes: tuple[int, int], keepdims: bool) -> Any:
     """Evaluate a norm of matrices; `norm(x, ord)` is NumPy's, for what has no rule by itself."""
     rows, columns = axes
+    if not x.size:
+        return norm(primal_of(x), ord)
     if ord in (1, -1, np.inf, -np.inf):
         within, among = (rows, columns) if abs(ord) == 1 else (columns, rows)
         sums = np.sum(np.absolute(x), axis=within, keepdims=True)
@@ -134,6 +136,8 @@ def _at_zero(
 @composed(np.linalg.cond)
 def _cond(x: Array, p: Any = None) -> Any:
     x = operand(x)
+    if 0 in x.shape[-2:]:
+        raise np.linalg.LinAlgError("cond is not defined on empty arrays")
     if p in (None, 2, -2):
         s = singular_values(x)
         largest, smallest = s[..., 0], s[..., -1]

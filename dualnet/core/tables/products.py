@@ -38,11 +38,11 @@ if hasattr(np, "matvec"):  # since NumPy 2.2
 
     @composed(np.matvec)
     def _matvec(x: Array, y: Array) -> Any:
-        return np.matmul(x, operand(y)[..., None])[..., 0]
+        return np.matmul(operand(x)[..., :, :], operand(y)[..., None])[..., 0]
 
     @composed(np.vecmat)
     def _vecmat(x: Array, y: Array) -> Any:
-        return np.matmul(operand(x)[..., None, :], y)[..., 0, :]
+        return np.matmul(operand(x)[..., None, :], operand(y)[..., :, :])[..., 0, :]
 
 
 @composed(np.linalg.matmul)

@@ -30,7 +30,8 @@ def _linspace(
 ) -> Any:
     points = _of_dtype(_even_points(start, stop, num, endpoint, axis), dtype)
     steps = num - 1 if endpoint else num
-    return (points, (stop - start) / (steps or math.nan)) if retstep else points
+    step = (stop - start) / steps if steps > 0 else math.nan  # as NumPy says of a single point
+    return (points, step) if retstep else points
 
 
 @composed(np.logspace)

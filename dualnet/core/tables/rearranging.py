@@ -7,18 +7,20 @@ ends up says which entry goes there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from dualnet.core.arrays import arange_like, operand
+from dualnet.core.arrays import arange_like, operand, operand_like
 from dualnet.core.dual import Dual, astype, getitem, primal_of, primitive
 from dualnet.core.engine import composed, linearizer
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.elementwise import valued
-from dualnet.core.tables.shaping import _rearranges, positions_of
-from dualnet.core.tables.signals import _as_array, _sliced
+from dualnet.core.tables.shaping import positions_of
+from dualnet.core.tables.signals import _sliced
 from dualnet.errors import MissingRuleError
 from dualnet.types import Array
 
@@ -28,14 +30,18 @@ from dualnet.types import Array
 @composed(np.select, anywhere=True)
 def _select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
     """Take the choice of the first condition that holds; only that one gets a tangent."""
-    conditions, choices = list(condlist), list(choicelist)
+    conditions, choices = list(condlist), list(map(operand, choicelist))
     if len(conditions) != len(choices):
         raise ValueError("list of cases must be same length as list of conditions")
+    if not conditions:
+        raise ValueError("select with an empty condition list is not possible")
     result = operand(default)
+    like = _first_dual([*choices, result])
     for condition, choice in zip(conditions[::-1], choices[::-1], strict=True):
-        if np.result_type(primal_of(condition)).kind != "b":
+        mask = operand_like(condition, like)
+        if np.result_type(primal_of(mask)).kind != "b":
             raise TypeError("np.select: conditions must be arrays of booleans")
-        result = np.where(condition, operand(choice), result)
+        result = np.where(mask, choice, result)
     return result
 
 
@@ -43,12 +49,12 @@ def _select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
 def _choose(a: Array, choices: Any, *, mode: Any = "raise") -> Any:
     """Take entry by entry from the choice that the integers `a` name."""
     like = next(c for c in choices if isinstance(c, Dual))
-    arrays = np.broadcast_arrays(*(_as_array(c, like) for c in choices))
+    arrays = np.broadcast_arrays(*(operand_like(c, like) for c in choices))
     numbers = np.stack([positions_of(arrays[0]) + i * arrays[0].size for i in range(len(arrays))])
     return getitem(_in_a_row(*arrays), np.choose(primal_of(a), numbers, mode=mode))
 
 
-@composed(np.piecewise)
+@composed(np.piecewise, sequences=(2,))
 def _piecewise(x: Array, condlist: Any, funclist: Sequence, *args: Any, **kw: Any) -> Any:
     """Call each function on the entries for which its condition holds; 0 where none does."""
     several = isinstance(condlist, (list, tuple)) or np.ndim(condlist) > 0
@@ -74,7 +80,7 @@ def _piecewise(x: Array, condlist: Any, funclist: Sequence, *args: Any, **kw: An
             continue
         value = function(chosen, *args, **kw) if callable(function) else function
         before = sum(part.size for part in parts)
-        parts.append(astype(np.broadcast_to(_as_array(value, x), chosen.shape), x.dtype))
+        parts.append(astype(np.broadcast_to(operand_like(value, x), chosen.shape), x.dtype))
         numbers = before - 1 + np.cumsum(condition)
         source = np.where(condition, numbers, source)
     return np.reshape(getitem(np.concatenate(parts), source), x.shape)
@@ -82,7 +88,13 @@ def _piecewise(x: Array, condlist: Any, funclist: Sequence, *args: Any, **kw: An
 
 # --- picked by a condition or by position --------------------------------------------------------
 
-_rearranges(np.resize)
+
+@composed(np.resize)
+def _resize(x: Array, new_shape: Any) -> Any:
+    """Repeat the entries in their order; where there are none, NumPy gives zeros."""
+    if not x.size:
+        return np.resize(primal_of(x), new_shape)
+    return getitem(np.ravel(x), np.resize(positions_of(x), new_shape))
 
 
 def _picks(fn: Callable) -> None:
@@ -108,10 +120,10 @@ def _trim_zeros(x: Array, trim: str = "fb", axis: Any = None) -> Any:
     trim = trim.lower()
     if trim not in ("fb", "bf", "f", "b"):
         raise ValueError(f"unexpected character(s) in `trim`: {trim!r}")
-    axes = range(x.ndim) if axis is None else (axis if isinstance(axis, tuple) else (axis,))
+    axes = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
     key = [slice(None)] * x.ndim
     for a, places in enumerate(np.nonzero(primal_of(x))):
-        if a in [b % x.ndim for b in axes]:
+        if a in axes:
             first, last = (int(places.min()), int(places.max()) + 1) if places.size else (0, 0)
             empty = places.size == 0
             start = first if "f" in trim or empty else None
@@ -122,7 +134,8 @@ def _trim_zeros(x: Array, trim: str = "fb", axis: Any = None) -> Any:
 @composed(np.insert)
 def _insert(x: Array, obj: Any, values: Any, axis: int | None = None) -> Any:
     """Insert values, by the array and by the values, which take the dtype of the array."""
-    values = _as_array(values, x)
+    like = x if isinstance(x, Dual) else values
+    x, values = operand_like(x, like), operand_like(values, like)
     numbers = x.size + positions_of(values)
     positions = np.insert(positions_of(x), primal_of(obj), numbers, axis)
     return getitem(_in_a_row(x, astype(values, x.dtype)), positions)
@@ -158,7 +171,7 @@ def _block(arrays: Any) -> Any:
     def join(part: Any, axis: int) -> Array:
         if isinstance(part, list):
             return np.concatenate([join(p, axis + 1) for p in part], axis)
-        part = _as_array(part, like)
+        part = operand_like(part, like)
         return np.reshape(part, (1,) * (max(rank, depth) - part.ndim) + part.shape)
 
     return join(arrays, -depth)
@@ -183,13 +196,13 @@ def _first_dual(part: Any) -> Any:
 @composed(np.apply_along_axis)
 def _apply_along_axis(func1d: Callable, axis: int, arr: Array, *args: Any, **kwargs: Any) -> Any:
     """Call a function on every lane along an axis, and put its results in the axis's place."""
-    axis = axis % arr.ndim
+    axis = normalize_axis_index(axis, arr.ndim)
     moved = np.moveaxis(arr, axis, -1)
     others, n = moved.shape[:-1], moved.shape[-1]
-    if moved.size == 0:
+    if 0 in others:
         raise ValueError("Cannot apply_along_axis when any iteration dimensions are 0")
-    lanes = np.reshape(moved, (-1, n))
-    results = [_as_array(func1d(lane, *args, **kwargs), arr) for lane in lanes]
+    lanes = np.reshape(moved, (math.prod(others), n))
+    results = [operand_like(func1d(lane, *args, **kwargs), arr) for lane in lanes]
     stacked = np.stack(results)
     result = np.reshape(stacked, (*others, *stacked.shape[1:]))
     new = range(len(others), result.ndim)
@@ -200,7 +213,7 @@ def _apply_along_axis(func1d: Callable, axis: int, arr: Array, *args: Any, **kwa
 def _apply_over_axes(func: Callable, a: Array, axes: Any) -> Any:
     """Call a reduction for each axis in turn, and keep the axes."""
     for axis in np.atleast_1d(axes).tolist():
-        axis = axis % a.ndim
+        axis = axis + a.ndim if axis < 0 else axis
         result = func(a, axis)
         if result.ndim != a.ndim:
             result = np.expand_dims(result, axis)
@@ -237,42 +250,35 @@ def _pad(
     array: Array,
     pad_width: Any,
     mode: Any = "constant",
-    *,
-    constant_values: Any = 0,
-    end_values: Any = 0,
-    stat_length: Any = None,
-    reflect_type: str = "even",
+    **how: Any,
 ) -> Any:
     """Pad in every mode of NumPy that is named by a string, by the array and by the constants.
 
     A padding that is a maximum, a minimum or a median has the conventions of that function, and
     "empty" pads with zeros.
     """
+    if callable(mode) or _holds_a_dual(how.get("end_values")):
+        raise MissingRuleError(
+            f"np.pad: mode={getattr(mode, '__name__', mode)!r} has no derivative rule with "
+            "these arguments; modes that are named by a string have, with constant end_values"
+        )
+    np.pad(np.zeros(1), 0, mode, **dict.fromkeys(how, 1))  # NumPy knows what each mode takes
     x, pairs = array, _pairs(pad_width, array.ndim)
     if mode == "empty":
         return pad_by_copies(x, pairs, "constant")
-    if mode == "constant":
-        if _holds_a_dual(constant_values):
-            return _pad_by_values(x, pairs, constant_values)
-        return pad_by_copies(x, pairs, mode, constant_values=constant_values)
-    if mode in _COPIES and reflect_type == "even":
-        return pad_by_copies(x, pairs, mode)
-    for axis, (left, right) in enumerate(pairs):
+    if mode == "constant" and _holds_a_dual(how.get("constant_values")):
+        return _pad_by_values(x, pairs, how["constant_values"])
+    odd = how.get("reflect_type") == "odd"
+    if mode == "constant" or (mode in _COPIES and not odd):
+        return pad_by_copies(x, pairs, mode, **how)
+    for axis, pair in enumerate(pairs):
         if mode in _STATISTICS:
-            how = {"stat_length": stat_length}
-            lengths = _pairs(stat_length, x.ndim)[axis]
-            x = _pad_by_statistic(x, axis, (left, right), lengths, _STATISTICS[mode])
-        elif mode == "linear_ramp" and not _holds_a_dual(end_values):
-            how = {"end_values": end_values}
-            x = _pad_by_ramps(x, axis, (left, right), _pairs(end_values, x.ndim)[axis])
-        elif mode in ("reflect", "symmetric") and reflect_type == "odd":
-            how = {"reflect_type": "odd"}
-            x = _pad_oddly(x, axis, (left, right), mode == "symmetric")
+            lengths = _pairs(how.get("stat_length"), x.ndim)[axis]
+            x = _pad_by_statistic(x, axis, pair, lengths, _STATISTICS[mode])
+        elif mode == "linear_ramp":
+            x = _pad_by_ramps(x, axis, pair, _pairs(how.get("end_values", 0), x.ndim)[axis])
         else:
-            raise MissingRuleError(
-                f"np.pad: mode={getattr(mode, '__name__', mode)!r} has no derivative rule with "
-                "these arguments; modes that are named by a string have, with constant end_values"
-            )
+            x = _pad_oddly(x, axis, pair, mode == "symmetric")
     return valued(x, np.pad(primal_of(array), pairs, mode, **how))
 
 
@@ -300,7 +306,7 @@ def _pad_by_values(x: Array, pairs: list, values: Any) -> Array:
     def joined(part: Any) -> Any:
         if isinstance(part, (list, tuple)):
             return np.stack([joined(p) for p in part])
-        return _as_array(part, x)
+        return operand_like(part, x)
 
     constants = np.broadcast_to(joined(values), (x.ndim, 2))
     numbers = np.reshape(np.arange(2 * x.ndim), (x.ndim, 2)).tolist()

@@ -21,14 +21,17 @@ from dualnet.core.tables import linear_maps
 from dualnet.core.tables.kinks import apart, bends
 from dualnet.types import Array, Tangent
 
-Axis = int | tuple[int, ...] | None
+Axis = int | tuple[int, ...] | None  # the functions of order statistics take lists, too
 
 
 def axes_from_end(axis: Axis, ndim: int) -> tuple[int, ...]:
-    """Return the axes as negative numbers in rising order; None stands for all of them."""
-    if axis is None:
+    """Return the axes as negative numbers in rising order; None stands for all of them.
+
+    NumPy has looked at them already.  Of an array without axes it takes the axes 0 and -1, too.
+    """
+    if axis is None or not ndim:
         return tuple(range(-ndim, 0))
-    axes = axis if isinstance(axis, tuple) else (axis,)
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
     return tuple(sorted(a if a < 0 else a - ndim for a in axes))
 
 
@@ -57,6 +60,15 @@ rule(np.sum, _sum)
 rule(np.mean, _mean)
 
 
+def one_of(ddof: float, correction: Any) -> float:
+    """Return what a variance subtracts from the count, by either name; `...` was left out."""
+    if correction is ...:
+        return ddof
+    if ddof != 0:
+        raise ValueError("ddof and correction can't be provided simultaneously.")
+    return correction
+
+
 def _spread(fn: Any) -> None:
     @linearizer(fn)
     def _(
@@ -64,15 +76,16 @@ def _spread(fn: Any) -> None:
         axis: Axis = None,
         *,
         ddof: float = 0,
-        correction: float = 0,
+        correction: Any = ...,
         keepdims: bool = False,
     ) -> Any:
         # The variance's slope is 2 (x - mean) / (n - ddof), and the root's 1 / (2 out).
-        out = fn(x, axis=axis, ddof=correction or ddof, keepdims=keepdims)
+        ddof = one_of(ddof, correction)
+        out = fn(x, axis=axis, ddof=ddof, keepdims=keepdims)
         axes = axes_from_end(axis, x.ndim)
         if not x.size:
             return out, lambda t: linear.sum(t, axes, keepdims)
-        count = max(math.prod(x.shape[a] for a in axes) - (correction or ddof), 0)
+        count = max(math.prod(x.shape[a] for a in axes) - ddof, 0)
         per_entry = 1.0 / count if count else math.nan
         single = in_single(x)
         deviation = single - np.mean(single, axis=axes, keepdims=True)
@@ -169,7 +182,7 @@ def _prod(x: Array, axis: Axis = None, *, keepdims: bool = False) -> Any:
 @linearizer(np.cumsum)
 def _cumsum(x: Array, axis: int | None = None) -> Any:
     out = np.cumsum(x, axis=axis)
-    if axis is None:
+    if axis is None or not x.ndim:
         return out, lambda t: linear_maps.cumsum(linear.reshape(in_single(t), out.shape), -1)
     return out, lambda t: linear_maps.cumsum(in_single(t), axes_from_end(axis, x.ndim)[0])
 
@@ -199,6 +212,6 @@ def _cumprod_of_rows(x: Array) -> Any:
 
 @composed(np.cumprod)
 def _cumprod(x: Array, axis: int | None = None) -> Any:
-    if axis is None:
-        return cumprod_of_rows(np.ravel(x))
+    if axis is None or not x.ndim:
+        x, axis = np.ravel(x), -1 if axis is None else axis
     return np.moveaxis(cumprod_of_rows(np.moveaxis(x, axis, -1)), -1, axis)

@@ -198,12 +198,18 @@ def _split(x: Array, indices_or_sections: Any, axis: int = 0) -> list:
 def _array_split(x: Array, indices_or_sections: Any, axis: int = 0) -> list:
     # NumPy's own cuts of the positions along the axis say where each part starts and ends.
     parts = np.array_split(np.arange(x.shape[axis]), indices_or_sections)
-    before = (slice(None),) * (axis % x.ndim)
+    before = (slice(None),) * (axis if axis >= 0 else axis + x.ndim)
     spans = [slice(p[0], p[-1] + 1) if p.size else slice(0, 0) for p in parts]
     return [getitem(x, (*before, span)) for span in spans]
 
 
-composed(np.vsplit)(lambda x, indices_or_sections: np.split(x, indices_or_sections, 0))
+@composed(np.vsplit)
+def _vsplit(x: Array, indices_or_sections: Any) -> list:
+    if x.ndim < 2:
+        raise ValueError("vsplit only works on arrays of 2 or more dimensions")
+    return np.split(x, indices_or_sections, 0)
+
+
 composed(np.hsplit)(
     lambda x, indices_or_sections: np.split(x, indices_or_sections, min(x.ndim, 2) - 1)
 )

@@ -9,21 +9,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from dualnet.core import linear, refusals
-from dualnet.core.arrays import asarray_like, operand
+from dualnet.core.arrays import operand, operand_like
 from dualnet.core.dual import Dual, astype, getitem, primal_of, primitive
 from dualnet.core.engine import composed, linearizer, rule
 from dualnet.core.linear import LinearMap
 from dualnet.core.tables import linear_maps
-from dualnet.core.tables.reductions import axes_from_end
 from dualnet.core.tables.shaping import _rearranges
 from dualnet.types import Array, Cotangent, Shape, Stack, Tangent
 
 
 def _sliced(axis: int, ndim: int, *bounds: Any) -> tuple:
     """Make the index of a slice along one axis."""
-    return (*(slice(None),) * (axis % ndim), slice(*bounds))
+    return (*(slice(None),) * normalize_axis_index(axis, ndim), slice(*bounds))
 
 
 # --- interpolation -------------------------------------------------------------------------------
@@ -103,10 +103,11 @@ def _float(x: Any) -> Any:
 def _trapezoid(y: Array, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
     """Integrate along an axis by y, and by x or dx."""
     y, x = operand(y), operand(x)
+    axis = normalize_axis_index(axis, y.ndim)
     if x is None:
         width = dx
     elif np.ndim(x) == 1:
-        width = np.reshape(np.diff(x), (-1, *(1,) * (-axes_from_end(axis, y.ndim)[0] - 1)))
+        width = np.reshape(np.diff(x), (-1, *(1,) * (y.ndim - axis - 1)))
     else:
         width = np.diff(x, axis=axis)
     later, earlier = y[_sliced(axis, y.ndim, 1, None)], y[_sliced(axis, y.ndim, None, -1)]
@@ -117,7 +118,7 @@ def _trapezoid(y: Array, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
 def _gradient(f: Array, *spacing: Any, axis: Any = None, edge_order: int = 1) -> Any:
     """Take central differences, by f and by the spacing (numbers, or coordinates of an axis)."""
     f = _float(operand(f))
-    axes = tuple(range(f.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = tuple(range(f.ndim)) if axis is None else normalize_axis_tuple(axis, f.ndim)
     if edge_order > 2:
         raise ValueError("'edge_order' greater than 2 not supported")
     steps = spacing or (1.0,)
@@ -126,7 +127,7 @@ def _gradient(f: Array, *spacing: Any, axis: Any = None, edge_order: int = 1) ->
     if len(steps) != len(axes):
         raise TypeError("invalid number of arguments")
     parts = tuple(
-        _difference(f, a % f.ndim, _steps(operand(step), f.shape[a]), edge_order)
+        _difference(f, a, _steps(operand(step), f.shape[a]), edge_order)
         for a, step in zip(axes, steps, strict=True)
     )
     return parts[0] if len(parts) == 1 else parts
@@ -202,23 +203,19 @@ def _given(*parts: Any) -> list:
 
 def _as_end(end: Any, x: Array, axis: int) -> Array:
     """Stretch a single number to one entry along the axis of x."""
-    end = _as_array(end, x)
+    end = operand_like(end, x)
     if np.ndim(end) > 0:
         return end
-    return np.broadcast_to(end, (*x.shape[: axis % x.ndim], 1, *x.shape[axis % x.ndim + 1 :]))
-
-
-def _as_array(x: Any, like: Array) -> Array:
-    """Turn numbers, and lists of them, into an array that lives where `like` does."""
-    x = operand(x)
-    return asarray_like(np.asarray(x), like) if isinstance(x, (bool, int, float)) else x
+    shape = list(x.shape)
+    shape[axis] = 1
+    return np.broadcast_to(end, tuple(shape))
 
 
 @composed(np.ediff1d, anywhere=True)
 def _ediff1d(x: Array, to_end: Any = None, to_begin: Any = None) -> Any:
     x = np.ravel(operand(x))
     parts = _given(to_begin, x[1:] - x[:-1], to_end)
-    return np.concatenate([astype(np.ravel(_as_array(part, x)), x.dtype) for part in parts])
+    return np.concatenate([astype(np.ravel(operand_like(part, x)), x.dtype) for part in parts])
 
 
 # The correction is a whole number of periods, which does not move with small changes.
@@ -248,7 +245,7 @@ def _cumulative(fn: Any, initial: Any, x: Array, axis: int | None, include: bool
         raise ValueError(
             "For arrays which have more than one dimension ``axis`` argument is required."
         )
-    axis = axis or 0
+    x, axis = np.atleast_1d(x), axis or 0
     running = fn(x, axis=axis)
     if not include:
         return running
@@ -344,7 +341,7 @@ def _meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str =
     order = list(range(len(xi)))
     if indexing == "xy" and len(xi) > 1:
         order[:2] = 1, 0
-    axes = [np.ravel(_as_array(x, like)) for x in xi]
+    axes = [np.ravel(operand_like(x, like)) for x in xi]
     along = [
         np.reshape(x, tuple(-1 if i == to else 1 for i in range(len(xi))))
         for to, x in zip(order, axes, strict=True)
@@ -371,6 +368,8 @@ def _vander(x: Array, N: int | None = None, increasing: bool = False) -> Any:
         raise ValueError("x must be a one-dimensional array or sequence.")
     n = x.shape[0] if N is None else N
     x = astype(x, np.promote_types(x.dtype, int))  # as NumPy does
+    if n < 1:
+        return np.zeros_like(primal_of(x), shape=(*x.shape, n))
     powers = [np.ones_like(primal_of(x)), x][:n]
     while len(powers) < n:
         powers.append(powers[-1] * x)

@@ -231,6 +231,7 @@ def _average(
 ) -> Any:
     """Average, by x and by the weights."""
     x, weights = operand(x), operand(weights)
+    axis = tuple(axis) if isinstance(axis, list) else axis
     how: dict[str, Any] = {"axis": axis, "keepdims": keepdims}
     mean, total = np.average(primal_of(x), weights=primal_of(weights), returned=True, **how)
     if weights is None:

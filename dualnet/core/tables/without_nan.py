@@ -30,7 +30,7 @@ from dualnet.core.tables.keywords import (
     sum_with,
     without_dtype,
 )
-from dualnet.core.tables.reductions import Axis, extremum
+from dualnet.core.tables.reductions import Axis, extremum, one_of
 from dualnet.types import Array
 
 
@@ -76,12 +76,13 @@ def _without_nan(fn: Callable) -> None:
         axis: Axis = None,
         *,
         ddof: float = 0,
-        correction: float = 0,
+        correction: Any = ...,
         keepdims: bool = False,
     ) -> Any:
+        ddof = one_of(ddof, correction)
         deviation = _instead_of_nan(x - _nanmean(x, axis, keepdims=True), 0)
         known = np.logical_not(np.isnan(primal_of(x)))
-        left = np.sum(known, axis=axis, keepdims=keepdims, dtype=x.dtype) - (correction or ddof)
+        left = np.sum(known, axis=axis, keepdims=keepdims, dtype=x.dtype) - ddof
         left = np.where(left > 0, left, np.nan)
         if fn is np.nanvar:
             result = np.sum(np.square(deviation), axis=axis, keepdims=keepdims) / left
@@ -89,7 +90,7 @@ def _without_nan(fn: Callable) -> None:
             result = norm_of(deviation, axis, keepdims) / np.sqrt(left)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # because the means above have warned already
-            value = fn(primal_of(x), axis=axis, ddof=correction or ddof, keepdims=keepdims)
+            value = fn(primal_of(x), axis=axis, ddof=ddof, keepdims=keepdims)
         return valued(result, value)
 
 

@@ -38,6 +38,8 @@ def _writes(fn: Callable, names: tuple[str, ...], name: str) -> None:
             values = asarray_like(np.asarray(values), x)
         source = positions_of(x) * 0 - 1
         fn(source, **{**given, name: positions_of(values)})
+        if not values.size:
+            return  # nothing was written
         written = source >= 0
         chosen = np.take(np.ravel(values), np.where(written, source, 0))
         aliasing.write(x, np.where(written, astype(chosen, x.dtype), x), fn)

@@ -1,0 +1,151 @@
+"""The methods of ufuncs: reductions, running results, products of all pairs, sums at an index.
+
+Everything here is written with functions that have rules of their own:
+
+    add.reduce, .accumulate  sum and cumsum; for other ufuncs, the ufunc entry after entry
+    add.reduceat             reductions of slices
+    add.outer(x, y)          x[..., None] + y
+    add.at(x, key, v)        x[key] += v where entries that are named twice are added twice
+
+What NumPy refuses of an array, it refuses of an array of ones, too, which is asked first.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dualnet.core import aliasing, refusals
+from dualnet.core.arrays import as_array, asarray_like, operand, scatter_add_zeros
+from dualnet.core.dual import RULES, astype, getitem, primal_of
+from dualnet.core.engine import composed
+from dualnet.core.tables.keywords import as_numpy, max_with, min_with, of_dtype, prod_with, sum_with
+from dualnet.core.tables.reductions import axes_from_end
+from dualnet.core.tables.shaping import positions_of
+from dualnet.types import Array
+
+
+def _ones(x: Array) -> Any:
+    """Make an array of ones, of x's shape and dtype; they take the memory of a single one."""
+    return np.broadcast_to(np.ones((), x.dtype), x.shape)
+
+
+def _along(axis: int, key: Any) -> tuple:
+    """Make the index of a part along a (negative) axis."""
+    return (..., key, *(slice(None),) * (-axis - 1))
+
+
+def _entries(x: Array, axis: int) -> list:
+    """List the parts of x along a (negative) axis."""
+    return [getitem(x, _along(axis, i)) for i in range(x.shape[axis])]
+
+
+def _reduce(ufunc: np.ufunc) -> Callable:
+    def reduce(x: Array, axis: Any = 0, dtype: Any = None, *, keepdims: bool = False) -> Any:
+        x = of_dtype(operand(x), dtype)
+        of_ones = ufunc.reduce(_ones(x), axis, keepdims=keepdims)
+        axes = axes_from_end(axis, x.ndim)
+        if not all(x.shape[a] for a in axes):  # the result is the ufunc's identity
+            return asarray_like(of_ones, x)
+        out = x
+        for a in axes:
+            out = np.expand_dims(functools.reduce(ufunc, _entries(out, a)), a)
+        out = np.copy(out)  # because a single entry is a view
+        out = out if keepdims else np.squeeze(out, axes)
+        # Along several axes, NumPy has an order of its own.
+        return out if len(axes) < 2 else as_numpy(out, ufunc.reduce, x, axis, keepdims=keepdims)
+
+    return reduce
+
+
+def _accumulate(ufunc: np.ufunc) -> Callable:
+    def accumulate(x: Array, axis: Any = 0, dtype: Any = None, out: None = None) -> Any:
+        refusals.require_no_out(ufunc.accumulate, out)
+        x = of_dtype(operand(x), dtype)
+        ufunc.accumulate(_ones(x), axis)
+        (a,) = axes_from_end(axis, x.ndim)
+        if ufunc in _RUNNING:
+            return _RUNNING[ufunc](x, axis=a)
+        results = _entries(x, a)
+        for i in range(1, len(results)):
+            results[i] = ufunc(results[i - 1], results[i])
+        return np.stack(results, a) if results else x
+
+    return accumulate
+
+
+def _reduceat(ufunc: np.ufunc) -> Callable:
+    def reduceat(x: Array, indices: Any, axis: Any = 0, dtype: Any = None) -> Any:
+        x, starts = of_dtype(operand(x), dtype), [int(i) for i in indices]
+        ufunc.reduceat(_ones(x), starts, axis)
+        (a,) = axes_from_end(axis, x.ndim)
+        # NumPy takes the one entry at the start where the next start does not lie behind it.
+        parts = [
+            ufunc.reduce(getitem(x, _along(a, slice(start, max(end, start + 1)))), axis=a)
+            for start, end in zip(starts, [*starts[1:], x.shape[a]], strict=False)
+        ]
+        return np.stack(parts, a) if parts else getitem(x, _along(a, slice(0)))
+
+    return reduceat
+
+
+def _outer(ufunc: np.ufunc) -> Callable:
+    def outer(x: Array, y: Array) -> Any:
+        return ufunc(np.reshape(operand(x), np.shape(x) + (1,) * np.ndim(y)), operand(y))
+
+    return outer
+
+
+_DIRECT: dict[Any, Callable] = {
+    np.add: sum_with,
+    np.multiply: prod_with,
+    np.maximum: max_with,
+    np.minimum: min_with,
+}
+_RUNNING: dict[Any, Callable] = {np.add: np.cumsum, np.multiply: np.cumprod}
+
+
+def _from_axis_0(reduction: Callable) -> Callable:
+    """Make the method `reduce` of a reduction; it reduces the first axis unless it is told."""
+
+    def reduce(
+        x: Array,
+        axis: Any = 0,
+        dtype: Any = None,
+        out: None = None,
+        keepdims: bool = False,
+        initial: Any = None,
+        where: Any = True,
+    ) -> Any:
+        return reduction(operand(x), axis, dtype, out, keepdims, initial, where)
+
+    return reduce
+
+
+for _ufunc in [fn for fn in RULES if isinstance(fn, np.ufunc) and (fn.nin, fn.nout) == (2, 1)]:
+    if _ufunc.signature is None:
+        _direct = _DIRECT.get(_ufunc)
+        composed(_ufunc.reduce)(_from_axis_0(_direct) if _direct else _reduce(_ufunc))
+        composed(_ufunc.accumulate)(_accumulate(_ufunc))
+        composed(_ufunc.reduceat)(_reduceat(_ufunc))
+        composed(_ufunc.outer)(_outer(_ufunc))
+
+
+def _at(ufunc: np.ufunc) -> None:
+    @composed(ufunc.at)
+    def at(x: Array, key: Any, value: Array) -> None:
+        if not hasattr(x, "tangent"):
+            raise refusals.in_place(f"{refusals.name_of(ufunc)}.at")
+        positions = as_array(positions_of(primal_of(x))[key])
+        if not hasattr(value, "tangent"):
+            value = asarray_like(np.asarray(value), x)
+        value = np.broadcast_to(astype(value, x.dtype), positions.shape)
+        added = scatter_add_zeros(np.expand_dims(value, 0), positions, x.shape)[0]
+        aliasing.write(x, ufunc(x, added), ufunc)
+
+
+_at(np.add)
+_at(np.subtract)
