@@ -60,7 +60,7 @@ def as_numpy(result: Any, fn: Callable, x: Array, *args: Any, **how: Any) -> Any
     plain = primal_of(x)
     if not isinstance(plain, (np.ndarray, np.generic)):
         return result
-    given = {name: primal_of(value) for name, value in how.items() if value is not None}
+    given = {name: primal_of(value) for name, value in how.items() if value is not ...}
     return valued(result, fn(plain, *args, **given))
 
 
@@ -79,10 +79,16 @@ def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callab
         dtype: Any = None,
         out: None = None,
         keepdims: bool = False,
-        initial: Any = None,
+        initial: Any = ...,
         where: Any = True,
     ) -> Any:
         refusals.require_no_out(fn, out)
+        how = {"axis": axis, "keepdims": keepdims, "initial": initial, "where": where}
+        initial = None if initial is ... else initial
+        if neutral is None:  # extrema have no dtype
+            x = of_dtype(x, dtype)
+        else:
+            how["dtype"] = dtype
         if neutral is None and initial is None and where is not True:
             raise ValueError(
                 f"{refusals.name_of(fn)}: where= needs initial=, the result where nothing is left"
@@ -94,8 +100,7 @@ def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callab
             return np.sum(kept, axis, keepdims=keepdims) + initial  # no entries are left
         result = fn(kept, axis=axis, keepdims=keepdims)
         result = result if initial is None else combine(result, initial)
-        how = {"axis": axis, "dtype": dtype, "initial": initial, "where": where}
-        return as_numpy(result, fn, x, keepdims=keepdims, **how)
+        return as_numpy(result, fn, x, **how)
 
     return reduction
 
@@ -114,7 +119,7 @@ def without_dtype(reduction: Callable) -> Callable:
         axis: Axis = None,
         out: None = None,
         keepdims: bool = False,
-        initial: Any = None,
+        initial: Any = ...,
         where: Any = True,
     ) -> Any:
         return reduction(x, axis, None, out, keepdims, initial, where)
@@ -210,7 +215,8 @@ def running_with(fn: Callable) -> Callable:
 
     def running(x: Array, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
         refusals.require_no_out(fn, out)
-        return fn(of_dtype(x, dtype), axis=axis)
+        result = fn(of_dtype(x, dtype), axis=axis)
+        return as_numpy(result, fn, x, axis=axis, dtype=dtype)
 
     return running
 
@@ -219,14 +225,12 @@ def _trace(
     x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: None = None
 ) -> Any:
     refusals.require_no_out(np.trace, out)
-    return np.trace(of_dtype(x, dtype), offset, axis1, axis2)
+    result = np.trace(of_dtype(x, dtype), offset, axis1, axis2)
+    return as_numpy(result, np.trace, x, offset, axis1, axis2, dtype)
 
 
 extended(np.trace, _trace)
-extended(
-    np.linalg.trace,
-    lambda x, *, offset=0, dtype=None: np.linalg.trace(of_dtype(x, dtype), offset=offset),
-)
+extended(np.linalg.trace, lambda x, *, offset=0, dtype=None: _trace(x, offset, -2, -1, dtype))
 extended(np.cumsum, running_with(np.cumsum))
 extended(np.cumprod, running_with(np.cumprod))
 

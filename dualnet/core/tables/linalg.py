@@ -58,7 +58,7 @@ def _contraction(x: Array, y: Array, sum_x: Sequence[int], sum_y: Sequence[int])
 
 @linearizer(np.tensordot)
 def _tensordot(x: Array, y: Array, axes: Any = 2) -> Any:
-    x, y = operand(x), operand(y)
+    x, y = operand_like(x, y), operand_like(y, x)
     if isinstance(axes, int):
         axes = (range(x.ndim - axes, x.ndim), range(axes))
     sum_x, sum_y = ([a] if isinstance(a, int) else list(a) for a in axes)

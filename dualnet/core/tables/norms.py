@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from dualnet.core import linear
 from dualnet.core.arrays import operand
@@ -30,9 +31,9 @@ def _norm(x: Array, ord: Any = None, axis: Axis = None, keepdims: bool = False) 
     def norm(x: Array, ord: Any) -> Any:
         return np.linalg.norm(x, ord, axis, keepdims)
 
-    if axis is None and ord is not None and x.ndim > 2:
-        raise ValueError(f"np.linalg.norm: ord={ord!r} of an array of {x.ndim} axes needs axis=")
     axes = _in_order(axis, x.ndim)
+    if len(axes) not in (1, 2) and not (axis is None and ord is None):
+        raise ValueError(f"np.linalg.norm: ord={ord!r} of {len(axes)} axes needs axis=, one or two")
     if len(axes) == 2 and ord is not None:
         return _of_matrices(norm, x, ord, axes, keepdims)
     return _of_vectors(norm, x, ord, axes, keepdims)
@@ -57,7 +58,7 @@ def _matrix_norm(x: Array, *, keepdims: bool = False, ord: Any = "fro") -> Any:
 def _in_order(axis: Any, ndim: int) -> tuple[int, ...]:
     """Return the axes as negative numbers, in the order in which they came; None is all of them."""
     axes = range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    return tuple(a if a < 0 else a - ndim for a in axes)
+    return tuple(a - ndim for a in normalize_axis_tuple(axes, ndim))
 
 
 def _of_vectors(norm: Callable, x: Array, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
-from dualnet.core.arrays import operand
+from dualnet.core.arrays import operand, operand_like
 from dualnet.core.dual import primal_of
 from dualnet.core.engine import composed
 from dualnet.types import Array
@@ -38,7 +39,7 @@ if hasattr(np, "matvec"):  # since NumPy 2.2
 
     @composed(np.matvec)
     def _matvec(x: Array, y: Array) -> Any:
-        return np.matmul(operand(x)[..., :, :], operand(y)[..., None])[..., 0]
+        return np.matmul(operand(x)[..., :, :], operand(y)[..., :, None])[..., 0]
 
     @composed(np.vecmat)
     def _vecmat(x: Array, y: Array) -> Any:
@@ -62,27 +63,37 @@ def _cross(
     """Multiply vectors of 3 components; one of 2, which NumPy deprecates, has 0 as its third."""
     if axis is not None:
         axisa = axisb = axisc = axis
-    a, b = np.moveaxis(operand(a), axisa, -1), np.moveaxis(operand(b), axisb, -1)
+    a, b = operand(a), operand(b)
+    a = np.moveaxis(a, normalize_axis_index(axisa, a.ndim), -1)
+    b = np.moveaxis(b, normalize_axis_index(axisb, b.ndim), -1)
     if not {a.shape[-1], b.shape[-1]} <= {2, 3}:
         raise ValueError(
             "np.cross: expected vectors of 2 or 3 components along the axis, got "
             f"{a.shape[-1]} and {b.shape[-1]}"
         )
-    flat = a.shape[-1] == b.shape[-1] == 2
-    a0, a1, a2 = _components(a)
-    b0, b1, b2 = _components(b)
+    a0, a1, *a2 = (a[..., i] for i in range(a.shape[-1]))
+    b0, b1, *b2 = (b[..., i] for i in range(b.shape[-1]))
     last = a0 * b1 - a1 * b0
-    if flat:
+    if not a2 and not b2:
         return last
-    return np.moveaxis(np.stack([a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, last], -1), -1, axisc)
-
-
-def _components(a: Array) -> tuple:
-    return a[..., 0], a[..., 1], a[..., 2] if a.shape[-1] == 3 else a[..., 0] * 0
+    if not a2:
+        first, second = a1 * b2[0], -(a0 * b2[0])
+    elif not b2:
+        first, second = -(a2[0] * b1), a2[0] * b0
+    else:
+        first, second = a1 * b2[0] - a2[0] * b1, a2[0] * b0 - a0 * b2[0]
+    first, second, last = np.broadcast_arrays(first, second, last)
+    return np.moveaxis(np.stack([first, second, last], -1), -1, axisc)
 
 
 @composed(np.linalg.cross)
 def _linalg_cross(x1: Array, x2: Array, *, axis: int = -1) -> Any:
+    x1, x2 = operand(x1), operand(x2)
+    if x1.shape[axis] != 3 or x2.shape[axis] != 3:
+        raise ValueError(
+            "np.linalg.cross: expected vectors of 3 components, got "
+            f"{x1.shape[axis]} and {x2.shape[axis]}"
+        )
     return np.cross(x1, x2, axis=axis)
 
 
@@ -93,6 +104,8 @@ def _multi_dot(arrays: Sequence) -> Any:
     n = len(arrays)
     if n < 2:
         raise ValueError("np.linalg.multi_dot: expected at least two arrays")
+    if n == 2:
+        return np.dot(*arrays)
     row, column = np.ndim(arrays[0]) == 1, np.ndim(arrays[-1]) == 1
     if row:
         arrays[0] = arrays[0][None]
@@ -121,6 +134,8 @@ def _multi_dot(arrays: Sequence) -> Any:
 def _matrix_power(a: Array, n: int) -> Any:
     """Multiply by repeated squaring, in the order of NumPy; a⁰ is constant."""
     n = operator.index(n)
+    if a.ndim < 2 or a.shape[-2] != a.shape[-1]:
+        raise np.linalg.LinAlgError("np.linalg.matrix_power: the matrix must be square")
     if n == 0:
         return np.linalg.matrix_power(primal_of(a), 0)
     if n < 0:
@@ -142,7 +157,7 @@ def _matrix_power(a: Array, n: int) -> Any:
 
 @composed(np.linalg.tensorsolve)
 def _tensorsolve(a: Array, b: Array, axes: Sequence[int] | None = None) -> Any:
-    a, b = operand(a), operand(b)
+    a, b = operand_like(a, b), operand_like(b, a)
     if axes is not None:
         a = np.moveaxis(a, tuple(axes), tuple(range(a.ndim - len(axes), a.ndim)))
     shape = a.shape[b.ndim :]
@@ -156,6 +171,8 @@ def _tensorsolve(a: Array, b: Array, axes: Sequence[int] | None = None) -> Any:
 
 @composed(np.linalg.tensorinv)
 def _tensorinv(a: Array, ind: int = 2) -> Any:
+    if ind <= 0:
+        raise ValueError(f"np.linalg.tensorinv: ind must be positive, got {ind}")
     rows, columns = a.shape[:ind], a.shape[ind:]
     inverse = np.linalg.inv(np.reshape(a, (math.prod(rows), math.prod(columns))))
     return np.reshape(inverse, (*columns, *rows))

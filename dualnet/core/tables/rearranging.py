@@ -122,7 +122,7 @@ def _trim_zeros(x: Array, trim: str = "fb", axis: Any = None) -> Any:
         raise ValueError(f"unexpected character(s) in `trim`: {trim!r}")
     axes = range(x.ndim) if axis is None else normalize_axis_tuple(axis, x.ndim)
     key = [slice(None)] * x.ndim
-    for a, places in enumerate(np.nonzero(primal_of(x))):
+    for a, places in enumerate(np.nonzero(np.atleast_1d(primal_of(x)))):
         if a in axes:
             first, last = (int(places.min()), int(places.max()) + 1) if places.size else (0, 0)
             empty = places.size == 0
@@ -264,6 +264,8 @@ def _pad(
         )
     np.pad(np.zeros(1), 0, mode, **dict.fromkeys(how, 1))  # NumPy knows what each mode takes
     x, pairs = array, _pairs(pad_width, array.ndim)
+    if not pairs:
+        return np.copy(x)
     if mode == "empty":
         return pad_by_copies(x, pairs, "constant")
     if mode == "constant" and _holds_a_dual(how.get("constant_values")):

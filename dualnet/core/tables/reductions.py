@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from functools import partial
 from typing import Any
 
@@ -214,4 +215,5 @@ def _cumprod_of_rows(x: Array) -> Any:
 def _cumprod(x: Array, axis: int | None = None) -> Any:
     if axis is None or not x.ndim:
         x, axis = np.ravel(x), -1 if axis is None else axis
+    axis = operator.index(axis)
     return np.moveaxis(cumprod_of_rows(np.moveaxis(x, axis, -1)), -1, axis)

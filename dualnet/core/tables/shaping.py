@@ -75,6 +75,8 @@ def _full_like(x: Array, value: Any, dtype: Any = None) -> Any:
 
 @composed(np.astype)
 def _np_astype(x: Array, dtype: Any, *, copy: bool = True, device: Any = None) -> Any:
+    if device not in (None, "cpu"):
+        raise ValueError(f"np.astype: device must be 'cpu', got {device!r}")
     return astype(x, dtype)
 
 
@@ -82,7 +84,9 @@ def _np_astype(x: Array, dtype: Any, *, copy: bool = True, device: Any = None) -
 
 
 def _transposed(t: Tangent, out: Array, x: Array, axes: Sequence[int] | None = None) -> Tangent:
-    order = reversed(range(x.ndim)) if axes is None else axes
+    order: Any = reversed(range(x.ndim)) if axes is None else axes
+    if isinstance(order, (int, np.integer)):  # the axis of a vector
+        order = (order,)
     return linear.transpose(t, tuple(a if a < 0 else a - x.ndim for a in order))
 
 
@@ -189,7 +193,7 @@ def _append(x: Array, values: Array, axis: int | None = None) -> Any:
 
 @composed(np.split)
 def _split(x: Array, indices_or_sections: Any, axis: int = 0) -> list:
-    if isinstance(indices_or_sections, (int, np.integer)) and x.shape[axis] % indices_or_sections:
+    if np.ndim(indices_or_sections) == 0 and x.shape[axis] % indices_or_sections:
         raise ValueError("np.split: the array does not divide equally; np.array_split cuts it")
     return np.array_split(x, indices_or_sections, axis)
 

@@ -146,7 +146,7 @@ def _steps(step: Any, n: int) -> Any:
 def _difference(f: Array, axis: int, h: Any, edge_order: int) -> Array:
     """Difference along one axis, with steps h of one number or one for each pair of entries."""
     n = f.shape[axis]
-    if n < edge_order + 1:
+    if n < (2 if edge_order == 1 else 3):
         raise ValueError(
             "Shape of array too small to calculate a numerical gradient, at least (edge_order + 1) "
             "elements are required."
@@ -184,21 +184,18 @@ def _difference(f: Array, axis: int, h: Any, edge_order: int) -> Array:
 
 
 @composed(np.diff, anywhere=True)
-def _diff(x: Array, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
+def _diff(x: Array, n: int = 1, axis: int = -1, prepend: Any = ..., append: Any = ...) -> Any:
     if n < 0:
         raise ValueError(f"order must be non-negative but got {n}")
     if n == 0:
         return x
     x = operand(x)
-    parts = [x if part is x else _as_end(part, x, axis) for part in _given(prepend, x, append)]
+    ends = [p if p is ... else _as_end(p, x, axis) for p in (prepend, append)]
+    parts = [part for part in (ends[0], x, ends[1]) if part is not ...]
     x = np.concatenate(parts, axis) if len(parts) > 1 else x
     for _ in range(n):
         x = x[_sliced(axis, x.ndim, 1, None)] - x[_sliced(axis, x.ndim, None, -1)]
     return x
-
-
-def _given(*parts: Any) -> list:
-    return [part for part in parts if part is not None]
 
 
 def _as_end(end: Any, x: Array, axis: int) -> Array:
@@ -206,15 +203,19 @@ def _as_end(end: Any, x: Array, axis: int) -> Array:
     end = operand_like(end, x)
     if np.ndim(end) > 0:
         return end
-    shape = list(x.shape)
-    shape[axis] = 1
-    return np.broadcast_to(end, tuple(shape))
+    return np.broadcast_to(end, _one_long(x, axis))
+
+
+def _one_long(x: Array, axis: int) -> Shape:
+    """Return the shape of x with the length 1 along the axis."""
+    axis = normalize_axis_index(axis, x.ndim)
+    return (*x.shape[:axis], 1, *x.shape[axis + 1 :])
 
 
 @composed(np.ediff1d, anywhere=True)
 def _ediff1d(x: Array, to_end: Any = None, to_begin: Any = None) -> Any:
     x = np.ravel(operand(x))
-    parts = _given(to_begin, x[1:] - x[:-1], to_end)
+    parts = [part for part in (to_begin, x[1:] - x[:-1], to_end) if part is not None]
     return np.concatenate([astype(np.ravel(operand_like(part, x)), x.dtype) for part in parts])
 
 
@@ -245,11 +246,11 @@ def _cumulative(fn: Any, initial: Any, x: Array, axis: int | None, include: bool
         raise ValueError(
             "For arrays which have more than one dimension ``axis`` argument is required."
         )
-    x, axis = np.atleast_1d(x), axis or 0
+    x, axis = np.atleast_1d(x), 0 if axis is None else axis
     running = fn(x, axis=axis)
     if not include:
         return running
-    return np.concatenate([initial(x[_sliced(axis, x.ndim, 0, 1)]), running], axis)
+    return np.concatenate([initial(primal_of(x), shape=_one_long(x, axis)), running], axis)
 
 
 # --- convolution of two sequences ----------------------------------------------------------------
@@ -312,7 +313,7 @@ def _convolve(a: Array, v: Array, mode: Any = "full") -> Any:
 @linearizer(np.correlate)
 def _correlate(a: Array, v: Array, mode: Any = "valid") -> Any:
     """Convolve with v turned around."""
-    a, v = np.atleast_1d(operand(a)), np.atleast_1d(operand(v))
+    a, v = operand(a), operand(v)
     out = np.correlate(a, v, mode)
     part = _part(mode, a.shape[0], v.shape[0], turned=a.shape[0] < v.shape[0])
 

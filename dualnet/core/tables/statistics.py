@@ -147,6 +147,9 @@ def _quantile(fn: Callable, whole: float) -> None:
         if weights is not None:
             how["weights"] = weights
         out = fn(x, q, axis, keepdims=keepdims, **how)
+        if not x.size:
+            every = tuple(range(-x.ndim, 0))
+            return out, lambda t: linear.broadcast_to(linear.sum(t, every), np.shape(out))
         if weights is not None:
             stretched = np.broadcast_to(_along(operand(weights), x, axis), x.shape)
             how["weights"] = _lanes(stretched, axis)

@@ -21,7 +21,7 @@ import numpy as np
 from dualnet.core import aliasing, refusals
 from dualnet.core.arrays import as_array, asarray_like, operand, scatter_add_zeros
 from dualnet.core.dual import RULES, astype, getitem, primal_of
-from dualnet.core.engine import composed
+from dualnet.core.engine import composed, zero_derivative
 from dualnet.core.tables.keywords import as_numpy, max_with, min_with, of_dtype, prod_with, sum_with
 from dualnet.core.tables.reductions import axes_from_end
 from dualnet.core.tables.shaping import positions_of
@@ -45,8 +45,9 @@ def _entries(x: Array, axis: int) -> list:
 
 def _reduce(ufunc: np.ufunc) -> Callable:
     def reduce(x: Array, axis: Any = 0, dtype: Any = None, *, keepdims: bool = False) -> Any:
-        x = of_dtype(operand(x), dtype)
-        of_ones = ufunc.reduce(_ones(x), axis, keepdims=keepdims)
+        x = operand(x)
+        of_ones = ufunc.reduce(_ones(x), axis, dtype, keepdims=keepdims)
+        x = of_dtype(x, dtype)
         axes = axes_from_end(axis, x.ndim)
         if not all(x.shape[a] for a in axes):  # the result is the ufunc's identity
             return asarray_like(of_ones, x)
@@ -64,11 +65,12 @@ def _reduce(ufunc: np.ufunc) -> Callable:
 def _accumulate(ufunc: np.ufunc) -> Callable:
     def accumulate(x: Array, axis: Any = 0, dtype: Any = None, out: None = None) -> Any:
         refusals.require_no_out(ufunc.accumulate, out)
-        x = of_dtype(operand(x), dtype)
-        ufunc.accumulate(_ones(x), axis)
+        x = operand(x)
+        ufunc.accumulate(_ones(x), axis, dtype)
         (a,) = axes_from_end(axis, x.ndim)
         if ufunc in _RUNNING:
-            return _RUNNING[ufunc](x, axis=a)
+            return _RUNNING[ufunc](x, a, dtype)
+        x = of_dtype(x, dtype)
         results = _entries(x, a)
         for i in range(1, len(results)):
             results[i] = ufunc(results[i - 1], results[i])
@@ -79,15 +81,15 @@ def _accumulate(ufunc: np.ufunc) -> Callable:
 
 def _reduceat(ufunc: np.ufunc) -> Callable:
     def reduceat(x: Array, indices: Any, axis: Any = 0, dtype: Any = None) -> Any:
-        x, starts = of_dtype(operand(x), dtype), [int(i) for i in indices]
-        ufunc.reduceat(_ones(x), starts, axis)
+        x, starts = operand(x), [int(i) for i in indices]
+        ufunc.reduceat(_ones(x), starts, axis, dtype)
         (a,) = axes_from_end(axis, x.ndim)
         # NumPy takes the one entry at the start where the next start does not lie behind it.
         parts = [
-            ufunc.reduce(getitem(x, _along(a, slice(start, max(end, start + 1)))), axis=a)
+            ufunc.reduce(getitem(x, _along(a, slice(start, max(end, start + 1)))), a, dtype)
             for start, end in zip(starts, [*starts[1:], x.shape[a]], strict=False)
         ]
-        return np.stack(parts, a) if parts else getitem(x, _along(a, slice(0)))
+        return np.stack(parts, a) if parts else getitem(of_dtype(x, dtype), _along(a, slice(0)))
 
     return reduceat
 
@@ -117,7 +119,7 @@ def _from_axis_0(reduction: Callable) -> Callable:
         dtype: Any = None,
         out: None = None,
         keepdims: bool = False,
-        initial: Any = None,
+        initial: Any = ...,
         where: Any = True,
     ) -> Any:
         return reduction(operand(x), axis, dtype, out, keepdims, initial, where)
@@ -128,10 +130,13 @@ def _from_axis_0(reduction: Callable) -> Callable:
 for _ufunc in [fn for fn in RULES if isinstance(fn, np.ufunc) and (fn.nin, fn.nout) == (2, 1)]:
     if _ufunc.signature is None:
         _direct = _DIRECT.get(_ufunc)
+        composed(_ufunc.outer)(_outer(_ufunc))
+        if "dd->?" in _ufunc.types:  # booleans do not move
+            zero_derivative(_ufunc.reduce, _ufunc.accumulate, _ufunc.reduceat)
+            continue
         composed(_ufunc.reduce)(_from_axis_0(_direct) if _direct else _reduce(_ufunc))
         composed(_ufunc.accumulate)(_accumulate(_ufunc))
         composed(_ufunc.reduceat)(_reduceat(_ufunc))
-        composed(_ufunc.outer)(_outer(_ufunc))
 
 
 def _at(ufunc: np.ufunc) -> None:
