@@ -55,6 +55,9 @@ def _log_sum_exp(a: Array, axis: Axis, keepdims: bool) -> Any:
 @linearizer(_log_sum_exp)
 def _(a: Array, axis: Axis, keepdims: bool) -> Any:
     """The slope is the softmax weight; entries that are all of an infinite result share equally."""
+    if not a.size:
+        out = _log_sum_exp(a, axis, keepdims)
+        return out, lambda t: linear.sum(t, axes_from_end(axis, a.ndim), keepdims)
     top = np.max(stop_gradient(a), axis=axis, keepdims=True)
     of_infinite = np.where(np.equal(stop_gradient(a), top), 0, -np.inf)
     finite = np.where(np.isinf(top), of_infinite, a)
@@ -84,6 +87,8 @@ def logsumexp(a: Array, axis: Axis = None, b: Any = None, keepdims: bool = False
     a, b = np.broadcast_arrays(a, _array(b))
     counted = np.where(np.equal(b, 0), -np.inf, a)
     a = counted if is_constant(b) else a  # an entry with the weight 0 has a slope by its weight
+    if not counted.size:
+        return _log_sum_exp(counted, axis, keepdims)
     top = _finite_top(counted, axis)
     total = np.log(np.sum(b * np.exp(a - top), axis=axis, keepdims=True)) + top
     return total if keepdims else np.squeeze(total, axes_from_end(axis, a.ndim))

@@ -21,6 +21,9 @@ ARGUMENTS = {
     "no_matrix": np.zeros((0, 0)),
 }
 
+OF_LATE = {"np.clip(vector, 0, 2.8, min=0.5)", "vector.clip(a_min=2.8)", "np.trim_zeros(number)"}
+"""Programs to which NumPy before version 2.2 has another answer."""
+
 
 def taken_apart(program):
     """Make a function of the arguments that a program names, and those."""
@@ -36,6 +39,8 @@ def taken_apart(program):
 
 def compare(program):
     """Run a program on arrays and on duals, which must give the same or fail alike."""
+    if program in OF_LATE and np.lib.NumpyVersion(np.__version__) < "2.2.0":
+        pytest.skip("another answer before NumPy 2.2")
     f, values = taken_apart(program)
     tangents = tuple(np.ones((3, *value.shape)) for value in values)
     try:
@@ -264,6 +269,7 @@ np.linalg.multi_dot([number, vector])
 np.cumulative_prod(nothing, include_initial=True)
 np.nanquantile(empty, [0.2, 0.3])
 np.pad(number, 1)
+np.pad(number, "a")
 np.trim_zeros(number)
 np.vander(vector, 0)
 np.vander(vector, -1)

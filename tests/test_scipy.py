@@ -281,6 +281,17 @@ def test_logsumexp_at_large_and_masked_entries():
     np.testing.assert_allclose(dn.jacfwd(ds.softmax)(np.array([0.0, 2e3])), 0.0)
 
 
+@pytest.mark.parametrize("how", [{"axis": 0}, {"axis": 0, "b": 0.5}, {"axis": -1, "b": 0.5}])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), ()])
+def test_logsumexp_without_entries_and_of_a_number(shape, how):
+    a = np.full(shape, 2.0)
+    value, tangents = dn.jvp(lambda a: ds.logsumexp(a, **how), (a,), (np.ones((2, *shape)),))
+    with np.errstate(divide="ignore"):
+        expected = special.logsumexp(a, **how)
+    np.testing.assert_array_equal(value, expected)
+    np.testing.assert_array_equal(tangents, np.full((2, *expected.shape), float(a.size)))
+
+
 def test_weights_of_logsumexp_that_are_zero_or_negative():
     a, mask = np.array([900.0, 1.0, 2.0]), np.array([0.0, 1.0, 1.0])
     wanted = special.softmax(a[1:])

@@ -143,12 +143,11 @@ class ArrayMethods:
         """Partition in place; `np.partition` returns a copy."""
         aliasing.write(self, np.partition(self, kth, axis, kind), np.partition)
 
-    def clip(self: Any, min: Any = None, max: Any = None, **out: Any) -> Any:
-        """Clip at one bound, too, where the function wants both."""
-        return np.clip(self, min, max, **out)
-
     def compress(self: Any, condition: Any, axis: int | None = None) -> Any:
         return np.compress(condition, self, axis)
+
+    def clip(self: Any, min: Any = None, max: Any = None, *out: Any, **kwargs: Any) -> Any:
+        return np.clip(self, min, max, *out, **kwargs)  # where bounds that are floats are weak
 
     def sort(self: Any, axis: int = -1, **kind: Any) -> None:
         """Sort in place, as `x.sort()` does; `np.sort` returns a sorted copy."""

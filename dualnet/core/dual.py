@@ -189,11 +189,10 @@ class Dual(ArrayMethods):
     def __setitem__(self, key: Any, value: Any) -> None:
         aliasing.write(self, put_at(self, key, value), put_at)
 
-    def astype(self, dtype: Any, order: Any = "K", *how: Any, copy: Any = True, **kw: Any) -> Any:
+    def astype(self, dtype: Any, order: Any = "K", *args: Any, copy: bool = True, **by: Any) -> Any:
         """Convert to another dtype; a conversion to integers or booleans drops the tangent."""
-        no_entries: Array = np.empty(0, self.dtype)
-        no_entries.astype(dtype, order, *how, copy=copy, **kw)  # NumPy refuses what it must
-        same = not copy and self.dtype == dtype and order == "K"
+        x = primal_of(self)  # NumPy says what cannot be cast, and whether x itself is the answer
+        same = (args or by or not copy) and x.astype(dtype, order, *args, copy=copy, **by) is x
         return self if same else np.copy(astype(self, dtype), order)
 
 

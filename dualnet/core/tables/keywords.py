@@ -20,7 +20,7 @@ from dualnet.core.arrays import asarray_like, operand, scatter_add_zeros
 from dualnet.core.dual import RULES, Rule, astype, primal_of
 from dualnet.core.engine import composed, elementwise, moves_alike, rule, zero_derivative
 from dualnet.core.tables.elementwise import valued
-from dualnet.core.tables.reductions import Axis, axes_from_end, one_of
+from dualnet.core.tables.reductions import Axis, axes_from_end, ddof_of
 from dualnet.types import Array
 
 # --- keywords of reductions ----------------------------------------------------------------------
@@ -188,7 +188,7 @@ def spread_with(fn: Callable) -> Callable:
         mean: Any = None,
     ) -> Any:
         refusals.require_no_out(fn, out)
-        given, ddof = x, one_of(ddof, correction)
+        given, ddof = x, ddof_of(ddof, correction)
         x = of_dtype(x, dtype)
         how = {"axis": axis, "dtype": dtype, "keepdims": keepdims, "ddof": ddof, "where": where}
         if where is True and mean is None:
@@ -238,7 +238,7 @@ extended(np.cumprod, running_with(np.cumprod))
 @composed(np.bincount, anywhere=True)
 def _bincount(x: Array, weights: Array, minlength: int = 0) -> Any:
     weights = operand(weights)
-    if isinstance(x, (list, tuple)):
+    if not hasattr(x, "dtype"):  # an empty list would be one of floats
         x = asarray_like(np.asarray(x, None if len(x) else np.int64), weights)
     places = primal_of(x)
     size = np.bincount(places, primal_of(weights), minlength).size

@@ -63,7 +63,7 @@ def _in_order(axis: Any, ndim: int) -> tuple[int, ...]:
 
 def _of_vectors(norm: Callable, x: Array, ord: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     """Evaluate a norm of vectors; `norm(x, ord)` is NumPy's, for what has no rule by itself."""
-    if ord == 0 or not x.size:  # it counts entries, and does not move with small changes
+    if ord == 0 or not x.size:  # a number of entries does not move with small changes
         return norm(primal_of(x), ord)
     if ord in (np.inf, -np.inf):
         largest = np.max if ord > 0 else np.min

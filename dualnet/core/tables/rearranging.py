@@ -264,8 +264,8 @@ def _pad(
         )
     np.pad(np.zeros(1), 0, mode, **dict.fromkeys(how, 1))  # NumPy knows what each mode takes
     x, pairs = array, _pairs(pad_width, array.ndim)
-    if not pairs:
-        return np.copy(x)
+    if not pairs:  # there is nothing beside a number
+        return valued(x, np.pad(primal_of(x), pad_width, mode, **how))
     if mode == "empty":
         return pad_by_copies(x, pairs, "constant")
     if mode == "constant" and _holds_a_dual(how.get("constant_values")):

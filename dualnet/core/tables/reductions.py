@@ -61,7 +61,7 @@ rule(np.sum, _sum)
 rule(np.mean, _mean)
 
 
-def one_of(ddof: float, correction: Any) -> float:
+def ddof_of(ddof: float, correction: Any) -> float:
     """Return what a variance subtracts from the count, by either name; `...` was left out."""
     if correction is ...:
         return ddof
@@ -81,7 +81,7 @@ def _spread(fn: Any) -> None:
         keepdims: bool = False,
     ) -> Any:
         # The variance's slope is 2 (x - mean) / (n - ddof), and the root's 1 / (2 out).
-        ddof = one_of(ddof, correction)
+        ddof = ddof_of(ddof, correction)
         out = fn(x, axis=axis, ddof=ddof, keepdims=keepdims)
         axes = axes_from_end(axis, x.ndim)
         if not x.size:

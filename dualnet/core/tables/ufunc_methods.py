@@ -69,7 +69,7 @@ def _accumulate(ufunc: np.ufunc) -> Callable:
         ufunc.accumulate(_ones(x), axis, dtype)
         (a,) = axes_from_end(axis, x.ndim)
         if ufunc in _RUNNING:
-            return _RUNNING[ufunc](x, a, dtype)
+            return _RUNNING[ufunc](x, axis=a, **({} if dtype is None else {"dtype": dtype}))
         x = of_dtype(x, dtype)
         results = _entries(x, a)
         for i in range(1, len(results)):

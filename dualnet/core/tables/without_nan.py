@@ -30,7 +30,7 @@ from dualnet.core.tables.keywords import (
     sum_with,
     without_dtype,
 )
-from dualnet.core.tables.reductions import Axis, extremum, one_of
+from dualnet.core.tables.reductions import Axis, extremum, ddof_of
 from dualnet.types import Array
 
 
@@ -79,7 +79,7 @@ def _without_nan(fn: Callable) -> None:
         correction: Any = ...,
         keepdims: bool = False,
     ) -> Any:
-        ddof = one_of(ddof, correction)
+        ddof = ddof_of(ddof, correction)
         deviation = _instead_of_nan(x - _nanmean(x, axis, keepdims=True), 0)
         known = np.logical_not(np.isnan(primal_of(x)))
         left = np.sum(known, axis=axis, keepdims=keepdims, dtype=x.dtype) - ddof
