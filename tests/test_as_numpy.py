@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import dualnet as dn
+import dualnet.numpy as dnp
 from dualnet import tree
 from dualnet.errors import TangentError
 
@@ -296,6 +297,20 @@ def test_none_is_no_end_of_a_difference(end):
     x = ARGUMENTS["vector"]
     with pytest.raises(TangentError, match="or None"):
         dn.jvp(lambda x: np.diff(x, **{end: None}), (x,), (x,))
+
+
+@pytest.mark.parametrize(
+    ("f", "expected"),
+    [
+        (lambda x: dnp.insert([1.0, 2.0], 1, x[0]), [1.0, 1.0, 2.0]),
+        (lambda x: dnp.piecewise(x, [x > 2], [lambda t: t * t, x[0]]), [1.0, 6.25, 9.0]),
+        (lambda x: dnp.piecewise(x, condlist=[x > 2], funclist=[x[0], x[1]]), [2.5, 1.0, 1.0]),
+    ],
+)
+def test_duals_in_lists_of_the_numpy_module(f, expected):
+    x = ARGUMENTS["vector"]
+    np.testing.assert_array_equal(dn.jvp(f, (x,), (x,))[0], expected)
+    dn.check_jvp(f, (x,))
 
 
 def test_nothing_is_written_where_there_is_nothing_to_write():

@@ -30,7 +30,7 @@ from dualnet.core.tables.keywords import (
     sum_with,
     without_dtype,
 )
-from dualnet.core.tables.reductions import Axis, extremum, ddof_of
+from dualnet.core.tables.reductions import Axis, ddof_of, extremum
 from dualnet.types import Array
 
 
