@@ -103,11 +103,11 @@ def _float(x: Any) -> Any:
 def _trapezoid(y: Array, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
     """Integrate along an axis by y, and by x or dx."""
     y, x = operand(y), operand(x)
-    axis = normalize_axis_index(axis, y.ndim)
+    behind = y.ndim - 1 - normalize_axis_index(axis, y.ndim)
     if x is None:
         width = dx
     elif np.ndim(x) == 1:
-        width = np.reshape(np.diff(x), (-1, *(1,) * (y.ndim - axis - 1)))
+        width = np.reshape(np.diff(x), (-1, *(1,) * behind))
     else:
         width = np.diff(x, axis=axis)
     later, earlier = y[_sliced(axis, y.ndim, 1, None)], y[_sliced(axis, y.ndim, None, -1)]
