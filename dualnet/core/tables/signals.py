@@ -70,7 +70,11 @@ def _interp(
     x, xp, fp = (_float(operand(a)) for a in (x, xp, fp))
     dtype = np.result_type(x, xp, fp)  # slopes between narrow knots would be narrow too
     x, xp, fp = (a if a.dtype == dtype else astype(a, dtype) for a in (x, xp, fp))
+    if np.ndim(left) or np.ndim(right):
+        raise TypeError("np.interp: left and right must be numbers")
     if period is not None:
+        if not np.shape(xp) == np.shape(fp) == (np.size(xp),):
+            raise ValueError("np.interp: xp and fp must be 1-d sequences of the same length")
         period = abs(period)
         if primal_of(period) == 0:
             raise ValueError("period must be a non-zero value")
