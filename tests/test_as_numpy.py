@@ -213,6 +213,7 @@ np.linspace(vector, 2.0, -1)
 np.linalg.det(matrix)
 np.hypot.reduce(vector, dtype="i4")
 np.subtract.accumulate(vector, dtype=bool)
+np.linalg.vecdot(matrix, matrix, axis=(1,))
 np.floor_divide.reduceat(vector, [0], dtype=bool)
 np.maximum.reduce(matrix, dtype="f8")
 np.logical_and.reduce(vector[:1])
@@ -251,6 +252,14 @@ np.select([], [], vector)
 @pytest.mark.parametrize("program", ARGUMENTS_ALONE.split("\n")[1:-1])
 def test_arguments(program):
     compare(program)
+
+
+@pytest.mark.parametrize("method", ["reduce", "accumulate"])
+@pytest.mark.parametrize("ufunc", [np.float_power, np.subtract])
+def test_the_methods_of_a_ufunc_have_its_dtype(ufunc, method):
+    x = np.ones(1, np.float32)
+    out, tangent = dn.jvp(getattr(ufunc, method), (x,), (x,))
+    assert out.dtype == tangent.dtype == getattr(ufunc, method)(x).dtype
 
 
 @pytest.mark.parametrize(("num", "endpoint"), [(1, True), (0, True), (0, False)])

@@ -51,7 +51,7 @@ def _masked(x: Array, where: Any, filler: float) -> Array:
     return x if where is True else np.where(where, x, filler)
 
 
-def of_dtype(x: Array, dtype: Any) -> Array:
+def _of_dtype(x: Array, dtype: Any) -> Array:
     return x if dtype is None else astype(x, dtype)
 
 
@@ -86,7 +86,7 @@ def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callab
         how = {"axis": axis, "keepdims": keepdims, "initial": initial, "where": where}
         initial = None if initial is ... else initial
         if neutral is None:  # extrema have no dtype
-            x = of_dtype(x, dtype)
+            x = _of_dtype(x, dtype)
         else:
             how["dtype"] = dtype
         if neutral is None and initial is None and where is not True:
@@ -95,7 +95,7 @@ def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callab
             )
         infinite = -np.inf if combine is np.maximum else np.inf  # it ties with no entry
         filler = infinite if neutral is None else neutral
-        kept = _masked(of_dtype(x, dtype), where, filler)
+        kept = _masked(_of_dtype(x, dtype), where, filler)
         if neutral is None and initial is not None and 0 in kept.shape:
             return np.sum(kept, axis, keepdims=keepdims) + initial  # no entries are left
         result = fn(kept, axis=axis, keepdims=keepdims)
@@ -147,7 +147,7 @@ def mean_with(
 ) -> Any:
     """Evaluate np.mean with NumPy's arguments."""
     refusals.require_no_out(np.mean, out)
-    given, x = x, of_dtype(x, dtype)
+    given, x = x, _of_dtype(x, dtype)
     if where is True:
         result = np.mean(x, axis=axis, keepdims=keepdims)
     else:
@@ -189,7 +189,7 @@ def spread_with(fn: Callable) -> Callable:
     ) -> Any:
         refusals.require_no_out(fn, out)
         given, ddof = x, ddof_of(ddof, correction)
-        x = of_dtype(x, dtype)
+        x = _of_dtype(x, dtype)
         how = {"axis": axis, "dtype": dtype, "keepdims": keepdims, "ddof": ddof, "where": where}
         if where is True and mean is None:
             return as_numpy(fn(x, axis=axis, ddof=ddof, keepdims=keepdims), fn, given, **how)
@@ -215,7 +215,7 @@ def running_with(fn: Callable) -> Callable:
 
     def running(x: Array, axis: int | None = None, dtype: Any = None, out: None = None) -> Any:
         refusals.require_no_out(fn, out)
-        result = fn(of_dtype(x, dtype), axis=axis)
+        result = fn(_of_dtype(x, dtype), axis=axis)
         return as_numpy(result, fn, x, axis=axis, dtype=dtype)
 
     return running
@@ -225,7 +225,7 @@ def _trace(
     x: Array, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: None = None
 ) -> Any:
     refusals.require_no_out(np.trace, out)
-    result = np.trace(of_dtype(x, dtype), offset, axis1, axis2)
+    result = np.trace(_of_dtype(x, dtype), offset, axis1, axis2)
     return as_numpy(result, np.trace, x, offset, axis1, axis2, dtype)
 
 

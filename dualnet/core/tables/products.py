@@ -23,7 +23,8 @@ from dualnet.types import Array
 
 
 def _vecdot(x: Array, y: Array, axis: int = -1) -> Any:
-    x, y = (np.moveaxis(operand(a), axis, -1) for a in (x, y))
+    x, y = map(operand, (x, y))
+    x, y = (np.moveaxis(a, normalize_axis_index(axis, a.ndim), -1) for a in (x, y))
     return np.matmul(x[..., None, :], y[..., None])[..., 0, 0]
 
 

@@ -22,15 +22,19 @@ from dualnet.core import aliasing, refusals
 from dualnet.core.arrays import as_array, asarray_like, operand, scatter_add_zeros
 from dualnet.core.dual import RULES, astype, getitem, primal_of
 from dualnet.core.engine import composed, zero_derivative
-from dualnet.core.tables.keywords import as_numpy, max_with, min_with, of_dtype, prod_with, sum_with
+from dualnet.core.tables.keywords import as_numpy, max_with, min_with, prod_with, sum_with
 from dualnet.core.tables.reductions import axes_from_end
 from dualnet.core.tables.shaping import positions_of
 from dualnet.types import Array
 
 
-def _ones(x: Array) -> Any:
-    """Make an array of ones, of x's shape and dtype; they take the memory of a single one."""
-    return np.broadcast_to(np.ones((), x.dtype), x.shape)
+def _asked(method: Callable, x: Array, *args: Any, **how: Any) -> tuple[Array, Any]:
+    """Ask NumPy about ones; return x in the dtype in which it computes, and what it makes of them.
+
+    The ones take the memory of a single one.
+    """
+    of_ones = method(np.broadcast_to(np.ones((), x.dtype), x.shape), *args, **how)
+    return (x if of_ones.dtype == x.dtype else astype(x, of_ones.dtype)), of_ones
 
 
 def _along(axis: int, key: Any) -> tuple:
@@ -45,9 +49,7 @@ def _entries(x: Array, axis: int) -> list:
 
 def _reduce(ufunc: np.ufunc) -> Callable:
     def reduce(x: Array, axis: Any = 0, dtype: Any = None, *, keepdims: bool = False) -> Any:
-        x = operand(x)
-        of_ones = ufunc.reduce(_ones(x), axis, dtype, keepdims=keepdims)
-        x = of_dtype(x, dtype)
+        x, of_ones = _asked(ufunc.reduce, operand(x), axis, dtype, keepdims=keepdims)
         axes = axes_from_end(axis, x.ndim)
         if not all(x.shape[a] for a in axes):  # the result is the ufunc's identity
             return asarray_like(of_ones, x)
@@ -65,12 +67,11 @@ def _reduce(ufunc: np.ufunc) -> Callable:
 def _accumulate(ufunc: np.ufunc) -> Callable:
     def accumulate(x: Array, axis: Any = 0, dtype: Any = None, out: None = None) -> Any:
         refusals.require_no_out(ufunc.accumulate, out)
-        x = operand(x)
-        ufunc.accumulate(_ones(x), axis, dtype)
+        given = operand(x)
+        x, _ = _asked(ufunc.accumulate, given, axis, dtype)
         (a,) = axes_from_end(axis, x.ndim)
         if ufunc in _RUNNING:
-            return _RUNNING[ufunc](x, axis=a, **({} if dtype is None else {"dtype": dtype}))
-        x = of_dtype(x, dtype)
+            return _RUNNING[ufunc](given, axis=a, **({} if dtype is None else {"dtype": dtype}))
         results = _entries(x, a)
         for i in range(1, len(results)):
             results[i] = ufunc(results[i - 1], results[i])
@@ -81,15 +82,15 @@ def _accumulate(ufunc: np.ufunc) -> Callable:
 
 def _reduceat(ufunc: np.ufunc) -> Callable:
     def reduceat(x: Array, indices: Any, axis: Any = 0, dtype: Any = None) -> Any:
-        x, starts = operand(x), [int(i) for i in indices]
-        ufunc.reduceat(_ones(x), starts, axis, dtype)
+        starts = [int(i) for i in indices]
+        x, _ = _asked(ufunc.reduceat, operand(x), starts, axis, dtype)
         (a,) = axes_from_end(axis, x.ndim)
         # NumPy takes the one entry at the start where the next start does not lie behind it.
         parts = [
             ufunc.reduce(getitem(x, _along(a, slice(start, max(end, start + 1)))), a, dtype)
             for start, end in zip(starts, [*starts[1:], x.shape[a]], strict=False)
         ]
-        return np.stack(parts, a) if parts else getitem(of_dtype(x, dtype), _along(a, slice(0)))
+        return np.stack(parts, a) if parts else getitem(x, _along(a, slice(0)))
 
     return reduceat
 
