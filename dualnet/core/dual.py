@@ -192,7 +192,8 @@ class Dual(ArrayMethods):
     def astype(self, dtype: Any, order: Any = "K", *args: Any, copy: bool = True, **by: Any) -> Any:
         """Convert to another dtype; a conversion to integers or booleans drops the tangent."""
         x = primal_of(self)  # NumPy says what cannot be cast, and whether x itself is the answer
-        same = (args or by or not copy) and x.astype(dtype, order, *args, copy=copy, **by) is x
+        args = (order, *args) if args or order != "K" else ()  # arrays that compute late have none
+        same = (args or by or not copy) and x.astype(dtype, *args, copy=copy, **by) is x
         return self if same else np.copy(astype(self, dtype), order)
 
 
