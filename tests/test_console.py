@@ -19,7 +19,7 @@ HAS_HELP = sorted(
     f"{folder}.{path.stem}".removesuffix(".__main__")
     for folder in ("benchmarks", "experiments")
     for path in (ROOT / folder).glob("*.py")
-    if "argparse" in path.read_text(encoding="utf-8")
+    if "ArgumentParser(" in path.read_text(encoding="utf-8")
 )
 WITHOUT_PEERS = """
 import runpy, sys

@@ -66,7 +66,7 @@ ABSURD = [
     ("--width 10000000000000000000", 2, "--width: expected an int of no more than 64 bits, got 1"),
     ("--model vit --width 100000 --depth 2", 5, "--model vit .* parameters and their gradient"),
     ("--depth 10001", 2, "--depth: mlp: depth: expected at most 10000, got 10001"),
-    ("--model cnn --plan 9999999999C3", 5, "--model cnn --plan 9999999999C3: 3,699,999,999,640 p"),
+    ("--model cnn --plan 9999999999C3", 5, "C3 --weights kaiming: 3,699,999,999,640 p"),
     ("--shards 100000000", 2, "--shards: expected at most 32, --batch-size 32, got 100000000"),
     ("--threads 100000000", 2, "--threads: expected at most 1024, got 100000000"),
     ("--image-size 1000000", 2, "--image-size: expected a whole number from 1 to 1024, got 1000"),
