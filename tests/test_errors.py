@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -422,6 +423,40 @@ def jvp_of_x(t, x=X):
 def test_a_tangent_of_the_wrong_shape_or_dtype(came, t):
     pattern = r"jvp: the tangent at 0 must be float64 of shape \(3,\) or \(k, 3\), got " + came
     check(TangentError, pattern, jvp_of_x, t)
+
+
+def test_the_byte_order_is_part_of_a_dtype():
+    pattern = r"jvp: the tangent at 0 must be >f8 of shape \(3,\) or \(k, 3\), got float64 .*"
+    check(TangentError, pattern, jvp_of_x, X, X.astype(">f8"))
+
+
+MASKED = np.ma.array(X, mask=[1, 0, 0])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: dn.jvp(np.mean, (MASKED,), (X,)),
+        lambda: dn.jvp(np.mean, (X,), (MASKED,)),
+        lambda: dn.jvp(np.sin, (X,), (np.ma.array([X, X], mask=[MASKED.mask] * 2),)),
+        lambda: dn.linearize(np.sin, X)[1](MASKED),
+        lambda: dn.vjp(np.sin, X)[1](MASKED),
+        lambda: dn.hvp(np.sum, (X,), (MASKED,)),
+        lambda: dn.check_jvp(np.mean, (MASKED,)),
+        lambda: dn.grad(np.mean)(MASKED),
+    ],
+)
+def test_a_masked_array_is_refused_as_primal_tangent_and_cotangent(call):
+    check(MissingRuleError, r"an array of the subclass MaskedArray met derivatives\. .*", call)
+
+
+def test_a_matrix_is_refused_as_primal_and_tangent():
+    pattern, square = r"an array of the subclass matrix met derivatives\. .*", np.eye(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        matrix = np.matrix(square)
+    check(MissingRuleError, pattern, dn.jvp, lambda x: x * square, (matrix,), (square,))
+    check(MissingRuleError, pattern, dn.vjp(np.sin, square)[1], matrix)
 
 
 def test_a_tangent_of_a_number():
