@@ -444,6 +444,7 @@ MASKED = np.ma.array(X, mask=[1, 0, 0])
         lambda: dn.hvp(np.sum, (X,), (MASKED,)),
         lambda: dn.check_jvp(np.mean, (MASKED,)),
         lambda: dn.grad(np.mean)(MASKED),
+        lambda: dn.RankOne(np.ones((1, 2)), MASKED[None]),
     ],
 )
 def test_a_masked_array_is_refused_as_primal_tangent_and_cotangent(call):

@@ -35,14 +35,8 @@ def float_array(name: str, x: Any) -> Array:
             f"{name}: only float arrays can be differentiated by, got {_kind(x)}; {fix}close "
             "over the constant in the function"
         )
-    _require_no_subclass(x)
+    refusals.require_no_subclass(x)
     return np.asarray(x) if isinstance(x, float) else x
-
-
-def _require_no_subclass(x: Any) -> None:
-    """Refuse arrays whose operators mean something else than those of arrays."""
-    if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
-        raise refusals.array_subclass(type(x).__name__)
 
 
 def require_sequences(name: str, **arguments: Any) -> None:
@@ -149,7 +143,7 @@ def tangent_stacks(
         if k is _MISFIT:
             path = list(tree.items(primals))[i][0] or "the only leaf"
             float_array(f"{name}, {kind} at {path}", x)
-            _require_no_subclass(t)
+            refusals.require_no_subclass(t)
             shape, dtype = np.shape(x), leaves[i].dtype  # of which np.result_type is native
             stacked = ", ".join(map(str, ("k", *shape))) + ("" if shape else ",")
             raise TangentError(

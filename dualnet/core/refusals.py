@@ -191,6 +191,12 @@ def no_python_number() -> DualnetError:
     )
 
 
+def require_no_subclass(x: Any) -> None:
+    """Refuse an array whose operators mean something else than those of arrays."""
+    if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
+        raise array_subclass(type(x).__name__)
+
+
 def require_no_out(fn: Any, out: Any) -> None:
     """Refuse an array that a rule's function was told to write its result into."""
     if out is not None:
@@ -337,6 +343,7 @@ def require_factors(left: Any, right: Any) -> None:
                 f"RankOne: expected arrays as factors, got {type(factor).__name__}; convert it "
                 "by np.asarray"
             )
+        require_no_subclass(factor)
     if left.ndim < 2 or left.shape[:-1] != right.shape[:-1]:
         raise TangentError(
             "RankOne: expected factors (k, *b, p) and (k, *b, q), got "
