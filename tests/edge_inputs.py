@@ -10,6 +10,7 @@ import collections
 import copy
 import dataclasses
 import io
+import itertools
 import pickle
 import tempfile
 import warnings
@@ -800,6 +801,62 @@ def _() -> Iterator:
         return W
 
     yield "np.fill_diagonal", lambda: jacobian(squares, x3), differences(squares, x3)
+
+    def on_matrix(part: Callable, write: Callable) -> Callable:
+        def f(x: Any) -> Any:
+            y = part(np.outer(x, x + 1.0))
+            write(y, x)
+            return y * np.exp(y)
+
+        return f
+
+    def add_to_flat(y: Any, x: Any) -> None:
+        y.flat[1] += x[0]
+
+    parts = {
+        "W": lambda W: W,
+        "W.T": lambda W: W.T,
+        "W[:, ::2]": lambda W: W[:, ::2],
+        "W[1:, 0]": lambda W: W[1:, 0],
+    }
+    into_flat = {
+        "y.flat[0] = x1": lambda y, x: y.flat.__setitem__(0, x[1]),
+        "y.flat[:] = 0": lambda y, x: y.flat.__setitem__(slice(None), 0.0),
+        "y.flat[1] += x0": add_to_flat,
+        "y.flat = x1": lambda y, x: setattr(y, "flat", x[1]),
+        "np.astype, copy=False": lambda y, x: np.astype(y, float, copy=False).__imul__(x[0]),
+        "y.astype, order=F": lambda y, x: y.astype(float, "F", copy=False).__imul__(x[0]),
+        "np.meshgrid": lambda y, x: np.meshgrid(y, x)[0].__imul__(x[0]),
+    }
+    for (at, part), (name, write) in itertools.product(parts.items(), into_flat.items()):
+        f = on_matrix(part, write)
+        yield f"{name}, where y = {at}", lambda f=f: jacobian(f, x3), differences(f, x3)
+
+    def of_a_column(change: Callable) -> Callable:
+        return on_matrix(lambda W: W[:, 0], change)
+
+    outdated = Refused("a view of it .* was used afterwards")
+    stretched = Refused("assignment destination is read-only", (ValueError,))
+    for name, change, right in (
+        ("of one", lambda y, x: np.meshgrid(y, copy=False)[0].__imul__(x), outdated),
+        ("of two", lambda y, x: np.meshgrid(y, x, copy=False)[0].__imul__(2), stretched),
+        ("sparse", lambda y, x: np.meshgrid(x, y, copy=False, sparse=True)[1].sort(0), outdated),
+    ):
+        f = of_a_column(change)
+        yield f"np.meshgrid, copy=False, {name}", lambda f=f: jacobian(f, x3), right
+    for name, change in {
+        "np.broadcast_to": lambda y, x: np.broadcast_to(y, (2, 3)).__setitem__(0, x),
+        "np.broadcast_arrays": lambda y, x: np.broadcast_arrays(y, M[:, :1])[0].fill(x[0]),
+    }.items():
+        f = of_a_column(change)
+        yield f"into {name}", lambda f=f: jacobian(f, x3), stretched
+    scalar = Refused("item assignment|out= must be an array", (TypeError,))
+    for name, change in {
+        "s[...] = 5": lambda y, x: y.sum().__setitem__(..., 5.0),
+        "out=s": lambda y, x: np.sum(x, out=y.sum()),
+    }.items():
+        f = of_a_column(change)
+        yield f"into the number s: {name}", lambda f=f: jacobian(f, x3), scalar
     plain = Refused("plain array.*tangent|put_at", (DualnetError,))
 
     def set_one(a: Any, x: Any) -> None:

@@ -71,6 +71,19 @@ def note_view(out: Dual, args: tuple, key: Any) -> None:
             return
 
 
+def flat(x: Dual) -> Dual:
+    """Return the entries of x in one row, as a view: what is written there is written to x.
+
+    Where x does not lie in memory row by row, np.ravel is a copy, so no owner tells of the view.
+    """
+    row: Any = np.ravel(x)
+    plain = value_of(x)
+    if not isinstance(plain, np.generic):
+        x.alias = x.alias or Alias(Memory())
+        row.alias = Alias(x.alias.memory, x, np.ones_like(plain, bool))
+    return row
+
+
 def write(x: Dual, value: Any, fn: Callable) -> Any:
     """Let x take a new value in place, and with it the array that x is a view of.
 
@@ -81,11 +94,18 @@ def write(x: Dual, value: Any, fn: Callable) -> Any:
 
     Returns:
         x; or the value itself if x is a NumPy scalar, which no write changes.
-    """
-    from dualnet.core.dual import Dual, primal_of, put_at  # which imports this module
 
-    if isinstance(primal_of(x), np.generic):
+    Raises:
+        ValueError: entries of x are one place in memory, as NumPy refuses to write there.
+    """
+    from dualnet.core.dual import Dual, put_at  # which imports this module
+
+    plain = value_of(x)
+    if isinstance(plain, np.generic):
         return value
+    strides = getattr(plain, "strides", ())
+    if 0 in strides and any(n > 1 for s, n in zip(strides, plain.shape, strict=True) if s == 0):
+        raise refusals.stretched(fn)
     if not isinstance(value, Dual) or value.shape != x.shape:
         got = f"shape {value.shape}" if isinstance(value, Dual) else "what has no derivative"
         raise refusals.no_write(fn, got, x.shape)
@@ -105,6 +125,15 @@ def write(x: Dual, value: Any, fn: Callable) -> Any:
     return x
 
 
+def put(x: Dual, key: Any, value: Any) -> None:
+    """Let x be what `x[key] = value` makes of it."""
+    from dualnet.core.dual import put_at  # which imports this module
+
+    written = put_at(x, key, value)
+    if write(x, written, put_at) is written:
+        raise TypeError(f"a Dual of {type(value_of(x)).__name__} does not support item assignment")
+
+
 def evaluate_into(evaluate: Callable, fn: Callable, args: tuple, kwargs: dict) -> Any:
     """Evaluate `fn`, and with `out=` write the result into that Dual, where `where=` lets it.
 
@@ -119,6 +148,8 @@ def evaluate_into(evaluate: Callable, fn: Callable, args: tuple, kwargs: dict) -
     if not hasattr(target, "tangent"):
         operator = " (or an operator such as +=)" if is_ufunc else ""
         raise refusals.in_place(f"{refusals.name_of(fn)} with out={operator}")
+    if isinstance(value_of(target), np.generic):
+        raise TypeError(f"{refusals.name_of(fn)}: out= must be an array, got a number")
     from dualnet.core.dual import innermost_level, put_at  # which imports this module
 
     constant = innermost_level(args) is None

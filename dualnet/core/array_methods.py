@@ -179,6 +179,6 @@ class ArrayMethods:
     conj = conjugate = lambda self: self  # as of every real array; np.conjugate makes a copy
     real = property(lambda self: self, fill)
     imag = property(lambda self: np.imag(self))
-    flat = property(lambda self: np.ravel(self), lambda self, v: self.put(range(self.size), v))
+    flat = property(aliasing.flat, lambda self, v: self.put(range(self.size), v))
     itemsize = property(lambda self: self.dtype.itemsize)
     nbytes = property(lambda self: self.size * self.itemsize)

@@ -187,11 +187,12 @@ class Dual(ArrayMethods):
         return getitem(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        aliasing.write(self, put_at(self, key, value), put_at)
+        aliasing.put(self, key, value)
 
-    def astype(self, dtype: Any, order: Any = "K", copy: bool = True, **_kwargs: Any) -> Any:
+    def astype(self, dtype: Any, order: Any = "K", *args: Any, copy: bool = True, **by: Any) -> Any:
         """Convert to another dtype; a conversion to integers or booleans drops the tangent."""
-        same = not copy and self.dtype == dtype and order == "K"
+        x = primal_of(self)  # NumPy says what cannot be cast, and whether x itself is the answer
+        same = (args or by or not copy) and x.astype(dtype, order, *args, copy=copy, **by) is x
         return self if same else np.copy(astype(self, dtype), order)
 
 

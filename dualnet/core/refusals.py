@@ -164,6 +164,16 @@ no_write = _refusal(
     "{} in place: cannot write {} into an array of shape {} that carries a tangent; use the "
     "function or operator that makes a new array",
 )
+
+
+def stretched(fn: Callable) -> ValueError:
+    """Refuse to write into one entry that stands for several, by the type of NumPy's error."""
+    return ValueError(
+        f"{name_of(fn)} in place: assignment destination is read-only, as all that is stretched by "
+        "np.broadcast_to, np.broadcast_arrays or np.meshgrid; write into a copy, x.copy()"
+    )
+
+
 no_pickle = _refusal(
     DualConversionError,
     "a Dual cannot be pickled or sent to another process: its transform lives in this one. "
