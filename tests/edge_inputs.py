@@ -1951,19 +1951,45 @@ def _() -> Iterator:
     )
     # a Python number is weak: it does not widen what it meets, and no more does its dual
     for name, f in {
-        "s * x": lambda s: s * x,
-        "x + s": lambda s: x + s,
-        "x ** s": lambda s: x**s,
-        "s / x": lambda s: s / x,
-        "np.maximum(x, s)": lambda s: np.maximum(x, s),
-        "np.where(c, x, s)": lambda s: np.where([True, False], x, s),
-        "np.clip(x, 0, s)": lambda s: np.clip(x, 0.0, s),
-        "np.exp(s) * x": lambda s: np.exp(s) * x,
+        "s * x": lambda s, x: s * x,
+        "x + s": lambda s, x: x + s,
+        "x ** s": lambda s, x: x**s,
+        "s / x": lambda s, x: s / x,
+        "s // 1 * x": lambda s, x: s // 1 * x,
+        "divmod(s, 1)": lambda s, x: divmod(s, 1)[0] * x,
+        "round(s, 1) * x": lambda s, x: round(s, 1) * x,
+        "(s > 1) * 0.5 * x": lambda s, x: (s > 1) * 0.5 * x,
+        "s.imag * x": lambda s, x: s.imag * x,
+        "np.maximum(x, s)": lambda s, x: np.maximum(x, s),
+        "np.where(c, x, s)": lambda s, x: np.where([True, False], x, s),
+        "np.clip(x, 0, s)": lambda s, x: np.clip(x, 0.0, s),
+        "np.exp(s) * x": lambda s, x: np.exp(s) * x,
+        "np.quantile": lambda s, x: np.quantile(x, s / 3),
+        "np.nanpercentile": lambda s, x: np.nanpercentile(x, s),
+        "np.choose": lambda s, x: np.choose([0, 1], [x, s]),
+        "np.linspace": lambda s, x: np.linspace(x, s, 3),
+        "np.var": lambda s, x: np.var(x, mean=s),
     }.items():
+        right = (_dtype(f(1.5, x)),) * 2
         yield (
             f"a Python float beside float32, {name}",
-            lambda f=f: tuple(map(_dtype, dn.jvp(f, (1.5,), (1.0,)))),
-            (_dtype(f(1.5)), _dtype(f(1.5))),
+            lambda f=f: tuple(map(_dtype, dn.jvp(lambda s: f(s, x), (1.5,), (1.0,)))),
+            right,
+        )
+        yield (
+            f"a Python float beside a dual of float32, {name}",
+            lambda f=f: tuple(map(_dtype, dn.jvp(f, (1.5, x), (1.0, np.ones_like(x))))),
+            right,
+        )
+    for name, f in {
+        "x.clip(s, 2 s)": lambda s, x: x.clip(s, 2 * s),
+        "np.select": lambda s, x: np.select([x > 1, x < 9], [x, s], 1.0),
+        "np.choose, a constant": lambda _s, x: np.choose([0, 1], [x, 1.5]),
+    }.items():
+        yield (
+            f"a Python float and a dual of float32, {name}",
+            lambda f=f: tuple(map(_dtype, dn.jvp(f, (1.5, x), (1.0, np.ones_like(x))))),
+            ("float32",) * 2,
         )
     yield (
         "the gradient by a Python float beside float32",

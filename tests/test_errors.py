@@ -400,6 +400,20 @@ def test_an_escaped_dual():
     assert "Dual(primal=array([1., 2., 3.])" in repr(kept[0])
 
 
+@pytest.mark.parametrize(
+    ("name", "f"),
+    [
+        ("sin", np.sin),
+        ("multiply", lambda s: s * np.float32([1.0, 2.0])),
+        ("where", lambda s: np.where([True, False], s, np.float32(1.0))),
+    ],
+)
+def test_an_escaped_dual_of_a_python_number(name, f):
+    kept = []
+    inside(kept.append, 2.0)
+    check(EscapedDualError, rf"np\.{name} met a Dual whose transform .*", f, kept[0])
+
+
 # --- tangents that do not fit --------------------------------------------------------------------
 
 

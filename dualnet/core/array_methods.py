@@ -146,6 +146,9 @@ class ArrayMethods:
     def compress(self: Any, condition: Any, axis: int | None = None) -> Any:
         return np.compress(condition, self, axis)
 
+    def clip(self: Any, min: Any = None, max: Any = None, *out: Any, **kwargs: Any) -> Any:
+        return np.clip(self, min, max, *out, **kwargs)  # where bounds that are floats are weak
+
     def sort(self: Any, axis: int = -1, **kind: Any) -> None:
         """Sort in place, as `x.sort()` does; `np.sort` returns a sorted copy."""
         aliasing.write(self, np.sort(self, axis, **kind), np.sort)
@@ -169,7 +172,7 @@ class ArrayMethods:
     sum, mean, prod = _method(np.sum), _method(np.mean), _method(np.prod)
     max, min, var, std = _method(np.max), _method(np.min), _method(np.var), _method(np.std)
     cumsum, cumprod, trace = _method(np.cumsum), _method(np.cumprod), _method(np.trace)
-    dot, clip, round, take = _method(np.dot), _method(np.clip), _method(np.round), _method(np.take)
+    dot, round, take = _method(np.dot), _method(np.round), _method(np.take)
     ravel, squeeze = _method(np.ravel), _method(np.squeeze)
     swapaxes, repeat, diagonal = _method(np.swapaxes), _method(np.repeat), _method(np.diagonal)
     argmax, argmin, argsort = _method(np.argmax), _method(np.argmin), _method(np.argsort)

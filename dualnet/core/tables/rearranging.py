@@ -15,6 +15,7 @@ import numpy as np
 from dualnet.core.arrays import arange_like, operand
 from dualnet.core.dual import Dual, astype, getitem, primal_of, primitive
 from dualnet.core.engine import composed, linearizer
+from dualnet.core.python_floats import common_dtype
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.elementwise import valued
 from dualnet.core.tables.shaping import _rearranges, positions_of
@@ -31,19 +32,26 @@ def _select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
     conditions, choices = list(condlist), list(choicelist)
     if len(conditions) != len(choices):
         raise ValueError("list of cases must be same length as list of conditions")
-    result = operand(default)
+    *choices, result = _alike([*choices, default])
     for condition, choice in zip(conditions[::-1], choices[::-1], strict=True):
         if np.result_type(primal_of(condition)).kind != "b":
             raise TypeError("np.select: conditions must be arrays of booleans")
-        result = np.where(condition, operand(choice), result)
+        result = np.where(condition, choice, result)
     return result
+
+
+def _alike(parts: Sequence) -> list:
+    """Turn numbers, lists and arrays into arrays of the dtype that NumPy gives all of them."""
+    parts = list(map(operand, parts))
+    dtype = common_dtype(*parts)
+    like = next((x for x in parts if isinstance(x, Dual)), None)
+    return [astype(_as_array(x, like), dtype) for x in parts]
 
 
 @composed(np.choose, anywhere=True)
 def _choose(a: Array, choices: Any, *, mode: Any = "raise") -> Any:
     """Take entry by entry from the choice that the integers `a` name."""
-    like = next(c for c in choices if isinstance(c, Dual))
-    arrays = np.broadcast_arrays(*(_as_array(c, like) for c in choices))
+    arrays = np.broadcast_arrays(*_alike(choices))
     numbers = np.stack([positions_of(arrays[0]) + i * arrays[0].size for i in range(len(arrays))])
     return getitem(_in_a_row(*arrays), np.choose(primal_of(a), numbers, mode=mode))
 
