@@ -103,8 +103,7 @@ def write(x: Dual, value: Any, fn: Callable) -> Any:
     plain = value_of(x)
     if isinstance(plain, np.generic):
         return value
-    strides = getattr(plain, "strides", ())
-    if 0 in strides and any(n > 1 for s, n in zip(strides, plain.shape, strict=True) if s == 0):
+    if _is_stretched(plain):
         raise refusals.stretched(fn)
     if not isinstance(value, Dual) or value.shape != x.shape:
         got = f"shape {value.shape}" if isinstance(value, Dual) else "what has no derivative"
@@ -186,6 +185,14 @@ def _own_stretched(x: np.ndarray) -> np.ndarray:
     entries = x[axes].copy(order="K")
     entries.flags.writeable = False  # so that it is not copied again
     return np.broadcast_to(entries, x.shape)
+
+
+def _is_stretched(x: Array) -> bool:
+    """Tell whether several entries of x are one place in memory."""
+    strides = getattr(x, "strides", ())
+    if 0 not in strides or x.size == 0:
+        return False
+    return any(step == 0 and n > 1 for step, n in zip(strides, x.shape, strict=True))
 
 
 def locked(x: Array) -> Array:
