@@ -900,11 +900,13 @@ def test_a_function_that_bends_too_much_for_the_step_is_said_to():
     assert "factor 1." not in str(error.value)
 
 
-@pytest.mark.parametrize("how", [{"k": 0}, {"order": 3}, {"primals": ()}])
+@pytest.mark.parametrize("how", [{"k": 0}, {"k": 2.5}, {"order": 3}, {"primals": ()}])
 @pytest.mark.parametrize("check", [dn.check_jvp, dn.check_vjp])
 def test_arguments_of_the_checks(check, how):
     arguments = {"primals": (np.ones(2),), **how}
-    with pytest.raises(UsageError, match="expected at least one primal, order 1 or 2 and k >= 1"):
+    with pytest.raises(
+        UsageError, match="expected at least one primal, order 1 or 2 and an int k >= 1"
+    ):
         check(np.sin, **arguments)
 
 

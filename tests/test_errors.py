@@ -635,6 +635,29 @@ def test_linear_transpose_of_an_affine_function():
     check(TangentError, pattern, dn.linear_transpose, lambda x: {"a": [x, np.cos(x)]}, X)
 
 
+@pytest.mark.parametrize(
+    "f", [np.square, np.abs, np.max, np.sort, np.linalg.norm, lambda x: np.maximum(x, 0.1 * x)]
+)
+def test_linear_transpose_of_a_function_that_bends(f):
+    pattern = r"linear_transpose: f is not linear, f differs from its derivative at its result; .*"
+    check(TangentError, pattern, dn.linear_transpose, f, X)
+    pattern = r"linear_transpose: f is not linear, f differs from its derivative at y; .*"
+    single = X.astype(np.float32)
+    check(TangentError, pattern, dn.linear_transpose, lambda x: {"x": x, "y": f(x)}, single)
+
+
+@pytest.mark.parametrize("transform", [dn.jacfwd, dn.jacrev])
+def test_jacobians_are_of_floats_and_in_chunks_of_at_least_one(transform):
+    name = transform.__name__
+    pattern = (
+        rf"{name}: the function must return floats alone, got \(float64\(3,\), int64\(\)\); .*"
+    )
+    check(TangentError, pattern, transform(lambda x: (x, np.argmax(x))), X)
+    for chunk in (2.5, 0, -1, "2", True):
+        pattern = rf"{name}: tangent_chunk: expected an int of at least 1, got {chunk!r}"
+        check(UsageError, pattern, lambda: transform(np.sin, tangent_chunk=chunk))  # noqa: B023
+
+
 @pytest.mark.parametrize("factors", [(np.ones(3), np.ones(2)), (np.ones((2, 3)), np.ones((3, 3)))])
 def test_factors_of_a_rank_one_tangent(factors):
     left, right = (re.escape(str(f.shape)) for f in factors)

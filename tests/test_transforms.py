@@ -397,6 +397,14 @@ def test_chunks_do_not_change_the_jacobian(jacobian, chunk, rng):
     assert close(whole, cut, 1e-15)
 
 
+def test_jacobians_at_an_infinite_slope_are_what_jacfwd_says():
+    x = np.array([0.0, 1.0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        forward, reverse = dn.jacfwd(lambda x: x**0.5)(x), dn.jacrev(lambda x: x**0.5)(x)
+    np.testing.assert_array_equal(forward, [[np.inf, np.nan], [0.0, 0.5]])
+    np.testing.assert_array_equal(reverse, [[np.inf, 0.0], [0.0, 0.5]])
+
+
 def test_chunks_are_really_of_that_size():
     seen = []
 

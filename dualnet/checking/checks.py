@@ -32,6 +32,7 @@ from dualnet.core.arguments import float_array, require_sequences
 from dualnet.core.derivatives import jacfwd
 from dualnet.core.transforms import jvp, vjp
 from dualnet.errors import UsageError
+from dualnet.options import is_int
 from dualnet.random import Key
 from dualnet.tree import Tree
 from dualnet.types import Array
@@ -256,10 +257,10 @@ def check_vjp(
 def _require_arguments(name: str, primals: Sequence, order: int, k: int) -> None:
     """Raise a UsageError unless the arguments of the check `name` fit."""
     require_sequences(name, primals=primals)
-    if not primals or order not in (1, 2) or k < 1:
+    if not primals or order not in (1, 2) or not is_int(k) or k < 1:
         raise UsageError(
-            f"{name}: expected at least one primal, order 1 or 2 and k >= 1, got {len(primals)} "
-            f"primals, order {order!r} and k = {k!r}"
+            f"{name}: expected at least one primal, order 1 or 2 and an int k >= 1, got "
+            f"{len(primals)} primals, order {order!r} and k = {k!r}"
         )
 
 
