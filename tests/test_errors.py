@@ -4,6 +4,7 @@ import math
 import re
 import sys
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -276,6 +277,21 @@ def test_writing_in_place_into_duals(change):
     assert np.allclose(pushed, difference, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("sum", lambda x, y: np.sum(x[None], 0, None, y)),
+        ("mean", lambda x, y: x[None].mean(0, None, y)),
+        ("cumsum", lambda x, y: np.cumsum(x, 0, None, y)),
+        ("dot", lambda x, y: np.dot(x, np.eye(3), y)),
+        ("clip", lambda x, y: x.clip(1.0, 2.0, y)),
+    ],
+)
+def test_out_by_position_is_to_be_given_by_keyword(name, write):
+    pattern = rf"np\.{name}: where the result is to be .* give this array by keyword: out=y"
+    check(MissingRuleError, pattern, inside, lambda x: write(x, x * 1.0))
+
+
 def test_writing_in_place_what_does_not_fit():
     def widen(x):
         x += np.ones((2, 3))
@@ -290,6 +306,25 @@ def test_writing_in_place_what_does_not_fit():
 
     pattern = r"an array was written to in place, and a view of it .* was used afterwards, .*"
     check(DualConversionError, pattern, inside, read_outdated)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "f"),
+    [
+        (r"np\.multiply is timedelta64\[s\], and only .*", lambda x: x * np.timedelta64(3, "s")),
+        (
+            r"np\.concatenate is int32, and only floats carry tangents\. Call it on .*",
+            lambda x: np.concatenate((x, x), dtype="i4", casting="unsafe"),
+        ),
+        (
+            r"np\.add is an array of objects, .* \(write float\(c\)\).*",
+            lambda x: Fraction(1, 2) + x,
+        ),
+        (r"np\.add is an array of objects, .*", lambda x: x.sum() + Fraction(1, 2)),
+    ],
+)
+def test_results_that_are_no_floats(pattern, f):
+    check(TangentError, r"the result of " + pattern, inside, f)
 
 
 TO_ARRAY = (
@@ -345,7 +380,7 @@ TO_NUMBER = (
     [
         *(
             (r"Use NumPy functions \(np\.exp instead of math\.exp\)", call)
-            for call in (float, int, complex, math.exp, lambda x: x.item(), lambda x: x.tolist())
+            for call in (float, int, complex, math.exp, lambda x: x.item(0), lambda x: x.tolist())
         ),
         (r"Use NumPy functions .*", lambda x: [1, 2, 3][x]),
         (r"Use NumPy functions .*", lambda x: range(x)),

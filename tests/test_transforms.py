@@ -711,6 +711,34 @@ def test_a_linearizer_must_have_a_map_for_every_argument_with_a_tangent():
         dn.grad(lambda y: f(2.0, y))(3.0)
 
 
+@pytest.mark.parametrize("x", [1.5, np.array([1.5, 2.0]), np.array([[1.5, 2.0], [3.0, 4.0]])])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda x: x == "auto",
+        lambda x: x != "auto",
+        lambda x: "1.5" == x,
+        lambda x: x == np.array(["1.5"]),
+        lambda x: x == 1.5,
+        lambda x: 1.5 in x,
+        lambda x: 9.0 in x,
+        lambda x: np.array([1.5, 9.0]) in x,
+        lambda x: x * 1.0 in x,
+    ],
+)
+def test_questions_about_values_are_answered_as_numpy_does(asked, x):
+    def answer(x):
+        try:
+            return asked(x)
+        except TypeError:
+            return "TypeError"
+
+    wanted = answer(x)
+    given = dn.jvp(lambda x: (x, [answer(x)]), (x,), (x,), has_aux=True)[2][0]
+    assert type(given) is type(wanted)
+    np.testing.assert_array_equal(given, wanted)
+
+
 def test_integers_made_from_a_dual_are_constants():
     value, slope = dn.jvp(lambda x: x * x.astype(int), (np.array(2.5),), (np.array(1.0),))
     assert (value, slope) == (5.0, 2.0)

@@ -136,25 +136,35 @@ def put(x: Dual, key: Any, value: Any) -> None:
 def evaluate_into(evaluate: Callable, fn: Callable, args: tuple, kwargs: dict) -> Any:
     """Evaluate `fn`, and with `out=` write the result into that Dual, where `where=` lets it.
 
+    For a function of several results, `out` is a tuple with a Dual, or None, for each.
+
     Raises:
         DualConversionError: `out` is a plain array.
+        TypeError: `out` is a number.
     """
     if (out := kwargs.pop("out", None)) is None:
         return evaluate(fn, args, kwargs)
     is_ufunc = hasattr(fn, "nin")
-    target = out[0] if isinstance(out, tuple) and len(out) == 1 else out
+    targets = out if isinstance(out, tuple) else (out,)
     mask = kwargs.pop("where", True) if is_ufunc else True
-    if not hasattr(target, "tangent"):
-        operator = " (or an operator such as +=)" if is_ufunc else ""
-        raise refusals.in_place(f"{refusals.name_of(fn)} with out={operator}")
-    if isinstance(value_of(target), np.generic):
-        raise TypeError(f"{refusals.name_of(fn)}: out= must be an array, got a number")
+    for target in targets:
+        if target is not None and not hasattr(target, "tangent"):
+            operator = " (or an operator such as +=)" if is_ufunc else ""
+            raise refusals.in_place(f"{refusals.name_of(fn)} with out={operator}")
+        if isinstance(value_of(target), np.generic):
+            raise TypeError(f"{refusals.name_of(fn)}: out= must be an array, got a number")
     from dualnet.core.dual import innermost_level, put_at  # which imports this module
 
+    def written(target: Any, value: Any) -> Any:
+        value = value if mask is True else np.where(mask, value, target)
+        return write(target, put_at(target, ..., value), fn)
+
     constant = innermost_level(args) is None
-    value = fn(*args, **kwargs) if constant else evaluate(fn, args, kwargs)
-    value = value if mask is True else np.where(mask, value, target)
-    return write(target, put_at(target, ..., value), fn)
+    result = fn(*args, **kwargs) if constant else evaluate(fn, args, kwargs)
+    if len(targets) == 1:
+        return written(targets[0], result)
+    pairs = zip(targets, result, strict=True)  # as of np.modf
+    return tuple(value if target is None else written(target, value) for target, value in pairs)
 
 
 def value_of(x: Any) -> Any:

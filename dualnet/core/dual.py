@@ -173,7 +173,7 @@ class Dual(ArrayMethods):
     def __array__(self, *_args: Any, **_kwargs: Any) -> Any:
         raise refusals.no_plain_array(self.shape)
 
-    def _no_number(self) -> Any:
+    def _no_number(self, *_args: Any) -> Any:
         raise refusals.no_python_number()
 
     __float__ = __int__ = __index__ = __complex__ = item = tolist = tobytes = _no_number
