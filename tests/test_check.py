@@ -850,10 +850,12 @@ THREE = np.array([1.0, 2.0, 3.0])
         (lambda x: WRONG(x) + 1e12, THREE, "cannot judge a slope of"),
         (lambda x: (WRONG(x), x * 1e9), THREE, r"jvp at 0\[\d\] is"),
         (lambda x: (np.exp(x * 0.0), WRONG(x) * 1e-9), THREE, r"jvp at 1\[\d\] is"),
+        (lambda x: (WRONG(x), np.full(2, np.inf)), THREE, r"jvp at 1\[0\] is 0, expected nan"),
+        (lambda x: (WRONG(x), np.full(2, 1e300)), THREE, r"jvp at 0\[\d\] is"),
     ],
 )
 def test_a_wrong_rule_is_found_beside_large_numbers(f, x, message):
-    with pytest.raises(DerivativeError, match=message):
+    with pytest.raises(DerivativeError, match=message), np.errstate(invalid="ignore"):
         dn.check_jvp(f, (x,))
 
 
@@ -877,8 +879,9 @@ def test_arrays_that_are_rounding_beside_others_are_passed():
 def test_a_wrong_second_derivative_is_found_beside_large_ones():
     cut_off = dn.custom_jvp(lambda x: np.sin(x))
     cut_off.defjvps(lambda t, out, x: t * np.cos(dn.stop_gradient(x)))
-    with pytest.raises(DerivativeError, match="the jvp of the jvp at 0"):
-        dn.check_jvp(lambda x: (cut_off(x), 1e7 * np.square(x)), (THREE,), order=2)
+    for large in (lambda x: 1e6 * np.square(x), lambda x: np.full(2, 1e300)):
+        with pytest.raises(DerivativeError, match="the jvp of the jvp at 0"):
+            dn.check_jvp(lambda x, large=large: (cut_off(x), large(x)), (THREE,), order=2)
 
 
 def test_a_small_array_is_held_to_its_own_precision():

@@ -23,7 +23,7 @@ from dualnet.checking.comparison import (
     central_difference,
     compare,
     is_rounding,
-    largest,
+    largest_moving,
     sizes,
 )
 from dualnet.checking.directions import as_array, long_enough, one_of, random_directions
@@ -135,8 +135,9 @@ def check_jvp(
     values = sizes(plain, to_host)
     slopes = [max(of) for of in zip(*(sizes(q, to_host) for q in quotients), strict=True)]
     own = [max(of) for of in zip(*(sizes(t, to_host) for t in singles), strict=True)]
+    of_all = largest_moving(values, own)
     scales = [
-        _scale(slope, derivative, value, max(values), step, tolerance)
+        _scale(slope, derivative, value, of_all, step, tolerance)
         for slope, derivative, value in zip(slopes, own, values, strict=True)
     ]
     first_order = 0.0
@@ -164,7 +165,7 @@ def check_jvp(
             step,
             allowed,
             to_host,
-            max(values, default=0.0),
+            of_all,
         )
     return Report(
         first_order=first_order, second_order=second_order, k_against_single=against_single
@@ -243,8 +244,9 @@ def check_vjp(
         at = (given, *primals)
         v, w = one_of(random_directions(key.fold_in("nested"), (at, primals), 1), 0)
         v = long_enough(v, at)
+        of_all = largest_moving(sizes(out, to_host), sizes(pushed, to_host))
         jvp_v, second_order = _check_slope(
-            "the jvp of the vjp", pull, at, v, STEP, SECOND_ORDER, to_host, largest(out, to_host)
+            "the jvp of the vjp", pull, at, v, STEP, SECOND_ORDER, to_host, of_all
         )
         vjp_w = vjp(pull, *at)[1](w)
         error = _check_adjoint(
@@ -272,7 +274,7 @@ def _scale(
     Args:
         quotient, derivative: the largest slopes by differences and by the jvp.
         value: the largest entry of the array.  Slopes that are rounding beside it are let through.
-        of_all: that of f's whole result, for arrays that are rounding beside others themselves.
+        of_all: that of all arrays that move, beside which this one may be rounding itself.
         step, tolerance: of the check.
 
     Raises:
@@ -303,14 +305,14 @@ def _check_slope(
 ) -> tuple[Tree, float]:
     """Return the derivative of `slope`, a first derivative, along u by nesting, and its error.
 
-    `beside` is the largest entry of the values of the function whose slope it is.
+    `beside` is the largest entry of what moves in the result of the function whose slope it is.
     """
     value, nested = jvp(slope, primals, u)
     quotient = central_difference(slope, primals, u, step)
     culprit = Culprit(slope, primals, u, step, to_host)
-    of_all = max(beside, *sizes(value, to_host))
+    of_all = max([beside, *sizes(value, to_host)])
     rows = zip(*(sizes(t, to_host) for t in (value, quotient, nested)), strict=True)
-    scales = [of_all if is_rounding(q, n, of_all, step) else max(v, q) for v, q, n in rows]
+    scales = [of_all if is_rounding(q, n, of_all, step, 50.0) else max(v, q) for v, q, n in rows]
     return nested, compare(what, nested, quotient, tolerance, to_host, 0.0, culprit, scales)
 
 

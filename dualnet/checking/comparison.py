@@ -87,18 +87,28 @@ def central_difference(f: Callable, primals: Tree, v: Tree, step: float) -> Tree
 
 
 def largest(t: Tree, to_host: Callable = np.asarray) -> float:
-    """Return the largest absolute entry of all leaves; 0 if there is none."""
+    """Return the largest finite absolute entry of all leaves; 0 if there is none."""
     return max(sizes(t, to_host), default=0.0)
 
 
 def sizes(t: Tree, to_host: Callable = np.asarray) -> list[float]:
-    """Return the largest absolute entry of each leaf; 0 if it has none."""
-    return [float(np.max(np.abs(to_host(x)), initial=0.0)) for x in tree.leaves(t)]
+    """Return the largest finite absolute entry of each leaf; 0 if it has none."""
+    entries = (np.abs(to_host(x)) for x in tree.leaves(t))
+    return [float(np.max(x, where=np.isfinite(x), initial=0.0)) for x in entries]
 
 
-def is_rounding(quotient: float, derivative: float, value: float, step: float) -> bool:
+def largest_moving(values: Sequence[float], slopes: Sequence[float]) -> float:
+    """Return the largest of the values whose slopes are more than rounding; 0 if there is none."""
+    pairs = zip(values, slopes, strict=True)
+    return max((v for v, slope in pairs if slope > ROUNDING * v), default=0.0)
+
+
+def is_rounding(
+    quotient: float, derivative: float, value: float, step: float, grown: float = 1.0
+) -> bool:
     """Tell whether two slopes of a function with such values are no larger than rounding, as those
-    of a constant are: then nothing can be said of them."""
+    of a constant are: then nothing can be said of them.  It may have `grown` by a long program."""
+    value = grown * value
     return quotient <= 3.0 * _EPSILON * value / step and derivative <= ROUNDING * value
 
 

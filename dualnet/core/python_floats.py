@@ -45,9 +45,9 @@ def _converted(args: tuple) -> tuple:
 
 def common_dtype(*parts: Any) -> np.dtype:
     """Find the dtype that NumPy gives arrays and Python numbers together."""
+    weak = (isinstance(x, FloatDual) for x in parts)
     plain = map(primal_of, parts)
-    pairs = zip(parts, plain, strict=True)
-    return np.result_type(*(float(p) if isinstance(x, FloatDual) else p for x, p in pairs))
+    return np.result_type(*(float(x) if w else x for x, w in zip(plain, weak, strict=True)))
 
 
 class FloatDual(Dual):
