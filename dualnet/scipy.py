@@ -18,8 +18,9 @@ import scipy.linalg
 import scipy.special
 
 from dualnet.core import linear
-from dualnet.core.dual import primitive
+from dualnet.core.dual import astype, primitive
 from dualnet.core.engine import linearizer
+from dualnet.core.python_floats import common_dtype
 from dualnet.core.tables.reductions import axes_from_end
 from dualnet.core.transforms import is_constant, stop_gradient
 from dualnet.errors import MissingRuleError, UsageError
@@ -84,7 +85,10 @@ def logsumexp(a: Array, axis: Axis = None, b: Any = None, keepdims: bool = False
     a = _array(a)
     if b is None:
         return _log_sum_exp(a, axis, keepdims)
-    a, b = np.broadcast_arrays(a, _array(b))
+    b = _array(b)
+    dtype = common_dtype(a, b)
+    pair = [astype(x if hasattr(x, "dtype") else np.asarray(x), dtype) for x in (a, b)]
+    a, b = np.broadcast_arrays(*pair)
     counted = np.where(np.equal(b, 0), -np.inf, a)
     a = counted if is_constant(b) else a  # an entry with the weight 0 has a slope by its weight
     if not counted.size:
@@ -260,9 +264,8 @@ class norm:
         """
         x = _array(x)
         z = (x - loc) / scale
-        # The logarithm of a Python number stays one, which does not widen float32.
-        log_scale = np.log(scale)
-        log_scale = float(log_scale) if isinstance(scale, (int, float)) else log_scale
+        # The logarithm of a Python number is an array, which must not widen float32.
+        log_scale = np.log(scale).astype(getattr(z, "dtype", np.float64))
         return np.square(z) * -0.5 - (log_scale + 0.5 * _LOG_2PI)
 
 

@@ -102,7 +102,8 @@ def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
         prefix: what all paths begin with, before a `/`.
 
     Raises:
-        TreeError: the tree has more levels than Python can recurse, or contains itself.
+        TreeError: two leaves have the same path; or the tree has more levels than Python can
+            recurse, or contains itself.
 
     Examples:
         >>> list(dn.tree.items({"hidden": {"w": 1.0}, "scales": [2.0, 3.0]}))
@@ -115,6 +116,8 @@ def items(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
         nodes.collect_items(tree, prefix, found)
     except RecursionError as error:
         raise too_deep("items", tree, nodes.children_of, error) from None
+    if len(dict(found)) < len(found):
+        raise _ambiguous([path for path, _ in found])
     return iter(found)
 
 
@@ -236,11 +239,25 @@ def add(a: Tree, b: Tree) -> Tree:
 def size(tree: Tree) -> int:
     """Count the numbers that a tree of arrays holds in all, as for a parameter count.
 
+    A Python number is one number, and None holds none.
+
+    Raises:
+        TreeError: a leaf is something else.
+
     Examples:
         >>> dn.tree.size({"w": np.ones((3, 2)), "b": np.ones(2)})
         8
     """
-    return sum(leaf.size for leaf in leaves(tree))
+    total = 0
+    for leaf in leaves(tree):
+        if hasattr(leaf, "size"):
+            total += leaf.size
+        elif isinstance(leaf, (int, float, complex)):
+            total += 1
+        elif leaf is not None:
+            got = type(leaf).__name__
+            raise TreeError(f"size: expected arrays, numbers or None as leaves, got {got}")
+    return total
 
 
 def subtree(tree: Tree, path: str) -> Tree:
@@ -305,6 +322,13 @@ def _mismatch(expected: Tree, got: Tree, path: tuple = ()) -> TreeError:
     shown = path if len(path) <= 20 else (*path[:10], "…", *path[-10:])
     place = "/".join(str(key) for key in shown) or "the root"
     return TreeError(f"trees differ at {place}: expected {describe(expected)}, got {describe(got)}")
+
+
+def _ambiguous(paths: list[str]) -> TreeError:
+    twice = next(path for path in paths if paths.count(path) > 1)
+    return TreeError(
+        f"items: two leaves have the path {twice!r}; give one of the keys another name"
+    )
 
 
 def _miscounted(like: Tree, new_leaves: list[Any]) -> TreeError:

@@ -10,6 +10,7 @@ import collections
 import copy
 import dataclasses
 import io
+import itertools
 import pickle
 import tempfile
 import warnings
@@ -784,6 +785,9 @@ def _() -> Iterator:
         "out=": lambda y, x: np.multiply(x, x, out=y),
         "out= and where=": lambda y, x: np.divide(1.0, x, out=y, where=mask),
         "out= of constants": lambda y, x: np.add(1.0, np.arange(3.0), out=y),
+        "out= of two results": lambda y, x: np.modf(0.9 * x**2, out=(y, x * 0)),
+        "out= of two by position": lambda y, x: np.divmod(x**2, 0.7, x * 0, y),
+        "out= of one result of two": lambda y, x: np.frexp(0.9 * x, out=(y, None)),
         "out= of a part": lambda y, x: np.exp(x[:2], out=y[:2]),
         "np.cumsum with out=": lambda y, x: np.cumsum(x, out=y),
         "y.clip(1, 2, out=y)": lambda y, x: y.clip(1.0, 1.5, out=y),
@@ -800,6 +804,62 @@ def _() -> Iterator:
         return W
 
     yield "np.fill_diagonal", lambda: jacobian(squares, x3), differences(squares, x3)
+
+    def on_matrix(part: Callable, write: Callable) -> Callable:
+        def f(x: Any) -> Any:
+            y = part(np.outer(x, x + 1.0))
+            write(y, x)
+            return y * np.exp(y)
+
+        return f
+
+    def add_to_flat(y: Any, x: Any) -> None:
+        y.flat[1] += x[0]
+
+    parts = {
+        "W": lambda W: W,
+        "W.T": lambda W: W.T,
+        "W[:, ::2]": lambda W: W[:, ::2],
+        "W[1:, 0]": lambda W: W[1:, 0],
+    }
+    into_flat = {
+        "y.flat[0] = x1": lambda y, x: y.flat.__setitem__(0, x[1]),
+        "y.flat[:] = 0": lambda y, x: y.flat.__setitem__(slice(None), 0.0),
+        "y.flat[1] += x0": add_to_flat,
+        "y.flat = x1": lambda y, x: setattr(y, "flat", x[1]),
+        "np.astype, copy=False": lambda y, x: np.astype(y, float, copy=False).__imul__(x[0]),
+        "y.astype, order=F": lambda y, x: y.astype(float, "F", copy=False).__imul__(x[0]),
+        "np.meshgrid": lambda y, x: np.meshgrid(y, x)[0].__imul__(x[0]),
+    }
+    for (at, part), (name, write) in itertools.product(parts.items(), into_flat.items()):
+        f = on_matrix(part, write)
+        yield f"{name}, where y = {at}", lambda f=f: jacobian(f, x3), differences(f, x3)
+
+    def of_a_column(change: Callable) -> Callable:
+        return on_matrix(lambda W: W[:, 0], change)
+
+    outdated = Refused("a view of it .* was used afterwards")
+    stretched = Refused("assignment destination is read-only", (ValueError,))
+    for name, change, right in (
+        ("of one", lambda y, x: np.meshgrid(y, copy=False)[0].__imul__(x), outdated),
+        ("of two", lambda y, x: np.meshgrid(y, x, copy=False)[0].__imul__(2), stretched),
+        ("sparse", lambda y, x: np.meshgrid(x, y, copy=False, sparse=True)[1].sort(0), outdated),
+    ):
+        f = of_a_column(change)
+        yield f"np.meshgrid, copy=False, {name}", lambda f=f: jacobian(f, x3), right
+    for name, change in {
+        "np.broadcast_to": lambda y, x: np.broadcast_to(y, (2, 3)).__setitem__(0, x),
+        "np.broadcast_arrays": lambda y, x: np.broadcast_arrays(y, M[:, :1])[0].fill(x[0]),
+    }.items():
+        f = of_a_column(change)
+        yield f"into {name}", lambda f=f: jacobian(f, x3), stretched
+    scalar = Refused("item assignment|out= must be an array", (TypeError,))
+    for name, change in {
+        "s[...] = 5": lambda y, x: y.sum().__setitem__(..., 5.0),
+        "out=s": lambda y, x: np.sum(x, out=y.sum()),
+    }.items():
+        f = of_a_column(change)
+        yield f"into the number s: {name}", lambda f=f: jacobian(f, x3), scalar
     plain = Refused("plain array.*tangent|put_at", (DualnetError,))
 
     def set_one(a: Any, x: Any) -> None:
@@ -1894,19 +1954,45 @@ def _() -> Iterator:
     )
     # a Python number is weak: it does not widen what it meets, and no more does its dual
     for name, f in {
-        "s * x": lambda s: s * x,
-        "x + s": lambda s: x + s,
-        "x ** s": lambda s: x**s,
-        "s / x": lambda s: s / x,
-        "np.maximum(x, s)": lambda s: np.maximum(x, s),
-        "np.where(c, x, s)": lambda s: np.where([True, False], x, s),
-        "np.clip(x, 0, s)": lambda s: np.clip(x, 0.0, s),
-        "np.exp(s) * x": lambda s: np.exp(s) * x,
+        "s * x": lambda s, x: s * x,
+        "x + s": lambda s, x: x + s,
+        "x ** s": lambda s, x: x**s,
+        "s / x": lambda s, x: s / x,
+        "s // 1 * x": lambda s, x: s // 1 * x,
+        "divmod(s, 1)": lambda s, x: divmod(s, 1)[0] * x,
+        "round(s, 1) * x": lambda s, x: round(s, 1) * x,
+        "(s > 1) * 0.5 * x": lambda s, x: (s > 1) * 0.5 * x,
+        "s.imag * x": lambda s, x: s.imag * x,
+        "np.maximum(x, s)": lambda s, x: np.maximum(x, s),
+        "np.where(c, x, s)": lambda s, x: np.where([True, False], x, s),
+        "np.clip(x, 0, s)": lambda s, x: np.clip(x, 0.0, s),
+        "np.exp(s) * x": lambda s, x: np.exp(s) * x,
+        "np.quantile": lambda s, x: np.quantile(x, s / 3),
+        "np.nanpercentile": lambda s, x: np.nanpercentile(x, s),
+        "np.choose": lambda s, x: np.choose([0, 1], [x, s]),
+        "np.linspace": lambda s, x: np.linspace(x, s, 3),
+        "np.var": lambda s, x: np.var(x, mean=s),
     }.items():
+        right = (_dtype(f(1.5, x)),) * 2
         yield (
             f"a Python float beside float32, {name}",
-            lambda f=f: tuple(map(_dtype, dn.jvp(f, (1.5,), (1.0,)))),
-            (_dtype(f(1.5)), _dtype(f(1.5))),
+            lambda f=f: tuple(map(_dtype, dn.jvp(lambda s: f(s, x), (1.5,), (1.0,)))),
+            right,
+        )
+        yield (
+            f"a Python float beside a dual of float32, {name}",
+            lambda f=f: tuple(map(_dtype, dn.jvp(f, (1.5, x), (1.0, np.ones_like(x))))),
+            right,
+        )
+    for name, f in {
+        "x.clip(s, 2 s)": lambda s, x: x.clip(s, 2 * s),
+        "np.select": lambda s, x: np.select([x > 1, x < 9], [x, s], 1.0),
+        "np.choose, a constant": lambda _s, x: np.choose([0, 1], [x, 1.5]),
+    }.items():
+        yield (
+            f"a Python float and a dual of float32, {name}",
+            lambda f=f: tuple(map(_dtype, dn.jvp(f, (1.5, x), (1.0, np.ones_like(x))))),
+            ("float32",) * 2,
         )
     yield (
         "the gradient by a Python float beside float32",

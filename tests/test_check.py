@@ -834,17 +834,83 @@ def test_a_slope_that_differences_cannot_see_is_not_passed():
     dn.check_jvp(lambda x: np.sum(np.exp(x) / np.sum(np.exp(x))), (np.array([1.0, 2.0]),))
 
 
+WRONG = dn.custom_jvp(lambda x: x * 1.0)
+WRONG.defjvps(lambda t, out, x: t * -7.0)
+WRONG_SQUARE = dn.custom_jvp(lambda x: x**2)
+WRONG_SQUARE.defjvps(lambda t, out, x: t * -500.0 * x)
+THREE = np.array([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "message"),
+    [
+        (WRONG, THREE * 1e10, "All entries are off by the factor -7"),
+        (WRONG_SQUARE, THREE * 1e11, "entries differ"),
+        (WRONG, np.array([1.0, 2e10]), "All entries are off by the factor -7"),
+        (lambda x: WRONG(x) + 1e12, THREE, "cannot judge a slope of"),
+        (lambda x: (WRONG(x), x * 1e9), THREE, r"jvp at 0\[\d\] is"),
+        (lambda x: (np.exp(x * 0.0), WRONG(x) * 1e-9), THREE, r"jvp at 1\[\d\] is"),
+        (lambda x: (WRONG(x), np.full(2, np.inf)), THREE, r"jvp at 1\[0\] is 0, expected nan"),
+        (lambda x: (WRONG(x), np.full(2, 1e300)), THREE, r"jvp at 0\[\d\] is"),
+    ],
+)
+def test_a_wrong_rule_is_found_beside_large_numbers(f, x, message):
+    with pytest.raises(DerivativeError, match=message), np.errstate(invalid="ignore"):
+        dn.check_jvp(f, (x,))
+
+
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize("size", [1.0, 1e4, 1e10, 1e100])
+def test_right_rules_pass_at_every_size(size, linear):
+    report = dn.check_jvp(np.square, (THREE * size,), linear=linear, order=2)
+    assert report.first_order < 1e-8 and report.second_order < 1e-8
+
+
+def test_arrays_that_are_rounding_beside_others_are_passed():
+    def parts(x):
+        y = np.exp(x)
+        return np.sum(y / np.sum(y)), np.mean(y - np.mean(y)), y
+
+    for dtype in (np.float64, np.float32, np.float16):
+        dn.check_jvp(parts, (THREE.astype(dtype),), order=2)
+        dn.check_vjp(parts, (THREE.astype(dtype),), order=2)
+
+
+def test_a_wrong_second_derivative_is_found_beside_large_ones():
+    cut_off = dn.custom_jvp(lambda x: np.sin(x))
+    cut_off.defjvps(lambda t, out, x: t * np.cos(dn.stop_gradient(x)))
+    for large in (lambda x: 1e6 * np.square(x), lambda x: np.full(2, 1e300)):
+        with pytest.raises(DerivativeError, match="the jvp of the jvp at 0"):
+            dn.check_jvp(lambda x, large=large: (cut_off(x), large(x)), (THREE,), order=2)
+
+
+def test_a_small_array_is_held_to_its_own_precision():
+    doubled = dn.custom_jvp(lambda x: x * 1.0)
+    doubled.defjvps(lambda t, out, x: t * x.dtype.type(1.0 + (x.dtype == np.float32)))
+    with pytest.raises(DerivativeError, match="the jvp in float32 at 0"):
+        dn.check_jvp(lambda x: (doubled(x), x * 1e4), (THREE.astype(np.float32),))
+
+
+@pytest.mark.parametrize("f", [lambda x: np.log(x - 5.0), lambda x: np.sqrt(x - 1.0)])
+def test_a_function_that_is_not_finite_is_said_to_be_so(f):
+    with pytest.raises(DerivativeError, match=r"expected nan .*What is expected is not finite: f"):
+        with np.errstate(all="ignore"):
+            dn.check_jvp(f, (THREE,))
+
+
 def test_a_function_that_bends_too_much_for_the_step_is_said_to():
     with pytest.raises(DerivativeError, match="f bends too much here") as error:
         dn.check_jvp(lambda x: np.sin(300 * x), (np.array([0.1, 0.2]),))
     assert "factor 1." not in str(error.value)
 
 
-@pytest.mark.parametrize("how", [{"k": 0}, {"order": 3}, {"primals": ()}])
+@pytest.mark.parametrize("how", [{"k": 0}, {"k": 2.5}, {"order": 3}, {"primals": ()}])
 @pytest.mark.parametrize("check", [dn.check_jvp, dn.check_vjp])
 def test_arguments_of_the_checks(check, how):
     arguments = {"primals": (np.ones(2),), **how}
-    with pytest.raises(UsageError, match="expected at least one primal, order 1 or 2 and k >= 1"):
+    with pytest.raises(
+        UsageError, match="expected at least one primal, order 1 or 2 and an int k >= 1"
+    ):
         check(np.sin, **arguments)
 
 

@@ -3,6 +3,8 @@
 import math
 import re
 import sys
+import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -275,6 +277,21 @@ def test_writing_in_place_into_duals(change):
     assert np.allclose(pushed, difference, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("sum", lambda x, y: np.sum(x[None], 0, None, y)),
+        ("mean", lambda x, y: x[None].mean(0, None, y)),
+        ("cumsum", lambda x, y: np.cumsum(x, 0, None, y)),
+        ("dot", lambda x, y: np.dot(x, np.eye(3), y)),
+        ("clip", lambda x, y: x.clip(1.0, 2.0, y)),
+    ],
+)
+def test_out_by_position_is_to_be_given_by_keyword(name, write):
+    pattern = rf"np\.{name}: where the result is to be .* give this array by keyword: out=y"
+    check(MissingRuleError, pattern, inside, lambda x: write(x, x * 1.0))
+
+
 def test_writing_in_place_what_does_not_fit():
     def widen(x):
         x += np.ones((2, 3))
@@ -289,6 +306,25 @@ def test_writing_in_place_what_does_not_fit():
 
     pattern = r"an array was written to in place, and a view of it .* was used afterwards, .*"
     check(DualConversionError, pattern, inside, read_outdated)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "f"),
+    [
+        (r"np\.multiply is timedelta64\[s\], and only .*", lambda x: x * np.timedelta64(3, "s")),
+        (
+            r"np\.concatenate is int32, and only floats carry tangents\. Call it on .*",
+            lambda x: np.concatenate((x, x), dtype="i4", casting="unsafe"),
+        ),
+        (
+            r"np\.add is an array of objects, .* \(write float\(c\)\).*",
+            lambda x: Fraction(1, 2) + x,
+        ),
+        (r"np\.add is an array of objects, .*", lambda x: x.sum() + Fraction(1, 2)),
+    ],
+)
+def test_results_that_are_no_floats(pattern, f):
+    check(TangentError, r"the result of " + pattern, inside, f)
 
 
 TO_ARRAY = (
@@ -344,7 +380,7 @@ TO_NUMBER = (
     [
         *(
             (r"Use NumPy functions \(np\.exp instead of math\.exp\)", call)
-            for call in (float, int, complex, math.exp, lambda x: x.item(), lambda x: x.tolist())
+            for call in (float, int, complex, math.exp, lambda x: x.item(0), lambda x: x.tolist())
         ),
         (r"Use NumPy functions .*", lambda x: [1, 2, 3][x]),
         (r"Use NumPy functions .*", lambda x: range(x)),
@@ -399,6 +435,20 @@ def test_an_escaped_dual():
     assert "Dual(primal=array([1., 2., 3.])" in repr(kept[0])
 
 
+@pytest.mark.parametrize(
+    ("name", "f"),
+    [
+        ("sin", np.sin),
+        ("multiply", lambda s: s * np.float32([1.0, 2.0])),
+        ("where", lambda s: np.where([True, False], s, np.float32(1.0))),
+    ],
+)
+def test_an_escaped_dual_of_a_python_number(name, f):
+    kept = []
+    inside(kept.append, 2.0)
+    check(EscapedDualError, rf"np\.{name} met a Dual whose transform .*", f, kept[0])
+
+
 # --- tangents that do not fit --------------------------------------------------------------------
 
 
@@ -422,6 +472,41 @@ def jvp_of_x(t, x=X):
 def test_a_tangent_of_the_wrong_shape_or_dtype(came, t):
     pattern = r"jvp: the tangent at 0 must be float64 of shape \(3,\) or \(k, 3\), got " + came
     check(TangentError, pattern, jvp_of_x, t)
+
+
+def test_the_byte_order_is_part_of_a_dtype():
+    pattern = r"jvp: the tangent at 0 must be >f8 of shape \(3,\) or \(k, 3\), got float64 .*"
+    check(TangentError, pattern, jvp_of_x, X, X.astype(">f8"))
+
+
+MASKED = np.ma.array(X, mask=[1, 0, 0])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: dn.jvp(np.mean, (MASKED,), (X,)),
+        lambda: dn.jvp(np.mean, (X,), (MASKED,)),
+        lambda: dn.jvp(np.sin, (X,), (np.ma.array([X, X], mask=[MASKED.mask] * 2),)),
+        lambda: dn.linearize(np.sin, X)[1](MASKED),
+        lambda: dn.vjp(np.sin, X)[1](MASKED),
+        lambda: dn.hvp(np.sum, (X,), (MASKED,)),
+        lambda: dn.check_jvp(np.mean, (MASKED,)),
+        lambda: dn.grad(np.mean)(MASKED),
+        lambda: dn.RankOne(np.ones((1, 2)), MASKED[None]),
+    ],
+)
+def test_a_masked_array_is_refused_as_primal_tangent_and_cotangent(call):
+    check(MissingRuleError, r"an array of the subclass MaskedArray met derivatives\. .*", call)
+
+
+def test_a_matrix_is_refused_as_primal_and_tangent():
+    pattern, square = r"an array of the subclass matrix met derivatives\. .*", np.eye(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        matrix = np.matrix(square)
+    check(MissingRuleError, pattern, dn.jvp, lambda x: x * square, (matrix,), (square,))
+    check(MissingRuleError, pattern, dn.vjp(np.sin, square)[1], matrix)
 
 
 def test_a_tangent_of_a_number():
@@ -583,6 +668,29 @@ def test_linear_transpose_of_an_affine_function():
     check(TangentError, pattern, dn.linear_transpose, lambda x: x + 1.0, X)
     pattern = r"linear_transpose: f is not linear, f\(0\) is not 0 at a/1; .*"
     check(TangentError, pattern, dn.linear_transpose, lambda x: {"a": [x, np.cos(x)]}, X)
+
+
+@pytest.mark.parametrize(
+    "f", [np.square, np.abs, np.max, np.sort, np.linalg.norm, lambda x: np.maximum(x, 0.1 * x)]
+)
+def test_linear_transpose_of_a_function_that_bends(f):
+    pattern = r"linear_transpose: f is not linear, f differs from its derivative at its result; .*"
+    check(TangentError, pattern, dn.linear_transpose, f, X)
+    pattern = r"linear_transpose: f is not linear, f differs from its derivative at y; .*"
+    single = X.astype(np.float32)
+    check(TangentError, pattern, dn.linear_transpose, lambda x: {"x": x, "y": f(x)}, single)
+
+
+@pytest.mark.parametrize("transform", [dn.jacfwd, dn.jacrev])
+def test_jacobians_are_of_floats_and_in_chunks_of_at_least_one(transform):
+    name = transform.__name__
+    pattern = (
+        rf"{name}: the function must return floats alone, got \(float64\(3,\), int64\(\)\); .*"
+    )
+    check(TangentError, pattern, transform(lambda x: (x, np.argmax(x))), X)
+    for chunk in (2.5, 0, -1, "2", True):
+        pattern = rf"{name}: tangent_chunk: expected an int of at least 1, got {chunk!r}"
+        check(UsageError, pattern, lambda: transform(np.sin, tangent_chunk=chunk))  # noqa: B023
 
 
 @pytest.mark.parametrize("factors", [(np.ones(3), np.ones(2)), (np.ones((2, 3)), np.ones((3, 3)))])

@@ -11,8 +11,8 @@ from dualnet.check import ROWS
 from dualnet.check.operations import OPERATIONS
 from dualnet.check.operations.methods import METHODS
 from dualnet.check.operations.zero import ZERO, ZERO_METHODS
-from dualnet.checking.checks import one_of, random_directions
 from dualnet.checking.comparison import compare
+from dualnet.checking.directions import one_of, random_directions
 from dualnet.core import dual, transforms
 from dualnet.core.dual import Dual
 from dualnet.core.refusals import name_of

@@ -26,8 +26,8 @@ from random_programs import KINDS, Program, Step, normal, programs
 
 import dualnet as dn
 from dualnet import nn, tree
-from dualnet.checking.checks import one_of, random_directions
 from dualnet.checking.comparison import STEP, largest
+from dualnet.checking.directions import one_of, random_directions
 from dualnet.images import rules as image_rules
 from dualnet.nn import normalization
 

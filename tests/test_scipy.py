@@ -303,6 +303,23 @@ def test_weights_of_logsumexp_that_are_zero_or_negative():
     np.testing.assert_allclose(by_weight, [np.exp(-1.0), 1.0])
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x, s: ds.logsumexp(x, b=s),
+        lambda x, s: ds.logsumexp(s, b=x),
+        lambda x, s: ds.norm.logpdf(x, s, s),
+    ],
+)
+def test_a_python_number_does_not_widen(f):
+    x = np.array([0.5, 1.0, 2.0], np.float32)
+    assert f(x, 0.5).dtype == np.float32
+    np.testing.assert_allclose(f(x, 0.5), f(x.astype(float), 0.5), rtol=1e-6)
+    for s in (0.5, np.float32(0.5)):
+        out, moved = dn.jvp(f, (x, s), (np.ones_like(x), np.ones_like(s)))
+        assert out.dtype == moved.dtype == np.float32
+
+
 def test_lists_of_duals_are_arrays():
     x = np.array([1.0, 0.3])
     for f in (ds.logsumexp, ds.softmax, ds.log_softmax, lambda v: ds.norm.logpdf(v, 0.5, 2.0)):

@@ -397,6 +397,14 @@ def test_chunks_do_not_change_the_jacobian(jacobian, chunk, rng):
     assert close(whole, cut, 1e-15)
 
 
+def test_jacobians_at_an_infinite_slope_are_what_jacfwd_says():
+    x = np.array([0.0, 1.0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        forward, reverse = dn.jacfwd(lambda x: x**0.5)(x), dn.jacrev(lambda x: x**0.5)(x)
+    np.testing.assert_array_equal(forward, [[np.inf, np.nan], [0.0, 0.5]])
+    np.testing.assert_array_equal(reverse, [[np.inf, 0.0], [0.0, 0.5]])
+
+
 def test_chunks_are_really_of_that_size():
     seen = []
 
@@ -701,6 +709,34 @@ def test_a_linearizer_must_have_a_map_for_every_argument_with_a_tangent():
     assert dn.grad(lambda x: f(x, 3.0))(2.0) == 3.0
     with pytest.raises(MissingRuleError, match="cannot be differentiated by argument 1"):
         dn.grad(lambda y: f(2.0, y))(3.0)
+
+
+@pytest.mark.parametrize("x", [1.5, np.array([1.5, 2.0]), np.array([[1.5, 2.0], [3.0, 4.0]])])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda x: x == "auto",
+        lambda x: x != "auto",
+        lambda x: "1.5" == x,
+        lambda x: x == np.array(["1.5"]),
+        lambda x: x == 1.5,
+        lambda x: 1.5 in x,
+        lambda x: 9.0 in x,
+        lambda x: np.array([1.5, 9.0]) in x,
+        lambda x: x * 1.0 in x,
+    ],
+)
+def test_questions_about_values_are_answered_as_numpy_does(asked, x):
+    def answer(x):
+        try:
+            return asked(x)
+        except TypeError:
+            return "TypeError"
+
+    wanted = answer(x)
+    given = dn.jvp(lambda x: (x, [answer(x)]), (x,), (x,), has_aux=True)[2][0]
+    assert type(given) is type(wanted)
+    np.testing.assert_array_equal(given, wanted)
 
 
 def test_integers_made_from_a_dual_are_constants():

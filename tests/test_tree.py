@@ -72,6 +72,19 @@ def test_add_and_size():
     total = tree.add(a, a)
     assert np.array_equal(total["w"], np.full((2, 3), 2.0))
     assert tree.size(a) == 10
+    assert tree.size({**a, "rate": 0.5, "none": None}) == 11
+    with pytest.raises(TreeError, match="expected arrays, numbers or None as leaves, got str"):
+        tree.size({"name": "w"})
+
+
+@pytest.mark.parametrize("key", ["a/b", ""])
+def test_two_leaves_of_one_path_are_refused(key):
+    t = {key: {"a/b": 1} if key == "" else 1, "a": {"b": 2}}
+    with pytest.raises(TreeError, match="two leaves have the path 'a/b'; give one of the keys"):
+        tree.items(t)
+    with pytest.raises(TreeError, match="two leaves have the path '1'"):
+        tree.map_with_path(lambda path, leaf: path, {1: 3, "1": 4})
+    assert tree.map(abs, {1: 3, "1": 4}) == {1: 3, "1": 4}
 
 
 @pytest.mark.parametrize(

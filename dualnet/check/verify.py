@@ -12,7 +12,7 @@ import numpy as np
 from dualnet import backends, tree
 from dualnet.backends import Backend
 from dualnet.check.table import Row
-from dualnet.checking.checks import Report, check_jvp, check_vjp, random_directions
+from dualnet.checking.checks import Report, check_jvp, check_vjp
 from dualnet.checking.comparison import (
     AGAINST_SAME,
     FIRST_ORDER,
@@ -21,6 +21,7 @@ from dualnet.checking.comparison import (
     compare,
     largest,
 )
+from dualnet.checking.directions import random_directions
 from dualnet.core.transforms import jvp, linearize, vjp
 from dualnet.random import Key
 from dualnet.tree import Tree

@@ -15,22 +15,27 @@ from dualnet import tree
 from dualnet.checking.comparison import (
     AGAINST_SAME,
     FIRST_ORDER,
+    ROUNDING,
     SECOND_ORDER,
     STEP,
     Culprit,
     DerivativeError,
     central_difference,
     compare,
-    largest,
+    is_rounding,
+    largest_moving,
+    sizes,
 )
+from dualnet.checking.directions import as_array, long_enough, one_of, random_directions
 from dualnet.checking.own_dtype import as_float64, check_own_dtype, linearized, require_same
 from dualnet.core.arguments import float_array, require_sequences
 from dualnet.core.derivatives import jacfwd
 from dualnet.core.transforms import jvp, vjp
 from dualnet.errors import UsageError
+from dualnet.options import is_int
 from dualnet.random import Key
 from dualnet.tree import Tree
-from dualnet.types import Array, Stack
+from dualnet.types import Array
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,9 @@ class Report:
     """The outcome of a check that passed: the worst error of each kind, None for what the check did
     not measure.
 
-    Errors are relative to the largest entry of the expected array; those of `adjoint` are relative
-    to the sum of the absolute terms of the inner products.
+    Errors are relative to the largest expected entry, those of derivatives to that of each array of
+    f's result by itself; those of `adjoint` are relative to the sum of the absolute terms of the
+    inner products.
 
     Attributes:
         first_order: of the jvp, compared with central differences.
@@ -82,15 +88,15 @@ def check_jvp(
 
     Args:
         f: function of trees of float64 arrays, or of the primals' dtypes if they are narrower;
-            smooth within about 1e-5 of the primals.
+            smooth within about 1e-5 of the primals, and within 1e-8 of the size of large ones.
         primals: one tree for each argument.
         order: 1, or 2 to check the derivative of the jvp too, by nesting.
         k: how many directions.
         linear: f is a polynomial of degree 2 at most.  Then the step is 1, and the only error is
             rounding.
-        tolerance: allowed error, relative to the largest entry of the difference quotients, or to
-            a hundredth of the largest entry of f's result if that is more; second derivatives
-            may have a hundred times this error.
+        tolerance: allowed error in each array of f's result, relative to the largest entry of its
+            difference quotients, or to a hundredth of its own largest entry if that is more; second
+            derivatives may have a hundred times this error.
         rounding: by how much the primal under jvp may differ from f's own result, relative to the
             largest entry of the result; 0 if they must be equal bit for bit.
         key: names the random directions; `Key(0)` if not given.
@@ -110,9 +116,9 @@ def check_jvp(
         (True, True)
     """
     _require_arguments("check_jvp", primals, order, k)
-    given = tuple(tree.map(_as_array, p) for p in primals)
+    given = tuple(tree.map(as_array, p) for p in primals)
     primals = tuple(tree.map(as_float64, p) for p in given)
-    directions = random_directions(key or Key(0), primals, k)
+    directions = long_enough(random_directions(key or Key(0), primals, k), primals)
     if all(d is None for d in tree.leaves(directions)):
         raise UsageError(
             "check_jvp: expected an array of floats among the primals, got "
@@ -126,13 +132,18 @@ def check_jvp(
     along = [one_of(directions, i) for i in range(k)]
     singles = [jvp(f, primals, v)[1] for v in along]
     quotients = [central_difference(f, primals, v, step) for v in along]
-    slope, value = largest(quotients, to_host), largest(plain, to_host)
-    scale = max(slope, 1e-2 * value)
-    _require_judgment(slope, value, step, scale * tolerance)
+    values = sizes(plain, to_host)
+    slopes = [max(of) for of in zip(*(sizes(q, to_host) for q in quotients), strict=True)]
+    own = [max(of) for of in zip(*(sizes(t, to_host) for t in singles), strict=True)]
+    of_all = largest_moving(values, own)
+    scales = [
+        _scale(slope, derivative, value, of_all, step, tolerance)
+        for slope, derivative, value in zip(slopes, own, values, strict=True)
+    ]
     first_order = 0.0
     for v, single, quotient in zip(along, singles, quotients, strict=True):
         culprit = Culprit(f, primals, v, step, to_host)
-        error = compare("jvp", single, quotient, tolerance, to_host, scale, culprit)
+        error = compare("jvp", single, quotient, tolerance, to_host, 0.0, culprit, scales)
         first_order = max(first_order, error)
     together = tree.map(lambda *leaves: np.stack(leaves), *singles)
     against_single = compare(
@@ -154,6 +165,7 @@ def check_jvp(
             step,
             allowed,
             to_host,
+            of_all,
         )
     return Report(
         first_order=first_order, second_order=second_order, k_against_single=against_single
@@ -231,8 +243,10 @@ def check_vjp(
 
         at = (given, *primals)
         v, w = one_of(random_directions(key.fold_in("nested"), (at, primals), 1), 0)
+        v = long_enough(v, at)
+        of_all = largest_moving(sizes(out, to_host), sizes(pushed, to_host))
         jvp_v, second_order = _check_slope(
-            "the jvp of the vjp", pull, at, v, STEP, SECOND_ORDER, to_host
+            "the jvp of the vjp", pull, at, v, STEP, SECOND_ORDER, to_host, of_all
         )
         vjp_w = vjp(pull, *at)[1](w)
         error = _check_adjoint(
@@ -245,25 +259,38 @@ def check_vjp(
 def _require_arguments(name: str, primals: Sequence, order: int, k: int) -> None:
     """Raise a UsageError unless the arguments of the check `name` fit."""
     require_sequences(name, primals=primals)
-    if not primals or order not in (1, 2) or k < 1:
+    if not primals or order not in (1, 2) or not is_int(k) or k < 1:
         raise UsageError(
-            f"{name}: expected at least one primal, order 1 or 2 and k >= 1, got {len(primals)} "
-            f"primals, order {order!r} and k = {k!r}"
+            f"{name}: expected at least one primal, order 1 or 2 and an int k >= 1, got "
+            f"{len(primals)} primals, order {order!r} and k = {k!r}"
         )
 
 
-def _require_judgment(slope: float, value: float, step: float, allowed: float) -> None:
-    """Refuse to judge a small slope of a function that has large values.
+def _scale(
+    quotient: float, derivative: float, value: float, of_all: float, step: float, tolerance: float
+) -> float:
+    """Return what the errors of an array of f's result are relative to.
 
-    A difference of large values has no digits left for a small slope, so any slope would pass the
-    check.  A slope that is no larger than rounding is let through: a constant has such a slope.
+    Args:
+        quotient, derivative: the largest slopes by differences and by the jvp.
+        value: the largest entry of the array.  Slopes that are rounding beside it are let through.
+        of_all: that of all arrays that move, beside which this one may be rounding itself.
+        step, tolerance: of the check.
+
+    Raises:
+        DerivativeError: a difference of large values has no digits left for the small slope, so any
+            slope would pass the check.
     """
-    rounding = float(np.finfo(np.float64).eps) * value / step
-    if slope > 3.0 * rounding and allowed > 1e-3 * slope:
+    around = value if value > ROUNDING * of_all else of_all
+    if is_rounding(quotient, derivative, around, step):
+        return around
+    slope, scale = max(quotient, derivative), max(quotient, 1e-2 * value)
+    if scale * tolerance > 1e-3 * slope:
         raise DerivativeError(
             f"check_jvp: differences cannot judge a slope of {slope:.1e} beside values of "
             f"{value:.1e}; subtract a constant from f, or scale its parts apart"
         )
+    return scale
 
 
 def _check_slope(
@@ -274,13 +301,19 @@ def _check_slope(
     step: float,
     tolerance: float,
     to_host: Callable,
+    beside: float,
 ) -> tuple[Tree, float]:
-    """Return the derivative of `slope`, a first derivative, along u by nesting, and its error."""
+    """Return the derivative of `slope`, a first derivative, along u by nesting, and its error.
+
+    `beside` is the largest entry of what moves in the result of the function whose slope it is.
+    """
     value, nested = jvp(slope, primals, u)
     quotient = central_difference(slope, primals, u, step)
     culprit = Culprit(slope, primals, u, step, to_host)
-    scale = largest((value, quotient), to_host)
-    return nested, compare(what, nested, quotient, tolerance, to_host, scale, culprit)
+    of_all = max([beside, *sizes(value, to_host)])
+    rows = zip(*(sizes(t, to_host) for t in (value, quotient, nested)), strict=True)
+    scales = [of_all if is_rounding(q, n, of_all, step, 50.0) else max(v, q) for v, q, n in rows]
+    return nested, compare(what, nested, quotient, tolerance, to_host, 0.0, culprit, scales)
 
 
 def _check_adjoint(
@@ -310,42 +343,6 @@ def _check_adjoint(
         f"(allowed {tolerance:.0e}): the transpose of a linear map does not fit the map"
         + _describe_worst_of_vjp(f, primals, u, vjp_u, to_host)
     )
-
-
-# --- directions ----------------------------------------------------------------------------------
-
-
-def random_directions(key: Key, like: Tree, k: int) -> Tree:
-    """Draw k normal directions for every float leaf of a tree.
-
-    Args:
-        key: names the random numbers.
-        like: the tree.
-        k: how many directions.
-
-    Returns:
-        A tree like `like`: a stack `(k, *S)` of the leaf's dtype for every float leaf, None for
-        every other leaf.
-    """
-
-    def draw(path: str, x: Array) -> Stack | None:
-        if not np.issubdtype(np.result_type(x), np.floating):
-            return None
-        generator = np.random.default_rng(key.fold_in(path).bits)
-        drawn = generator.standard_normal((k, *np.shape(x))).astype(np.result_type(x))
-        return np.asarray(drawn, like=_as_array(x))
-
-    return tree.map_with_path(draw, like)
-
-
-def one_of(stacks: Tree, i: int) -> Tree:
-    """Return direction i of every stack; None where there is no stack."""
-    return tree.map(lambda t: None if t is None else t[i], stacks)
-
-
-def _as_array(x: Array | float) -> Array:
-    """Convert numbers and lists to NumPy arrays; leave arrays of any library as they are."""
-    return x if hasattr(x, "__array_function__") else np.asarray(x)
 
 
 def _inner(a: Tree, b: Tree, to_host: Callable) -> tuple[float, float]:

@@ -4,14 +4,14 @@ The central difference along a direction v is (f(x + hv) − f(x − hv)) / 2h. 
 h²|f'''|/6 + eps/h, which h = eps^(1/3) makes smallest: near 1e-10 in double precision.  For a
 polynomial of degree 2 at most the first term is zero, so with h = 1 only rounding is left.
 
-Errors are relative to the largest entry of the expected array, and do not depend on how many
-entries it has.  Where an error is too large, the message names the worst element and says what was
-found out about the cause.
+Errors are relative to the largest expected entry, and do not depend on how many there are.  Those
+of derivatives are relative to the largest entry of each array of a result by itself.  Where an
+error is too large, the message names the worst element and says what was found out about the cause.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +22,11 @@ from dualnet.errors import DualnetError
 from dualnet.tree import Tree
 from dualnet.types import Array
 
-STEP = float(np.finfo(np.float64).eps) ** (1 / 3)
+_EPSILON = float(np.finfo(np.float64).eps)
+STEP = _EPSILON ** (1 / 3)
 """The step h of central differences."""
+ROUNDING = 100.0 * _EPSILON
+"""What is so small beside the numbers that it is made of may be nothing but rounding."""
 FIRST_ORDER, SECOND_ORDER = 1e-7, 1e-5
 """Allowed errors of first and second derivatives, compared with central differences."""
 AGAINST_SAME = 1e-12
@@ -84,9 +87,29 @@ def central_difference(f: Callable, primals: Tree, v: Tree, step: float) -> Tree
 
 
 def largest(t: Tree, to_host: Callable = np.asarray) -> float:
-    """Return the largest absolute entry of all leaves; 0 if there is none."""
-    sizes = (float(np.max(np.abs(to_host(x)), initial=0.0)) for x in tree.leaves(t))
-    return max(sizes, default=0.0)
+    """Return the largest finite absolute entry of all leaves; 0 if there is none."""
+    return max(sizes(t, to_host), default=0.0)
+
+
+def sizes(t: Tree, to_host: Callable = np.asarray) -> list[float]:
+    """Return the largest finite absolute entry of each leaf; 0 if it has none."""
+    entries = (np.abs(to_host(x)) for x in tree.leaves(t))
+    return [float(np.max(x, where=np.isfinite(x), initial=0.0)) for x in entries]
+
+
+def largest_moving(values: Sequence[float], slopes: Sequence[float]) -> float:
+    """Return the largest of the values whose slopes are more than rounding; 0 if there is none."""
+    pairs = zip(values, slopes, strict=True)
+    return max((v for v, slope in pairs if slope > ROUNDING * v), default=0.0)
+
+
+def is_rounding(
+    quotient: float, derivative: float, value: float, step: float, grown: float = 1.0
+) -> bool:
+    """Tell whether two slopes of a function with such values are no larger than rounding, as those
+    of a constant are: then nothing can be said of them.  It may have `grown` by a long program."""
+    value = grown * value
+    return quotient <= 3.0 * _EPSILON * value / step and derivative <= ROUNDING * value
 
 
 def compare(
@@ -97,8 +120,9 @@ def compare(
     to_host: Callable = np.asarray,
     floor: float = 0.0,
     culprit: Culprit | None = None,
+    scales: Sequence[float] | None = None,
 ) -> float:
-    """Return the worst difference over all leaves, relative to the largest expected entry.
+    """Return the worst difference over all leaves, relative to the largest expected entry of all.
 
     Args:
         what: what is compared, for the error message.
@@ -106,8 +130,9 @@ def compare(
         tolerance: the allowed error.
         to_host: makes a NumPy array of a leaf.
         floor: errors are relative to this number where it is larger than the largest expected
-            entry.  It is the size below which rounding leaves a difference quotient no digits.
+            entry.
         culprit: finds out more about the cause of an error; None for no such search.
+        scales: a number for each leaf, to which its errors are relative instead.
 
     Raises:
         DerivativeError: the error is larger than `tolerance`, or two shapes differ.
@@ -116,9 +141,11 @@ def compare(
         (path, np.asarray(to_host(g), np.float64), np.asarray(to_host(e), np.float64))
         for (path, g), e in zip(tree.items(got), tree.leaves(expected), strict=True)
     ]
-    scale = max(floor, largest([e for _, _, e in pairs])) or 1.0
+    if scales is None:
+        scales = [max(floor, largest([e for _, _, e in pairs]))] * len(pairs)
     worst, found = 0.0, None
-    for path, g, e in pairs:
+    for (path, g, e), of_leaf in zip(pairs, scales, strict=True):
+        scale = of_leaf or 1.0
         if g.shape != e.shape:
             raise DerivativeError(f"{what}{_at(path)} has shape {g.shape}, expected {e.shape}")
         if e.size:
@@ -126,10 +153,10 @@ def compare(
             errors = np.where(np.isnan(errors), np.inf, errors)
             at = np.unravel_index(int(np.argmax(errors)), errors.shape)
             if errors[at] > worst:
-                worst, found = float(errors[at]), (path, at, g, e)
+                worst, found = float(errors[at]), (path, at, g, e, scale)
     if found is None or worst <= tolerance:
         return worst
-    path, at, g, e = found
+    path, at, g, e, scale = found
     by = "" if culprit is None else f" (central difference, step {culprit.step:.1e})"
     raise DerivativeError(
         f"{what}{_at(path)}{_spot(at)} is {g[at]:.9g}, expected {e[at]:.9g}{by}: relative error "
@@ -158,6 +185,8 @@ def _likely_cause(got: np.ndarray, expected: np.ndarray, allowed: float) -> str:
         got, expected: the leaf's arrays.
         allowed: absolute errors up to this size count as none.
     """
+    if not np.all(np.isfinite(expected)):
+        return "What is expected is not finite: f is not, or is not defined a step off the point"
     if not np.all(np.isfinite(got)):
         return "Not finite: a division by zero, or 0 · inf in a branch not taken"
     ratio = float(np.vdot(got, expected) / (np.vdot(expected, expected) or 1.0))

@@ -71,6 +71,19 @@ def note_view(out: Dual, args: tuple, key: Any) -> None:
             return
 
 
+def flat(x: Dual) -> Dual:
+    """Return the entries of x in one row, as a view: what is written there is written to x.
+
+    Where x does not lie in memory row by row, np.ravel is a copy, so no owner tells of the view.
+    """
+    row: Any = np.ravel(x)
+    plain = value_of(x)
+    if not isinstance(plain, np.generic):
+        x.alias = x.alias or Alias(Memory())
+        row.alias = Alias(x.alias.memory, x, np.ones_like(plain, bool))
+    return row
+
+
 def write(x: Dual, value: Any, fn: Callable) -> Any:
     """Let x take a new value in place, and with it the array that x is a view of.
 
@@ -81,11 +94,17 @@ def write(x: Dual, value: Any, fn: Callable) -> Any:
 
     Returns:
         x; or the value itself if x is a NumPy scalar, which no write changes.
-    """
-    from dualnet.core.dual import Dual, primal_of, put_at  # which imports this module
 
-    if isinstance(primal_of(x), np.generic):
+    Raises:
+        ValueError: entries of x are one place in memory, as NumPy refuses to write there.
+    """
+    from dualnet.core.dual import Dual, put_at  # which imports this module
+
+    plain = value_of(x)
+    if isinstance(plain, np.generic):
         return value
+    if _is_stretched(plain):
+        raise refusals.stretched(fn)
     if not isinstance(value, Dual) or value.shape != x.shape:
         got = f"shape {value.shape}" if isinstance(value, Dual) else "what has no derivative"
         raise refusals.no_write(fn, got, x.shape)
@@ -105,26 +124,47 @@ def write(x: Dual, value: Any, fn: Callable) -> Any:
     return x
 
 
+def put(x: Dual, key: Any, value: Any) -> None:
+    """Let x be what `x[key] = value` makes of it."""
+    from dualnet.core.dual import put_at  # which imports this module
+
+    written = put_at(x, key, value)
+    if write(x, written, put_at) is written:
+        raise TypeError(f"a Dual of {type(value_of(x)).__name__} does not support item assignment")
+
+
 def evaluate_into(evaluate: Callable, fn: Callable, args: tuple, kwargs: dict) -> Any:
     """Evaluate `fn`, and with `out=` write the result into that Dual, where `where=` lets it.
 
+    For a function of several results, `out` is a tuple with a Dual, or None, for each.
+
     Raises:
         DualConversionError: `out` is a plain array.
+        TypeError: `out` is a number.
     """
     if (out := kwargs.pop("out", None)) is None:
         return evaluate(fn, args, kwargs)
     is_ufunc = hasattr(fn, "nin")
-    target = out[0] if isinstance(out, tuple) and len(out) == 1 else out
+    targets = out if isinstance(out, tuple) else (out,)
     mask = kwargs.pop("where", True) if is_ufunc else True
-    if not hasattr(target, "tangent"):
-        operator = " (or an operator such as +=)" if is_ufunc else ""
-        raise refusals.in_place(f"{refusals.name_of(fn)} with out={operator}")
+    for target in targets:
+        if target is not None and not hasattr(target, "tangent"):
+            operator = " (or an operator such as +=)" if is_ufunc else ""
+            raise refusals.in_place(f"{refusals.name_of(fn)} with out={operator}")
+        if isinstance(value_of(target), np.generic):
+            raise TypeError(f"{refusals.name_of(fn)}: out= must be an array, got a number")
     from dualnet.core.dual import innermost_level, put_at  # which imports this module
 
+    def written(target: Any, value: Any) -> Any:
+        value = value if mask is True else np.where(mask, value, target)
+        return write(target, put_at(target, ..., value), fn)
+
     constant = innermost_level(args) is None
-    value = fn(*args, **kwargs) if constant else evaluate(fn, args, kwargs)
-    value = value if mask is True else np.where(mask, value, target)
-    return write(target, put_at(target, ..., value), fn)
+    result = fn(*args, **kwargs) if constant else evaluate(fn, args, kwargs)
+    if len(targets) == 1:
+        return written(targets[0], result)
+    pairs = zip(targets, result, strict=True)  # as of np.modf
+    return tuple(value if target is None else written(target, value) for target, value in pairs)
 
 
 def value_of(x: Any) -> Any:
@@ -155,6 +195,14 @@ def _own_stretched(x: np.ndarray) -> np.ndarray:
     entries = x[axes].copy(order="K")
     entries.flags.writeable = False  # so that it is not copied again
     return np.broadcast_to(entries, x.shape)
+
+
+def _is_stretched(x: Array) -> bool:
+    """Tell whether several entries of x are one place in memory."""
+    strides = getattr(x, "strides", ())
+    if 0 not in strides or x.size == 0:
+        return False
+    return any(step == 0 and n > 1 for step, n in zip(strides, x.shape, strict=True))
 
 
 def locked(x: Array) -> Array:

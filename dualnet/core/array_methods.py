@@ -30,6 +30,19 @@ def _operators(fn: Callable) -> tuple[Any, Any, Any]:
     return left, lambda self, other: self.evaluate(fn, (other, self), {}), in_place
 
 
+def _equality(fn: Callable, operator: Callable) -> Any:
+    """Make the operator == or != of which `fn` is the function."""
+    evaluated = _operators(fn)[0]
+
+    def compare(self: Any, other: Any) -> Any:
+        try:
+            return evaluated(self, other)
+        except TypeError:  # of text, which is unequal to all numbers for NumPy's operator alone
+            return operator(self._value(), aliasing.value_of(other))
+
+    return compare
+
+
 def _method(fn: Callable) -> Any:
     """Make the method that is the NumPy function `fn`, with the dual as its first argument."""
 
@@ -110,6 +123,9 @@ class ArrayMethods:
     def _value(self: Any) -> Any:
         return aliasing.value_of(self)[()]
 
+    def __contains__(self: Any, entry: Any) -> bool:
+        return aliasing.value_of(entry) in self._value()
+
     def __divmod__(self: Any, other: Any) -> tuple:
         return self // other, self % other
 
@@ -165,7 +181,8 @@ class ArrayMethods:
     __matmul__, __rmatmul__, __imatmul__ = _operators(np.matmul)
     __lt__, __gt__ = _operators(np.less)[:2]  # x > y is y < x
     __le__, __ge__ = _operators(np.less_equal)[:2]
-    __eq__, __ne__ = _operators(np.equal)[0], _operators(np.not_equal)[0]
+    __eq__ = _equality(np.equal, operator.eq)
+    __ne__ = _equality(np.not_equal, operator.ne)
     __hash__ = None  # type: ignore[assignment]  # as for arrays: == is elementwise
 
     __neg__, __pos__, __abs__ = _method(np.negative), _method(np.positive), _method(np.absolute)
@@ -182,6 +199,6 @@ class ArrayMethods:
     conj = conjugate = lambda self: self  # as of every real array; np.conjugate makes a copy
     real = property(lambda self: self, fill)
     imag = property(lambda self: np.imag(self))
-    flat = property(lambda self: np.ravel(self), lambda self, v: self.put(range(self.size), v))
+    flat = property(aliasing.flat, lambda self, v: self.put(range(self.size), v))
     itemsize = property(lambda self: self.dtype.itemsize)
     nbytes = property(lambda self: self.size * self.itemsize)

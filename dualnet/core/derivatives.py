@@ -18,8 +18,9 @@ from dualnet.core.arrays import arange_like
 from dualnet.core.dual import primal_of
 from dualnet.core.transforms import Recording, jvp
 from dualnet.errors import TangentError
+from dualnet.options import require_count
 from dualnet.tree import Tree
-from dualnet.types import Stack
+from dualnet.types import Array, Stack
 
 Argnums: TypeAlias = SupportsIndex | Sequence[int]
 """Which arguments by position to differentiate by; a tuple gives a tuple of derivatives."""
@@ -87,6 +88,10 @@ def grad(f: Callable, argnums: Argnums = 0, has_aux: bool = False) -> Callable[.
 def jacfwd(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = None) -> Callable:
     """Make a function that returns the Jacobian of `f`, by one direction for each input entry.
 
+    A direction is zero for all other entries, and 0 · ∞ is NaN.  So where an entry has an infinite
+    slope, as `x ** 0.5` has at 0, the rest of its row is NaN.  `jacrev` has zeros there, because it
+    finds out which entries a cotangent reaches.
+
     Args:
         f: function of trees of arrays.
         argnums: which arguments to differentiate by.
@@ -98,13 +103,17 @@ def jacfwd(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
         argument, with leaves of shape `(*out_leaf.shape, *argument_leaf.shape)`.
 
     Raises:
-        TangentError: an argument to differentiate by is no float, or there is none of this number.
+        TangentError: an argument to differentiate by is no float, or there is none of this number;
+            or f returns what is no float.
+        UsageError: tangent_chunk is no integer of at least 1.
 
     Examples:
         >>> x = np.array([1.0, 2.0, 3.0])
         >>> dn.jacfwd(np.cumsum)(x).tolist()  # entry i sums up the first i + 1
         [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]
     """
+    if tangent_chunk is not None:
+        require_count("jacfwd", "tangent_chunk", tangent_chunk)
     return Transformed(_jacobian_forward, f, argnums, tangent_chunk)
 
 
@@ -119,12 +128,14 @@ def jacrev(f: Callable, argnums: Argnums = 0, *, tangent_chunk: int | None = Non
         A function of f's arguments, as `jacfwd` makes it.
 
     Raises:
-        TangentError: as for `jacfwd`.
+        TangentError, UsageError: as for `jacfwd`.
 
     Examples:
         >>> dn.jacrev(lambda x: x[0] * x[1:])(np.array([2.0, 5.0, 7.0])).tolist()
         [[5.0, 2.0, 0.0], [7.0, 0.0, 2.0]]
     """
+    if tangent_chunk is not None:
+        require_count("jacrev", "tangent_chunk", tangent_chunk)
     return Transformed(_jacobian_reverse, f, argnums, tangent_chunk)
 
 
@@ -164,7 +175,8 @@ def linear_transpose(f: Callable, *examples: Tree) -> Callable[..., tuple[Tree, 
         A function from a cotangent of f's result to a tuple with one for each argument.
 
     Raises:
-        TangentError: f(0) is not 0, so f is not linear; or an example is no float.
+        TangentError: f is not linear: f(0) is not 0, or f differs from its derivative at another
+            point; or an example is no float.
 
     Source: Radul et al. 2022, "You Only Linearize Once: Tangents Transpose to Gradients".
 
@@ -173,12 +185,18 @@ def linear_transpose(f: Callable, *examples: Tree) -> Callable[..., tuple[Tree, 
         >>> differences_transposed(np.array([1.0, 10.0]))[0].tolist()
         [-1.0, -9.0, 10.0]
     """
-    recording = Recording("linear_transpose", f, tree.map(np.zeros_like, examples))
-    for path, leaf in tree.items(recording.out):
-        if np.any(np.not_equal(primal_of(leaf), 0)):
+    zeros = tree.map(np.zeros_like, examples)
+    recording = Recording("linear_transpose", f, zeros)
+    point = tree.map(_irregular, zeros)
+    values, images = f(*point), recording.push(*point)
+    pairs = zip(tree.leaves_like(recording.out, values), tree.leaves(images), strict=True)
+    for (path, at_zero), (value, image) in zip(tree.items(recording.out), pairs, strict=True):
+        not_zero = bool(np.any(np.not_equal(primal_of(at_zero), 0)))
+        if not_zero or not _nearly_equal(primal_of(value), primal_of(image)):
+            said = "f(0) is not 0" if not_zero else "f differs from its derivative"
             raise TangentError(
-                f"linear_transpose: f is not linear, f(0) is not 0 at {path or 'its result'}; "
-                "vjp transposes the derivative of any function"
+                f"linear_transpose: f is not linear, {said} at {path or 'its result'}; vjp "
+                "transposes the derivative of any function"
             )
     return recording.pull
 
@@ -217,6 +235,7 @@ def _jacobian_forward(
         pieces = []
         for basis in _basis(chosen, leaves, position, tangent_chunk):
             out, stacks = jvp(of_chosen, chosen, basis)
+            _require_floats("jacfwd", out)
             pieces.append(stacks)
         moved = [np.moveaxis(stack, 0, -1) for stack in _joined(pieces)]  # (*out, n)
         columns.append([np.reshape(c, c.shape[:-1] + leaf.shape) for c in moved])
@@ -230,6 +249,7 @@ def _jacobian_reverse(
     chosen, of_chosen, single = _by_chosen_arguments(f, argnums, args, kwargs)
     recording = Recording("jacrev", of_chosen, chosen)
     out, leaves = recording.out, recording.values
+    _require_floats("jacrev", out)
     rows = []
     for position, leaf in enumerate(leaves):
         pieces = map(recording.pull, _basis(out, leaves, position, tangent_chunk))
@@ -251,6 +271,30 @@ def _by_chosen_arguments(
         return f(*replaced, **kwargs)
 
     return tuple(map(args.__getitem__, numbers)), of_chosen, single
+
+
+def _irregular(x: Array) -> Array:
+    """Make an array like x whose entries have no relation to one another."""
+    entries = np.sin(np.square(arange_like(x.size, x) + 1.0))
+    return np.reshape(entries, x.shape).astype(x.dtype)
+
+
+def _nearly_equal(a: Array, b: Array) -> bool:
+    """Compare two results at a point of size 1, up to what rounding may add up to."""
+    epsilon = float(np.finfo(np.result_type(b, np.float16)).eps)
+    largest = np.max(np.abs(b), initial=0.0)
+    allowed = epsilon**0.5 * largest + 1e3 * epsilon
+    return bool(np.allclose(a, b, rtol=epsilon**0.5, atol=allowed))
+
+
+def _require_floats(name: str, out: Tree) -> None:
+    """Refuse a function whose result has integers, which have no Jacobian."""
+    if all(map(is_float, tree.leaves(out))):
+        return
+    raise TangentError(
+        f"{name}: the function must return floats alone, got {tree.describe(out)}; leave out what "
+        "is none, or convert it by x.astype(float)"
+    )
 
 
 def _basis(like: Tree, leaves: list, position: int, chunk: int | None) -> Iterator[Tree]:

@@ -173,7 +173,7 @@ class Dual(ArrayMethods):
     def __array__(self, *_args: Any, **_kwargs: Any) -> Any:
         raise refusals.no_plain_array(self.shape)
 
-    def _no_number(self) -> Any:
+    def _no_number(self, *_args: Any) -> Any:
         raise refusals.no_python_number()
 
     __float__ = __int__ = __index__ = __complex__ = item = tolist = tobytes = _no_number
@@ -187,7 +187,7 @@ class Dual(ArrayMethods):
         return getitem(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        aliasing.write(self, put_at(self, key, value), put_at)
+        aliasing.put(self, key, value)
 
     def astype(self, dtype: Any, order: Any = "K", *args: Any, copy: bool = True, **by: Any) -> Any:
         """Convert to another dtype; a conversion to integers or booleans drops the tangent."""

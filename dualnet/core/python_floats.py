@@ -13,22 +13,41 @@ from typing import Any
 
 import numpy as np
 
-from dualnet.core.dual import Dual, astype, evaluate
+from dualnet.core.dual import Dual, astype, evaluate, primal_of
+
+_TAKE_WEAK = {
+    *(np.where, np.clip, np.linspace, np.logspace, np.var, np.std),
+    *(np.quantile, np.percentile, np.nanquantile, np.nanpercentile),
+}
+"""The functions that do not widen for a Python float; most others make an array of it."""
 
 
 def _evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
-    """Evaluate an operator, whose result is weak again where all arguments are."""
+    """Evaluate an operator, whose result is a Python number again where all arguments are."""
     out = evaluate(fn, _converted(args), kwargs)
-    if isinstance(out, Dual) and all(type(x) in (FloatDual, bool, int, float) for x in args):
+    if not all(type(x) in (FloatDual, bool, int, float) for x in args):
+        return out
+    if isinstance(out, Dual):
         return FloatDual(out.primal, out.tangent, out.level)
-    return out
+    return out.item() if isinstance(out, np.generic) else out  # as of s // 1 and of s > 1
 
 
 def _converted(args: tuple) -> tuple:
-    """Give the weak ones among the arguments of a function the dtype that NumPy gives them."""
-    dtypes = [x.dtype for x in args if hasattr(x, "dtype") and not isinstance(x, FloatDual)]
-    dtype = np.result_type(*dtypes, 1.0)
-    return tuple(astype(x, dtype) if isinstance(x, FloatDual) else x for x in args)
+    """Give the weak ones among the arguments of a function the dtype that NumPy gives them.
+
+    A dual that escaped stays as it is, for the function to refuse.
+    """
+    strong = [getattr(x, "dtype", None) for x in args if not isinstance(x, FloatDual)]
+    dtype = np.result_type(*[d for d in strong if isinstance(d, np.dtype)], 1.0)
+    weak = [isinstance(x, FloatDual) and x.level.open for x in args]
+    return tuple(astype(x, dtype) if w else x for x, w in zip(args, weak, strict=True))
+
+
+def common_dtype(*parts: Any) -> np.dtype:
+    """Find the dtype that NumPy gives arrays and Python numbers together."""
+    weak = (isinstance(x, FloatDual) for x in parts)
+    plain = map(primal_of, parts)
+    return np.result_type(*(float(x) if w else x for x, w in zip(plain, weak, strict=True)))
 
 
 class FloatDual(Dual):
@@ -41,7 +60,8 @@ class FloatDual(Dual):
         return super().__array_ufunc__(ufunc, method, *_converted(inputs), **kwargs)
 
     def __array_function__(self, fn: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
-        if fn in (np.where, np.clip):  # most other functions make arrays of Python floats
+        if fn in _TAKE_WEAK:
+            kwargs = {name: _converted((*args, x))[-1] for name, x in kwargs.items()}
             args = _converted(args)
         return super().__array_function__(fn, types, args, kwargs)
 
@@ -50,6 +70,11 @@ class FloatDual(Dual):
 
     __copy__ = copy
     __deepcopy__ = copy
+
+    def _value(self) -> float:
+        return float(primal_of(self))
+
+    imag = property(lambda self: 0.0)
 
     # Python asks the right operand first where its class redefines the operator of the left one's.
     __radd__ = lambda self, other: _evaluate(np.add, (other, self), {})  # noqa: E731

@@ -100,6 +100,13 @@ out_of_place = _refusal(
 )
 
 
+_out_by_position = _refusal(
+    MissingRuleError,
+    "{}: where the result is to be written into an array that carries a tangent, give this array "
+    "by keyword: out=y",
+)
+
+
 def second_rule(fn: Callable) -> ValueError:
     """Refuse a function's second rule, which would take the first one's place without a word."""
     return ValueError(f"{name_of(fn)} has a derivative rule already; two would hide a mistake")
@@ -111,18 +118,24 @@ def missing_rule(fn: Callable) -> DualnetError:
         return MissingRuleError(f"{name_of(fn)} {INSTEAD[name_of(fn)]}")
     if hasattr(getattr(fn, "__self__", None), "nin"):
         return _no_ufunc_method(fn)
-    foreign = hasattr(fn, "nin") or name_of(fn).startswith("np.")
-    return (_no_rule if foreign else _not_yet_a_rule)(fn)
+    return (_no_rule if _is_foreign(fn) else _not_yet_a_rule)(fn)
+
+
+def _is_foreign(fn: Callable) -> bool:
+    """Tell whether a function is NumPy's or SciPy's, and no one's who could give it a rule."""
+    return hasattr(fn, "nin") or name_of(fn).startswith("np.")
 
 
 def missing_argument(
     fn: Callable, positional: float, keywords: frozenset[str] | None, args: tuple, kwargs: dict
-) -> MissingRuleError:
+) -> DualnetError:
     """Name the argument that the rule of a function does not know.
 
     Without this, `np.sum(x, where=mask)` would end in a TypeError about a function that its reader
     has never seen.
     """
+    if len(args) > positional and hasattr(args[-1], "tangent"):
+        return _out_by_position(fn)
     unknown = [f"{name}=" for name in kwargs if keywords is not None and name not in keywords]
     if len(args) > positional:
         unknown.append(f"number {positional + 1} by position")
@@ -164,6 +177,16 @@ no_write = _refusal(
     "{} in place: cannot write {} into an array of shape {} that carries a tangent; use the "
     "function or operator that makes a new array",
 )
+
+
+def stretched(fn: Callable) -> ValueError:
+    """Refuse to write into one entry that stands for several, by the type of NumPy's error."""
+    return ValueError(
+        f"{name_of(fn)} in place: assignment destination is read-only, as all that is stretched by "
+        "np.broadcast_to, np.broadcast_arrays or np.meshgrid; write into a copy, x.copy()"
+    )
+
+
 no_pickle = _refusal(
     DualConversionError,
     "a Dual cannot be pickled or sent to another process: its transform lives in this one. "
@@ -191,8 +214,16 @@ def no_python_number() -> DualnetError:
     )
 
 
+def require_no_subclass(x: Any) -> None:
+    """Refuse an array whose operators mean something else than those of arrays."""
+    if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
+        raise array_subclass(type(x).__name__)
+
+
 def require_no_out(fn: Any, out: Any) -> None:
     """Refuse an array that a rule's function was told to write its result into."""
+    if hasattr(out, "tangent"):
+        raise _out_by_position(fn)
     if out is not None:
         raise in_place(f"{name_of(fn)} with out=")
 
@@ -223,6 +254,11 @@ _no_array = _refusal(
     "np.asarray(...) of a number, give each of several results a function of its own, and no "
     "rule to what has integers or booleans as its result",
 )
+_no_floats = _refusal(
+    TangentError,
+    "the result of {} is {}, and only floats carry tangents. Call it on dn.stop_gradient(x) where "
+    "integers are meant, and write the number of days or seconds in place of a date or a time",
+)
 _complex_result = _refusal(
     TangentError,
     "the result of {} is {}, and complex numbers carry no tangents. Write the real and the "
@@ -230,12 +266,11 @@ _complex_result = _refusal(
     "np.abs, np.arctan2 for np.angle",
 )
 
-
 _result_of_objects = _refusal(
     TangentError,
     "the result of {} is an array of objects, so one of its arguments is no array of numbers: a "
     "sparse matrix (write A.toarray()), a list of arrays of several shapes (write "
-    "np.concatenate), or None",
+    "np.concatenate), a Fraction or a Decimal (write float(c)), or None",
 )
 
 
@@ -243,9 +278,11 @@ def no_array(fn: Callable, out: Any) -> DualnetError:
     """Refuse the result of a rule that is no array of floats."""
     got = getattr(out, "dtype", type(out).__name__)
     kind = getattr(got, "kind", "")
-    if kind == "O":
+    if kind == "c":
+        return _complex_result(fn, got)
+    if kind == "O" or (got == "float" and _is_foreign(fn)):  # of numbers, NumPy makes a number
         return _result_of_objects(fn)
-    return (_complex_result if kind == "c" else _no_array)(fn, got)
+    return (_no_floats if kind and _is_foreign(fn) else _no_array)(fn, got)
 
 
 wrong_transpose = _refusal(
@@ -337,6 +374,7 @@ def require_factors(left: Any, right: Any) -> None:
                 f"RankOne: expected arrays as factors, got {type(factor).__name__}; convert it "
                 "by np.asarray"
             )
+        require_no_subclass(factor)
     if left.ndim < 2 or left.shape[:-1] != right.shape[:-1]:
         raise TangentError(
             "RankOne: expected factors (k, *b, p) and (k, *b, q), got "

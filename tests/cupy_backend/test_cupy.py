@@ -28,7 +28,7 @@ import dualnet as dn
 from dualnet import backends
 from dualnet.backends import overridable
 from dualnet.check import NOT_IN_CUPY, ROWS
-from dualnet.checking.checks import random_directions
+from dualnet.checking.directions import random_directions
 from dualnet.errors import BackendError, UsageError
 from dualnet.learning import (
     WEIGHT_SAMPLERS,

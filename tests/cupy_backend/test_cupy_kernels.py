@@ -13,7 +13,7 @@ import dualnet as dn
 from dualnet.backends import overridable
 from dualnet.backends.symmetric import eigen, inverse_factor
 from dualnet.check import ROWS
-from dualnet.checking.checks import random_directions
+from dualnet.checking.directions import random_directions
 from dualnet.images.windows import (
     Geometry,
     fold,

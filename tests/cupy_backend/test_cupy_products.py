@@ -27,7 +27,7 @@ import dualnet as dn
 from dualnet import tree
 from dualnet.backends import MATMUL_PRECISIONS, overridable
 from dualnet.backends.overridable import matmul, multiply_onto
-from dualnet.checking.checks import random_directions
+from dualnet.checking.directions import random_directions
 from dualnet.core.spaces import RankOne
 from dualnet.data.enlarge import enlarged
 from dualnet.errors import BackendError

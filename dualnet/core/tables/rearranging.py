@@ -17,6 +17,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from dualnet.core.arrays import arange_like, operand, operand_like
 from dualnet.core.dual import Dual, astype, getitem, primal_of, primitive
 from dualnet.core.engine import composed, linearizer
+from dualnet.core.python_floats import common_dtype
 from dualnet.core.tables import linear_maps
 from dualnet.core.tables.elementwise import valued
 from dualnet.core.tables.shaping import positions_of
@@ -30,26 +31,32 @@ from dualnet.types import Array
 @composed(np.select, anywhere=True)
 def _select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
     """Take the choice of the first condition that holds; only that one gets a tangent."""
-    conditions, choices = list(condlist), list(map(operand, choicelist))
+    conditions, choices = list(condlist), list(choicelist)
     if len(conditions) != len(choices):
         raise ValueError("list of cases must be same length as list of conditions")
     if not conditions:
         raise ValueError("select with an empty condition list is not possible")
-    result = operand(default)
-    like = _first_dual([*choices, result])
+    *choices, result = _alike([*choices, default])
     for condition, choice in zip(conditions[::-1], choices[::-1], strict=True):
-        mask = operand_like(condition, like)
+        mask = operand_like(condition, result)
         if np.result_type(primal_of(mask)).kind != "b":
             raise TypeError("np.select: conditions must be arrays of booleans")
         result = np.where(mask, choice, result)
     return result
 
 
+def _alike(parts: Sequence) -> list:
+    """Turn numbers, lists and arrays into arrays of the dtype that NumPy gives all of them."""
+    parts = list(map(operand, parts))
+    dtype = common_dtype(*parts)
+    like = next((x for x in parts if isinstance(x, Dual)), None)
+    return [astype(operand_like(x, like), dtype) for x in parts]
+
+
 @composed(np.choose, anywhere=True)
 def _choose(a: Array, choices: Any, *, mode: Any = "raise") -> Any:
     """Take entry by entry from the choice that the integers `a` name."""
-    like = next(c for c in choices if isinstance(c, Dual))
-    arrays = np.broadcast_arrays(*(operand_like(c, like) for c in choices))
+    arrays = np.broadcast_arrays(*_alike(choices))
     numbers = np.stack([positions_of(arrays[0]) + i * arrays[0].size for i in range(len(arrays))])
     return getitem(_in_a_row(*arrays), np.choose(primal_of(a), numbers, mode=mode))
 

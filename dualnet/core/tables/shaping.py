@@ -60,7 +60,8 @@ rule(np.broadcast_to, lambda t, out, x, shape: linear.broadcast_to(t, out.shape)
 @composed(np.broadcast_arrays)
 def _broadcast_arrays(*arrays: Any) -> tuple:
     shape = np.broadcast_shapes(*(np.shape(a) for a in arrays))
-    return tuple(np.broadcast_to(a, shape) for a in arrays)
+    whole = (getattr(a, "shape", None) == shape for a in arrays)
+    return tuple(a if w else np.broadcast_to(a, shape) for a, w in zip(arrays, whole, strict=True))
 
 
 @composed(np.full_like)
@@ -77,7 +78,7 @@ def _full_like(x: Array, value: Any, dtype: Any = None) -> Any:
 def _np_astype(x: Array, dtype: Any, *, copy: bool = True, device: Any = None) -> Any:
     if device not in (None, "cpu"):
         raise ValueError(f"np.astype: device must be 'cpu', got {device!r}")
-    return astype(x, dtype)
+    return x.astype(dtype, copy=copy)
 
 
 # --- axes in another order ---

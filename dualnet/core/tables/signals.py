@@ -339,19 +339,19 @@ for _fn in (np.fft.fftshift, np.fft.ifftshift):
 
 @composed(np.meshgrid)
 def _meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple:
-    """Spread coordinates over a grid.  The result is computed anew, so `copy` has no meaning."""
+    """Spread coordinates over a grid."""
     if indexing not in ("xy", "ij"):
         raise ValueError("Valid values for `indexing` are 'xy' and 'ij'.")
     like = next(x for x in xi if isinstance(x, Dual))
     order = list(range(len(xi)))
     if indexing == "xy" and len(xi) > 1:
         order[:2] = 1, 0
-    axes = [np.ravel(operand_like(x, like)) for x in xi]
     along = [
-        np.reshape(x, tuple(-1 if i == to else 1 for i in range(len(xi))))
-        for to, x in zip(order, axes, strict=True)
+        np.reshape(operand_like(x, like), tuple(-1 if i == to else 1 for i in range(len(xi))))
+        for to, x in zip(order, xi, strict=True)
     ]
-    return tuple(along) if sparse else tuple(np.broadcast_arrays(*along))
+    grid = along if sparse else np.broadcast_arrays(*along)
+    return tuple(np.copy(x) if copy else x for x in grid)
 
 
 @composed(np.polyval, anywhere=True)
