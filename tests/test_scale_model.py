@@ -139,7 +139,8 @@ def test_the_variance_is_that_of_the_rule(sampler, rng):
         found.append(np.sum((tree.leaves(done.gradients)[0] - exact) ** 2) / square)
     says = scale_model.variance(noise, 2, scale_model.SPREADS[sampler](12, k))
     uncertain = np.std(found) / math.sqrt(repeats)
-    assert abs(np.mean(found) - says) < 5 * uncertain and uncertain < 0.05 * says
+    # How far single estimates lie apart depends on the data: 0.066 was the most of 3,000 draws.
+    assert abs(np.mean(found) - says) < 5 * uncertain and uncertain < 0.1 * says
 
 
 def test_the_best_single_step_is_that_of_the_page():
