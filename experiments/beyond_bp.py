@@ -21,14 +21,18 @@ CNN = "--model cnn --plan 15C5-40C5-P2-128 --batch-norm --epochs 20"
 NETWORKS = {"mnist": MLP, "fashion-mnist": MLP, "cifar10": CNN}
 COMMON = "--batch-size 128 --optimizer adam --schedule cosine"
 _RATES = ("2e-4", "5e-4", "1e-3", "2e-3", "3e-3", "5e-3")
+_OF_RATES = tuple(f"--lr {lr}" for lr in _RATES)
 TRIALS: dict[str, tuple[str, ...]] = {
-    **{rule: tuple(f"--lr {lr}" for lr in _RATES) for rule in ("bp", "dkp", "dfa")},
+    "bp": _OF_RATES,
     "fdfa": tuple(f"--lr {lr} --tangents {k}" for lr in _RATES[1:4] for k in (1, 4)),
-    "fg-a-cv": tuple(
+    "fdfa --sampler normal": _OF_RATES,
+    "dkp": _OF_RATES,
+    "dfa": _OF_RATES,
+    "fg-a-cv --sampler normal": tuple(
         f"--lr {lr} --shrink {shrink}" for lr in _RATES[1:4] for shrink in ("0.1", "0.3")
     ),
 }
-"""Rule → the flags of its trials."""
+"""Rule, as `--rule` has it with an option → the flags of its trials."""
 HELD_OUT = 10_000
 
 
@@ -43,8 +47,6 @@ def measure(row: Settings, form: Form) -> list[dict[str, Any]]:
     """Return for each seed what the rule has reached, the `best` trial, and all of the `trials`."""
     dataset, rule = row["dataset"], row["rule"]
     flags = f"--dataset {dataset} {NETWORKS[dataset]} {COMMON} --rule {rule}"
-    if rule == "fg-a-cv":
-        flags += " --sampler normal"
     held_out = 16 if form.quick else HELD_OUT
     trials = {}
     for trial in TRIALS[rule][:2] if form.quick else TRIALS[rule]:
