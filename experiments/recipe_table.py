@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
@@ -92,23 +93,39 @@ def _cell(recipe: str, found: dict[str, list[dict]]) -> str:
 
 
 def _draw(found: dict[str, list[dict]], recipes: Mapping[str, tuple[str, str]]) -> Any:
-    """Draw for each recipe the test accuracy along training, and the published one as a line."""
+    """Draw for each recipe the test error along training, and the published one as a line.
+
+    The axis has equal steps for equal ratios, so that good rules can be told apart beside bad ones.
+    """
     from matplotlib.figure import Figure
 
     heads = list(dict.fromkeys(recipes[recipe][0] for recipe in found))
     rules = list(dict.fromkeys(recipes[recipe][1] for recipe in found))
-    figure = Figure(figsize=(4.5 * len(heads), 3.6), layout="constrained")
-    for axes, head in zip(figure.subplots(1, len(heads), squeeze=False)[0], heads, strict=True):
+    across = min(len(heads), 3)
+    down = -(-len(heads) // across)
+    figure = Figure(figsize=(4.5 * across, 3.6 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).flat
+    for axes, head in itertools.zip_longest(panels, heads):
+        if head is None:
+            axes.remove()
+            continue
         for recipe, results in found.items():
             if recipes[recipe][0] != head:
                 continue
             color = f"C{rules.index(recipes[recipe][1])}"
             for i, result in enumerate(results):
-                curve = percents(result["curves"]["test_accuracy"])
+                curve = [100 - p for p in percents(result["curves"]["test_accuracy"])]
                 label = recipes[recipe][1] if i == 0 else None
                 axes.plot(range(1, len(curve) + 1), curve, color=color, label=label, lw=1)
-            axes.axhline(100 * RECIPES[recipe].accuracy, color=color, ls=":", lw=1)
-        axes.set(title=head, xlabel="epoch", ylabel="test accuracy, %")
+            axes.axhline(100 - 100 * RECIPES[recipe].accuracy, color=color, ls=":", lw=1)
+        axes.set(title=head, xlabel="epoch", ylabel="test error, %", yscale="log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(_first_digits)
         axes.legend(fontsize=8)
     figure.suptitle("dotted: published", fontsize=9)
     return figure
+
+
+def _first_digits(x: float, _position: int) -> str:
+    """Return a number of one digit as it is written if the digit is 2, 3 or 5, else nothing."""
+    return f"{x:g}" if f"{x:e}"[0] in "235" else ""
