@@ -233,6 +233,6 @@ FUNCTIONS = {
     "mean_squared_error-(2, 3, 2)": lambda x, y: F.mse_loss(x, y, reduction="none").mean((1, 2)),
     "StopGradient": lambda x: x.detach(),
     "Dropout-training": dropout,
-    "LocalHead-and its readout": local_head,
+    "LocalHead-and its read-out": local_head,
 }
 """name of a row → the same by torch."""

@@ -190,8 +190,9 @@ def test_a_planted_mistake_is_found(jax, monkeypatch, function, kind, mistake):
     failing = next((p for p in programs if judge(p).kind == "differs"), None)
     assert failing is not None
     smallest = shrunk(failing, lambda p: judge(p).kind == "differs")
-    assert len(smallest.steps) == 1
-    assert function.__name__ in smallest.steps[0].text
+    # Where a step before makes entries equal, the one step alone would be at a kink: not judged.
+    assert len(smallest.steps) <= 2
+    assert function.__name__ in smallest.steps[-1].text
     assert str(SEED) in str(smallest)
 
 
