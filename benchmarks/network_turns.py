@@ -35,8 +35,8 @@ K = 16
 ALLOWED = 5e-2
 """How far apart first losses of the peers may be, as a share of what those of `bp` fall by."""
 
-PAUSE, LONG = 0.05, 0.5
-"""Seconds before each turn, and of a step that needs no other one before it."""
+PAUSE, SETTLE = 0.1, 0.2
+"""Seconds before each turn, and of it before the step that counts."""
 
 _SIDE = 1024
 
@@ -245,7 +245,7 @@ def timed(work: Work) -> dict[str, Any]:
         return step
 
     works = {name: waited_for(one) for name, one in steps.items()}
-    seconds = turns(works, work.rounds, limit=work.limit, pause=PAUSE, long=LONG)
+    seconds = turns(works, work.rounds, limit=work.limit, pause=PAUSE, settle=SETTLE)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     flops = next((one.flops() for name, one in steps.items() if name.startswith("torch")), None)
     return {

@@ -28,7 +28,7 @@ def turns(
     warm_up: int = 1,
     limit: float | None = None,
     pause: float = 0.0,
-    long: float = float("inf"),
+    settle: float = 0.0,
 ) -> dict[str, list[float]]:
     """Let contenders take turns, and return the times that count of each, name → seconds.
 
@@ -40,7 +40,9 @@ def turns(
         limit: the seconds after which no further round begins if three rounds counted; None for
             no limit.
         pause: the seconds before each turn, in which the threads of others fall asleep.
-        long: if a contender's last run took so many seconds, its turn is one run.
+        settle: for so many seconds a contender works in its turn before the run that counts, as in
+            a training, where one step follows another.  On a processor of few cores, threads that
+            were asleep have been seen to share one core for the first steps.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     last = dict.fromkeys(contenders, 0.0)
@@ -51,7 +53,8 @@ def turns(
             break
         for name, work in contenders.items():
             time.sleep(pause)
-            if i >= warm_up and last[name] < long:
+            begins = time.perf_counter() + settle
+            while time.perf_counter() + last[name] / 2 < begins:
                 work()
             began = time.perf_counter()
             work()
