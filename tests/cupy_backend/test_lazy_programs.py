@@ -280,9 +280,10 @@ class Program:
                 ("[::-1]", lambda x: x[::-1]),
                 ("[1:]", lambda x: x[1:]),
                 ("[..., ::2]", lambda x: x[..., ::2]),
-                ("[0, ...]", lambda x: x[0, ...]),
                 (".broadcast_to", lambda x: np.broadcast_to(x, (2, *x.shape))),
             ]
+            if len(x):
+                options += [("[0, ...]", lambda x: x[0, ...])]
             if x.flags.c_contiguous:
                 options += [
                     (".reshape(-1)", lambda x: x.reshape(-1)),
