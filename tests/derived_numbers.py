@@ -67,6 +67,17 @@ def behind_of_weights():
     return tuple(-found[f"fdfa-mlp2-{dataset}-fg-w"] for dataset in ("mnist", "fashion-mnist"))
 
 
+def convolutional(rule):
+    """Return how far a rule is behind the published accuracy on MNIST, in points."""
+    return -above_published("fdfa-cnn")[f"fdfa-cnn-mnist-{rule}"]
+
+
+def loss_of_dkp(epoch):
+    """Return the training loss of `dkp` on the network of the text after an epoch."""
+    found = by("fdfa-cnn", "recipe")["fdfa-cnn-mnist-dkp"]
+    return found["curves"]["train_loss"][epoch - 1]
+
+
 RULES_OF_MIXERS = ("bp", "lg-bp", "fg-a", "lg-fg-w", "lg-fg-a")
 
 
@@ -193,6 +204,14 @@ DERIVED = {
     "fdfa-alignment": {
         "by {:.0f} degrees and more in the first layer": lambda: nearer("hidden1"),
         "and by {:.0f} in the last": lambda: nearer("hidden4"),
+    },
+    "fdfa-cnn": {
+        "within {:.2f} points": lambda: max(convolutional("bp"), convolutional("fdfa")),
+        "{:.2f} points behind it": lambda: convolutional("dkp"),
+        "loss is {:.1f} after the first epoch and {:.1f} at the end": lambda: (
+            loss_of_dkp(1),
+            loss_of_dkp(100),
+        ),
     },
     "fdfa-estimates": {
         "at β = {} by {:.0f} · 10⁻⁴, where": lambda: (0.001, 1e4 * 0.001 / (2 - 0.001)),
