@@ -164,7 +164,7 @@ _MISFIT = -1
 def _count(x: Array, t: Tangent) -> int | None:
     """Count the directions of x in t: None for a single one, `_MISFIT` if t is no tangent."""
     for array in (x, t):  # without a call, as jvp is counted by its calls
-        if isinstance(array, np.ndarray) and type(array) not in (np.ndarray, np.memmap):
+        if isinstance(array, np.ndarray) and type(array) not in refusals.PLAIN:
             return _MISFIT
     dtype, own = getattr(t, "dtype", None), getattr(x, "dtype", None)
     if dtype is None or own is None or dtype != own or dtype.kind != "f":

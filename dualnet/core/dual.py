@@ -86,8 +86,6 @@ def evaluate(fn: Callable, args: tuple, kwargs: dict) -> Any:
         raise refusals.out_of_place(fn)
     unknown = kwargs and rule.keywords is not None and not kwargs.keys() <= rule.keywords
     if unknown or len(args) > rule.positional:
-        if by_keyword:
-            raise refusals.out_of_place(fn)
         raise refusals.missing_argument(fn, rule.positional, rule.keywords, args, kwargs)
     if level is not None and not level.open:
         raise refusals.escaped(fn)

@@ -172,7 +172,7 @@ def take_apart(args: Sequence, level: Level, sequences: Container[int] = ()) -> 
         elif isinstance(x, (list, tuple)) and innermost_level(x) is not None:
             x, t = take_apart(x, level)
             t = t if any(item is not None for item in t) else None
-        elif isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
+        elif isinstance(x, np.ndarray) and type(x) not in refusals.PLAIN:
             raise refusals.array_subclass(type(x).__name__)
         primals.append(x)
         tangents.append(t)

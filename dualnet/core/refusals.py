@@ -23,6 +23,9 @@ from dualnet.errors import (
 )
 from dualnet.types import Shape
 
+PLAIN = (np.ndarray, np.memmap)
+"""NumPy's arrays whose operators mean what they mean here; its other subclasses are refused."""
+
 
 def name_of(fn: Callable) -> str:
     """Name a function as a user would write it: `np.linalg.inv`."""
@@ -134,6 +137,8 @@ def missing_argument(
     Without this, `np.sum(x, where=mask)` would end in a TypeError about a function that its reader
     has never seen.
     """
+    if any(hasattr(x, "tangent") for x in kwargs.values()):
+        return out_of_place(fn)
     if len(args) > positional and hasattr(args[-1], "tangent"):
         return _out_by_position(fn)
     unknown = [f"{name}=" for name in kwargs if keywords is not None and name not in keywords]
@@ -216,7 +221,7 @@ def no_python_number() -> DualnetError:
 
 def require_no_subclass(x: Any) -> None:
     """Refuse an array whose operators mean something else than those of arrays."""
-    if isinstance(x, np.ndarray) and type(x) not in (np.ndarray, np.memmap):
+    if isinstance(x, np.ndarray) and type(x) not in PLAIN:
         raise array_subclass(type(x).__name__)
 
 

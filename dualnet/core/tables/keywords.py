@@ -64,18 +64,28 @@ def as_numpy(result: Any, fn: Callable, x: Array, *args: Any, **how: Any) -> Any
     return valued(result, fn(plain, *args, **given))
 
 
-def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callable:
-    """Make a reduction by `fn` with NumPy's arguments, in NumPy's order.
+REDUCTIONS: dict[Any, tuple[Callable, float | None]] = {
+    np.add: (np.sum, 0.0),
+    np.multiply: (np.prod, 1.0),
+    np.maximum: (np.max, None),
+    np.minimum: (np.min, None),
+}
+"""A ufunc → the reduction by it, and what changes no result of it; None where only an initial value
+is that."""
+
+
+def reduction_by(ufunc: np.ufunc, first: Axis = None) -> Callable:
+    """Make the reduction by a ufunc, in `REDUCTIONS`, with NumPy's arguments in NumPy's order.
 
     Args:
-        fn: np.sum, np.prod, np.max or np.min.
-        neutral: what changes no result; None where only an initial value is that.
-        combine: the function of two arguments that takes in the initial value.
+        ufunc: which also takes in the initial value.
+        first: the axis where none is said.
     """
+    fn, neutral = REDUCTIONS[ufunc]
 
     def reduction(
         x: Array,
-        axis: Axis = None,
+        axis: Axis = first,
         dtype: Any = None,
         out: None = None,
         keepdims: bool = False,
@@ -83,32 +93,32 @@ def _reduction(fn: Callable, neutral: float | None, combine: Callable) -> Callab
         where: Any = True,
     ) -> Any:
         refusals.require_no_out(fn, out)
+        x = operand(x)
         how = {"axis": axis, "keepdims": keepdims, "initial": initial, "where": where}
         initial = None if initial is ... else initial
+        converted = _of_dtype(x, dtype)
         if neutral is None:  # extrema have no dtype
-            x = _of_dtype(x, dtype)
+            x = converted
         else:
             how["dtype"] = dtype
         if neutral is None and initial is None and where is not True:
             raise ValueError(
                 f"{refusals.name_of(fn)}: where= needs initial=, the result where nothing is left"
             )
-        infinite = -np.inf if combine is np.maximum else np.inf  # it ties with no entry
+        infinite = -np.inf if ufunc is np.maximum else np.inf  # it ties with no entry
         filler = infinite if neutral is None else neutral
-        kept = _masked(_of_dtype(x, dtype), where, filler)
+        kept = _masked(converted, where, filler)
         if neutral is None and initial is not None and 0 in kept.shape:
             return np.sum(kept, axis, keepdims=keepdims) + initial  # no entries are left
         result = fn(kept, axis=axis, keepdims=keepdims)
-        result = result if initial is None else combine(result, initial)
+        result = result if initial is None else ufunc(result, initial)
         return as_numpy(result, fn, x, **how)
 
     return reduction
 
 
-sum_with = _reduction(np.sum, 0.0, np.add)
-prod_with = _reduction(np.prod, 1.0, np.multiply)
-max_with = _reduction(np.max, None, np.maximum)
-min_with = _reduction(np.min, None, np.minimum)
+sum_with, prod_with = reduction_by(np.add), reduction_by(np.multiply)
+max_with, min_with = reduction_by(np.maximum), reduction_by(np.minimum)
 
 
 def without_dtype(reduction: Callable) -> Callable:

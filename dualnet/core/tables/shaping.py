@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from dualnet.backends.overridable import concatenate
 from dualnet.core import linear, refusals
@@ -203,7 +204,7 @@ def _split(x: Array, indices_or_sections: Any, axis: int = 0) -> list:
 def _array_split(x: Array, indices_or_sections: Any, axis: int = 0) -> list:
     # NumPy's own cuts of the positions along the axis say where each part starts and ends.
     parts = np.array_split(np.arange(x.shape[axis]), indices_or_sections)
-    before = (slice(None),) * (axis if axis >= 0 else axis + x.ndim)
+    before = (slice(None),) * normalize_axis_index(axis, x.ndim)
     spans = [slice(p[0], p[-1] + 1) if p.size else slice(0, 0) for p in parts]
     return [getitem(x, (*before, span)) for span in spans]
 

@@ -22,7 +22,7 @@ from dualnet.core import aliasing, refusals
 from dualnet.core.arrays import as_array, asarray_like, operand, scatter_add_zeros
 from dualnet.core.dual import RULES, astype, getitem, primal_of
 from dualnet.core.engine import composed, zero_derivative
-from dualnet.core.tables.keywords import as_numpy, max_with, min_with, prod_with, sum_with
+from dualnet.core.tables.keywords import REDUCTIONS, as_numpy, reduction_by
 from dualnet.core.tables.reductions import axes_from_end
 from dualnet.core.tables.shaping import positions_of
 from dualnet.types import Array
@@ -102,40 +102,18 @@ def _outer(ufunc: np.ufunc) -> Callable:
     return outer
 
 
-_DIRECT: dict[Any, Callable] = {
-    np.add: sum_with,
-    np.multiply: prod_with,
-    np.maximum: max_with,
-    np.minimum: min_with,
-}
 _RUNNING: dict[Any, Callable] = {np.add: np.cumsum, np.multiply: np.cumprod}
-
-
-def _from_axis_0(reduction: Callable) -> Callable:
-    """Make the method `reduce` of a reduction; it reduces the first axis unless it is told."""
-
-    def reduce(
-        x: Array,
-        axis: Any = 0,
-        dtype: Any = None,
-        out: None = None,
-        keepdims: bool = False,
-        initial: Any = ...,
-        where: Any = True,
-    ) -> Any:
-        return reduction(operand(x), axis, dtype, out, keepdims, initial, where)
-
-    return reduce
 
 
 for _ufunc in [fn for fn in RULES if isinstance(fn, np.ufunc) and (fn.nin, fn.nout) == (2, 1)]:
     if _ufunc.signature is None:
-        _direct = _DIRECT.get(_ufunc)
         composed(_ufunc.outer)(_outer(_ufunc))
         if "dd->?" in _ufunc.types:  # booleans do not move
             zero_derivative(_ufunc.reduce, _ufunc.accumulate, _ufunc.reduceat)
             continue
-        composed(_ufunc.reduce)(_from_axis_0(_direct) if _direct else _reduce(_ufunc))
+        composed(_ufunc.reduce)(
+            reduction_by(_ufunc, 0) if _ufunc in REDUCTIONS else _reduce(_ufunc)
+        )
         composed(_ufunc.accumulate)(_accumulate(_ufunc))
         composed(_ufunc.reduceat)(_reduceat(_ufunc))
 
